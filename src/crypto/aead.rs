@@ -1,0 +1,1 @@
+//! SPTPS's ChaCha20-Poly1305, in place.

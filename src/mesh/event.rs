@@ -1,0 +1,285 @@
+//! What goes into the mesh and what comes out of it.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    link::Hello,
+    mesh::Settings,
+    route::{NodeIdx, RouteSnapshot},
+    wire::{NodeName, Subnet},
+};
+
+slotmap::new_key_type! {
+    /// One meta connection. Made by the driver, who owns the [`crate::link::Link`].
+    pub struct LinkId;
+}
+
+/// What the driver tells the mesh.
+#[derive(Debug)]
+pub enum Input {
+    /// A link is authenticated.
+    LinkUp {
+        /// Which.
+        link: LinkId,
+        /// Who is there.
+        hello: Hello,
+        /// The other end's TCP address.
+        remote: SocketAddr,
+        /// Our own TCP address on it.
+        local: SocketAddr,
+    },
+    /// A link that was up is gone.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// Why, for the operator.
+        why: String,
+    },
+    /// A request line (no LF).
+    Line {
+        /// From which link.
+        link: LinkId,
+        /// The line.
+        line: Bytes,
+    },
+    /// A frame that came over TCP as PACKET (17).
+    Frame {
+        /// From which link.
+        link: LinkId,
+        /// 14 bytes of Ethernet header, then the packet.
+        frame: Bytes,
+    },
+    /// A relay datagram that came over TCP as SPTPS_PACKET (21).
+    Relayed {
+        /// From which link.
+        link: LinkId,
+        /// dst id, src id, SPTPS datagram.
+        datagram: Bytes,
+    },
+    /// Something that a worker leaves to the control plane.
+    Punt(Punt),
+    /// An attempt of [`Output::Dial`] ended before the link was up.
+    DialFailed {
+        /// Whom we tried.
+        node: NodeName,
+        /// Where.
+        addr: SocketAddr,
+        /// Why it failed.
+        why: String,
+    },
+    /// The answer to [`Output::Resolve`]; empty if the name did not resolve.
+    Resolved {
+        /// For whom.
+        node: NodeName,
+        /// The host as asked.
+        host: String,
+        /// All its addresses, with the port as asked.
+        addrs: Vec<SocketAddr>,
+    },
+    /// What the kernel knows of the path to an address, after [`Output::AskPathMtu`] or a send that
+    /// failed with "message too long".
+    PathMtu {
+        /// The address.
+        to: SocketAddr,
+        /// MTU of the path, in bytes of an IP packet.
+        mtu: u16,
+    },
+    /// A datagram of ours was too long for the kernel (EMSGSIZE).
+    TooLong {
+        /// Where it was to go.
+        to: SocketAddr,
+        /// Its length in bytes of UDP payload.
+        length: usize,
+    },
+    /// The configuration as it is now; the mesh finds out itself what changed.
+    Config(Arc<Settings>),
+    /// Dial everything now (SIGALRM, `meshctl retry`).
+    Retry,
+    /// 32 fresh random bytes.
+    Entropy([u8; 32]),
+    /// The time of [`crate::mesh::Mesh::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What a worker cannot do by itself.
+#[derive(Debug)]
+pub enum Punt {
+    /// An inner IP packet for a node that cannot go by UDP now: no key, TCP, too long for the path.
+    Packet {
+        /// Where it is to go.
+        to: NodeIdx,
+        /// The packet.
+        packet: Bytes,
+    },
+    /// A datagram whose sender the worker does not know, or from an address that is not the sender's
+    /// confirmed one, or that no key opens: as it came.
+    Datagram {
+        /// Source address.
+        from: SocketAddr,
+        /// The whole UDP payload.
+        datagram: Bytes,
+    },
+    /// A probe (record type 4) that the worker opened.
+    Probe {
+        /// Whose.
+        node: NodeIdx,
+        /// Source address.
+        from: SocketAddr,
+        /// The record data.
+        data: Bytes,
+    },
+    /// A datagram between two other nodes, from a confirmed address, that cannot go on by UDP.
+    Relay {
+        /// Destination.
+        to: NodeIdx,
+        /// Origin.
+        from: NodeIdx,
+        /// The SPTPS datagram without header.
+        datagram: Bytes,
+    },
+    /// Datagrams of this node's tunnel did not open, from its confirmed address.
+    BadTag {
+        /// Whose.
+        node: NodeIdx,
+    },
+    /// The sending key runs out of numbers.
+    Exhausted {
+        /// Whose.
+        node: NodeIdx,
+    },
+}
+
+/// To which links a line goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkSet {
+    /// One.
+    One(LinkId),
+    /// Every active one.
+    All,
+    /// Every active one but this.
+    Except(LinkId),
+}
+
+/// What the mesh wants done. Poll after every [`crate::mesh::Mesh::handle`] until `None`.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this line (no LF) to these links.
+    SendLine {
+        /// Which links: `All` and `Except` mean the mesh's active links only; the mesh expands them, so
+        /// the driver only ever sees `One`.
+        to: LinkId,
+        /// The line.
+        line: Bytes,
+    },
+    /// Send this frame as PACKET (17).
+    SendFrame {
+        /// Over which link.
+        to: LinkId,
+        /// Ethernet header and packet.
+        frame: Bytes,
+    },
+    /// Send this relay datagram as SPTPS_PACKET (21).
+    SendRelayed {
+        /// Over which link.
+        to: LinkId,
+        /// dst id, src id, SPTPS datagram.
+        datagram: Bytes,
+    },
+    /// Send by UDP, don't-fragment set.
+    Datagram {
+        /// Where.
+        to: SocketAddr,
+        /// The payload.
+        datagram: Bytes,
+    },
+    /// Write this IP packet to our device.
+    TunWrite(Bytes),
+    /// Resolve a host name; answer with [`Input::Resolved`].
+    Resolve {
+        /// For whom.
+        node: NodeName,
+        /// The name.
+        host: String,
+        /// The port to put into the answer.
+        port: u16,
+    },
+    /// Open a meta connection; the link's `LinkUp` or a [`Input::DialFailed`] follows.
+    Dial {
+        /// To whom.
+        node: NodeName,
+        /// Where.
+        addr: SocketAddr,
+    },
+    /// Give up an attempt that is under way.
+    CancelDial {
+        /// To whom.
+        node: NodeName,
+    },
+    /// Close a link. No `LinkDown` follows.
+    Close {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        why: String,
+    },
+    /// Ask the kernel for the path MTU; answer with [`Input::PathMtu`].
+    AskPathMtu {
+        /// To where.
+        to: SocketAddr,
+    },
+    /// An address worked: put it first in the node's cache.
+    Remember {
+        /// Whose.
+        node: NodeName,
+        /// The address, TCP.
+        addr: SocketAddr,
+    },
+    /// Run a script.
+    Hook(HookEvent),
+    /// Use these tables from now on.
+    Publish(Arc<RouteSnapshot>),
+}
+
+/// An event for which the operator may have a script. Values are typed: no text from the wire
+/// reaches an environment unchecked (spec/security.md T33).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HookEvent {
+    /// host-up, host-down and hosts/NODE-up, hosts/NODE-down.
+    Host {
+        /// Up or down.
+        up: bool,
+        /// Which node.
+        node: NodeName,
+        /// Its UDP address, if it is known.
+        address: Option<SocketAddr>,
+    },
+    /// subnet-up, subnet-down.
+    Subnet {
+        /// Up or down.
+        up: bool,
+        /// Whose.
+        node: NodeName,
+        /// Which.
+        subnet: Subnet,
+        /// The owner's UDP address; `None` for our own subnets.
+        address: Option<SocketAddr>,
+    },
+}
+
+/// Why the mesh wants to be woken; for the log line that explains a busy loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// Once a second: pings, discovery, ages.
+    Tick,
+    /// A dial is due.
+    Dial,
+    /// The graph changed and waits to be published.
+    Publish,
+    /// A path-MTU probe is due.
+    Pmtu,
+}
+
+/// A time and what it is for.
+pub type Deadline = (Instant, Timer);

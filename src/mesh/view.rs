@@ -1,0 +1,192 @@
+//! Read-only rows for `meshctl`: what the mesh shows of itself. The control socket sends them as
+//! they are, tables and `--json` are made from them.
+
+use serde::{Deserialize, Serialize};
+
+/// How packets for a node travel now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathKind {
+    /// Straight by UDP.
+    Udp,
+    /// Over the link to it.
+    Tcp,
+    /// Through another node.
+    Via,
+    /// No path.
+    Down,
+}
+
+/// Why a node is not reached as well as could be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// A word for programs, e.g. `udp_no_reply`, `no_address`, `auth_failed`, `tcp_only`, `no_key`.
+    pub code: String,
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// One node other than ourselves, as `meshctl peers` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// Its name.
+    pub name: String,
+    /// Its subnets, in the order of dumps.
+    pub subnets: Vec<String>,
+    /// Whether it is reachable.
+    pub up: bool,
+    /// How.
+    pub path: PathKind,
+    /// The relay, where the path is `via`.
+    pub via: Option<String>,
+    /// UDP or TCP address in use, `ADDR:PORT`.
+    pub endpoint: Option<String>,
+    /// `sptps`, or `none` before there is a key.
+    pub protocol: String,
+    /// Round trip by UDP probe, else of the link's ping, in seconds.
+    pub rtt_seconds: Option<f64>,
+    /// Path MTU proven by UDP, in bytes of an inner IP packet.
+    pub pmtu_bytes: Option<u16>,
+    /// Bytes from it, frames with 14 bytes of header each, as tinc counts.
+    pub rx_bytes: u64,
+    /// Bytes to it, likewise.
+    pub tx_bytes: u64,
+    /// Packets from it.
+    pub rx_packets: u64,
+    /// Packets to it.
+    pub tx_packets: u64,
+    /// Seconds since `up` last changed; `None` if it was never up.
+    pub since_seconds: Option<f64>,
+    /// Why it is not as good as could be, if so.
+    pub reason: Option<Reason>,
+}
+
+/// One node, as `dump nodes` shows it: the fields of tinc 1.1 (tinc-1.1-wire.md section 7).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Name.
+    pub name: String,
+    /// Id, 12 hex digits.
+    pub id: String,
+    /// Address, `MYSELF`, or `unknown`.
+    pub host: String,
+    /// Port or `unknown`.
+    pub port: String,
+    /// Option bits.
+    pub options: u32,
+    /// Status bits.
+    pub status: u32,
+    /// Next hop or `-`.
+    pub nexthop: String,
+    /// Via or `-`.
+    pub via: String,
+    /// Hops; -1 unreachable.
+    pub distance: i32,
+    /// Fixed or assumed MTU.
+    pub pmtu: u16,
+    /// Proven MTU.
+    pub min_mtu: u16,
+    /// Upper bound of the search.
+    pub max_mtu: u16,
+    /// Seconds since reachability last changed; `None`: never.
+    pub since_seconds: Option<f64>,
+    /// Round trip in microseconds, -1 unknown.
+    pub rtt_us: i64,
+    /// Packets from it.
+    pub rx_packets: u64,
+    /// Bytes from it.
+    pub rx_bytes: u64,
+    /// Packets to it.
+    pub tx_packets: u64,
+    /// Bytes to it.
+    pub tx_bytes: u64,
+}
+
+/// One edge, as `dump edges` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeRow {
+    /// Owner.
+    pub from: String,
+    /// Other end.
+    pub to: String,
+    /// Address of `to`.
+    pub host: String,
+    /// Its port.
+    pub port: String,
+    /// Local address of `from`.
+    pub local_host: String,
+    /// Its port.
+    pub local_port: String,
+    /// Option bits.
+    pub options: u32,
+    /// Weight.
+    pub weight: i32,
+}
+
+/// One subnet, as `dump subnets` and `routes` show it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetRow {
+    /// The subnet in tinc 1.1's short text, weight left out.
+    pub subnet: String,
+    /// Its weight.
+    pub weight: i32,
+    /// Owner; `None` for a broadcast subnet.
+    pub owner: Option<String>,
+    /// Whether the owner is reachable (ourselves: yes).
+    pub reachable: bool,
+    /// Whether packets go to this owner: of equal prefixes the best reachable one.
+    pub active: bool,
+}
+
+/// One meta connection, as `dump connections` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    /// The other node.
+    pub name: String,
+    /// Its TCP address.
+    pub host: String,
+    /// Its TCP port.
+    pub port: String,
+    /// Option bits.
+    pub options: u32,
+    /// Status bits as tinc has them (tinc-1.1-wire.md section 7).
+    pub status: u32,
+    /// Whether we dialled.
+    pub outgoing: bool,
+    /// Round trip of the last PING, in seconds.
+    pub rtt_seconds: Option<f64>,
+}
+
+/// Where an address leads: the answer of `routes get`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// The address asked for.
+    pub address: String,
+    /// Every subnet that contains it, best first.
+    pub matches: Vec<SubnetRow>,
+    /// Next hop towards the owner in use.
+    pub nexthop: Option<String>,
+}
+
+/// What `status` shows of the mesh itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshStatus {
+    /// Our name.
+    pub name: String,
+    /// Active links.
+    pub links: usize,
+    /// Known nodes, ourselves included.
+    pub nodes: usize,
+    /// Reachable nodes, ourselves included.
+    pub reachable: usize,
+    /// Known edges.
+    pub edges: usize,
+    /// Known subnets.
+    pub subnets: usize,
+    /// Request lines handled since start.
+    pub lines: u64,
+    /// Graph passes since start.
+    pub graph_runs: u64,
+    /// Lines and graph objects refused by a limit since start.
+    pub refused: u64,
+}

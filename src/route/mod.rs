@@ -1,0 +1,259 @@
+//! Data-plane decisions, pure: where does a packet go, and what is the answer where it cannot?
+//!
+//! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`router::decide`]
+//! and [`path::send_path`]. Source: tinc-config-cli.md section 6, tinc-1.1-wire.md section 4.
+
+pub mod lpm;
+pub mod path;
+pub mod router;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    tunnel::{RxKey, TxKey},
+    wire::{NodeId, NodeName, Options},
+};
+
+/// Index of a node in [`RouteSnapshot::nodes`]; stable for the life of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIdx(pub u32);
+
+/// Largest inner frame with its 14-byte Ethernet header, in bytes.
+pub const MTU: u16 = 1518;
+/// Smallest MTU that discovery works with, in bytes.
+pub const MIN_MTU: u16 = 512;
+/// Length of the Ethernet header that MTU comparisons count though it is not sent.
+pub const ETHER: usize = 14;
+
+/// The Forwarding variable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Nothing is forwarded between third parties.
+    Off,
+    /// We forward.
+    #[default]
+    Internal,
+    /// Everything received goes to the local kernel, which forwards.
+    Kernel,
+}
+
+/// The Broadcast variable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Broadcast {
+    /// Broadcasts go nowhere.
+    No,
+    /// Along the minimum spanning tree.
+    #[default]
+    Mst,
+    /// From the origin straight to every node.
+    Direct,
+}
+
+/// What the router must know besides the tables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteSettings {
+    /// Forwarding.
+    pub forwarding: Forwarding,
+    /// Broadcast.
+    pub broadcast: Broadcast,
+    /// DecrementTTL.
+    pub decrement_ttl: bool,
+    /// DirectOnly.
+    pub direct_only: bool,
+    /// PriorityInheritance.
+    pub priority_inheritance: bool,
+    /// TunnelServer: broadcasts of others are not spread.
+    pub tunnel_server: bool,
+}
+
+/// Everything that a worker needs to route; immutable once published.
+#[derive(Debug)]
+pub struct RouteSnapshot {
+    /// Counts publications, for logs.
+    pub generation: u64,
+    /// Switches.
+    pub settings: RouteSettings,
+    /// Ourselves.
+    pub me: NodeIdx,
+    /// All nodes by index; `None` where a node was forgotten.
+    pub nodes: Vec<Option<Arc<NodeShared>>>,
+    /// IPv4 subnets.
+    pub v4: lpm::Table<u32>,
+    /// IPv6 subnets.
+    pub v6: lpm::Table<u128>,
+    /// Node by id, for relay headers.
+    pub by_id: HashMap<NodeId, NodeIdx>,
+    /// Node by its confirmed UDP address.
+    pub by_addr: HashMap<SocketAddr, NodeIdx>,
+    /// Neighbours to which a broadcast goes (tree links, or all nodes in direct mode).
+    pub broadcast: Vec<NodeIdx>,
+}
+
+/// What belongs to one node for as long as we know it.
+#[derive(Debug)]
+pub struct NodeShared {
+    /// Its index.
+    pub idx: NodeIdx,
+    /// Its name.
+    pub name: NodeName,
+    /// Its id.
+    pub id: NodeId,
+    /// Keys and path, replaced as a whole by the mesh; workers load it once a packet or batch.
+    pub state: ArcSwap<NodeState>,
+    /// Traffic counters.
+    pub counters: NodeCounters,
+}
+
+/// How to reach a node right now. Immutable: the mesh replaces it.
+#[derive(Debug, Clone)]
+pub struct NodeState {
+    /// Whether there is a path at all.
+    pub reachable: bool,
+    /// Whether we have a link to it.
+    pub neighbour: bool,
+    /// Options of the last edge to it; the top byte is its minor version.
+    pub options: Options,
+    /// Next hop on the path; itself for a neighbour, us for ourselves.
+    pub nexthop: NodeIdx,
+    /// Last node on the path without IndirectData; us if there is none.
+    pub via: NodeIdx,
+    /// Its confirmed UDP address.
+    pub udp: Option<SocketAddr>,
+    /// Largest record data proven to arrive by UDP, in bytes; 0 while UDP is not proven.
+    pub min_mtu: u16,
+    /// What routing takes as its MTU, in bytes with the Ethernet header.
+    pub mtu: u16,
+    /// Sending key of the tunnel.
+    pub tx: Option<Arc<TxKey>>,
+    /// Receiving keys, most likely first.
+    pub rx: Vec<Arc<RxKey>>,
+}
+
+/// Traffic of one node's tunnel, ends only (not what we relay). Frames with their 14-byte header,
+/// as tinc counts.
+#[derive(Debug, Default)]
+pub struct NodeCounters {
+    /// Packets from it.
+    pub rx_packets: AtomicU64,
+    /// Bytes from it.
+    pub rx_bytes: AtomicU64,
+    /// Packets to it.
+    pub tx_packets: AtomicU64,
+    /// Bytes to it.
+    pub tx_bytes: AtomicU64,
+    /// Packets relayed for others through it or from it.
+    pub relayed: AtomicU64,
+    /// Datagrams that no key opened.
+    pub bad_tag: AtomicU64,
+    /// Datagrams that were replays or too old.
+    pub replayed: AtomicU64,
+    /// Longest record received over UDP since the mesh last took it, for gratuitous probe replies.
+    pub longest: AtomicU64,
+}
+
+impl NodeCounters {
+    /// Counts one packet of `length` bytes (frame length) from the node.
+    pub fn received(&self, length: usize) {
+        self.rx_packets.fetch_add(1, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(length as u64, Ordering::Relaxed);
+    }
+
+    /// Counts one packet of `length` bytes (frame length) to the node.
+    pub fn sent(&self, length: usize) {
+        self.tx_packets.fetch_add(1, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(length as u64, Ordering::Relaxed);
+    }
+}
+
+impl RouteSnapshot {
+    /// A snapshot in which nothing but ourselves exists.
+    #[must_use]
+    pub fn empty(me: Arc<NodeShared>) -> Self {
+        Self {
+            generation: 0,
+            settings: RouteSettings::default(),
+            me: me.idx,
+            by_id: HashMap::from([(me.id, me.idx)]),
+            nodes: vec![Some(me)],
+            v4: lpm::Table::default(),
+            v6: lpm::Table::default(),
+            by_addr: HashMap::new(),
+            broadcast: Vec::new(),
+        }
+    }
+
+    /// The node at `idx`, if it is still known.
+    #[must_use]
+    pub fn node(&self, idx: NodeIdx) -> Option<&Arc<NodeShared>> {
+        self.nodes.get(idx.0 as usize)?.as_ref()
+    }
+}
+
+/// Why a packet was dropped; also the label of the metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum DropReason {
+    /// Not IPv4 and not IPv6, or cut short.
+    Malformed,
+    /// The owner of the destination is the node that the packet came from.
+    LoopingBack,
+    /// The next hop is the node that the packet came from.
+    RoutingLoop,
+    /// An error reply was due, but the limit of errors per second was reached.
+    ErrorLimit,
+    /// No key yet, and the queue of waiting packets is full.
+    NoKey,
+    /// A datagram from nobody we know.
+    UnknownSource,
+    /// No key opened the datagram.
+    BadTag,
+    /// Seen before or too old.
+    Replayed,
+    /// A record type that does not belong here.
+    BadType,
+    /// The relay's destination or source is unknown or unreachable.
+    NoRelay,
+    /// The kernel would not take it (queue full).
+    SendFailed,
+    /// The queue to the control plane was full.
+    PuntFull,
+    /// A link was congested.
+    LinkFull,
+    /// Broadcast is off.
+    NoBroadcast,
+    /// The sending key has no numbers left.
+    Exhausted,
+}
+
+impl DropReason {
+    /// Every reason, in order of their numbers.
+    pub const ALL: [Self; 15] = [
+        Self::Malformed,
+        Self::LoopingBack,
+        Self::RoutingLoop,
+        Self::ErrorLimit,
+        Self::NoKey,
+        Self::UnknownSource,
+        Self::BadTag,
+        Self::Replayed,
+        Self::BadType,
+        Self::NoRelay,
+        Self::SendFailed,
+        Self::PuntFull,
+        Self::LinkFull,
+        Self::NoBroadcast,
+        Self::Exhausted,
+    ];
+}
+
+/// Counters of drops by reason, one set a thread.
+pub type DropCounts = BTreeMap<DropReason, u64>;

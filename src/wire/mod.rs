@@ -1,0 +1,19 @@
+//! Text and byte forms of everything tinc puts on a wire. Total functions: no input panics.
+//!
+//! Sources: `spec/tinc-1.0-wire.md` sections 1.2 and 2, `spec/tinc-1.1-wire.md` sections 1, 3, 4.
+
+pub mod address;
+pub mod base64;
+pub mod datagram;
+pub mod icmp;
+pub mod ip;
+pub mod name;
+pub mod options;
+pub mod request;
+pub mod subnet;
+
+pub use address::EdgeAddress;
+pub use name::{NodeId, NodeName};
+pub use options::Options;
+pub use request::Request;
+pub use subnet::{Prefix, Subnet};

@@ -1,0 +1,78 @@
+//! Option bits of ACK and ADD_EDGE.
+
+use std::fmt;
+
+/// The 32 option bits of a link or edge; the top byte is the minor version of the *far* node.
+///
+/// Unknown bits are carried unchanged. Source: tinc-1.1-wire.md section 3.2.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Options(pub u32);
+
+impl Options {
+    /// Only nodes with a link to it may send UDP to the node (IndirectData).
+    pub const INDIRECT: u32 = 1;
+    /// Data goes over TCP only (TCPOnly); implies [`Self::INDIRECT`].
+    pub const TCP_ONLY: u32 = 2;
+    /// Path-MTU discovery is done.
+    pub const PMTU_DISCOVERY: u32 = 4;
+    /// TCP MSS is clamped.
+    pub const CLAMP_MSS: u32 = 8;
+    /// The minor version that we announce: 17.7.
+    pub const OUR_MINOR: u8 = 7;
+
+    /// Protocol minor of the node that an edge leads to, 0 for a node that does no SPTPS.
+    #[must_use]
+    pub const fn minor(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    /// These bits with the top byte replaced by `minor`.
+    #[must_use]
+    pub const fn with_minor(self, minor: u8) -> Self {
+        Self(self.0 & 0x00ff_ffff | (minor as u32) << 24)
+    }
+
+    /// Whether every bit of `bits` is set.
+    #[must_use]
+    pub const fn has(self, bits: u32) -> bool {
+        self.0 & bits == bits
+    }
+
+    /// What both ends make of their ACKs: `self` is what we sent, `theirs` what came.
+    /// PMTU discovery needs both; the other bits are joined; the top byte is theirs.
+    #[must_use]
+    pub const fn merge(self, theirs: Self) -> Self {
+        let mut ours = self.0 & 0x00ff_ffff;
+        let mut theirs = theirs.0;
+        if ours & theirs & Self::PMTU_DISCOVERY == 0 {
+            ours &= !Self::PMTU_DISCOVERY;
+            theirs &= !Self::PMTU_DISCOVERY;
+        }
+        Self(ours | theirs)
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::LowerHex::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merge_gives_what_real_daemons_publish() {
+        let ours = Options(0xc);
+        assert_eq!(ours.merge(Options(0x0700_0004)).0, 0x0700_000c);
+        assert_eq!(ours.merge(Options(0)).0, 8);
+        assert_eq!(ours.merge(Options(3)).0, 0xb);
+    }
+}
