@@ -1,1 +1,123 @@
-//! Placeholder until the module lands.
+//! The configuration of a real tinc, and what meshd makes of it.
+//!
+//! Source: tinc-config-cli.md sections 1 and 2.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use crate::mesh::Settings;
+
+/// Where a configuration comes from: the options `-c`, `-n` and `-o` of the daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The directory (tinc's CONFBASE), already resolved.
+    pub base: PathBuf,
+    /// The net name, if one was given.
+    pub net: Option<String>,
+    /// `-o [NODE.]KEY=VALUE`, in order.
+    pub options: Vec<String>,
+}
+
+/// Something to say about the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it stops us (or, in a host file, costs that node).
+    pub error: bool,
+    /// Which file, relative to the directory where it lies in it.
+    pub file: PathBuf,
+    /// Line, from 1; 0 = the whole file.
+    pub line: usize,
+    /// What and what to do, one sentence without the place.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+/// A configuration that was read completely.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it came from.
+    pub source: Source,
+    /// What the mesh needs.
+    pub settings: Arc<Settings>,
+    /// What only the shell needs.
+    pub shell: Arc<Shell>,
+    /// Warnings, and errors that cost one node only.
+    pub problems: Vec<Problem>,
+}
+
+/// Which addresses are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    #[default]
+    Any,
+}
+
+/// The kind of our device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeviceType {
+    /// A TUN device.
+    #[default]
+    Tun,
+    /// A TAP device.
+    Tap,
+    /// No device at all: for relays.
+    Dummy,
+}
+
+/// Settings of the daemon around the mesh. Fields are named after their variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shell {
+    /// Interface, else the net name, else the kernel's choice.
+    pub interface: Option<String>,
+    /// Device: path of the clone device.
+    pub device: Option<PathBuf>,
+    /// DeviceType.
+    pub device_type: DeviceType,
+    /// InterfaceAddress (meshd only): addresses with prefix length that we set by netlink.
+    pub interface_addresses: Vec<(std::net::IpAddr, u8)>,
+    /// InterfaceRoute (meshd only): networks that we route into the device by netlink.
+    pub interface_routes: Vec<(std::net::IpAddr, u8)>,
+    /// `InterfaceRoute = auto`: a route for every subnet of a reachable node.
+    pub interface_routes_auto: bool,
+    /// InterfaceMTU (meshd only), in bytes.
+    pub interface_mtu: Option<u32>,
+    /// Port; 0 = the kernel chooses one for all sockets.
+    pub port: u16,
+    /// BindToAddress and ListenAddress, resolved; empty = wildcard of every family.
+    pub listen: Vec<SocketAddr>,
+    /// The source of outgoing TCP (BindToAddress, when there is one of the family).
+    pub bind: Vec<SocketAddr>,
+    /// BindToInterface.
+    pub bind_to_interface: Option<String>,
+    /// AddressFamily.
+    pub address_family: AddressFamily,
+    /// FWMark; 0 = none.
+    pub fwmark: u32,
+    /// UDPRcvBuf in bytes; 0 = the system's.
+    pub udp_rcvbuf: usize,
+    /// UDPSndBuf in bytes; 0 = the system's.
+    pub udp_sndbuf: usize,
+    /// ScriptsInterpreter: command and arguments.
+    pub scripts_interpreter: Option<String>,
+    /// ScriptsExtension.
+    pub scripts_extension: String,
+    /// ProcessPriority as a nice value.
+    pub nice: Option<i32>,
+    /// LogLevel: tinc's debug level, used when no `-d` raised it.
+    pub log_level: u8,
+    /// Whether DF is set on UDP sockets (PMTUDiscovery).
+    pub pmtu_discovery: bool,
+}

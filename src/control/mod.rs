@@ -1,1 +1,3 @@
-//! Placeholder until the module lands.
+//! The control socket: requests and responses, one JSON object a line.
+
+pub mod proto;

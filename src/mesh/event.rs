@@ -97,6 +97,14 @@ pub enum Input {
     Config(Arc<Settings>),
     /// Dial everything now (SIGALRM, `meshctl retry`).
     Retry,
+    /// Measure the way to a node once; [`Output::Pong`] with the same token follows, if anything
+    /// comes back at all.
+    Ping {
+        /// The node.
+        node: NodeName,
+        /// Chosen by the driver.
+        token: u64,
+    },
     /// 32 fresh random bytes.
     Entropy([u8; 32]),
     /// The time of [`crate::mesh::Mesh::poll_timeout`] has come.
@@ -151,24 +159,12 @@ pub enum Punt {
     },
 }
 
-/// To which links a line goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkSet {
-    /// One.
-    One(LinkId),
-    /// Every active one.
-    All,
-    /// Every active one but this.
-    Except(LinkId),
-}
-
 /// What the mesh wants done. Poll after every [`crate::mesh::Mesh::handle`] until `None`.
 #[derive(Debug)]
 pub enum Output {
-    /// Send this line (no LF) to these links.
+    /// Send this line (no LF).
     SendLine {
-        /// Which links: `All` and `Except` mean the mesh's active links only; the mesh expands them, so
-        /// the driver only ever sees `One`.
+        /// Over which link.
         to: LinkId,
         /// The line.
         line: Bytes,
@@ -235,6 +231,13 @@ pub enum Output {
         node: NodeName,
         /// The address, TCP.
         addr: SocketAddr,
+    },
+    /// The answer to an [`Input::Ping`] came.
+    Pong {
+        /// As in the input.
+        token: u64,
+        /// Round trip.
+        rtt: std::time::Duration,
     },
     /// Run a script.
     Hook(HookEvent),

@@ -1,0 +1,204 @@
+//! Requests and responses, versioned. A line is at most [`MAX_LINE`] bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::view::{
+    ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, RouteRow, SubnetRow,
+};
+
+/// Version of this protocol. A daemon refuses a request of another one with [`ErrorCode::Version`].
+pub const VERSION: u32 = 1;
+/// Longest line in bytes.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// One request line: `{"v":1,"cmd":"peers"}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`VERSION`].
+    pub v: u32,
+    /// What is wanted.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// What a client may ask.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "cmd", rename_all = "snake_case")]
+pub enum Request {
+    /// All nodes but ourselves.
+    Peers,
+    /// The daemon in one screen.
+    Status,
+    /// All subnets.
+    Routes,
+    /// Where one address leads.
+    Route {
+        /// The address.
+        address: std::net::IpAddr,
+    },
+    /// `dump nodes`.
+    Nodes,
+    /// `dump edges`; `dump graph` is drawn from it and from the nodes.
+    Edges,
+    /// `dump subnets`.
+    Subnets,
+    /// `dump connections`.
+    Connections,
+    /// Stream log lines until the client goes. Root only.
+    Log {
+        /// tinc's debug level, 0 to 10; `None`: the daemon's own.
+        level: Option<u8>,
+    },
+    /// Read the configuration anew. Root only.
+    Reload,
+    /// Stop the daemon. Root only.
+    Stop,
+    /// Dial now. Root only.
+    Retry,
+    /// Measure the way to a node once.
+    Ping {
+        /// The node.
+        node: String,
+        /// How long to wait, in milliseconds, at most 60,000.
+        timeout_ms: u64,
+    },
+}
+
+/// One response line: `{"v":1,"net":…,"node":…,"time":…,"peers":[…]}` or an error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The net name, if the daemon has one.
+    pub net: Option<String>,
+    /// The daemon's node name.
+    pub node: String,
+    /// Wall time of the answer, RFC 3339, UTC.
+    pub time: String,
+    /// The answer itself.
+    #[serde(flatten)]
+    pub response: Response,
+}
+
+/// The answer itself, by request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// To [`Request::Peers`], in order of names.
+    Peers(Vec<PeerRow>),
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Routes`] and [`Request::Subnets`].
+    Subnets(Vec<SubnetRow>),
+    /// To [`Request::Route`].
+    Route(RouteRow),
+    /// To [`Request::Nodes`].
+    Nodes(Vec<NodeRow>),
+    /// To [`Request::Edges`].
+    Edges(Vec<EdgeRow>),
+    /// To [`Request::Connections`].
+    Connections(Vec<ConnectionRow>),
+    /// One line of [`Request::Log`].
+    Log(LogLine),
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
+    /// To [`Request::Ping`].
+    Ping(Pong),
+    /// Done.
+    Done(bool),
+    /// Refused or failed.
+    Error(ControlError),
+}
+
+/// The daemon in one screen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// meshd's version.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since start.
+    pub uptime_seconds: f64,
+    /// Name of the device, if there is one.
+    pub interface: Option<String>,
+    /// Its MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Addresses that we listen on, `ADDR:PORT`.
+    pub listen: Vec<String>,
+    /// Our key, as host files write it.
+    pub public_key: String,
+    /// Configuration directory.
+    pub config: String,
+    /// Packet threads.
+    pub workers: usize,
+    /// Packet-path techniques in use, as words: `udp_gso`, `udp_gro`, `recvmmsg`.
+    pub offloads: Vec<String>,
+    /// Dropped packets by reason (snake case), zeros left out.
+    pub drops: std::collections::BTreeMap<String, u64>,
+    /// The mesh itself.
+    pub mesh: MeshStatus,
+    /// Warnings about the configuration in force.
+    pub problems: Vec<String>,
+}
+
+/// One log line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// Wall time, RFC 3339, UTC.
+    pub time: String,
+    /// `error`, `warn`, `info`, `debug`.
+    pub level: String,
+    /// The text with its fields.
+    pub text: String,
+}
+
+/// What a reload did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// What changed, one sentence each.
+    pub changed: Vec<String>,
+    /// Variables that changed and need a restart.
+    pub restart_needed: Vec<String>,
+    /// Warnings and errors that cost one node only.
+    pub problems: Vec<String>,
+}
+
+/// One measured round trip.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Round trip in seconds; `None`: nothing came back in time.
+    pub rtt_seconds: Option<f64>,
+    /// How the probe went.
+    pub path: PathKind,
+    /// By which address, or through which node.
+    pub endpoint: Option<String>,
+    /// Path MTU known by now, in bytes of an inner IP packet.
+    pub pmtu_bytes: Option<u16>,
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlError {
+    /// For programs.
+    pub code: ErrorCode,
+    /// One sentence for people.
+    pub text: String,
+}
+
+/// Kinds of refusal; meshctl makes its exit code from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Another protocol version.
+    Version,
+    /// The line was no request.
+    Malformed,
+    /// The caller may not do that.
+    Permission,
+    /// No such node, subnet or address.
+    Unknown,
+    /// The configuration on disk is invalid; the old one stays in force.
+    Config,
+    /// Too many clients, or stopping.
+    Busy,
+}
