@@ -201,7 +201,10 @@ fn check_peers(daemons: &[Daemon], report: &mut Report) {
             let answer = daemon.ask(&["peers", "--json"])?;
             let answer: Value = serde_json::from_str(&answer)
                 .with_context(|| format!("{name}: `meshctl peers --json` printed no JSON"))?;
-            let rows = answer.get("data").or_else(|| answer.get("peers"));
+            let rows = answer
+                .get("data")
+                .or_else(|| answer.get("peers"))
+                .or(Some(&answer));
             let rows = rows
                 .and_then(Value::as_array)
                 .context("no rows in `meshctl peers --json`")?;

@@ -3,14 +3,14 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, SocketAddrV4, TcpStream, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     cli::lab::{
-        report::Tenant,
+        report::{Tenant, now},
         tap::Tap,
         world::{self, DEVICE, Droplet, TENANT},
     },
@@ -24,7 +24,7 @@ pub(super) const PORT: u16 = 655;
 const SILENCE: Duration = Duration::from_millis(1500);
 /// How often each marker is sent.
 pub(super) const REPEATS: u64 = 20;
-/// Any port that nobody listens on would do; the control marker goes there in the clear.
+/// The control marker goes to this port, in the clear.
 const DISCARD: u16 = 9;
 
 /// The markers of one lab.
@@ -91,7 +91,12 @@ fn talk(from: &Droplet, to: &Droplet, markers: &Markers) -> anyhow::Result<()> {
         socket.set_read_timeout(Some(SILENCE))?;
         std::io::Result::Ok(socket)
     };
-    let inner = world::within(&to.name, || open(to.inner))?.context("open a socket in the mesh")?;
+    // With a listener for the control no ICMP error repeats it.
+    let (inner, _listener) = world::within(&to.name, || {
+        let listener = UdpSocket::bind(SocketAddrV4::new(to.outer, DISCARD))?;
+        std::io::Result::Ok((open(to.inner)?, listener))
+    })?
+    .context("open a socket in the mesh")?;
     let target = inner.local_addr()?;
     world::within(&from.name, || {
         let socket = open(from.inner)?;
@@ -144,10 +149,13 @@ pub(super) fn knocks(
                 streams.push((droplet, stream));
             }
         }
+        let until = now() + SILENCE;
         for (droplet, socket) in &sockets {
+            socket.set_read_timeout(Some(left(until)))?;
             silent(droplet, "UDP", found, |packet| socket.recv(packet))?;
         }
         for (droplet, stream) in &mut streams {
+            stream.set_read_timeout(Some(left(until)))?;
             silent(droplet, "TCP", found, |packet| stream.read(packet))?;
         }
         ensure!(
@@ -157,6 +165,13 @@ pub(super) fn knocks(
         );
         Ok(())
     })?
+}
+
+/// The time until then; not zero, which would mean "for ever".
+fn left(until: Instant) -> Duration {
+    until
+        .saturating_duration_since(now())
+        .max(Duration::from_millis(1))
 }
 
 /// Garbage of many lengths, and datagrams that claim to come from every droplet.
