@@ -13,8 +13,8 @@ use crate::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
         limits::{
-            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_EDGES, MAX_NODES, MAX_SUBNETS,
-            MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_LINK, OVER_BUDGET,
+            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
+            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_LINK, OVER_BUDGET,
         },
         node::Nodes,
     },
@@ -28,7 +28,6 @@ impl Mesh {
         let Some(peer) = self.peers.get(&link) else {
             return;
         };
-        self.lines += 1;
         let request = match Request::parse(line) {
             Ok(request) => request,
             Err(why) => {
@@ -50,6 +49,11 @@ impl Mesh {
             return;
         }
         if request.flooded() && !self.admit(link, line, now) {
+            return;
+        }
+        // Routed lines need the paths that the lines before them made: after the graph pass then.
+        if !request.flooded() && self.dirty_graph && self.deferred.len() < MAX_DEFERRED {
+            self.deferred.push((link, line.clone()));
             return;
         }
         match &request {

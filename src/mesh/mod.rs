@@ -42,6 +42,8 @@ use std::{
 pub use event::{Deadline, HookEvent, Input, LinkId, Output, Punt, Timer};
 pub use settings::Settings;
 
+use bytes::Bytes;
+
 use crate::{
     crypto::Rng,
     mesh::{
@@ -70,6 +72,8 @@ pub struct Mesh {
     orphans: BTreeSet<NodeIdx>,
     /// Links that broke the protocol while their input was handled.
     to_close: Vec<(LinkId, String)>,
+    /// Lines that wait for the graph pass of their batch.
+    deferred: Vec<(LinkId, Bytes)>,
     /// Neighbours on the minimum spanning tree.
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
@@ -107,6 +111,7 @@ impl Mesh {
             outgoing: BTreeMap::new(),
             orphans: BTreeSet::new(),
             to_close: Vec::new(),
+            deferred: Vec::new(),
             tree: BTreeSet::new(),
             snapshot,
             published: None,
@@ -148,7 +153,10 @@ impl Mesh {
                 local,
             } => self.link_up(link, hello, remote, local, now),
             Input::LinkDown { link, why } => self.link_down(link, &why, now),
-            Input::Line { link, line } => self.handle_line(link, &line, now),
+            Input::Line { link, line } => {
+                self.lines += 1;
+                self.handle_line(link, &line, now);
+            }
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
             Input::Punt(punt) => self.handle_punt(punt, now),
@@ -162,15 +170,19 @@ impl Mesh {
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
             Input::Timeout => self.timeout(now),
         }
-        for (link, what) in std::mem::take(&mut self.to_close) {
-            self.close(link, &what, now);
-        }
+        self.close_misbehaved(now);
     }
 
     /// Graph and tables, once after a batch of inputs.
     pub fn settle_all(&mut self, now: Instant) {
         self.now = now;
         self.settle(now);
+    }
+
+    fn close_misbehaved(&mut self, now: Instant) {
+        for (link, what) in std::mem::take(&mut self.to_close) {
+            self.close(link, &what, now);
+        }
     }
 
     /// The next thing to do. Poll until `None`.

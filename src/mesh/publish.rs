@@ -38,6 +38,10 @@ impl Mesh {
             self.run_graph(now);
             self.withdraw_orphans();
         }
+        for (link, line) in std::mem::take(&mut self.deferred) {
+            self.handle_line(link, &line, now);
+        }
+        self.close_misbehaved(now);
         if !self.dirty_routes {
             return;
         }
