@@ -167,7 +167,7 @@ impl Mesh {
     }
 
     /// Answers a line about ourselves with what is true, within the budget of corrections.
-    fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
+    pub(super) fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
         let nonce = self.nonce();
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
@@ -205,6 +205,10 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, idx) {
+            if !held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::AddSubnet { owner, subnet }, now);
+            }
             return;
         }
         self.nodes[idx].unclaimed.subnets.remove(&subnet);
@@ -248,6 +252,10 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, idx) {
+            if held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::DelSubnet { owner, subnet }, now);
+            }
             return;
         }
         if self.settings.strict_subnets {
@@ -332,6 +340,7 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, a) {
+            self.doubt(link, a, request.clone(), now);
             return;
         }
         // A missing local address does not overwrite a known one.
@@ -381,6 +390,8 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, a) {
+            let (from, to) = (from.clone(), to.clone());
+            self.doubt(link, a, Request::DelEdge { from, to }, now);
             return;
         }
         self.nodes.remove_edge(a, b);
