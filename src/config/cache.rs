@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::files, wire::NodeName};
+use crate::{config::files, io::files::write_atomic, wire::NodeName};
 
 /// Addresses kept a node.
 pub const MAX_CACHED: usize = 8;
@@ -44,7 +44,7 @@ pub fn write(base: &Path, node: &NodeName, addrs: &[SocketAddr]) -> io::Result<(
         .take(MAX_CACHED)
         .map(|addr| format!("{addr}\n"));
     let text = format!("{HEAD}\n{}", lines.collect::<String>());
-    files::write_atomic(&path(base, node), text.as_bytes(), 0o644)
+    write_atomic(&path(base, node), text.as_bytes(), 0o644)
 }
 
 /// `addrs` with `addr` put first.

@@ -1,11 +1,10 @@
-//! Reading and writing files of the configuration: regular files of bounded size only, nothing that
-//! blocks, nothing half written. Source: spec/security.md T34, T44.
+//! Reading files of the configuration: regular files of bounded size only, nothing that blocks. Source: spec/security.md T34, T44.
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::fs::OFlags;
@@ -101,32 +100,9 @@ pub fn names(dir: &Path) -> Result<Vec<String>, FileError> {
     Ok(names)
 }
 
-/// Replaces a file as a whole, or makes it: written beside it, flushed, renamed over it. `mode` are
-/// its permission bits.
-pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut temporary: PathBuf = path.into();
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".meshd-new");
-    temporary.set_file_name(name);
-    let result = write_new(&temporary, bytes, mode).and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    result
-}
-
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    // A leftover of a crash goes; whatever stands there else makes create_new fail.
-    let _ = fs::remove_file(path);
-    let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -168,17 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_as_a_whole_with_the_mode_asked_for() {
+    fn names_are_sorted_and_a_missing_directory_is_empty() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x");
-        fs::write(dir.path().join("x.meshd-new"), "left over").unwrap();
-        write_atomic(&path, b"one", 0o600).unwrap();
-        write_atomic(&path, b"two", 0o600).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(names(dir.path()).unwrap(), ["x"]);
+        fs::write(dir.path().join("b"), "").unwrap();
+        fs::write(dir.path().join("a"), "").unwrap();
+        assert_eq!(names(dir.path()).unwrap(), ["a", "b"]);
+        assert!(names(&dir.path().join("none")).unwrap().is_empty());
+        assert!(names(&dir.path().join("a")).is_err());
     }
 }

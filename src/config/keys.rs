@@ -7,6 +7,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
 use crate::{
     config::{Problem, files, tincconf},
     crypto::{PrivateKey, PublicKey, ed25519::KeyError},
+    io::files::write_atomic,
 };
 
 /// Mode of a private key file, and of what holds one.
@@ -67,7 +68,7 @@ pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
     let (old, disabled) = disable_keys(&existing(path)?);
     let pem = key.to_pem();
     let text = zeroize::Zeroizing::new([old.as_str(), &pem[..]].concat());
-    files::write_atomic(path, text.as_bytes(), PRIVATE_MODE)?;
+    write_atomic(path, text.as_bytes(), PRIVATE_MODE)?;
     Ok(disabled)
 }
 
@@ -76,7 +77,7 @@ pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
     let (old, disabled) = disable_keys(&existing(path)?);
     let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
     let text = format!("{old}Ed25519PublicKey = {key}\n");
-    files::write_atomic(path, text.as_bytes(), mode)?;
+    write_atomic(path, text.as_bytes(), mode)?;
     Ok(disabled)
 }
 
