@@ -13,8 +13,8 @@ use crate::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
         limits::{
-            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_EDGES, MAX_NODES, MAX_SUBNETS,
-            MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_LINK, OVER_BUDGET,
+            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
+            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_LINK, OVER_BUDGET,
         },
         node::Nodes,
     },
@@ -28,7 +28,6 @@ impl Mesh {
         let Some(peer) = self.peers.get(&link) else {
             return;
         };
-        self.lines += 1;
         let request = match Request::parse(line) {
             Ok(request) => request,
             Err(why) => {
@@ -50,6 +49,11 @@ impl Mesh {
             return;
         }
         if request.flooded() && !self.admit(link, line, now) {
+            return;
+        }
+        // Routed lines need the paths that the lines before them made: after the graph pass then.
+        if !request.flooded() && self.dirty_graph && self.deferred.len() < MAX_DEFERRED {
+            self.deferred.push((link, line.clone()));
             return;
         }
         match &request {
@@ -163,7 +167,7 @@ impl Mesh {
     }
 
     /// Answers a line about ourselves with what is true, within the budget of corrections.
-    fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
+    pub(super) fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
         let nonce = self.nonce();
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
@@ -201,6 +205,10 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, idx) {
+            if !held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::AddSubnet { owner, subnet }, now);
+            }
             return;
         }
         self.nodes[idx].unclaimed.subnets.remove(&subnet);
@@ -244,6 +252,10 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, idx) {
+            if held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::DelSubnet { owner, subnet }, now);
+            }
             return;
         }
         if self.settings.strict_subnets {
@@ -328,6 +340,7 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, a) {
+            self.doubt(link, a, request.clone(), now);
             return;
         }
         // A missing local address does not overwrite a known one.
@@ -377,6 +390,8 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, a) {
+            let (from, to) = (from.clone(), to.clone());
+            self.doubt(link, a, Request::DelEdge { from, to }, now);
             return;
         }
         self.nodes.remove_edge(a, b);

@@ -6,6 +6,7 @@
 //! middle step only, so it is done once per batch of input.
 
 mod dial;
+mod doubt;
 mod edge;
 pub mod event;
 mod flood;
@@ -42,6 +43,8 @@ use std::{
 pub use event::{Deadline, HookEvent, Input, LinkId, Output, Punt, Timer};
 pub use settings::Settings;
 
+use bytes::Bytes;
+
 use crate::{
     crypto::Rng,
     mesh::{
@@ -70,10 +73,16 @@ pub struct Mesh {
     orphans: BTreeSet<NodeIdx>,
     /// Links that broke the protocol while their input was handled.
     to_close: Vec<(LinkId, String)>,
+    /// Lines that wait for the graph pass of their batch.
+    deferred: Vec<(LinkId, Bytes)>,
     /// Neighbours on the minimum spanning tree.
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
     published: Option<Instant>,
+    /// The last link is gone: forget what only others could tell us.
+    purge: bool,
+    /// What others said of our neighbours and these did not.
+    doubts: doubt::Doubts,
     dirty_graph: bool,
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
@@ -107,9 +116,12 @@ impl Mesh {
             outgoing: BTreeMap::new(),
             orphans: BTreeSet::new(),
             to_close: Vec::new(),
+            deferred: Vec::new(),
             tree: BTreeSet::new(),
             snapshot,
             published: None,
+            purge: false,
+            doubts: doubt::Doubts::default(),
             dirty_graph: true,
             dirty_routes: true,
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
@@ -148,7 +160,10 @@ impl Mesh {
                 local,
             } => self.link_up(link, hello, remote, local, now),
             Input::LinkDown { link, why } => self.link_down(link, &why, now),
-            Input::Line { link, line } => self.handle_line(link, &line, now),
+            Input::Line { link, line } => {
+                self.lines += 1;
+                self.handle_line(link, &line, now);
+            }
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
             Input::Punt(punt) => self.handle_punt(punt, now),
@@ -162,15 +177,19 @@ impl Mesh {
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
             Input::Timeout => self.timeout(now),
         }
-        for (link, what) in std::mem::take(&mut self.to_close) {
-            self.close(link, &what, now);
-        }
+        self.close_misbehaved(now);
     }
 
     /// Graph and tables, once after a batch of inputs.
     pub fn settle_all(&mut self, now: Instant) {
         self.now = now;
         self.settle(now);
+    }
+
+    fn close_misbehaved(&mut self, now: Instant) {
+        for (link, what) in std::mem::take(&mut self.to_close) {
+            self.close(link, &what, now);
+        }
     }
 
     /// The next thing to do. Poll until `None`.
@@ -210,6 +229,7 @@ impl Mesh {
         self.timers.insert((now + TICK, Timer::Tick, Nodes::ME));
         self.seen.forget(self.settings.ping_interval, now);
         self.peer_tick(now);
+        self.settle_doubts(now);
         self.auto_connect(now);
         self.dial_due(now);
         self.key_tick(now);
@@ -217,6 +237,34 @@ impl Mesh {
         self.info_tick(now);
         self.pings.forget(now);
         self.forget_nodes(now);
+    }
+
+    /// With the last link gone, nobody will tell us what of the rest has ended meanwhile.
+    /// Source: tinc-1.0-wire.md section 2.11.
+    fn purge_unreachable(&mut self) {
+        let gone: Vec<NodeIdx> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| *idx != Nodes::ME && !node.place.reachable)
+            .map(|(idx, _)| idx)
+            .collect();
+        for idx in gone {
+            self.strip(idx);
+        }
+    }
+
+    /// Takes away the edges and (learnt) subnets of a node.
+    fn strip(&mut self, idx: NodeIdx) {
+        let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
+        for to in ends {
+            self.nodes.remove_edge(idx, to);
+        }
+        if !self.settings.strict_subnets {
+            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
+            for subnet in subnets {
+                self.remove_subnet(idx, subnet);
+            }
+        }
     }
 
     /// Unreachable nodes that nobody speaks of any more.
@@ -234,14 +282,7 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in old {
-            let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
-            for to in ends {
-                self.nodes.remove_edge(idx, to);
-            }
-            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
-            for subnet in subnets {
-                self.remove_subnet(idx, subnet);
-            }
+            self.strip(idx);
             if self.nodes[idx].incoming == 0 {
                 self.drop_keys(idx);
                 self.nodes.remove(idx);

@@ -37,7 +37,14 @@ impl Mesh {
         while std::mem::take(&mut self.dirty_graph) {
             self.run_graph(now);
             self.withdraw_orphans();
+            if std::mem::take(&mut self.purge) {
+                self.purge_unreachable();
+            }
         }
+        for (link, line) in std::mem::take(&mut self.deferred) {
+            self.handle_line(link, &line, now);
+        }
+        self.close_misbehaved(now);
         if !self.dirty_routes {
             return;
         }

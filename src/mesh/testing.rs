@@ -17,12 +17,18 @@ use crate::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
         settings::{Host, HostAddress},
     },
-    route::{RouteSettings, router::Verdict},
-    wire::{NodeName, Options},
+    route::{
+        RouteSettings,
+        router::{self, ErrorLimiter, Verdict},
+    },
+    wire::{NodeId, NodeName, Options, datagram::RelayHeader},
 };
 
 /// Some point in time: tests count from it.
-#[expect(clippy::disallowed_methods, reason = "a test needs one Instant to count from")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test needs one Instant to count from"
+)]
 pub(crate) fn start() -> Instant {
     Instant::now()
 }
@@ -30,11 +36,16 @@ pub(crate) fn start() -> Instant {
 /// Settings of nodes `0..count`, which know each other's keys, addresses and subnet 10.0.0.N/32.
 pub(super) fn settings(count: u8) -> Vec<Settings> {
     let mut rng = Rng::new([9; 32]);
-    let keys: Vec<Arc<PrivateKey>> = (0..count).map(|_| Arc::new(PrivateKey::generate(&mut rng))).collect();
+    let keys: Vec<Arc<PrivateKey>> = (0..count)
+        .map(|_| Arc::new(PrivateKey::generate(&mut rng)))
+        .collect();
     let host = |n: u8| {
         let host = Host {
             key: Some(keys[usize::from(n)].public()),
-            addresses: vec![HostAddress { host: underlay(n).ip().to_string(), port: 655 }],
+            addresses: vec![HostAddress {
+                host: underlay(n).ip().to_string(),
+                port: 655,
+            }],
             subnets: vec![format!("10.0.0.{n}").parse().unwrap()],
             ..Host::default()
         };
@@ -80,9 +91,10 @@ pub(super) fn underlay(n: u8) -> SocketAddr {
 
 /// An IPv4 packet between two nodes' subnets, of `length` bytes.
 pub(super) fn packet(from: u8, to: u8, length: usize) -> Bytes {
-    let mut packet = vec![0; length.max(28)];
+    let total = u16::try_from(length.max(28)).unwrap();
+    let mut packet = vec![0; usize::from(total)];
     packet[0] = 0x45;
-    packet[2..4].copy_from_slice(&u16::try_from(packet.len()).unwrap().to_be_bytes());
+    packet[2..4].copy_from_slice(&total.to_be_bytes());
     packet[8] = 64;
     packet[9] = 17;
     packet[12..16].copy_from_slice(&[10, 0, 0, from]);
@@ -113,7 +125,11 @@ pub(super) struct Net {
 impl Net {
     pub(super) fn new(settings: Vec<Settings>) -> Self {
         let now = start();
-        let meshes = settings.into_iter().zip(1..).map(|(s, seed)| Mesh::new(Arc::new(s), [seed; 32], now)).collect();
+        let meshes = settings
+            .into_iter()
+            .zip(1..)
+            .map(|(s, seed)| Mesh::new(Arc::new(s), [seed; 32], now))
+            .collect();
         Self {
             meshes,
             now,
@@ -134,21 +150,55 @@ impl Net {
         self.wires.insert((a, la), (b, lb));
         self.wires.insert((b, lb), (a, la));
         for (me, link, other, outgoing) in [(a, la, b, true), (b, lb, a, false)] {
-            let hello = Hello { name: name(other), minor: 7, outgoing, started: self.now };
-            let remote = if outgoing { underlay(other) } else { SocketAddr::new(underlay(other).ip(), 40_000) };
-            self.input(me, Input::LinkUp { link, hello, remote, local: underlay(me) });
+            let hello = Hello {
+                name: name(other),
+                minor: 7,
+                outgoing,
+                started: self.now,
+            };
+            let remote = if outgoing {
+                underlay(other)
+            } else {
+                SocketAddr::new(underlay(other).ip(), 40_000)
+            };
+            self.input(
+                me,
+                Input::LinkUp {
+                    link,
+                    hello,
+                    remote,
+                    local: underlay(me),
+                },
+            );
         }
         self.settle();
     }
 
     /// Cuts every link between two nodes.
     pub(super) fn part(&mut self, a: u8, b: u8) {
-        let cut: Vec<_> = self.wires.iter().filter(|((from, _), (to, _))| (*from, *to) == (a, b)).map(|(x, y)| (*x, *y)).collect();
+        let cut: Vec<_> = self
+            .wires
+            .iter()
+            .filter(|((from, _), (to, _))| (*from, *to) == (a, b))
+            .map(|(x, y)| (*x, *y))
+            .collect();
         for ((a, la), (b, lb)) in cut {
             self.wires.remove(&(a, la));
             self.wires.remove(&(b, lb));
-            self.input(a, Input::LinkDown { link: la, why: "cut".into() });
-            self.input(b, Input::LinkDown { link: lb, why: "cut".into() });
+            self.input(
+                a,
+                Input::LinkDown {
+                    link: la,
+                    why: "cut".into(),
+                },
+            );
+            self.input(
+                b,
+                Input::LinkDown {
+                    link: lb,
+                    why: "cut".into(),
+                },
+            );
         }
         self.settle();
     }
@@ -195,32 +245,75 @@ impl Net {
                 }
             }
             Output::Datagram { to, datagram } => {
-                let hit = (0..self.meshes.len()).map(|n| u8::try_from(n).unwrap()).find(|n| underlay(*n) == to);
+                let hit = (0..self.meshes.len())
+                    .map(|n| u8::try_from(n).unwrap())
+                    .find(|n| underlay(*n) == to);
                 if let Some(node) = hit
                     && !self.no_udp.contains(&(me, node))
                     && !self.no_udp.contains(&(node, me))
                     && datagram.len() <= self.longest
                 {
-                    self.input(node, Input::Punt(Punt::Datagram { from: underlay(me), datagram }));
+                    let punt = self.as_worker(node, underlay(me), datagram);
+                    self.input(node, Input::Punt(punt));
                 }
             }
             Output::TunWrite(packet) => self.delivered.push((me, packet)),
             Output::Dial { node, addr } => {
-                let other = (0..self.meshes.len()).map(|n| u8::try_from(n).unwrap()).find(|n| name(*n) == node && underlay(*n) == addr);
+                let other = (0..self.meshes.len())
+                    .map(|n| u8::try_from(n).unwrap())
+                    .find(|n| name(*n) == node && underlay(*n) == addr);
                 match other.filter(|_| self.dial) {
                     Some(other) => self.join(me, other),
-                    None => self.input(me, Input::DialFailed { node, addr, why: "refused".into() }),
+                    None => self.input(
+                        me,
+                        Input::DialFailed {
+                            node,
+                            addr,
+                            why: "refused".into(),
+                        },
+                    ),
                 }
             }
             Output::Close { link, .. } => {
                 if let Some((node, other)) = self.wires.remove(&(me, link)) {
                     self.wires.remove(&(node, other));
-                    self.input(node, Input::LinkDown { link: other, why: "closed".into() });
+                    self.input(
+                        node,
+                        Input::LinkDown {
+                            link: other,
+                            why: "closed".into(),
+                        },
+                    );
                 }
             }
             Output::AskPathMtu { to } => self.input(me, Input::PathMtu { to, mtu: 1500 }),
             Output::Hook(hook) => self.hooks.push((me, hook)),
-            Output::Resolve { .. } | Output::CancelDial { .. } | Output::Remember { .. } | Output::Pong { .. } | Output::Publish(_) => {}
+            Output::Resolve { .. }
+            | Output::CancelDial { .. }
+            | Output::Remember { .. }
+            | Output::Pong { .. }
+            | Output::Publish(_) => {}
+        }
+    }
+
+    /// What a worker makes of a datagram that it leaves to the mesh: from a confirmed address it may be
+    /// one to pass on.
+    fn as_worker(&self, node: u8, from: SocketAddr, datagram: Bytes) -> Punt {
+        let snapshot = self.meshes[usize::from(node)].snapshot();
+        let header = RelayHeader::parse(&datagram).filter(|header| header.to != NodeId::DIRECT);
+        let ends = header.and_then(|header| {
+            Some((
+                *snapshot.by_id.get(&header.to)?,
+                *snapshot.by_id.get(&header.from)?,
+            ))
+        });
+        match ends.filter(|_| snapshot.by_addr.contains_key(&from)) {
+            Some((to, from)) => Punt::Relay {
+                to,
+                from,
+                datagram: datagram.slice(12..),
+            },
+            None => Punt::Datagram { from, datagram },
         }
     }
 
@@ -229,14 +322,22 @@ impl Net {
         let end = self.now + duration;
         loop {
             self.settle();
-            let next = self.meshes.iter().filter_map(|mesh| mesh.poll_timeout()).map(|(at, _)| at).min();
+            let next = self
+                .meshes
+                .iter()
+                .filter_map(|mesh| mesh.poll_timeout())
+                .map(|(at, _)| at)
+                .min();
             let Some(at) = next.filter(|at| *at <= end) else {
                 self.now = end;
                 return;
             };
             self.now = at.max(self.now);
             for n in 0..self.meshes.len() {
-                if self.meshes[n].poll_timeout().is_some_and(|(at, _)| at <= self.now) {
+                if self.meshes[n]
+                    .poll_timeout()
+                    .is_some_and(|(at, _)| at <= self.now)
+                {
                     self.input(u8::try_from(n).unwrap(), Input::Timeout);
                 }
             }
@@ -249,16 +350,24 @@ impl Net {
         let mesh = &mut self.meshes[usize::from(from)];
         let mut packet = packet(from, to, length).to_vec();
         let snapshot = mesh.snapshot();
-        let mut limiter = crate::route::router::ErrorLimiter::default();
-        let verdict = crate::route::router::decide(&snapshot, &mut packet, snapshot.me, &mut limiter, now);
-        if let Verdict::Send(to) = verdict {
-            self.input(from, Input::Punt(Punt::Packet { to, packet: packet.into() }));
+        let mut limiter = ErrorLimiter::default();
+        let verdict = router::decide(&snapshot, &mut packet, snapshot.me, &mut limiter, now);
+        let (to, packets) = match verdict {
+            Verdict::Send(to) => (to, vec![packet]),
+            Verdict::Fragments(to, pieces) => (to, pieces),
+            _ => return,
+        };
+        for packet in packets {
+            let packet = packet.into();
+            self.input(from, Input::Punt(Punt::Packet { to, packet }));
         }
         self.settle();
     }
 
     /// Whether every node reaches every other.
     pub(super) fn all_reach_all(&self) -> bool {
-        self.meshes.iter().all(|mesh| mesh.peers(self.now).iter().filter(|row| row.up).count() == self.meshes.len() - 1)
+        self.meshes.iter().all(|mesh| {
+            mesh.peers(self.now).iter().filter(|row| row.up).count() == self.meshes.len() - 1
+        })
     }
 }

@@ -20,12 +20,25 @@ fn three() -> Net {
 
 fn row(net: &Net, at: u8, of: u8) -> crate::mesh::view::PeerRow {
     let rows = net.meshes[usize::from(at)].peers(net.now);
-    rows.into_iter().find(|row| row.name == name(of).as_str()).unwrap()
+    rows.into_iter()
+        .find(|row| row.name == name(of).as_str())
+        .unwrap()
 }
 
 fn sends(net: &mut Net, link_of: u8, to: u8, line: &str) {
-    let (_, (node, link)) = net.wires.iter().find(|((from, _), (other, _))| *from == link_of && *other == to).map(|(a, b)| (*a, *b)).unwrap();
-    net.input(node, Input::Line { link, line: Bytes::copy_from_slice(line.as_bytes()) });
+    let (_, (node, link)) = net
+        .wires
+        .iter()
+        .find(|((from, _), (other, _))| *from == link_of && *other == to)
+        .map(|(a, b)| (*a, *b))
+        .unwrap();
+    net.input(
+        node,
+        Input::Line {
+            link,
+            line: Bytes::copy_from_slice(line.as_bytes()),
+        },
+    );
     net.settle();
 }
 
@@ -43,17 +56,37 @@ fn neighbours_find_udp_and_the_mtu_of_the_wire() {
 #[test]
 fn packets_of_every_length_arrive_once_and_unchanged() {
     let mut net = three();
-    for length in [28, 84, 1_000, 1_425, 1_426, 1_500] {
+    for length in [28, 84, 1_000, 1_424, 1_425] {
         for (from, to) in [(0, 1), (0, 2), (2, 0), (2, 1)] {
             for wait in [0, 3, 0] {
                 net.delivered.clear();
                 net.send(from, to, length);
                 net.run(SECOND);
-                assert_eq!(net.delivered, [(to, packet(from, to, length))], "{length} bytes from {from} to {to}");
+                assert_eq!(
+                    net.delivered,
+                    [(to, packet(from, to, length))],
+                    "{length} bytes from {from} to {to}"
+                );
                 net.run(wait * SECOND);
             }
         }
     }
+}
+
+#[test]
+fn what_is_too_long_arrives_in_pieces() {
+    let mut net = three();
+    net.send(0, 1, 1_000);
+    net.run(3 * SECOND);
+    net.delivered.clear();
+    net.send(0, 1, 1_500);
+    net.run(SECOND);
+    let payload: usize = net
+        .delivered
+        .iter()
+        .map(|(_, packet)| packet.len() - 20)
+        .sum();
+    assert_eq!((net.delivered.len(), payload), (2, 1_480));
 }
 
 #[test]
@@ -68,7 +101,11 @@ fn ends_of_a_line_find_each_other_unless_the_wire_forbids() {
             net.send(2, 0, 100);
             net.run(SECOND);
         }
-        let expected = if blocked { PathKind::Via } else { PathKind::Udp };
+        let expected = if blocked {
+            PathKind::Via
+        } else {
+            PathKind::Udp
+        };
         assert_eq!(row(&net, 0, 2).path, expected);
         assert_eq!(row(&net, 2, 0).path, expected);
         let each_way = |node| net.delivered.iter().filter(|(to, _)| *to == node).count();
@@ -116,7 +153,12 @@ fn a_cut_link_is_told_to_everybody_and_hooks_run() {
     net.part(1, 2);
     net.run(SECOND);
     assert!(!row(&net, 0, 2).up);
-    assert!(net.meshes[0].edges().iter().all(|edge| edge.to != "n2" && edge.from != "n2"));
+    assert!(
+        net.meshes[0]
+            .edges()
+            .iter()
+            .all(|edge| edge.to != "n2" && edge.from != "n2")
+    );
     let down = |hook: &(u8, HookEvent)| matches!(hook, (0, HookEvent::Host { up: false, node, .. }) if *node == name(2));
     assert!(net.hooks.iter().any(down));
     net.join(2, 1);
@@ -131,7 +173,10 @@ fn both_ends_dial_at_once_and_one_link_stays() {
     net.join(1, 0);
     net.run(10 * SECOND);
     assert_eq!(net.wires.len(), 2);
-    assert!(net.meshes[0].connections()[0].outgoing, "the lower name's stays");
+    assert!(
+        net.meshes[0].connections()[0].outgoing,
+        "the lower name's stays"
+    );
     assert!(net.all_reach_all());
 }
 
@@ -148,7 +193,10 @@ fn connect_to_dials_backs_off_and_comes_back() {
     assert!(net.all_reach_all());
     net.part(0, 1);
     net.run(2 * SECOND);
-    assert!(net.all_reach_all(), "a link that had worked is dialled again at once");
+    assert!(
+        net.all_reach_all(),
+        "a link that had worked is dialled again at once"
+    );
 }
 
 #[test]
@@ -161,7 +209,11 @@ fn auto_connect_joins_ten_nodes_with_about_three_links_each() {
     net.run(60 * SECOND);
     assert!(net.all_reach_all());
     for mesh in &net.meshes {
-        assert!((2..=8).contains(&mesh.status().links), "{}", mesh.status().links);
+        assert!(
+            (2..=8).contains(&mesh.status().links),
+            "{}",
+            mesh.status().links
+        );
     }
 }
 
@@ -190,7 +242,12 @@ fn a_subnet_comes_and_goes_by_reload() {
     other.subnets.push("10.9.0.0/16".parse().unwrap());
     net.input(0, Input::Config(std::sync::Arc::new(other)));
     net.run(SECOND);
-    let seen = |net: &Net| net.meshes[2].subnets().iter().any(|row| row.subnet == "10.9.0.0/16");
+    let seen = |net: &Net| {
+        net.meshes[2]
+            .subnets()
+            .iter()
+            .any(|row| row.subnet == "10.9.0.0/16")
+    };
     assert!(seen(&net));
     assert!(net.all_reach_all(), "links stay");
     net.input(0, Input::Config(std::sync::Arc::new(settings(3).remove(0))));
@@ -233,10 +290,19 @@ fn a_flood_of_phantoms_stops_at_the_caps() {
     for n in 0..60_000 {
         let line = match n % 3 {
             0 => format!("12 {n:x} p{n} q{n} 192.0.2.1 655 700000c 1"),
-            1 => format!("10 {n:x} p{} 10.{}.{}.0/24", n % 500, n / 256 % 256, n % 256),
+            1 => format!(
+                "10 {n:x} p{} 10.{}.{}.0/24",
+                n % 500,
+                n / 256 % 256,
+                n % 256
+            ),
             _ => format!("12 {n:x} p{} p{} 192.0.2.1 655 700000c 1", n % 500, n % 499),
         };
-        if !net.wires.iter().any(|((from, _), (to, _))| (*from, *to) == (2, 1)) {
+        if !net
+            .wires
+            .iter()
+            .any(|((from, _), (to, _))| (*from, *to) == (2, 1))
+        {
             cut = true;
             break;
         }
@@ -252,15 +318,62 @@ fn a_flood_of_phantoms_stops_at_the_caps() {
     assert!(row(&net, 0, 1).up);
 }
 
+/// Old news of a neighbour, brought by a node that was away: the neighbour's truth comes back.
+#[test]
+fn old_news_about_a_neighbour_is_corrected_in_its_place() {
+    let mut net = three();
+    sends(&mut net, 2, 1, "12 77 n0 n9 192.0.2.1 655 700000c 1");
+    sends(&mut net, 2, 1, "10 78 n0 10.77.0.0/16");
+    net.run(SECOND);
+    net.lines = 0;
+    net.run(5 * SECOND);
+    let about = |net: &Net| net.meshes[1].edges().iter().any(|edge| edge.to == "n9");
+    assert!(!about(&net));
+    assert_eq!(
+        net.lines, 2,
+        "DEL_EDGE and DEL_SUBNET to the one that said it"
+    );
+}
+
+/// A node that lost all its links brings nothing stale back.
+#[test]
+fn the_last_link_takes_with_it_what_only_others_could_tell() {
+    let mut net = three();
+    net.part(0, 1);
+    net.part(1, 2);
+    net.run(SECOND);
+    assert!(net.meshes[0].edges().is_empty());
+    assert!(
+        net.meshes[0]
+            .subnets()
+            .iter()
+            .all(|row| row.owner.as_deref() == Some("n0"))
+    );
+    net.join(0, 1);
+    net.run(SECOND);
+    assert!(row(&net, 0, 1).up && !row(&net, 0, 2).up);
+}
+
 /// Graph work is done once per batch of input, never per line.
 #[test]
 fn the_graph_is_computed_once_per_batch() {
     let mut net = three();
     let before = net.meshes[1].status().graph_runs;
-    let (_, (node, link)) = net.wires.iter().find(|((from, _), (to, _))| (*from, *to) == (2, 1)).map(|(a, b)| (*a, *b)).unwrap();
+    let (_, (node, link)) = net
+        .wires
+        .iter()
+        .find(|((from, _), (to, _))| (*from, *to) == (2, 1))
+        .map(|(a, b)| (*a, *b))
+        .unwrap();
     for n in 0..200 {
         let line = format!("12 {n:x} p{n} n2 192.0.2.1 655 700000c 1");
-        net.input(node, Input::Line { link, line: line.into() });
+        net.input(
+            node,
+            Input::Line {
+                link,
+                line: line.into(),
+            },
+        );
     }
     net.settle();
     assert!(net.meshes[1].status().graph_runs <= before + 2);
@@ -268,7 +381,16 @@ fn the_graph_is_computed_once_per_batch() {
 
 #[test]
 fn malformed_lines_close_only_the_link_that_they_came_from() {
-    for line in ["", "x", "99", "12 1 n2", "10 1 n2 nonsense", "13 1 n2 n2", "23 n2 n0 100", "4 655 1 c"] {
+    for line in [
+        "",
+        "x",
+        "99",
+        "12 1 n2",
+        "10 1 n2 nonsense",
+        "13 1 n2 n2",
+        "23 n2 n0 100",
+        "4 655 1 c",
+    ] {
         let mut net = three();
         sends(&mut net, 2, 1, line);
         net.run(SECOND);
