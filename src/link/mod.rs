@@ -4,7 +4,10 @@
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
 //! Source: tinc-1.1-wire.md sections 2 and 3.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -94,6 +97,7 @@ impl Link {
         _local: Arc<Identity>,
         _peer: NodeName,
         _peer_key: PublicKey,
+        _auth_timeout: Duration,
         _rng: Rng,
         _now: Instant,
     ) -> Self {
@@ -102,7 +106,12 @@ impl Link {
 
     /// A link that somebody opened to us. It stays silent until a valid ID line has come.
     #[must_use]
-    pub fn accept(_local: Arc<Identity>, _rng: Rng, _now: Instant) -> Self {
+    pub fn accept(
+        _local: Arc<Identity>,
+        _auth_timeout: Duration,
+        _rng: Rng,
+        _now: Instant,
+    ) -> Self {
         todo!()
     }
 
@@ -132,6 +141,18 @@ impl Link {
     /// Bytes handed out or waiting that [`Self::written`] has not confirmed.
     #[must_use]
     pub fn queued(&self) -> usize {
+        todo!()
+    }
+
+    /// The other node: dialled, claimed or proven.
+    #[must_use]
+    pub fn peer(&self) -> Option<&NodeName> {
+        todo!()
+    }
+
+    /// Whether the other side is authenticated and the link alive.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
         todo!()
     }
 
