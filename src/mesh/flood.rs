@@ -163,7 +163,7 @@ impl Mesh {
             return true;
         };
         let ours = |name: &&NodeName| **name == self.settings.name || **name == peer.hello.name;
-        self.settings.route.tunnel_server && !names.iter().any(|name| ours(name))
+        self.settings.route.tunnel_server && !names.iter().any(ours)
     }
 
     /// Answers a line about ourselves with what is true, within the budget of corrections.
