@@ -16,6 +16,8 @@
 )]
 
 mod dump;
+mod five;
+mod line;
 mod node;
 mod pairs;
 mod traffic;

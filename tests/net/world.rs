@@ -125,7 +125,10 @@ impl World {
             index,
             wires: wires.iter().map(|wire| wire.number).collect(),
         };
-        host.exec("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0");
+        host.exec(
+            "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0 \
+             net.ipv4.conf.all.promote_secondaries=1",
+        );
         for wire in wires {
             let number = wire.number;
             let (ns, port) = (self.namespace("wire"), wire.port(name));
@@ -213,11 +216,11 @@ impl Wire {
     }
 
     fn rule(&self, comment: &str, rule: &str) {
+        let number = self.number;
         nft(
             &self.world.namespace("wire"),
             &format!(
-                "add rule bridge w{} forward meta ibrname \"br{}\" {rule} counter drop comment \"{comment}\"",
-                self.number, self.number
+                "add rule bridge w{number} forward iifname \"p{number}-*\" {rule} counter drop comment \"{comment}\""
             ),
         );
     }
@@ -302,9 +305,15 @@ impl Wire {
         self.unrule("lose");
     }
 
-    /// Loses every IP packet longer than this, without an ICMP error: a black hole.
-    pub(crate) fn swallow_longer_than(&self, mtu: u16) {
-        self.rule("long", &format!("meta length > {mtu}"));
+    /// Loses every UDP packet longer than this, without an ICMP error: a black hole. TCP is let
+    /// through, because the kernels at its ends would not get over such a hole either.
+    pub(crate) fn swallow_udp_longer_than(&self, mtu: u16) {
+        for family in ["ip", "ip6"] {
+            self.rule(
+                "long",
+                &format!("ether type {family} meta l4proto udp meta length > {mtu}"),
+            );
+        }
     }
 }
 
@@ -387,6 +396,20 @@ impl Host {
         self.ip(&format!(
             "-6 address {how} {}/64 dev eth{number}",
             wire.v6(index)
+        ));
+    }
+
+    /// Makes this host forward what is not for it.
+    pub(crate) fn forward(&self) {
+        self.exec("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+    }
+
+    /// Sends what is for other wires to `router`, which is on this wire too.
+    pub(crate) fn route_by(&self, router: &Self, wire: &Wire) {
+        self.ip(&format!("route add default via {}", wire.v4(router.index)));
+        self.ip(&format!(
+            "-6 route add default via {}",
+            wire.v6(router.index)
         ));
     }
 
