@@ -11,6 +11,8 @@ pub mod name;
 pub mod options;
 pub mod request;
 pub mod subnet;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use address::EdgeAddress;
 pub use name::{NodeId, NodeName};
