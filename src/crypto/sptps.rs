@@ -42,7 +42,7 @@ pub enum HandshakeError {
     #[error("malformed handshake message")]
     Malformed,
     /// The signature does not verify with the other side's key.
-    #[error("signature does not match the known key")]
+    #[error("the signature does not match the Ed25519PublicKey that we have")]
     BadSignature,
 }
 
