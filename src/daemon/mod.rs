@@ -3,3 +3,9 @@
 pub mod clock;
 pub mod log;
 pub mod options;
+
+/// Entry of the daemon.
+#[must_use]
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}

@@ -193,7 +193,7 @@ impl Mesh {
         let idle = udp
             .last_recheck
             .is_none_or(|at| now.saturating_duration_since(at) >= RECHECK);
-        if !active && !idle || udp.pmtu.min < MIN_MTU && !idle {
+        if !idle && (!active || udp.pmtu.min < MIN_MTU) {
             return;
         }
         let length = udp.pmtu.min;
