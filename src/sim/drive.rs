@@ -172,7 +172,8 @@ impl World {
             }
             Output::Dial { node: name, addr } => self.dial(node, name, addr),
             Output::CancelDial { node: name } => self.cancel_dial(node, &name),
-            Output::Close { link, .. } => {
+            Output::Close { link, why } => {
+                self.say(&format!("n{node}: closes a link: {why}"));
                 if let Some(link) = self.nodes[node].links.get(link) {
                     self.close_end(link.end);
                 }

@@ -8,6 +8,7 @@ use crate::{
     sim::{
         conn::{Chunk, EndId},
         node::{Keys, SimLink},
+        plan::Fidelity,
         world::{Dial, Event, World},
     },
     wire::{NodeName, Options},
@@ -137,6 +138,11 @@ impl World {
 
     fn line(&mut self, node: usize, link: LinkId, line: bytes::Bytes) {
         self.lines += 1;
+        if self.verbose && self.plan.fidelity == Fidelity::Bytes {
+            let from = self.nodes[node].links[link].end.other();
+            let from = self.conns.get(&from.conn).map(|conn| conn.ends[from.side].node);
+            self.say(&format!("n{node} <- n{}: {line:?}", from.unwrap_or_default()));
+        }
         // ADD_SUBNET to KEY_CHANGED: the requests that are flooded.
         if matches!(
             line.split(|byte| *byte == b' ').next(),
@@ -278,13 +284,11 @@ impl World {
             return;
         };
         match sim.dialled {
-            _ if sim.up => self.input(
-                node,
-                Input::LinkDown {
-                    link,
-                    why: why.into(),
-                },
-            ),
+            _ if sim.up => {
+                self.say(&format!("n{node}: link down: {why}"));
+                let why = why.into();
+                self.input(node, Input::LinkDown { link, why });
+            }
             Some((name, addr)) => {
                 self.nodes[node].dials.remove(&name);
                 self.input(

@@ -327,10 +327,30 @@ impl World {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "asked for, to look at a failing seed")]
     fn print(&self, event: &Event) {
-        if !matches!(event, Event::Wake { .. } | Event::Settle { .. }) {
-            eprintln!("{:12.6} {event:?}", self.elapsed().as_secs_f64());
+        let text = match event {
+            Event::Wake { .. } | Event::Settle { .. } => return,
+            // What they carry is printed where it comes out.
+            Event::Segment { chunk: Chunk::Bytes(_), .. } => return,
+            Event::Datagram { node, from, datagram } => {
+                format!("n{node} <- {from}: {} bytes", datagram.len())
+            }
+            Event::Segment { end, chunk } => {
+                let ends = &self.conns.get(&end.conn).map(|conn| &conn.ends);
+                let names = ends.map(|ends| (ends[end.side].node, ends[1 - end.side].node));
+                let (to, from) = names.unwrap_or_default();
+                format!("n{to} <- n{from} ({}): {chunk:?}", end.conn)
+            }
+            other => format!("{other:?}"),
+        };
+        self.say(&text);
+    }
+
+    /// Prints a line, if asked for.
+    #[expect(clippy::print_stderr, reason = "asked for, to look at a failing seed")]
+    pub(super) fn say(&self, text: &str) {
+        if self.verbose {
+            eprintln!("{:12.6} {text}", self.elapsed().as_secs_f64());
         }
     }
 }
