@@ -37,15 +37,7 @@ impl Driver {
             // A publication may wait for its pace.
             tokio::time::sleep(SETTLE).await;
             self.work(clock::now());
-            for subnet in self.config.settings.subnets.clone() {
-                self.hooks.push(&HookEvent::Subnet {
-                    up: false,
-                    node: self.config.settings.name.clone(),
-                    subnet,
-                    address: None,
-                });
-            }
-            match timeout(SCRIPTS, self.drain_hooks(&mut events)).await {
+            match timeout(SCRIPTS, self.last_hooks(&mut events)).await {
                 Ok(done) => done?,
                 Err(_) => tracing::warn!("scripts still ran after {SCRIPTS:?}"),
             }
@@ -65,6 +57,20 @@ impl Driver {
         tokio::task::yield_now().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         Ok(())
+    }
+
+    /// Runs the scripts of the nodes that went down, then those of our own subnets.
+    async fn last_hooks(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        self.drain_hooks(events).await?;
+        for subnet in self.config.settings.subnets.clone() {
+            self.hooks.push(&HookEvent::Subnet {
+                up: false,
+                node: self.config.settings.name.clone(),
+                subnet,
+                address: None,
+            });
+        }
+        self.drain_hooks(events).await
     }
 
     /// Runs the scripts that wait until none is left.
