@@ -31,6 +31,8 @@ pub struct Route<A> {
 pub struct Table<A> {
     /// First address of each range. What lies before the first range has no owner.
     ranges: Vec<(A, Option<Owner>)>,
+    /// The routes with full prefix length.
+    hosts: Vec<(A, Owner)>,
 }
 
 /// An address as a number: `u32` for IPv4, `u128` for IPv6.
@@ -73,7 +75,10 @@ impl_address!(u128);
 
 impl<A> Default for Table<A> {
     fn default() -> Self {
-        Self { ranges: Vec::new() }
+        Self {
+            ranges: Vec::new(),
+            hosts: Vec::new(),
+        }
     }
 }
 
@@ -100,9 +105,11 @@ impl<A: Address> Table<A> {
             table.close(&mut open, Some(first));
             table.start(first, Some(owner));
             open.push((first.last(len), owner));
+            if len == A::BITS {
+                table.hosts.push((first, owner));
+            }
         }
         table.close(&mut open, None);
-        table.ranges.shrink_to_fit();
         table
     }
 
@@ -113,14 +120,12 @@ impl<A: Address> Table<A> {
         self.ranges[after.checked_sub(1)?].1
     }
 
-    /// The lowest address that forms a range of `owner` all by itself: in practice the address of
-    /// its device, where it announces that one with full prefix length.
+    /// The lowest address that is a route of `owner` with full prefix length: in practice that of its
+    /// device. Looks at all such routes.
     #[must_use]
     pub fn host_of(&self, owner: Owner) -> Option<A> {
-        let next = |i: usize| self.ranges.get(i + 1).map(|(first, _)| *first);
-        let mut ranges = self.ranges.iter().enumerate();
-        let found = ranges.find(|(i, (first, o))| *o == Some(owner) && first.next() == next(*i));
-        found.map(|(_, (first, _))| *first)
+        let mut hosts = self.hosts.iter();
+        hosts.find(|(_, o)| *o == owner).map(|(addr, _)| *addr)
     }
 
     /// Ends the open prefixes that do not reach `until`: what follows them belongs to the next outer one.

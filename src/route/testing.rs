@@ -1,6 +1,6 @@
 //! Snapshots made by hand, for the tests of the data plane. Node 0 is ourselves.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 
@@ -11,6 +11,12 @@ use crate::{
     },
     wire::{NodeName, Options, Prefix, Subnet},
 };
+
+/// Some instant to count from.
+#[expect(clippy::disallowed_methods, reason = "only differences matter")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
 
 /// Ourselves.
 pub(crate) const ME: NodeIdx = NodeIdx(0);
