@@ -113,7 +113,7 @@ fn check_own_key(
     tree: &Tree,
     problems: &mut Vec<Problem>,
 ) {
-    let shown = host::shown(name);
+    let shown = host::host_path(name);
     let text = crate::config::files::read_text(&source.base.join(&shown)).unwrap_or_default();
     let mut found = Vec::new();
     let public = host::key(tree, &source.base, &shown, &text, &mut found);

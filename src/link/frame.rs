@@ -132,6 +132,13 @@ impl Framed {
             .map_err(|_| LinkError::Exhausted)
     }
 
+    /// Writes a record that no other method would write.
+    #[cfg(test)]
+    pub(super) fn raw_record(&mut self, kind: u8, data: &[u8], output: &mut BytesMut) {
+        let written = self.stream.write(kind, &[data], output);
+        written.expect("the tests write on established links");
+    }
+
     fn record(&mut self, data: Bytes) -> Result<Step, LinkError> {
         match std::mem::replace(&mut self.due, Due::Request) {
             Due::Frame(length) | Due::UselessFrame(length) if data.len() != length => {

@@ -292,14 +292,15 @@ impl Mesh {
     }
 
     /// A link is gone: if it was ours to keep, dial again, at once where it had worked.
-    pub(super) fn dial_lost(&mut self, link: LinkId, node: NodeIdx, now: Instant) {
+    pub(super) fn dial_lost(&mut self, link: LinkId, node: NodeIdx, outgoing: bool, now: Instant) {
         let name = self.nodes[node].name().clone();
         let other = self.nodes[node].link;
         let jitter = Duration::from_millis(u64::from(self.rng.below(500)));
         let Some(out) = self.outgoing.get_mut(&name) else {
             return;
         };
-        if let State::Dialling(addr) = out.state {
+        if let (State::Dialling(addr), true) = (&out.state, outgoing) {
+            let addr = *addr;
             // It was authenticated, but never became active.
             self.dial_failed(&name, addr, "the link ended before ACK", now);
             return;
@@ -345,6 +346,16 @@ impl Mesh {
         let name = self.nodes[node].name().clone();
         if let Some(out) = self.outgoing.get_mut(&name) {
             out.delay = Duration::ZERO;
+        }
+    }
+
+    /// The node's host file changed: what could not be dialled may work now.
+    pub(super) fn dial_anew(&mut self, name: &NodeName, now: Instant) {
+        if let Some(out) = self.outgoing.get_mut(name)
+            && matches!(out.state, State::Waiting(_))
+        {
+            out.delay = Duration::ZERO;
+            out.state = State::Waiting(now);
         }
     }
 

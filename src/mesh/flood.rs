@@ -19,7 +19,7 @@ use crate::{
         node::Nodes,
     },
     route::NodeIdx,
-    wire::{NodeName, Request, Subnet, printable},
+    wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
 };
 
 impl Mesh {
@@ -30,6 +30,11 @@ impl Mesh {
         };
         let request = match Request::parse(line) {
             Ok(request) => request,
+            // Real daemons take names of any length and flood them on: the link that brings one is honest.
+            Err(_) if has_long_name(line) => {
+                self.refused += 1;
+                return;
+            }
             Err(why) => {
                 let text = format!("{why} in {}", printable(line));
                 self.misbehaved(link, &text);
@@ -163,11 +168,11 @@ impl Mesh {
             return true;
         };
         let ours = |name: &&NodeName| **name == self.settings.name || **name == peer.hello.name;
-        self.settings.route.tunnel_server && !names.iter().any(|name| ours(name))
+        self.settings.route.tunnel_server && !names.iter().any(ours)
     }
 
     /// Answers a line about ourselves with what is true, within the budget of corrections.
-    fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
+    pub(super) fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
         let nonce = self.nonce();
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
@@ -205,6 +210,10 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, idx) {
+            if !held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::AddSubnet { owner, subnet }, now);
+            }
             return;
         }
         self.nodes[idx].unclaimed.subnets.remove(&subnet);
@@ -248,6 +257,10 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, idx) {
+            if held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::DelSubnet { owner, subnet }, now);
+            }
             return;
         }
         if self.settings.strict_subnets {
@@ -332,6 +345,7 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, a) {
+            self.doubt(link, a, request.clone(), now);
             return;
         }
         // A missing local address does not overwrite a known one.
@@ -381,6 +395,8 @@ impl Mesh {
             return;
         }
         if !self.is_first_hand(link, a) {
+            let (from, to) = (from.clone(), to.clone());
+            self.doubt(link, a, Request::DelEdge { from, to }, now);
             return;
         }
         self.nodes.remove_edge(a, b);
@@ -389,4 +405,18 @@ impl Mesh {
         // The other end may be gone with it: its edge to us would stay for ever.
         self.orphans.insert(b);
     }
+}
+
+/// Whether a flooded line has a word that only a longer bound on names could make valid.
+fn has_long_name(line: &[u8]) -> bool {
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    let flooded = words
+        .next()
+        .is_some_and(|number| (b"10".as_slice()..=b"14").contains(&number));
+    flooded
+        && words.any(|word| {
+            word.len() > MAX_NAME && word.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        })
 }

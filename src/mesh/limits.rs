@@ -29,6 +29,8 @@ pub const LINE_BURST: usize = 20_000;
 pub const OVER_BUDGET: Duration = Duration::from_secs(10);
 /// Routed lines that wait for the graph pass of their batch. Memory: at most 2 KiB each, 2 MiB.
 pub const MAX_DEFERRED: usize = 1_024;
+/// Lines about our neighbours by others that wait to be compared. Memory: about 300 bytes each.
+pub const MAX_DOUBTS: usize = 1_024;
 /// Corrections (answers to lines about ourselves) that we send to one link a second.
 pub const CORRECTION_RATE: u32 = 20;
 

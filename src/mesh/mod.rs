@@ -6,6 +6,7 @@
 //! middle step only, so it is done once per batch of input.
 
 mod dial;
+mod doubt;
 mod edge;
 pub mod event;
 mod flood;
@@ -78,6 +79,10 @@ pub struct Mesh {
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
     published: Option<Instant>,
+    /// The last link is gone: forget what only others could tell us.
+    purge: bool,
+    /// What others said of our neighbours and these did not.
+    doubts: doubt::Doubts,
     dirty_graph: bool,
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
@@ -115,6 +120,8 @@ impl Mesh {
             tree: BTreeSet::new(),
             snapshot,
             published: None,
+            purge: false,
+            doubts: doubt::Doubts::default(),
             dirty_graph: true,
             dirty_routes: true,
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
@@ -222,6 +229,7 @@ impl Mesh {
         self.timers.insert((now + TICK, Timer::Tick, Nodes::ME));
         self.seen.forget(self.settings.ping_interval, now);
         self.peer_tick(now);
+        self.settle_doubts(now);
         self.auto_connect(now);
         self.dial_due(now);
         self.key_tick(now);
@@ -229,6 +237,34 @@ impl Mesh {
         self.info_tick(now);
         self.pings.forget(now);
         self.forget_nodes(now);
+    }
+
+    /// With the last link gone, nobody will tell us what of the rest has ended meanwhile.
+    /// Source: tinc-1.0-wire.md section 2.11.
+    fn purge_unreachable(&mut self) {
+        let gone: Vec<NodeIdx> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| *idx != Nodes::ME && !node.place.reachable)
+            .map(|(idx, _)| idx)
+            .collect();
+        for idx in gone {
+            self.strip(idx);
+        }
+    }
+
+    /// Takes away the edges and (learnt) subnets of a node.
+    fn strip(&mut self, idx: NodeIdx) {
+        let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
+        for to in ends {
+            self.nodes.remove_edge(idx, to);
+        }
+        if !self.settings.strict_subnets {
+            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
+            for subnet in subnets {
+                self.remove_subnet(idx, subnet);
+            }
+        }
     }
 
     /// Unreachable nodes that nobody speaks of any more.
@@ -246,14 +282,7 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in old {
-            let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
-            for to in ends {
-                self.nodes.remove_edge(idx, to);
-            }
-            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
-            for subnet in subnets {
-                self.remove_subnet(idx, subnet);
-            }
+            self.strip(idx);
             if self.nodes[idx].incoming == 0 {
                 self.drop_keys(idx);
                 self.nodes.remove(idx);

@@ -192,7 +192,11 @@ impl Mesh {
         if let Some(older) = self.nodes[node].link.replace(link)
             && let Some(peer) = self.peers.get_mut(&older)
         {
+            // Its PONG will tell whether anybody is left there.
             peer.doubled = Some(now);
+            peer.pinged = now;
+            peer.awaiting_pong = true;
+            self.send_line(older, Request::Ping.line(0).into());
         }
         let entry = &mut self.nodes[node];
         entry.dial_error = None;
@@ -266,7 +270,11 @@ impl Mesh {
                 None => self.drop_own_edge(node),
             }
         }
-        self.dial_lost(link, node, now);
+        self.dial_lost(link, node, peer.hello.outgoing, now);
+        if !self.peers.values().any(|peer| peer.active) {
+            self.purge = true;
+            self.dirty_graph = true;
+        }
     }
 
     /// Our edge to a node that is no neighbour any more.
@@ -343,7 +351,9 @@ impl Mesh {
         for (id, peer) in &mut self.peers {
             let since = now.saturating_duration_since(peer.pinged);
             let waiting = !peer.active || peer.awaiting_pong;
-            if waiting && since >= self.settings.ping_timeout {
+            // A whole database comes before the first PONG.
+            let patience = if peer.active && !peer.synced { 6 } else { 1 };
+            if waiting && since >= self.settings.ping_timeout * patience {
                 let what = if peer.active { "PING" } else { "ACK" };
                 dead.push((
                     *id,
@@ -388,7 +398,8 @@ impl Mesh {
             .peers
             .get(&younger)
             .is_some_and(|young| young.hello.outgoing != old.hello.outgoing);
-        let loser = if dialled_by_both && old.hello.outgoing == stays {
+        let alive = !old.awaiting_pong;
+        let loser = if alive && dialled_by_both && old.hello.outgoing == stays {
             younger
         } else {
             older

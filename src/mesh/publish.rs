@@ -37,6 +37,9 @@ impl Mesh {
         while std::mem::take(&mut self.dirty_graph) {
             self.run_graph(now);
             self.withdraw_orphans();
+            if std::mem::take(&mut self.purge) {
+                self.purge_unreachable();
+            }
         }
         for (link, line) in std::mem::take(&mut self.deferred) {
             self.handle_line(link, &line, now);
@@ -121,7 +124,7 @@ impl Mesh {
     }
 
     /// Gives workers the node's keys and path as they are now.
-    pub(super) fn update_state(&mut self, idx: NodeIdx) {
+    pub(super) fn update_state(&self, idx: NodeIdx) {
         let node = &self.nodes[idx];
         node.shared.state.store(Arc::new(self.state_of(node)));
     }
@@ -316,7 +319,7 @@ impl Mesh {
             .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (*subnet, idx)))
             .filter(|(subnet, _)| subnet.prefix.contains(ip))
             .collect();
-        found.sort_by(|a, b| a.0.cmp(&b.0)); // stable: owners stay in order of names
+        found.sort_by_key(|(subnet, _)| *subnet); // stable: owners stay in order of names
         found
     }
 }

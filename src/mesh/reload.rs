@@ -12,12 +12,33 @@ use crate::{
 
 impl Mesh {
     pub(super) fn reconfigure(&mut self, settings: Arc<Settings>, now: Instant) {
+        // Name and port are who we are to others: they change by a restart only.
+        let same = settings.name == self.settings.name && settings.port == self.settings.port;
+        let settings = if same {
+            settings
+        } else {
+            let mut kept = Settings::clone(&settings);
+            kept.name = self.settings.name.clone();
+            kept.port = self.settings.port;
+            Arc::new(kept)
+        };
         let old = std::mem::replace(&mut self.settings, settings);
         self.reload_own_subnets(&old);
         if self.settings.strict_subnets {
             self.load_strict_subnets(now);
         }
         self.end_revoked(&old, now);
+        let changed = |name: &&NodeName| old.hosts.get(*name) != self.settings.hosts.get(*name);
+        let changed: Vec<NodeName> = self
+            .settings
+            .hosts
+            .keys()
+            .filter(changed)
+            .cloned()
+            .collect();
+        for name in changed {
+            self.dial_anew(&name, now);
+        }
         self.reconcile_outgoing(now);
         let all: Vec<_> = self.nodes.by_name().collect();
         for idx in all {

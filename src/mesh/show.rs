@@ -183,7 +183,7 @@ impl Mesh {
             if known {
                 self.nodes
                     .get(hop)
-                    .map_or("-".to_owned(), |n| n.name().to_string())
+                    .map_or_else(|| "-".to_owned(), |n| n.name().to_string())
             } else {
                 "-".to_owned()
             }
@@ -267,7 +267,7 @@ impl Mesh {
             .iter()
             .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (*subnet, idx)))
             .collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.sort_by_key(|(subnet, _)| *subnet);
         self.subnet_rows(&all)
     }
 

@@ -352,14 +352,14 @@ impl Net {
         let snapshot = mesh.snapshot();
         let mut limiter = ErrorLimiter::default();
         let verdict = router::decide(&snapshot, &mut packet, snapshot.me, &mut limiter, now);
-        if let Verdict::Send(to) = verdict {
-            self.input(
-                from,
-                Input::Punt(Punt::Packet {
-                    to,
-                    packet: packet.into(),
-                }),
-            );
+        let (to, packets) = match verdict {
+            Verdict::Send(to) => (to, vec![packet]),
+            Verdict::Fragments(to, pieces) => (to, pieces),
+            _ => return,
+        };
+        for packet in packets {
+            let packet = packet.into();
+            self.input(from, Input::Punt(Punt::Packet { to, packet }));
         }
         self.settle();
     }

@@ -46,8 +46,8 @@ pub(super) struct UdpState {
     pub rtt: Option<Duration>,
     /// Probes since the last answer.
     pub unanswered: u8,
-    /// When the first probe without an answer went out.
-    pub silent_since: Option<Instant>,
+    /// When the last short probe went to `addr`.
+    probed_at: Option<Instant>,
     /// MTU that relays hinted at (MTU_INFO).
     pub hinted_mtu: Option<u16>,
     /// Longest record that the kernel lets through.
@@ -193,7 +193,7 @@ impl Mesh {
         let idle = udp
             .last_recheck
             .is_none_or(|at| now.saturating_duration_since(at) >= RECHECK);
-        if !active && !idle || udp.pmtu.min < MIN_MTU && !idle {
+        if !idle && (!active || udp.pmtu.min < MIN_MTU) {
             return;
         }
         let length = udp.pmtu.min;
@@ -288,9 +288,7 @@ impl Mesh {
         if Some(to) == udp.addr {
             udp.pmtu.sent(length);
             if length == PROBE {
-                if udp.unanswered == 0 {
-                    udp.silent_since = Some(now);
-                }
+                udp.probed_at = Some(now);
                 udp.unanswered = udp.unanswered.saturating_add(1);
             }
         }
@@ -384,7 +382,7 @@ impl Mesh {
         }
         let udp = &mut self.nodes[idx].udp;
         if udp.unanswered > 0
-            && let Some(sent) = udp.silent_since.take()
+            && let Some(sent) = udp.probed_at.take()
         {
             udp.rtt = Some(now.saturating_duration_since(sent));
         }
