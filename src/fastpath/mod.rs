@@ -10,6 +10,8 @@ pub mod inbound;
 pub mod outbound;
 pub mod punt;
 pub mod runs;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{
