@@ -38,12 +38,12 @@ pub(super) fn build(
     problems: &mut Vec<Problem>,
 ) -> Option<(Settings, Shell)> {
     let mut reader = Reader::new(tree);
-    unsupported(&mut reader);
+    let device_type = supported(&mut reader);
     let port = reader
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
-    let shell = shell(source, &mut reader, port, options);
+    let shell = shell(source, &mut reader, device_type, port, options);
     let key = private_key(source, tree, &mut reader.problems);
     if let (Some(name), Some(key)) = (&name, &key) {
         check_own_key(source, name, key, tree, &mut reader.problems);
@@ -55,8 +55,8 @@ pub(super) fn build(
     parts.map(|settings| (settings, shell))
 }
 
-/// What would make us behave as something else than the file says.
-fn unsupported(reader: &mut Reader<'_>) {
+/// The kind of device. Refuses what would make us behave as something else than the file says.
+fn supported(reader: &mut Reader<'_>) -> DeviceType {
     let mode = reader.word("Mode");
     let device = reader.word("DeviceType");
     let refuse = [
@@ -80,6 +80,11 @@ fn unsupported(reader: &mut Reader<'_>) {
         if let Some(entry) = reader.tree.first(name).filter(|_| wrong) {
             reader.problems.push(entry.error(text));
         }
+    }
+    match device {
+        "tap" => DeviceType::Tap,
+        "dummy" => DeviceType::Dummy,
+        _ => DeviceType::Tun,
     }
 }
 
@@ -250,7 +255,13 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool) -> RouteSettings {
     }
 }
 
-fn shell(source: &Source, reader: &mut Reader<'_>, port: u16, options: Options) -> Shell {
+fn shell(
+    source: &Source,
+    reader: &mut Reader<'_>,
+    device_type: DeviceType,
+    port: u16,
+    options: Options,
+) -> Shell {
     let address_family = match reader.word("AddressFamily") {
         "ipv4" => AddressFamily::V4,
         "ipv6" => AddressFamily::V6,
@@ -268,11 +279,7 @@ fn shell(source: &Source, reader: &mut Reader<'_>, port: u16, options: Options) 
     Shell {
         interface: named.or_else(net_name),
         device: reader.text("Device").map(|path| source.base.join(path)),
-        device_type: match reader.word("DeviceType") {
-            "tap" => DeviceType::Tap,
-            "dummy" => DeviceType::Dummy,
-            _ => DeviceType::Tun,
-        },
+        device_type,
         interface_addresses: reader.each("InterfaceAddress", values::interface_address),
         interface_routes_auto: routes.contains(&None),
         interface_routes: routes.into_iter().flatten().collect(),
