@@ -10,9 +10,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
+
 use crate::{
     config::{
-        AddressFamily, DeviceType, Problem, Shell, Source, host, keys,
+        AddressFamily, Config, DeviceType, Problem, Shell, Source, host, keys,
         tree::{Reader, Tree},
         values,
     },
@@ -35,6 +40,7 @@ pub(super) fn build(
     tree: &Tree,
     name: Option<NodeName>,
     hosts: BTreeMap<NodeName, Arc<Host>>,
+    last: Option<&Config>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Settings, Shell)> {
     let mut reader = Reader::new(tree);
@@ -44,7 +50,7 @@ pub(super) fn build(
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
     let shell = shell(source, &mut reader, device_type, port, options);
-    let key = private_key(source, tree, &mut reader.problems);
+    let key = private_key(source, tree, last, &mut reader.problems);
     if let (Some(name), Some(key)) = (&name, &key) {
         check_own_key(source, name, key, tree, &mut reader.problems);
     }
@@ -102,12 +108,24 @@ fn options(reader: &mut Reader<'_>) -> Options {
     Options(bits).with_minor(Options::OUR_MINOR)
 }
 
-fn private_key(source: &Source, tree: &Tree, problems: &mut Vec<Problem>) -> Option<PrivateKey> {
+/// On a reload without root's rights (-U) the file may be closed to us: the key in force stays, as a
+/// new one waits for a restart anyway.
+fn private_key(
+    source: &Source,
+    tree: &Tree,
+    last: Option<&Config>,
+    problems: &mut Vec<Problem>,
+) -> Option<PrivateKey> {
     let named = tree
         .first("Ed25519PrivateKeyFile")
         .map(|e| PathBuf::from(&e.value));
     let shown = named.unwrap_or_else(|| "ed25519_key.priv".into());
-    keys::read_private(&source.base.join(&shown), &shown, problems)
+    let path = source.base.join(&shown);
+    let denied = || access(&path, Access::READ_OK) == Err(Errno::ACCESS);
+    match last {
+        Some(last) if denied() => Some(PrivateKey::clone(&last.settings.key)),
+        _ => keys::read_private(&path, &shown, problems),
+    }
 }
 
 /// Others refuse us if the public key that our host file shows is not ours.

@@ -228,6 +228,7 @@ impl Driver {
             self.tun.clone(),
             self.udp.clone(),
             self.punts.0.clone(),
+            privileges::drop_thread_capabilities,
         );
         self.workers = Some(workers.context("cannot start the packet threads")?);
         for listener in std::mem::take(&mut self.listeners) {

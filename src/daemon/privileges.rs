@@ -151,10 +151,10 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
     }
 }
 
-/// Drops every capability of the calling thread: the packet threads need none.
+/// Drops every capability of the calling thread, root's too: the packet threads need none.
 pub fn drop_thread_capabilities() {
-    if !rustix::process::geteuid().is_root() {
-        let _ = reduce(Keep::default());
+    if let Err(error) = reduce(Keep::default()) {
+        tracing::warn!(%error, "a packet thread keeps its rights");
     }
 }
 
