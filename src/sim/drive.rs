@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a node gathers inputs before it acts: it is busy with others.
 const BUSY: Duration = Duration::from_millis(1);
+/// The same in large meshes by lines, where most of the work is the graph of each node after each batch.
+const BUSY_BY_LINES: Duration = Duration::from_millis(25);
 /// How long a connection attempt into nowhere takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// First of the ports that connections are made from.
@@ -77,7 +79,11 @@ impl World {
     pub(super) fn settle_soon(&mut self, node: usize) {
         let life = self.nodes[node].life;
         if !std::mem::replace(&mut self.nodes[node].settling, true) {
-            self.at(self.now + BUSY, Event::Settle { node, life });
+            let busy = match self.plan.fidelity {
+                Fidelity::Bytes => BUSY,
+                Fidelity::Lines => BUSY_BY_LINES,
+            };
+            self.at(self.now + busy, Event::Settle { node, life });
         }
     }
 

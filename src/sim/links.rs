@@ -140,8 +140,14 @@ impl World {
         self.lines += 1;
         if self.verbose && self.plan.fidelity == Fidelity::Bytes {
             let from = self.nodes[node].links[link].end.other();
-            let from = self.conns.get(&from.conn).map(|conn| conn.ends[from.side].node);
-            self.say(&format!("n{node} <- n{}: {line:?}", from.unwrap_or_default()));
+            let from = self
+                .conns
+                .get(&from.conn)
+                .map(|conn| conn.ends[from.side].node);
+            self.say(&format!(
+                "n{node} <- n{}: {line:?}",
+                from.unwrap_or_default()
+            ));
         }
         // ADD_SUBNET to KEY_CHANGED: the requests that are flooded.
         if matches!(

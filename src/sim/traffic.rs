@@ -28,6 +28,7 @@ pub(super) struct Traffic {
 }
 
 struct Sent {
+    from: usize,
     to: usize,
     packet: Vec<u8>,
 }
@@ -66,6 +67,7 @@ impl Traffic {
         self.sent.insert(
             number,
             Sent {
+                from,
                 to,
                 packet: packet.clone(),
             },
@@ -137,12 +139,13 @@ impl Traffic {
         }
     }
 
-    /// How many of the packets sent since the last call have not been delivered.
-    pub(super) fn take_lost(&mut self) -> usize {
+    /// Which of the packets sent since the last call have not been delivered: from, to, length.
+    pub(super) fn take_lost(&mut self) -> Vec<(usize, usize, usize)> {
         let since = self.sent.range(self.counted + 1..);
-        let lost = since
-            .filter(|(number, _)| !self.delivered.contains(number))
-            .count();
+        let lost = since.filter(|(number, _)| !self.delivered.contains(number));
+        let lost = lost
+            .map(|(_, sent)| (sent.from, sent.to, sent.packet.len()))
+            .collect();
         self.counted = self.count;
         lost
     }

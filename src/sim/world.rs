@@ -215,13 +215,15 @@ impl World {
     pub fn send(&mut self, from: usize, to: usize, length: usize) {
         if self.nodes[from].alive {
             let mut packet = self.traffic.packet(from, to, length);
+            self.say(&format!("n{from} sends {length} bytes to n{to}"));
             let gathered = self.nodes[from].from_device(&mut packet, self.now);
             self.after_step(from, gathered);
         }
     }
 
-    /// Packets sent and not delivered yet (or never), since the last call.
-    pub fn take_lost(&mut self) -> usize {
+    /// The packets sent since the last call that have not been delivered (yet, or ever): from, to,
+    /// length in bytes.
+    pub fn take_lost(&mut self) -> Vec<(usize, usize, usize)> {
         self.traffic.take_lost()
     }
 
@@ -331,8 +333,15 @@ impl World {
         let text = match event {
             Event::Wake { .. } | Event::Settle { .. } => return,
             // What they carry is printed where it comes out.
-            Event::Segment { chunk: Chunk::Bytes(_), .. } => return,
-            Event::Datagram { node, from, datagram } => {
+            Event::Segment {
+                chunk: Chunk::Bytes(_),
+                ..
+            } => return,
+            Event::Datagram {
+                node,
+                from,
+                datagram,
+            } => {
                 format!("n{node} <- {from}: {} bytes", datagram.len())
             }
             Event::Segment { end, chunk } => {

@@ -9,10 +9,20 @@ const SEEDS: [u64; 2] = [1, 2];
 
 /// Runs a scenario for each seed; the panic of a failing one says how to run it again.
 pub(crate) fn hold(scenario: impl Fn(u64) -> Result<(), Failure>) {
+    hold_each(&SEEDS, scenario);
+}
+
+/// The same for the first seed only, where a run is long.
+#[allow(dead_code, reason = "not every test file has long runs")]
+pub(crate) fn hold_first(scenario: impl Fn(u64) -> Result<(), Failure>) {
+    hold_each(&SEEDS[..1], scenario);
+}
+
+fn hold_each(seeds: &[u64], scenario: impl Fn(u64) -> Result<(), Failure>) {
     let chosen = std::env::var("MESHD_SIM_SEED")
         .ok()
         .map(|seed| vec![seed.parse().unwrap()]);
-    for seed in chosen.unwrap_or_else(|| SEEDS.to_vec()) {
+    for seed in chosen.unwrap_or_else(|| seeds.to_vec()) {
         if let Err(failure) = scenario(seed) {
             panic!("{failure}");
         }
