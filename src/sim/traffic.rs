@@ -6,12 +6,20 @@ use std::{
     sync::Arc,
 };
 
-use crate::{route::RouteSnapshot, sim::plan, tunnel::TxKey, wire::NodeId};
+use crate::{
+    route::RouteSnapshot,
+    sim::plan,
+    tunnel::{SPTPS_OVERHEAD, TxKey},
+    wire::NodeId,
+};
 
 /// Source and destination port that tell our packets from errors that routers answer with.
 const PORTS: [u8; 4] = [0x4d, 0x53, 0x4d, 0x53];
 /// Where the packet's number stands.
 const NUMBER: std::ops::Range<usize> = 28..36;
+
+/// How many sending keys of a pair are remembered, besides the newest.
+const KEYS: usize = 5;
 
 /// All packets of a run.
 #[derive(Default)]
@@ -78,7 +86,7 @@ impl Traffic {
     /// A node's device got a packet.
     pub(super) fn delivered(&mut self, node: usize, packet: &[u8]) {
         if packet.get(20..24) != Some(&PORTS) {
-            return; // an error that some router answered with
+            return self.answered(node, packet);
         }
         let number = packet[NUMBER]
             .try_into()
@@ -92,6 +100,19 @@ impl Traffic {
             Some(_) => return,
         };
         self.fail(format!("packet {number} {what} (n{node})"));
+    }
+
+    /// An error came back. A packet that is too long for the path is not lost if its sender was told.
+    fn answered(&mut self, node: usize, error: &[u8]) {
+        let too_long = error.get(20..22) == Some(&[3, 4]);
+        let quoted = error.get(28..).unwrap_or_default();
+        if too_long && quoted.get(20..24) == Some(&PORTS) {
+            let number = quoted.get(NUMBER).and_then(|bytes| bytes.try_into().ok());
+            let number = number.map_or(0, u64::from_be_bytes);
+            if self.sent.get(&number).is_some_and(|sent| sent.from == node) {
+                self.delivered.insert(number);
+            }
+        }
     }
 
     /// A node sends a datagram, its own or another's, to an address that is `receiver`'s.
@@ -118,6 +139,7 @@ impl Traffic {
         if let Some(key) = holder.and_then(|holder| holder.state.load().tx.clone())
             && keys.iter().all(|known| !Arc::ptr_eq(&known.key, &key))
         {
+            keys.drain(..keys.len().saturating_sub(KEYS));
             keys.push(Key {
                 key,
                 numbers: BTreeMap::new(),
@@ -161,21 +183,30 @@ impl Traffic {
 }
 
 impl Key {
-    /// Books a datagram under the newest key that can have sealed it. Which one did cannot be seen from
-    /// outside, so `false`, "none can have", is certain, and `true` is not. The same datagram may be
-    /// sent more than once.
+    /// Books a datagram under the key that sealed it. `false`: the key sealed another one under the same
+    /// number. The same datagram may be sent more than once.
     fn take(keys: &mut [Self], datagram: &[u8]) -> bool {
-        let Some(number) = datagram.get(12..16).and_then(|bytes| bytes.try_into().ok()) else {
+        let Some((number, sealed)) = datagram.get(12..).and_then(|sealed| {
+            Some((u32::from_be_bytes(*sealed.first_chunk()?), sealed))
+        }) else {
             return true;
         };
-        let (number, hash) = (u32::from_be_bytes(number), hash(datagram));
-        let mut possible = keys
-            .iter_mut()
-            .rev()
-            .filter(|key| number < key.key.claimed())
-            .peekable();
-        possible.peek().is_none()
-            || possible.any(|key| *key.numbers.entry(number).or_insert(hash) == hash)
+        let hash = hash(datagram);
+        let sealer = keys.iter_mut().rev().find(|key| key.has_sealed(number, sealed));
+        sealer.is_none_or(|key| *key.numbers.entry(number).or_insert(hash) == hash)
+    }
+
+    /// Whether this key sealed a datagram under `number`. Sealing what is sealed gives the plaintext
+    /// back, for the cipher is a stream; sealing that must give the same bytes, the tag among them.
+    fn has_sealed(&self, number: u32, sealed: &[u8]) -> bool {
+        if sealed.len() < SPTPS_OVERHEAD {
+            return false;
+        }
+        let mut again = sealed.to_vec();
+        self.key.seal(number, 0, &mut again);
+        let kind = sealed[4] ^ again[4];
+        self.key.seal(number, kind, &mut again);
+        again == sealed
     }
 }
 

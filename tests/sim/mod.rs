@@ -40,6 +40,6 @@ pub(crate) fn world(plan: Plan) -> World {
     world
 }
 
-pub(crate) fn seconds(count: u64) -> Duration {
+pub(crate) const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
