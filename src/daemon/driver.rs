@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, cache},
+    config::{AddressFamily, Config, cache},
     crypto::Rng,
     daemon::{
         Event, Reply,
@@ -261,7 +261,12 @@ impl Driver {
             Event::Written(link, count) => self.links.written(link, count),
             Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),
             Event::Resolved(resolved) => {
-                let addrs = self.resolver.settle(&resolved);
+                let mut addrs = self.resolver.settle(&resolved);
+                addrs.retain(|addr| match self.config.shell.address_family {
+                    AddressFamily::V4 => addr.is_ipv4(),
+                    AddressFamily::V6 => addr.is_ipv6(),
+                    AddressFamily::Any => true,
+                });
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
