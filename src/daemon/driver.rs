@@ -167,6 +167,14 @@ impl Driver {
             port = self.port, config = %self.config.source.base.display(), "meshd starting"
         );
         self.bring_device_up();
+        let turned = self.turn(&mut events).await;
+        // A failure stops us in order too: scripts undo what scripts did.
+        let stopped = self.stop(events).await;
+        turned.and(stopped)
+    }
+
+    /// The loop, until it is told to stop.
+    async fn turn(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         while self.stopping.is_none() {
             let due = TokioInstant::from_std(self.poll_timeout());
@@ -184,7 +192,7 @@ impl Driver {
                 self.work(now);
             }
         }
-        self.stop(events).await
+        Ok(())
     }
 
     /// Whether the start is over: workers run and the mesh may act.
@@ -236,11 +244,14 @@ impl Driver {
         }
         self.watchdog.feed(Vec::new(), now);
         tracing::info!("ready");
-        systemd::ready(&format!(
-            "{} listens on port {}",
-            self.config.settings.name, self.port
-        ));
+        self.tell_ready();
         Ok(())
+    }
+
+    /// Tells the service manager that we are up, or up again.
+    pub(super) fn tell_ready(&self) {
+        let name = &self.config.settings.name;
+        systemd::ready(&format!("{name} listens on port {}", self.port));
     }
 
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {

@@ -125,6 +125,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         net: found.net,
         options: options.options.clone(),
     };
+    privileges::check(options.user.as_deref())?;
     let config = load(&source)?;
     log.set_level(options.debug.unwrap_or(config.shell.log_level));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -57,6 +57,11 @@ pub struct Keep {
     pub net_admin: bool,
 }
 
+/// Whether the user is there, before anything is opened.
+pub fn check(user: Option<&str>) -> Result<(), PrivilegeError> {
+    user.map_or(Ok(()), |name| find_user(name).map(drop))
+}
+
 /// Keeps all memory, present and future, in RAM.
 pub fn lock_memory() -> Result<(), PrivilegeError> {
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE;
