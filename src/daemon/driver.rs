@@ -28,8 +28,7 @@ use crate::{
         keyring::HostKeys,
         links::{Links, Outward},
         log::Log,
-        options::Options,
-        privileges::{self, Keep},
+        privileges,
         resolve::Resolver,
         routes::{self, Follower},
         signals::Ask,
@@ -94,11 +93,11 @@ pub(super) struct Driver {
 impl Driver {
     /// A driver over what was opened. Nothing runs yet but tinc-up.
     pub(super) fn new(
-        options: &Options,
         mut config: Config,
         log: Log,
         sockets: Sockets,
         tun: Option<Tun>,
+        dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
@@ -122,13 +121,6 @@ impl Driver {
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
-        };
-        let dropping = privileges::Drop {
-            user: options.user.clone(),
-            chroot: options.chroot.then(|| config.source.base.clone()),
-            keep: Keep {
-                net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
-            },
         };
         Ok(Self {
             mesh: Mesh::new(Arc::clone(settings), rng.bytes(), now),
@@ -231,12 +223,16 @@ impl Driver {
             self.config.source.base = PathBuf::from("/");
             self.keys.rebase(self.config.source.clone());
         }
+        let prepare = match self.dropping.keep.ipc_lock {
+            true => privileges::keep_thread_memory_lock,
+            false => privileges::drop_thread_capabilities,
+        };
         let workers = fastpath::start(
             self.mesh.snapshot(),
             self.tun.clone(),
             self.udp.clone(),
             self.punts.0.clone(),
-            privileges::drop_thread_capabilities,
+            prepare,
         );
         self.workers = Some(workers.context("cannot start the packet threads")?);
         for listener in std::mem::take(&mut self.listeners) {
