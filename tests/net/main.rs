@@ -15,10 +15,15 @@
     reason = "drives real daemons in real time, and a failed step is a failed test"
 )]
 
+mod dialling;
 mod dump;
+mod failover;
 mod five;
+mod hooks;
 mod line;
 mod node;
 mod pairs;
+mod rekey;
+mod routing;
 mod traffic;
 mod world;
