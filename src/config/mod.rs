@@ -2,7 +2,28 @@
 //!
 //! Source: tinc-config-cli.md sections 1 and 2.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+mod build;
+pub mod cache;
+pub mod diff;
+pub mod files;
+pub mod find;
+mod host;
+pub mod keys;
+mod load;
+pub mod tincconf;
+mod tree;
+mod values;
+pub mod vars;
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use host::{host_path, load_host};
+pub use load::{expand_name, load, own_name};
 
 use crate::mesh::Settings;
 
@@ -28,6 +49,28 @@ pub struct Problem {
     pub line: usize,
     /// What and what to do, one sentence without the place.
     pub text: String,
+}
+
+impl Problem {
+    /// Something that stops us, or costs a node.
+    pub fn error(file: &Path, line: usize, text: impl Into<String>) -> Self {
+        let (file, text) = (file.into(), text.into());
+        Self {
+            error: true,
+            file,
+            line,
+            text,
+        }
+    }
+
+    /// Something that the operator should know.
+    pub fn warning(file: &Path, line: usize, text: impl Into<String>) -> Self {
+        let problem = Self::error(file, line, text);
+        Self {
+            error: false,
+            ..problem
+        }
+    }
 }
 
 impl fmt::Display for Problem {

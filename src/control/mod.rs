@@ -1,3 +1,52 @@
 //! The control socket: requests and responses, one JSON object a line.
 
+pub mod client;
+pub mod codec;
 pub mod proto;
+
+use std::path::{Path, PathBuf};
+
+/// Where daemons keep their control sockets and process ids.
+pub const RUN_DIR: &str = "/run/meshd";
+
+/// The control socket of the daemon of `net`, or of the one that was started with `--pidfile`:
+/// `NET.sock` or `meshd.sock` in [`RUN_DIR`]; beside a pid file, its name with a final `.pid`
+/// replaced by `.meshd.sock`, else with `.meshd.sock` appended. tinc's own socket there is `.socket`.
+#[must_use]
+pub fn socket_path(net: Option<&str>, pidfile: Option<&Path>) -> PathBuf {
+    let Some(pidfile) = pidfile else {
+        let net = net.unwrap_or("meshd");
+        return Path::new(RUN_DIR).join(format!("{net}.sock"));
+    };
+    let name = pidfile.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".pid").unwrap_or(&name);
+    pidfile.with_file_name(format!("{stem}.meshd.sock"))
+}
+
+/// The pid file of the daemon of `net` if no `--pidfile` says otherwise.
+#[must_use]
+pub fn pid_path(net: Option<&str>) -> PathBuf {
+    let net = net.unwrap_or("meshd");
+    Path::new(RUN_DIR).join(format!("{net}.pid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_follow_the_net_or_the_pid_file() {
+        let socket = |net, pidfile: Option<&str>| socket_path(net, pidfile.map(Path::new));
+        assert_eq!(
+            socket(Some("priv"), None),
+            Path::new("/run/meshd/priv.sock")
+        );
+        assert_eq!(socket(None, None), Path::new("/run/meshd/meshd.sock"));
+        assert_eq!(
+            socket(Some("priv"), Some("/t/a.pid")),
+            Path::new("/t/a.meshd.sock")
+        );
+        assert_eq!(socket(None, Some("/t/pid")), Path::new("/t/pid.meshd.sock"));
+        assert_eq!(pid_path(Some("priv")), Path::new("/run/meshd/priv.pid"));
+    }
+}

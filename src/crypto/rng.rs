@@ -5,13 +5,30 @@ use rand::{SeedableRng, TryRng, rngs::ChaCha20Rng};
 /// A seeded generator. The daemon seeds it from the system and adds entropy hourly; the simulator
 /// seeds it with a number, and the same seed gives the same run.
 #[derive(Debug)]
-pub struct Rng(ChaCha20Rng);
+pub struct Rng {
+    generator: ChaCha20Rng,
+    /// Bytes that come before the generator's own, last first.
+    script: Vec<u8>,
+}
 
 impl Rng {
     /// A generator from 32 bytes.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
-        Self(ChaCha20Rng::from_seed(seed))
+        Self {
+            generator: ChaCha20Rng::from_seed(seed),
+            script: Vec::new(),
+        }
+    }
+
+    /// A generator whose first bytes are `script`, followed by those of `seed`: to replay a recorded
+    /// handshake byte by byte.
+    #[must_use]
+    pub fn scripted(script: &[u8], seed: [u8; 32]) -> Self {
+        Self {
+            script: script.iter().rev().copied().collect(),
+            ..Self::new(seed)
+        }
     }
 
     /// A generator that goes its own way: for a link or another part with state of its own.
@@ -30,7 +47,14 @@ impl Rng {
 
     /// Fills `bytes`.
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        let Ok(()) = self.0.try_fill_bytes(bytes);
+        let scripted = bytes.len().min(self.script.len());
+        let (first, rest) = bytes.split_at_mut(scripted);
+        let kept = self.script.len() - scripted;
+        first
+            .iter_mut()
+            .zip(self.script.drain(kept..).rev())
+            .for_each(|(to, from)| *to = from);
+        let Ok(()) = self.generator.try_fill_bytes(rest);
     }
 
     /// A number below `bound`, which must not be 0. The bias is below 2^-32 for every bound used here.
@@ -45,5 +69,21 @@ impl Rng {
         let mut seed: [u8; 32] = self.bytes();
         seed.iter_mut().zip(entropy).for_each(|(s, e)| *s ^= e);
         *self = Self::new(seed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_comes_first_and_the_seed_after_it() {
+        let mut plain = Rng::new([1; 32]);
+        let mut scripted = Rng::scripted(b"abcdef", [1; 32]);
+        assert_eq!(&scripted.bytes::<4>(), b"abcd");
+        let [e, f, rest @ ..] = scripted.bytes::<10>();
+        assert_eq!([e, f], *b"ef");
+        assert_eq!(rest, plain.bytes::<8>());
+        assert_eq!(scripted.bytes::<8>(), plain.bytes::<8>());
     }
 }

@@ -1,1 +1,8 @@
-//! Placeholder until the module lands.
+//! System calls: device, UDP, epoll, netlink, files. The only module where `unsafe` may stand.
+
+pub mod epoll;
+pub mod files;
+pub mod netlink;
+mod sockopt;
+pub mod tun;
+pub mod udp;

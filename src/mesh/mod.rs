@@ -1,9 +1,298 @@
 //! The control plane: lines, punts, configuration and time in; floods, dials, probes, hooks and route
 //! snapshots out. Knows no link dialect and no socket.
+//!
+//! Stages: the driver calls [`Mesh::handle`] for every input it has, then [`Mesh::settle_all`] once, then
+//! polls [`Mesh::poll_output`] until `None` and [`Mesh::poll_timeout`]. Graph work happens in the
+//! middle step only, so it is done once per batch of input.
 
+mod dial;
+mod doubt;
+mod edge;
 pub mod event;
+mod flood;
+mod graph;
+mod info;
+mod keys;
+pub mod limits;
+mod node;
+mod packet;
+mod peers;
+mod ping;
+mod pmtu;
+mod publish;
+mod reload;
+mod seen;
 pub mod settings;
+mod show;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod udp;
 pub mod view;
 
-pub use event::{Input, Output};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+pub use event::{Deadline, HookEvent, Input, LinkId, Output, Punt, Timer};
 pub use settings::Settings;
+
+use bytes::Bytes;
+
+use crate::{
+    crypto::Rng,
+    mesh::{
+        limits::Bucket,
+        node::{Node, Nodes},
+    },
+    route::{NodeIdx, RouteSnapshot, router::ErrorLimiter},
+    wire::NodeName,
+};
+
+/// Pace of everything that happens by time and not by event.
+const TICK: Duration = Duration::from_secs(1);
+
+/// One node's view of the mesh, and its part in it.
+pub struct Mesh {
+    settings: Arc<Settings>,
+    rng: Rng,
+    /// Time of the input that is handled.
+    now: Instant,
+    nodes: Nodes,
+    subnet_count: usize,
+    peers: BTreeMap<LinkId, peers::Peer>,
+    outgoing: BTreeMap<NodeName, dial::Outgoing>,
+    seen: seen::Seen,
+    /// Nodes that lost an edge: see [`Mesh::withdraw_orphans`].
+    orphans: BTreeSet<NodeIdx>,
+    /// Links that broke the protocol while their input was handled.
+    to_close: Vec<(LinkId, String)>,
+    /// Lines that wait for the graph pass of their batch.
+    deferred: Vec<(LinkId, Bytes)>,
+    /// Neighbours on the minimum spanning tree.
+    tree: BTreeSet<NodeIdx>,
+    snapshot: Arc<RouteSnapshot>,
+    published: Option<Instant>,
+    /// The last link is gone: forget what only others could tell us.
+    purge: bool,
+    /// What others said of our neighbours and these did not.
+    doubts: doubt::Doubts,
+    dirty_graph: bool,
+    dirty_routes: bool,
+    timers: BTreeSet<(Instant, Timer, NodeIdx)>,
+    auto_at: Instant,
+    errors: ErrorLimiter,
+    /// Budget of probes to addresses that packets came from.
+    challenge: Bucket,
+    paced: info::Paced,
+    pings: ping::Pings,
+    waiting_bytes: usize,
+    outputs: VecDeque<Output>,
+    lines: u64,
+    graph_runs: u64,
+    refused: u64,
+}
+
+impl Mesh {
+    /// A mesh that knows nobody yet. Poll outputs and the timeout at once: it wants to dial.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = Rng::new(seed);
+        let nodes = Nodes::new(settings.name.clone(), now);
+        let snapshot = Arc::new(RouteSnapshot::empty(nodes[Nodes::ME].shared.clone()));
+        let mut mesh = Self {
+            seen: seen::Seen::new(&mut rng, now),
+            rng,
+            now,
+            nodes,
+            subnet_count: 0,
+            peers: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            to_close: Vec::new(),
+            deferred: Vec::new(),
+            tree: BTreeSet::new(),
+            snapshot,
+            published: None,
+            purge: false,
+            doubts: doubt::Doubts::default(),
+            dirty_graph: true,
+            dirty_routes: true,
+            timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
+            auto_at: now,
+            errors: ErrorLimiter::default(),
+            challenge: Bucket::new(20, now),
+            paced: info::Paced::default(),
+            pings: ping::Pings::default(),
+            waiting_bytes: 0,
+            outputs: VecDeque::new(),
+            lines: 0,
+            graph_runs: 0,
+            refused: 0,
+            settings: settings.clone(),
+        };
+        for subnet in &settings.subnets {
+            mesh.insert_subnet(Nodes::ME, *subnet);
+        }
+        if settings.strict_subnets {
+            mesh.load_strict_subnets(now);
+        }
+        mesh.reconcile_outgoing(now);
+        mesh.auto_connect(now);
+        mesh.settle(now);
+        mesh
+    }
+
+    /// Takes one input. Afterwards call [`Self::settle_all`], then poll.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.now = now;
+        match input {
+            Input::LinkUp {
+                link,
+                hello,
+                remote,
+                local,
+            } => self.link_up(link, hello, remote, local, now),
+            Input::LinkDown { link, why } => self.link_down(link, &why, now),
+            Input::Line { link, line } => {
+                self.lines += 1;
+                self.handle_line(link, &line, now);
+            }
+            Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
+            Input::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
+            Input::Punt(punt) => self.handle_punt(punt, now),
+            Input::DialFailed { node, addr, why } => self.dial_failed(&node, addr, &why, now),
+            Input::Resolved { node, host, addrs } => self.resolved(&node, &host, &addrs, now),
+            Input::PathMtu { to, mtu } => self.handle_path_mtu(to, mtu, now),
+            Input::TooLong { to, length } => self.handle_too_long(to, length, now),
+            Input::Config(settings) => self.reconfigure(settings, now),
+            Input::Retry => self.retry(now),
+            Input::Ping { node, token } => self.ping(&node, token, now),
+            Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
+            Input::Timeout => self.timeout(now),
+        }
+        self.close_misbehaved(now);
+    }
+
+    /// Graph and tables, once after a batch of inputs.
+    pub fn settle_all(&mut self, now: Instant) {
+        self.now = now;
+        self.settle(now);
+    }
+
+    fn close_misbehaved(&mut self, now: Instant) {
+        for (link, what) in std::mem::take(&mut self.to_close) {
+            self.close(link, &what, now);
+        }
+    }
+
+    /// The next thing to do. Poll until `None`.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due, and why. Ask after every batch.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.timers.first().map(|(at, timer, _)| (*at, *timer))
+    }
+
+    /// The tables published last.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<RouteSnapshot> {
+        self.snapshot.clone()
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        while let Some((at, timer, idx)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Tick => self.tick(now),
+                Timer::Dial => self.dial_due(now),
+                Timer::Publish => {}
+                Timer::Pmtu => self.probe_timer(idx, now),
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.timers.insert((now + TICK, Timer::Tick, Nodes::ME));
+        self.seen.forget(self.settings.ping_interval, now);
+        self.peer_tick(now);
+        self.settle_doubts(now);
+        self.auto_connect(now);
+        self.dial_due(now);
+        self.key_tick(now);
+        self.udp_tick(now);
+        self.info_tick(now);
+        self.pings.forget(now);
+        self.forget_nodes(now);
+    }
+
+    /// With the last link gone, nobody will tell us what of the rest has ended meanwhile.
+    /// Source: tinc-1.0-wire.md section 2.11.
+    fn purge_unreachable(&mut self) {
+        let gone: Vec<NodeIdx> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| *idx != Nodes::ME && !node.place.reachable)
+            .map(|(idx, _)| idx)
+            .collect();
+        for idx in gone {
+            self.strip(idx);
+        }
+    }
+
+    /// Takes away the edges and (learnt) subnets of a node.
+    fn strip(&mut self, idx: NodeIdx) {
+        let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
+        for to in ends {
+            self.nodes.remove_edge(idx, to);
+        }
+        if !self.settings.strict_subnets {
+            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
+            for subnet in subnets {
+                self.remove_subnet(idx, subnet);
+            }
+        }
+    }
+
+    /// Unreachable nodes that nobody speaks of any more.
+    fn forget_nodes(&mut self, now: Instant) {
+        let forgettable = |node: &Node| {
+            let idle = now.saturating_duration_since(node.idle_since) >= limits::FORGET_AFTER;
+            let named = self.settings.hosts.contains_key(node.name())
+                || self.outgoing.contains_key(node.name());
+            idle && !named && !node.place.reachable && node.link.is_none()
+        };
+        let old: Vec<NodeIdx> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| *idx != Nodes::ME && forgettable(node))
+            .map(|(idx, _)| idx)
+            .collect();
+        for idx in old {
+            self.strip(idx);
+            if self.nodes[idx].incoming == 0 {
+                self.drop_keys(idx);
+                self.nodes.remove(idx);
+                self.dirty_routes = true;
+            }
+        }
+    }
+}
+
+/// Reads a traffic counter.
+fn total(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

@@ -24,14 +24,244 @@ pub struct Route<A> {
     pub owner: Owner,
 }
 
-/// The table for one address family.
+/// The table for one address family: every range of addresses with one owner, in order.
+///
+/// Built anew for every snapshot, in O(n log n); a lookup is a binary search.
 #[derive(Debug, Clone)]
 pub struct Table<A> {
+    /// First address of each range. What lies before the first range has no owner.
     ranges: Vec<(A, Option<Owner>)>,
+    /// The routes with full prefix length.
+    hosts: Vec<(A, Owner)>,
 }
+
+/// An address as a number: `u32` for IPv4, `u128` for IPv6.
+pub trait Address: Copy + Ord {
+    /// Length in bits.
+    const BITS: u8;
+    /// This address with everything beyond `len` bits cleared. `len` is at most [`Self::BITS`].
+    #[must_use]
+    fn first(self, len: u8) -> Self;
+    /// This address with everything beyond `len` bits set. `len` is at most [`Self::BITS`].
+    #[must_use]
+    fn last(self, len: u8) -> Self;
+    /// The address after this one, `None` after the last.
+    #[must_use]
+    fn next(self) -> Option<Self>;
+}
+
+macro_rules! impl_address {
+    ($number:ty) => {
+        impl Address for $number {
+            const BITS: u8 = <$number>::BITS as u8;
+
+            fn first(self, len: u8) -> Self {
+                self & !<$number>::MAX.checked_shr(len.into()).unwrap_or(0)
+            }
+
+            fn last(self, len: u8) -> Self {
+                self | <$number>::MAX.checked_shr(len.into()).unwrap_or(0)
+            }
+
+            fn next(self) -> Option<Self> {
+                self.checked_add(1)
+            }
+        }
+    };
+}
+
+impl_address!(u32);
+impl_address!(u128);
 
 impl<A> Default for Table<A> {
     fn default() -> Self {
-        Self { ranges: Vec::new() }
+        Self {
+            ranges: Vec::new(),
+            hosts: Vec::new(),
+        }
+    }
+}
+
+impl<A: Address> Table<A> {
+    /// The table of these routes. The longest prefix that contains an address answers for it; of equal
+    /// prefixes the one given first. A length beyond that of an address counts as its full length.
+    #[must_use]
+    pub fn new(routes: impl IntoIterator<Item = Route<A>>) -> Self {
+        let mut prefixes: Vec<(A, u8, Owner)> = routes
+            .into_iter()
+            .map(|route| {
+                let len = route.len.min(A::BITS);
+                (route.addr.first(len), len, route.owner)
+            })
+            .collect();
+        // Stable, so that the first of equals stays first.
+        prefixes.sort_by_key(|(addr, len, _)| (*addr, *len));
+        prefixes.dedup_by_key(|(addr, len, _)| (*addr, *len));
+
+        let mut table = Self::default();
+        // The prefixes that contain the current address, outermost first, by their last address.
+        let mut open: Vec<(A, Owner)> = Vec::new();
+        for (first, len, owner) in prefixes {
+            table.close(&mut open, Some(first));
+            table.start(first, Some(owner));
+            open.push((first.last(len), owner));
+            if len == A::BITS {
+                table.hosts.push((first, owner));
+            }
+        }
+        table.close(&mut open, None);
+        table
+    }
+
+    /// Who answers for an address.
+    #[must_use]
+    pub fn lookup(&self, addr: A) -> Option<Owner> {
+        let after = self.ranges.partition_point(|(first, _)| *first <= addr);
+        self.ranges[after.checked_sub(1)?].1
+    }
+
+    /// The lowest address that is a route of `owner` with full prefix length: in practice that of its
+    /// device. Looks at all such routes.
+    #[must_use]
+    pub fn host_of(&self, owner: Owner) -> Option<A> {
+        let mut hosts = self.hosts.iter();
+        hosts.find(|(_, o)| *o == owner).map(|(addr, _)| *addr)
+    }
+
+    /// Ends the open prefixes that do not reach `until`: what follows them belongs to the next outer one.
+    fn close(&mut self, open: &mut Vec<(A, Owner)>, until: Option<A>) {
+        while let Some((last, _)) = open.pop_if(|(last, _)| until.is_none_or(|until| *last < until))
+        {
+            if let Some(after) = last.next() {
+                self.start(after, open.last().map(|(_, owner)| *owner));
+            }
+        }
+    }
+
+    /// Begins a range at `first`, which is not below the last one.
+    fn start(&mut self, first: A, owner: Option<Owner>) {
+        self.ranges.pop_if(|(start, _)| *start == first);
+        self.ranges.push((first, owner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: Owner = Owner::Node(NodeIdx(1));
+    const B: Owner = Owner::Node(NodeIdx(2));
+    const C: Owner = Owner::Unreachable(NodeIdx(3));
+
+    #[test]
+    fn longest_prefix_wins_and_the_first_of_equals() {
+        let table = Table::new([
+            route("10.0.0.0", 8, A),
+            route("10.1.2.3", 16, B),
+            route("10.1.255.255", 32, C),
+            route("10.1.0.0", 16, C),
+            route("10.1.7.7", 32, B),
+            route("255.255.255.255", 32, Owner::Broadcast),
+        ]);
+        for (addr, owner) in [
+            ("9.255.255.255", None),
+            ("10.0.0.0", Some(A)),
+            ("10.0.255.255", Some(A)),
+            ("10.1.0.0", Some(B)),
+            ("10.1.255.254", Some(B)),
+            ("10.1.255.255", Some(C)),
+            ("10.2.0.0", Some(A)),
+            ("11.0.0.0", None),
+            ("255.255.255.254", None),
+            ("255.255.255.255", Some(Owner::Broadcast)),
+        ] {
+            assert_eq!(table.lookup(bits(addr)), owner, "{addr}");
+        }
+        assert_eq!(table.host_of(C), Some(bits("10.1.255.255")));
+        assert_eq!(table.host_of(B), Some(bits("10.1.7.7")));
+        assert_eq!(table.host_of(A), None);
+    }
+
+    #[test]
+    fn nothing_and_everything() {
+        assert_eq!(Table::<u32>::default().lookup(0), None);
+        let table = Table::new([route("0.0.0.0", 0, A)]);
+        assert_eq!(table.lookup(0), Some(A));
+        assert_eq!(table.lookup(u32::MAX), Some(A));
+    }
+
+    fn owner() -> impl Strategy<Value = Owner> {
+        prop_oneof![
+            (0..4u32).prop_map(|i| Owner::Node(NodeIdx(i))),
+            (0..4u32).prop_map(|i| Owner::Unreachable(NodeIdx(i))),
+            Just(Owner::Broadcast),
+        ]
+    }
+
+    /// P2: the table and a naive scan agree, next to every border above all.
+    fn agrees<T: Address>(routes: &[Route<T>], probes: impl IntoIterator<Item = T>) {
+        let table = Table::new(routes.iter().copied());
+        for addr in probes {
+            let mut best: Option<(u8, Owner)> = None;
+            for route in routes {
+                let len = route.len.min(T::BITS);
+                let inside = route.addr.first(len) == addr.first(len);
+                if inside && best.is_none_or(|(longest, _)| longest < len) {
+                    best = Some((len, route.owner));
+                }
+            }
+            assert!(table.lookup(addr) == best.map(|(_, owner)| owner));
+        }
+    }
+
+    /// The addresses at and beside the ends of each prefix.
+    fn borders<T: Address>(routes: &[Route<T>]) -> impl Iterator<Item = T> {
+        routes.iter().flat_map(|route| {
+            let len = route.len.min(T::BITS);
+            let (first, last) = (route.addr.first(len), route.addr.last(len));
+            [Some(first), Some(last), last.next()].into_iter().flatten()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_naive_scan_v4(
+            routes in prop::collection::vec((any::<u32>(), 0..=3u32, 0..=40u8, owner()), 0..40),
+            probes in prop::collection::vec(any::<u32>(), 40),
+        ) {
+            // Few different high bits, so that prefixes nest.
+            let routes: Vec<_> = routes
+                .into_iter()
+                .map(|(low, high, len, owner)| Route { addr: high << 30 | low & 0xff, len, owner })
+                .collect();
+            let borders = borders(&routes).chain(probes);
+            agrees(&routes, borders);
+        }
+
+        #[test]
+        fn agrees_with_a_naive_scan_v6(
+            routes in prop::collection::vec((any::<u128>(), 0..=3u128, 0..=130u8, owner()), 0..40),
+            probes in prop::collection::vec(any::<u128>(), 20),
+        ) {
+            let routes: Vec<_> = routes
+                .into_iter()
+                .map(|(low, high, len, owner)| Route { addr: high << 126 | low & 0xff, len, owner })
+                .collect();
+            let borders = borders(&routes).chain(probes);
+            agrees(&routes, borders);
+        }
+    }
+
+    fn route(addr: &str, len: u8, owner: Owner) -> Route<u32> {
+        let addr = bits(addr);
+        Route { addr, len, owner }
+    }
+
+    fn bits(addr: &str) -> u32 {
+        addr.parse::<Ipv4Addr>().unwrap().to_bits()
     }
 }

@@ -6,6 +6,8 @@
 pub mod lpm;
 pub mod path;
 pub mod router;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +18,7 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::{
     tunnel::{RxKey, TxKey},
@@ -196,6 +198,12 @@ impl RouteSnapshot {
     pub fn node(&self, idx: NodeIdx) -> Option<&Arc<NodeShared>> {
         self.nodes.get(idx.0 as usize)?.as_ref()
     }
+
+    /// What the node at `idx` is like right now, if it is still known.
+    #[must_use]
+    pub fn state(&self, idx: NodeIdx) -> Option<Guard<Arc<NodeState>>> {
+        Some(self.node(idx)?.state.load())
+    }
 }
 
 /// Why a packet was dropped; also the label of the metric.
@@ -208,7 +216,8 @@ pub enum DropReason {
     LoopingBack,
     /// The next hop is the node that the packet came from.
     RoutingLoop,
-    /// An error reply was due, but the limit of errors per second was reached.
+    /// An error reply was due, but the limit of errors per second was reached, or the packet is one
+    /// that must not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
     ErrorLimit,
     /// No key yet, and the queue of waiting packets is full.
     NoKey,

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::route::NodeIdx;
+use crate::{
+    route::{ETHER, NodeIdx, NodeState, RouteSnapshot},
+    wire::Options,
+};
 
 /// The way of one tunnel datagram. Source: tinc-1.1-wire.md section 4.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,4 +29,224 @@ pub enum SendPath {
     NoKey,
     /// There is no path.
     Unreachable,
+}
+
+/// Lowest minor version that understands the 12-byte header of ids and relays SPTPS datagrams.
+const MINOR_RELAY: u8 = 4;
+
+/// How a record of `record_len` bytes of data that `from` made for `to` leaves us: a packet of our
+/// own, or one that we relay. `probe` is set for path-MTU probes, which no MTU stops; any answer but
+/// [`SendPath::Udp`] means that a probe cannot be sent, for TCP must not carry one.
+///
+/// Sources: tinc-1.1-wire.md sections 3.8, 4.2 and 4.3.
+#[must_use]
+pub fn send_path(
+    snapshot: &RouteSnapshot,
+    from: NodeIdx,
+    to: NodeIdx,
+    record_len: usize,
+    probe: bool,
+) -> SendPath {
+    let (Some(me), Some(target)) = (snapshot.state(snapshot.me), snapshot.state(to)) else {
+        return SendPath::Unreachable;
+    };
+    let record = Record {
+        ours: from == snapshot.me,
+        keyed: target.tx.is_some(),
+        len: record_len,
+        probe,
+    };
+    choose(snapshot, record, &me, (to, &target))
+}
+
+/// What there is to send.
+#[derive(Clone, Copy)]
+struct Record {
+    /// Made by us, not relayed.
+    ours: bool,
+    /// We have a key for its destination.
+    keyed: bool,
+    /// Bytes of data.
+    len: usize,
+    /// It is a probe.
+    probe: bool,
+}
+
+fn choose(
+    snapshot: &RouteSnapshot,
+    record: Record,
+    me: &NodeState,
+    (to, target): (NodeIdx, &NodeState),
+) -> SendPath {
+    if !target.reachable || target.nexthop == snapshot.me {
+        return SendPath::Unreachable;
+    }
+    let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
+    if record.ours && target.neighbour && !record.probe {
+        let fits = record.len + ETHER <= target.min_mtu.into();
+        if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
+            return SendPath::Frame(to);
+        }
+    }
+    if record.ours && !record.keyed {
+        return SendPath::NoKey;
+    }
+
+    let fits = |state: &NodeState| record.probe || record.len <= state.min_mtu.into();
+    let via = snapshot.state(target.via).filter(|via| fits(via));
+    let (hop, state) = match via {
+        Some(via) if target.via != snapshot.me => (target.via, via),
+        _ => match snapshot.state(target.nexthop) {
+            Some(nexthop) => (target.nexthop, nexthop),
+            None => return SendPath::Unreachable,
+        },
+    };
+    let direct = record.ours && hop == to;
+    let header = state.options.minor() >= MINOR_RELAY;
+    match state.udp {
+        // Without the header only the two ends of a tunnel understand its datagrams.
+        Some(addr) if fits(&state) && (direct || header) && !tcp_only(me) && !tcp_only(&state) => {
+            SendPath::Udp {
+                hop,
+                to: addr,
+                direct,
+                header,
+            }
+        }
+        _ => SendPath::Relayed(target.nexthop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::testing::{ME, addr, neighbour, node, snapshot};
+
+    const B: NodeIdx = NodeIdx(1);
+    const C: NodeIdx = NodeIdx(2);
+    const D: NodeIdx = NodeIdx(3);
+
+    fn own(snapshot: &RouteSnapshot, to: NodeIdx, len: usize, keyed: bool) -> SendPath {
+        path(snapshot, to, len, keyed, false)
+    }
+
+    fn probe(snapshot: &RouteSnapshot, to: NodeIdx, len: usize) -> SendPath {
+        path(snapshot, to, len, true, true)
+    }
+
+    /// The path of a record of ours. No test can make a key by itself, so the state has none.
+    fn path(
+        snapshot: &RouteSnapshot,
+        to: NodeIdx,
+        len: usize,
+        keyed: bool,
+        probe: bool,
+    ) -> SendPath {
+        let record = Record {
+            ours: true,
+            keyed,
+            len,
+            probe,
+        };
+        let (me, target) = (snapshot.state(ME).unwrap(), snapshot.state(to).unwrap());
+        choose(snapshot, record, &me, (to, &target))
+    }
+
+    fn udp(hop: NodeIdx, direct: bool) -> SendPath {
+        SendPath::Udp {
+            hop,
+            to: addr(hop),
+            direct,
+            header: true,
+        }
+    }
+
+    #[test]
+    fn neighbour_by_udp_where_the_frame_fits_else_by_its_link() {
+        let s = snapshot([neighbour(B)], []);
+        assert_eq!(own(&s, B, 1400 - ETHER, true), udp(B, true));
+        assert_eq!(own(&s, B, 1401 - ETHER, true), SendPath::Frame(B));
+        assert_eq!(own(&s, B, 20, false), SendPath::Frame(B));
+        assert_eq!(send_path(&s, ME, B, 20, false), SendPath::Frame(B));
+        assert_eq!(probe(&s, B, 1500), udp(B, true));
+    }
+
+    #[test]
+    fn far_node_directly_then_by_its_next_hop_then_by_links() {
+        let mut far = node(C, B, C);
+        let s = snapshot([neighbour(B), far.clone()], []);
+        assert_eq!(own(&s, C, 1400, true), udp(C, true));
+        assert_eq!(own(&s, C, 1400, false), SendPath::NoKey);
+        assert_eq!(send_path(&s, ME, C, 1400, false), SendPath::NoKey);
+        assert_eq!(own(&s, C, 1401, true), SendPath::Relayed(B));
+        far.min_mtu = 1000;
+        let s = snapshot([neighbour(B), far], []);
+        assert_eq!(own(&s, C, 1001, true), udp(B, false));
+        assert_eq!(probe(&s, C, 1001), udp(C, true));
+    }
+
+    #[test]
+    fn indirect_node_by_its_via() {
+        // D is reached by C only, C by B or directly.
+        let nodes = [neighbour(B), node(C, B, C), node(D, B, C)];
+        let s = snapshot(nodes, []);
+        assert_eq!(own(&s, D, 1400, true), udp(C, false));
+        assert_eq!(own(&s, D, 1401, true), SendPath::Relayed(B));
+        // Nobody but us can reach D directly.
+        let s = snapshot([neighbour(B), neighbour(C), node(D, B, ME)], []);
+        assert_eq!(own(&s, D, 1400, true), udp(B, false));
+    }
+
+    #[test]
+    fn relayed_datagrams_need_no_key_and_no_room_for_a_header() {
+        let s = snapshot([neighbour(B), node(C, B, C)], []);
+        assert_eq!(send_path(&s, C, B, 1400, false), udp(B, false));
+        assert_eq!(send_path(&s, C, B, 1401, false), SendPath::Relayed(B));
+        assert_eq!(send_path(&s, B, C, 1400, false), udp(C, false));
+    }
+
+    #[test]
+    fn old_hops_take_only_what_is_meant_for_them() {
+        let mut old = neighbour(B);
+        old.options = old.options.with_minor(3);
+        let mut far = node(C, B, C);
+        far.udp = None;
+        far.min_mtu = 0;
+        let s = snapshot([old, far], []);
+        let SendPath::Udp { direct, header, .. } = own(&s, B, 100, true) else {
+            panic!("not by UDP");
+        };
+        assert!(direct && !header);
+        assert_eq!(own(&s, C, 100, true), SendPath::Relayed(B));
+        assert_eq!(send_path(&s, C, B, 100, false), SendPath::Relayed(B));
+    }
+
+    #[test]
+    fn tcp_only_at_either_end_of_a_hop() {
+        let tcp = |mut state: NodeState| {
+            state.options.0 |= Options::TCP_ONLY | Options::INDIRECT;
+            state
+        };
+        let s = snapshot([tcp(neighbour(B)), node(C, B, C), node(D, B, B)], []);
+        assert_eq!(own(&s, B, 100, true), SendPath::Frame(B));
+        assert_eq!(own(&s, C, 100, true), udp(C, true));
+        assert_eq!(own(&s, D, 100, true), SendPath::Relayed(B));
+
+        let s = snapshot([neighbour(B), node(C, B, C)], []);
+        let me = s.node(ME).unwrap();
+        me.state.store(tcp((**me.state.load()).clone()).into());
+        assert_eq!(own(&s, B, 100, true), SendPath::Frame(B));
+        assert_eq!(own(&s, C, 100, true), SendPath::Relayed(B));
+        assert_eq!(send_path(&s, C, B, 100, false), SendPath::Relayed(B));
+    }
+
+    #[test]
+    fn no_path_to_the_unreachable_the_unknown_and_ourselves() {
+        let mut down = neighbour(B);
+        down.reachable = false;
+        let s = snapshot([down], []);
+        for to in [B, C, ME] {
+            assert_eq!(send_path(&s, C, to, 100, false), SendPath::Unreachable);
+        }
+    }
 }

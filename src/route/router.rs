@@ -1,6 +1,27 @@
 //! Router mode: what happens to one IP packet.
+//!
+//! Source: tinc-config-cli.md section 6.4, whose order of checks this is. Packets come without
+//! Ethernet header (a TUN device); MTUs count its 14 bytes all the same.
 
-use crate::route::{DropReason, NodeIdx};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::Guard;
+
+use crate::{
+    route::{
+        Broadcast, DropReason, ETHER, Forwarding, MTU, NodeIdx, NodeState, RouteSnapshot,
+        lpm::Owner,
+    },
+    wire::{
+        Options,
+        icmp::{self, Unreachable},
+        ip::{self, Packet},
+    },
+};
 
 /// What to do with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,4 +38,545 @@ pub enum Verdict {
     Fragments(NodeIdx, Vec<Vec<u8>>),
     /// Drop it.
     Drop(DropReason),
+}
+
+/// Bounds the errors that we answer with: [`Self::PER_SECOND`] in every second, of both IP versions
+/// together. Source: tinc-config-cli.md section 6.5.
+#[derive(Debug, Default)]
+pub struct ErrorLimiter {
+    /// Start of the current second, and errors in it.
+    current: Option<(Instant, u32)>,
+}
+
+impl ErrorLimiter {
+    /// Errors allowed in one second.
+    pub const PER_SECOND: u32 = 3;
+
+    /// Whether one more error may go out now; counts it if so.
+    pub fn allow(&mut self, now: Instant) -> bool {
+        let fresh = self
+            .current
+            .filter(|(start, _)| now.saturating_duration_since(*start) < Duration::from_secs(1));
+        let (start, count) = fresh.unwrap_or((now, 0));
+        let allowed = count < Self::PER_SECOND;
+        self.current = Some((start, count + u32::from(allowed)));
+        allowed
+    }
+}
+
+/// Type of service or traffic class of an inner packet, for PriorityInheritance; 0 for anything else.
+#[must_use]
+pub fn priority(packet: &[u8]) -> u8 {
+    Packet::parse(packet).map_or(0, |packet| packet.traffic_class())
+}
+
+/// Decides on one IP packet that came from `source`: ourselves for our device, else the node whose
+/// tunnel or link it came out of. TTL and MSS may be changed in place.
+///
+/// The snapshot must hold a state for ourselves: reachable, ourselves as its next hop and via.
+pub fn decide(
+    snapshot: &RouteSnapshot,
+    bytes: &mut [u8],
+    source: NodeIdx,
+    limiter: &mut ErrorLimiter,
+    now: Instant,
+) -> Verdict {
+    route(snapshot, bytes, source).unwrap_or_else(|stop| match stop {
+        Stop::Drop(reason) => Verdict::Drop(reason),
+        Stop::Error(Some(error)) if limiter.allow(now) => Verdict::Reply(error),
+        Stop::Error(_) => Verdict::Drop(DropReason::ErrorLimit),
+    })
+}
+
+/// Why a packet goes no further.
+enum Stop {
+    Drop(DropReason),
+    /// With this answer, unless it must not be answered.
+    Error(Option<Vec<u8>>),
+}
+
+impl Stop {
+    fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Self {
+        Self::Error(icmp::unreachable(packet, why))
+    }
+}
+
+fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
+    let me = snapshot.me;
+    let settings = &snapshot.settings;
+    if settings.forwarding == Forwarding::Kernel && source != me {
+        return Ok(Verdict::Local);
+    }
+    let Some((owner, state)) = owner_of(snapshot, &parse(bytes)?, source)? else {
+        return broadcast(snapshot, bytes, source);
+    };
+    if source != me && owner != me {
+        if settings.forwarding == Forwarding::Off {
+            return Err(Stop::unreachable(&parse(bytes)?, Unreachable::Prohibited));
+        }
+        decrement_ttl(snapshot, bytes)?;
+    }
+
+    let packet = parse(bytes)?;
+    let next = if state.via == me {
+        state.nexthop
+    } else {
+        state.via
+    };
+    if next == source {
+        return Err(Stop::Drop(DropReason::RoutingLoop));
+    }
+    if settings.direct_only && next != owner {
+        return Err(Stop::unreachable(&packet, Unreachable::Prohibited));
+    }
+    let Some(next_state) = snapshot.state(next) else {
+        return Err(Stop::unreachable(&packet, Unreachable::Owner));
+    };
+    let next_mtu = if next == me { MTU } else { next_state.mtu };
+    let limit = next_mtu.max(if packet.is_v6() { LIMIT_V6 } else { LIMIT_V4 });
+    if next != me && bytes.len() + ETHER > limit.into() {
+        return too_long(&packet, owner, limit - ETHER as u16);
+    }
+    if next_state.options.has(Options::CLAMP_MSS) {
+        let mtu = next_mtu.min(mtu_of(snapshot, source));
+        ip::clamp_mss(bytes, mtu.saturating_sub(ETHER as u16));
+    }
+    Ok(if owner == me {
+        Verdict::Local
+    } else {
+        Verdict::Send(owner)
+    })
+}
+
+/// Smallest MTU in bytes, Ethernet header counted, that routing takes an IPv4 path to have.
+const LIMIT_V4: u16 = 576 + ETHER as u16;
+/// The same for IPv6.
+const LIMIT_V6: u16 = 1280 + ETHER as u16;
+
+fn parse(bytes: &[u8]) -> Result<Packet<'_>, Stop> {
+    Packet::parse(bytes).ok_or(Stop::Drop(DropReason::Malformed))
+}
+
+type State = Guard<Arc<NodeState>>;
+
+/// The reachable owner of the packet's destination, `None` for a broadcast.
+fn owner_of(
+    snapshot: &RouteSnapshot,
+    packet: &Packet<'_>,
+    source: NodeIdx,
+) -> Result<Option<(NodeIdx, State)>, Stop> {
+    let owner = match packet.destination() {
+        IpAddr::V4(addr) => snapshot.v4.lookup(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.v6.lookup(addr.to_bits()),
+    };
+    let owner = match owner {
+        None => return Err(Stop::unreachable(packet, Unreachable::Unknown)),
+        Some(Owner::Broadcast) => return Ok(None),
+        Some(Owner::Node(owner) | Owner::Unreachable(owner)) if owner == source => {
+            return Err(Stop::Drop(DropReason::LoopingBack));
+        }
+        Some(Owner::Unreachable(_)) => None,
+        // The state may be newer than the table.
+        Some(Owner::Node(owner)) => snapshot.state(owner).map(|state| (owner, state)),
+    };
+    owner
+        .filter(|(_, state)| state.reachable)
+        .ok_or_else(|| Stop::unreachable(packet, Unreachable::Owner))
+        .map(Some)
+}
+
+fn broadcast(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
+    let settings = &snapshot.settings;
+    if source != snapshot.me {
+        decrement_ttl(snapshot, bytes)?;
+    } else if settings.broadcast == Broadcast::No || settings.tunnel_server {
+        return Err(Stop::Drop(DropReason::NoBroadcast));
+    }
+    Ok(Verdict::Broadcast)
+}
+
+/// DecrementTTL for a packet in transit.
+fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop> {
+    if !snapshot.settings.decrement_ttl || ip::decrement_ttl(bytes) {
+        return Ok(());
+    }
+    let packet = parse(bytes)?;
+    let us = Owner::Node(snapshot.me);
+    let source = match packet.is_v6() {
+        false => snapshot
+            .v4
+            .host_of(us)
+            .map(|a| Ipv4Addr::from_bits(a).into()),
+        true => snapshot
+            .v6
+            .host_of(us)
+            .map(|a| Ipv6Addr::from_bits(a).into()),
+    };
+    Err(Stop::Error(icmp::time_exceeded(&packet, source)))
+}
+
+/// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.
+fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
+    match snapshot.state(node) {
+        Some(state) if node != snapshot.me => state.mtu,
+        _ => MTU,
+    }
+}
+
+/// A packet for which a path of `mtu` bytes (without Ethernet header) is too narrow.
+fn too_long(packet: &Packet<'_>, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
+    if packet.dont_fragment() {
+        return Err(Stop::Error(icmp::too_big(packet, mtu)));
+    }
+    let pieces = ip::fragment(packet.bytes(), mtu);
+    let pieces = pieces.ok_or(Stop::Drop(DropReason::Malformed))?;
+    Ok(Verdict::Fragments(owner, pieces))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        route::testing::{ME, neighbour, node, now, snapshot},
+        wire::testing::{fix_payload, sums_are_right, tcp, v4, v6},
+    };
+
+    const B: NodeIdx = NodeIdx(1);
+    const C: NodeIdx = NodeIdx(2);
+    const D: NodeIdx = NodeIdx(3);
+
+    /// We are a, with links to b and c; d is behind c. e is down.
+    fn net() -> RouteSnapshot {
+        let mut down = node(NodeIdx(4), B, B);
+        down.reachable = false;
+        let mut s = snapshot(
+            [neighbour(B), neighbour(C), node(D, C, D), down],
+            [
+                ("10.0.0.0/24", Owner::Node(ME)),
+                ("10.0.0.1", Owner::Node(ME)),
+                ("10.1.0.0/24", Owner::Node(B)),
+                ("10.2.0.0/24", Owner::Node(C)),
+                ("10.3.0.0/24", Owner::Node(D)),
+                ("10.4.0.0/24", Owner::Unreachable(NodeIdx(4))),
+                ("224.0.0.0/4", Owner::Broadcast),
+                ("fd00::/64", Owner::Node(ME)),
+                ("fd00:0:0:1::/64", Owner::Node(B)),
+                ("fd00:0:0:2::/64", Owner::Node(C)),
+                ("fd00:0:0:3::/64", Owner::Node(D)),
+                ("fd00:0:0:4::/64", Owner::Unreachable(NodeIdx(4))),
+                ("ff00::/8", Owner::Broadcast),
+            ],
+        );
+        s.settings.broadcast = Broadcast::Mst;
+        s
+    }
+
+    /// A packet from one of a to e (0 to 4; 9: nobody's address) to another.
+    fn from_to(from: u8, to: u8, length: usize) -> [Vec<u8>; 2] {
+        let four = |node| format!("10.{node}.0.1");
+        let six = |node| format!("fd00:0:0:{node}::1");
+        [
+            v4(&four(from), &four(to), 17, &vec![0; length - 20]),
+            v6(&six(from), &six(to), 17, &vec![0; length - 40]),
+        ]
+    }
+
+    fn ask(snapshot: &RouteSnapshot, packet: &[u8], source: NodeIdx) -> Verdict {
+        decide(
+            snapshot,
+            &mut packet.to_vec(),
+            source,
+            &mut ErrorLimiter::default(),
+            now(),
+        )
+    }
+
+    /// Type and code of the ICMP error.
+    fn error(verdict: &Verdict) -> [u8; 2] {
+        let Verdict::Reply(reply) = verdict else {
+            panic!("no error: {verdict:?}");
+        };
+        assert!(sums_are_right(reply));
+        let at = Packet::parse(reply).unwrap().payload_offset().unwrap();
+        [reply[at], reply[at + 1]]
+    }
+
+    fn change(snapshot: &RouteSnapshot, node: NodeIdx, change: impl FnOnce(&mut NodeState)) {
+        let node = snapshot.node(node).unwrap();
+        let mut state = (**node.state.load()).clone();
+        change(&mut state);
+        node.state.store(state.into());
+    }
+
+    #[test]
+    fn packets_go_to_the_owner_and_ours_to_the_device() {
+        let s = net();
+        for packet in from_to(0, 3, 100) {
+            assert_eq!(ask(&s, &packet, ME), Verdict::Send(D));
+        }
+        for packet in from_to(3, 0, 100) {
+            assert_eq!(ask(&s, &packet, D), Verdict::Local);
+        }
+        for packet in from_to(1, 2, 100) {
+            assert_eq!(ask(&s, &packet, B), Verdict::Send(C));
+        }
+    }
+
+    #[test]
+    fn malformed_packets_are_dropped() {
+        let s = net();
+        for packet in from_to(1, 2, 40) {
+            let header = if packet[0] >> 4 == 4 { 20 } else { 40 };
+            for packet in [&packet[..header - 1], &[], &[0x50; 60]] {
+                assert_eq!(ask(&s, packet, B), Verdict::Drop(DropReason::Malformed));
+            }
+        }
+    }
+
+    #[test]
+    fn errors_of_unicast() {
+        let mut s = net();
+        let errors = |s: &RouteSnapshot, from, to, source| {
+            from_to(from, to, 100).map(|packet| error(&ask(s, &packet, source)))
+        };
+        assert_eq!(errors(&s, 0, 9, ME), [[3, 6], [1, 3]]);
+        assert_eq!(errors(&s, 1, 4, B), [[3, 0], [1, 0]]);
+        change(&s, D, |d| d.reachable = false);
+        assert_eq!(errors(&s, 1, 3, B), [[3, 0], [1, 0]]);
+
+        s = net();
+        s.settings.forwarding = Forwarding::Off;
+        assert_eq!(errors(&s, 1, 2, B), [[3, 9], [1, 1]]);
+        assert_eq!(ask(&s, &from_to(0, 2, 100)[0], ME), Verdict::Send(C));
+        assert_eq!(ask(&s, &from_to(1, 0, 100)[0], B), Verdict::Local);
+
+        s = net();
+        s.settings.direct_only = true;
+        assert_eq!(ask(&s, &from_to(0, 3, 100)[0], ME), Verdict::Send(D));
+        change(&s, D, |d| d.via = C);
+        assert_eq!(errors(&s, 0, 3, ME), [[3, 9], [1, 1]]);
+        change(&s, D, |d| d.via = ME);
+        assert_eq!(errors(&s, 0, 3, ME), [[3, 9], [1, 1]]);
+        assert_eq!(ask(&s, &from_to(1, 0, 100)[0], B), Verdict::Local);
+    }
+
+    #[test]
+    fn packets_do_not_go_back_to_where_they_came_from() {
+        let s = net();
+        for packet in from_to(2, 2, 100) {
+            let verdict = ask(&s, &packet, C);
+            assert_eq!(verdict, Verdict::Drop(DropReason::LoopingBack));
+        }
+        for packet in from_to(0, 0, 100) {
+            let verdict = ask(&s, &packet, ME);
+            assert_eq!(verdict, Verdict::Drop(DropReason::LoopingBack));
+        }
+        change(&s, D, |d| d.via = C);
+        for packet in from_to(2, 3, 100) {
+            let verdict = ask(&s, &packet, C);
+            assert_eq!(verdict, Verdict::Drop(DropReason::RoutingLoop));
+        }
+    }
+
+    #[test]
+    fn kernel_forwarding_hands_everything_over_unread() {
+        let mut s = net();
+        s.settings.forwarding = Forwarding::Kernel;
+        let broadcast = v4("10.1.0.1", "224.0.0.1", 17, &[]);
+        for packet in [
+            &from_to(1, 2, 100)[0][..],
+            &from_to(1, 9, 100)[0],
+            &broadcast,
+            b"?",
+        ] {
+            assert_eq!(ask(&s, packet, B), Verdict::Local);
+        }
+        assert_eq!(ask(&s, &from_to(0, 2, 100)[0], ME), Verdict::Send(C));
+    }
+
+    #[test]
+    fn ttl_counts_in_transit_only() {
+        let mut s = net();
+        s.settings.decrement_ttl = true;
+        let group = v4("10.1.0.1", "224.0.0.1", 17, &[0; 8]);
+        for (packet, source, left) in [
+            (&from_to(1, 2, 100)[0], B, 63),
+            (&from_to(1, 2, 100)[1], B, 63),
+            (&from_to(0, 2, 100)[0], ME, 64),
+            (&from_to(1, 0, 100)[0], B, 64),
+            (&group, B, 63),
+            (&group, ME, 64),
+        ] {
+            let mut packet = packet.clone();
+            decide(&s, &mut packet, source, &mut ErrorLimiter::default(), now());
+            assert_eq!(Packet::parse(&packet).unwrap().ttl(), left);
+        }
+
+        let [mut four, mut six] = from_to(1, 2, 100);
+        (four[8], six[7]) = (1, 1);
+        let reply = ask(&s, &four, B);
+        assert_eq!(error(&reply), [11, 0]);
+        let Verdict::Reply(reply) = reply else {
+            unreachable!()
+        };
+        // We announce 10.0.0.1 by itself, but no such IPv6 address.
+        assert_eq!(
+            Packet::parse(&reply).unwrap().source().to_string(),
+            "10.0.0.1"
+        );
+        let reply = ask(&s, &six, B);
+        assert_eq!(error(&reply), [3, 0]);
+        let Verdict::Reply(reply) = reply else {
+            unreachable!()
+        };
+        assert_eq!(
+            Packet::parse(&reply).unwrap().source().to_string(),
+            "fd00:0:0:2::1"
+        );
+    }
+
+    #[test]
+    fn long_packets_are_cut_or_refused() {
+        let s = net();
+        change(&s, C, |c| c.mtu = 1451);
+        let [mut four, _] = from_to(1, 2, 1438);
+        let Verdict::Fragments(C, pieces) = ask(&s, &four, B) else {
+            panic!("not cut");
+        };
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [1436, 22]);
+        four[6] |= 0x40;
+        let refused = ask(&s, &four, B);
+        assert_eq!(error(&refused), [3, 4]);
+        let Verdict::Reply(reply) = refused else {
+            unreachable!()
+        };
+        assert_eq!(reply[26..28], 1437_u16.to_be_bytes());
+        assert_eq!(ask(&s, &from_to(1, 2, 1437)[0], B), Verdict::Send(C));
+
+        let [_, six] = from_to(1, 2, 1438);
+        let refused = ask(&s, &six, B);
+        assert_eq!(error(&refused), [2, 0]);
+        let Verdict::Reply(reply) = refused else {
+            unreachable!()
+        };
+        assert_eq!(reply[46..48], 1437_u16.to_be_bytes());
+        assert_eq!(ask(&s, &from_to(1, 2, 1437)[1], B), Verdict::Send(C));
+
+        // What is for us was long enough to come, and no path is taken to be below the minimum.
+        assert_eq!(ask(&s, &from_to(1, 0, 1600)[0], B), Verdict::Local);
+        change(&s, C, |c| c.mtu = 0);
+        assert_eq!(ask(&s, &from_to(1, 2, 576)[0], B), Verdict::Send(C));
+        assert_eq!(ask(&s, &from_to(1, 2, 1280)[1], B), Verdict::Send(C));
+        assert_eq!(error(&ask(&s, &from_to(1, 2, 1281)[1], B)), [2, 0]);
+    }
+
+    #[test]
+    fn the_narrower_of_both_ends_bounds_the_mss() {
+        let s = net();
+        change(&s, B, |b| b.mtu = 1000);
+        for (from, to, source, mss) in [
+            (0, 1, ME, 946),
+            (1, 0, B, 946),
+            (1, 2, B, 946),
+            (0, 2, ME, 1346),
+        ] {
+            let mut packet = v4(
+                &format!("10.{from}.0.1"),
+                &format!("10.{to}.0.1"),
+                6,
+                &tcp(&[2, 4, 0x05, 0xb4]),
+            );
+            fix_payload(&mut packet, 16);
+            let mut unclamped = packet.clone();
+            decide(&s, &mut packet, source, &mut ErrorLimiter::default(), now());
+            assert_eq!(packet[42..44], u16::to_be_bytes(mss), "{from} {to}");
+            assert!(sums_are_right(&packet));
+
+            let owner = NodeIdx(to);
+            change(&s, owner, |o| o.options.0 &= !Options::CLAMP_MSS);
+            decide(
+                &s,
+                &mut unclamped,
+                source,
+                &mut ErrorLimiter::default(),
+                now(),
+            );
+            assert_eq!(unclamped[42..44], u16::to_be_bytes(1460));
+            change(&s, owner, |o| o.options.0 |= Options::CLAMP_MSS);
+        }
+    }
+
+    #[test]
+    fn broadcasts_are_spread_unless_ours_go_nowhere() {
+        let mut s = net();
+        let packets = [
+            v4("10.0.0.1", "224.0.0.1", 17, &[0; 8]),
+            v6("fd00::1", "ff02::1", 17, &[0; 8]),
+        ];
+        for packet in &packets {
+            assert_eq!(ask(&s, packet, ME), Verdict::Broadcast);
+            assert_eq!(ask(&s, packet, B), Verdict::Broadcast);
+        }
+        s.settings.broadcast = Broadcast::No;
+        for packet in &packets {
+            let verdict = ask(&s, packet, ME);
+            assert_eq!(verdict, Verdict::Drop(DropReason::NoBroadcast));
+            assert_eq!(ask(&s, packet, B), Verdict::Broadcast);
+        }
+    }
+
+    #[test]
+    fn three_errors_a_second() {
+        let (s, start) = (net(), now());
+        let mut limiter = ErrorLimiter::default();
+        let mut replies = |millis| {
+            let now = start + Duration::from_millis(millis);
+            let packets = [from_to(0, 9, 100), from_to(0, 9, 100), from_to(0, 9, 100)];
+            let verdicts = packets.into_iter().flatten();
+            let verdicts = verdicts.map(|mut p| decide(&s, &mut p, ME, &mut limiter, now));
+            verdicts.filter(|v| matches!(v, Verdict::Reply(_))).count()
+        };
+        assert_eq!(replies(0), 3);
+        assert_eq!(replies(999), 0);
+        assert_eq!(replies(1000), 3);
+    }
+
+    #[test]
+    fn errors_are_not_answered() {
+        let s = net();
+        let packet = v4("10.0.0.1", "10.9.0.1", 1, &[3, 1, 0, 0]);
+        let verdict = ask(&s, &packet, ME);
+        assert_eq!(verdict, Verdict::Drop(DropReason::ErrorLimit));
+    }
+
+    #[test]
+    fn priority_is_that_of_the_inner_packet() {
+        let [four, six] = from_to(0, 1, 100);
+        assert_eq!(
+            [priority(&four), priority(&six), priority(b"")],
+            [0xb8, 0xb8, 0]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_panics(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..80),
+            source in 0..6_u32,
+            switches: [bool; 3],
+            to in 0..6_u8,
+        ) {
+            let mut s = net();
+            (s.settings.decrement_ttl, s.settings.direct_only) = (switches[0], switches[1]);
+            if let Some(first) = bytes.first_mut() {
+                *first = *first & 15 | if switches[2] { 0x40 } else { 0x60 };
+            }
+            if bytes.len() > 40 && switches[2] {
+                bytes[16..20].copy_from_slice(&[10, to, 0, 1]);
+            }
+            decide(&s, &mut bytes, NodeIdx(source), &mut ErrorLimiter::default(), now());
+        }
+    }
 }

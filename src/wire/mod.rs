@@ -11,9 +11,22 @@ pub mod name;
 pub mod options;
 pub mod request;
 pub mod subnet;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use address::EdgeAddress;
 pub use name::{NodeId, NodeName};
 pub use options::Options;
 pub use request::Request;
 pub use subnet::{Prefix, Subnet};
+
+/// Text of a stranger for a log line: escaped, at most 128 bytes (spec/security.md T41).
+#[must_use]
+pub fn printable(text: &[u8]) -> String {
+    let cut = text.get(..128).unwrap_or(text);
+    let mut shown = cut.escape_ascii().to_string();
+    if cut.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}

@@ -1,0 +1,341 @@
+//! From the merged lines to typed settings. Defaults are those of the table, which are tinc 1.1's.
+//!
+//! Source: tinc-config-cli.md section 2.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    config::{
+        AddressFamily, DeviceType, Problem, Shell, Source, host, keys,
+        tree::{Reader, Tree},
+        values,
+    },
+    crypto::PrivateKey,
+    mesh::{Settings, settings::Host},
+    route::{Broadcast, Forwarding, RouteSettings},
+    wire::{NodeName, Options, Subnet},
+};
+
+/// Sockets that we listen on, at most, an address family counting as one. Source: tinc 1.1.
+const MAX_LISTEN: usize = 8;
+/// PingInterval if it is below 1, in seconds.
+const PING_NEVER: u64 = 86_400;
+/// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB a node.
+const MAX_REPLAY_BYTES: i32 = 65_536;
+
+/// Settings and shell; `None` if there is no name or no key. Every error goes to `problems`.
+pub(super) fn build(
+    source: &Source,
+    tree: &Tree,
+    name: Option<NodeName>,
+    hosts: BTreeMap<NodeName, Arc<Host>>,
+    problems: &mut Vec<Problem>,
+) -> Option<(Settings, Shell)> {
+    let mut reader = Reader::new(tree);
+    unsupported(&mut reader);
+    let port = reader
+        .one("Port", values::port)
+        .unwrap_or(values::DEFAULT_PORT);
+    let options = options(&mut reader);
+    let shell = shell(source, &mut reader, port, options);
+    let key = private_key(source, tree, &mut reader.problems);
+    if let (Some(name), Some(key)) = (&name, &key) {
+        check_own_key(source, name, key, tree, &mut reader.problems);
+    }
+    let parts = name
+        .zip(key)
+        .map(|(name, key)| settings(&mut reader, name, Arc::new(key), port, options, hosts));
+    problems.append(&mut reader.problems);
+    parts.map(|settings| (settings, shell))
+}
+
+/// What would make us behave as something else than the file says.
+fn unsupported(reader: &mut Reader<'_>) {
+    let mode = reader.word("Mode");
+    let device = reader.word("DeviceType");
+    let refuse = [
+        (
+            "Mode",
+            mode != "router",
+            "only Mode = router is supported yet",
+        ),
+        (
+            "DeviceType",
+            !matches!(device, "tun" | "tap" | "dummy"),
+            "only DeviceType = tun, tap and dummy are supported yet",
+        ),
+        (
+            "ExperimentalProtocol",
+            !reader.flag("ExperimentalProtocol"),
+            "the legacy protocol alone is not supported yet; remove the line",
+        ),
+    ];
+    for (name, wrong, text) in refuse {
+        if let Some(entry) = reader.tree.first(name).filter(|_| wrong) {
+            reader.problems.push(entry.error(text));
+        }
+    }
+}
+
+fn options(reader: &mut Reader<'_>) -> Options {
+    let tcp_only = reader.flag("TCPOnly");
+    let mut bits = 0;
+    let mut set = |bit, on| bits |= if on { bit } else { 0 };
+    set(Options::TCP_ONLY, tcp_only);
+    set(Options::INDIRECT, tcp_only || reader.flag("IndirectData"));
+    set(
+        Options::PMTU_DISCOVERY,
+        reader.boolean("PMTUDiscovery").unwrap_or(!tcp_only),
+    );
+    set(Options::CLAMP_MSS, reader.flag("ClampMSS"));
+    Options(bits).with_minor(Options::OUR_MINOR)
+}
+
+fn private_key(source: &Source, tree: &Tree, problems: &mut Vec<Problem>) -> Option<PrivateKey> {
+    let named = tree
+        .first("Ed25519PrivateKeyFile")
+        .map(|e| PathBuf::from(&e.value));
+    let shown = named.unwrap_or_else(|| "ed25519_key.priv".into());
+    keys::read_private(&source.base.join(&shown), &shown, problems)
+}
+
+/// Others refuse us if the public key that our host file shows is not ours.
+fn check_own_key(
+    source: &Source,
+    name: &NodeName,
+    private: &PrivateKey,
+    tree: &Tree,
+    problems: &mut Vec<Problem>,
+) {
+    let shown = host::host_path(name);
+    let text = crate::config::files::read_text(&source.base.join(&shown)).unwrap_or_default();
+    let mut found = Vec::new();
+    let public = host::key(tree, &source.base, &shown, &text, &mut found);
+    // Our own host file is for others to read: nothing in it about keys stops us.
+    problems.extend(found.into_iter().map(|problem| Problem {
+        error: false,
+        ..problem
+    }));
+    let text = match public {
+        Some(Some(key)) if key == private.public() => return,
+        Some(Some(_)) => "its Ed25519PublicKey is not that of our private key, so others refuse us",
+        _ => "it has no Ed25519PublicKey that others could know us by",
+    };
+    let text = format!("{text}; it should be {}", private.public());
+    problems.push(Problem::warning(&shown, 0, text));
+}
+
+fn settings(
+    reader: &mut Reader<'_>,
+    name: NodeName,
+    key: Arc<PrivateKey>,
+    port: u16,
+    options: Options,
+    hosts: BTreeMap<NodeName, Arc<Host>>,
+) -> Settings {
+    let tunnel_server = reader.flag("TunnelServer");
+    let strict_subnets = reader.flag("StrictSubnets") || tunnel_server;
+    let (ping_interval, ping_timeout) = pings(reader);
+    Settings {
+        port,
+        options,
+        subnets: reader.each("Subnet", Subnet::from_config),
+        broadcast_subnets: broadcast_subnets(reader),
+        connect_to: connect_to(reader, &name, &hosts),
+        auto_connect: reader.flag("AutoConnect"),
+        route: route(reader, tunnel_server),
+        strict_subnets,
+        local_discovery: reader.flag("LocalDiscovery"),
+        udp_discovery: reader.flag("UDPDiscovery"),
+        udp_discovery_interval: reader.seconds("UDPDiscoveryInterval", 1),
+        udp_discovery_keepalive: reader.seconds("UDPDiscoveryKeepaliveInterval", 1),
+        udp_discovery_timeout: reader.seconds("UDPDiscoveryTimeout", 1),
+        udp_info_interval: reader.seconds("UDPInfoInterval", 1),
+        mtu_info_interval: reader.seconds("MTUInfoInterval", 1),
+        ping_interval,
+        ping_timeout,
+        key_expire: reader.seconds("KeyExpire", 1),
+        max_timeout: reader.seconds("MaxTimeout", 1),
+        weight: reader.int("Weight"),
+        pmtu: host::pmtu(reader),
+        replay_window: reader
+            .number("ReplayWindow", 0, MAX_REPLAY_BYTES)
+            .unsigned_abs()
+            * 8,
+        name,
+        key,
+        hosts,
+    }
+}
+
+/// PingInterval below 1 means never; PingTimeout is 1 to PingInterval, else PingInterval.
+fn pings(reader: &mut Reader<'_>) -> (Duration, Duration) {
+    let seconds = |n: i32| u64::try_from(n).ok().filter(|n| *n > 0);
+    let interval = seconds(reader.number("PingInterval", i32::MIN, i32::MAX)).unwrap_or(PING_NEVER);
+    let timeout = seconds(reader.number("PingTimeout", i32::MIN, i32::MAX));
+    let timeout = timeout.filter(|t| *t <= interval).unwrap_or(interval);
+    (Duration::from_secs(interval), Duration::from_secs(timeout))
+}
+
+/// A subnet that is none costs only its line, as a peer's would (tinc-config-cli.md section 1.4).
+fn broadcast_subnets(reader: &mut Reader<'_>) -> Vec<Subnet> {
+    let before = reader.problems.len();
+    let subnets = reader.each("BroadcastSubnet", Subnet::from_config);
+    reader.problems[before..]
+        .iter_mut()
+        .for_each(|p| p.error = false);
+    subnets
+}
+
+/// Invalid names and names without host file are told and skipped; ours is skipped.
+fn connect_to(
+    reader: &mut Reader<'_>,
+    own: &NodeName,
+    hosts: &BTreeMap<NodeName, Arc<Host>>,
+) -> Vec<NodeName> {
+    let mut names = Vec::new();
+    for entry in reader.tree.all("ConnectTo") {
+        let name = match NodeName::new(&entry.value) {
+            Ok(name) => name,
+            Err(error) => {
+                reader
+                    .problems
+                    .push(entry.warning(format!("{error}; the line is ignored")));
+                continue;
+            }
+        };
+        if name == *own || names.contains(&name) {
+            continue;
+        }
+        let text = match hosts.get(&name) {
+            None => Some(format!(
+                "there is no usable hosts/{name}; copy it from that node"
+            )),
+            Some(host) if host.key.is_none() => Some(format!(
+                "hosts/{name} has no Ed25519PublicKey, so no link is possible"
+            )),
+            Some(host) if host.addresses.is_empty() => {
+                Some(format!("hosts/{name} has no Address to dial"))
+            }
+            Some(_) => None,
+        };
+        reader.problems.extend(text.map(|text| entry.warning(text)));
+        names.push(name);
+    }
+    names
+}
+
+fn route(reader: &mut Reader<'_>, tunnel_server: bool) -> RouteSettings {
+    RouteSettings {
+        forwarding: match reader.word("Forwarding") {
+            "off" => Forwarding::Off,
+            "kernel" => Forwarding::Kernel,
+            _ => Forwarding::Internal,
+        },
+        broadcast: match reader.word("Broadcast") {
+            "no" => Broadcast::No,
+            "direct" => Broadcast::Direct,
+            _ => Broadcast::Mst,
+        },
+        decrement_ttl: reader.flag("DecrementTTL"),
+        direct_only: reader.flag("DirectOnly"),
+        priority_inheritance: reader.flag("PriorityInheritance"),
+        tunnel_server,
+    }
+}
+
+fn shell(source: &Source, reader: &mut Reader<'_>, port: u16, options: Options) -> Shell {
+    let address_family = match reader.word("AddressFamily") {
+        "ipv4" => AddressFamily::V4,
+        "ipv6" => AddressFamily::V6,
+        _ => AddressFamily::Any,
+    };
+    let (listen, bind) = sockets(reader, port, address_family);
+    let routes = reader.each("InterfaceRoute", values::interface_route);
+    let named = reader.one("Interface", values::interface_name);
+    let net_name = || {
+        source
+            .net
+            .as_deref()
+            .and_then(|net| values::interface_name(net).ok())
+    };
+    Shell {
+        interface: named.or_else(net_name),
+        device: reader.text("Device").map(|path| source.base.join(path)),
+        device_type: match reader.word("DeviceType") {
+            "tap" => DeviceType::Tap,
+            "dummy" => DeviceType::Dummy,
+            _ => DeviceType::Tun,
+        },
+        interface_addresses: reader.each("InterfaceAddress", values::interface_address),
+        interface_routes_auto: routes.contains(&None),
+        interface_routes: routes.into_iter().flatten().collect(),
+        interface_mtu: reader
+            .number_if("InterfaceMTU", 576, 9000)
+            .map(i32::unsigned_abs),
+        port,
+        listen,
+        bind,
+        bind_to_interface: reader.one("BindToInterface", values::interface_name),
+        address_family,
+        fwmark: reader.number("FWMark", i32::MIN, i32::MAX).cast_unsigned(),
+        udp_rcvbuf: reader.number("UDPRcvBuf", 0, i32::MAX).unsigned_abs() as usize,
+        udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,
+        scripts_interpreter: reader.text("ScriptsInterpreter"),
+        scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
+        nice: nice(reader),
+        log_level: u8::try_from(reader.number("LogLevel", i32::MIN, i32::MAX).clamp(0, 10))
+            .unwrap_or_default(),
+        pmtu_discovery: options.has(Options::PMTU_DISCOVERY),
+    }
+}
+
+/// What we listen on, and the one address a family that we dial from: that of BindToAddress, if
+/// exactly one socket of it has the family.
+fn sockets(
+    reader: &mut Reader<'_>,
+    port: u16,
+    family: AddressFamily,
+) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let parse = |text: &str| values::listen(text, port, family);
+    let bound: Vec<_> = reader.each("BindToAddress", parse).concat();
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for addr in bound
+        .iter()
+        .copied()
+        .chain(reader.each("ListenAddress", parse).concat())
+    {
+        if !listen.contains(&addr) {
+            listen.push(addr);
+        }
+    }
+    if listen.len() > MAX_LISTEN {
+        let text = format!("BindToAddress and ListenAddress name more than {MAX_LISTEN} sockets");
+        reader
+            .problems
+            .push(Problem::error(Path::new("tinc.conf"), 0, text));
+    }
+    let only_one = |v4: bool| {
+        let mut family = bound.iter().filter(|a| a.is_ipv4() == v4);
+        family.next().filter(|_| family.next().is_none())
+    };
+    let specific = [only_one(true), only_one(false)].into_iter().flatten();
+    let bind = specific.filter(|a| !a.ip().is_unspecified());
+    (listen, bind.map(|a| SocketAddr::new(a.ip(), 0)).collect())
+}
+
+fn nice(reader: &mut Reader<'_>) -> Option<i32> {
+    reader.tree.first("ProcessPriority")?;
+    match reader.word("ProcessPriority") {
+        "low" => Some(10),
+        "normal" => Some(0),
+        "high" => Some(-10),
+        _ => None,
+    }
+}

@@ -1,0 +1,97 @@
+//! Addresses that worked: one text file a node under `cache/`.
+//!
+//! tinc keeps binary files `cache/NODE` there, in a layout that differs between its builds. Ours are
+//! `cache/NODE.meshd`, a name that no node can have, so neither program ever reads the other's.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use crate::{config::files, io::files::write_atomic, wire::NodeName};
+
+/// Addresses kept a node.
+pub const MAX_CACHED: usize = 8;
+
+const HEAD: &str = "# meshd addresses";
+
+/// The file for a node.
+#[must_use]
+pub fn path(base: &Path, node: &NodeName) -> PathBuf {
+    base.join("cache").join(format!("{node}.meshd"))
+}
+
+/// The remembered addresses of a node, most recent first; empty if there are none or the file is
+/// not ours. Lines that are no address are passed over.
+#[must_use]
+pub fn read(base: &Path, node: &NodeName) -> Vec<SocketAddr> {
+    let bytes = files::read_text(&path(base, node)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let Some(rest) = text.strip_prefix(HEAD) else {
+        return Vec::new();
+    };
+    let addrs = rest.lines().filter_map(|line| line.parse().ok());
+    addrs.take(MAX_CACHED).collect()
+}
+
+/// Writes the addresses of a node, most recent first, at most [`MAX_CACHED`]; the directory is made
+/// where it is missing.
+pub fn write(base: &Path, node: &NodeName, addrs: &[SocketAddr]) -> io::Result<()> {
+    fs::create_dir_all(base.join("cache"))?;
+    let lines = addrs
+        .iter()
+        .take(MAX_CACHED)
+        .map(|addr| format!("{addr}\n"));
+    let text = format!("{HEAD}\n{}", lines.collect::<String>());
+    write_atomic(&path(base, node), text.as_bytes(), 0o644)
+}
+
+/// `addrs` with `addr` put first.
+#[must_use]
+pub fn remember(addrs: &[SocketAddr], addr: SocketAddr) -> Vec<SocketAddr> {
+    let others = addrs.iter().copied().filter(|a| *a != addr);
+    std::iter::once(addr)
+        .chain(others)
+        .take(MAX_CACHED)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> SocketAddr {
+        ([10, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_tincs_own_file_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeName::new("a").unwrap();
+        assert_eq!(read(dir.path(), &node), []);
+        fs::create_dir(dir.path().join("cache")).unwrap();
+        fs::write(dir.path().join("cache/a"), [1, 0, 0, 0]).unwrap();
+        write(dir.path(), &node, &[addr(2), addr(1)]).unwrap();
+        assert_eq!(read(dir.path(), &node), [addr(2), addr(1)]);
+        assert_eq!(fs::read(dir.path().join("cache/a")).unwrap(), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn bad_lines_are_passed_over_and_foreign_files_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeName::new("a").unwrap();
+        write(dir.path(), &node, &[]).unwrap();
+        fs::write(path(dir.path(), &node), format!("{HEAD}\nx\n10.0.0.1:1\n")).unwrap();
+        assert_eq!(read(dir.path(), &node), [addr(1)]);
+        fs::write(path(dir.path(), &node), "10.0.0.1:1\n").unwrap();
+        assert_eq!(read(dir.path(), &node), []);
+    }
+
+    #[test]
+    fn the_latest_comes_first_and_eight_are_kept() {
+        let addrs = (0..12).fold(Vec::new(), |addrs, port| remember(&addrs, addr(port)));
+        assert_eq!(addrs.len(), MAX_CACHED);
+        assert_eq!(remember(&addrs, addr(9))[..2], [addr(9), addr(11)]);
+    }
+}

@@ -1,0 +1,268 @@
+//! What a reload changes, in words, and which variables wait for a restart.
+//!
+//! Both sides are compared by content: order, comments and file times never matter.
+
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+
+use crate::{
+    config::{Config, Shell},
+    mesh::{Settings, settings::Host},
+    route::RouteSettings,
+    wire::{NodeName, Options},
+};
+
+/// The difference of two configurations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// One sentence each, in the order of the files: ours first, then host files by name.
+    pub changed: Vec<String>,
+    /// Variables whose new value waits for a restart, in the spelling of the table.
+    pub restart_needed: Vec<&'static str>,
+}
+
+impl Diff {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.restart_needed.is_empty()
+    }
+
+    fn value<T: PartialEq + Debug>(&mut self, name: &str, old: &T, new: &T) {
+        if old != new {
+            self.changed.push(format!("{name}: {old:?} -> {new:?}"));
+        }
+    }
+
+    fn restart<T: PartialEq + Debug>(&mut self, name: &'static str, old: &T, new: &T) {
+        if old != new {
+            self.changed
+                .push(format!("{name}: {old:?} -> {new:?}, after a restart"));
+            self.restart_needed.push(name);
+        }
+    }
+
+    fn list<T: PartialEq + Debug>(&mut self, name: &str, old: &[T], new: &[T]) {
+        let before = self.changed.len();
+        for gone in old.iter().filter(|item| !new.contains(item)) {
+            self.changed.push(format!("{name} {gone:?} is gone"));
+        }
+        for added in new.iter().filter(|item| !old.contains(item)) {
+            self.changed.push(format!("{name} {added:?} is new"));
+        }
+        if old != new && self.changed.len() == before {
+            self.changed.push(format!("{name}: the order changed"));
+        }
+    }
+}
+
+/// What is different in `new`.
+#[must_use]
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let mut diff = Diff::default();
+    settings(&mut diff, &old.settings, &new.settings);
+    shell(&mut diff, &old.shell, &new.shell);
+    diff
+}
+
+fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
+    // Taken apart in full, so that a new field cannot be forgotten here.
+    let Settings {
+        name,
+        key,
+        port: _, // in the shell's part
+        options,
+        subnets,
+        broadcast_subnets,
+        hosts,
+        connect_to,
+        auto_connect,
+        route,
+        strict_subnets,
+        local_discovery,
+        udp_discovery,
+        udp_discovery_interval,
+        udp_discovery_keepalive,
+        udp_discovery_timeout,
+        udp_info_interval,
+        mtu_info_interval,
+        ping_interval,
+        ping_timeout,
+        key_expire,
+        max_timeout,
+        weight,
+        pmtu,
+        replay_window,
+    } = new;
+    diff.restart("Name", &old.name, name);
+    diff.restart("Ed25519PrivateKeyFile", &old.key.public(), &key.public());
+    for (bit, variable) in [
+        (Options::TCP_ONLY, "TCPOnly"),
+        (Options::INDIRECT, "IndirectData"),
+        (Options::CLAMP_MSS, "ClampMSS"),
+    ] {
+        diff.value(variable, &old.options.has(bit), &options.has(bit));
+    }
+    diff.list("Subnet", &old.subnets, subnets);
+    diff.list("BroadcastSubnet", &old.broadcast_subnets, broadcast_subnets);
+    diff.list("ConnectTo", &old.connect_to, connect_to);
+    diff.value("AutoConnect", &old.auto_connect, auto_connect);
+    router(diff, &old.route, route);
+    diff.value("StrictSubnets", &old.strict_subnets, strict_subnets);
+    diff.value("LocalDiscovery", &old.local_discovery, local_discovery);
+    diff.value("UDPDiscovery", &old.udp_discovery, udp_discovery);
+    diff.value("PingInterval", &old.ping_interval, ping_interval);
+    diff.value("PingTimeout", &old.ping_timeout, ping_timeout);
+    diff.value("KeyExpire", &old.key_expire, key_expire);
+    diff.value("MaxTimeout", &old.max_timeout, max_timeout);
+    diff.value(
+        "UDPDiscoveryInterval",
+        &old.udp_discovery_interval,
+        udp_discovery_interval,
+    );
+    diff.value(
+        "UDPDiscoveryKeepaliveInterval",
+        &old.udp_discovery_keepalive,
+        udp_discovery_keepalive,
+    );
+    diff.value(
+        "UDPDiscoveryTimeout",
+        &old.udp_discovery_timeout,
+        udp_discovery_timeout,
+    );
+    diff.value("UDPInfoInterval", &old.udp_info_interval, udp_info_interval);
+    diff.value("MTUInfoInterval", &old.mtu_info_interval, mtu_info_interval);
+    diff.value("Weight", &old.weight, weight);
+    diff.value("PMTU", &old.pmtu, pmtu);
+    diff.value("ReplayWindow (packets)", &old.replay_window, replay_window);
+    hosts_changed(diff, &old.hosts, hosts);
+}
+
+fn router(diff: &mut Diff, old: &RouteSettings, new: &RouteSettings) {
+    let RouteSettings {
+        forwarding,
+        broadcast,
+        decrement_ttl,
+        direct_only,
+        priority_inheritance,
+        tunnel_server,
+    } = new;
+    diff.value("Forwarding", &old.forwarding, forwarding);
+    diff.value("Broadcast", &old.broadcast, broadcast);
+    diff.value("DecrementTTL", &old.decrement_ttl, decrement_ttl);
+    diff.value("DirectOnly", &old.direct_only, direct_only);
+    diff.value(
+        "PriorityInheritance",
+        &old.priority_inheritance,
+        priority_inheritance,
+    );
+    diff.value("TunnelServer", &old.tunnel_server, tunnel_server);
+}
+
+type Hosts = BTreeMap<NodeName, Arc<Host>>;
+
+fn hosts_changed(diff: &mut Diff, old: &Hosts, new: &Hosts) {
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        diff.changed.push(format!("hosts/{name} is gone"));
+    }
+    for (name, host) in new {
+        let Some(before) = old.get(name) else {
+            diff.changed.push(format!("hosts/{name} is new"));
+            continue;
+        };
+        let what = host_changes(before, host);
+        if !what.is_empty() {
+            let what = what.join(", ");
+            diff.changed.push(format!("hosts/{name} changed: {what}"));
+        }
+    }
+}
+
+fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
+    let Host {
+        key,
+        addresses,
+        subnets,
+        indirect,
+        tcp_only,
+        clamp_mss,
+        pmtu,
+        weight,
+        cached: _, // ours, not the operator's
+    } = new;
+    [
+        ("Ed25519PublicKey", old.key != *key),
+        ("Address", old.addresses != *addresses),
+        ("Subnet", old.subnets != *subnets),
+        ("IndirectData", old.indirect != *indirect),
+        ("TCPOnly", old.tcp_only != *tcp_only),
+        ("ClampMSS", old.clamp_mss != *clamp_mss),
+        ("PMTU", old.pmtu != *pmtu),
+        ("Weight", old.weight != *weight),
+    ]
+    .into_iter()
+    .filter_map(|(name, changed)| changed.then_some(name))
+    .collect()
+}
+
+fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
+    let Shell {
+        interface,
+        device,
+        device_type,
+        interface_addresses,
+        interface_routes,
+        interface_routes_auto,
+        interface_mtu,
+        port,
+        listen,
+        bind,
+        bind_to_interface,
+        address_family,
+        fwmark,
+        udp_rcvbuf,
+        udp_sndbuf,
+        scripts_interpreter,
+        scripts_extension,
+        nice,
+        log_level,
+        pmtu_discovery,
+    } = new;
+    diff.restart("Interface", &old.interface, interface);
+    diff.restart("Device", &old.device, device);
+    diff.restart("DeviceType", &old.device_type, device_type);
+    diff.restart(
+        "InterfaceAddress",
+        &old.interface_addresses,
+        interface_addresses,
+    );
+    let routes = |routes: &[_], auto: bool| (routes.to_vec(), auto);
+    diff.restart(
+        "InterfaceRoute",
+        &routes(&old.interface_routes, old.interface_routes_auto),
+        &routes(interface_routes, *interface_routes_auto),
+    );
+    diff.restart("InterfaceMTU", &old.interface_mtu, interface_mtu);
+    diff.restart("Port", &old.port, port);
+    if old.port == *port {
+        diff.restart("ListenAddress", &old.listen, listen);
+    }
+    diff.restart("BindToAddress", &old.bind, bind);
+    diff.restart("BindToInterface", &old.bind_to_interface, bind_to_interface);
+    diff.restart("AddressFamily", &old.address_family, address_family);
+    diff.restart("FWMark", &old.fwmark, fwmark);
+    diff.restart("UDPRcvBuf", &old.udp_rcvbuf, udp_rcvbuf);
+    diff.restart("UDPSndBuf", &old.udp_sndbuf, udp_sndbuf);
+    diff.value(
+        "ScriptsInterpreter",
+        &old.scripts_interpreter,
+        scripts_interpreter,
+    );
+    diff.value(
+        "ScriptsExtension",
+        &old.scripts_extension,
+        scripts_extension,
+    );
+    diff.restart("ProcessPriority", &old.nice, nice);
+    diff.restart("LogLevel", &old.log_level, log_level);
+    diff.restart("PMTUDiscovery", &old.pmtu_discovery, pmtu_discovery);
+}

@@ -1,0 +1,145 @@
+//! Host files: `hosts/NAME`, one a node. A broken one costs that node only.
+//!
+//! Source: tinc-config-cli.md sections 1.1 and 2.2, spec/security.md T44.
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    config::{
+        Problem, Source, cache, files, keys,
+        tincconf::{self, Lines},
+        tree::{self, CliOption, Reader, Tree},
+        values,
+    },
+    crypto::PublicKey,
+    mesh::settings::Host,
+    route::MTU,
+    wire::{NodeName, Subnet},
+};
+
+/// What a host file gave.
+pub(super) struct HostFile {
+    /// `None`: it is torn or its key is bad, so that nothing in it can be relied on.
+    pub(super) host: Option<Host>,
+    /// An error among them means that something in the file was not understood.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// The host file of `name`, at need. Errors: everything that makes the file unusable.
+pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>> {
+    let options = tree::options(&source.options, &mut Vec::new());
+    let file = read(&source.base, name, &options);
+    file.host.ok_or(file.problems)
+}
+
+pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostFile {
+    let shown = host_path(name);
+    let mut problems = Vec::new();
+    let mut host = None;
+    if let Some((bytes, lines)) = read_lines(&base.join(&shown), &shown, &mut problems) {
+        let torn = problems.iter().any(|p| p.error);
+        let mut tree = Tree::default();
+        tree.add_options(options, Some(name.as_str()));
+        tree.add_lines(&shown, lines);
+        tree.drop_programs(&mut problems);
+        problems.extend(tree.remarks(false));
+        let key = key(&tree, base, &shown, &bytes, &mut problems);
+        let mut reader = Reader::new(&tree);
+        let read = host_of(&mut reader, cache::read(base, name));
+        problems.append(&mut reader.problems);
+        host = key.filter(|_| !torn).map(|key| Host { key, ..read });
+    }
+    HostFile { host, problems }
+}
+
+/// The host file of a node, relative to the configuration directory.
+#[must_use]
+pub fn host_path(name: &NodeName) -> PathBuf {
+    Path::new("hosts").join(name.as_str())
+}
+
+/// The bytes of a file and what the lexer made of them; `None` (with an error) if it cannot be read.
+pub(super) fn read_lines(
+    path: &Path,
+    shown: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<(Vec<u8>, Lines)> {
+    let bytes = match files::read_text(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            problems.push(Problem::error(shown, 0, error.to_string()));
+            return None;
+        }
+    };
+    let lines = tincconf::parse(&bytes);
+    problems.extend(lines.remarks.iter().map(|remark| Problem {
+        error: remark.what.is_fatal(),
+        file: shown.into(),
+        line: remark.number,
+        text: remark.what.to_string(),
+    }));
+    Some((bytes, lines))
+}
+
+/// The node's key: the line, else the file that is named, else the block in the host file itself.
+/// Outer `None`: there is one and it is bad.
+#[expect(
+    clippy::option_option,
+    reason = "no key is a legal host file, a bad key is not"
+)]
+pub(super) fn key(
+    tree: &Tree,
+    base: &Path,
+    shown: &Path,
+    own_text: &[u8],
+    problems: &mut Vec<Problem>,
+) -> Option<Option<PublicKey>> {
+    let (found, place) = if let Some(entry) = tree.first("Ed25519PublicKey") {
+        (Some(keys::public_key(&entry.value)), entry.clone())
+    } else if let Some(entry) = tree.first("Ed25519PublicKeyFile") {
+        let block = files::read_text(&base.join(&entry.value))
+            .map(|bytes| keys::public_block(&bytes))
+            .unwrap_or_else(|error| Some(Err(format!("{}: {error}", entry.value))));
+        let none = || Err(format!("{} holds no Ed25519 public key", entry.value));
+        (Some(block.unwrap_or_else(none)), entry.clone())
+    } else {
+        let place = tree::Entry {
+            file: shown.into(),
+            ..tree::Entry::default()
+        };
+        (keys::public_block(own_text), place)
+    };
+    match found {
+        Some(Ok(key)) => Some(Some(key)),
+        Some(Err(error)) => {
+            problems.push(place.error(error));
+            None
+        }
+        None => Some(None),
+    }
+}
+
+/// Everything but the key.
+fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
+    let port = reader
+        .one("Port", values::port)
+        .unwrap_or(values::DEFAULT_PORT);
+    let tcp_only = reader.flag("TCPOnly");
+    Host {
+        key: None,
+        addresses: reader.each("Address", |text| values::address(text, port)),
+        subnets: reader.each("Subnet", Subnet::from_config),
+        indirect: reader.flag("IndirectData") || tcp_only,
+        tcp_only,
+        clamp_mss: reader.boolean("ClampMSS"),
+        pmtu: pmtu(reader),
+        weight: reader.int("Weight"),
+        cached,
+    }
+}
+
+/// PMTU, in bytes with the Ethernet header.
+pub(super) fn pmtu(reader: &mut Reader<'_>) -> Option<u16> {
+    let pmtu = reader.int("PMTU").filter(|pmtu| *pmtu > 0)?;
+    Some(u16::try_from(pmtu).unwrap_or(MTU).min(MTU))
+}

@@ -1,0 +1,179 @@
+//! Key files: reading with a look at their mode, writing with the old keys commented out.
+//!
+//! Source: tinc-config-cli.md section 1.7.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+
+use crate::{
+    config::{Problem, files, tincconf},
+    crypto::{PrivateKey, PublicKey, ed25519::KeyError},
+    io::files::write_atomic,
+};
+
+/// Mode of a private key file, and of what holds one.
+const PRIVATE_MODE: u32 = 0o600;
+/// Mode of a host file that we make.
+const HOST_MODE: u32 = 0o644;
+
+/// Our private key; too open a mode is a warning. `shown` is the name of the file in messages.
+pub(super) fn read_private(
+    path: &Path,
+    shown: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<PrivateKey> {
+    let bytes = match files::read_text(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let hint = match error {
+                files::FileError::Missing => "; `meshctl keygen` makes a key",
+                _ => "",
+            };
+            problems.push(Problem::error(shown, 0, format!("{error}{hint}")));
+            return None;
+        }
+    };
+    let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
+    if mode & 0o077 != 0 {
+        let text = format!(
+            "others may read it (mode {:03o}); chmod 600 it",
+            mode & 0o777
+        );
+        problems.push(Problem::warning(shown, 0, text));
+    }
+    match PrivateKey::from_pem(&String::from_utf8_lossy(&bytes)) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let text = format!("{error}; restore the file, or make a new key by `meshctl keygen`");
+            problems.push(Problem::error(shown, 0, text));
+            None
+        }
+    }
+}
+
+/// The public key in the first block `ED25519 PUBLIC KEY` of a file; `None` if there is no such block.
+pub(super) fn public_block(bytes: &[u8]) -> Option<Result<PublicKey, String>> {
+    match PublicKey::from_pem(&String::from_utf8_lossy(bytes)) {
+        Err(KeyError::NoPem(_)) => None,
+        found => Some(found.map_err(|error| error.to_string())),
+    }
+}
+
+/// The public key of a host file's line.
+pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKey: {error}"))
+}
+
+/// Puts a private key into `path` (mode 0600). Says whether an older one there was disabled.
+pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
+    let (old, disabled) = disable_keys(&existing(path)?);
+    let pem = key.to_pem();
+    let text = zeroize::Zeroizing::new([old.as_str(), &pem[..]].concat());
+    write_atomic(path, text.as_bytes(), PRIVATE_MODE)?;
+    Ok(disabled)
+}
+
+/// Puts a public key into the host file `path`. Says whether an older one there was disabled.
+pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
+    let (old, disabled) = disable_keys(&existing(path)?);
+    let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
+    let text = format!("{old}Ed25519PublicKey = {key}\n");
+    write_atomic(path, text.as_bytes(), mode)?;
+    Ok(disabled)
+}
+
+fn existing(path: &Path) -> io::Result<String> {
+    match files::read_text(path) {
+        Ok(bytes) => String::from_utf8(bytes).map_err(io::Error::other),
+        Err(files::FileError::Missing) => Ok(String::new()),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// The text with `#` before every line of an Ed25519 key, as tinc 1.1 disables keys; and whether
+/// there was one. Ends with a newline unless empty.
+fn disable_keys(text: &str) -> (String, bool) {
+    let (mut out, mut in_block, mut disabled) = (String::new(), false, false);
+    for line in text.lines() {
+        in_block |= line.starts_with("-----BEGIN ED25519 ");
+        let is_line = tincconf::split(line)
+            .0
+            .eq_ignore_ascii_case("Ed25519PublicKey");
+        if in_block || is_line {
+            out.push('#');
+            disabled = true;
+        }
+        in_block &= !line.starts_with("-----END");
+        out.push_str(line);
+        out.push('\n');
+    }
+    (out, disabled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Rng;
+
+    fn key(seed: u8) -> PrivateKey {
+        PrivateKey::generate(&mut Rng::new([seed; 32]))
+    }
+
+    #[test]
+    fn a_new_key_disables_the_old_one_and_keeps_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = dir.path().join("a");
+        fs::write(
+            &host,
+            "Address = 10.0.0.1\ned25519publickey=old\nPort = 7\n",
+        )
+        .unwrap();
+        assert!(write_public(&host, &key(1).public()).unwrap());
+        let text = fs::read_to_string(&host).unwrap();
+        let line = format!("Ed25519PublicKey = {}\n", key(1).public());
+        assert_eq!(
+            text,
+            format!("Address = 10.0.0.1\n#ed25519publickey=old\nPort = 7\n{line}")
+        );
+
+        let private = dir.path().join("ed25519_key.priv");
+        assert!(!write_private(&private, &key(1)).unwrap());
+        assert!(write_private(&private, &key(2)).unwrap());
+        assert_eq!(
+            fs::metadata(&private).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        let mut problems = Vec::new();
+        let read = read_private(&private, &private, &mut problems).unwrap();
+        assert_eq!(read.public(), key(2).public());
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k");
+        write_private(&path, &key(1)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let mut problems = Vec::new();
+        assert!(read_private(&path, Path::new("k"), &mut problems).is_some());
+        assert_eq!(
+            problems[0].to_string(),
+            "k: others may read it (mode 640); chmod 600 it"
+        );
+        assert!(!problems[0].error);
+    }
+
+    #[test]
+    fn a_public_block_holds_the_text_of_the_line() {
+        let key = key(1).public();
+        let block = format!(
+            "x\n-----BEGIN ED25519 PUBLIC KEY-----\n{key}\n-----END ED25519 PUBLIC KEY-----\n"
+        );
+        assert_eq!(public_block(block.as_bytes()), Some(Ok(key)));
+        assert_eq!(public_block(b"Port = 1\n"), None);
+        assert!(matches!(
+            public_block(b"-----BEGIN ED25519 PUBLIC KEY-----\nxyz\n"),
+            Some(Err(_))
+        ));
+    }
+}

@@ -1,0 +1,229 @@
+//! Reading a whole configuration: which files, in which order, and whose fault is what.
+//!
+//! Source: tinc-config-cli.md sections 1.1 and 1.5, architecture.md section 2.5 (c).
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use crate::{
+    config::{
+        Config, Problem, Source,
+        build::build,
+        files, host,
+        tree::{self, CliOption, Tree},
+    },
+    mesh::settings::Host,
+    wire::NodeName,
+};
+
+/// Host files that are read; more nodes than that are no mesh of ours (spec/security.md 5.6).
+const MAX_HOSTS: usize = 16_384;
+
+/// Reads everything anew. `last` is the configuration in force, on a reload: a host file that is
+/// broken now keeps what it said then, one that is gone is gone. Blocks, also on name resolution.
+///
+/// Errors: all problems of the whole tree at once, if at least one of them concerns us and not only
+/// another node.
+pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Problem>> {
+    let mut ours = Vec::new();
+    let options = tree::options(&source.options, &mut ours);
+    let mut tree = daemon_tree(source, &options, &mut ours);
+    let name = name_of(&tree, &mut ours);
+    let mut theirs = Vec::new();
+    if let Some(name) = &name {
+        // At start tinc goes on with what it could read of the own host file. On a reload that would
+        // withdraw what a torn file does not hold any more, so there it stops the reload.
+        let problems = if last.is_some() {
+            &mut ours
+        } else {
+            &mut theirs
+        };
+        own_host(source, name, &options, &mut tree, problems);
+    }
+    tree.drop_programs(&mut theirs);
+    ours.extend(tree.remarks(true));
+    let hosts = hosts(
+        source,
+        name.as_ref(),
+        &options,
+        last,
+        &mut ours,
+        &mut theirs,
+    );
+    let built = build(source, &tree, name, hosts, &mut ours);
+    let stopped = ours.iter().any(|p| p.error);
+    let mut problems = [ours, theirs].concat();
+    problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    match built {
+        Some((settings, shell)) if !stopped => Ok(Config {
+            source: source.clone(),
+            settings: Arc::new(settings),
+            shell: Arc::new(shell),
+            problems,
+        }),
+        _ => Err(problems),
+    }
+}
+
+/// Our name as tinc.conf, conf.d and the options have it, for whoever needs no more than that.
+pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let options = tree::options(&source.options, &mut problems);
+    let tree = daemon_tree(source, &options, &mut problems);
+    let name = name_of(&tree, &mut problems);
+    name.filter(|_| problems.iter().all(|p| !p.error))
+        .ok_or(problems)
+}
+
+/// Options without node, tinc.conf and conf.d.
+fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Problem>) -> Tree {
+    let mut tree = Tree::default();
+    tree.add_options(options, None);
+    let main = Path::new("tinc.conf");
+    if source.base.join(main).exists() {
+        add_file(&source.base, main, &mut tree, problems);
+    } else {
+        let text = "no such file; write `Name = NAME` into it, or name another directory with -c";
+        problems.push(Problem::error(main, 0, text));
+    }
+    let dir = Path::new("conf.d");
+    match files::names(&source.base.join(dir)) {
+        Ok(names) => names
+            .iter()
+            .filter(|name| name.len() > 5 && name.ends_with(".conf"))
+            .for_each(|name| add_file(&source.base, &dir.join(name), &mut tree, problems)),
+        Err(error) => problems.push(Problem::error(dir, 0, error.to_string())),
+    }
+    tree
+}
+
+fn add_file(base: &Path, shown: &Path, tree: &mut Tree, problems: &mut Vec<Problem>) {
+    if let Some((_, lines)) = host::read_lines(&base.join(shown), shown, problems) {
+        tree.add_lines(shown, lines);
+    }
+}
+
+fn name_of(tree: &Tree, problems: &mut Vec<Problem>) -> Option<NodeName> {
+    let Some(entry) = tree.first("Name") else {
+        if problems.iter().all(|p| !p.error) {
+            let text = "no Name; add a line `Name = NAME`, or name another directory with -c";
+            problems.push(Problem::error(Path::new("tinc.conf"), 0, text));
+        }
+        return None;
+    };
+    let env = |variable: &str| std::env::var_os(variable).map(|v| v.to_string_lossy().into());
+    let expanded = expand_name(&entry.value, env, || {
+        rustix::system::uname().nodename().to_string_lossy().into()
+    });
+    match expanded.and_then(|name| NodeName::new(&name).map_err(|e| format!("invalid name: {e}"))) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            problems.push(entry.error(error));
+            None
+        }
+    }
+}
+
+/// `$VAR` is environment variable VAR, or the host name for an unset HOST; every byte of it that is
+/// not alphanumeric becomes `_`. Other names stay as they are.
+pub fn expand_name(
+    value: &str,
+    env: impl Fn(&str) -> Option<String>,
+    host_name: impl Fn() -> String,
+) -> Result<String, String> {
+    let Some(variable) = value.strip_prefix('$') else {
+        return Ok(value.into());
+    };
+    let text = match env(variable) {
+        Some(text) => text,
+        None if variable == "HOST" => host_name(),
+        None => {
+            return Err(format!(
+                "invalid name: environment variable {variable} is not set"
+            ));
+        }
+    };
+    let clean = |b: u8| {
+        if b.is_ascii_alphanumeric() {
+            char::from(b)
+        } else {
+            '_'
+        }
+    };
+    Ok(text.bytes().map(clean).collect())
+}
+
+fn own_host(
+    source: &Source,
+    name: &NodeName,
+    options: &[CliOption],
+    tree: &mut Tree,
+    problems: &mut Vec<Problem>,
+) {
+    tree.add_options(options, Some(name.as_str()));
+    let shown = host::host_path(name);
+    if !source.base.join(&shown).exists() {
+        let text = "no such file; without it we have no subnets and port 655";
+        problems.push(Problem::warning(&shown, 0, text));
+        return;
+    }
+    add_file(&source.base, &shown, tree, problems);
+}
+
+fn hosts(
+    source: &Source,
+    own: Option<&NodeName>,
+    options: &[CliOption],
+    last: Option<&Config>,
+    ours: &mut Vec<Problem>,
+    theirs: &mut Vec<Problem>,
+) -> BTreeMap<NodeName, Arc<Host>> {
+    let dir = Path::new("hosts");
+    let names = files::names(&source.base.join(dir)).unwrap_or_else(|error| {
+        ours.push(Problem::error(dir, 0, error.to_string()));
+        Vec::new()
+    });
+    let mut names: Vec<NodeName> = names
+        .iter()
+        .filter_map(|name| NodeName::new(name).ok())
+        .filter(|name| Some(name) != own)
+        .collect();
+    if names.len() > MAX_HOSTS {
+        let text = format!("more than {MAX_HOSTS} host files; only the first ones are read");
+        theirs.push(Problem::error(dir, 0, text));
+        names.truncate(MAX_HOSTS);
+    }
+    let mut hosts = BTreeMap::new();
+    for name in names {
+        let mut file = host::read(&source.base, &name, options);
+        let known = last.and_then(|last| last.settings.hosts.get(&name));
+        let host = match (file.host, known) {
+            (_, Some(known)) if file.problems.iter().any(|p| p.error) => {
+                let text = "the last good version of this file stays in force";
+                file.problems
+                    .push(Problem::warning(&host::host_path(&name), 0, text));
+                Some(known.clone())
+            }
+            (host, _) => host.map(Arc::new),
+        };
+        theirs.append(&mut file.problems);
+        hosts.extend(host.map(|host| (name, host)));
+    }
+    theirs.extend(twins(&hosts));
+    hosts
+}
+
+/// Two nodes with one key: whoever holds it can be either.
+fn twins(hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
+    let mut seen = BTreeMap::new();
+    let keyed = hosts
+        .iter()
+        .filter_map(|(name, host)| Some((name, host.key?)));
+    let mut problems = Vec::new();
+    for (name, key) in keyed {
+        if let Some(first) = seen.insert(key, name) {
+            let text = format!("has the same key as hosts/{first}; give each node its own");
+            problems.push(Problem::warning(&host::host_path(name), 0, text));
+        }
+    }
+    problems
+}

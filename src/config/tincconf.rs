@@ -1,0 +1,275 @@
+//! The line lexer of tinc's daemon: `Key = Value` lines, comments, PEM blocks. Total: every byte
+//! sequence gives entries and remarks, nothing panics.
+//!
+//! Source: tinc-config-cli.md section 1.2; the place of the cut was measured on tinc 1.0.36.
+
+/// Longest line in bytes without its newline. A longer one is cut here, and the rest is a line of
+/// its own, as tinc has it.
+pub const MAX_LINE: usize = 2048;
+
+/// One `Key = Value` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// As written; keys compare without regard to case. Never empty.
+    pub key: String,
+    /// All that follows the separator; never empty.
+    pub value: String,
+    /// Line number, from 1.
+    pub number: usize,
+}
+
+/// A place where the lexer dropped something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// Line number, from 1.
+    pub number: usize,
+    /// What happened.
+    pub what: Trouble,
+}
+
+/// What can be wrong with the form of a file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// A key without a value: tinc stops reading the file here.
+    #[error("no value for {0:?}; give it one or delete the line (nothing after it is read)")]
+    NoValue(String),
+    /// A PEM block without its end: it swallows the rest of the file.
+    #[error("this -----BEGIN line has no -----END line, so nothing after it is read")]
+    OpenBlock,
+    /// The line begins with a blank and therefore counts for nothing.
+    #[error("the line begins with a blank, so it is ignored; remove the blank")]
+    LeadingBlank,
+    /// The line was longer than [`MAX_LINE`] bytes.
+    #[error("the line is longer than 2048 bytes, the rest is read as a line of its own")]
+    TooLong,
+}
+
+impl Trouble {
+    /// Whether lines that the operator wrote are lost, so that the file counts as broken.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::NoValue(_) | Self::OpenBlock)
+    }
+}
+
+/// Everything in one file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lines {
+    /// The lines that say something, in order.
+    pub lines: Vec<Line>,
+    /// What was dropped, in order.
+    pub remarks: Vec<Remark>,
+}
+
+/// Reads `bytes` as tinc's daemon reads a configuration file. Bytes that are not UTF-8 become
+/// U+FFFD.
+#[must_use]
+pub fn parse(bytes: &[u8]) -> Lines {
+    let mut out = Lines::default();
+    let mut block: Option<usize> = None;
+    for (index, (line, cut)) in physical_lines(bytes).enumerate() {
+        let number = index + 1;
+        if block.is_some() {
+            if line.starts_with(b"-----END") {
+                block = None;
+            }
+            continue;
+        }
+        if line.is_empty() || line[0] == b'#' {
+            continue;
+        }
+        if line.starts_with(b"-----BEGIN") {
+            block = Some(number);
+            continue;
+        }
+        if cut {
+            let what = Trouble::TooLong;
+            out.remarks.push(Remark { number, what });
+        }
+        let (key, value) = split(&String::from_utf8_lossy(line));
+        if value.is_empty() {
+            let what = Trouble::NoValue(shorten(&key));
+            out.remarks.push(Remark { number, what });
+            return out;
+        }
+        if key.is_empty() {
+            if !value.starts_with('#') {
+                let what = Trouble::LeadingBlank;
+                out.remarks.push(Remark { number, what });
+            }
+            continue;
+        }
+        out.lines.push(Line { key, value, number });
+    }
+    if let Some(number) = block {
+        let what = Trouble::OpenBlock;
+        out.remarks.push(Remark { number, what });
+    }
+    out
+}
+
+/// Splits `KEY[ \t]*=?[ \t]*VALUE`; trailing blanks go. Also the form of the option `-o`.
+#[must_use]
+pub fn split(line: &str) -> (String, String) {
+    let blanks = [' ', '\t'];
+    let line = line.trim_end_matches(blanks);
+    let end = line.find([' ', '\t', '=']).unwrap_or(line.len());
+    let rest = line[end..].trim_start_matches(blanks);
+    let rest = rest.strip_prefix('=').unwrap_or(rest);
+    let value = rest.trim_start_matches(blanks);
+    (line[..end].into(), value.into())
+}
+
+/// Lines without newline and without one CR before it, each with whether it was cut off.
+fn physical_lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.iter().take(MAX_LINE).position(|b| *b == b'\n');
+        let (line, used) = match end {
+            Some(end) => (&rest[..end], end + 1),
+            None => (&rest[..rest.len().min(MAX_LINE)], rest.len().min(MAX_LINE)),
+        };
+        rest = &rest[used..];
+        let cut = end.is_none() && !matches!(rest, [] | [b'\n', ..] | [b'\r', b'\n', ..]);
+        Some((line.strip_suffix(b"\r").unwrap_or(line), cut))
+    })
+}
+
+/// A key for a message: files may hold anything.
+fn shorten(key: &str) -> String {
+    key.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(text: &str) -> Vec<(String, String)> {
+        let lines = parse(text.as_bytes()).lines;
+        lines.into_iter().map(|l| (l.key, l.value)).collect()
+    }
+
+    fn one(text: &str) -> Option<(String, String)> {
+        let mut pairs = pairs(text);
+        assert!(pairs.len() <= 1, "{pairs:?}");
+        pairs.pop()
+    }
+
+    fn troubles(text: &[u8]) -> Vec<Trouble> {
+        parse(text).remarks.into_iter().map(|r| r.what).collect()
+    }
+
+    #[test]
+    fn separators_are_blanks_and_at_most_one_equals_sign() {
+        let foo = Some(("Name".into(), "foo".into()));
+        for text in [
+            "Name = foo",
+            "Name=foo",
+            "Name foo",
+            "Name\tfoo",
+            "Name = foo \t ",
+            "Name = foo\r\n",
+            "Name =foo\n",
+        ] {
+            assert_eq!(one(text), foo, "{text:?}");
+        }
+        let value = |text| one(text).map(|(_, value)| value);
+        assert_eq!(value("Mode == hub").as_deref(), Some("= hub"));
+        assert_eq!(
+            value("PingInterval = 10 # ten").as_deref(),
+            Some("10 # ten")
+        );
+        assert_eq!(value("Key = \"x y\"").as_deref(), Some("\"x y\""));
+    }
+
+    #[test]
+    fn comments_and_empty_lines_say_nothing() {
+        assert_eq!(parse(b"#Name = foo\n\n\r\n# x\n"), Lines::default());
+    }
+
+    #[test]
+    fn a_leading_blank_voids_the_line_and_only_that() {
+        assert_eq!(pairs(" Name = foo\nMode = hub").len(), 1);
+        assert_eq!(troubles(b" Name = foo\nA = b"), [Trouble::LeadingBlank]);
+        assert_eq!(troubles(b"   # note\n"), []);
+        assert_eq!(troubles(b"= foo\nA = b"), [Trouble::LeadingBlank]);
+    }
+
+    #[test]
+    fn a_missing_value_ends_the_file() {
+        for text in [
+            "A = b\n   \nC = d\n",
+            "A = b\nWeight =\nC = d\n",
+            "A=b\n=\nC=d",
+        ] {
+            assert_eq!(pairs(text), [("A".into(), "b".into())], "{text:?}");
+            assert!(troubles(text.as_bytes())[0].is_fatal(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_skipped_whatever_their_labels_and_swallow_the_rest_when_open() {
+        let text = "A = 1\n-----BEGIN X-----\nB = 2\n\n#\n-----END Y-----\nC = 3\n";
+        assert_eq!(
+            pairs(text),
+            [("A".into(), "1".into()), ("C".into(), "3".into())]
+        );
+        assert!(parse(text.as_bytes()).remarks.is_empty());
+        let half = "A = 1\n-----BEGIN X-----\nB = 2\n";
+        assert_eq!(pairs(half).len(), 1);
+        let remark = Remark {
+            number: 2,
+            what: Trouble::OpenBlock,
+        };
+        assert_eq!(parse(half.as_bytes()).remarks, [remark]);
+        assert_eq!(
+            pairs(" -----BEGIN X-----\nB = 2\n").len(),
+            1,
+            "only in column 0"
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_at_2048_bytes_and_the_rest_is_a_line() {
+        for (length, found) in [(2047, false), (2048, true), (2049, false)] {
+            let text = format!("#{}Name = foo\n", "x".repeat(length - 1));
+            let lines = parse(text.as_bytes()).lines;
+            assert_eq!(
+                lines.iter().any(|l| l.key == "Name" && l.number == 2),
+                found,
+                "{length}"
+            );
+        }
+        let text = format!("A = {}\nB = 2\n", "x".repeat(2048 - 4));
+        assert_eq!(troubles(text.as_bytes()), [], "fits exactly");
+        let text = format!("A = {}\nB = 2\n", "x".repeat(2048 - 3));
+        assert_eq!(
+            troubles(text.as_bytes()),
+            [Trouble::TooLong, Trouble::NoValue("x".into())]
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_part_of_the_first_key() {
+        assert_eq!(one("\u{feff}Name = foo").unwrap().0, "\u{feff}Name");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic_and_numbers_ascend(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..5000)) {
+            let parsed = parse(&bytes);
+            assert!(parsed.lines.iter().all(|l| !l.key.is_empty() && !l.value.is_empty()));
+            assert!(parsed.lines.is_sorted_by_key(|l| l.number));
+        }
+
+        #[test]
+        fn what_is_written_plainly_is_read_back(key in "[A-Za-z0-9]{1,20}", value in "[!-~]([ -~]{0,50}[!-~])?", sep in "( |\t|=| =|= | = )") {
+            proptest::prop_assume!(!value.starts_with('='));
+            let lines = parse(format!("{key}{sep}{value}\n").as_bytes()).lines;
+            assert_eq!(lines, [Line { key, value, number: 1 }]);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Settings of our device by rtnetlink, from the tokio side.
+
+use std::{io, net::IpAddr};
+
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rustix::net::{AddressFamily, SocketType};
+
+/// Why the kernel did not take a setting.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// No socket, or no such interface.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The kernel said no.
+    #[error(transparent)]
+    Kernel(#[from] rtnetlink::Error),
+    /// A prefix longer than its address.
+    #[error("prefix length of {0}/{1} is out of range")]
+    Prefix(IpAddr, u8),
+}
+
+/// One interface, by index.
+#[derive(Debug, Clone)]
+pub struct Interface {
+    handle: Handle,
+    index: u32,
+}
+
+impl Interface {
+    /// The interface `name`. Must be called within the runtime, which then serves the netlink socket.
+    pub fn open(name: &str) -> Result<Self, NetlinkError> {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
+            .map_err(io::Error::from)?;
+        let index =
+            rustix::net::netdevice::name_to_index(&socket, name).map_err(io::Error::from)?;
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle, index })
+    }
+
+    /// Sets it up, after its MTU where one is given (in bytes).
+    pub async fn set_up(&self, mtu: Option<u32>) -> Result<(), NetlinkError> {
+        let mut message = LinkUnspec::new_with_index(self.index).up();
+        if let Some(mtu) = mtu {
+            message = message.mtu(mtu);
+        }
+        Ok(self.handle.link().set(message.build()).execute().await?)
+    }
+
+    /// Gives it an address. One that is there already is no error.
+    pub async fn add_address(&self, addr: IpAddr, len: u8) -> Result<(), NetlinkError> {
+        let request = self.handle.address().add(self.index, addr, len).replace();
+        Ok(request.execute().await?)
+    }
+
+    /// Routes a network into it, replacing an equal route.
+    pub async fn add_route(&self, net: IpAddr, len: u8) -> Result<(), NetlinkError> {
+        let request = self.handle.route().add(self.route(net, len)?).replace();
+        Ok(request.execute().await?)
+    }
+
+    /// Takes such a route away.
+    pub async fn remove_route(&self, net: IpAddr, len: u8) -> Result<(), NetlinkError> {
+        let request = self.handle.route().del(self.route(net, len)?);
+        Ok(request.execute().await?)
+    }
+
+    fn route(
+        &self,
+        net: IpAddr,
+        len: u8,
+    ) -> Result<rtnetlink::packet_route::route::RouteMessage, NetlinkError> {
+        Ok(RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(net, len)
+            .map_err(|_| NetlinkError::Prefix(net, len))?
+            .output_interface(self.index)
+            .build())
+    }
+}

@@ -1,0 +1,293 @@
+//! UDP sockets: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
+    time::Duration,
+};
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec},
+    net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Longest UDP payload, and so the size of one receive buffer, in bytes.
+const MAX_PAYLOAD: usize = 65_536;
+
+/// How sockets are opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Receive buffer in bytes; 0 = the system's.
+    pub rcvbuf: usize,
+    /// Send buffer in bytes; 0 = the system's.
+    pub sndbuf: usize,
+    /// Mark for policy routing; 0 = none.
+    pub fwmark: u32,
+    /// Interface to bind to.
+    pub interface: Option<String>,
+    /// Set don't-fragment and report what is longer than the path MTU (EMSGSIZE).
+    pub dont_fragment: bool,
+}
+
+/// Opens a socket of `addr`'s family with mark and interface set, not bound, not blocking.
+/// IPv6 sockets take no IPv4.
+pub fn open_socket(addr: SocketAddr, kind: Type, options: &SocketOptions) -> io::Result<Socket> {
+    let protocol = if kind == Type::DGRAM {
+        Protocol::UDP
+    } else {
+        Protocol::TCP
+    };
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if options.fwmark != 0 {
+        socket.set_mark(options.fwmark)?;
+    }
+    if let Some(interface) = &options.interface {
+        socket.bind_device(Some(interface.as_bytes()))?;
+    }
+    Ok(socket)
+}
+
+/// One bound UDP socket of one family; shared by workers and driver.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: std::net::UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+}
+
+impl UdpSocket {
+    /// Opens and binds a socket. A buffer size that the system forbids is not an error: see
+    /// [`Self::receive_buffer`].
+    pub fn bind(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
+        let socket = open_socket(addr, Type::DGRAM, options)?;
+        if options.rcvbuf > 0
+            && sockopt::set_socket_recv_buffer_size_force(&socket, options.rcvbuf).is_err()
+        {
+            let _ = socket.set_recv_buffer_size(options.rcvbuf);
+        }
+        if options.sndbuf > 0
+            && sockopt::set_socket_send_buffer_size_force(&socket, options.sndbuf).is_err()
+        {
+            let _ = socket.set_send_buffer_size(options.sndbuf);
+        }
+        socket.bind(&addr.into())?;
+        let socket: std::net::UdpSocket = socket.into();
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let local = socket.local_addr()?;
+        set_fragmentation(&socket, local, options.dont_fragment)?;
+        Ok(Self {
+            socket,
+            state,
+            local,
+        })
+    }
+
+    /// The address that it is bound to.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Bytes that the kernel keeps for us on the way in, at most; the kernel doubles what was asked.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        Ok(sockopt::socket_recv_buffer_size(&self.socket)?)
+    }
+
+    /// Most datagrams of one [`Self::send`]; 1 if the kernel does no segmentation.
+    #[must_use]
+    pub fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Whether the kernel joins datagrams on receive.
+    #[must_use]
+    pub fn has_gro(&self) -> bool {
+        self.state.gro_segments() > 1
+    }
+
+    /// Receives a batch into `buffers`; `WouldBlock` if nothing waits. Returns the number of messages.
+    pub fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<usize> {
+        let mut slices = buffers
+            .storage
+            .each_mut()
+            .map(|buffer| IoSliceMut::new(buffer));
+        self.state
+            .recv((&self.socket).into(), &mut slices, &mut buffers.meta)
+    }
+
+    /// Sends datagrams of `segment` bytes each, the last may be shorter. `WouldBlock`: the send buffer
+    /// is full; see also [`is_too_long`].
+    pub fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: to,
+            ecn: None,
+            contents,
+            segment_size: Some(segment),
+            src_ip: None,
+        };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+
+    /// Waits until the socket takes more, at most `limit`. Returns whether it does.
+    pub fn wait_writable(&self, limit: Duration) -> bool {
+        let limit = Timespec {
+            tv_sec: limit.as_secs().cast_signed(),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+        rustix::event::poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// quinn-udp asks for PROBE (don't fragment, never mind what ICMP said). tinc's sockets obey the path
+/// MTU that the kernel learnt and report EMSGSIZE at once, which is what path-MTU search wants.
+fn set_fragmentation(socket: impl AsFd, local: SocketAddr, dont_fragment: bool) -> io::Result<()> {
+    if local.is_ipv4() {
+        let mode = if dont_fragment {
+            Ipv4PathMtuDiscovery::DO
+        } else {
+            Ipv4PathMtuDiscovery::DONT
+        };
+        return Ok(sockopt::set_ip_mtu_discover(socket, mode)?);
+    }
+    let mode = if dont_fragment {
+        Ipv6PathMtuDiscovery::DO
+    } else {
+        Ipv6PathMtuDiscovery::DONT
+    };
+    sockopt::set_ipv6_mtu_discover(&socket, mode)?;
+    super::sockopt::set_ipv6_dontfrag(&socket, dont_fragment)
+}
+
+/// Whether a send failed because the datagram is longer than the path allows.
+#[must_use]
+pub fn is_too_long(error: &io::Error) -> bool {
+    quinn_udp::is_msg_size_err(error)
+}
+
+/// Room for one batch, allocated once.
+#[derive(Debug)]
+pub struct RecvBuffers {
+    storage: Box<[Vec<u8>; BATCH_SIZE]>,
+    meta: [RecvMeta; BATCH_SIZE],
+}
+
+impl Default for RecvBuffers {
+    fn default() -> Self {
+        Self {
+            storage: Box::new(std::array::from_fn(|_| vec![0; MAX_PAYLOAD])),
+            meta: [RecvMeta::default(); BATCH_SIZE],
+        }
+    }
+}
+
+impl RecvBuffers {
+    /// The datagrams of the first `messages` messages, each with its source, IPv4 never mapped.
+    pub fn datagrams(
+        &mut self,
+        messages: usize,
+    ) -> impl Iterator<Item = (SocketAddr, &mut [u8])> + '_ {
+        self.storage
+            .iter_mut()
+            .zip(&self.meta)
+            .take(messages)
+            .flat_map(|(buffer, meta)| {
+                let from = canonical(meta.addr);
+                buffer[..meta.len]
+                    .chunks_mut(meta.stride.max(1))
+                    .map(move |datagram| (from, datagram))
+            })
+    }
+}
+
+/// The address with an IPv4-mapped one as plain IPv4, and without scope and flow.
+#[must_use]
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// What the kernel knows of the MTU of the path to `to`, in bytes of an IP packet, as a socket opened
+/// with these options would use it. Source: tinc-1.1-wire.md section 4.6.
+pub fn path_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
+    let socket = open_socket(to, Type::DGRAM, options)?;
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    socket.connect(&to.into())?;
+    let mtu = if to.is_ipv4() {
+        sockopt::ip_mtu(&socket)?
+    } else {
+        sockopt::ipv6_mtu(&socket)?
+    };
+    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(options: &SocketOptions) -> (UdpSocket, UdpSocket) {
+        let any = "127.0.0.1:0".parse().unwrap();
+        (
+            UdpSocket::bind(any, options).unwrap(),
+            UdpSocket::bind(any, options).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_run_arrives_as_its_datagrams() {
+        let (a, b) = pair(&SocketOptions {
+            dont_fragment: true,
+            ..SocketOptions::default()
+        });
+        let run: Vec<u8> = (0..1000_u32).map(|i| (i / 300) as u8).collect();
+        if a.max_segments() > 1 {
+            a.send(b.local(), &run, 300).unwrap();
+        } else {
+            for piece in run.chunks(300) {
+                a.send(b.local(), piece, 300).unwrap();
+            }
+        }
+        let mut buffers = RecvBuffers::default();
+        let mut got = Vec::new();
+        while got.len() < 4 {
+            let mut fds = [PollFd::new(&b, PollFlags::IN)];
+            rustix::event::poll(&mut fds, None).unwrap();
+            let count = b.recv(&mut buffers).unwrap();
+            for (from, datagram) in buffers.datagrams(count) {
+                assert_eq!(from, a.local());
+                got.push((datagram[0], datagram.len()));
+            }
+        }
+        assert_eq!(got, [(0, 300), (1, 300), (2, 300), (3, 100)]);
+    }
+
+    #[test]
+    fn what_is_too_long_is_told_from_other_errors() {
+        let (a, b) = pair(&SocketOptions::default());
+        let error = a.send(b.local(), &vec![0; 70_000], 70_000).unwrap_err();
+        assert!(is_too_long(&error), "{error}");
+        assert!(!is_too_long(&io::ErrorKind::WouldBlock.into()));
+    }
+
+    #[test]
+    fn loopback_has_a_path_mtu() {
+        let to = "127.0.0.1:655".parse().unwrap();
+        assert!(path_mtu(to, &SocketOptions::default()).unwrap() >= 1280);
+    }
+}

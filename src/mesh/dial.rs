@@ -1,0 +1,459 @@
+//! Meta connections that we open: ConnectTo, AutoConnect, addresses in their order, back-off.
+//!
+//! One attempt a node at a time. Addresses: those that worked before, those in edges to the node, the Address
+//! lines of its host file. When all failed the pause grows by 5 s up to MaxTimeout, with jitter so that
+//! a fleet that restarts together does not dial in lockstep. Source: tinc-1.1-wire.md sections 5.3, 5.4.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    mesh::{LinkId, Mesh, Output, Timer, node::Nodes},
+    route::{NodeIdx, lpm::Owner},
+    wire::NodeName,
+};
+
+/// What every failure adds to the pause.
+const BACK_OFF: Duration = Duration::from_secs(5);
+/// How often AutoConnect looks.
+const AUTO_INTERVAL: Duration = Duration::from_secs(5);
+/// Links that AutoConnect wants.
+const AUTO_LINKS: usize = 3;
+/// Addresses of one node that are tried in one round at most.
+const MAX_ADDRESSES: usize = 32;
+
+/// One node that we want a link to.
+pub(super) struct Outgoing {
+    /// From ConnectTo: kept for ever. Else from AutoConnect.
+    pub pinned: bool,
+    state: State,
+    addresses: VecDeque<SocketAddr>,
+    /// Names that the shell resolves for this round.
+    resolving: usize,
+    /// The pause after the next failure of all addresses.
+    delay: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    /// Until then.
+    Waiting(Instant),
+    /// Waiting for names.
+    Resolving,
+    /// An attempt is under way.
+    Dialling(SocketAddr),
+    /// This link counts as ours.
+    Connected(LinkId),
+}
+
+impl Mesh {
+    /// Makes the list of nodes to dial that of the configuration.
+    pub(super) fn reconcile_outgoing(&mut self, now: Instant) {
+        let wanted: Vec<NodeName> = self.settings.connect_to.clone();
+        for name in &wanted {
+            self.nodes.add(name.clone(), now);
+            self.want_link(name.clone(), true, now);
+        }
+        let gone: Vec<NodeName> = self
+            .outgoing
+            .iter()
+            .filter(|(name, out)| out.pinned && !wanted.contains(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in gone {
+            self.forget_outgoing(&name, "no longer in ConnectTo", now);
+        }
+    }
+
+    fn want_link(&mut self, name: NodeName, pinned: bool, now: Instant) {
+        if let Some(out) = self.outgoing.get_mut(&name) {
+            out.pinned |= pinned;
+            return;
+        }
+        let link = self.nodes.find(&name).and_then(|idx| self.nodes[idx].link);
+        let out = Outgoing {
+            pinned,
+            state: link.map_or(State::Waiting(now), State::Connected),
+            addresses: VecDeque::new(),
+            resolving: 0,
+            delay: Duration::ZERO,
+        };
+        self.outgoing.insert(name, out);
+        self.timers.insert((now, Timer::Dial, Nodes::ME));
+    }
+
+    fn forget_outgoing(&mut self, name: &NodeName, why: &str, now: Instant) {
+        let Some(out) = self.outgoing.remove(name) else {
+            return;
+        };
+        match out.state {
+            State::Dialling(_) => self
+                .outputs
+                .push_back(Output::CancelDial { node: name.clone() }),
+            State::Connected(link)
+                if self
+                    .peers
+                    .get(&link)
+                    .is_some_and(|peer| peer.hello.outgoing) =>
+            {
+                self.close(link, why, now)
+            }
+            _ => {}
+        }
+    }
+
+    /// Starts what is due.
+    pub(super) fn dial_due(&mut self, now: Instant) {
+        let due = |out: &Outgoing| matches!(out.state, State::Waiting(at) if at <= now);
+        let names: Vec<NodeName> = self
+            .outgoing
+            .iter()
+            .filter(|(_, out)| due(out))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            let link = self.nodes.find(&name).and_then(|idx| self.nodes[idx].link);
+            if let (Some(link), Some(out)) = (link, self.outgoing.get_mut(&name)) {
+                out.state = State::Connected(link);
+                continue;
+            }
+            self.start_round(&name, now);
+        }
+    }
+
+    /// Gathers the addresses of a node and tries the first.
+    fn start_round(&mut self, name: &NodeName, now: Instant) {
+        let host = self.settings.hosts.get(name).cloned();
+        let mut addresses: VecDeque<SocketAddr> = VecDeque::new();
+        let mut add = |addr: SocketAddr| {
+            if addresses.len() < MAX_ADDRESSES && !addresses.contains(&addr) {
+                addresses.push_back(addr);
+            }
+        };
+        let Some(host) = host.filter(|host| host.key.is_some()) else {
+            let why = format!("hosts/{name} is missing or has no usable Ed25519PublicKey");
+            self.round_failed(name, &why, true, now);
+            return;
+        };
+        host.cached.iter().copied().for_each(&mut add);
+        if let Some(idx) = self.nodes.find(name) {
+            let back = self.nodes[idx]
+                .edges
+                .values()
+                .filter_map(|edge| self.nodes.edge(edge.to, idx));
+            back.filter_map(|edge| edge.address.known())
+                .for_each(&mut add);
+        }
+        let mut names = Vec::new();
+        for address in &host.addresses {
+            match address.host.parse::<IpAddr>() {
+                Ok(ip) => add(SocketAddr::new(ip, address.port)),
+                Err(_) => names.push((address.host.clone(), address.port)),
+            }
+        }
+        addresses.retain(|addr| self.may_dial(*addr));
+        let Some(out) = self.outgoing.get_mut(name) else {
+            return;
+        };
+        out.addresses = addresses;
+        out.resolving = names.len();
+        for (host, port) in names {
+            self.outputs.push_back(Output::Resolve {
+                node: name.clone(),
+                host,
+                port,
+            });
+        }
+        self.try_next(name, "no Address in its host file and none known", now);
+    }
+
+    /// Never over our own tunnel: a link that runs inside the mesh dies with what it carries.
+    fn may_dial(&self, addr: SocketAddr) -> bool {
+        addr.port() != 0 && !addr.ip().is_unspecified() && !self.is_inside(addr.ip())
+    }
+
+    /// Whether an address lies in a subnet of the mesh; a default route does not count.
+    pub(super) fn is_inside(&self, ip: IpAddr) -> bool {
+        let owner = match ip.to_canonical() {
+            IpAddr::V4(ip) => self.snapshot.v4.lookup(ip.to_bits()),
+            IpAddr::V6(ip) => self.snapshot.v6.lookup(ip.to_bits()),
+        };
+        matches!(owner, Some(Owner::Node(_) | Owner::Unreachable(_)))
+            && self
+                .matching(ip)
+                .iter()
+                .any(|(subnet, _)| !is_default(subnet))
+    }
+
+    fn try_next(&mut self, name: &NodeName, why: &str, now: Instant) {
+        let Some(out) = self.outgoing.get_mut(name) else {
+            return;
+        };
+        if let Some(addr) = out.addresses.pop_front() {
+            out.state = State::Dialling(addr);
+            tracing::debug!(node = %name, %addr, "dialling");
+            self.outputs.push_back(Output::Dial {
+                node: name.clone(),
+                addr,
+            });
+        } else if out.resolving > 0 {
+            out.state = State::Resolving;
+        } else {
+            let addressless = self
+                .settings
+                .hosts
+                .get(name)
+                .is_none_or(|host| host.addresses.is_empty());
+            self.round_failed(name, why, addressless, now);
+        }
+    }
+
+    /// All addresses failed: wait.
+    fn round_failed(&mut self, name: &NodeName, why: &str, hopeless: bool, now: Instant) {
+        let jitter = f64::from(self.rng.below(1000)) / 5000.0;
+        let max = self.settings.max_timeout;
+        let Some(out) = self.outgoing.get_mut(name) else {
+            return;
+        };
+        if !out.pinned {
+            self.outgoing.remove(name);
+        } else {
+            out.delay = (out.delay + BACK_OFF).min(max);
+            let pause = if hopeless {
+                max.min(Duration::from_secs(60))
+            } else {
+                out.delay
+            };
+            let at = now + pause.mul_f64(1.0 - jitter);
+            out.state = State::Waiting(at);
+            tracing::info!(node = %name, reason = %why, "cannot connect, next try in {} s", pause.as_secs());
+            self.timers.insert((at, Timer::Dial, Nodes::ME));
+        }
+        if let Some(idx) = self.nodes.find(name) {
+            self.nodes[idx].dial_error = Some(why.to_owned());
+        }
+    }
+
+    pub(super) fn dial_failed(
+        &mut self,
+        name: &NodeName,
+        addr: SocketAddr,
+        why: &str,
+        now: Instant,
+    ) {
+        let ours = self
+            .outgoing
+            .get(name)
+            .is_some_and(|out| out.state == State::Dialling(addr));
+        if ours {
+            self.try_next(name, &format!("{addr}: {why}"), now);
+        }
+    }
+
+    pub(super) fn resolved(
+        &mut self,
+        name: &NodeName,
+        host: &str,
+        addrs: &[SocketAddr],
+        now: Instant,
+    ) {
+        let usable: Vec<SocketAddr> = addrs
+            .iter()
+            .copied()
+            .filter(|addr| self.may_dial(*addr))
+            .collect();
+        let Some(out) = self.outgoing.get_mut(name) else {
+            return;
+        };
+        out.resolving = out.resolving.saturating_sub(1);
+        let room = MAX_ADDRESSES.saturating_sub(out.addresses.len());
+        out.addresses.extend(usable.into_iter().take(room));
+        if out.state == State::Resolving {
+            self.try_next(name, &format!("{host} does not resolve"), now);
+        }
+    }
+
+    /// A link to the node is up, whoever dialled it.
+    pub(super) fn dial_connected(&mut self, link: LinkId, node: NodeIdx) {
+        let name = self.nodes[node].name().clone();
+        let outgoing = self
+            .peers
+            .get(&link)
+            .is_some_and(|peer| peer.hello.outgoing);
+        if let Some(out) = self.outgoing.get_mut(&name) {
+            if matches!(out.state, State::Dialling(_)) && !outgoing {
+                self.outputs.push_back(Output::CancelDial { node: name });
+            }
+            out.state = State::Connected(link);
+        }
+    }
+
+    /// A link is gone: if it was ours to keep, dial again, at once where it had worked.
+    pub(super) fn dial_lost(&mut self, link: LinkId, node: NodeIdx, outgoing: bool, now: Instant) {
+        let name = self.nodes[node].name().clone();
+        let other = self.nodes[node].link;
+        let jitter = Duration::from_millis(u64::from(self.rng.below(500)));
+        let Some(out) = self.outgoing.get_mut(&name) else {
+            return;
+        };
+        if let (State::Dialling(addr), true) = (&out.state, outgoing) {
+            let addr = *addr;
+            // It was authenticated, but never became active.
+            self.dial_failed(&name, addr, "the link ended before ACK", now);
+            return;
+        }
+        if out.state != State::Connected(link) {
+            return;
+        }
+        if let Some(other) = other {
+            out.state = State::Connected(other);
+            return;
+        }
+        if !out.pinned {
+            self.outgoing.remove(&name);
+            return;
+        }
+        let at = now + out.delay + jitter;
+        if out.delay.is_zero() {
+            out.delay = BACK_OFF;
+        }
+        out.state = State::Waiting(at);
+        self.timers.insert((at, Timer::Dial, Nodes::ME));
+    }
+
+    /// A PONG came over the link: its address works, the pause starts from nothing.
+    pub(super) fn dial_worked(&mut self, link: LinkId) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        let name = peer.hello.name.clone();
+        if let Some(out) = self.outgoing.get_mut(&name) {
+            out.delay = Duration::ZERO;
+        }
+        if peer.hello.outgoing {
+            self.outputs.push_back(Output::Remember {
+                node: name,
+                addr: peer.remote,
+            });
+        }
+    }
+
+    /// UDP to the node works: so does dialling it, most likely.
+    pub(super) fn dial_worked_by_udp(&mut self, node: NodeIdx) {
+        let name = self.nodes[node].name().clone();
+        if let Some(out) = self.outgoing.get_mut(&name) {
+            out.delay = Duration::ZERO;
+        }
+    }
+
+    /// The node's host file changed: what could not be dialled may work now.
+    pub(super) fn dial_anew(&mut self, name: &NodeName, now: Instant) {
+        if let Some(out) = self.outgoing.get_mut(name)
+            && matches!(out.state, State::Waiting(_))
+        {
+            out.delay = Duration::ZERO;
+            out.state = State::Waiting(now);
+        }
+    }
+
+    /// Dials everything now.
+    pub(super) fn retry(&mut self, now: Instant) {
+        for out in self.outgoing.values_mut() {
+            out.delay = Duration::ZERO;
+            if matches!(out.state, State::Waiting(_)) {
+                out.state = State::Waiting(now);
+            }
+        }
+        self.dial_due(now);
+    }
+
+    /// Every five seconds: keeps about three links (AutoConnect).
+    pub(super) fn auto_connect(&mut self, now: Instant) {
+        if !self.settings.auto_connect || now < self.auto_at {
+            return;
+        }
+        let jitter = Duration::from_millis(u64::from(self.rng.below(1000)));
+        self.auto_at = now + AUTO_INTERVAL + jitter;
+        let links = self.peers.values().filter(|peer| peer.active).count();
+        if links < AUTO_LINKS {
+            let candidates: Vec<NodeName> = self.auto_candidates().collect();
+            self.dial_one_of(&candidates, now);
+            return;
+        }
+        if links > AUTO_LINKS {
+            let spare = |peer: &&super::peers::Peer| {
+                let name = &peer.hello.name;
+                peer.active
+                    && peer.hello.outgoing
+                    && self.nodes[peer.node].edges.len() >= 2
+                    && self.outgoing.get(name).is_some_and(|out| !out.pinned)
+            };
+            let spares: Vec<NodeName> = self
+                .peers
+                .values()
+                .filter(spare)
+                .map(|peer| peer.hello.name.clone())
+                .collect();
+            if let Some(name) = self.pick(&spares) {
+                self.forget_outgoing(&name, "AutoConnect has links enough", now);
+            }
+        }
+        let pending: Vec<NodeName> = self
+            .outgoing
+            .iter()
+            .filter(|(_, out)| !out.pinned && !matches!(out.state, State::Connected(_)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in pending {
+            self.forget_outgoing(&name, "AutoConnect has links enough", now);
+        }
+        // Now and then one that nobody reaches, so that a split mesh finds together.
+        let lost: Vec<NodeName> = self
+            .auto_candidates()
+            .filter(|name| {
+                self.nodes
+                    .find(name)
+                    .is_none_or(|idx| !self.nodes[idx].place.reachable)
+            })
+            .collect();
+        let all = self.nodes.len().max(1);
+        if (self.rng.below(u32::try_from(all).unwrap_or(u32::MAX)) as usize) < lost.len() {
+            self.dial_one_of(&lost, now);
+        }
+    }
+
+    /// Nodes without a link that could be dialled: a key, and an address or reachable.
+    fn auto_candidates(&self) -> impl Iterator<Item = NodeName> + '_ {
+        self.settings.hosts.iter().filter_map(|(name, host)| {
+            let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
+            let unlinked = node.is_none_or(|node| node.link.is_none());
+            let known = !host.addresses.is_empty() || node.is_some_and(|node| node.place.reachable);
+            (unlinked && known && host.key.is_some() && !self.outgoing.contains_key(name))
+                .then(|| name.clone())
+        })
+    }
+
+    fn pick(&mut self, names: &[NodeName]) -> Option<NodeName> {
+        let count = u32::try_from(names.len()).ok().filter(|count| *count > 0)?;
+        names.get(self.rng.below(count) as usize).cloned()
+    }
+
+    fn dial_one_of(&mut self, names: &[NodeName], now: Instant) {
+        if let Some(name) = self.pick(names) {
+            self.nodes.add(name.clone(), now);
+            self.want_link(name, false, now);
+            self.dial_due(now);
+        }
+    }
+}
+
+fn is_default(subnet: &crate::wire::Subnet) -> bool {
+    use crate::wire::Prefix;
+    matches!(
+        subnet.prefix,
+        Prefix::V4(_, 0) | Prefix::V6(_, 0) | Prefix::Mac(_)
+    )
+}

@@ -1,0 +1,105 @@
+//! What somebody says of our neighbour and the neighbour itself does not: not believed, and answered.
+//!
+//! The first-hand rule alone would leave a node that holds old news of our neighbour with it for ever, where in
+//! tinc the news runs on to its subject, who corrects it. So we correct it in the neighbour's place. Not at
+//! once: its own word may still be on the way to us.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    mesh::{LinkId, Mesh, limits::MAX_DOUBTS},
+    route::NodeIdx,
+    wire::Request,
+};
+
+/// How long the neighbour's own word may take.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// Lines that wait to be compared, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Doubts(VecDeque<Doubt>);
+
+#[derive(Debug)]
+struct Doubt {
+    since: Instant,
+    link: LinkId,
+    about: NodeIdx,
+    said: Request,
+}
+
+impl Mesh {
+    /// Notes what `link` said about our neighbour `about`. What finds no room is forgotten: corrections
+    /// are a kindness.
+    pub(super) fn doubt(&mut self, link: LinkId, about: NodeIdx, said: Request, now: Instant) {
+        if self.doubts.0.len() < MAX_DOUBTS {
+            self.doubts.0.push_back(Doubt {
+                since: now,
+                link,
+                about,
+                said,
+            });
+        }
+    }
+
+    /// Once a second: answers what is still not what the neighbour says.
+    pub(super) fn settle_doubts(&mut self, now: Instant) {
+        while let Some(doubt) = self.doubts.0.front() {
+            if now.saturating_duration_since(doubt.since) < WAIT {
+                return;
+            }
+            let Some(doubt) = self.doubts.0.pop_front() else {
+                return;
+            };
+            let first_hand = self.nodes.get(doubt.about).and_then(|node| node.link);
+            let synced = first_hand
+                .is_some_and(|link| self.peers.get(&link).is_some_and(|peer| peer.synced));
+            if synced && let Some(truth) = self.truth(&doubt) {
+                self.correct(doubt.link, &truth, now);
+            }
+        }
+    }
+
+    /// What contradicts the line, if anything does.
+    fn truth(&self, doubt: &Doubt) -> Option<Request> {
+        let node = self.nodes.get(doubt.about)?;
+        match &doubt.said {
+            Request::AddSubnet { owner, subnet } => {
+                let owner = owner.clone();
+                (!node.subnets.contains(subnet)).then_some(Request::DelSubnet {
+                    owner,
+                    subnet: *subnet,
+                })
+            }
+            Request::DelSubnet { owner, subnet } => {
+                let owner = owner.clone();
+                node.subnets.contains(subnet).then_some(Request::AddSubnet {
+                    owner,
+                    subnet: *subnet,
+                })
+            }
+            Request::AddEdge {
+                from,
+                to,
+                address,
+                options,
+                weight,
+                ..
+            } => {
+                let Some(edge) = node.edges.get(to) else {
+                    return Some(Request::DelEdge {
+                        from: from.clone(),
+                        to: to.clone(),
+                    });
+                };
+                let same =
+                    edge.address == *address && edge.options == *options && edge.weight == *weight;
+                (!same).then(|| edge.request(from, to))
+            }
+            Request::DelEdge { from, to } => Some(node.edges.get(to)?.request(from, to)),
+            _ => None,
+        }
+    }
+}

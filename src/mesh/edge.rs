@@ -1,0 +1,35 @@
+//! Edges: what one node says of its link to another.
+
+use crate::{
+    route::NodeIdx,
+    wire::{EdgeAddress, NodeName, Options, Request},
+};
+
+/// One directed edge; its owner is the node that holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Edge {
+    /// The other end.
+    pub to: NodeIdx,
+    /// Where the owner sees the other end.
+    pub address: EdgeAddress,
+    /// The owner's own address on that link.
+    pub local: Option<EdgeAddress>,
+    /// Options; the top byte is the other end's minor version.
+    pub options: Options,
+    /// Mean of both ends' weights.
+    pub weight: i32,
+}
+
+impl Edge {
+    /// The edge as a request line to be.
+    pub(super) fn request(&self, from: &NodeName, to: &NodeName) -> Request {
+        Request::AddEdge {
+            from: from.clone(),
+            to: to.clone(),
+            address: self.address.clone(),
+            options: self.options,
+            weight: self.weight,
+            local: self.local.clone(),
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! Flooded requests: what is believed, what is passed on, what is answered.
+//!
+//! Order of checks, per request: parsed, seen before?, within the link's budget?, may the sender speak for
+//! the subject?, does it change anything? Only a change is passed on. Lines about ourselves are answered
+//! with what is true. Source: tinc-1.0-wire.md section 2.1, spec/security.md sections 2.2 and 2.3.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::{
+    mesh::{
+        HookEvent, LinkId, Mesh, Output,
+        edge::Edge,
+        limits::{
+            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
+            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_LINK, OVER_BUDGET,
+        },
+        node::Nodes,
+    },
+    route::NodeIdx,
+    wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
+};
+
+impl Mesh {
+    /// One request line of a link.
+    pub(super) fn handle_line(&mut self, link: LinkId, line: &Bytes, now: Instant) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        let request = match Request::parse(line) {
+            Ok(request) => request,
+            // Real daemons take names of any length and flood them on: the link that brings one is honest.
+            Err(_) if has_long_name(line) => {
+                self.refused += 1;
+                return;
+            }
+            Err(why) => {
+                let text = format!("{why} in {}", printable(line));
+                self.misbehaved(link, &text);
+                return;
+            }
+        };
+        tracing::debug!(node = %peer.hello.name, "got {} {}", request.name(), printable(line));
+        if !peer.active {
+            match request {
+                Request::Ack {
+                    port,
+                    weight,
+                    options,
+                } => self.handle_ack(link, port, weight, options, now),
+                _ => self.misbehaved(link, "a request before ACK"),
+            }
+            return;
+        }
+        if request.flooded() && !self.admit(link, line, now) {
+            return;
+        }
+        // Routed lines need the paths that the lines before them made: after the graph pass then.
+        if !request.flooded() && self.dirty_graph && self.deferred.len() < MAX_DEFERRED {
+            self.deferred.push((link, line.clone()));
+            return;
+        }
+        match &request {
+            Request::Ack { .. } => self.misbehaved(link, "second ACK"),
+            Request::TermReq => self.misbehaved(link, "the other end ended the link"),
+            Request::Ping => self.send_line(link, Request::Pong.line(0).into()),
+            Request::Pong => self.handle_pong(link, now),
+            Request::AddSubnet { owner, subnet } => {
+                self.add_subnet(link, owner, *subnet, line, now)
+            }
+            Request::DelSubnet { owner, subnet } => {
+                self.del_subnet(link, owner, *subnet, line, now)
+            }
+            Request::AddEdge { .. } => self.add_edge(link, &request, line, now),
+            Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
+            Request::KeyChanged { origin } => {
+                // Legacy keys only; SPTPS tunnels renew inside (tinc-1.1-wire.md section 2.6).
+                if self
+                    .nodes
+                    .find(origin)
+                    .is_some_and(|idx| self.is_first_hand(link, idx))
+                {
+                    self.forward(link, line);
+                }
+            }
+            Request::ReqKey {
+                from,
+                to,
+                ext,
+                text,
+            } => {
+                self.handle_req_key(link, (from, to), (*ext, text), line, now);
+            }
+            Request::AnsKey {
+                from,
+                to,
+                key,
+                cipher,
+                address,
+                ..
+            } => {
+                self.handle_ans_key(
+                    link,
+                    (from, to),
+                    (key, *cipher, address.as_ref()),
+                    line,
+                    now,
+                );
+            }
+            Request::UdpInfo { from, to, address } => self.handle_udp_info(from, to, address, now),
+            Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(link, from, to, *mtu, now),
+            // The link takes the bytes that follow these lines; a line of its own is an error.
+            Request::Packet { .. } | Request::SptpsPacket { .. } => {
+                self.misbehaved(link, "stray packet header")
+            }
+        }
+    }
+
+    /// Whether a flooded line is new and within the budget of its link.
+    fn admit(&mut self, link: LinkId, line: &Bytes, now: Instant) -> bool {
+        if !self.seen.insert(line, now) {
+            return false;
+        }
+        let graph = self.nodes.len() + self.nodes.edge_count + self.subnet_count;
+        let burst = LINE_BURST.max(8 * graph);
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return false;
+        };
+        if peer.lines.take(LINE_RATE, burst, now) {
+            peer.over_budget = None;
+            return true;
+        }
+        self.refused += 1;
+        let since = *peer.over_budget.get_or_insert(now);
+        if now.saturating_duration_since(since) >= OVER_BUDGET {
+            self.misbehaved(link, "too many request lines");
+        }
+        false
+    }
+
+    fn forward(&mut self, from: LinkId, line: &Bytes) {
+        if !self.settings.route.tunnel_server {
+            self.flood_line(line, Some(from));
+        }
+    }
+
+    /// The node of a name in a line; made if it is new and no limit stands against it.
+    fn node_for(&mut self, link: LinkId, name: &NodeName, now: Instant) -> Option<NodeIdx> {
+        if let Some(idx) = self.nodes.find(name) {
+            return Some(idx);
+        }
+        let known = self.settings.hosts.contains_key(name);
+        let peer = self.peers.get_mut(&link)?;
+        if self.nodes.len() >= MAX_NODES || !known && peer.unknown >= MAX_UNKNOWN_PER_LINK {
+            self.refused += 1;
+            return None;
+        }
+        if !known {
+            peer.unknown += 1;
+        }
+        Some(self.nodes.add(name.clone(), now))
+    }
+
+    /// A tunnel server hears of itself and of the sender only.
+    fn out_of_scope(&self, link: LinkId, names: &[&NodeName]) -> bool {
+        let Some(peer) = self.peers.get(&link) else {
+            return true;
+        };
+        let ours = |name: &&NodeName| **name == self.settings.name || **name == peer.hello.name;
+        self.settings.route.tunnel_server && !names.iter().any(ours)
+    }
+
+    /// Answers a line about ourselves with what is true, within the budget of corrections.
+    pub(super) fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
+        let nonce = self.nonce();
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        if peer
+            .corrections
+            .take(CORRECTION_RATE, CORRECTION_RATE as usize, now)
+        {
+            self.send_line(link, request.line(nonce).into());
+        } else {
+            self.refused += 1;
+        }
+    }
+
+    fn add_subnet(
+        &mut self,
+        link: LinkId,
+        owner: &NodeName,
+        subnet: Subnet,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        if self.out_of_scope(link, &[owner]) {
+            return;
+        }
+        let Some(idx) = self.node_for(link, owner, now) else {
+            return;
+        };
+        let held = self.nodes[idx].subnets.contains(&subnet);
+        if idx == Nodes::ME {
+            if !held {
+                let owner = owner.clone();
+                self.correct(link, &Request::DelSubnet { owner, subnet }, now);
+            }
+            return;
+        }
+        if !self.is_first_hand(link, idx) {
+            if !held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::AddSubnet { owner, subnet }, now);
+            }
+            return;
+        }
+        self.nodes[idx].unclaimed.subnets.remove(&subnet);
+        if held {
+            return;
+        }
+        if self.settings.strict_subnets {
+            tracing::debug!(node = %owner, %subnet, "ignored unauthorized ADD_SUBNET");
+            self.forward(link, line);
+            return;
+        }
+        if self.subnet_count >= MAX_SUBNETS || self.nodes[idx].subnets.len() >= MAX_SUBNETS_PER_NODE
+        {
+            self.refused += 1;
+            return;
+        }
+        self.insert_subnet(idx, subnet);
+        self.forward(link, line);
+    }
+
+    fn del_subnet(
+        &mut self,
+        link: LinkId,
+        owner: &NodeName,
+        subnet: Subnet,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        if self.out_of_scope(link, &[owner]) {
+            return;
+        }
+        let Some(idx) = self.nodes.find(owner) else {
+            return;
+        };
+        let held = self.nodes[idx].subnets.contains(&subnet);
+        if idx == Nodes::ME {
+            if held {
+                let owner = owner.clone();
+                self.correct(link, &Request::AddSubnet { owner, subnet }, now);
+            }
+            return;
+        }
+        if !self.is_first_hand(link, idx) {
+            if held {
+                let owner = owner.clone();
+                self.doubt(link, idx, Request::DelSubnet { owner, subnet }, now);
+            }
+            return;
+        }
+        if self.settings.strict_subnets {
+            self.forward(link, line);
+        } else if held {
+            self.forward(link, line);
+            self.remove_subnet(idx, subnet);
+        }
+    }
+
+    /// Puts a subnet into the tables.
+    pub(super) fn insert_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
+        if self.nodes[idx].subnets.insert(subnet) {
+            self.subnet_count += 1;
+            self.dirty_routes = true;
+            self.subnet_hook(true, idx, subnet);
+        }
+    }
+
+    /// Takes a subnet out of the tables.
+    pub(super) fn remove_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
+        if self.nodes[idx].subnets.remove(&subnet) {
+            self.subnet_count -= 1;
+            self.dirty_routes = true;
+            self.subnet_hook(false, idx, subnet);
+        }
+    }
+
+    /// The script event of a subnet of a reachable node, or of our own.
+    pub(super) fn subnet_hook(&mut self, up: bool, idx: NodeIdx, subnet: Subnet) {
+        let node = &self.nodes[idx];
+        if node.place.reachable || idx == Nodes::ME {
+            let address = (idx != Nodes::ME)
+                .then(|| self.own_address(idx).known())
+                .flatten();
+            let node = node.name().clone();
+            self.outputs.push_back(Output::Hook(HookEvent::Subnet {
+                up,
+                node,
+                subnet,
+                address,
+            }));
+        }
+    }
+
+    fn add_edge(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) {
+        let Request::AddEdge {
+            from,
+            to,
+            address,
+            options,
+            weight,
+            local,
+        } = request
+        else {
+            return;
+        };
+        if self.out_of_scope(link, &[from, to]) {
+            return;
+        }
+        let (Some(a), Some(b)) = (self.node_for(link, from, now), self.node_for(link, to, now))
+        else {
+            return;
+        };
+        let old = self.nodes.edge(a, b);
+        if a == Nodes::ME {
+            let truth = match old {
+                Some(edge)
+                    if edge.weight == *weight
+                        && edge.options == *options
+                        && edge.address == *address =>
+                {
+                    return;
+                }
+                Some(edge) => edge.request(from, to),
+                None => Request::DelEdge {
+                    from: from.clone(),
+                    to: to.clone(),
+                },
+            };
+            self.correct(link, &truth, now);
+            return;
+        }
+        if !self.is_first_hand(link, a) {
+            self.doubt(link, a, request.clone(), now);
+            return;
+        }
+        // A missing local address does not overwrite a known one.
+        let local = local
+            .clone()
+            .or_else(|| old.and_then(|old| old.local.clone()));
+        let edge = Edge {
+            to: b,
+            address: address.clone(),
+            local,
+            options: *options,
+            weight: *weight,
+        };
+        self.nodes[a].unclaimed.edges.remove(to);
+        if self.nodes.edge(a, b) == Some(&edge) {
+            return;
+        }
+        if self.nodes.edge(a, b).is_none() && self.nodes.edge_count >= MAX_EDGES {
+            self.refused += 1;
+            return;
+        }
+        self.nodes.insert_edge(a, b, edge);
+        self.dirty_graph = true;
+        self.forward(link, line);
+    }
+
+    fn del_edge(
+        &mut self,
+        link: LinkId,
+        from: &NodeName,
+        to: &NodeName,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        if self.out_of_scope(link, &[from, to]) {
+            return;
+        }
+        let (Some(a), Some(b)) = (self.nodes.find(from), self.nodes.find(to)) else {
+            return;
+        };
+        let Some(edge) = self.nodes.edge(a, b) else {
+            return;
+        };
+        if a == Nodes::ME {
+            let truth = edge.request(from, to);
+            self.correct(link, &truth, now);
+            return;
+        }
+        if !self.is_first_hand(link, a) {
+            let (from, to) = (from.clone(), to.clone());
+            self.doubt(link, a, Request::DelEdge { from, to }, now);
+            return;
+        }
+        self.nodes.remove_edge(a, b);
+        self.dirty_graph = true;
+        self.forward(link, line);
+        // The other end may be gone with it: its edge to us would stay for ever.
+        self.orphans.insert(b);
+    }
+}
+
+/// Whether a flooded line has a word that only a longer bound on names could make valid.
+fn has_long_name(line: &[u8]) -> bool {
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    let flooded = words
+        .next()
+        .is_some_and(|number| (b"10".as_slice()..=b"14").contains(&number));
+    flooded
+        && words.any(|word| {
+            word.len() > MAX_NAME && word.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        })
+}

@@ -1,0 +1,214 @@
+//! Paths and the broadcast tree: pure functions over the table of nodes.
+//!
+//! Two passes, as tinc has them: a breadth-first search that says how each node is reached
+//! (tinc-1.0-wire.md section 2.5 with the tie-break of tinc-1.1-wire.md section 5.2), and a minimum
+//! spanning tree for broadcasts (tinc-1.0-wire.md section 2.6).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::{
+    mesh::node::{Nodes, Place},
+    route::NodeIdx,
+    wire::{NodeName, Options},
+};
+
+/// A node's place and the sum of weights on the path that gave it.
+type Found = BTreeMap<NodeIdx, (Place, i64)>;
+
+/// How each reachable node is reached from us. Only edges that are known in both directions count.
+///
+/// Fewest hops win; among equally short paths the one with the smallest sum of weights gives the next
+/// hop. A node that was first found over an IndirectData edge is entered once more when a path
+/// without one turns up; its next hop stays.
+pub(super) fn places(nodes: &Nodes) -> BTreeMap<NodeIdx, Place> {
+    let me = Nodes::ME;
+    let here = Place {
+        reachable: true,
+        distance: 0,
+        ..Place::nowhere(me)
+    };
+    let mut found = Found::from([(me, (here, 0))]);
+    let mut queue = VecDeque::from([me]);
+    while let Some(idx) = queue.pop_front() {
+        let node = &nodes[idx];
+        let (from, cost) = found[&idx];
+        for edge in node.edges.values() {
+            let to = edge.to;
+            if to == me || nodes.edge(to, idx).is_none() {
+                continue;
+            }
+            let indirect = from.indirect || edge.options.has(Options::INDIRECT);
+            let place = Place {
+                reachable: true,
+                indirect,
+                distance: from.distance + 1,
+                nexthop: if from.nexthop == me { to } else { from.nexthop },
+                via: if indirect { from.via } else { to },
+                options: edge.options,
+                address: edge.address.known(),
+            };
+            let cost = cost + i64::from(edge.weight);
+            let Some((old, old_cost)) = found.get(&to).copied() else {
+                found.insert(to, (place, cost));
+                queue.push_back(to);
+                continue;
+            };
+            let shorter = old.distance == place.distance && cost < old_cost;
+            if old.indirect && !indirect {
+                let (nexthop, cost) = if shorter {
+                    (place.nexthop, cost)
+                } else {
+                    (old.nexthop, old_cost)
+                };
+                let distance = old.distance;
+                found.insert(
+                    to,
+                    (
+                        Place {
+                            nexthop,
+                            distance,
+                            ..place
+                        },
+                        cost,
+                    ),
+                );
+                queue.push_back(to);
+            } else if shorter && old.indirect == indirect {
+                found.insert(to, (place, cost));
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(idx, (place, _))| (idx, place))
+        .collect()
+}
+
+/// Our neighbours on the minimum spanning tree. All nodes compute the same tree: edges in order of
+/// weight, then names, are added to the component of the first one whose start is reachable.
+pub(super) fn tree_neighbours(nodes: &Nodes) -> BTreeSet<NodeIdx> {
+    type Key = (i32, NodeName, NodeName);
+    let key = |from: NodeIdx, to: NodeIdx, weight: i32| -> Key {
+        (weight, nodes[from].name().clone(), nodes[to].name().clone())
+    };
+    // Edges that leave the tree (either end may be inside: both directions carry their own weight).
+    let mut border: BTreeMap<Key, (NodeIdx, NodeIdx)> = BTreeMap::new();
+    let mut visited = BTreeSet::new();
+    let mut neighbours = BTreeSet::new();
+    let first = nodes
+        .iter()
+        .filter(|(_, node)| node.place.reachable)
+        .flat_map(|(idx, node)| node.edges.values().map(move |edge| (idx, edge)))
+        .min_by_key(|(idx, edge)| key(*idx, edge.to, edge.weight));
+    let Some((start, _)) = first else {
+        return neighbours;
+    };
+    let mut next = Some(start);
+    while let Some(idx) = next {
+        visited.insert(idx);
+        for edge in nodes[idx].edges.values() {
+            let Some(back) = nodes.edge(edge.to, idx) else {
+                continue;
+            };
+            border.insert(key(idx, edge.to, edge.weight), (idx, edge.to));
+            border.insert(key(edge.to, idx, back.weight), (edge.to, idx));
+        }
+        next = None;
+        while let Some((_, (from, to))) = border.pop_first() {
+            let fresh = match (visited.contains(&from), visited.contains(&to)) {
+                (true, false) => to,
+                (false, true) => from,
+                _ => continue,
+            };
+            if from == Nodes::ME {
+                neighbours.insert(to);
+            } else if to == Nodes::ME {
+                neighbours.insert(from);
+            }
+            next = Some(fresh);
+            break;
+        }
+    }
+    neighbours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        mesh::{edge::Edge, testing},
+        wire::EdgeAddress,
+    };
+
+    fn graph(edges: &[(&str, &str, i32, u32)]) -> (Nodes, impl Fn(&str) -> NodeIdx + use<>) {
+        let mut nodes = Nodes::new("me".parse().unwrap(), testing::start());
+        for (from, to, weight, options) in edges {
+            for (from, to) in [(from, to), (to, from)] {
+                let from = nodes.add(from.parse().unwrap(), testing::start());
+                let to = nodes.add(to.parse().unwrap(), testing::start());
+                let edge = Edge {
+                    to,
+                    address: EdgeAddress::unspec(),
+                    local: None,
+                    options: Options(*options),
+                    weight: *weight,
+                };
+                nodes.insert_edge(from, to, edge);
+            }
+        }
+        let names: BTreeMap<String, NodeIdx> = nodes
+            .iter()
+            .map(|(idx, node)| (node.name().to_string(), idx))
+            .collect();
+        (nodes, move |name: &str| names[name])
+    }
+
+    #[test]
+    fn fewest_hops_win_then_the_smallest_sum_of_weights() {
+        let (nodes, at) = graph(&[
+            ("me", "a", 100, 0),
+            ("me", "b", 1, 0),
+            ("a", "z", 1, 0),
+            ("b", "z", 50, 0),
+            ("b", "c", 1, 0),
+            ("c", "d", 1, 0),
+            ("d", "z", 1, 0),
+        ]);
+        let places = places(&nodes);
+        assert_eq!(places[&at("z")].nexthop, at("b"));
+        assert_eq!(places[&at("z")].distance, 2);
+        assert_eq!(places[&at("z")].via, at("z"));
+    }
+
+    #[test]
+    fn one_way_edges_reach_nobody() {
+        let (mut nodes, at) = graph(&[("me", "a", 1, 0), ("a", "b", 1, 0)]);
+        nodes.remove_edge(at("b"), at("a"));
+        let places = places(&nodes);
+        assert!(places.contains_key(&at("a")));
+        assert!(!places.contains_key(&at("b")));
+    }
+
+    #[test]
+    fn via_is_the_last_node_before_an_indirect_edge() {
+        let (nodes, at) = graph(&[
+            ("me", "a", 1, 0),
+            ("a", "b", 1, Options::INDIRECT),
+            ("b", "c", 1, 0),
+        ]);
+        let places = places(&nodes);
+        assert_eq!(places[&at("b")].via, at("a"));
+        assert_eq!(places[&at("c")].via, at("a"));
+        assert!(places[&at("c")].indirect);
+        assert_eq!(places[&at("c")].nexthop, at("a"));
+    }
+
+    #[test]
+    fn the_tree_takes_the_lightest_edges_and_has_no_ring() {
+        let (mut nodes, at) = graph(&[("me", "a", 5, 0), ("me", "b", 1, 0), ("a", "b", 2, 0)]);
+        for (idx, place) in places(&nodes) {
+            nodes[idx].place = place;
+        }
+        assert_eq!(tree_neighbours(&nodes), BTreeSet::from([at("b")]));
+    }
+}

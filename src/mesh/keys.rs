@@ -1,0 +1,477 @@
+//! Tunnel keys of one node: REQ_KEY and ANS_KEY, renewal, and what replaces what.
+//!
+//! No session is torn down by an unauthenticated message: a handshake that the other side starts is kept
+//! beside the session in use, and replaces it when it is complete (spec/security.md section 0.4).
+//! Source: tinc-1.1-wire.md sections 2.6, 2.8, 3.6, 3.7.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    mesh::{LinkId, Mesh, node::Nodes},
+    route::NodeIdx,
+    tunnel::{
+        RxKey, TxKey,
+        sptps::{Tunnel, TunnelSetup},
+    },
+    wire::{EdgeAddress, NodeName, Options, Request, base64},
+};
+
+/// A handshake that is not complete after this long is started again. Source: tinc-1.1-wire.md section 2.8.
+const RETRY: Duration = Duration::from_secs(10);
+/// How long a receiving key outlives its successor's first packet.
+const LINGER: Duration = Duration::from_secs(5);
+/// Handshakes that a node may start with us in [`ANSWER_WINDOW`].
+const ANSWERS: u8 = 4;
+const ANSWER_WINDOW: Duration = Duration::from_secs(2);
+/// Trailing word of our REQ_KEY lines. Real daemons ignore it and pass it on; it tells another meshd that the
+/// tie of a simultaneous start may be broken by name (tinc-1.1-wire.md sections 3.6 and 8.5).
+const TIE_BREAK: &[u8] = b" meshd";
+
+/// REQ_KEY extension: start a tunnel.
+pub(super) const EXT_START: i32 = 15;
+/// REQ_KEY extension: send me your public key.
+const EXT_REQ_PUBKEY: i32 = 19;
+/// REQ_KEY extension: here is my public key.
+const EXT_ANS_PUBKEY: i32 = 20;
+/// REQ_KEY extension: a packet in base64.
+pub(super) const EXT_PACKET: i32 = 21;
+
+/// The tunnels with one node.
+#[derive(Default)]
+pub(super) struct Keys {
+    /// The session in use.
+    current: Option<Tunnel>,
+    /// One that is being made: by us or by them.
+    pending: Option<Tunnel>,
+    /// Keys of the session before `current`, for packets on the way.
+    last: Vec<Arc<RxKey>>,
+    /// When we last sent a REQ_KEY, while `pending` is ours.
+    asked: Option<Instant>,
+    /// When the last handshake with the node began, whoever began it.
+    began: Option<Instant>,
+    /// When `current` was established or renewed.
+    renewed: Option<Instant>,
+    /// A renewal that we started and that is not complete.
+    renewing: Option<Instant>,
+    /// When `current` is to be renewed.
+    renew_at: Option<Instant>,
+    /// When old receiving keys may go.
+    expire_at: Option<Instant>,
+    /// Handshakes answered since `answer_window` began.
+    answers: u8,
+    answer_window: Option<Instant>,
+}
+
+impl Keys {
+    /// Whether data can be sent.
+    pub(super) fn is_established(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Whether a handshake of ours waits for its answer.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The sending key.
+    pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
+        self.current.as_ref()?.tx()
+    }
+
+    /// Receiving keys, most likely first.
+    pub(super) fn rx(&self) -> Vec<Arc<RxKey>> {
+        let current = self.current.iter().flat_map(Tunnel::rx);
+        current.chain(self.last.iter().cloned()).take(4).collect()
+    }
+
+    fn may_answer(&mut self, now: Instant) -> bool {
+        if self
+            .answer_window
+            .is_none_or(|at| now.saturating_duration_since(at) >= ANSWER_WINDOW)
+        {
+            self.answer_window = Some(now);
+            self.answers = 0;
+        }
+        self.answers = self.answers.saturating_add(1);
+        self.answers <= ANSWERS
+    }
+}
+
+impl Mesh {
+    /// Starts a handshake with the node if it needs one and none is under way.
+    pub(super) fn want_key(&mut self, idx: NodeIdx, now: Instant) {
+        if self.nodes[idx].keys.is_established() {
+            return;
+        }
+        self.start_handshake(idx, now);
+    }
+
+    fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
+        let node = &self.nodes[idx];
+        let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
+        if idx == Nodes::ME
+            || !node.place.reachable
+            || node.minor() < 2
+            || node.keys.asked.is_some_and(recent)
+        {
+            return;
+        }
+        let answering = node.keys.asked.is_none() && node.keys.pending.is_some();
+        if answering && node.keys.began.is_some_and(recent) || self.no_tunnel(idx) {
+            return;
+        }
+        let Some(setup) = self.tunnel_setup(idx) else {
+            return;
+        };
+        let (tunnel, kex) = Tunnel::initiate(setup, &mut self.rng);
+        let line = Request::ReqKey {
+            from: self.settings.name.clone(),
+            to: node.name().clone(),
+            ext: Some(EXT_START),
+            text: base64::encode(&kex),
+        };
+        let mut line = line.line(0).into_bytes();
+        line.extend_from_slice(TIE_BREAK);
+        let keys = &mut self.nodes[idx].keys;
+        keys.pending = Some(tunnel);
+        keys.asked = Some(now);
+        keys.began = Some(now);
+        self.send_towards(idx, Bytes::from(line));
+    }
+
+    /// Neighbours of which one insists on TCP need no tunnel: frames go over the link.
+    fn no_tunnel(&self, idx: NodeIdx) -> bool {
+        let node = &self.nodes[idx];
+        let tcp_only = node.place.options.has(Options::TCP_ONLY)
+            || self.settings.options.has(Options::TCP_ONLY);
+        node.link.is_some() && tcp_only
+    }
+
+    fn tunnel_setup(&self, idx: NodeIdx) -> Option<TunnelSetup> {
+        let name = self.nodes[idx].name();
+        Some(TunnelSetup {
+            key: self.settings.key.clone(),
+            name: self.settings.name.clone(),
+            peer: name.clone(),
+            peer_key: self.settings.hosts.get(name)?.key?,
+            replay_window: self.settings.replay_window,
+        })
+    }
+
+    /// `15 FROM TO …`: for us, or to be passed on.
+    pub(super) fn handle_req_key(
+        &mut self,
+        link: LinkId,
+        (from, to): (&NodeName, &NodeName),
+        (ext, text): (Option<i32>, &str),
+        line: &Bytes,
+        now: Instant,
+    ) {
+        let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
+            return;
+        };
+        if from == Nodes::ME || !self.is_first_hand(link, from) {
+            return;
+        }
+        if to != Nodes::ME {
+            // A request without a usable extension aborts a 1.1 daemon (tinc-1.1-wire.md section 3.6).
+            let bare = ext.is_none_or(|ext| ext == 0);
+            let deadly = bare && self.nodes[from].minor() >= 2 && self.nodes[to].minor() >= 2;
+            if ext == Some(EXT_PACKET) && !self.settings.route.tunnel_server {
+                if let Some(datagram) = base64::decode(text) {
+                    self.relay(from, to, datagram.into(), now);
+                }
+            } else if !deadly {
+                self.pass_on(to, line.clone());
+            }
+            return;
+        }
+        match ext {
+            Some(EXT_START) => {
+                let Some(kex) = base64::decode(text) else {
+                    return;
+                };
+                self.answer_handshake(from, &kex, line.ends_with(TIE_BREAK), now);
+            }
+            Some(EXT_REQ_PUBKEY) => {
+                if self.nodes[from].keys.may_answer(now) {
+                    let key = self.settings.key.public().to_string();
+                    self.send_req_key(from, EXT_ANS_PUBKEY, key);
+                }
+            }
+            Some(EXT_PACKET) => {
+                if let Some(datagram) = base64::decode(text) {
+                    self.open_tunnelled(from, datagram.into(), now);
+                }
+            }
+            _ => {
+                tracing::debug!(node = %self.nodes[from].name(), "ignored REQ_KEY with extension {ext:?}")
+            }
+        }
+    }
+
+    fn send_req_key(&mut self, to: NodeIdx, ext: i32, text: String) {
+        let line = Request::ReqKey {
+            from: self.settings.name.clone(),
+            to: self.nodes[to].name().clone(),
+            ext: Some(ext),
+            text,
+        };
+        self.send_towards(to, line.line(0).into());
+    }
+
+    fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
+        let node = &mut self.nodes[from];
+        if !node.place.reachable || !node.keys.may_answer(now) {
+            return;
+        }
+        // Both started at once: a real daemon gives way to our request, another meshd by name.
+        let ours = node
+            .keys
+            .asked
+            .is_some_and(|at| now.saturating_duration_since(at) < RETRY);
+        if ours && !(meshd && *node.name() < self.settings.name) {
+            return;
+        }
+        if self.no_tunnel(from) {
+            return;
+        }
+        let Some(setup) = self.tunnel_setup(from) else {
+            tracing::warn!(node = %self.nodes[from].name(), "asks for a tunnel, but its host file has no Ed25519PublicKey");
+            self.send_req_key(from, EXT_REQ_PUBKEY, String::new());
+            return;
+        };
+        match Tunnel::respond(setup, kex, &mut self.rng) {
+            Ok((tunnel, answer)) => {
+                let keys = &mut self.nodes[from].keys;
+                keys.pending = Some(tunnel);
+                keys.asked = None;
+                keys.began = Some(now);
+                self.send_ans_key(from, &answer);
+            }
+            Err(why) => tracing::warn!(node = %self.nodes[from].name(), "tunnel refused: {why}"),
+        }
+    }
+
+    fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
+        let line = Request::AnsKey {
+            from: self.settings.name.clone(),
+            to: self.nodes[to].name().clone(),
+            key: base64::encode(datagram),
+            cipher: -1,
+            digest: -1,
+            mac_length: -1,
+            compression: 0,
+            address: None,
+        };
+        self.send_towards(to, line.line(0).into());
+    }
+
+    /// `16 FROM TO …`: for us, or to be passed on with FROM's address if we know it.
+    pub(super) fn handle_ans_key(
+        &mut self,
+        link: LinkId,
+        (from, to): (&NodeName, &NodeName),
+        (key, cipher, address): (&str, i32, Option<&EdgeAddress>),
+        line: &Bytes,
+        now: Instant,
+    ) {
+        let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
+            return;
+        };
+        if from == Nodes::ME || !self.is_first_hand(link, from) {
+            return;
+        }
+        if to != Nodes::ME {
+            let line = self.with_reflexive_address(from, to, address.is_some(), line);
+            self.pass_on(to, line);
+            return;
+        }
+        if cipher != -1 {
+            // A legacy key for a node whose host file has an Ed25519 key is never taken (T23, T24).
+            tracing::debug!(node = %self.nodes[from].name(), "ignored a legacy ANS_KEY");
+            return;
+        }
+        let Some(datagram) = base64::decode(key) else {
+            return;
+        };
+        self.handshake(from, &datagram, now);
+        if let Some(addr) = address.and_then(EdgeAddress::known)
+            && self.nodes[from].keys.is_established()
+            && self.may_probe(addr)
+        {
+            self.suggest_address(from, addr, now);
+        }
+    }
+
+    /// Tells TO where FROM's packets come from: only a relay knows that of a node behind NAT.
+    fn with_reflexive_address(&self, from: NodeIdx, to: NodeIdx, has: bool, line: &Bytes) -> Bytes {
+        let from = &self.nodes[from];
+        let addr = from.udp.addr.filter(|_| from.udp.confirmed);
+        let (false, true, Some(addr)) = (has, self.nodes[to].udp.pmtu.min > 0, addr) else {
+            return line.clone();
+        };
+        let mut longer = line.to_vec();
+        longer.extend_from_slice(format!(" {}", EdgeAddress::from(addr)).as_bytes());
+        if longer.len() > crate::link::MAX_LINE {
+            return line.clone();
+        }
+        longer.into()
+    }
+
+    /// A handshake datagram of the node.
+    fn handshake(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) {
+        let keys = &mut self.nodes[from].keys;
+        let mut result = None;
+        let mut fresh = false;
+        if let Some(pending) = &mut keys.pending {
+            result = Some(pending.receive(datagram, &mut self.rng));
+            fresh = matches!(result, Some(Ok(_)));
+        }
+        if !fresh && let Some(current) = &mut keys.current {
+            let other = current.receive(datagram, &mut self.rng);
+            if other.is_ok() || result.is_none() {
+                result = Some(other);
+            }
+        }
+        match result {
+            None => {
+                tracing::debug!(node = %self.nodes[from].name(), "handshake message without a handshake")
+            }
+            Some(Err(why)) => {
+                tracing::warn!(node = %self.nodes[from].name(), "tunnel handshake failed: {why}");
+            }
+            Some(Ok(answers)) => {
+                // Keys first: the other side may use its new key as soon as it has our answer.
+                self.adopt(from, fresh, now);
+                for answer in answers {
+                    self.send_ans_key(from, &answer);
+                }
+                self.flush_waiting(from, now);
+                self.discover(from, now);
+            }
+        }
+    }
+
+    /// After a handshake message was taken: moves a completed session into use, notes a renewal.
+    fn adopt(&mut self, idx: NodeIdx, fresh: bool, now: Instant) {
+        let expire = self.settings.key_expire;
+        let jitter = expire.mul_f64(f64::from(self.rng.below(1000)) / 10_000.0);
+        let keys = &mut self.nodes[idx].keys;
+        if fresh {
+            if !keys.pending.as_ref().is_some_and(Tunnel::is_established) {
+                return;
+            }
+            keys.last = keys.current.as_ref().map(Tunnel::rx).unwrap_or_default();
+            keys.last.truncate(2);
+            keys.current = keys.pending.take();
+            keys.asked = None;
+            keys.renewing = None;
+            tracing::info!(node = %self.nodes[idx].name(), "tunnel established");
+        }
+        let keys = &mut self.nodes[idx].keys;
+        let renewing = keys.current.as_ref().is_some_and(Tunnel::is_rekeying);
+        if fresh || !renewing {
+            keys.renewed = Some(now);
+            keys.renew_at = Some(now + expire - jitter);
+            keys.renewing = None;
+        } else if keys.renewing.is_none() {
+            keys.renewing = Some(now);
+        }
+        keys.expire_at = Some(now + LINGER);
+        self.update_state(idx);
+    }
+
+    /// Once a second: renewals, retries, old keys.
+    pub(super) fn key_tick(&mut self, now: Instant) {
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            let keys = &mut self.nodes[idx].keys;
+            if keys.expire_at.is_some_and(|at| now >= at) {
+                keys.expire_at = Some(now + LINGER);
+                let gone = keys.current.as_mut().is_some_and(Tunnel::expire_old);
+                let confirmed = keys.rx().first().is_some_and(|key| key.is_used());
+                if confirmed && !keys.last.is_empty() {
+                    keys.last.clear();
+                    self.update_state(idx);
+                } else if gone {
+                    self.update_state(idx);
+                }
+            }
+            let keys = &mut self.nodes[idx].keys;
+            if keys
+                .asked
+                .is_some_and(|at| now.saturating_duration_since(at) >= RETRY)
+            {
+                keys.asked = None;
+                keys.pending = None;
+                if !self.nodes[idx].waiting.is_empty() {
+                    self.want_key(idx, now);
+                }
+            }
+            let keys = &mut self.nodes[idx].keys;
+            if keys
+                .renewing
+                .is_some_and(|at| now.saturating_duration_since(at) >= RETRY)
+            {
+                keys.renewing = None;
+                self.start_handshake(idx, now);
+            } else if keys.renew_at.is_some_and(|at| now >= at) {
+                self.renew(idx, now);
+            }
+        }
+    }
+
+    /// Renews the keys of a session, in the session.
+    pub(super) fn renew(&mut self, idx: NodeIdx, now: Instant) {
+        let expire = self.settings.key_expire;
+        let node = &mut self.nodes[idx];
+        if !node.place.reachable {
+            return;
+        }
+        node.keys.renew_at = Some(now + expire);
+        let Some(kex) = node
+            .keys
+            .current
+            .as_mut()
+            .and_then(|tunnel| tunnel.rekey(&mut self.rng))
+        else {
+            return;
+        };
+        node.keys.renewing = Some(now);
+        tracing::debug!(node = %node.shared.name, "renewing keys");
+        self.update_state(idx);
+        self.send_ans_key(idx, &kex);
+    }
+
+    /// Datagrams from the node's own address did not open. Only when nothing else of it has opened
+    /// lately may that mean that it lost its keys (spec/security.md T26).
+    pub(super) fn handle_bad_tag(&mut self, idx: NodeIdx, now: Instant) {
+        let Some(node) = self.nodes.get(idx) else {
+            return;
+        };
+        let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
+        if node.udp.is_active(now) && node.udp.unanswered <= 2
+            || node.keys.began.is_some_and(recent)
+        {
+            return;
+        }
+        self.start_handshake(idx, now);
+    }
+
+    /// The node became reachable or unreachable: its sessions are void.
+    pub(super) fn drop_keys(&mut self, idx: NodeIdx) {
+        let node = &mut self.nodes[idx];
+        node.keys = Keys::default();
+        self.waiting_bytes -= node
+            .waiting
+            .drain(..)
+            .map(|packet| packet.len())
+            .sum::<usize>();
+    }
+}

@@ -1,0 +1,83 @@
+//! Upper bounds of what others can make us hold or do, with their memory budget.
+//! Source: spec/security.md section 5.6.
+
+use std::time::{Duration, Instant};
+
+/// Nodes that we know at most. Memory: about 1 KiB each, 16 MiB in all.
+pub const MAX_NODES: usize = 16_384;
+/// Edges that we know at most. Memory: about 200 bytes each, 50 MiB in all.
+pub const MAX_EDGES: usize = 262_144;
+/// Subnets that we know at most. Memory: about 100 bytes each in both tables, 7 MiB in all.
+pub const MAX_SUBNETS: usize = 65_536;
+/// Subnets of one node at most.
+pub const MAX_SUBNETS_PER_NODE: usize = 1_024;
+/// Names without a host file that one neighbour may introduce.
+pub const MAX_UNKNOWN_PER_LINK: usize = 256;
+/// How long an unreachable node without a host file and without edges is remembered.
+pub const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Request lines remembered to stop floods. Memory: two generations of 16 bytes each, 4 MiB.
+pub const MAX_SEEN: usize = 131_072;
+/// Inner packets that wait for one node's key. Memory: see [`MAX_WAITING_BYTES`].
+pub const MAX_WAITING: usize = 64;
+/// Bytes of inner packets that wait for keys, over all nodes.
+pub const MAX_WAITING_BYTES: usize = 8 << 20;
+/// Flooded lines a second that one link may bring on and on.
+pub const LINE_RATE: u32 = 200;
+/// Flooded lines that one link may bring at once: this, or eight times the size of the graph.
+pub const LINE_BURST: usize = 20_000;
+/// A link that was over its budget for this long without a break is cut.
+pub const OVER_BUDGET: Duration = Duration::from_secs(10);
+/// Routed lines that wait for the graph pass of their batch. Memory: at most 2 KiB each, 2 MiB.
+pub const MAX_DEFERRED: usize = 1_024;
+/// Lines about our neighbours by others that wait to be compared. Memory: about 300 bytes each.
+pub const MAX_DOUBTS: usize = 1_024;
+/// Corrections (answers to lines about ourselves) that we send to one link a second.
+pub const CORRECTION_RATE: u32 = 20;
+
+const _: () = assert!(MAX_SEEN * 2 * 16 <= 4 << 20);
+const _: () = assert!(MAX_NODES * 1024 + MAX_EDGES * 200 + MAX_SUBNETS * 100 <= 80 << 20);
+
+/// A token bucket: `rate` a second, at most `burst` at once.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Bucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(burst: usize, now: Instant) -> Self {
+        Self {
+            tokens: burst as f64,
+            filled: now,
+        }
+    }
+
+    /// Takes one token; `false` if there is none.
+    pub fn take(&mut self, rate: u32, burst: usize, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + since * f64::from(rate)).min(burst as f64);
+        self.filled = now;
+        if self.tokens < 1.0 {
+            return false;
+        }
+        self.tokens -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_a_second_is_bounded_by_rate_and_burst() {
+        let start = crate::mesh::testing::start();
+        let mut bucket = Bucket::new(10, start);
+        let taken = (0..10_000)
+            .filter(|ms| bucket.take(5, 10, start + Duration::from_millis(*ms)))
+            .count();
+        assert_eq!(taken, 10 + 9 * 5 + 4);
+    }
+}

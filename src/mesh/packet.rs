@@ -1,0 +1,364 @@
+//! The slow path of packets: what workers leave to us, and what comes over TCP.
+//!
+//! It asks the same [`router::decide`] and [`path::send_path`] as the workers.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::{
+    mesh::{
+        LinkId, Mesh, Output, Punt,
+        keys::EXT_PACKET,
+        limits::{MAX_WAITING, MAX_WAITING_BYTES},
+        node::Nodes,
+    },
+    route::{
+        ETHER, MTU, NodeIdx, RouteSnapshot,
+        path::{SendPath, send_path},
+        router::{self, Verdict},
+    },
+    tunnel::{OpenError, SPTPS_OVERHEAD, TYPE_PROBE},
+    wire::{NodeId, Request, base64, datagram::RelayHeader},
+};
+
+/// Longest tunnel datagram that fits a REQ_KEY line as base64. Source: tinc-1.1-wire.md section 3.7.
+const MAX_BASE64: usize = 1_500;
+
+impl Mesh {
+    pub(super) fn handle_punt(&mut self, punt: Punt, now: Instant) {
+        match punt {
+            Punt::Packet { to, packet } => self.send_packet(to, packet, now),
+            Punt::Datagram { from, datagram } => self.unknown_datagram(from, datagram, now),
+            Punt::Probe { node, from, data } => {
+                self.handle_probe(node, from, &data, now);
+            }
+            Punt::Relay { to, from, datagram } => self.relay(from, to, datagram, now),
+            Punt::BadTag { node } => self.handle_bad_tag(node, now),
+            Punt::Exhausted { node } => {
+                if self.nodes.get(node).is_some() {
+                    self.renew(node, now);
+                }
+            }
+        }
+    }
+
+    /// Sends one inner IP packet to the node that owns its destination.
+    pub(super) fn send_packet(&mut self, to: NodeIdx, packet: Bytes, now: Instant) {
+        let snapshot = self.fresh_snapshot();
+        let Some(node) = self.nodes.get(to).filter(|node| node.place.reachable) else {
+            return;
+        };
+        match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
+            SendPath::Udp { to: addr, .. } => {
+                node.shared.counters.sent(packet.len() + ETHER);
+                self.send_sealed(&snapshot, to, addr, 0, &packet);
+            }
+            SendPath::Frame(hop) => {
+                let Some(link) = self.nodes[hop].link else {
+                    return;
+                };
+                self.want_key(to, now);
+                self.nodes[to].shared.counters.sent(packet.len() + ETHER);
+                let frame = frame(&packet);
+                self.outputs
+                    .push_back(Output::SendFrame { to: link, frame });
+            }
+            SendPath::Relayed(_) => {
+                node.shared.counters.sent(packet.len() + ETHER);
+                if let Some(datagram) = self.seal(to, 0, &packet) {
+                    self.send_relayed(Nodes::ME, to, datagram);
+                }
+            }
+            SendPath::NoKey => {
+                let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
+                let node = &mut self.nodes[to];
+                if room && node.waiting.len() < MAX_WAITING {
+                    self.waiting_bytes += packet.len();
+                    node.waiting.push_back(packet);
+                }
+                self.want_key(to, now);
+            }
+            SendPath::Unreachable => {}
+        }
+    }
+
+    /// There is a key now: sends what waited for it.
+    pub(super) fn flush_waiting(&mut self, idx: NodeIdx, now: Instant) {
+        if !self.nodes[idx].keys.is_established() {
+            return;
+        }
+        for packet in std::mem::take(&mut self.nodes[idx].waiting) {
+            self.waiting_bytes -= packet.len();
+            self.send_packet(idx, packet, now);
+        }
+    }
+
+    /// Seals one record for the node's tunnel.
+    fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
+        let tx = self.nodes[to].keys.tx()?;
+        let seq = tx.claim(1)?;
+        let mut datagram = vec![0; data.len() + SPTPS_OVERHEAD];
+        datagram[5..5 + data.len()].copy_from_slice(data);
+        tx.seal(seq, kind, &mut datagram);
+        Some(datagram)
+    }
+
+    /// Seals a record and sends it by UDP, with the header that the way wants.
+    fn send_sealed(
+        &mut self,
+        snapshot: &RouteSnapshot,
+        to: NodeIdx,
+        addr: SocketAddr,
+        kind: u8,
+        data: &[u8],
+    ) {
+        let path = send_path(snapshot, Nodes::ME, to, data.len(), kind == TYPE_PROBE);
+        let Some(sealed) = self.seal(to, kind, data) else {
+            return;
+        };
+        let (direct, header) = match path {
+            SendPath::Udp { direct, header, .. } if kind != TYPE_PROBE => (direct, header),
+            _ => (true, self.nodes[to].minor() >= 4),
+        };
+        let datagram = self.with_header(Nodes::ME, to, (direct, header), &sealed);
+        self.outputs
+            .push_back(Output::Datagram { to: addr, datagram });
+    }
+
+    fn with_header(
+        &self,
+        from: NodeIdx,
+        to: NodeIdx,
+        (direct, header): (bool, bool),
+        sealed: &[u8],
+    ) -> Bytes {
+        let mut out = BytesMut::with_capacity(sealed.len() + 12);
+        if header {
+            let to = if direct {
+                NodeId::DIRECT
+            } else {
+                self.nodes[to].shared.id
+            };
+            out.put_slice(&to.0);
+            out.put_slice(&self.nodes[from].shared.id.0);
+        }
+        out.put_slice(sealed);
+        out.freeze()
+    }
+
+    /// Seals a record that goes straight to an address of the node, proven or not: probes.
+    pub(super) fn send_record(&mut self, idx: NodeIdx, to: SocketAddr, kind: u8, data: &[u8]) {
+        let Some(sealed) = self.seal(idx, kind, data) else {
+            return;
+        };
+        let header = self.nodes[idx].minor() >= 4;
+        let datagram = self.with_header(Nodes::ME, idx, (true, header), &sealed);
+        self.outputs.push_back(Output::Datagram { to, datagram });
+    }
+
+    /// Sends a tunnel datagram over the link to the next hop.
+    fn send_relayed(&mut self, from: NodeIdx, to: NodeIdx, sealed: Vec<u8>) {
+        let hop = self.nodes[to].place.nexthop;
+        let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) else {
+            return;
+        };
+        if self.nodes[hop].minor() >= 7 {
+            let datagram = self.with_header(from, to, (false, true), &sealed);
+            self.outputs
+                .push_back(Output::SendRelayed { to: link, datagram });
+        } else if sealed.len() <= MAX_BASE64 {
+            let line = Request::ReqKey {
+                from: self.nodes[from].name().clone(),
+                to: self.nodes[to].name().clone(),
+                ext: Some(EXT_PACKET),
+                text: base64::encode(&sealed),
+            };
+            self.send_line(link, line.line(0).into());
+        }
+    }
+
+    /// Passes a tunnel datagram of two other nodes on.
+    pub(super) fn relay(&mut self, from: NodeIdx, to: NodeIdx, datagram: Bytes, now: Instant) {
+        if to == Nodes::ME {
+            self.open_tunnelled(from, datagram, now);
+            return;
+        }
+        let (Some(_), Some(node)) = (self.nodes.get(from), self.nodes.get(to)) else {
+            return;
+        };
+        if !node.place.reachable || datagram.len() < SPTPS_OVERHEAD {
+            return;
+        }
+        let snapshot = self.fresh_snapshot();
+        match send_path(&snapshot, from, to, datagram.len() - SPTPS_OVERHEAD, false) {
+            SendPath::Udp {
+                to: addr,
+                direct,
+                header,
+                ..
+            } => {
+                let datagram = self.with_header(from, to, (direct, header), &datagram);
+                self.outputs
+                    .push_back(Output::Datagram { to: addr, datagram });
+            }
+            SendPath::Relayed(_) | SendPath::Frame(_) => {
+                self.send_relayed(from, to, datagram.to_vec())
+            }
+            SendPath::NoKey | SendPath::Unreachable => {}
+        }
+    }
+
+    /// A frame came over a link as PACKET (17).
+    pub(super) fn handle_frame(&mut self, link: LinkId, frame: &Bytes, now: Instant) {
+        let Some(source) = self.active(link).map(|peer| peer.node) else {
+            return;
+        };
+        // EtherType 0 is a stray probe of a real daemon (tinc-1.1-wire.md section 3.8).
+        if frame.len() <= ETHER || frame[12..14] == [0, 0] {
+            return;
+        }
+        self.nodes[source].shared.counters.received(frame.len());
+        self.route_packet(source, frame.slice(ETHER..), now);
+    }
+
+    /// A relay datagram came over a link as SPTPS_PACKET (21).
+    pub(super) fn handle_relayed(&mut self, link: LinkId, datagram: &Bytes, now: Instant) {
+        if self.active(link).is_none() {
+            return;
+        }
+        let Some(header) = RelayHeader::parse(datagram) else {
+            return;
+        };
+        let snapshot = self.fresh_snapshot();
+        let find = |id: NodeId| snapshot.by_id.get(&id).copied();
+        let (Some(to), Some(from)) = (find(header.to), find(header.from)) else {
+            return;
+        };
+        if from != Nodes::ME {
+            self.relay(from, to, datagram.slice(12..), now);
+        }
+    }
+
+    /// A tunnel datagram for us that did not come straight by UDP.
+    pub(super) fn open_tunnelled(&mut self, from: NodeIdx, datagram: Bytes, now: Instant) {
+        let Some(node) = self.nodes.get(from) else {
+            return;
+        };
+        let mut bytes = datagram.to_vec();
+        match open(&node.keys.rx(), &mut bytes) {
+            Some(0) => {
+                let data = Bytes::from(bytes).slice(5..datagram.len() - 16);
+                node.shared.counters.received(data.len() + ETHER);
+                self.route_packet(from, data, now);
+                self.tell_better_path(from, now);
+            }
+            Some(_) => {}
+            None => {
+                if node.keys.rx().is_empty() {
+                    self.want_key(from, now);
+                } else {
+                    self.handle_bad_tag(from, now);
+                }
+            }
+        }
+    }
+
+    /// A datagram from an address that is nobody's confirmed one.
+    fn unknown_datagram(&mut self, from: SocketAddr, datagram: Bytes, now: Instant) {
+        let Some(header) = RelayHeader::parse(&datagram) else {
+            return;
+        };
+        let snapshot = self.fresh_snapshot();
+        let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
+            return;
+        };
+        // Relayed from an unknown address: dropped, as every real daemon does (T29).
+        if header.to != NodeId::DIRECT || idx == Nodes::ME {
+            return;
+        }
+        let node = &self.nodes[idx];
+        let mut bytes = datagram[12..].to_vec();
+        let Some(kind) = open(&node.keys.rx(), &mut bytes) else {
+            return;
+        };
+        let data = Bytes::from(bytes);
+        let data = data.slice(5..data.len() - 16);
+        node.shared
+            .counters
+            .longest
+            .fetch_max(data.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.moved(idx, from, now);
+        match kind {
+            0 => {
+                self.nodes[idx].shared.counters.received(data.len() + ETHER);
+                self.route_packet(idx, data, now);
+            }
+            TYPE_PROBE => self.handle_probe(idx, from, &data, now),
+            _ => {}
+        }
+    }
+
+    /// Routes a packet that came from `source` by the slow path.
+    fn route_packet(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
+        if packet.is_empty() || packet.len() + ETHER > usize::from(MTU) {
+            return;
+        }
+        let snapshot = self.fresh_snapshot();
+        let mut packet = packet.to_vec();
+        match router::decide(&snapshot, &mut packet, source, &mut self.errors, now) {
+            Verdict::Send(to) => self.send_packet(to, packet.into(), now),
+            Verdict::Local => self.outputs.push_back(Output::TunWrite(packet.into())),
+            Verdict::Broadcast => {
+                let packet = Bytes::from(packet);
+                let from = self.nodes[source].place.nexthop;
+                for to in snapshot.broadcast.clone() {
+                    if to != from {
+                        self.send_packet(to, packet.clone(), now);
+                    }
+                }
+                if source != Nodes::ME {
+                    self.outputs.push_back(Output::TunWrite(packet));
+                }
+            }
+            Verdict::Reply(reply) => {
+                if source == Nodes::ME {
+                    self.outputs.push_back(Output::TunWrite(reply.into()));
+                } else {
+                    self.send_packet(source, reply.into(), now);
+                }
+            }
+            Verdict::Fragments(to, pieces) => {
+                for piece in pieces {
+                    self.send_packet(to, piece.into(), now);
+                }
+            }
+            Verdict::Drop(_) => {}
+        }
+    }
+}
+
+/// Opens a datagram with the first key that fits; returns the record type.
+fn open(keys: &[Arc<crate::tunnel::RxKey>], datagram: &mut [u8]) -> Option<u8> {
+    for key in keys {
+        match key.open(datagram) {
+            Ok(opened) => return Some(opened.kind),
+            Err(OpenError::BadTag) => {}
+            Err(OpenError::Short | OpenError::Replayed) => return None,
+        }
+    }
+    None
+}
+
+/// The frame of a packet: twelve zero bytes, EtherType by the IP version.
+fn frame(packet: &[u8]) -> Bytes {
+    let mut frame = BytesMut::zeroed(ETHER);
+    let kind: [u8; 2] = if packet.first().is_some_and(|b| b >> 4 == 6) {
+        [0x86, 0xdd]
+    } else {
+        [0x08, 0x00]
+    };
+    frame[12..14].copy_from_slice(&kind);
+    frame.extend_from_slice(packet);
+    frame.freeze()
+}

@@ -1,0 +1,485 @@
+//! Neighbours: ACK, the first exchange of what both know, PING and PONG, and the end of a link.
+//!
+//! Two links to one node at once (both ends dialled) are both kept for some seconds: a real daemon closes
+//! the older one by its own view, another meshd does as we do, and then the one that the lower name dialled
+//! stays. So neither end is left without a link. Source: tinc-1.0-wire.md sections 1.7, 2.2, 2.3, 5.4.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    link::Hello,
+    mesh::{
+        LinkId, Mesh, Output,
+        edge::Edge,
+        limits::{Bucket, CORRECTION_RATE, LINE_BURST},
+        node::Nodes,
+    },
+    route::NodeIdx,
+    wire::{EdgeAddress, NodeName, Options, Request, Subnet},
+};
+
+/// How long two links to one node may stand side by side.
+const SIDE_BY_SIDE: Duration = Duration::from_secs(3);
+
+/// One link that is up.
+pub(super) struct Peer {
+    /// The node at the other end.
+    pub node: NodeIdx,
+    /// Who it said it is, and who dialled.
+    pub hello: Hello,
+    /// Its TCP address.
+    pub remote: SocketAddr,
+    /// Our TCP address.
+    local: SocketAddr,
+    /// Whether its ACK has come: only then lines flow.
+    pub active: bool,
+    /// What we sent in our ACK.
+    sent: (i32, Options),
+    /// Options that both ACKs gave.
+    pub options: Options,
+    /// When the last PING went out (or the link came up).
+    pub pinged: Instant,
+    /// Whether its PONG is due.
+    pub awaiting_pong: bool,
+    /// Round trip of the last PING.
+    pub rtt: Option<Duration>,
+    /// Whether the other end has told us all it knew: its first PONG comes after that.
+    pub synced: bool,
+    /// A younger link to the node exists since then.
+    pub doubled: Option<Instant>,
+    /// Budget of flooded lines.
+    pub lines: Bucket,
+    /// Since when the budget is used up without a break.
+    pub over_budget: Option<Instant>,
+    /// Budget of corrections that we send.
+    pub corrections: Bucket,
+    /// Names without a host file that it introduced.
+    pub unknown: usize,
+}
+
+/// What we held of a node when its link came up and it has not said again. Its first PONG comes after
+/// all that it knows, so what is left then is void: news of its end went another way and was not
+/// believed (first-hand rule).
+#[derive(Debug, Default)]
+pub(super) struct Unclaimed {
+    /// Other ends of edges.
+    pub edges: BTreeSet<NodeName>,
+    /// Subnets.
+    pub subnets: BTreeSet<Subnet>,
+}
+
+impl Mesh {
+    /// The link, if it is up and its ACK has come.
+    pub(super) fn active(&self, link: LinkId) -> Option<&Peer> {
+        self.peers.get(&link).filter(|peer| peer.active)
+    }
+
+    pub(super) fn link_up(
+        &mut self,
+        link: LinkId,
+        hello: Hello,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) {
+        let node = self.nodes.add(hello.name.clone(), now);
+        let elapsed = now.saturating_duration_since(hello.started).as_millis();
+        let host = self.settings.hosts.get(&hello.name);
+        let weight = host
+            .and_then(|host| host.weight)
+            .or(self.settings.weight)
+            .unwrap_or_else(|| i32::try_from(elapsed).unwrap_or(i32::MAX));
+        let options = self.options_for(&hello.name);
+        let ack = Request::Ack {
+            port: self.settings.port,
+            weight,
+            options,
+        };
+        let peer = Peer {
+            node,
+            hello,
+            remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
+            local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+            active: false,
+            sent: (weight, options),
+            options,
+            pinged: now,
+            awaiting_pong: false,
+            rtt: None,
+            synced: false,
+            doubled: None,
+            lines: Bucket::new(LINE_BURST, now),
+            over_budget: None,
+            corrections: Bucket::new(CORRECTION_RATE as usize, now),
+            unknown: 0,
+        };
+        self.peers.insert(link, peer);
+        self.send_line(link, ack.line(0).into());
+    }
+
+    /// What we say of ourselves to one neighbour. Source: tinc-1.0-wire.md section 1.7.
+    fn options_for(&self, name: &NodeName) -> Options {
+        let mut bits = self.settings.options.0;
+        if let Some(host) = self.settings.hosts.get(name) {
+            if host.indirect {
+                bits |= Options::INDIRECT;
+            }
+            if host.tcp_only {
+                bits |= Options::TCP_ONLY | Options::INDIRECT;
+            }
+            match host.clamp_mss {
+                Some(true) => bits |= Options::CLAMP_MSS,
+                Some(false) => bits &= !Options::CLAMP_MSS,
+                None => {}
+            }
+        }
+        if bits & Options::TCP_ONLY != 0 {
+            bits &= !Options::PMTU_DISCOVERY;
+        }
+        Options(bits).with_minor(Options::OUR_MINOR)
+    }
+
+    pub(super) fn handle_ack(
+        &mut self,
+        link: LinkId,
+        port: u16,
+        weight: i32,
+        theirs: Options,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        if peer.active {
+            self.misbehaved(link, "second ACK");
+            return;
+        }
+        let (sent_weight, ours) = peer.sent;
+        let mut options = ours.merge(theirs);
+        let node = peer.node;
+        match self
+            .settings
+            .hosts
+            .get(&peer.hello.name)
+            .and_then(|host| host.clamp_mss)
+        {
+            Some(true) => options.0 |= Options::CLAMP_MSS,
+            Some(false) => options.0 &= !Options::CLAMP_MSS,
+            None => {}
+        }
+        peer.options = options;
+        peer.active = true;
+        peer.pinged = now;
+        peer.awaiting_pong = true;
+        let mut address = peer.remote;
+        if port != 0 {
+            address.set_port(port);
+        }
+        let edge = Edge {
+            to: node,
+            address: address.into(),
+            local: Some(SocketAddr::new(peer.local.ip(), self.settings.port).into()),
+            options,
+            weight: i32::midpoint(sent_weight, weight),
+        };
+        tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
+        if let Some(older) = self.nodes[node].link.replace(link)
+            && let Some(peer) = self.peers.get_mut(&older)
+        {
+            // Its PONG will tell whether anybody is left there.
+            peer.doubled = Some(now);
+            peer.pinged = now;
+            peer.awaiting_pong = true;
+            self.send_line(older, Request::Ping.line(0).into());
+        }
+        let entry = &mut self.nodes[node];
+        entry.dial_error = None;
+        entry.unclaimed = Unclaimed {
+            edges: entry.edges.keys().cloned().collect(),
+            subnets: entry.subnets.clone(),
+        };
+        self.dial_connected(link, node);
+        self.send_everything(link);
+        self.set_own_edge(node, edge);
+        // The PONG comes after all that the other end knows: see `synced`.
+        self.send_line(link, Request::Ping.line(0).into());
+    }
+
+    /// Tells a new neighbour all that we know. Source: tinc-1.0-wire.md section 2.2.
+    fn send_everything(&mut self, link: LinkId) {
+        let mut lines = Vec::new();
+        let everything = !self.settings.route.tunnel_server;
+        for (idx, node) in self.nodes.iter() {
+            if idx != Nodes::ME && !everything {
+                continue;
+            }
+            for subnet in &node.subnets {
+                let owner = node.name().clone();
+                lines.push(Request::AddSubnet {
+                    owner,
+                    subnet: *subnet,
+                });
+            }
+            if everything {
+                let edges = node.edges.values();
+                lines.extend(
+                    edges.map(|edge| edge.request(node.name(), self.nodes[edge.to].name())),
+                );
+            }
+        }
+        for line in lines {
+            let nonce = self.nonce();
+            self.send_line(link, line.line(nonce).into());
+        }
+    }
+
+    /// Puts our edge to a neighbour into the graph and tells everybody.
+    fn set_own_edge(&mut self, node: NodeIdx, edge: Edge) {
+        let request = edge.request(&self.settings.name, self.nodes[node].name());
+        self.nodes.insert_edge(Nodes::ME, node, edge);
+        self.flood(&request, None);
+        self.dirty_graph = true;
+    }
+
+    pub(super) fn link_down(&mut self, link: LinkId, why: &str, now: Instant) {
+        let Some(peer) = self.peers.remove(&link) else {
+            return;
+        };
+        let node = peer.node;
+        if peer.active {
+            tracing::info!(node = %peer.hello.name, reason = %crate::wire::printable(why.as_bytes()), "link down");
+        } else {
+            self.nodes[node].dial_error = Some(why.to_owned());
+        }
+        if self.nodes[node].link == Some(link) {
+            // A link beside it takes over: nothing changed for the rest of the mesh.
+            let other = self
+                .peers
+                .iter()
+                .find(|(_, p)| p.node == node && p.active)
+                .map(|(id, _)| *id);
+            self.nodes[node].link = other;
+            match other.and_then(|id| self.peers.get_mut(&id)) {
+                Some(peer) => peer.doubled = None,
+                None => self.drop_own_edge(node),
+            }
+        }
+        self.dial_lost(link, node, peer.hello.outgoing, now);
+        if !self.peers.values().any(|peer| peer.active) {
+            self.purge = true;
+            self.dirty_graph = true;
+        }
+    }
+
+    /// Our edge to a node that is no neighbour any more.
+    fn drop_own_edge(&mut self, node: NodeIdx) {
+        if self.nodes.remove_edge(Nodes::ME, node).is_none() {
+            return;
+        }
+        let request = Request::DelEdge {
+            from: self.settings.name.clone(),
+            to: self.nodes[node].name().clone(),
+        };
+        if !self.settings.route.tunnel_server {
+            self.flood(&request, None);
+        }
+        self.dirty_graph = true;
+        self.orphans.insert(node);
+    }
+
+    /// After the graph pass: a neighbour that became unreachable cannot withdraw its edge to us itself.
+    pub(super) fn withdraw_orphans(&mut self) {
+        for node in std::mem::take(&mut self.orphans) {
+            if self.nodes.get(node).is_none_or(|n| n.place.reachable) {
+                continue;
+            }
+            if self.nodes.remove_edge(node, Nodes::ME).is_some() {
+                let request = Request::DelEdge {
+                    from: self.nodes[node].name().clone(),
+                    to: self.settings.name.clone(),
+                };
+                if !self.settings.route.tunnel_server {
+                    self.flood(&request, None);
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_pong(&mut self, link: LinkId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        if !std::mem::take(&mut peer.awaiting_pong) {
+            return;
+        }
+        peer.rtt = Some(now.saturating_duration_since(peer.pinged));
+        let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
+        if first {
+            self.sweep_unclaimed(node);
+        }
+        self.dial_worked(link);
+        self.answer_ping(node, now);
+    }
+
+    fn sweep_unclaimed(&mut self, idx: NodeIdx) {
+        let unclaimed = std::mem::take(&mut self.nodes[idx].unclaimed);
+        for to in unclaimed.edges {
+            if let Some(to) = self.nodes.find(&to)
+                && self.nodes.remove_edge(idx, to).is_some()
+            {
+                self.dirty_graph = true;
+            }
+        }
+        if !self.settings.strict_subnets {
+            for subnet in unclaimed.subnets {
+                self.remove_subnet(idx, subnet);
+            }
+        }
+    }
+
+    /// Once a second: pings that are due, links that do not answer, links side by side.
+    pub(super) fn peer_tick(&mut self, now: Instant) {
+        let mut dead = Vec::new();
+        let mut ping = Vec::new();
+        let mut twins = Vec::new();
+        for (id, peer) in &mut self.peers {
+            let since = now.saturating_duration_since(peer.pinged);
+            let waiting = !peer.active || peer.awaiting_pong;
+            // A whole database comes before the first PONG.
+            let patience = if peer.active && !peer.synced { 6 } else { 1 };
+            if waiting && since >= self.settings.ping_timeout * patience {
+                let what = if peer.active { "PING" } else { "ACK" };
+                dead.push((
+                    *id,
+                    format!(
+                        "no answer to {what} within {} s",
+                        self.settings.ping_timeout.as_secs()
+                    ),
+                ));
+            } else if peer.active && !peer.awaiting_pong && since >= self.settings.ping_interval {
+                peer.pinged = now;
+                peer.awaiting_pong = true;
+                ping.push(*id);
+            } else if peer
+                .doubled
+                .is_some_and(|at| now.saturating_duration_since(at) >= SIDE_BY_SIDE)
+            {
+                peer.doubled = None;
+                twins.push(*id);
+            }
+        }
+        for id in ping {
+            self.send_line(id, Request::Ping.line(0).into());
+        }
+        for (link, why) in dead {
+            self.close(link, &why, now);
+        }
+        for older in twins {
+            self.settle_twins(older, now);
+        }
+    }
+
+    /// Two links to one node have stood side by side long enough: one goes.
+    fn settle_twins(&mut self, older: LinkId, now: Instant) {
+        let Some(old) = self.peers.get(&older) else {
+            return;
+        };
+        let Some(younger) = self.nodes[old.node].link.filter(|link| *link != older) else {
+            return;
+        };
+        let stays = self.settings.name < old.hello.name;
+        let dialled_by_both = self
+            .peers
+            .get(&younger)
+            .is_some_and(|young| young.hello.outgoing != old.hello.outgoing);
+        let alive = !old.awaiting_pong;
+        let loser = if alive && dialled_by_both && old.hello.outgoing == stays {
+            younger
+        } else {
+            older
+        };
+        self.close(loser, "another link to the node stays", now);
+    }
+
+    /// Closes a link and forgets it.
+    pub(super) fn close(&mut self, link: LinkId, why: &str, now: Instant) {
+        if self.peers.contains_key(&link) {
+            self.outputs.push_back(Output::Close {
+                link,
+                why: why.to_owned(),
+            });
+            self.link_down(link, why, now);
+        }
+    }
+
+    /// The other end broke the protocol.
+    pub(super) fn misbehaved(&mut self, link: LinkId, what: &str) {
+        self.to_close.push((link, what.to_owned()));
+    }
+
+    pub(super) fn send_line(&mut self, to: LinkId, line: Bytes) {
+        self.outputs.push_back(Output::SendLine { to, line });
+    }
+
+    /// Sends a request of our own to every active link, the same text to all.
+    pub(super) fn flood(&mut self, request: &Request, except: Option<LinkId>) {
+        let nonce = self.nonce();
+        self.flood_line(&request.line(nonce).into(), except);
+    }
+
+    /// Sends a line to every active link but one.
+    pub(super) fn flood_line(&mut self, line: &Bytes, except: Option<LinkId>) {
+        for (id, peer) in &self.peers {
+            if peer.active && Some(*id) != except {
+                self.outputs.push_back(Output::SendLine {
+                    to: *id,
+                    line: line.clone(),
+                });
+            }
+        }
+    }
+
+    /// Sends a line towards a node, over the link to its next hop.
+    pub(super) fn send_towards(&mut self, to: NodeIdx, line: Bytes) {
+        let hop = self.nodes[to].place.nexthop;
+        if let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) {
+            self.send_line(link, line);
+        }
+    }
+
+    /// Passes a line of others on towards its destination.
+    pub(super) fn pass_on(&mut self, to: NodeIdx, line: Bytes) {
+        if self.nodes[to].place.reachable && !self.settings.route.tunnel_server {
+            self.send_towards(to, line);
+        }
+    }
+
+    /// Whether what comes over `link` may speak for `node`: a neighbour speaks for itself only
+    /// (first-hand rule, spec/security.md section 2.3).
+    pub(super) fn is_first_hand(&self, link: LinkId, node: NodeIdx) -> bool {
+        if node == Nodes::ME {
+            return false;
+        }
+        match self.nodes[node].link {
+            None => true,
+            Some(own) => own == link || self.peers.get(&link).is_some_and(|peer| peer.node == node),
+        }
+    }
+
+    pub(super) fn own_address(&self, idx: NodeIdx) -> EdgeAddress {
+        match self.nodes[idx].udp.addr.or(self.nodes[idx].place.address) {
+            Some(addr) => addr.into(),
+            None => EdgeAddress::unspec(),
+        }
+    }
+
+    pub(super) fn nonce(&mut self) -> u32 {
+        u32::from_le_bytes(self.rng.bytes()) & 0x7fff_ffff
+    }
+}

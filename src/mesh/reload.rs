@@ -1,0 +1,142 @@
+//! A configuration takes the place of another: what changed is done live, sessions stay.
+//!
+//! Compared by content, never by time of files (spec/users.md pain 3). Only a key that is gone or
+//! different ends what was authenticated by it.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use crate::{
+    mesh::{LinkId, Mesh, Settings, node::Nodes},
+    wire::{NodeName, Request, Subnet},
+};
+
+impl Mesh {
+    pub(super) fn reconfigure(&mut self, settings: Arc<Settings>, now: Instant) {
+        // Name and port are who we are to others: they change by a restart only.
+        let same = settings.name == self.settings.name && settings.port == self.settings.port;
+        let settings = if same {
+            settings
+        } else {
+            let mut kept = Settings::clone(&settings);
+            kept.name = self.settings.name.clone();
+            kept.port = self.settings.port;
+            Arc::new(kept)
+        };
+        let old = std::mem::replace(&mut self.settings, settings);
+        self.reload_own_subnets(&old);
+        if self.settings.strict_subnets {
+            self.load_strict_subnets(now);
+        }
+        self.end_revoked(&old, now);
+        let changed = |name: &&NodeName| old.hosts.get(*name) != self.settings.hosts.get(*name);
+        let changed: Vec<NodeName> = self
+            .settings
+            .hosts
+            .keys()
+            .filter(changed)
+            .cloned()
+            .collect();
+        for name in changed {
+            self.dial_anew(&name, now);
+        }
+        self.reconcile_outgoing(now);
+        let all: Vec<_> = self.nodes.by_name().collect();
+        for idx in all {
+            self.update_state(idx);
+        }
+        self.dirty_routes = true;
+        self.dial_due(now);
+    }
+
+    /// New ones are announced first, so that an address that moves between two lines is never without an owner.
+    fn reload_own_subnets(&mut self, old: &Settings) {
+        let wanted: BTreeSet<Subnet> = self.settings.subnets.iter().copied().collect();
+        let held: BTreeSet<Subnet> = old.subnets.iter().copied().collect();
+        let owner = self.settings.name.clone();
+        for subnet in wanted.difference(&held) {
+            self.insert_subnet(Nodes::ME, *subnet);
+            let owner = owner.clone();
+            self.flood(
+                &Request::AddSubnet {
+                    owner,
+                    subnet: *subnet,
+                },
+                None,
+            );
+        }
+        for subnet in held.difference(&wanted) {
+            let owner = owner.clone();
+            self.flood(
+                &Request::DelSubnet {
+                    owner,
+                    subnet: *subnet,
+                },
+                None,
+            );
+            self.remove_subnet(Nodes::ME, *subnet);
+        }
+    }
+
+    /// StrictSubnets: the table is what the host files say, for nodes up or down.
+    pub(super) fn load_strict_subnets(&mut self, now: Instant) {
+        let hosts: Vec<(NodeName, BTreeSet<Subnet>)> = self
+            .settings
+            .hosts
+            .iter()
+            .map(|(name, host)| (name.clone(), host.subnets.iter().copied().collect()))
+            .collect();
+        for (name, wanted) in hosts {
+            let idx = self.nodes.add(name, now);
+            let held = self.nodes[idx].subnets.clone();
+            wanted
+                .difference(&held)
+                .for_each(|subnet| self.insert_subnet(idx, *subnet));
+            held.difference(&wanted)
+                .for_each(|subnet| self.remove_subnet(idx, *subnet));
+        }
+        let unlisted: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| {
+                *idx != Nodes::ME && !self.settings.hosts.contains_key(node.name())
+            })
+            .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (idx, *subnet)))
+            .collect();
+        for (idx, subnet) in unlisted {
+            self.remove_subnet(idx, subnet);
+        }
+    }
+
+    /// Ends links and tunnels of nodes whose key is gone or another.
+    fn end_revoked(&mut self, old: &Settings, now: Instant) {
+        let same_key = Arc::ptr_eq(&old.key, &self.settings.key)
+            || old.key.public() == self.settings.key.public();
+        let key = |settings: &Settings, name: &NodeName| {
+            settings.hosts.get(name).and_then(|host| host.key)
+        };
+        let revoked: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|(idx, _)| *idx != Nodes::ME)
+            .filter(|(_, node)| {
+                key(old, node.name()) != key(&self.settings, node.name()) || !same_key
+            })
+            .map(|(idx, node)| (idx, node.name().clone()))
+            .collect();
+        for (idx, name) in revoked {
+            let links: Vec<LinkId> = self
+                .peers
+                .iter()
+                .filter(|(_, peer)| peer.node == idx)
+                .map(|(id, _)| *id)
+                .collect();
+            for link in links {
+                self.close(link, "its key in the host file changed", now);
+            }
+            self.drop_keys(idx);
+            self.nodes[idx].udp.reset(None);
+            self.mark_state(idx);
+            tracing::info!(node = %name, "key changed or gone: links and tunnel ended");
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! What the unit tests of the mesh share: some meshes joined by lines and datagrams, in virtual time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use slotmap::SlotMap;
+
+use crate::{
+    crypto::{PrivateKey, Rng},
+    link::Hello,
+    mesh::{
+        HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
+        settings::{Host, HostAddress},
+    },
+    route::{
+        RouteSettings,
+        router::{self, ErrorLimiter, Verdict},
+    },
+    wire::{NodeId, NodeName, Options, datagram::RelayHeader},
+};
+
+/// Some point in time: tests count from it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test needs one Instant to count from"
+)]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}
+
+/// Settings of nodes `0..count`, which know each other's keys, addresses and subnet 10.0.0.N/32.
+pub(super) fn settings(count: u8) -> Vec<Settings> {
+    let mut rng = Rng::new([9; 32]);
+    let keys: Vec<Arc<PrivateKey>> = (0..count)
+        .map(|_| Arc::new(PrivateKey::generate(&mut rng)))
+        .collect();
+    let host = |n: u8| {
+        let host = Host {
+            key: Some(keys[usize::from(n)].public()),
+            addresses: vec![HostAddress {
+                host: underlay(n).ip().to_string(),
+                port: 655,
+            }],
+            subnets: vec![format!("10.0.0.{n}").parse().unwrap()],
+            ..Host::default()
+        };
+        (name(n), Arc::new(host))
+    };
+    let one = |n: u8| Settings {
+        name: name(n),
+        key: keys[usize::from(n)].clone(),
+        port: 655,
+        options: Options(0x0700_000c),
+        subnets: vec![format!("10.0.0.{n}").parse().unwrap()],
+        broadcast_subnets: Vec::new(),
+        hosts: (0..count).filter(|other| *other != n).map(host).collect(),
+        connect_to: Vec::new(),
+        auto_connect: false,
+        route: RouteSettings::default(),
+        strict_subnets: false,
+        local_discovery: true,
+        udp_discovery: true,
+        udp_discovery_interval: Duration::from_secs(2),
+        udp_discovery_keepalive: Duration::from_secs(10),
+        udp_discovery_timeout: Duration::from_secs(30),
+        udp_info_interval: Duration::from_secs(5),
+        mtu_info_interval: Duration::from_secs(5),
+        ping_interval: Duration::from_secs(60),
+        ping_timeout: Duration::from_secs(5),
+        key_expire: Duration::from_secs(3600),
+        max_timeout: Duration::from_secs(900),
+        weight: None,
+        pmtu: None,
+        replay_window: 8192,
+    };
+    (0..count).map(one).collect()
+}
+
+pub(super) fn name(n: u8) -> NodeName {
+    NodeName::new(&format!("n{n}")).unwrap()
+}
+
+pub(super) fn underlay(n: u8) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 7, n)), 655)
+}
+
+/// An IPv4 packet between two nodes' subnets, of `length` bytes.
+pub(super) fn packet(from: u8, to: u8, length: usize) -> Bytes {
+    let total = u16::try_from(length.max(28)).unwrap();
+    let mut packet = vec![0; usize::from(total)];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&total.to_be_bytes());
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&[10, 0, 0, from]);
+    packet[16..20].copy_from_slice(&[10, 0, 0, to]);
+    packet.into()
+}
+
+/// Some meshes and what joins them. Links deliver at once and in order, datagrams too.
+pub(super) struct Net {
+    pub meshes: Vec<Mesh>,
+    pub now: Instant,
+    /// (node, its link) -> (other node, its link)
+    pub wires: BTreeMap<(u8, LinkId), (u8, LinkId)>,
+    links: SlotMap<LinkId, ()>,
+    /// Pairs between which no datagram passes.
+    pub no_udp: BTreeSet<(u8, u8)>,
+    /// Longest datagram that passes, in bytes of UDP payload.
+    pub longest: usize,
+    /// Packets that reached a device: (node, packet).
+    pub delivered: Vec<(u8, Bytes)>,
+    pub hooks: Vec<(u8, HookEvent)>,
+    /// Lines that were sent, counted.
+    pub lines: usize,
+    /// Dials are carried out.
+    pub dial: bool,
+}
+
+impl Net {
+    pub(super) fn new(settings: Vec<Settings>) -> Self {
+        let now = start();
+        let meshes = settings
+            .into_iter()
+            .zip(1..)
+            .map(|(s, seed)| Mesh::new(Arc::new(s), [seed; 32], now))
+            .collect();
+        Self {
+            meshes,
+            now,
+            wires: BTreeMap::new(),
+            links: SlotMap::with_key(),
+            no_udp: BTreeSet::new(),
+            longest: 1472,
+            delivered: Vec::new(),
+            hooks: Vec::new(),
+            lines: 0,
+            dial: true,
+        }
+    }
+
+    /// Joins two nodes by a link that `a` dialled.
+    pub(super) fn join(&mut self, a: u8, b: u8) {
+        let (la, lb) = (self.links.insert(()), self.links.insert(()));
+        self.wires.insert((a, la), (b, lb));
+        self.wires.insert((b, lb), (a, la));
+        for (me, link, other, outgoing) in [(a, la, b, true), (b, lb, a, false)] {
+            let hello = Hello {
+                name: name(other),
+                minor: 7,
+                outgoing,
+                started: self.now,
+            };
+            let remote = if outgoing {
+                underlay(other)
+            } else {
+                SocketAddr::new(underlay(other).ip(), 40_000)
+            };
+            self.input(
+                me,
+                Input::LinkUp {
+                    link,
+                    hello,
+                    remote,
+                    local: underlay(me),
+                },
+            );
+        }
+        self.settle();
+    }
+
+    /// Cuts every link between two nodes.
+    pub(super) fn part(&mut self, a: u8, b: u8) {
+        let cut: Vec<_> = self
+            .wires
+            .iter()
+            .filter(|((from, _), (to, _))| (*from, *to) == (a, b))
+            .map(|(x, y)| (*x, *y))
+            .collect();
+        for ((a, la), (b, lb)) in cut {
+            self.wires.remove(&(a, la));
+            self.wires.remove(&(b, lb));
+            self.input(
+                a,
+                Input::LinkDown {
+                    link: la,
+                    why: "cut".into(),
+                },
+            );
+            self.input(
+                b,
+                Input::LinkDown {
+                    link: lb,
+                    why: "cut".into(),
+                },
+            );
+        }
+        self.settle();
+    }
+
+    pub(super) fn input(&mut self, node: u8, input: Input) {
+        let now = self.now;
+        self.meshes[usize::from(node)].handle(input, now);
+    }
+
+    /// Drains outputs until nothing is left to do at this time.
+    pub(super) fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for n in 0..self.meshes.len() {
+                let now = self.now;
+                self.meshes[n].settle_all(now);
+                while let Some(output) = self.meshes[n].poll_output() {
+                    quiet = false;
+                    self.carry_out(u8::try_from(n).unwrap(), output);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, me: u8, output: Output) {
+        match output {
+            Output::SendLine { to, line } => {
+                self.lines += 1;
+                if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
+                    self.input(node, Input::Line { link, line });
+                }
+            }
+            Output::SendFrame { to, frame } => {
+                if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
+                    self.input(node, Input::Frame { link, frame });
+                }
+            }
+            Output::SendRelayed { to, datagram } => {
+                if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
+                    self.input(node, Input::Relayed { link, datagram });
+                }
+            }
+            Output::Datagram { to, datagram } => {
+                let hit = (0..self.meshes.len())
+                    .map(|n| u8::try_from(n).unwrap())
+                    .find(|n| underlay(*n) == to);
+                if let Some(node) = hit
+                    && !self.no_udp.contains(&(me, node))
+                    && !self.no_udp.contains(&(node, me))
+                    && datagram.len() <= self.longest
+                {
+                    let punt = self.as_worker(node, underlay(me), datagram);
+                    self.input(node, Input::Punt(punt));
+                }
+            }
+            Output::TunWrite(packet) => self.delivered.push((me, packet)),
+            Output::Dial { node, addr } => {
+                let other = (0..self.meshes.len())
+                    .map(|n| u8::try_from(n).unwrap())
+                    .find(|n| name(*n) == node && underlay(*n) == addr);
+                match other.filter(|_| self.dial) {
+                    Some(other) => self.join(me, other),
+                    None => self.input(
+                        me,
+                        Input::DialFailed {
+                            node,
+                            addr,
+                            why: "refused".into(),
+                        },
+                    ),
+                }
+            }
+            Output::Close { link, .. } => {
+                if let Some((node, other)) = self.wires.remove(&(me, link)) {
+                    self.wires.remove(&(node, other));
+                    self.input(
+                        node,
+                        Input::LinkDown {
+                            link: other,
+                            why: "closed".into(),
+                        },
+                    );
+                }
+            }
+            Output::AskPathMtu { to } => self.input(me, Input::PathMtu { to, mtu: 1500 }),
+            Output::Hook(hook) => self.hooks.push((me, hook)),
+            Output::Resolve { .. }
+            | Output::CancelDial { .. }
+            | Output::Remember { .. }
+            | Output::Pong { .. }
+            | Output::Publish(_) => {}
+        }
+    }
+
+    /// What a worker makes of a datagram that it leaves to the mesh: from a confirmed address it may be
+    /// one to pass on.
+    fn as_worker(&self, node: u8, from: SocketAddr, datagram: Bytes) -> Punt {
+        let snapshot = self.meshes[usize::from(node)].snapshot();
+        let header = RelayHeader::parse(&datagram).filter(|header| header.to != NodeId::DIRECT);
+        let ends = header.and_then(|header| {
+            Some((
+                *snapshot.by_id.get(&header.to)?,
+                *snapshot.by_id.get(&header.from)?,
+            ))
+        });
+        match ends.filter(|_| snapshot.by_addr.contains_key(&from)) {
+            Some((to, from)) => Punt::Relay {
+                to,
+                from,
+                datagram: datagram.slice(12..),
+            },
+            None => Punt::Datagram { from, datagram },
+        }
+    }
+
+    /// Lets time pass, timer by timer.
+    pub(super) fn run(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            self.settle();
+            let next = self
+                .meshes
+                .iter()
+                .filter_map(|mesh| mesh.poll_timeout())
+                .map(|(at, _)| at)
+                .min();
+            let Some(at) = next.filter(|at| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = at.max(self.now);
+            for n in 0..self.meshes.len() {
+                if self.meshes[n]
+                    .poll_timeout()
+                    .is_some_and(|(at, _)| at <= self.now)
+                {
+                    self.input(u8::try_from(n).unwrap(), Input::Timeout);
+                }
+            }
+        }
+    }
+
+    /// Sends a packet from a node's device, as a worker without a shortcut would.
+    pub(super) fn send(&mut self, from: u8, to: u8, length: usize) {
+        let now = self.now;
+        let mesh = &mut self.meshes[usize::from(from)];
+        let mut packet = packet(from, to, length).to_vec();
+        let snapshot = mesh.snapshot();
+        let mut limiter = ErrorLimiter::default();
+        let verdict = router::decide(&snapshot, &mut packet, snapshot.me, &mut limiter, now);
+        let (to, packets) = match verdict {
+            Verdict::Send(to) => (to, vec![packet]),
+            Verdict::Fragments(to, pieces) => (to, pieces),
+            _ => return,
+        };
+        for packet in packets {
+            let packet = packet.into();
+            self.input(from, Input::Punt(Punt::Packet { to, packet }));
+        }
+        self.settle();
+    }
+
+    /// Whether every node reaches every other.
+    pub(super) fn all_reach_all(&self) -> bool {
+        self.meshes.iter().all(|mesh| {
+            mesh.peers(self.now).iter().filter(|row| row.up).count() == self.meshes.len() - 1
+        })
+    }
+}

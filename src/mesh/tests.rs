@@ -1,0 +1,415 @@
+//! Whole meshes by lines and datagrams: what one node alone cannot show.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::testing::{Net, name, packet, settings};
+use crate::mesh::{HookEvent, Input, view::PathKind};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A line of three: 0 - 1 - 2.
+fn three() -> Net {
+    let mut net = Net::new(settings(3));
+    net.join(0, 1);
+    net.join(1, 2);
+    net.run(SECOND);
+    net
+}
+
+fn row(net: &Net, at: u8, of: u8) -> crate::mesh::view::PeerRow {
+    let rows = net.meshes[usize::from(at)].peers(net.now);
+    rows.into_iter()
+        .find(|row| row.name == name(of).as_str())
+        .unwrap()
+}
+
+fn sends(net: &mut Net, link_of: u8, to: u8, line: &str) {
+    let (_, (node, link)) = net
+        .wires
+        .iter()
+        .find(|((from, _), (other, _))| *from == link_of && *other == to)
+        .map(|(a, b)| (*a, *b))
+        .unwrap();
+    net.input(
+        node,
+        Input::Line {
+            link,
+            line: Bytes::copy_from_slice(line.as_bytes()),
+        },
+    );
+    net.settle();
+}
+
+#[test]
+fn neighbours_find_udp_and_the_mtu_of_the_wire() {
+    let mut net = Net::new(settings(2));
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    let row = row(&net, 0, 1);
+    assert_eq!(row.path, PathKind::Udp);
+    assert_eq!(row.pmtu_bytes, Some(1500 - 28 - 12 - 21 - 14));
+    assert!(row.reason.is_none());
+}
+
+#[test]
+fn packets_of_every_length_arrive_once_and_unchanged() {
+    let mut net = three();
+    for length in [28, 84, 1_000, 1_424, 1_425] {
+        for (from, to) in [(0, 1), (0, 2), (2, 0), (2, 1)] {
+            for wait in [0, 3, 0] {
+                net.delivered.clear();
+                net.send(from, to, length);
+                net.run(SECOND);
+                assert_eq!(
+                    net.delivered,
+                    [(to, packet(from, to, length))],
+                    "{length} bytes from {from} to {to}"
+                );
+                net.run(wait * SECOND);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_arrives_in_pieces() {
+    let mut net = three();
+    net.send(0, 1, 1_000);
+    net.run(3 * SECOND);
+    net.delivered.clear();
+    net.send(0, 1, 1_500);
+    net.run(SECOND);
+    let payload: usize = net
+        .delivered
+        .iter()
+        .map(|(_, packet)| packet.len() - 20)
+        .sum();
+    assert_eq!((net.delivered.len(), payload), (2, 1_480));
+}
+
+#[test]
+fn ends_of_a_line_find_each_other_unless_the_wire_forbids() {
+    for blocked in [false, true] {
+        let mut net = three();
+        if blocked {
+            net.no_udp.insert((0, 2));
+        }
+        for _ in 0..15 {
+            net.send(0, 2, 100);
+            net.send(2, 0, 100);
+            net.run(SECOND);
+        }
+        let expected = if blocked {
+            PathKind::Via
+        } else {
+            PathKind::Udp
+        };
+        assert_eq!(row(&net, 0, 2).path, expected);
+        assert_eq!(row(&net, 2, 0).path, expected);
+        let each_way = |node| net.delivered.iter().filter(|(to, _)| *to == node).count();
+        assert_eq!((each_way(0), each_way(2)), (15, 15));
+    }
+}
+
+#[test]
+fn udp_that_dies_is_left_within_five_seconds_and_found_again() {
+    let mut net = Net::new(settings(2));
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    net.no_udp.insert((0, 1));
+    for _ in 0..50 {
+        net.send(0, 1, 100);
+        net.run(SECOND / 10);
+    }
+    assert_eq!(row(&net, 0, 1).path, PathKind::Tcp);
+    net.delivered.clear();
+    net.send(0, 1, 1_000);
+    assert_eq!(net.delivered.len(), 1);
+    net.no_udp.clear();
+    net.run(4 * SECOND);
+    assert_eq!(row(&net, 0, 1).path, PathKind::Udp);
+}
+
+#[test]
+fn a_path_that_shrinks_without_a_word_is_measured_anew() {
+    let mut net = Net::new(settings(2));
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    net.longest = 1280 - 28;
+    for _ in 0..70 {
+        net.send(0, 1, 100);
+        net.run(SECOND / 10);
+    }
+    assert_eq!(row(&net, 0, 1).pmtu_bytes, Some(1280 - 28 - 33 - 14));
+}
+
+#[test]
+fn a_cut_link_is_told_to_everybody_and_hooks_run() {
+    let mut net = three();
+    assert!(net.all_reach_all());
+    net.hooks.clear();
+    net.part(1, 2);
+    net.run(SECOND);
+    assert!(!row(&net, 0, 2).up);
+    assert!(
+        net.meshes[0]
+            .edges()
+            .iter()
+            .all(|edge| edge.to != "n2" && edge.from != "n2")
+    );
+    let down = |hook: &(u8, HookEvent)| matches!(hook, (0, HookEvent::Host { up: false, node, .. }) if *node == name(2));
+    assert!(net.hooks.iter().any(down));
+    net.join(2, 1);
+    net.run(SECOND);
+    assert!(net.all_reach_all());
+}
+
+#[test]
+fn both_ends_dial_at_once_and_one_link_stays() {
+    let mut net = Net::new(settings(2));
+    net.join(0, 1);
+    net.join(1, 0);
+    net.run(10 * SECOND);
+    assert_eq!(net.wires.len(), 2);
+    assert!(
+        net.meshes[0].connections()[0].outgoing,
+        "the lower name's stays"
+    );
+    assert!(net.all_reach_all());
+}
+
+#[test]
+fn connect_to_dials_backs_off_and_comes_back() {
+    let mut all = settings(2);
+    all[0].connect_to = vec![name(1)];
+    let mut net = Net::new(all);
+    net.dial = false;
+    net.run(30 * SECOND);
+    assert_eq!(row(&net, 0, 1).reason.unwrap().code, "cannot_connect");
+    net.dial = true;
+    net.run(60 * SECOND);
+    assert!(net.all_reach_all());
+    net.part(0, 1);
+    net.run(2 * SECOND);
+    assert!(
+        net.all_reach_all(),
+        "a link that had worked is dialled again at once"
+    );
+}
+
+#[test]
+fn auto_connect_joins_ten_nodes_with_about_three_links_each() {
+    let mut all = settings(10);
+    for one in &mut all {
+        one.auto_connect = true;
+    }
+    let mut net = Net::new(all);
+    net.run(60 * SECOND);
+    assert!(net.all_reach_all());
+    for mesh in &net.meshes {
+        assert!(
+            (2..=8).contains(&mesh.status().links),
+            "{}",
+            mesh.status().links
+        );
+    }
+}
+
+#[test]
+fn keys_are_renewed_with_nothing_lost() {
+    let mut all = settings(2);
+    for one in &mut all {
+        one.key_expire = 10 * SECOND;
+    }
+    let mut net = Net::new(all);
+    net.join(0, 1);
+    net.run(3 * SECOND);
+    net.delivered.clear();
+    for _ in 0..1_000 {
+        net.send(0, 1, 100);
+        net.send(1, 0, 100);
+        net.run(SECOND / 10);
+    }
+    assert_eq!(net.delivered.len(), 2_000);
+}
+
+#[test]
+fn a_subnet_comes_and_goes_by_reload() {
+    let mut net = three();
+    let mut other = settings(3).remove(0);
+    other.subnets.push("10.9.0.0/16".parse().unwrap());
+    net.input(0, Input::Config(std::sync::Arc::new(other)));
+    net.run(SECOND);
+    let seen = |net: &Net| {
+        net.meshes[2]
+            .subnets()
+            .iter()
+            .any(|row| row.subnet == "10.9.0.0/16")
+    };
+    assert!(seen(&net));
+    assert!(net.all_reach_all(), "links stay");
+    net.input(0, Input::Config(std::sync::Arc::new(settings(3).remove(0))));
+    net.run(SECOND);
+    assert!(!seen(&net));
+}
+
+/// T22: lines about third parties change nothing that a neighbour says of itself.
+#[test]
+fn forged_lines_about_neighbours_and_ourselves_change_nothing() {
+    let mut net = Net::new(settings(4));
+    for other in 1..4 {
+        net.join(0, other);
+    }
+    net.run(3 * SECOND);
+    let before = (net.meshes[0].edges(), net.meshes[0].subnets());
+    net.lines = 0;
+    for nonce in 0..10_000 {
+        let line = match nonce % 7 {
+            0 => format!("13 {nonce:x} n1 n0"),
+            1 => format!("11 {nonce:x} n1 10.0.0.1"),
+            2 => format!("12 {nonce:x} n1 n0 192.0.2.9 655 700000c -2147483648"),
+            3 => format!("13 {nonce:x} n0 n1"),
+            4 => format!("10 {nonce:x} n1 10.0.0.2"),
+            5 => format!("12 {nonce:x} n0 n2 192.0.2.9 655 700000c 2147483647"),
+            _ => format!("14 {nonce:x} n1"),
+        };
+        sends(&mut net, 3, 0, &line);
+    }
+    assert_eq!(before, (net.meshes[0].edges(), net.meshes[0].subnets()));
+    assert!(net.all_reach_all());
+    assert!(net.lines < 200, "corrections are bounded: {}", net.lines);
+}
+
+/// T31: phantom nodes, edges and subnets stop at the caps; the offender is cut, the others stay.
+#[test]
+fn a_flood_of_phantoms_stops_at_the_caps() {
+    let mut net = three();
+    let mut cut = false;
+    for n in 0..60_000 {
+        let line = match n % 3 {
+            0 => format!("12 {n:x} p{n} q{n} 192.0.2.1 655 700000c 1"),
+            1 => format!(
+                "10 {n:x} p{} 10.{}.{}.0/24",
+                n % 500,
+                n / 256 % 256,
+                n % 256
+            ),
+            _ => format!("12 {n:x} p{} p{} 192.0.2.1 655 700000c 1", n % 500, n % 499),
+        };
+        if !net
+            .wires
+            .iter()
+            .any(|((from, _), (to, _))| (*from, *to) == (2, 1))
+        {
+            cut = true;
+            break;
+        }
+        sends(&mut net, 2, 1, &line);
+        if n % 1_000 == 0 {
+            net.run(SECOND / 2);
+        }
+    }
+    let status = net.meshes[1].status();
+    assert!(status.nodes <= 3 + super::limits::MAX_UNKNOWN_PER_LINK);
+    assert!(status.refused > 10_000 || cut);
+    assert!(cut, "over its budget for ten seconds: cut");
+    assert!(row(&net, 0, 1).up);
+}
+
+/// Real daemons store and flood names of up to 2,048 bytes: no reason to cut an honest link.
+#[test]
+fn a_name_too_long_for_us_costs_only_its_line() {
+    let mut net = three();
+    sends(
+        &mut net,
+        2,
+        1,
+        &format!("12 5 {} n2 192.0.2.1 655 700000c 1", "x".repeat(300)),
+    );
+    net.run(SECOND);
+    assert!(row(&net, 1, 2).up);
+    assert_eq!(net.meshes[1].status().refused, 1);
+}
+
+/// Old news of a neighbour, brought by a node that was away: the neighbour's truth comes back.
+#[test]
+fn old_news_about_a_neighbour_is_corrected_in_its_place() {
+    let mut net = three();
+    sends(&mut net, 2, 1, "12 77 n0 n9 192.0.2.1 655 700000c 1");
+    sends(&mut net, 2, 1, "10 78 n0 10.77.0.0/16");
+    net.run(SECOND);
+    net.lines = 0;
+    net.run(5 * SECOND);
+    let about = |net: &Net| net.meshes[1].edges().iter().any(|edge| edge.to == "n9");
+    assert!(!about(&net));
+    assert_eq!(
+        net.lines, 2,
+        "DEL_EDGE and DEL_SUBNET to the one that said it"
+    );
+}
+
+/// A node that lost all its links brings nothing stale back.
+#[test]
+fn the_last_link_takes_with_it_what_only_others_could_tell() {
+    let mut net = three();
+    net.part(0, 1);
+    net.part(1, 2);
+    net.run(SECOND);
+    assert!(net.meshes[0].edges().is_empty());
+    assert!(
+        net.meshes[0]
+            .subnets()
+            .iter()
+            .all(|row| row.owner.as_deref() == Some("n0"))
+    );
+    net.join(0, 1);
+    net.run(SECOND);
+    assert!(row(&net, 0, 1).up && !row(&net, 0, 2).up);
+}
+
+/// Graph work is done once per batch of input, never per line.
+#[test]
+fn the_graph_is_computed_once_per_batch() {
+    let mut net = three();
+    let before = net.meshes[1].status().graph_runs;
+    let (_, (node, link)) = net
+        .wires
+        .iter()
+        .find(|((from, _), (to, _))| (*from, *to) == (2, 1))
+        .map(|(a, b)| (*a, *b))
+        .unwrap();
+    for n in 0..200 {
+        let line = format!("12 {n:x} p{n} n2 192.0.2.1 655 700000c 1");
+        net.input(
+            node,
+            Input::Line {
+                link,
+                line: line.into(),
+            },
+        );
+    }
+    net.settle();
+    assert!(net.meshes[1].status().graph_runs <= before + 2);
+}
+
+#[test]
+fn malformed_lines_close_only_the_link_that_they_came_from() {
+    for line in [
+        "",
+        "x",
+        "99",
+        "12 1 n2",
+        "10 1 n2 nonsense",
+        "13 1 n2 n2",
+        "23 n2 n0 100",
+        "4 655 1 c",
+    ] {
+        let mut net = three();
+        sends(&mut net, 2, 1, line);
+        net.run(SECOND);
+        assert!(!row(&net, 1, 2).up, "{line:?}");
+        assert!(row(&net, 1, 0).up, "{line:?}");
+    }
+}

@@ -1,0 +1,93 @@
+//! Snapshots made by hand, for the tests of the data plane. Node 0 is ourselves.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    route::{
+        MTU, NodeCounters, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        lpm::{Owner, Route, Table},
+    },
+    wire::{NodeName, Options, Prefix, Subnet},
+};
+
+/// Some instant to count from.
+#[expect(clippy::disallowed_methods, reason = "only differences matter")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Ourselves.
+pub(crate) const ME: NodeIdx = NodeIdx(0);
+
+/// A reachable node of the current version with a proven UDP path of 1400 bytes and no key.
+pub(crate) fn node(idx: NodeIdx, nexthop: NodeIdx, via: NodeIdx) -> NodeState {
+    NodeState {
+        reachable: true,
+        neighbour: nexthop == idx,
+        options: Options(0x0700_0000 | Options::PMTU_DISCOVERY | Options::CLAMP_MSS),
+        nexthop,
+        via,
+        udp: Some(addr(idx)),
+        min_mtu: 1400,
+        mtu: 1400,
+        tx: None,
+        rx: Vec::new(),
+    }
+}
+
+/// A node that we have a link to.
+pub(crate) fn neighbour(idx: NodeIdx) -> NodeState {
+    node(idx, idx, idx)
+}
+
+/// The UDP address of [`node`].
+pub(crate) fn addr(idx: NodeIdx) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, idx.0 as u8], 655))
+}
+
+/// A snapshot of ourselves and `nodes` (from index 1 on) with these subnets.
+pub(crate) fn snapshot<const N: usize, const S: usize>(
+    nodes: [NodeState; N],
+    subnets: [(&str, Owner); S],
+) -> RouteSnapshot {
+    let mut me = neighbour(ME);
+    me.neighbour = false;
+    me.udp = None;
+    me.mtu = MTU;
+    let mut snapshot = RouteSnapshot::empty(shared(ME, me));
+    for (state, idx) in nodes.into_iter().zip(1..) {
+        snapshot.nodes.push(Some(shared(NodeIdx(idx), state)));
+    }
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for (subnet, owner) in subnets {
+        match subnet.parse::<Subnet>().unwrap().prefix {
+            Prefix::Mac(_) => panic!("no IP subnet"),
+            Prefix::V4(a, len) => v4.push(Route {
+                addr: a.to_bits(),
+                len,
+                owner,
+            }),
+            Prefix::V6(a, len) => v6.push(Route {
+                addr: a.to_bits(),
+                len,
+                owner,
+            }),
+        }
+    }
+    snapshot.v4 = Table::new(v4);
+    snapshot.v6 = Table::new(v6);
+    snapshot
+}
+
+fn shared(idx: NodeIdx, state: NodeState) -> Arc<NodeShared> {
+    let name = NodeName::new(&format!("n{}", idx.0)).unwrap();
+    Arc::new(NodeShared {
+        idx,
+        id: name.id(),
+        name,
+        state: ArcSwap::from_pointee(state),
+        counters: NodeCounters::default(),
+    })
+}

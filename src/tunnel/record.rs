@@ -1,0 +1,187 @@
+//! SPTPS datagram records: `seqno(4) | C(type(1) | data) | tag(16)`. Source: tinc-1.1-wire.md
+//! section 2.1.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    crypto::{
+        aead::{self, Verified},
+        replay::ReplayWindow,
+        sptps::Key,
+    },
+    tunnel::{OpenError, Opened, SPTPS_OVERHEAD},
+};
+
+/// Data stops here; the numbers above are left to handshake records. Source: spec/security.md T10.
+const LAST_FOR_DATA: u64 = (1 << 32) - (1 << 13);
+/// No handshake begins from here on; the few records of one that goes on still fit.
+const LAST_FOR_HANDSHAKE: u64 = (1 << 32) - 16;
+/// From here on a new session is due. Source: spec/security.md T10.
+const WANTS_RENEWAL: u64 = 1 << 31;
+
+/// The sequence numbers of one direction of a session. Rekeys go on counting.
+#[derive(Debug)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Starts at 0: the clear-text handshake records count as well.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(0)))
+    }
+
+    /// Numbers for data. Never hands out a number twice: it only ever grows, and what is claimed
+    /// beyond the end is refused.
+    fn claim(&self, count: u32) -> Option<u32> {
+        // Looking first keeps refused claims from eating the numbers left to the handshake.
+        if self.0.load(Ordering::Relaxed) + u64::from(count) > LAST_FOR_DATA {
+            return None;
+        }
+        let first = self.0.fetch_add(count.into(), Ordering::Relaxed);
+        let fits = first + u64::from(count) <= LAST_FOR_DATA;
+        u32::try_from(first).ok().filter(|_| fits)
+    }
+
+    /// Whether handshake records still find numbers.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.load(Ordering::Relaxed) < LAST_FOR_HANDSHAKE
+    }
+
+    /// A number for a handshake record, from the reserve if need be. Ask [`Self::has_room`] before.
+    pub(super) fn claim_for_handshake(&self) -> u32 {
+        let seq = self.0.fetch_add(1, Ordering::Relaxed);
+        u32::try_from(seq).expect("the caller asked for room")
+    }
+
+    fn claimed(&self) -> u32 {
+        u32::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    fn wants_renewal(&self) -> bool {
+        self.0.load(Ordering::Relaxed) >= WANTS_RENEWAL
+    }
+
+    #[cfg(test)]
+    fn fast_forward(&self, seq: u32) {
+        self.0.fetch_max(seq.into(), Ordering::Relaxed);
+    }
+}
+
+/// The sending half of a session.
+pub(super) struct Tx {
+    key: Key,
+    counter: Arc<Counter>,
+}
+
+impl Tx {
+    pub(super) fn new(key: Key, counter: Arc<Counter>) -> Self {
+        Self { key, counter }
+    }
+
+    pub(super) fn claim(&self, count: u32) -> Option<u32> {
+        self.counter.claim(count)
+    }
+
+    pub(super) fn claimed(&self) -> u32 {
+        self.counter.claimed()
+    }
+
+    pub(super) fn wants_renewal(&self) -> bool {
+        self.counter.wants_renewal()
+    }
+
+    pub(super) fn seal(&self, seq: u32, kind: u8, datagram: &mut [u8]) {
+        let (number, record) = datagram
+            .split_first_chunk_mut()
+            .expect("the caller leaves room for the number");
+        *number = seq.to_be_bytes();
+        record[0] = kind;
+        aead::seal(&self.key, seq, record);
+    }
+
+    #[cfg(test)]
+    pub(super) fn fast_forward(&self, seq: u32) {
+        self.counter.fast_forward(seq);
+    }
+}
+
+/// A receiving half of a session.
+pub(super) struct Rx {
+    key: Key,
+    window: Arc<Mutex<ReplayWindow>>,
+    used: AtomicBool,
+}
+
+impl Rx {
+    pub(super) fn new(key: Key, window: Arc<Mutex<ReplayWindow>>) -> Self {
+        Self {
+            key,
+            window,
+            used: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn open(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+        let (seq, verified) = self.verify(datagram)?;
+        if !self.window().accept(seq) {
+            return Err(OpenError::Replayed);
+        }
+        verified.decrypt();
+        self.used.store(true, Ordering::Relaxed);
+        Ok(Opened {
+            seq,
+            kind: datagram[4],
+        })
+    }
+
+    /// Opens without asking the replay window, which learns of the number all the same.
+    ///
+    /// Handshake records travel by TCP while data overtakes them by UDP, maybe by more than the
+    /// window, so they are put in order by a rule of their own: see [`super::sptps::Tunnel`].
+    pub(super) fn open_handshake(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+        let (seq, verified) = self.verify(datagram)?;
+        verified.decrypt();
+        self.window().mark(seq);
+        self.used.store(true, Ordering::Relaxed);
+        Ok(Opened {
+            seq,
+            kind: datagram[4],
+        })
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    fn verify<'a>(&self, datagram: &'a mut [u8]) -> Result<(u32, Verified<'a>), OpenError> {
+        if datagram.len() < SPTPS_OVERHEAD {
+            return Err(OpenError::Short);
+        }
+        let (number, record) = datagram.split_first_chunk_mut().expect("21 bytes at least");
+        let seq = u32::from_be_bytes(*number);
+        let verified =
+            aead::verify(&self.key, seq, record).map_err(|aead::BadTag| OpenError::BadTag)?;
+        Ok((seq, verified))
+    }
+
+    fn window(&self) -> std::sync::MutexGuard<'_, ReplayWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Tx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SPTPS sending key, {} numbers used", self.claimed())
+    }
+}
+
+impl fmt::Debug for Rx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SPTPS receiving key, used: {}", self.is_used())
+    }
+}
