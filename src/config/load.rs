@@ -49,7 +49,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         &mut ours,
         &mut theirs,
     );
-    let built = build(source, &tree, name, hosts, &mut ours);
+    let built = build(source, &tree, name, hosts, last, &mut ours);
     let stopped = ours.iter().any(|p| p.error);
     let mut problems = [ours, theirs].concat();
     problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
