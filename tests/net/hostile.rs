@@ -296,8 +296,17 @@ impl Member {
 
     /// Reads until a line satisfies `wanted`, the connection ends, or `limit` is over.
     pub(crate) fn hears(&mut self, limit: Duration, wanted: impl Fn(&str) -> bool) -> bool {
+        self.hears_after(0, limit, wanted)
+    }
+
+    /// As [`Self::hears`], among the lines after the first `looked`.
+    fn hears_after(
+        &mut self,
+        mut looked: usize,
+        limit: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> bool {
         let start = Instant::now();
-        let mut looked = 0;
         loop {
             self.parse();
             if self.heard[looked..].iter().any(|line| wanted(line)) {
@@ -319,10 +328,11 @@ impl Member {
 
     /// Time until a PING is answered; `None` if the connection ends or `limit` passes first.
     pub(crate) fn ping(&mut self, limit: Duration) -> Option<Duration> {
+        self.drain();
         let start = Instant::now();
-        self.heard.clear();
+        let before = self.heard.len();
         self.say("8");
-        self.hears(limit, |line| line == "9")
+        self.hears_after(before, limit, |line| line == "9")
             .then(|| start.elapsed())
     }
 
