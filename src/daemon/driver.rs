@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, cache},
+    config::{AddressFamily, Config, cache},
     crypto::Rng,
     daemon::{
         Event, Reply,
@@ -28,8 +28,7 @@ use crate::{
         keyring::HostKeys,
         links::{Links, Outward},
         log::Log,
-        options::Options,
-        privileges::{self, Keep},
+        privileges,
         resolve::Resolver,
         routes::{self, Follower},
         signals::Ask,
@@ -94,11 +93,11 @@ pub(super) struct Driver {
 impl Driver {
     /// A driver over what was opened. Nothing runs yet but tinc-up.
     pub(super) fn new(
-        options: &Options,
         mut config: Config,
         log: Log,
         sockets: Sockets,
         tun: Option<Tun>,
+        dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
@@ -122,13 +121,6 @@ impl Driver {
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
-        };
-        let dropping = privileges::Drop {
-            user: options.user.clone(),
-            chroot: options.chroot.then(|| config.source.base.clone()),
-            keep: Keep {
-                net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
-            },
         };
         Ok(Self {
             mesh: Mesh::new(Arc::clone(settings), rng.bytes(), now),
@@ -167,6 +159,14 @@ impl Driver {
             port = self.port, config = %self.config.source.base.display(), "meshd starting"
         );
         self.bring_device_up();
+        let turned = self.turn(&mut events).await;
+        // A failure stops us in order too: scripts undo what scripts did.
+        let stopped = self.stop(events).await;
+        turned.and(stopped)
+    }
+
+    /// The loop, until it is told to stop.
+    async fn turn(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         while self.stopping.is_none() {
             let due = TokioInstant::from_std(self.poll_timeout());
@@ -184,7 +184,7 @@ impl Driver {
                 self.work(now);
             }
         }
-        self.stop(events).await
+        Ok(())
     }
 
     /// Whether the start is over: workers run and the mesh may act.
@@ -223,12 +223,16 @@ impl Driver {
             self.config.source.base = PathBuf::from("/");
             self.keys.rebase(self.config.source.clone());
         }
+        let prepare = match self.dropping.keep.ipc_lock {
+            true => privileges::keep_thread_memory_lock,
+            false => privileges::drop_thread_capabilities,
+        };
         let workers = fastpath::start(
             self.mesh.snapshot(),
             self.tun.clone(),
             self.udp.clone(),
             self.punts.0.clone(),
-            privileges::drop_thread_capabilities,
+            prepare,
         );
         self.workers = Some(workers.context("cannot start the packet threads")?);
         for listener in std::mem::take(&mut self.listeners) {
@@ -236,11 +240,14 @@ impl Driver {
         }
         self.watchdog.feed(Vec::new(), now);
         tracing::info!("ready");
-        systemd::ready(&format!(
-            "{} listens on port {}",
-            self.config.settings.name, self.port
-        ));
+        self.tell_ready();
         Ok(())
+    }
+
+    /// Tells the service manager that we are up, or up again.
+    pub(super) fn tell_ready(&self) {
+        let name = &self.config.settings.name;
+        systemd::ready(&format!("{name} listens on port {}", self.port));
     }
 
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
@@ -261,7 +268,12 @@ impl Driver {
             Event::Written(link, count) => self.links.written(link, count),
             Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),
             Event::Resolved(resolved) => {
-                let addrs = self.resolver.settle(&resolved);
+                let mut addrs = self.resolver.settle(&resolved);
+                addrs.retain(|addr| match self.config.shell.address_family {
+                    AddressFamily::V4 => addr.is_ipv4(),
+                    AddressFamily::V6 => addr.is_ipv6(),
+                    AddressFamily::Any => true,
+                });
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
