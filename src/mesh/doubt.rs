@@ -35,13 +35,8 @@ impl Mesh {
     /// `link`. It is not taken, and not remembered as seen either: the neighbour sends the same text.
     /// What contradicts it is noted; what finds no room is forgotten, corrections are a kindness.
     pub(super) fn is_second_hand(&mut self, link: LinkId, request: &Request, now: Instant) -> bool {
-        let subject = match request {
-            Request::AddSubnet { owner, .. } | Request::DelSubnet { owner, .. } => owner,
-            Request::AddEdge { from, .. } | Request::DelEdge { from, .. } => from,
-            Request::KeyChanged { origin } => origin,
-            _ => return false,
-        };
-        let Some(about) = self.nodes.find(subject).filter(|idx| *idx != Nodes::ME) else {
+        let about = request.subject().and_then(|name| self.nodes.find(name));
+        let Some(about) = about.filter(|idx| *idx != Nodes::ME) else {
             return false;
         };
         if self.is_first_hand(link, about) {

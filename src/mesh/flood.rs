@@ -54,7 +54,7 @@ impl Mesh {
             return;
         }
         if request.flooded()
-            && (self.is_second_hand(link, &request, now) || !self.admit(link, line, now))
+            && (self.is_second_hand(link, &request, now) || !self.admit(link, &request, line, now))
         {
             return;
         }
@@ -115,9 +115,14 @@ impl Mesh {
         }
     }
 
-    /// Whether a flooded line is new and within the budget of its link.
-    fn admit(&mut self, link: LinkId, line: &Bytes, now: Instant) -> bool {
-        self.seen.insert(line, now) && self.is_within_budget(link, now)
+    /// Whether a flooded line is new and within the budget of its link. What a neighbour says of itself is
+    /// always news: another may have brought the same line before the neighbour's own link was up.
+    fn admit(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) -> bool {
+        let own = self
+            .peers
+            .get(&link)
+            .is_some_and(|peer| request.subject() == Some(&peer.hello.name));
+        (self.seen.insert(line, now) || own) && self.is_within_budget(link, now)
     }
 
     /// Takes one flooded line from the budget of its link.

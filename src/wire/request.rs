@@ -265,6 +265,17 @@ impl Request {
         FLOODED.contains(&self.number())
     }
 
+    /// Whom a flooded request speaks about; `None` for the others.
+    #[must_use]
+    pub fn subject(&self) -> Option<&NodeName> {
+        match self {
+            Self::AddSubnet { owner, .. } | Self::DelSubnet { owner, .. } => Some(owner),
+            Self::AddEdge { from, .. } | Self::DelEdge { from, .. } => Some(from),
+            Self::KeyChanged { origin } => Some(origin),
+            _ => None,
+        }
+    }
+
     /// Its name in the protocol, for logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
