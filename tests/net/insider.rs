@@ -493,7 +493,8 @@ fn t31_phantoms() {
         scene.assert_unharmed(192);
     }
     let names = scene.v.dump().nodes.len();
-    assert!(names <= 4 + 2 * 256, "{names} nodes known");
+    // 256 names without a host file a neighbour, however often it comes back.
+    assert!(names <= 4 + 256, "{names} nodes known");
     wait_ping(&scene.p, &scene.v.v4(), 56);
 }
 

@@ -17,6 +17,7 @@
 
 mod dialling;
 mod dump;
+mod dumps;
 mod failover;
 mod five;
 mod hooks;
@@ -27,6 +28,7 @@ mod node;
 mod outsider;
 mod pairs;
 mod rekey;
+mod reload;
 mod routing;
 mod traffic;
 mod world;

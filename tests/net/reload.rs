@@ -1,0 +1,289 @@
+//! Torn and poisoned files under a running daemon (T44, X11, X18 of security.md).
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    dump::wait_agree,
+    node::{
+        Kind::{Meshd, Tinc11},
+        Node, introduce, on_one_wire,
+    },
+    traffic::{Flow, wait_ping},
+    world::{World, wait_until},
+};
+
+type Spoil = fn(&Path);
+
+/// Ways to spoil a host file, and whether nothing of it can be used.
+const TORN: [(&str, Spoil, bool); 14] = [
+    ("fifo", |path| make(&["mkfifo"], path), true),
+    ("device", |path| make(&["mknod"], path), true),
+    ("directory", |path| fs::create_dir(path).unwrap(), true),
+    ("symlink loop", |path| symlink(path, path).unwrap(), true),
+    (
+        "dangling symlink",
+        |path| symlink("nowhere", path).unwrap(),
+        true,
+    ),
+    (
+        "huge",
+        |path| {
+            fs::File::create(path).unwrap().set_len(1 << 30).unwrap();
+        },
+        true,
+    ),
+    (
+        "binary",
+        |path| {
+            let bytes: Vec<u8> = (0..=255).cycle().take(10_000).collect();
+            fs::write(path, bytes).unwrap();
+        },
+        true,
+    ),
+    (
+        "half a key",
+        |path| fs::write(path, "Ed25519PublicKey = abcdef\n").unwrap(),
+        true,
+    ),
+    (
+        "half a PEM block",
+        |path| {
+            fs::write(path, "-----BEGIN ED25519 PUBLIC KEY-----\nabcd").unwrap();
+        },
+        true,
+    ),
+    (
+        "a line without a value",
+        |path| fs::write(path, "Port =\n").unwrap(),
+        true,
+    ),
+    (
+        "a subnet that is none",
+        |path| {
+            fs::write(path, "Subnet = 10.0.0.1/24\nSubnet = 300.1.1.1\n").unwrap();
+        },
+        true,
+    ),
+    ("empty", |path| fs::write(path, "").unwrap(), false),
+    (
+        "an exec proxy",
+        |path| {
+            fs::write(path, "Proxy = exec touch /tmp/canary-of-meshd\n").unwrap();
+        },
+        false,
+    ),
+    (
+        "an unknown variable",
+        |path| fs::write(path, "Adress = 10.0.0.1\n").unwrap(),
+        false,
+    ),
+];
+
+fn make(program: &[&str], path: &Path) {
+    let path = path.to_str().unwrap();
+    match program {
+        ["mknod"] => crate::world::output(&format!("mknod {path} c 1 5")),
+        _ => crate::world::output(&format!("{} {path}", program[0])),
+    };
+}
+
+fn remove(path: &Path) {
+    let _ = fs::remove_file(path);
+    let _ = fs::remove_dir(path);
+}
+
+/// What the daemon logs within a few seconds of a reload.
+fn reload(node: &mut Node) -> String {
+    let before = node.log().len();
+    node.signal(Signal::HUP);
+    thread::sleep(Duration::from_millis(700));
+    node.assert_runs();
+    node.log()[before..].to_owned()
+}
+
+/// Another node's file is spoilt in every way, at a reload and at a start: the daemon stays, keeps
+/// its links and its state, and says in one sentence which file it was.
+#[test]
+fn t44_a_torn_host_file_costs_nobody_else() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b, c] = on_one_wire(&world, &wire, [Meshd, Tinc11, Tinc11]);
+    a.connect_to(&["b", "c"]);
+    b.start();
+    a.start();
+    a.wait_reaches(&b);
+    wait_ping(&a, &b.v4(), 56);
+    a.wait_udp(&b);
+    b.wait_udp(&a);
+    let state = a.dump().shared();
+    let flow = Flow::start(&b, &a, &a.v4(), 100, 200);
+    let file = a.dir().join("hosts").join(&c.name);
+    let good = fs::read(&file).unwrap();
+    let sentences = |log: &str| -> Vec<String> {
+        log.lines()
+            .filter(|line| line.contains("hosts/c"))
+            .map(str::to_owned)
+            .collect()
+    };
+    for (what, spoil, useless) in TORN {
+        remove(&file);
+        spoil(&file);
+        let log = reload(&mut a);
+        assert_eq!(a.dump().shared(), state, "after {what}");
+        let said = sentences(&log);
+        assert!(
+            said.len() <= 3 && (!said.is_empty() || !useless),
+            "{what}: sentences in the log: {said:#?}\nof\n{log}"
+        );
+        eprintln!("{what}: {}", said.join(" | "));
+    }
+    assert!(!Path::new("/tmp/canary-of-meshd").exists());
+    // It starts with such a file as well.
+    let stream = flow.finish();
+    assert!(stream.lost() <= stream.sent / 1000, "{stream:?}");
+    for (what, spoil, _) in TORN {
+        a.stop();
+        remove(&file);
+        spoil(&file);
+        a.start();
+        wait_until(what, Duration::from_secs(20), || {
+            let dump = a.try_dump()?;
+            if dump.shared().reachable.contains("b") {
+                Ok(())
+            } else {
+                Err(dump.to_string())
+            }
+        });
+    }
+    // Once it is whole again the node is as good as any.
+    remove(&file);
+    fs::write(&file, good).unwrap();
+    reload(&mut a);
+    let mut c = c;
+    c.start();
+    a.wait_reaches(&c);
+    wait_agree(&[&a, &b]);
+}
+
+/// A torn own file or tinc.conf: a reload is refused as a whole, with file and line; the old
+/// configuration goes on.
+#[test]
+fn t44_a_torn_own_file_stops_the_reload() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Tinc11]);
+    a.connect_to(&["b"]);
+    b.start();
+    a.start();
+    a.wait_reaches(&b);
+    let state = a.dump().shared();
+    for (name, text, place) in [
+        ("tinc.conf", "Name = a\nMode =\n", "tinc.conf:2"),
+        ("tinc.conf", "", "tinc.conf"),
+        ("tinc.conf", "Name = a\nMode = zzz\n", "tinc.conf:2"),
+        ("tinc.conf", "Name = b\n", "tinc.conf:1"),
+        ("hosts/a", "Subnet = 10.20.0.1/8\n", "hosts/a:1"),
+    ] {
+        let file = a.dir().join(name);
+        let good = fs::read(&file).unwrap();
+        fs::write(&file, text).unwrap();
+        let log = reload(&mut a);
+        assert_eq!(a.dump().shared(), state, "after {text:?} in {name}");
+        assert!(log.contains(place), "{text:?} in {name}: {log}");
+        fs::write(&file, good).unwrap();
+    }
+    // An unreadable tree likewise.
+    let (tree, away) = (a.dir().join("hosts"), a.dir().join("hosts.away"));
+    fs::rename(&tree, &away).unwrap();
+    reload(&mut a);
+    assert_eq!(a.dump().shared(), state);
+    fs::rename(&away, &tree).unwrap();
+    let log = reload(&mut a);
+    assert_eq!(a.dump().shared(), state, "{log}");
+    wait_ping(&a, &b.v4(), 56);
+}
+
+/// A good tree with one torn file and one deletion: the deletion takes effect all the same.
+#[test]
+fn t44_a_deletion_beside_a_torn_file_counts() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b, mut c] = on_one_wire(&world, &wire, [Meshd, Tinc11, Tinc11]);
+    b.connect_to(&["a"]);
+    c.connect_to(&["a"]);
+    for node in [&mut a, &mut b, &mut c] {
+        node.start();
+    }
+    a.wait_reaches(&b);
+    a.wait_reaches(&c);
+    fs::write(a.dir().join("hosts/b"), "Port =\n").unwrap();
+    fs::remove_file(a.dir().join("hosts/c")).unwrap();
+    reload(&mut a);
+    a.wait_loses(&c);
+    // b is who it was: it stays, and may come back.
+    assert!(a.dump().shared().reachable.contains("b"));
+    b.stop();
+    a.wait_loses(&b);
+    b.start();
+    a.wait_reaches(&b);
+    thread::sleep(Duration::from_secs(6));
+    assert!(!a.dump().shared().reachable.contains("c"));
+}
+
+/// X18: ten reloads a second with hosts that change, for a while; a pair that is not concerned
+/// loses nothing.
+#[test]
+fn x18_reloads_in_quick_succession() {
+    let world = World::alone();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
+    a.connect_to(&["b"]);
+    b.start();
+    a.start();
+    a.wait_reaches(&b);
+    wait_ping(&a, &b.v4(), 56);
+    a.wait_udp(&b);
+    b.wait_udp(&a);
+    let flow = Flow::start(&a, &b, &b.v4(), 1000, 200);
+    let start = Instant::now();
+    let mut round = 0;
+    while start.elapsed() < Duration::from_secs(15) {
+        round += 1;
+        let file = a.dir().join(format!("hosts/x{}", round % 7));
+        if round % 3 == 0 {
+            let _ = fs::remove_file(file);
+        } else {
+            fs::copy(a.dir().join("hosts/b"), file).unwrap();
+        }
+        a.signal(Signal::HUP);
+        thread::sleep(Duration::from_millis(100));
+    }
+    let stream = flow.finish();
+    assert_eq!(stream.lost(), 0, "after {round} reloads: {stream:?}");
+    a.assert_runs();
+}
+
+/// A node added by dropping in its host file is known without a reload, as with tinc.
+#[test]
+fn a_new_host_file_needs_no_reload() {
+    let world = World::new();
+    let wire = world.wire();
+    let mut a = Node::new(Meshd, &world.host("a", &[&wire]));
+    let mut b = Node::new(Tinc11, &world.host("b", &[&wire]));
+    a.start();
+    a.introduce_to(&[&b]);
+    b.connect_to(&["a"]);
+    b.start();
+    thread::sleep(Duration::from_secs(2));
+    introduce(&[&a, &b]);
+    a.wait_reaches(&b);
+    wait_ping(&b, &a.v4(), 56);
+}
