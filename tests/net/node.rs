@@ -182,7 +182,7 @@ impl Node {
             .unwrap();
         let folder = self.kind.folder();
         let program = match self.kind {
-            Kind::Meshd => PathBuf::from(env!("CARGO_BIN_EXE_meshd")),
+            Kind::Meshd => program("meshd", env!("CARGO_BIN_EXE_meshd")),
             Kind::Tinc11 | Kind::Tinc10 => folder.join("usr/sbin/tincd"),
         };
         let mut command = self.host.command(program);
@@ -292,7 +292,7 @@ impl Node {
             let mut command = self.host.command("timeout");
             command
                 .arg("10")
-                .arg(env!("CARGO_BIN_EXE_meshctl"))
+                .arg(program("meshctl", env!("CARGO_BIN_EXE_meshctl")))
                 .arg(format!("--pidfile={}", self.pid_file().display()));
             command
         } else {
@@ -403,4 +403,9 @@ pub(crate) fn on_one_wire<const N: usize>(
     });
     introduce(&nodes.each_ref());
     nodes
+}
+
+/// One of our programs: from `MESHD_BIN`, or as built beside this test.
+fn program(name: &str, built: &str) -> PathBuf {
+    std::env::var_os("MESHD_BIN").map_or_else(|| built.into(), |dir| Path::new(&dir).join(name))
 }
