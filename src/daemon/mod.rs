@@ -1,1 +1,5 @@
-//! Placeholder until the module lands.
+//! The tokio shell, one thread.
+
+pub mod clock;
+pub mod log;
+pub mod options;

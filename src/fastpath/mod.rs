@@ -1,1 +1,161 @@
-//! The packet threads.
+//! The packet threads. Everything but [`worker`] is pure over a snapshot, a buffer and a [`Sink`].
+//!
+//! One packet from the device: [`worker`] reads it, [`outbound`] asks the router, seals, and appends
+//! it to its destination's run in [`runs`]; the worker sends each run with one call. One datagram:
+//! the worker receives a batch, [`inbound`] finds the sender, opens in place, asks the router, and
+//! hands the packet to the device or on. What needs the control plane goes out through [`punt`].
+
+pub mod counters;
+pub mod inbound;
+pub mod outbound;
+pub mod punt;
+pub mod runs;
+mod worker;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::{
+    io::{epoll::EventFd, tun::Tun, udp::UdpSocket},
+    mesh::{Input, event::Punt},
+    route::{DropCounts, DropReason, RouteSnapshot, router::ErrorLimiter},
+};
+
+use counters::Counters;
+
+/// Where the pure steps leave their results.
+pub trait Sink {
+    /// Appends a datagram made of `parts`, end to end, to what goes to `to`, and returns it for
+    /// sealing in place.
+    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8];
+    /// Hands an IP packet to our own device.
+    fn deliver(&mut self, packet: &[u8]);
+    /// Leaves something to the control plane.
+    fn punt(&mut self, punt: Punt);
+    /// Counts a packet that went nowhere.
+    fn dropped(&mut self, reason: DropReason);
+}
+
+/// What a step works with; made anew for each batch.
+pub struct Step<'a, S> {
+    /// The tables in force.
+    pub snapshot: &'a RouteSnapshot,
+    /// Where results go.
+    pub sink: &'a mut S,
+    /// Limits the errors that the router answers with.
+    pub limiter: &'a mut ErrorLimiter,
+    /// The time of the batch.
+    pub now: Instant,
+}
+
+/// What all workers share with the driver.
+struct Shared {
+    snapshot: ArcSwap<RouteSnapshot>,
+    workers: Vec<PerWorker>,
+}
+
+/// One worker's own part; padded by [`Counters`] so that no two workers write one cache line.
+#[derive(Default)]
+struct PerWorker {
+    counters: Counters,
+    beat: AtomicU64,
+}
+
+/// The running packet threads. Dropping it does not stop them: see [`Handle::stop`].
+pub struct Handle {
+    shared: Arc<Shared>,
+    stop: Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts the packet threads, one for now, over a device (none: DeviceType = dummy) and the UDP
+/// sockets. Punts and path-MTU reports go to `inputs`; a full queue drops them, counted.
+pub fn start(
+    snapshot: Arc<RouteSnapshot>,
+    tun: Option<Arc<Tun>>,
+    udp: Vec<Arc<UdpSocket>>,
+    inputs: mpsc::Sender<Input>,
+) -> io::Result<Handle> {
+    let shared = Arc::new(Shared {
+        snapshot: ArcSwap::new(snapshot),
+        workers: vec![PerWorker::default()],
+    });
+    let stop = Arc::new(EventFd::new()?);
+    let mut threads = Vec::new();
+    for index in 0..shared.workers.len() {
+        let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+        let worker = worker::Worker::new(
+            shared,
+            index,
+            tun.clone(),
+            udp.clone(),
+            stop,
+            inputs.clone(),
+        )?;
+        let builder = std::thread::Builder::new().name(format!("meshd-w{index}"));
+        threads.push(builder.spawn(move || worker.run())?);
+    }
+    Ok(Handle {
+        shared,
+        stop,
+        threads,
+    })
+}
+
+impl Handle {
+    /// Makes `snapshot` the tables of every batch from now on.
+    pub fn publish(&self, snapshot: Arc<RouteSnapshot>) {
+        self.shared.snapshot.store(snapshot);
+    }
+
+    /// Packets dropped since start, by reason, zeros left out.
+    #[must_use]
+    pub fn drops(&self) -> DropCounts {
+        let mut sum = DropCounts::new();
+        for worker in &self.shared.workers {
+            for (reason, count) in worker.counters.drops() {
+                *sum.entry(reason).or_default() += count;
+            }
+        }
+        sum
+    }
+
+    /// A number for each worker that grows while it lives, at least every second.
+    #[must_use]
+    pub fn beats(&self) -> Vec<u64> {
+        let beat = |worker: &PerWorker| worker.beat.load(Ordering::Relaxed);
+        self.shared.workers.iter().map(beat).collect()
+    }
+
+    /// Whether every worker still runs; one ends by itself only when its device is gone.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.threads.iter().all(|thread| !thread.is_finished())
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.shared.workers.len()
+    }
+
+    /// Stops the workers and waits for them.
+    pub fn stop(self) {
+        if self.stop.signal().is_ok() {
+            for thread in self.threads {
+                let _ = thread.join();
+            }
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
@@ -16,44 +17,36 @@ use rustix::event::{
 const MAX_EVENTS: usize = 16;
 
 /// A set of descriptors to wait for, level-triggered, for reading.
-pub struct Epoll {
-    fd: OwnedFd,
-    events: Vec<epoll::Event>,
-}
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
 
 impl Epoll {
     /// An empty set.
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            fd: epoll::create(CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(MAX_EVENTS),
-        })
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
     /// Adds a descriptor; [`Self::wait`] names it by `token`. The caller keeps it open.
     pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
-        Ok(epoll::add(
-            &self.fd,
-            fd,
-            EventData::new_u64(token),
-            EventFlags::IN,
-        )?)
+        let token = EventData::new_u64(token);
+        Ok(epoll::add(&self.0, fd, token, EventFlags::IN)?)
     }
 
-    /// Waits until something is readable, at most `limit`, and returns the tokens. Empty: the time is
-    /// over, or a signal came.
-    pub fn wait(&mut self, limit: Duration) -> io::Result<impl Iterator<Item = u64> + '_> {
+    /// Waits until something is readable, at most `limit`, and puts the tokens of what is into
+    /// `ready`. Empty: the time is over, or a signal came.
+    pub fn wait(&self, ready: &mut Vec<u64>, limit: Duration) -> io::Result<()> {
         let limit = Timespec {
             tv_sec: limit.as_secs().cast_signed(),
             tv_nsec: limit.subsec_nanos().into(),
         };
-        self.events.clear();
-        let spare = rustix::buffer::spare_capacity(&mut self.events);
-        match epoll::wait(&self.fd, spare, Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        ready.clear();
+        let mut events = [MaybeUninit::uninit(); MAX_EVENTS];
+        match epoll::wait(&self.0, &mut events, Some(&limit)) {
+            Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
+            Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        Ok(self.events.iter().map(|event| event.data.u64()))
+        Ok(())
     }
 }
 
@@ -89,12 +82,14 @@ mod tests {
 
     #[test]
     fn a_signalled_eventfd_is_reported_by_its_token() {
-        let mut epoll = Epoll::new().unwrap();
+        let epoll = Epoll::new().unwrap();
         let event = EventFd::new().unwrap();
+        let mut ready = vec![1];
         epoll.add(&event, 7).unwrap();
-        assert_eq!(epoll.wait(Duration::ZERO).unwrap().count(), 0);
+        epoll.wait(&mut ready, Duration::ZERO).unwrap();
+        assert_eq!(ready, []);
         event.signal().unwrap();
-        let tokens: Vec<u64> = epoll.wait(Duration::from_secs(5)).unwrap().collect();
-        assert_eq!(tokens, [7]);
+        epoll.wait(&mut ready, Duration::from_secs(5)).unwrap();
+        assert_eq!(ready, [7]);
     }
 }

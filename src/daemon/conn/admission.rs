@@ -1,0 +1,275 @@
+//! Which strangers get a connection: pure, no sockets.
+//!
+//! Source: spec/security.md section 5.6 and T36.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    time::{Duration, Instant},
+};
+
+use crate::mesh::event::LinkId;
+
+/// Connections that are not authenticated yet, in all. Memory: 64 KiB each at most on the way in.
+pub const MAX_STRANGERS: usize = 64;
+/// Of these, from one source: an IPv4 address or an IPv6 /64.
+pub const MAX_A_SOURCE: usize = 8;
+/// Of [`MAX_STRANGERS`], kept for addresses that host files, their names or our cache hold.
+pub const KEPT_FOR_KNOWN: usize = 16;
+/// New connections a second from unknown addresses, and at once: bounds what handshakes cost us.
+pub const RATE: u32 = 100;
+/// How many of them at once.
+pub const BURST: u32 = 200;
+/// Longest life of a connection that is not authenticated, held silently or not.
+pub const MAX_AGE: Duration = Duration::from_secs(10);
+
+const _: () = assert!(KEPT_FOR_KNOWN < MAX_STRANGERS && MAX_A_SOURCE <= KEPT_FOR_KNOWN);
+
+/// What becomes of a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It may talk.
+    Yes,
+    /// It may talk once this silent one is closed.
+    InsteadOf(LinkId),
+    /// It is closed.
+    No,
+}
+
+/// The connections that are not authenticated yet.
+#[derive(Debug)]
+pub struct Admission {
+    /// In order of age.
+    strangers: BTreeMap<u64, Stranger>,
+    count: u64,
+    tokens: f64,
+    refilled: Instant,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    link: LinkId,
+    source: IpAddr,
+    silent: bool,
+    since: Instant,
+}
+
+impl Admission {
+    /// Nobody is there.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self {
+            strangers: BTreeMap::new(),
+            count: 0,
+            tokens: f64::from(BURST),
+            refilled: now,
+        }
+    }
+
+    /// Decides about a new connection, which counts from now on unless refused. `known`: see
+    /// [`KEPT_FOR_KNOWN`].
+    pub fn admit(&mut self, link: LinkId, ip: IpAddr, known: bool, now: Instant) -> Admitted {
+        if !known && !self.take_token(now) {
+            return Admitted::No;
+        }
+        let source = source(ip);
+        let limit = if known {
+            MAX_STRANGERS
+        } else {
+            MAX_STRANGERS - KEPT_FOR_KNOWN
+        };
+        let from_source = self.strangers.values().filter(|s| s.source == source);
+        let admitted = if from_source.count() >= MAX_A_SOURCE {
+            self.evict(Some(source))
+        } else if self.strangers.len() >= limit {
+            self.evict(None)
+        } else {
+            Admitted::Yes
+        };
+        if admitted != Admitted::No {
+            self.count += 1;
+            let stranger = Stranger {
+                link,
+                source,
+                silent: true,
+                since: now,
+            };
+            self.strangers.insert(self.count, stranger);
+        }
+        admitted
+    }
+
+    /// A stranger has named a node that we know: it is not thrown out for others any more.
+    pub fn spoke(&mut self, link: LinkId) {
+        let mut strangers = self.strangers.values_mut();
+        if let Some(stranger) = strangers.find(|stranger| stranger.link == link) {
+            stranger.silent = false;
+        }
+    }
+
+    /// A connection is authenticated or gone.
+    pub fn remove(&mut self, link: LinkId) {
+        self.strangers.retain(|_, stranger| stranger.link != link);
+    }
+
+    /// Whether the listening sockets are looked at: not while all places are taken by strangers that
+    /// would not make way.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.strangers.len() < MAX_STRANGERS || self.strangers.values().any(|s| s.silent)
+    }
+
+    /// Strangers whose time is over.
+    #[must_use]
+    pub fn expired(&self, now: Instant) -> Vec<LinkId> {
+        let old = |s: &&Stranger| now.saturating_duration_since(s.since) >= MAX_AGE;
+        let strangers = self.strangers.values().take_while(old);
+        strangers.map(|stranger| stranger.link).collect()
+    }
+
+    /// When the oldest one's time is over.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let (_, oldest) = self.strangers.first_key_value()?;
+        Some(oldest.since + MAX_AGE)
+    }
+
+    /// Throws out the oldest silent one of a source, or of the source that has most.
+    fn evict(&mut self, from: Option<IpAddr>) -> Admitted {
+        let mut sources: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        let silent = || self.strangers.iter().filter(|(_, s)| s.silent);
+        for (_, stranger) in silent() {
+            *sources.entry(stranger.source).or_default() += 1;
+        }
+        let busiest = || sources.iter().max_by_key(|(_, count)| **count).map(|(s, _)| *s);
+        let Some(source) = from.or_else(busiest) else {
+            return Admitted::No;
+        };
+        let oldest = silent().find(|(_, stranger)| stranger.source == source);
+        let Some((&number, stranger)) = oldest else {
+            return Admitted::No;
+        };
+        let link = stranger.link;
+        self.strangers.remove(&number);
+        Admitted::InsteadOf(link)
+    }
+
+    fn take_token(&mut self, now: Instant) -> bool {
+        let since = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.tokens = (self.tokens + since * f64::from(RATE)).min(f64::from(BURST));
+        self.refilled = self.refilled.max(now);
+        let has = self.tokens >= 1.0;
+        if has {
+            self.tokens -= 1.0;
+        }
+        has
+    }
+}
+
+/// What counts as one source: an IPv4 address, an IPv6 /64.
+fn source(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::*;
+
+    struct Door {
+        ids: SlotMap<LinkId, ()>,
+        admission: Admission,
+        now: Instant,
+    }
+
+    impl Door {
+        fn new() -> Self {
+            let now = crate::daemon::clock::now();
+            Self {
+                ids: SlotMap::with_key(),
+                admission: Admission::new(now),
+                now,
+            }
+        }
+
+        fn knock(&mut self, ip: &str, known: bool) -> (LinkId, Admitted) {
+            let link = self.ids.insert(());
+            let ip = ip.parse().unwrap();
+            (link, self.admission.admit(link, ip, known, self.now))
+        }
+    }
+
+    #[test]
+    fn one_source_has_eight_places_and_loses_its_own_oldest() {
+        let mut door = Door::new();
+        let first: Vec<_> = (0..8).map(|i| door.knock(&format!("2001:db8::{i}"), false)).collect();
+        assert!(first.iter().all(|(_, admitted)| *admitted == Admitted::Yes));
+        let (_, ninth) = door.knock("2001:db8::ffff", false);
+        assert_eq!(ninth, Admitted::InsteadOf(first[0].0), "the same /64");
+        assert_eq!(door.knock("2001:db8:0:1::1", false).1, Admitted::Yes);
+    }
+
+    #[test]
+    fn who_has_named_a_node_is_not_thrown_out() {
+        let mut door = Door::new();
+        let links: Vec<_> = (0..8).map(|_| door.knock("192.0.2.1", false).0).collect();
+        links.iter().for_each(|link| door.admission.spoke(*link));
+        assert_eq!(door.knock("192.0.2.1", false).1, Admitted::No);
+        door.admission.remove(links[3]);
+        assert_eq!(door.knock("192.0.2.1", false).1, Admitted::Yes);
+    }
+
+    #[test]
+    fn five_thousand_silent_ones_do_not_keep_a_known_node_out() {
+        let mut door = Door::new();
+        let mut open = Vec::new();
+        for i in 0..5000 {
+            door.now += Duration::from_millis(1);
+            let (link, admitted) = door.knock(&format!("198.51.100.{}", i % 200), false);
+            match admitted {
+                Admitted::Yes => open.push(link),
+                Admitted::InsteadOf(old) => {
+                    open.retain(|link| *link != old);
+                    open.push(link);
+                }
+                Admitted::No => {}
+            }
+            assert!(open.len() <= MAX_STRANGERS - KEPT_FOR_KNOWN);
+        }
+        assert!(door.admission.is_open());
+        assert_eq!(door.knock("203.0.113.1", true).1, Admitted::Yes);
+    }
+
+    #[test]
+    fn the_busiest_source_makes_way() {
+        let mut door = Door::new();
+        let busy = door.knock("192.0.2.7", false).0;
+        for i in 0..MAX_STRANGERS - KEPT_FOR_KNOWN - 2 {
+            door.knock(&format!("198.51.100.{i}"), false);
+        }
+        door.knock("192.0.2.7", false);
+        assert_eq!(door.knock("203.0.113.1", false).1, Admitted::InsteadOf(busy));
+    }
+
+    #[test]
+    fn strangers_have_ten_seconds_and_a_rate() {
+        let mut door = Door::new();
+        let (link, _) = door.knock("192.0.2.1", false);
+        let due = door.admission.poll_timeout().unwrap();
+        assert!(door.admission.expired(due - Duration::from_millis(1)).is_empty());
+        assert_eq!(door.admission.expired(due), [link]);
+        let admitted = (0..1000)
+            .filter(|i| {
+                let (link, admitted) = door.knock(&format!("10.0.{}.{}", i / 250, i % 250), false);
+                door.admission.remove(link);
+                admitted == Admitted::Yes
+            })
+            .count();
+        assert_eq!(admitted, BURST as usize - 1);
+        assert_eq!(door.knock("10.9.9.9", true).1, Admitted::Yes, "known ones have no rate");
+    }
+}

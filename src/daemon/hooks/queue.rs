@@ -1,0 +1,187 @@
+//! Which script runs next: pure, no processes.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::Job;
+
+/// Most jobs that wait. Memory: about 500 bytes each. Source: spec/security.md section 5.6.
+pub(super) const MAX_WAITING: usize = 1024;
+/// Scripts started in a second, and at once. Source: spec/security.md T33.
+pub(super) const RATE: u32 = 20;
+/// Scripts that run at the same time, each of another node.
+pub(super) const MAX_RUNNING: usize = 4;
+
+/// Jobs by lane. A lane runs one job at a time, in order; of one script about one subject only the
+/// newest waits.
+#[derive(Debug)]
+pub(super) struct Queue {
+    lanes: BTreeMap<String, Lane>,
+    /// Lanes with something to run and nothing running, in the order in which they came to be so.
+    ready: VecDeque<String>,
+    waiting: usize,
+    running: usize,
+    tokens: f64,
+    refilled: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    running: bool,
+    waiting: VecDeque<Job>,
+}
+
+impl Queue {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            ready: VecDeque::new(),
+            waiting: 0,
+            running: 0,
+            tokens: f64::from(RATE),
+            refilled: now,
+        }
+    }
+
+    /// Queues a job. Returns `false` if something was left out because too many wait.
+    pub(super) fn push(&mut self, job: Job) -> bool {
+        let lane = self.lanes.entry(job.lane.clone()).or_default();
+        let same = |other: &Job| other.script == job.script && other.subject == job.subject;
+        if let Some(at) = lane.waiting.iter().position(same) {
+            lane.waiting.remove(at);
+            lane.waiting.push_back(job);
+            return true;
+        }
+        if self.waiting >= MAX_WAITING {
+            return false;
+        }
+        if !lane.running && lane.waiting.is_empty() {
+            self.ready.push_back(job.lane.clone());
+        }
+        lane.waiting.push_back(job);
+        self.waiting += 1;
+        true
+    }
+
+    /// The next job to start, if one may start now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
+        self.refill(now);
+        if self.running >= MAX_RUNNING || self.tokens < 1.0 {
+            return None;
+        }
+        let lane = self.lanes.get_mut(&self.ready.pop_front()?)?;
+        let job = lane.waiting.pop_front()?;
+        lane.running = true;
+        self.waiting -= 1;
+        self.running += 1;
+        self.tokens -= 1.0;
+        Some(job)
+    }
+
+    /// The running job of a lane has ended.
+    pub(super) fn finished(&mut self, name: &str) {
+        let Some(lane) = self.lanes.get_mut(name).filter(|lane| lane.running) else {
+            return;
+        };
+        self.running -= 1;
+        lane.running = false;
+        if lane.waiting.is_empty() {
+            self.lanes.remove(name);
+        } else {
+            self.ready.push_back(name.to_owned());
+        }
+    }
+
+    /// When the rate lets the next one start; `None` while nothing is ready.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        if self.ready.is_empty() || self.running >= MAX_RUNNING {
+            return None;
+        }
+        let missing = (1.0 - self.tokens).max(0.0) / f64::from(RATE);
+        // A millisecond more, so that rounding never wakes us too early for nothing.
+        Some(self.refilled + Duration::from_secs_f64(missing) + Duration::from_millis(1))
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.running == 0
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let since = now.saturating_duration_since(self.refilled).as_secs_f64();
+        let burst = f64::from(RATE);
+        self.tokens = (self.tokens + since * burst).min(burst);
+        self.refilled = self.refilled.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(script: &str, lane: &str) -> Job {
+        Job {
+            script: script.into(),
+            lane: lane.into(),
+            subject: String::new(),
+            env: Vec::new(),
+        }
+    }
+
+    fn start() -> (Queue, Instant) {
+        let now = crate::daemon::clock::now();
+        (Queue::new(now), now)
+    }
+
+    #[test]
+    fn a_flapping_node_has_one_running_and_one_waiting_of_each_script() {
+        let (mut queue, now) = start();
+        assert!(queue.push(job("host-up", "a")));
+        assert_eq!(queue.next(now).unwrap().script, "host-up");
+        for _ in 0..5000 {
+            assert!(queue.push(job("host-down", "a")));
+            assert!(queue.push(job("host-up", "a")));
+        }
+        assert_eq!(queue.waiting, 2);
+        assert!(queue.next(now).is_none(), "the lane is busy");
+        queue.finished("a");
+        assert_eq!(queue.next(now).unwrap().script, "host-down");
+        queue.finished("a");
+        assert_eq!(queue.next(now).unwrap().script, "host-up", "the last word");
+        queue.finished("a");
+        assert!(queue.is_idle() && queue.lanes.is_empty());
+    }
+
+    #[test]
+    fn the_rate_holds_over_any_time() {
+        let (mut queue, start) = start();
+        let mut ran = 0;
+        for tick in 0..300_u64 {
+            let now = start + Duration::from_millis(10 * tick);
+            queue.push(job("host-up", &format!("n{tick}")));
+            while let Some(job) = queue.next(now) {
+                ran += 1;
+                queue.finished(&job.lane);
+            }
+        }
+        assert!((60..=80).contains(&ran), "3 s at 20/s and a burst of 20: {ran}");
+        let wake = queue.poll_timeout().unwrap();
+        assert!(queue.next(wake).is_some(), "the time it names is late enough");
+    }
+
+    #[test]
+    fn other_nodes_do_not_wait_for_a_slow_script_but_the_sum_is_bounded() {
+        let (mut queue, now) = start();
+        for lane in 0..2000 {
+            let fits = queue.push(job("host-up", &lane.to_string()));
+            assert_eq!(fits, lane < MAX_WAITING);
+        }
+        let running: Vec<_> = std::iter::from_fn(|| queue.next(now)).collect();
+        assert_eq!(running.len(), MAX_RUNNING);
+        assert!(queue.poll_timeout().is_none(), "only an end helps");
+        queue.finished("no such lane");
+        queue.finished("0");
+        assert_eq!(queue.next(now).unwrap().lane, "4");
+    }
+}

@@ -1,0 +1,87 @@
+//! Host keys for incoming links: those in force, and host files that came since the last reload.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    config::{self, Source},
+    crypto::PublicKey,
+    link::Keyring,
+    mesh::{Settings, settings::Host},
+    wire::NodeName,
+};
+
+/// How long a name without host file is not looked for again. Source: spec/security.md section 4.
+const NEGATIVE: Duration = Duration::from_secs(1);
+/// Most names remembered as unknown; then all unknown names wait for the second to pass.
+const MAX_UNKNOWN: usize = 256;
+
+/// The keys of the host files.
+pub struct HostKeys {
+    source: Source,
+    settings: Arc<Settings>,
+    now: Cell<Instant>,
+    unknown: RefCell<BTreeMap<NodeName, Instant>>,
+    found: RefCell<Vec<(NodeName, Arc<Host>)>>,
+}
+
+impl HostKeys {
+    /// Keys of this configuration.
+    #[must_use]
+    pub fn new(source: Source, settings: Arc<Settings>, now: Instant) -> Self {
+        Self {
+            source,
+            settings,
+            now: Cell::new(now),
+            unknown: RefCell::default(),
+            found: RefCell::default(),
+        }
+    }
+
+    /// Takes over a new configuration.
+    pub fn replace(&mut self, settings: Arc<Settings>) {
+        self.settings = settings;
+        self.unknown.borrow_mut().clear();
+    }
+
+    /// Sets the time for the look-ups that follow.
+    pub fn set_now(&self, now: Instant) {
+        self.now.set(now);
+    }
+
+    /// Host files that were read since the last call and are not part of the settings.
+    pub fn take_found(&self) -> Vec<(NodeName, Arc<Host>)> {
+        self.found.take()
+    }
+
+    /// The host file of a node: of the settings, or from the disk.
+    fn load(&self, name: &NodeName) -> Option<PublicKey> {
+        let now = self.now.get();
+        let mut unknown = self.unknown.borrow_mut();
+        unknown.retain(|_, since| now.saturating_duration_since(*since) < NEGATIVE);
+        if unknown.contains_key(name) || unknown.len() >= MAX_UNKNOWN {
+            return None;
+        }
+        let host = config::load_host(&self.source, name).ok();
+        let Some((host, key)) = host.and_then(|host| Some((host.clone(), host.key?))) else {
+            unknown.insert(name.clone(), now);
+            return None;
+        };
+        self.found.borrow_mut().push((name.clone(), Arc::new(host)));
+        Some(key)
+    }
+}
+
+impl Keyring for HostKeys {
+    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
+        if *name == self.settings.name {
+            return None;
+        }
+        let host = self.settings.hosts.get(name);
+        host.and_then(|host| host.key).or_else(|| self.load(name))
+    }
+}

@@ -1,0 +1,363 @@
+//! Log lines: to standard error or a file, and to whoever follows with `meshctl log -f`.
+//!
+//! Sources: tinc-config-cli.md section 4.3 (levels, reopening), spec/security.md T41 (at most 20 lines
+//! a second of a class, remote text escaped and cut).
+
+mod limit;
+mod text;
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tokio::sync::broadcast;
+use tracing::{Event, Level, Metadata, Subscriber, subscriber::Interest};
+use tracing_subscriber::{
+    layer::{Context, Layer, SubscriberExt},
+    registry,
+};
+
+use crate::{control::proto::LogLine, daemon::clock};
+
+use limit::{Limiter, Passes};
+
+/// Lines that a slow follower may be behind before it loses some. Memory: at most 1 MiB.
+const FOLLOW: usize = 512;
+/// Highest debug level of tinc.
+const MAX_LEVEL: u8 = 10;
+
+/// Where lines go besides the followers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Standard error, each line with its time.
+    Stderr,
+    /// Standard error without time, with a syslog priority in front: the journal keeps the time.
+    Journal,
+    /// A file, opened anew by [`Log::reopen`].
+    File(PathBuf),
+}
+
+impl Target {
+    /// Standard error, in the form that its reader wants: systemd names the journal's stream.
+    #[must_use]
+    pub fn stderr() -> Self {
+        if std::env::var_os("JOURNAL_STREAM").is_some() {
+            Self::Journal
+        } else {
+            Self::Stderr
+        }
+    }
+}
+
+/// The daemon's log. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Log(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    target: Target,
+    /// tinc's debug level for the target.
+    level: AtomicU8,
+    /// The same, raised to what the most curious follower wants.
+    wanted: AtomicU8,
+    followed: Mutex<Vec<u8>>,
+    file: Mutex<Option<File>>,
+    limiter: Mutex<Limiter<&'static Metadata<'static>>>,
+    lines: broadcast::Sender<(Level, LogLine)>,
+}
+
+/// What a follower holds; dropping it lowers the level again.
+#[derive(Debug)]
+pub struct Follower {
+    inner: Arc<Inner>,
+    level: u8,
+    lines: broadcast::Receiver<(Level, LogLine)>,
+}
+
+/// The least severe lines that a debug level of tinc lets through: 0 to 2 tell what changed, 3 and 4
+/// what was decided, 5 and up each packet (in debug builds).
+#[must_use]
+pub fn severity(level: u8) -> Level {
+    match level {
+        0..=2 => Level::INFO,
+        3..=4 => Level::DEBUG,
+        _ => Level::TRACE,
+    }
+}
+
+impl Log {
+    /// A log that is not yet installed. A file that cannot be opened is an error.
+    pub fn new(target: Target, level: u8) -> io::Result<Self> {
+        let file = match &target {
+            Target::File(path) => Some(open(path)?),
+            Target::Stderr | Target::Journal => None,
+        };
+        let level = level.min(MAX_LEVEL);
+        Ok(Self(Arc::new(Inner {
+            target,
+            level: AtomicU8::new(level),
+            wanted: AtomicU8::new(level),
+            followed: Mutex::default(),
+            file: Mutex::new(file),
+            limiter: Mutex::default(),
+            lines: broadcast::channel(FOLLOW).0,
+        })))
+    }
+
+    /// Makes it the log of the whole process. Only the first one becomes it.
+    pub fn install(&self) {
+        let layer = LogLayer(Arc::clone(&self.0));
+        let _ = tracing::subscriber::set_global_default(registry().with(layer));
+    }
+
+    /// tinc's debug level in force.
+    #[must_use]
+    pub fn level(&self) -> u8 {
+        self.0.level.load(Ordering::Relaxed)
+    }
+
+    /// Changes the debug level.
+    pub fn set_level(&self, level: u8) {
+        self.0.level.store(level.min(MAX_LEVEL), Ordering::Relaxed);
+        self.0.reckon();
+    }
+
+    /// Opens the log file anew, after it was moved away. On an error the old one stays.
+    pub fn reopen(&self) -> io::Result<()> {
+        if let Target::File(path) = &self.0.target {
+            *lock(&self.0.file) = Some(open(path)?);
+        }
+        Ok(())
+    }
+
+    /// Follows the lines from now on, as at debug level `level` (default: the daemon's).
+    #[must_use]
+    pub fn follow(&self, level: Option<u8>) -> Follower {
+        let level = level.unwrap_or_else(|| self.level()).min(MAX_LEVEL);
+        lock(&self.0.followed).push(level);
+        self.0.reckon();
+        Follower {
+            inner: Arc::clone(&self.0),
+            level,
+            lines: self.0.lines.subscribe(),
+        }
+    }
+
+    /// Says how many lines were held back of classes that have fallen silent. Call it now and then.
+    pub fn flush(&self) {
+        let held = lock(&self.0.limiter).expire(clock::now());
+        for (metadata, count) in held {
+            self.0.print(
+                metadata,
+                format!("{count} more lines like the last of this kind"),
+            );
+        }
+    }
+}
+
+impl Follower {
+    /// The next line; `None` when the daemon ends. Lines that came too fast are left out.
+    pub async fn next(&mut self) -> Option<LogLine> {
+        loop {
+            match self.lines.recv().await {
+                Ok((level, line)) if level <= severity(self.level) => return Some(line),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut followed = lock(&self.inner.followed);
+        if let Some(at) = followed.iter().position(|level| *level == self.level) {
+            followed.swap_remove(at);
+        }
+        drop(followed);
+        self.inner.reckon();
+    }
+}
+
+impl Inner {
+    fn reckon(&self) {
+        let own = self.level.load(Ordering::Relaxed);
+        let followed = lock(&self.followed).iter().copied().max().unwrap_or(0);
+        self.wanted.store(own.max(followed), Ordering::Relaxed);
+    }
+
+    /// Whether lines of this kind go anywhere. Of other crates only warnings do.
+    fn lets(&self, metadata: &Metadata<'_>, level: u8) -> bool {
+        let ours = metadata.target().starts_with(env!("CARGO_PKG_NAME"));
+        *metadata.level() <= if ours { severity(level) } else { Level::WARN }
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let metadata = event.metadata();
+        let passes = lock(&self.limiter).pass(metadata, clock::now());
+        match passes {
+            Passes::Yes => self.print(metadata, text::of(event)),
+            Passes::After(held) => {
+                self.print(
+                    metadata,
+                    format!("{} ({held} more before it)", text::of(event)),
+                );
+            }
+            Passes::No => {}
+        }
+    }
+
+    fn print(&self, metadata: &Metadata<'_>, text: String) {
+        let line = LogLine {
+            time: clock::rfc3339(clock::wall()),
+            level: metadata.level().as_str().to_lowercase(),
+            text,
+        };
+        if self.lets(metadata, self.level.load(Ordering::Relaxed)) {
+            self.write(*metadata.level(), &line);
+        }
+        let _ = self.lines.send((*metadata.level(), line));
+    }
+
+    /// A line that cannot be written has nowhere else to go.
+    fn write(&self, level: Level, line: &LogLine) {
+        let LogLine { time, text, .. } = line;
+        if self.target == Target::Journal {
+            let _ = writeln!(io::stderr().lock(), "<{}>{text}", priority(level));
+            return;
+        }
+        let whole = format!("{time} {level:<5} {text}\n");
+        let _ = match lock(&self.file).as_mut() {
+            Some(file) => file.write_all(whole.as_bytes()),
+            None => io::stderr().lock().write_all(whole.as_bytes()),
+        };
+    }
+}
+
+/// syslog's priority of a level.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).open(path)
+}
+
+/// A panic while a line was printed leaves nothing half done that matters.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct LogLayer(Arc<Inner>);
+
+impl<S: Subscriber> Layer<S> for LogLayer {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        self.0.lets(metadata, self.0.wanted.load(Ordering::Relaxed))
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.0.event(event);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(level: u8, act: impl FnOnce(&Log)) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = Log::new(Target::File(path.clone()), level).unwrap();
+        let layer = LogLayer(Arc::clone(&log.0));
+        tracing::subscriber::with_default(registry().with(layer), || act(&log));
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines().map(Into::into).collect()
+    }
+
+    #[test]
+    fn a_flood_of_one_class_is_counted_and_others_still_show() {
+        let lines = lines(0, |log| {
+            for i in 0..1000 {
+                tracing::info!(i, "flood");
+            }
+            tracing::warn!(node = "berlin", "something else");
+            log.flush();
+        });
+        let floods = lines
+            .iter()
+            .filter(|line| line.contains("flood i="))
+            .count();
+        // The loop may cross one second's boundary, not more.
+        assert!(
+            (limit::MAX_LINES..=2 * limit::MAX_LINES).contains(&floods),
+            "{floods}"
+        );
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("something else node=berlin"))
+        );
+    }
+
+    #[test]
+    fn remote_text_is_escaped_and_cut() {
+        let hostile = format!("x\n2026-01-01 ERROR forged\u{1b}[31m{}", "y".repeat(500));
+        let lines = lines(
+            0,
+            |_| tracing::info!(name = hostile, shown = %hostile, "hello"),
+        );
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].contains("\\n") && !lines[0].contains('\u{1b}'),
+            "{}",
+            lines[0]
+        );
+        assert!(lines[0].len() < 400, "{}", lines[0].len());
+    }
+
+    #[test]
+    fn a_follower_raises_the_level_for_itself_only() {
+        let lines = lines(0, |log| {
+            tracing::debug!("early");
+            let mut follower = log.follow(Some(4));
+            tracing::debug!("heard");
+            assert_eq!(follower.lines.try_recv().unwrap().1.text, "heard");
+            drop(follower);
+            assert_eq!(log.0.wanted.load(Ordering::Relaxed), 0);
+        });
+        assert!(lines.is_empty(), "{lines:?}");
+    }
+
+    #[test]
+    fn reopening_starts_a_new_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let log = Log::new(Target::File(path.clone()), 0).unwrap();
+        let layer = LogLayer(Arc::clone(&log.0));
+        tracing::subscriber::with_default(registry().with(layer), || {
+            tracing::info!("one");
+            std::fs::rename(&path, dir.path().join("old")).unwrap();
+            log.reopen().unwrap();
+            tracing::info!("two");
+        });
+        let new = std::fs::read_to_string(&path).unwrap();
+        assert!(new.contains("two") && !new.contains("one"));
+    }
+}

@@ -1,0 +1,110 @@
+//! How many lines of one class get through.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+/// Most lines of one class in a second. Source: spec/security.md T41.
+pub(super) const MAX_LINES: usize = 20;
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Whether a line gets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passes {
+    /// It does.
+    Yes,
+    /// It does, and that many before it did not.
+    After(u64),
+    /// It does not.
+    No,
+}
+
+/// Counts lines by class. A class is a place in the code, so their number is bounded.
+#[derive(Debug)]
+pub(super) struct Limiter<C> {
+    classes: BTreeMap<usize, (C, Window)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    since: Instant,
+    passed: usize,
+    held: u64,
+}
+
+impl<C> Default for Limiter<C> {
+    fn default() -> Self {
+        Self {
+            classes: BTreeMap::new(),
+        }
+    }
+}
+
+impl<T> Limiter<&'static T> {
+    /// Asks for one line of a class, told apart by its address.
+    pub(super) fn pass(&mut self, class: &'static T, now: Instant) -> Passes {
+        let key = std::ptr::from_ref(class).addr();
+        let fresh = Window {
+            since: now,
+            passed: 0,
+            held: 0,
+        };
+        let (_, window) = self.classes.entry(key).or_insert((class, fresh));
+        let held = window.held;
+        if now.saturating_duration_since(window.since) >= WINDOW {
+            *window = fresh;
+        } else if window.passed >= MAX_LINES {
+            window.held += 1;
+            return Passes::No;
+        }
+        window.passed += 1;
+        match held {
+            0 => Passes::Yes,
+            held => Passes::After(held),
+        }
+    }
+
+    /// Takes the counts of classes whose second is over.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(&'static T, u64)> {
+        let over = |window: &Window| now.saturating_duration_since(window.since) >= WINDOW;
+        let windows = self.classes.values_mut();
+        windows
+            .filter(|(_, window)| window.held > 0 && over(window))
+            .map(|(class, window)| (*class, std::mem::take(&mut window.held)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twenty_a_second_and_the_rest_is_counted() {
+        static FLOOD: u8 = 1;
+        static OTHER: u8 = 2;
+        let start = crate::daemon::clock::now();
+        let mut limiter = Limiter::default();
+        let passed = (0..100)
+            .filter(|_| limiter.pass(&FLOOD, start) == Passes::Yes)
+            .count();
+        assert_eq!(passed, MAX_LINES);
+        assert_eq!(limiter.pass(&OTHER, start), Passes::Yes);
+        assert!(limiter.expire(start).is_empty(), "its second is not over");
+        let later = start + WINDOW;
+        assert_eq!(limiter.pass(&FLOOD, later), Passes::After(80));
+        assert_eq!(limiter.pass(&FLOOD, later), Passes::Yes);
+        assert!(limiter.expire(later + WINDOW).is_empty());
+    }
+
+    #[test]
+    fn a_class_that_falls_silent_is_told_once() {
+        static FLOOD: u8 = 1;
+        let start = crate::daemon::clock::now();
+        let mut limiter = Limiter::default();
+        (0..30).for_each(|_| drop(limiter.pass(&FLOOD, start)));
+        assert_eq!(limiter.expire(start + WINDOW), [(&FLOOD, 10)]);
+        assert!(limiter.expire(start + 2 * WINDOW).is_empty());
+    }
+}

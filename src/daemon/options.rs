@@ -1,0 +1,301 @@
+//! The daemon's command line, as tincd reads it: GNU long options (unambiguous beginnings,
+//! `--opt=value` and `--opt value`), optional values that swallow their neighbour.
+//!
+//! Source: tinc-config-cli.md section 4.1.
+
+use std::path::PathBuf;
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Run the daemon.
+    Run(Box<Options>),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Options of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `-c DIR`.
+    pub config: Option<PathBuf>,
+    /// `-n NET`.
+    pub net: Option<String>,
+    /// `-o [NODE.]KEY=VALUE`, in order.
+    pub options: Vec<String>,
+    /// `-d[N]`: tinc's debug level, if any was given.
+    pub debug: Option<u8>,
+    /// `--logfile[=F]`: `Some(None)` is the default place.
+    pub logfile: Option<Option<PathBuf>>,
+    /// `-s`: log for syslog, which reads our standard error under systemd.
+    pub syslog: bool,
+    /// `--pidfile=F`.
+    pub pidfile: Option<PathBuf>,
+    /// `-L`: keep all memory in RAM.
+    pub mlock: bool,
+    /// `-R`: change the root to the configuration directory.
+    pub chroot: bool,
+    /// `-U USER`.
+    pub user: Option<String>,
+}
+
+/// The text of `--help`.
+pub const HELP: &str = "\
+Usage: meshd [OPTION]...
+
+Joins a mesh VPN as a full node, in the foreground, logging to standard error.
+
+  -c, --config=DIR          Read the configuration from DIR.
+  -n, --net=NET             Connect to net NET (/etc/meshd/NET, then /etc/tinc/NET).
+  -o, --option=[HOST.]K=V   Set a variable, of the node HOST where given.
+  -d, --debug[=LEVEL]       Raise the debug level, or set it (0 to 10).
+  -D, --no-detach           Stay in the foreground (the default).
+  -L, --mlock               Keep all memory in RAM.
+      --logfile[=FILE]      Log to FILE (default /var/log/meshd.NET.log).
+  -s, --syslog              Log with syslog priorities for the journal.
+      --pidfile=FILE        Write the process id to FILE.
+  -R, --chroot              Change the root to the configuration directory.
+  -U, --user=USER           Become USER once everything is open.
+      --help                Show this help.
+      --version             Show the version.
+
+First mesh: meshctl lab     Nodes and their state: meshctl peers
+";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Config,
+    Net,
+    Option,
+    Debug,
+    NoDetach,
+    Mlock,
+    Logfile,
+    Syslog,
+    Pidfile,
+    Chroot,
+    User,
+    BypassSecurity,
+    Help,
+    Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value {
+    None,
+    Optional,
+    Required,
+}
+
+const TABLE: [(Name, Option<char>, &str, Value); 14] = [
+    (Name::Config, Some('c'), "config", Value::Required),
+    (Name::Net, Some('n'), "net", Value::Required),
+    (Name::Option, Some('o'), "option", Value::Required),
+    (Name::Debug, Some('d'), "debug", Value::Optional),
+    (Name::NoDetach, Some('D'), "no-detach", Value::None),
+    (Name::Mlock, Some('L'), "mlock", Value::None),
+    (Name::Logfile, None, "logfile", Value::Optional),
+    (Name::Syslog, Some('s'), "syslog", Value::None),
+    (Name::Pidfile, None, "pidfile", Value::Required),
+    (Name::Chroot, Some('R'), "chroot", Value::None),
+    (Name::User, Some('U'), "user", Value::Required),
+    (Name::BypassSecurity, None, "bypass-security", Value::None),
+    (Name::Help, None, "help", Value::None),
+    (Name::Version, None, "version", Value::None),
+];
+
+/// Reads the arguments after the program name. The error is one sentence for the operator.
+pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut args = args.into_iter().peekable();
+    let mut options = Options::default();
+    let mut early = None;
+    while let Some(arg) = args.next() {
+        if let Some(long) = arg.strip_prefix("--").filter(|long| !long.is_empty()) {
+            let (name, given) = match long.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (long, None),
+            };
+            let (name, kind) = long_option(name)?;
+            if kind == Value::None && given.is_some() {
+                return Err(format!("option {arg:?} takes no value"));
+            }
+            let value = value_of(&arg, kind, given, &mut args)?;
+            apply(name, value, &mut options, &mut early)?;
+        } else if let Some(mut short) = arg.strip_prefix('-').filter(|short| !short.is_empty()) {
+            if arg == "--" {
+                continue;
+            }
+            while let Some(letter) = short.chars().next() {
+                short = &short[letter.len_utf8()..];
+                let row = TABLE.iter().find(|row| row.1 == Some(letter));
+                let Some((name, _, _, kind)) = row else {
+                    return Err(format!("unknown option -{letter}"));
+                };
+                let rest = (*kind != Value::None && !short.is_empty())
+                    .then(|| std::mem::take(&mut short).to_owned());
+                let value = value_of(&arg, *kind, rest, &mut args)?;
+                apply(*name, value, &mut options, &mut early)?;
+            }
+        } else {
+            return Err(format!("unrecognized argument {arg:?}"));
+        }
+    }
+    Ok(early.unwrap_or_else(|| Command::Run(Box::new(options))))
+}
+
+/// Finds a long option by its name or an unambiguous beginning of it.
+fn long_option(text: &str) -> Result<(Name, Value), String> {
+    let begins = |row: &&(Name, Option<char>, &str, Value)| row.2.starts_with(text);
+    let mut rows = TABLE.iter().filter(begins);
+    let exact = TABLE.iter().find(|row| row.2 == text);
+    match (exact, rows.next(), rows.next()) {
+        (Some(row), _, _) | (None, Some(row), None) => Ok((row.0, row.3)),
+        (None, Some(_), Some(_)) => Err(format!("option --{text} is ambiguous")),
+        (None, None, _) => Err(format!("unknown option --{text}")),
+    }
+}
+
+fn value_of(
+    arg: &str,
+    kind: Value,
+    given: Option<String>,
+    args: &mut std::iter::Peekable<impl Iterator<Item = String>>,
+) -> Result<Option<String>, String> {
+    match kind {
+        Value::None => Ok(None),
+        Value::Optional => Ok(given.or_else(|| args.next_if(|next| !next.starts_with('-')))),
+        Value::Required => match given.or_else(|| args.next()) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!("option {arg} needs a value")),
+        },
+    }
+}
+
+fn apply(
+    name: Name,
+    value: Option<String>,
+    options: &mut Options,
+    early: &mut Option<Command>,
+) -> Result<(), String> {
+    match name {
+        Name::Config => options.config = value.map(absolute),
+        Name::Net => options.net = value,
+        Name::Option => options.options.extend(value),
+        Name::Debug => {
+            // atoi, as tincd does: a word is 0.
+            let digits = |text: String| -> String {
+                text.chars().take_while(char::is_ascii_digit).collect()
+            };
+            let raised = options.debug.unwrap_or(0).saturating_add(1);
+            let level = value.map_or(raised, |text| digits(text).parse().unwrap_or(0));
+            options.debug = Some(level.min(10));
+        }
+        Name::NoDetach => {}
+        Name::Mlock => options.mlock = true,
+        Name::Logfile => {
+            options.logfile = Some(value.map(absolute));
+            options.syslog = false;
+        }
+        Name::Syslog => {
+            options.syslog = true;
+            options.logfile = None;
+        }
+        Name::Pidfile => options.pidfile = value.map(absolute),
+        Name::Chroot => options.chroot = true,
+        Name::User => options.user = value,
+        Name::BypassSecurity => {
+            return Err("meshd never runs without authentication and encryption: \
+                        leave out --bypass-security"
+                .into());
+        }
+        Name::Help => *early = early.take().or(Some(Command::Help)),
+        Name::Version => *early = early.take().or(Some(Command::Version)),
+    }
+    Ok(())
+}
+
+/// Paths are taken from where we were started, whatever directory we change to.
+fn absolute(path: String) -> PathBuf {
+    std::path::absolute(&path).unwrap_or_else(|_| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Options {
+        match parse(line.split_whitespace().map(Into::into)) {
+            Ok(Command::Run(options)) => *options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn error(line: &str) -> String {
+        parse(line.split_whitespace().map(Into::into)).unwrap_err()
+    }
+
+    #[test]
+    fn takes_every_form_that_tincd_takes() {
+        let options =
+            run("-n priv -c/etc/tinc/priv -D -o Interface=mesh0 --option web.Port=656 -LR");
+        assert_eq!(options.net.as_deref(), Some("priv"));
+        assert_eq!(options.config, Some("/etc/tinc/priv".into()));
+        assert_eq!(options.options, ["Interface=mesh0", "web.Port=656"]);
+        assert!(options.mlock && options.chroot);
+        let options = run("--net=a --net b --pid /run/x.pid --user nobody");
+        assert_eq!(options.net.as_deref(), Some("b"));
+        assert_eq!(options.pidfile, Some("/run/x.pid".into()));
+        assert_eq!(options.user.as_deref(), Some("nobody"));
+    }
+
+    #[test]
+    fn debug_swallows_its_neighbour() {
+        for (line, level) in [
+            ("-d", Some(1)),
+            ("-d -d", Some(2)),
+            ("-d5", Some(5)),
+            ("-d 2", Some(2)),
+            ("-d two -D", Some(0)),
+            ("--debug=3", Some(3)),
+            ("--debug 4 -d", Some(5)),
+            ("-d 99", Some(10)),
+            ("-D", None),
+        ] {
+            assert_eq!(run(line).debug, level, "{line}");
+        }
+    }
+
+    #[test]
+    fn log_goes_where_the_last_option_says() {
+        assert_eq!(run("--logfile").logfile, Some(None));
+        assert_eq!(run("--logfile /x").logfile, Some(Some("/x".into())));
+        assert_eq!(run("--logfile=/x -D").logfile, Some(Some("/x".into())));
+        let options = run("--logfile=/x -s");
+        assert!(options.syslog && options.logfile.is_none());
+    }
+
+    #[test]
+    fn refuses_the_rest_with_a_sentence() {
+        for (line, word) in [
+            ("-x", "unknown option -x"),
+            ("-Dk", "unknown option -k"),
+            ("--nonsense", "unknown option --nonsense"),
+            ("--o=1 extra", "unrecognized argument"),
+            ("-c", "needs a value"),
+            ("--mlock=yes", "takes no value"),
+            ("--bypass-security", "never runs without"),
+        ] {
+            let error = error(line);
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        assert!(error("--c").contains("ambiguous"));
+    }
+
+    #[test]
+    fn help_and_version_win() {
+        assert_eq!(parse(["-D", "--help"].map(Into::into)), Ok(Command::Help));
+        assert_eq!(parse(["--vers"].map(Into::into)), Ok(Command::Version));
+    }
+}

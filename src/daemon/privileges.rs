@@ -1,0 +1,229 @@
+//! Giving up rights once everything is open: user, root directory, capabilities, memory, priority.
+//!
+//! Source: tinc-config-cli.md section 4.4. Two knowing departures: of root's rights CAP_NET_ADMIN
+//! stays, for us and not for scripts, while something needs it later (see [`Keep`]); and users come from
+//! /etc/passwd only, not from a directory service. no_new_privs is not set: scripts that run as the
+//! user are allowed to use sudo, as under tinc.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use caps::{CapSet, Capability, CapsHashSet};
+use rustix::{
+    mm::MlockAllFlags,
+    process::{DumpableBehavior, Gid, Uid},
+};
+
+/// Why rights could not be given up. All of them stop the start.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// No such user.
+    #[error("unknown user {0:?}: create it, or name another one with -U")]
+    UnknownUser(String),
+    /// A step failed.
+    #[error("cannot {step}: {error}")]
+    Step {
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// Threads run already, which would keep the old rights.
+    #[error("{0} threads run while rights are given up (this is a bug)")]
+    Threads(usize),
+    /// The capabilities are not what was asked for.
+    #[error("capabilities are still {0:?} after dropping them")]
+    Kept(CapsHashSet),
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drop {
+    /// `-U`.
+    pub user: Option<String>,
+    /// `-R`: the new root.
+    pub chroot: Option<PathBuf>,
+    /// What is still needed afterwards.
+    pub keep: Keep,
+}
+
+/// What CAP_NET_ADMIN is kept for: routes that come and go with subnets (InterfaceRoute = auto), or a
+/// mark on new outgoing sockets (FWMark). Else nothing is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Whether CAP_NET_ADMIN stays.
+    pub net_admin: bool,
+}
+
+/// Keeps all memory, present and future, in RAM.
+pub fn lock_memory() -> Result<(), PrivilegeError> {
+    let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE;
+    step("lock memory (-L)", rustix::mm::mlockall(all))
+}
+
+/// Sets the nice value of this thread and those that it will start.
+pub fn set_nice(nice: i32) -> Result<(), PrivilegeError> {
+    let set = rustix::process::setpriority_process(None, nice);
+    step("set ProcessPriority", set)
+}
+
+/// Becomes the user in the new root. Must run before any other thread does: rights belong to threads.
+pub fn drop_to(drop: &Drop) -> Result<(), PrivilegeError> {
+    let user = drop.user.as_deref().map(find_user).transpose()?;
+    if user.is_some() || drop.chroot.is_some() {
+        single_threaded()?;
+    }
+    if let Some(user) = &user {
+        let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let gid = Gid::from_raw(user.gid);
+        step("set groups", rustix::thread::set_thread_groups(&groups))?;
+        step("set group", rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+    }
+    if let Some(root) = &drop.chroot {
+        step("change the root (-R)", rustix::process::chroot(root))?;
+        step("change to the new root", rustix::process::chdir("/"))?;
+    }
+    if let Some(user) = &user {
+        let uid = Uid::from_raw(user.uid);
+        step("keep capabilities", rustix::thread::set_keep_capabilities(true))?;
+        step("set user", rustix::thread::set_thread_res_uid(uid, uid, uid))?;
+        if user.uid != 0 {
+            reduce(drop.keep)?;
+        }
+    }
+    // Keys in memory are for nobody's core file.
+    let behavior = DumpableBehavior::NotDumpable;
+    step("forbid core files", rustix::process::set_dumpable_behavior(behavior))
+}
+
+fn step<E: Into<io::Error>>(step: &'static str, done: Result<(), E>) -> Result<(), PrivilegeError> {
+    done.map_err(|error| PrivilegeError::Step { step, error: error.into() })
+}
+
+fn single_threaded() -> Result<(), PrivilegeError> {
+    let threads = fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads == 1 {
+        Ok(())
+    } else {
+        Err(PrivilegeError::Threads(threads))
+    }
+}
+
+/// Clears every capability but what is kept, and reads back that it is so.
+fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
+    let kept: CapsHashSet = keep
+        .net_admin
+        .then_some(Capability::CAP_NET_ADMIN)
+        .into_iter()
+        .filter(|cap| caps::has_cap(None, CapSet::Permitted, *cap).unwrap_or(false))
+        .collect();
+    let failed = |error: caps::errors::CapsError| PrivilegeError::Step {
+        step: "drop capabilities",
+        error: io::Error::other(error.to_string()),
+    };
+    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Effective] {
+        // Effective first down, then the permitted set, then up again to what is left.
+        let wanted = if set == CapSet::Effective {
+            caps::read(None, CapSet::Permitted)
+                .map_err(failed)?
+                .intersection(&kept)
+                .copied()
+                .collect()
+        } else {
+            kept.clone()
+        };
+        caps::set(None, set, &wanted).map_err(failed)?;
+    }
+    let left = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    if left == kept {
+        Ok(())
+    } else {
+        Err(PrivilegeError::Kept(left))
+    }
+}
+
+/// Drops every capability of the calling thread: the packet threads need none.
+pub fn drop_thread_capabilities() {
+    if !rustix::process::geteuid().is_root() {
+        let _ = reduce(Keep::default());
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+fn find_user(name: &str) -> Result<User, PrivilegeError> {
+    let passwd = step_read("/etc/passwd")?;
+    let group = fs::read_to_string("/etc/group").unwrap_or_default();
+    user_of(name, &passwd, &group).ok_or_else(|| PrivilegeError::UnknownUser(name.into()))
+}
+
+fn step_read(path: &str) -> Result<String, PrivilegeError> {
+    fs::read_to_string(Path::new(path)).map_err(|error| PrivilegeError::Step {
+        step: "read /etc/passwd",
+        error,
+    })
+}
+
+/// Finds a user and all its groups in the text of passwd(5) and group(5).
+fn user_of(name: &str, passwd: &str, group: &str) -> Option<User> {
+    let fields = |line: &'_ str| -> Vec<String> { line.split(':').map(Into::into).collect() };
+    let row = passwd.lines().map(fields).find(|row| row[0] == name)?;
+    let (uid, gid) = (row.get(2)?.parse().ok()?, row.get(3)?.parse().ok()?);
+    let mut groups = vec![gid];
+    groups.extend(
+        group
+            .lines()
+            .map(fields)
+            .filter(|row| {
+                row.get(3)
+                    .is_some_and(|members| members.split(',').any(|member| member == name))
+            })
+            .filter_map(|row| row.get(2)?.parse().ok()),
+    );
+    Some(User { uid, gid, groups })
+}
+
+/// The id of a group of group(5), if there is one.
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
+    let text = fs::read_to_string("/etc/group").ok()?;
+    let mut rows = text.lines().map(|line| line.split(':'));
+    rows.find_map(|mut row| {
+        let found = row.next() == Some(name);
+        found.then(|| row.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nmeshd:x:998:997::/:/usr/sbin/nologin\nbad\n";
+    const GROUP: &str = "root:x:0:\nmeshd:x:997:\nadm:x:4:syslog,meshd\nx:y:z:meshd\n";
+
+    #[test]
+    fn a_user_has_its_own_and_its_further_groups() {
+        let user = user_of("meshd", PASSWD, GROUP).unwrap();
+        assert_eq!((user.uid, user.gid), (998, 997));
+        assert_eq!(user.groups, [997, 4]);
+        assert_eq!(user_of("mesh", PASSWD, GROUP), None);
+        assert_eq!(user_of("bad", PASSWD, GROUP), None);
+    }
+
+    #[test]
+    fn an_unknown_user_is_refused_before_anything_changes() {
+        let drop = Drop {
+            user: Some("no such user here".into()),
+            ..Drop::default()
+        };
+        assert!(matches!(drop_to(&drop), Err(PrivilegeError::UnknownUser(_))));
+    }
+}

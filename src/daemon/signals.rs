@@ -1,0 +1,49 @@
+//! Signals as events. Source: tinc-config-cli.md section 4.5.
+
+use std::io;
+
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::daemon::Event;
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// HUP: read the configuration anew, open the log anew.
+    Reload,
+    /// ALRM: dial now.
+    Retry,
+    /// INT, TERM, QUIT: stop; the second one at once.
+    Stop,
+    /// USR1: log the connections.
+    LogConnections,
+    /// USR2: log nodes, edges, subnets and totals.
+    LogGraph,
+}
+
+/// Catches the signals for the life of the runtime.
+pub fn catch(events: &mpsc::Sender<Event>) -> io::Result<()> {
+    for (kind, ask) in [
+        (SignalKind::hangup(), Ask::Reload),
+        (SignalKind::alarm(), Ask::Retry),
+        (SignalKind::interrupt(), Ask::Stop),
+        (SignalKind::terminate(), Ask::Stop),
+        (SignalKind::quit(), Ask::Stop),
+        (SignalKind::user_defined1(), Ask::LogConnections),
+        (SignalKind::user_defined2(), Ask::LogGraph),
+    ] {
+        let mut signals = signal(kind)?;
+        let events = events.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                if events.send(Event::Signal(ask)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Datagrams on their way out, joined to runs of equal length for one destination each.
+
+use std::net::SocketAddr;
+
+/// Most datagrams of a run. Half of tinc's replay window of 128, shared by up to four workers, is
+/// what may be in flight out of order (architecture.md section 2.4, reorder rule).
+pub const MAX_RUN: usize = 16;
+/// Most bytes of a run: what one UDP message may hold, with room for headers.
+pub const MAX_RUN_BYTES: usize = 65_000;
+/// Runs after which the batch must be sent.
+const MAX_RUNS: usize = 64;
+
+/// The runs of one batch, in the order of their first datagrams. Buffers are kept for the next.
+#[derive(Debug, Default)]
+pub struct Runs {
+    runs: Vec<Run>,
+    used: usize,
+}
+
+/// Datagrams for one destination: all of `segment` bytes, the last may be shorter.
+#[derive(Debug)]
+pub struct Run {
+    /// Where they go.
+    pub to: SocketAddr,
+    /// The datagrams, end to end.
+    pub data: Vec<u8>,
+    /// Length of each but the last, in bytes.
+    pub segment: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Runs {
+    /// Appends a datagram made of `parts` to the last run for `to`, or to a new one where it does not
+    /// fit, and returns it.
+    pub fn push(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
+        let length = parts.iter().map(|part| part.len()).sum();
+        let joined = self.runs[..self.used]
+            .iter()
+            .rposition(|run| run.to == to)
+            .filter(|at| self.runs[*at].takes(length));
+        let at = joined.unwrap_or_else(|| self.start(to, length));
+        let run = &mut self.runs[at];
+        let start = run.data.len();
+        for part in parts {
+            run.data.extend_from_slice(part);
+        }
+        run.count += 1;
+        &mut run.data[start..]
+    }
+
+    /// Whether the batch should be sent before more is appended.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used >= MAX_RUNS
+    }
+
+    /// Hands every run to `send` and starts a new batch.
+    pub fn flush(&mut self, mut send: impl FnMut(&Run)) {
+        self.runs[..self.used].iter().for_each(&mut send);
+        self.used = 0;
+    }
+
+    fn start(&mut self, to: SocketAddr, segment: usize) -> usize {
+        let at = self.used;
+        self.used += 1;
+        if let Some(run) = self.runs.get_mut(at) {
+            (run.to, run.segment, run.count) = (to, segment, 0);
+            run.data.clear();
+        } else {
+            self.runs.push(Run {
+                to,
+                data: Vec::with_capacity(MAX_RUN * 1600),
+                segment,
+                count: 0,
+            });
+        }
+        at
+    }
+}
+
+impl Run {
+    /// Whether a datagram of `length` bytes may follow: none may follow a shorter one.
+    fn takes(&self, length: usize) -> bool {
+        self.count < MAX_RUN
+            && length <= self.segment
+            && self.data.len() == self.count * self.segment
+            && self.data.len() + length <= MAX_RUN_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(runs: &mut Runs) -> Vec<(u16, usize, usize, usize)> {
+        let mut all = Vec::new();
+        runs.flush(|run| all.push((run.to.port(), run.data.len(), run.segment, run.count)));
+        all
+    }
+
+    fn push(runs: &mut Runs, port: u16, length: usize) {
+        let to = SocketAddr::from(([10, 0, 0, 1], port));
+        assert_eq!(runs.push(to, &[&[1], &vec![2; length - 1]]).len(), length);
+    }
+
+    #[test]
+    fn equal_lengths_join_and_a_shorter_one_ends_the_run() {
+        let mut runs = Runs::default();
+        for length in [100, 100, 40, 40, 100] {
+            push(&mut runs, 1, length);
+        }
+        push(&mut runs, 2, 100);
+        push(&mut runs, 1, 100);
+        assert_eq!(
+            lengths(&mut runs),
+            [
+                (1, 240, 100, 3),
+                (1, 40, 40, 1),
+                (1, 200, 100, 2),
+                (2, 100, 100, 1)
+            ]
+        );
+        assert!(lengths(&mut runs).is_empty());
+    }
+
+    #[test]
+    fn a_run_has_at_most_sixteen_and_64_kib() {
+        let mut runs = Runs::default();
+        for _ in 0..17 {
+            push(&mut runs, 1, 10);
+        }
+        for _ in 0..2 {
+            push(&mut runs, 2, 40_000);
+        }
+        assert_eq!(
+            lengths(&mut runs),
+            [
+                (1, 160, 10, 16),
+                (1, 10, 10, 1),
+                (2, 40_000, 40_000, 1),
+                (2, 40_000, 40_000, 1)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_batch_of_many_destinations_is_full_at_some_point() {
+        let mut runs = Runs::default();
+        let pushed = (1..).take_while(|port| {
+            push(&mut runs, *port, 20);
+            !runs.is_full()
+        });
+        assert_eq!(pushed.count(), MAX_RUNS - 1);
+    }
+}

@@ -1,0 +1,285 @@
+//! One packet thread: epoll over device and sockets, a batch at a time, the clock read once a batch.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    fastpath::{
+        Shared, Sink, Step,
+        counters::Counters,
+        punt::Punts,
+        runs::{Run, Runs},
+    },
+    io::{
+        epoll::{Epoll, EventFd},
+        tun::Tun,
+        udp::{RecvBuffers, UdpSocket, is_too_long},
+    },
+    mesh::{Input, event::Punt},
+    route::{DropReason, router::ErrorLimiter},
+};
+
+/// Longest packet that a read of the device may give, in bytes.
+const MAX_PACKET: usize = 65_535;
+/// Packets read from the device before the batch is sent.
+const DEVICE_BATCH: usize = 256;
+/// Receive calls on one socket before the batch is sent: up to 32 messages each.
+const SOCKET_BATCH: usize = 8;
+/// Longest sleep: the heartbeat for the watchdog.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long a full send buffer may hold us up before a run is dropped.
+const SEND_WAIT: Duration = Duration::from_millis(5);
+
+const STOP: u64 = 0;
+const DEVICE: u64 = 1;
+const FIRST_SOCKET: u64 = 2;
+
+/// One thread's own things.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    index: usize,
+    tun: Option<Arc<Tun>>,
+    udp: Vec<Arc<UdpSocket>>,
+    epoll: Epoll,
+    /// Keeps the descriptor open that the epoll set waits for.
+    _stop: Arc<EventFd>,
+    buffers: RecvBuffers,
+    limiter: ErrorLimiter,
+    runs: Runs,
+    punts: Punts,
+}
+
+impl Worker {
+    /// A worker over these descriptors. Opens nothing but its epoll set.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        tun: Option<Arc<Tun>>,
+        udp: Vec<Arc<UdpSocket>>,
+        stop: Arc<EventFd>,
+        inputs: mpsc::Sender<Input>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(stop.as_fd(), STOP)?;
+        if let Some(tun) = &tun {
+            epoll.add(tun.as_fd(), DEVICE)?;
+        }
+        for (token, socket) in (FIRST_SOCKET..).zip(&udp) {
+            epoll.add(socket.as_fd(), token)?;
+        }
+        Ok(Self {
+            shared,
+            index,
+            tun,
+            udp,
+            epoll,
+            _stop: stop,
+            buffers: RecvBuffers::default(),
+            limiter: ErrorLimiter::default(),
+            runs: Runs::default(),
+            punts: Punts::new(inputs),
+        })
+    }
+
+    /// Works until the stop event, or until the device is gone.
+    pub(super) fn run(mut self) {
+        let mut ready = Vec::new();
+        let mut packet = vec![0; MAX_PACKET];
+        loop {
+            self.shared.workers[self.index]
+                .beat
+                .fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = self.epoll.wait(&mut ready, BEAT) {
+                return tracing::error!(%error, "a packet thread cannot wait");
+            }
+            if ready.contains(&STOP) {
+                return;
+            }
+            if let Err(error) = self.batch(&ready, &mut packet) {
+                return tracing::error!(%error, "the device is gone");
+            }
+        }
+    }
+
+    /// Drains what is ready up to the bounds, then sends what has gathered. Only errors of the device
+    /// come back.
+    fn batch(&mut self, ready: &[u64], packet: &mut [u8]) -> io::Result<()> {
+        let snapshot = self.shared.snapshot.load();
+        let now = now();
+        self.punts.begin();
+        let mut sink = WorkerSink {
+            runs: &mut self.runs,
+            punts: &mut self.punts,
+            tun: self.tun.as_deref(),
+            udp: &self.udp,
+            counters: &self.shared.workers[self.index].counters,
+        };
+        let mut step = Step {
+            snapshot: &snapshot,
+            sink: &mut sink,
+            limiter: &mut self.limiter,
+            now,
+        };
+        for token in ready {
+            match (*token, &self.tun) {
+                (DEVICE, Some(tun)) => drain_device(&mut step, tun, packet)?,
+                (token, _) => {
+                    let index = token.wrapping_sub(FIRST_SOCKET);
+                    let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
+                    if let Some(socket) = socket {
+                        drain_socket(&mut step, socket, &mut self.buffers);
+                    }
+                }
+            }
+        }
+        sink.flush();
+        Ok(())
+    }
+}
+
+fn drain_device(
+    step: &mut Step<'_, WorkerSink<'_>>,
+    tun: &Tun,
+    packet: &mut [u8],
+) -> io::Result<()> {
+    for _ in 0..DEVICE_BATCH {
+        match tun.read(packet) {
+            Ok(length) => step.from_device(&mut packet[..length]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        step.sink.flush_if_full();
+    }
+    Ok(())
+}
+
+fn drain_socket(
+    step: &mut Step<'_, WorkerSink<'_>>,
+    socket: &UdpSocket,
+    buffers: &mut RecvBuffers,
+) {
+    for _ in 0..SOCKET_BATCH {
+        // Errors here are those that ICMP left on the socket: the next call gets on.
+        let Ok(messages) = socket.recv(buffers) else {
+            return;
+        };
+        for (from, datagram) in buffers.datagrams(messages) {
+            step.from_network(from, datagram);
+            step.sink.flush_if_full();
+        }
+    }
+}
+
+/// The [`Sink`] of the real thing: runs to the sockets, packets straight to the device.
+struct WorkerSink<'a> {
+    runs: &'a mut Runs,
+    punts: &'a mut Punts,
+    tun: Option<&'a Tun>,
+    udp: &'a [Arc<UdpSocket>],
+    counters: &'a Counters,
+}
+
+impl Sink for WorkerSink<'_> {
+    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
+        self.runs.push(to, parts)
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        if let Some(tun) = self.tun
+            && tun.write(packet).is_err()
+        {
+            self.dropped(DropReason::SendFailed);
+        }
+    }
+
+    fn punt(&mut self, punt: Punt) {
+        if !self.punts.send(punt) {
+            self.dropped(DropReason::PuntFull);
+        }
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        self.counters.dropped(reason, 1);
+    }
+}
+
+impl WorkerSink<'_> {
+    fn flush_if_full(&mut self) {
+        if self.runs.is_full() {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self {
+            runs,
+            punts,
+            udp,
+            counters,
+            ..
+        } = self;
+        runs.flush(|run| send_run(run, udp, punts, counters));
+    }
+}
+
+/// Sends one run, in one call where the kernel segments, and reports what is too long.
+fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Counters) {
+    let family = |socket: &&Arc<UdpSocket>| socket.local().is_ipv4() == run.to.is_ipv4();
+    let Some(socket) = udp.iter().find(family) else {
+        return counters.dropped(DropReason::SendFailed, run.count as u64);
+    };
+    if run.count <= socket.max_segments() {
+        match send(socket, run.to, &run.data, run.segment) {
+            Ok(()) => return,
+            // Old kernels say EINVAL for a segment longer than the path MTU: find out which it is.
+            Err(_) if run.count > 1 => {}
+            Err(error) => return failed(&error, run.to, run.data.len(), punts, counters),
+        }
+    }
+    for datagram in run.data.chunks(run.segment) {
+        if let Err(error) = send(socket, run.to, datagram, datagram.len()) {
+            failed(&error, run.to, datagram.len(), punts, counters);
+        }
+    }
+}
+
+/// Sends, and waits a moment where the send buffer is full: the queue in front of us (the device's)
+/// is the better place for packets to wait or be dropped.
+fn send(socket: &UdpSocket, to: SocketAddr, data: &[u8], segment: usize) -> io::Result<()> {
+    match socket.send(to, data, segment) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            socket.wait_writable(SEND_WAIT);
+            socket.send(to, data, segment)
+        }
+        result => result,
+    }
+}
+
+fn failed(
+    error: &io::Error,
+    to: SocketAddr,
+    length: usize,
+    punts: &mut Punts,
+    counters: &Counters,
+) {
+    counters.dropped(DropReason::SendFailed, 1);
+    if is_too_long(error) && !punts.too_long(to, length) {
+        counters.dropped(DropReason::PuntFull, 1);
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the packet path's one look at the clock, once a batch"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
