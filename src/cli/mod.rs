@@ -1,1 +1,250 @@
-//! Placeholder until the module lands.
+//! meshctl: one file a command, all of them thin: ask the daemon, show the answer.
+//!
+//! Source: spec/meshctl.md section 4.
+
+pub mod args;
+mod check;
+mod context;
+mod dump;
+mod follow;
+mod generate;
+mod keygen;
+mod output;
+mod peers;
+mod ping;
+mod routes;
+mod status;
+mod steer;
+mod table;
+
+use std::{io, path::Path, process::ExitCode};
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use context::Context;
+
+use crate::{
+    config::find::FindError,
+    control::{
+        client::ClientError,
+        proto::{ControlError, ErrorCode},
+    },
+};
+
+/// How a command ends. Source: spec/meshctl.md section 4.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Fine.
+    Fine = 0,
+    /// A negative answer: unreachable, warnings where none may be.
+    Negative = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// The daemon does not run.
+    NotRunning = 3,
+    /// No such net, node or subnet.
+    Unknown = 4,
+    /// No permission.
+    Permission = 5,
+    /// No answer in time.
+    Timeout = 6,
+    /// The configuration is invalid.
+    Config = 7,
+    /// The daemon refused.
+    Refused = 8,
+    /// Applied, but part of it needs a restart.
+    NeedsRestart = 9,
+}
+
+/// A command that did not get to its end.
+#[derive(Debug)]
+struct Failure {
+    exit: Exit,
+    /// One or two sentences, the last one with the next command.
+    text: String,
+}
+
+type Outcome = Result<Exit, Failure>;
+
+/// Entry of the program. Under the name `meshd` or `tincd` it is the daemon, so that one file on disk
+/// is enough to run both.
+#[must_use]
+pub fn main() -> ExitCode {
+    if is_daemon(std::env::args_os().next().as_deref().map(Path::new)) {
+        return crate::daemon::main();
+    }
+    let cli = Cli::parse();
+    // A lab is no look at a daemon: it starts its own. Hook: `Command::Lab(args)` ends here with
+    // `return lab::run(&args)`.
+    match Context::new(cli.global).and_then(|context| run(&context, cli.command)) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(failure) => {
+            output::complain(&failure.text);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn is_daemon(program: Option<&Path>) -> bool {
+    let name = program.and_then(Path::file_name);
+    name.is_some_and(|name| name == "meshd" || name == "tincd")
+}
+
+fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Peers => peers::run(context),
+        Command::Status => status::run(context),
+        Command::Routes { get: None } => routes::all(context),
+        Command::Routes { get: Some(get) } => routes::get(context, get),
+        Command::Dump { what } => dump::run(context, &what),
+        Command::Log { follow: _, level } => follow::run(context, level),
+        Command::Reload => steer::reload(context),
+        Command::Stop => steer::stop(context),
+        Command::Retry => steer::retry(context),
+        Command::Check { dir, strict } => check::run(context, dir, strict),
+        Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
+        Command::Ping { node, count } => ping::run(context, &node, count),
+        Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),
+    }
+}
+
+impl Failure {
+    fn new(exit: Exit, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { exit, text }
+    }
+
+    /// The daemon answered something else than what was asked for.
+    fn odd_answer() -> Self {
+        let text = "meshd gave another answer than asked for; are meshd and meshctl of one version? \
+                    Look at `meshctl --version` and `meshctl status`";
+        Self::new(Exit::Refused, text)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let (exit, hint) = match &error {
+            ClientError::NotRunning(_) => (
+                Exit::NotRunning,
+                "start it with `meshd -n NET` or `systemctl start meshd@NET`, or name its socket with \
+                 --socket; `meshctl check` looks at its configuration",
+            ),
+            ClientError::Permission(_) => (Exit::Permission, "try it with `sudo`"),
+            ClientError::Timeout => (
+                Exit::Timeout,
+                "give it more with `--timeout 60`, or look at `meshctl log`",
+            ),
+            ClientError::Io(_) | ClientError::Closed => (
+                Exit::NotRunning,
+                "see whether it still runs: `meshctl status`",
+            ),
+            ClientError::Codec(_) | ClientError::Version(_) => (
+                Exit::Refused,
+                "restart meshd so that it is of the version of `meshctl --version`",
+            ),
+            ClientError::Refused(refused) => return refused.into(),
+        };
+        Self::new(exit, format!("{error}; {hint}"))
+    }
+}
+
+impl From<&ControlError> for Failure {
+    fn from(error: &ControlError) -> Self {
+        let (exit, hint) = match error.code {
+            ErrorCode::Permission => (Exit::Permission, "try it with `sudo`"),
+            ErrorCode::Unknown => (
+                Exit::Unknown,
+                "`meshctl peers` and `meshctl routes` list all",
+            ),
+            ErrorCode::Config => (Exit::Config, "`meshctl check` shows every mistake"),
+            ErrorCode::Busy => (Exit::Refused, "try again in a moment: `meshctl status`"),
+            ErrorCode::Version | ErrorCode::Malformed => (
+                Exit::Refused,
+                "restart meshd so that it is of the version of `meshctl --version`",
+            ),
+        };
+        Self::new(exit, format!("{}; {hint}", error.text))
+    }
+}
+
+impl From<FindError> for Failure {
+    fn from(error: FindError) -> Self {
+        let exit = match &error {
+            FindError::BadNet(_) => Exit::Usage,
+            FindError::NoNet(_) | FindError::Directory(..) => Exit::Unknown,
+        };
+        Self::new(
+            exit,
+            format!("{error} (`ls /etc/meshd /etc/tinc` shows the nets here)"),
+        )
+    }
+}
+
+/// Standard output that nobody reads any more is no failure: the reader has what it wanted.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::new(Exit::Fine, ""),
+            _ => Self::new(
+                Exit::Negative,
+                format!("cannot write the output: {error}; `df` may say why"),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_daemons_names_make_it_the_daemon() {
+        for (program, daemon) in [
+            ("meshd", true),
+            ("/usr/sbin/tincd", true),
+            ("./meshd", true),
+            ("meshctl", false),
+            ("/opt/meshd/meshctl", false),
+            ("meshd-old", false),
+        ] {
+            assert_eq!(is_daemon(Some(Path::new(program))), daemon, "{program}");
+        }
+        assert!(!is_daemon(None));
+    }
+
+    #[test]
+    fn every_failure_names_a_next_command() {
+        let refused = |code| {
+            ClientError::Refused(ControlError {
+                code,
+                text: "no".into(),
+            })
+        };
+        for (error, exit) in [
+            (ClientError::NotRunning("/s".into()), Exit::NotRunning),
+            (ClientError::Permission("/s".into()), Exit::Permission),
+            (ClientError::Timeout, Exit::Timeout),
+            (ClientError::Closed, Exit::NotRunning),
+            (ClientError::Version(2), Exit::Refused),
+            (refused(ErrorCode::Permission), Exit::Permission),
+            (refused(ErrorCode::Unknown), Exit::Unknown),
+            (refused(ErrorCode::Config), Exit::Config),
+            (refused(ErrorCode::Busy), Exit::Refused),
+            (refused(ErrorCode::Malformed), Exit::Refused),
+        ] {
+            let failure = Failure::from(error);
+            assert_eq!(failure.exit, exit);
+            assert!(failure.text.contains('`'), "{}", failure.text);
+        }
+    }
+}

@@ -10,9 +10,14 @@ use std::{
     time::Duration,
 };
 
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
+
 use crate::{
     config::{
-        AddressFamily, DeviceType, Problem, Shell, Source, host, keys,
+        AddressFamily, Config, DeviceType, Problem, Shell, Source, host, keys,
         tree::{Reader, Tree},
         values,
     },
@@ -35,16 +40,17 @@ pub(super) fn build(
     tree: &Tree,
     name: Option<NodeName>,
     hosts: BTreeMap<NodeName, Arc<Host>>,
+    last: Option<&Config>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Settings, Shell)> {
     let mut reader = Reader::new(tree);
-    unsupported(&mut reader);
+    let device_type = supported(&mut reader);
     let port = reader
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
-    let shell = shell(source, &mut reader, port, options);
-    let key = private_key(source, tree, &mut reader.problems);
+    let shell = shell(source, &mut reader, device_type, port, options);
+    let key = private_key(source, tree, last, &mut reader.problems);
     if let (Some(name), Some(key)) = (&name, &key) {
         check_own_key(source, name, key, tree, &mut reader.problems);
     }
@@ -55,8 +61,8 @@ pub(super) fn build(
     parts.map(|settings| (settings, shell))
 }
 
-/// What would make us behave as something else than the file says.
-fn unsupported(reader: &mut Reader<'_>) {
+/// The kind of device. Refuses what would make us behave as something else than the file says.
+fn supported(reader: &mut Reader<'_>) -> DeviceType {
     let mode = reader.word("Mode");
     let device = reader.word("DeviceType");
     let refuse = [
@@ -81,6 +87,11 @@ fn unsupported(reader: &mut Reader<'_>) {
             reader.problems.push(entry.error(text));
         }
     }
+    match device {
+        "tap" => DeviceType::Tap,
+        "dummy" => DeviceType::Dummy,
+        _ => DeviceType::Tun,
+    }
 }
 
 fn options(reader: &mut Reader<'_>) -> Options {
@@ -97,12 +108,24 @@ fn options(reader: &mut Reader<'_>) -> Options {
     Options(bits).with_minor(Options::OUR_MINOR)
 }
 
-fn private_key(source: &Source, tree: &Tree, problems: &mut Vec<Problem>) -> Option<PrivateKey> {
+/// On a reload without root's rights (-U) the file may be closed to us: the key in force stays, as a
+/// new one waits for a restart anyway.
+fn private_key(
+    source: &Source,
+    tree: &Tree,
+    last: Option<&Config>,
+    problems: &mut Vec<Problem>,
+) -> Option<PrivateKey> {
     let named = tree
         .first("Ed25519PrivateKeyFile")
         .map(|e| PathBuf::from(&e.value));
     let shown = named.unwrap_or_else(|| "ed25519_key.priv".into());
-    keys::read_private(&source.base.join(&shown), &shown, problems)
+    let path = source.base.join(&shown);
+    let denied = || access(&path, Access::READ_OK) == Err(Errno::ACCESS);
+    match last {
+        Some(last) if denied() => Some(PrivateKey::clone(&last.settings.key)),
+        _ => keys::read_private(&path, &shown, problems),
+    }
 }
 
 /// Others refuse us if the public key that our host file shows is not ours.
@@ -113,7 +136,7 @@ fn check_own_key(
     tree: &Tree,
     problems: &mut Vec<Problem>,
 ) {
-    let shown = host::shown(name);
+    let shown = host::host_path(name);
     let text = crate::config::files::read_text(&source.base.join(&shown)).unwrap_or_default();
     let mut found = Vec::new();
     let public = host::key(tree, &source.base, &shown, &text, &mut found);
@@ -250,7 +273,13 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool) -> RouteSettings {
     }
 }
 
-fn shell(source: &Source, reader: &mut Reader<'_>, port: u16, options: Options) -> Shell {
+fn shell(
+    source: &Source,
+    reader: &mut Reader<'_>,
+    device_type: DeviceType,
+    port: u16,
+    options: Options,
+) -> Shell {
     let address_family = match reader.word("AddressFamily") {
         "ipv4" => AddressFamily::V4,
         "ipv6" => AddressFamily::V6,
@@ -268,11 +297,7 @@ fn shell(source: &Source, reader: &mut Reader<'_>, port: u16, options: Options) 
     Shell {
         interface: named.or_else(net_name),
         device: reader.text("Device").map(|path| source.base.join(path)),
-        device_type: match reader.word("DeviceType") {
-            "tap" => DeviceType::Tap,
-            "dummy" => DeviceType::Dummy,
-            _ => DeviceType::Tun,
-        },
+        device_type,
         interface_addresses: reader.each("InterfaceAddress", values::interface_address),
         interface_routes_auto: routes.contains(&None),
         interface_routes: routes.into_iter().flatten().collect(),

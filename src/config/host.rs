@@ -33,7 +33,7 @@ pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>>
 }
 
 pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostFile {
-    let shown = shown(name);
+    let shown = host_path(name);
     let mut problems = Vec::new();
     let mut host = None;
     if let Some((bytes, lines)) = read_lines(&base.join(&shown), &shown, &mut problems) {
@@ -52,8 +52,9 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
     HostFile { host, problems }
 }
 
-/// Name of a host file in messages.
-pub(super) fn shown(name: &NodeName) -> PathBuf {
+/// The host file of a node, relative to the configuration directory.
+#[must_use]
+pub fn host_path(name: &NodeName) -> PathBuf {
     Path::new("hosts").join(name.as_str())
 }
 

@@ -49,7 +49,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         &mut ours,
         &mut theirs,
     );
-    let built = build(source, &tree, name, hosts, &mut ours);
+    let built = build(source, &tree, name, hosts, last, &mut ours);
     let stopped = ours.iter().any(|p| p.error);
     let mut problems = [ours, theirs].concat();
     problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
@@ -78,7 +78,13 @@ pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
 fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Problem>) -> Tree {
     let mut tree = Tree::default();
     tree.add_options(options, None);
-    add_file(&source.base, Path::new("tinc.conf"), &mut tree, problems);
+    let main = Path::new("tinc.conf");
+    if source.base.join(main).exists() {
+        add_file(&source.base, main, &mut tree, problems);
+    } else {
+        let text = "no such file; write `Name = NAME` into it, or name another directory with -c";
+        problems.push(Problem::error(main, 0, text));
+    }
     let dir = Path::new("conf.d");
     match files::names(&source.base.join(dir)) {
         Ok(names) => names
@@ -154,7 +160,7 @@ fn own_host(
     problems: &mut Vec<Problem>,
 ) {
     tree.add_options(options, Some(name.as_str()));
-    let shown = host::shown(name);
+    let shown = host::host_path(name);
     if !source.base.join(&shown).exists() {
         let text = "no such file; without it we have no subnets and port 655";
         problems.push(Problem::warning(&shown, 0, text));
@@ -194,7 +200,7 @@ fn hosts(
             (_, Some(known)) if file.problems.iter().any(|p| p.error) => {
                 let text = "the last good version of this file stays in force";
                 file.problems
-                    .push(Problem::warning(&host::shown(&name), 0, text));
+                    .push(Problem::warning(&host::host_path(&name), 0, text));
                 Some(known.clone())
             }
             (host, _) => host.map(Arc::new),
@@ -216,7 +222,7 @@ fn twins(hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
     for (name, key) in keyed {
         if let Some(first) = seen.insert(key, name) {
             let text = format!("has the same key as hosts/{first}; give each node its own");
-            problems.push(Problem::warning(&host::shown(name), 0, text));
+            problems.push(Problem::warning(&host::host_path(name), 0, text));
         }
     }
     problems

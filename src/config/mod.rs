@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-pub use host::load_host;
+pub use host::{host_path, load_host};
 pub use load::{expand_name, load, own_name};
 
 use crate::mesh::Settings;

@@ -121,7 +121,7 @@ fn understand(line: &[u8]) -> Result<Answer, ClientError> {
             let v = v.and_then(|value| u32::try_from(value.get("v")?.as_u64()?).ok());
             return Err(v
                 .filter(|v| *v != VERSION)
-                .map_or(error.into(), ClientError::Version));
+                .map_or_else(|| error.into(), ClientError::Version));
         }
     };
     match answer.response {

@@ -243,10 +243,15 @@ impl Ephemeral {
     /// The half that a 32-byte random seed gives, expanded as a private key is.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        let expanded = expand(seed);
+        Self::from_expanded(&expand(seed))
+    }
+
+    /// The half that an expanded seed gives: clamped scalar 32, and 32 bytes that do not matter here.
+    #[must_use]
+    pub fn from_expanded(expanded: &[u8; 64]) -> Self {
         Self {
-            public: public_half(&expanded).compress().0,
-            scalar: Zeroizing::new(*scalar_of(&expanded)),
+            public: public_half(expanded).compress().0,
+            scalar: Zeroizing::new(*scalar_of(expanded)),
         }
     }
 

@@ -108,11 +108,16 @@ impl Offer {
     /// A new half; draws 32 bytes for the nonce, then 32 for the ephemeral key's seed.
     #[must_use]
     pub fn new(rng: &mut Rng) -> Self {
-        let nonce: [u8; 32] = rng.bytes();
+        let nonce = rng.bytes();
         let seed = Zeroizing::new(rng.bytes());
-        let ephemeral = Ephemeral::from_seed(&seed);
+        Self::from_parts(&nonce, Ephemeral::from_seed(&seed))
+    }
+
+    /// The half with this nonce and ephemeral key. Neither may ever be used again.
+    #[must_use]
+    pub fn from_parts(nonce: &[u8; 32], ephemeral: Ephemeral) -> Self {
         let mut kex = [VERSION; KEX];
-        kex[1..33].copy_from_slice(&nonce);
+        kex[1..33].copy_from_slice(nonce);
         kex[33..].copy_from_slice(ephemeral.public());
         Self { kex, ephemeral }
     }

@@ -2,12 +2,7 @@
 
 pub mod admission;
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use socket2::Type;
@@ -176,7 +171,11 @@ async fn read_all(
         match read.read_buf(&mut buffer).await {
             Ok(0) => break "closed by the other end".to_owned(),
             Ok(_) => {
-                if events.send(Event::Read(link, buffer.freeze())).await.is_err() {
+                if events
+                    .send(Event::Read(link, buffer.freeze()))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -111,7 +111,12 @@ impl Job {
                 };
                 vec![job(format!("host-{up}")), job(format!("hosts/{node}-{up}"))]
             }
-            HookEvent::Subnet { up, node, subnet, address } => {
+            HookEvent::Subnet {
+                up,
+                node,
+                subnet,
+                address,
+            } => {
                 let mut env = vec![("NODE", node.to_string())];
                 env.extend(remote(*address));
                 env.extend(network(subnet));
@@ -231,7 +236,9 @@ mod tests {
     }
 
     fn shown(env: &[(&str, String)]) -> Vec<String> {
-        env.iter().map(|(key, value)| format!("{key}={value}")).collect()
+        env.iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect()
     }
 
     #[test]
@@ -292,11 +299,24 @@ mod tests {
     #[test]
     fn no_value_from_the_wire_leaves_the_safe_alphabet() {
         // T33: whatever a peer writes, it must first become a name, an address or a subnet.
-        let hostile = ["$(touch /tmp/x)", "`id`", "a b", "x;y", "x\ny", "x\0y", "%n", "'\"", "../x"];
+        let hostile = [
+            "$(touch /tmp/x)",
+            "`id`",
+            "a b",
+            "x;y",
+            "x\ny",
+            "x\0y",
+            "%n",
+            "'\"",
+            "../x",
+        ];
         for text in hostile {
             assert!(NodeName::new(text).is_err(), "{text:?}");
             assert!(text.parse::<Subnet>().is_err(), "{text:?}");
-            assert!(format!("10.0.0.1{text}").parse::<Subnet>().is_err(), "{text:?}");
+            assert!(
+                format!("10.0.0.1{text}").parse::<Subnet>().is_err(),
+                "{text:?}"
+            );
         }
         let safe = |c: char| c.is_ascii_alphanumeric() || "_.:/#-".contains(c);
         for subnet in ["10.0.0.0/8#-5", "02:00:00:00:00:01", "::ffff:1.2.3.4/128#7"] {

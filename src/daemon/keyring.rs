@@ -48,6 +48,11 @@ impl HostKeys {
         self.unknown.borrow_mut().clear();
     }
 
+    /// Looks for host files in another place: the root was changed.
+    pub fn rebase(&mut self, source: Source) {
+        self.source = source;
+    }
+
     /// Sets the time for the look-ups that follow.
     pub fn set_now(&self, now: Instant) {
         self.now.set(now);

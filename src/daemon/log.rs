@@ -154,11 +154,16 @@ impl Log {
     pub fn flush(&self) {
         let held = lock(&self.0.limiter).expire(clock::now());
         for (metadata, count) in held {
-            self.0.print(
-                metadata,
-                format!("{count} more lines like the last of this kind"),
-            );
+            let text = format!("{count} more lines like the last of {}", metadata.target());
+            self.0.print(*metadata.level(), text);
         }
+    }
+
+    /// Prints lines that an operator asked for, however many they are.
+    pub fn dump(&self, lines: impl IntoIterator<Item = String>) {
+        lines
+            .into_iter()
+            .for_each(|line| self.0.print(Level::INFO, line));
     }
 }
 
@@ -203,27 +208,25 @@ impl Inner {
         let metadata = event.metadata();
         let passes = lock(&self.limiter).pass(metadata, clock::now());
         match passes {
-            Passes::Yes => self.print(metadata, text::of(event)),
+            Passes::Yes => self.print(*metadata.level(), text::of(event)),
             Passes::After(held) => {
-                self.print(
-                    metadata,
-                    format!("{} ({held} more before it)", text::of(event)),
-                );
+                let text = format!("{} ({held} more before it)", text::of(event));
+                self.print(*metadata.level(), text);
             }
             Passes::No => {}
         }
     }
 
-    fn print(&self, metadata: &Metadata<'_>, text: String) {
+    fn print(&self, level: Level, text: String) {
         let line = LogLine {
             time: clock::rfc3339(clock::wall()),
-            level: metadata.level().as_str().to_lowercase(),
+            level: level.as_str().to_lowercase(),
             text,
         };
-        if self.lets(metadata, self.level.load(Ordering::Relaxed)) {
-            self.write(*metadata.level(), &line);
+        if level <= severity(self.level.load(Ordering::Relaxed)) {
+            self.write(level, &line);
         }
-        let _ = self.lines.send((*metadata.level(), line));
+        let _ = self.lines.send((level, line));
     }
 
     /// A line that cannot be written has nowhere else to go.

@@ -1,5 +1,235 @@
-//! The tokio shell, one thread.
+//! The daemon: the tokio shell on one thread, around links, mesh and packet threads.
+//!
+//! Start: configuration, sockets, device, pid file and control socket, then netlink settings and
+//! tinc-up (awaited, while control requests and signals are served), own subnet-up, priority,
+//! privileges, packet threads, READY, dial. Stop: links, host-down and subnet-down of the others, our
+//! own subnet-down, tinc-down, pid file and socket removed.
 
+mod answers;
+mod apply;
 pub mod clock;
+pub mod conn;
+pub mod control;
+mod driver;
+pub mod hooks;
+pub mod keyring;
+mod links;
 pub mod log;
 pub mod options;
+pub mod privileges;
+pub mod resolve;
+mod routes;
+pub mod signals;
+mod start;
+mod stop;
+pub mod systemd;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    config::{self, Config, Problem, Source},
+    control::{
+        self as control_proto,
+        proto::{Request, Response},
+    },
+    mesh::LinkId,
+};
+
+use log::{Log, Target};
+use options::{Command, Options};
+
+/// What the tasks around the driver tell it.
+#[derive(Debug)]
+pub enum Event {
+    /// Somebody connected.
+    Accepted(TcpStream, SocketAddr),
+    /// An attempt to connect, by its number, has ended.
+    Dialled(u64, Result<TcpStream, String>),
+    /// Bytes of a meta connection.
+    Read(LinkId, Bytes),
+    /// So many bytes have reached the kernel.
+    Written(LinkId, usize),
+    /// A meta connection is at its end, and why.
+    Closed(LinkId, String),
+    /// A name was looked up.
+    Resolved(resolve::Resolved),
+    /// Netlink settings are made and tinc-up has ended.
+    DeviceUp,
+    /// A script of this lane has ended.
+    HookDone(String),
+    /// A client asks.
+    Control(Request, Reply),
+    /// A signal came.
+    Signal(signals::Ask),
+    /// A reload has read the files; whoever asked waits for the answer.
+    Reloaded(Box<Result<Config, Vec<Problem>>>, Option<Reply>),
+}
+
+/// Where the answer to a client goes.
+pub type Reply = oneshot::Sender<Response>;
+
+/// Events that wait for the driver; senders wait beyond.
+const EVENTS: usize = 1024;
+
+/// The whole program: options to exit code. 0 after a stop, 1 where it could not start.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    let args = args.map(|arg| arg.to_string_lossy().into_owned());
+    let options = match options::parse(args) {
+        Ok(Command::Run(options)) => *options,
+        Ok(Command::Help) => {
+            print!("{}", options::HELP);
+            return ExitCode::SUCCESS;
+        }
+        Ok(Command::Version) => {
+            println!(
+                "meshd version {} (protocol 17.7)",
+                env!("CARGO_PKG_VERSION")
+            );
+            return ExitCode::SUCCESS;
+        }
+        Err(sentence) => {
+            eprintln!("meshd: {sentence}\nTry `meshd --help' for more information.");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    let log = open_log(options, options.net.as_deref());
+    log.install();
+    let netname = std::env::var("NETNAME").ok();
+    let found = config::find::find(
+        options.config.as_deref(),
+        options.net.as_deref(),
+        netname.as_deref(),
+    )?;
+    found.notes.iter().for_each(|note| tracing::info!("{note}"));
+    let source = Source {
+        base: found.base,
+        net: found.net,
+        options: options.options.clone(),
+    };
+    let config = load(&source)?;
+    log.set_level(options.debug.unwrap_or(config.shell.log_level));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let done = runtime.block_on(serve(options, config, log));
+    // Name look-ups that hang must not hold up the exit.
+    runtime.shutdown_background();
+    done
+}
+
+/// A log that cannot be opened is no reason not to run (tinc-config-cli.md section 4.3).
+fn open_log(options: &Options, net: Option<&str>) -> Log {
+    let target = match &options.logfile {
+        _ if options.syslog => Target::Journal,
+        None => Target::stderr(),
+        Some(Some(file)) => Target::File(file.clone()),
+        Some(None) => {
+            let net = net.map_or(String::new(), |net| format!(".{net}"));
+            Target::File(format!("/var/log/meshd{net}.log").into())
+        }
+    };
+    let level = options.debug.unwrap_or(0);
+    Log::new(target.clone(), level).unwrap_or_else(|error| {
+        eprintln!("meshd: cannot open the log {target:?}: {error}; logging here");
+        Log::new(Target::stderr(), level).expect("standard error needs no opening")
+    })
+}
+
+/// Loads the configuration and says what is wrong with it: every problem, not the first one.
+fn load(source: &Source) -> anyhow::Result<Config> {
+    match config::load(source, None) {
+        Ok(config) => {
+            for problem in &config.problems {
+                tracing::warn!("{problem}");
+            }
+            Ok(config)
+        }
+        Err(problems) => {
+            for problem in &problems {
+                match problem.error {
+                    true => tracing::error!("{problem}"),
+                    false => tracing::warn!("{problem}"),
+                }
+            }
+            bail!(
+                "the configuration in {} cannot be used",
+                source.base.display()
+            )
+        }
+    }
+}
+
+/// Where our files are.
+#[derive(Debug, Clone)]
+struct Places {
+    pid: PathBuf,
+    socket: PathBuf,
+}
+
+async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()> {
+    let net = config.source.net.as_deref();
+    let pidfile = options.pidfile.as_deref();
+    let places = Places {
+        pid: options
+            .pidfile
+            .clone()
+            .unwrap_or_else(|| control_proto::pid_path(net)),
+        socket: control_proto::socket_path(net, pidfile),
+    };
+    let (events, queue) = mpsc::channel(EVENTS);
+    signals::catch(&events).context("cannot catch signals")?;
+    // The socket first: it tells whether another one runs, before anything of its is touched.
+    let control = control::bind(&places.socket)?;
+    let started = start_driver(options, config, &log, &places, &events);
+    let done = match started {
+        Ok(mut driver) => {
+            let sender = control::Sender {
+                net: driver.config.source.net.clone(),
+                node: driver.config.settings.name.to_string(),
+            };
+            control::serve(control, &places.socket, sender, log, events);
+            driver.run(queue).await
+        }
+        Err(error) => Err(error),
+    };
+    let _ = std::fs::remove_file(&places.socket);
+    let _ = std::fs::remove_file(&places.pid);
+    done
+}
+
+fn start_driver(
+    options: &Options,
+    config: Config,
+    log: &Log,
+    places: &Places,
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<driver::Driver> {
+    let sockets = start::open_sockets(&config.shell)?;
+    let tun = start::open_device(&config.shell)?;
+    start::make_run_dir(&places.pid)?;
+    start::write_pid(&places.pid)?;
+    if options.mlock {
+        privileges::lock_memory()?;
+    }
+    driver::Driver::new(options, config, log.clone(), sockets, tun, events.clone())
+}

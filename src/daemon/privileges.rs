@@ -79,7 +79,10 @@ pub fn drop_to(drop: &Drop) -> Result<(), PrivilegeError> {
         let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
         let gid = Gid::from_raw(user.gid);
         step("set groups", rustix::thread::set_thread_groups(&groups))?;
-        step("set group", rustix::thread::set_thread_res_gid(gid, gid, gid))?;
+        step(
+            "set group",
+            rustix::thread::set_thread_res_gid(gid, gid, gid),
+        )?;
     }
     if let Some(root) = &drop.chroot {
         step("change the root (-R)", rustix::process::chroot(root))?;
@@ -87,19 +90,31 @@ pub fn drop_to(drop: &Drop) -> Result<(), PrivilegeError> {
     }
     if let Some(user) = &user {
         let uid = Uid::from_raw(user.uid);
-        step("keep capabilities", rustix::thread::set_keep_capabilities(true))?;
-        step("set user", rustix::thread::set_thread_res_uid(uid, uid, uid))?;
+        step(
+            "keep capabilities",
+            rustix::thread::set_keep_capabilities(true),
+        )?;
+        step(
+            "set user",
+            rustix::thread::set_thread_res_uid(uid, uid, uid),
+        )?;
         if user.uid != 0 {
             reduce(drop.keep)?;
         }
     }
     // Keys in memory are for nobody's core file.
     let behavior = DumpableBehavior::NotDumpable;
-    step("forbid core files", rustix::process::set_dumpable_behavior(behavior))
+    step(
+        "forbid core files",
+        rustix::process::set_dumpable_behavior(behavior),
+    )
 }
 
 fn step<E: Into<io::Error>>(step: &'static str, done: Result<(), E>) -> Result<(), PrivilegeError> {
-    done.map_err(|error| PrivilegeError::Step { step, error: error.into() })
+    done.map_err(|error| PrivilegeError::Step {
+        step,
+        error: error.into(),
+    })
 }
 
 fn single_threaded() -> Result<(), PrivilegeError> {
@@ -124,19 +139,10 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
         error: io::Error::other(error.to_string()),
     };
     caps::clear(None, CapSet::Inheritable).map_err(failed)?;
-    for set in [CapSet::Effective, CapSet::Permitted, CapSet::Effective] {
-        // Effective first down, then the permitted set, then up again to what is left.
-        let wanted = if set == CapSet::Effective {
-            caps::read(None, CapSet::Permitted)
-                .map_err(failed)?
-                .intersection(&kept)
-                .copied()
-                .collect()
-        } else {
-            kept.clone()
-        };
-        caps::set(None, set, &wanted).map_err(failed)?;
-    }
+    // The effective set must never hold more than the permitted one.
+    caps::clear(None, CapSet::Effective).map_err(failed)?;
+    caps::set(None, CapSet::Permitted, &kept).map_err(failed)?;
+    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
     let left = caps::read(None, CapSet::Permitted).map_err(failed)?;
     if left == kept {
         Ok(())
@@ -145,10 +151,10 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
     }
 }
 
-/// Drops every capability of the calling thread: the packet threads need none.
+/// Drops every capability of the calling thread, root's too: the packet threads need none.
 pub fn drop_thread_capabilities() {
-    if !rustix::process::geteuid().is_root() {
-        let _ = reduce(Keep::default());
+    if let Err(error) = reduce(Keep::default()) {
+        tracing::warn!(%error, "a packet thread keeps its rights");
     }
 }
 
@@ -186,7 +192,7 @@ fn user_of(name: &str, passwd: &str, group: &str) -> Option<User> {
                 row.get(3)
                     .is_some_and(|members| members.split(',').any(|member| member == name))
             })
-            .filter_map(|row| row.get(2)?.parse().ok()),
+            .filter_map(|row| row.get(2)?.parse::<u32>().ok()),
     );
     Some(User { uid, gid, groups })
 }
@@ -206,7 +212,8 @@ pub fn group_id(name: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nmeshd:x:998:997::/:/usr/sbin/nologin\nbad\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nmeshd:x:998:997::/:/usr/sbin/nologin\nbad\n";
     const GROUP: &str = "root:x:0:\nmeshd:x:997:\nadm:x:4:syslog,meshd\nx:y:z:meshd\n";
 
     #[test]
@@ -224,6 +231,9 @@ mod tests {
             user: Some("no such user here".into()),
             ..Drop::default()
         };
-        assert!(matches!(drop_to(&drop), Err(PrivilegeError::UnknownUser(_))));
+        assert!(matches!(
+            drop_to(&drop),
+            Err(PrivilegeError::UnknownUser(_))
+        ));
     }
 }

@@ -41,7 +41,12 @@ impl Resolver {
                 Ok(Ok(found)) => found.map(canonical).take(MAX_ADDRESSES).collect(),
                 Ok(Err(_)) | Err(_) => Vec::new(),
             };
-            let resolved = Resolved { node, host, port, addrs };
+            let resolved = Resolved {
+                node,
+                host,
+                port,
+                addrs,
+            };
             let _ = events.send(Event::Resolved(resolved)).await;
         });
     }
@@ -54,7 +59,8 @@ impl Resolver {
             return last.map_or_else(Vec::new, |addrs| addrs.iter().map(with_port).collect());
         }
         if self.last.len() < MAX_KEPT || self.last.contains_key(&resolved.host) {
-            self.last.insert(resolved.host.clone(), resolved.addrs.clone());
+            self.last
+                .insert(resolved.host.clone(), resolved.addrs.clone());
         }
         resolved.addrs.clone()
     }

@@ -68,7 +68,11 @@ impl Watchdog {
             return false;
         };
         self.next = now + every;
-        let stuck = self.beats.iter().zip(&beats).any(|(last, beat)| last == beat);
+        let stuck = self
+            .beats
+            .iter()
+            .zip(&beats)
+            .any(|(last, beat)| last == beat);
         self.beats = beats;
         !stuck
     }

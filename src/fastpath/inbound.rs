@@ -8,14 +8,15 @@ use crate::{
     fastpath::{Sink, Step},
     mesh::event::Punt,
     route::{DropReason, ETHER, MTU, NodeShared},
-    tunnel::{OpenError, Opened, SPTPS_OVERHEAD, TYPE_COMPRESSED, TYPE_MAC, TYPE_PROBE},
-    wire::NodeId,
+    tunnel::{OpenError, Opened, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE},
+    wire::{
+        NodeId,
+        datagram::{HEADER, RelayHeader},
+    },
 };
 
-/// Length of the ids in front of a datagram, in bytes. Source: tinc-1.1-wire.md section 4.1.
-const IDS: usize = 12;
-/// Lowest minor version whose datagrams carry ids. Source: the same.
-const MINOR_WITH_IDS: u8 = 4;
+/// Lowest minor version whose datagrams carry ids. Source: tinc-1.1-wire.md section 4.1.
+const MINOR_WITH_HEADER: u8 = 4;
 
 impl<S: Sink> Step<'_, S> {
     /// Takes one datagram as it came from `from` (IPv4 never mapped). The buffer is used up.
@@ -28,29 +29,29 @@ impl<S: Sink> Step<'_, S> {
             let datagram = Bytes::copy_from_slice(datagram);
             return self.sink.punt(Punt::Datagram { from, datagram });
         };
-        if sender.state.load().options.minor() < MINOR_WITH_IDS {
+        if sender.state.load().options.minor() < MINOR_WITH_HEADER {
             return self.open(sender, from, datagram, 0);
         }
-        let Some((dst, src)) = ids(datagram) else {
+        let Some(RelayHeader { to, from: origin }) = RelayHeader::parse(datagram) else {
             return self.sink.dropped(DropReason::Malformed);
         };
-        if dst == NodeId::DIRECT {
-            return self.open(sender, from, datagram, IDS);
+        if to == NodeId::DIRECT {
+            return self.open(sender, from, datagram, HEADER);
         }
         let known = |id| self.snapshot.by_id.get(&id).copied();
-        let (Some(dst), Some(src)) = (known(dst), known(src)) else {
+        let (Some(to), Some(origin)) = (known(to), known(origin)) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
-        if dst == self.snapshot.me {
-            let Some(origin) = self.snapshot.node(src) else {
+        if to == self.snapshot.me {
+            let Some(origin) = self.snapshot.node(origin) else {
                 return self.sink.dropped(DropReason::NoRelay);
             };
-            return self.open(origin, from, datagram, IDS);
+            return self.open(origin, from, datagram, HEADER);
         }
-        let Some(record) = datagram.len().checked_sub(IDS + SPTPS_OVERHEAD) else {
+        let Some(record) = datagram.len().checked_sub(HEADER + SPTPS_OVERHEAD) else {
             return self.sink.dropped(DropReason::Malformed);
         };
-        self.relay(src, dst, &datagram[IDS..], record);
+        self.relay(origin, to, &datagram[HEADER..], record);
     }
 
     /// Opens what follows `skip` bytes of ids with the keys of `node`'s tunnel.
@@ -96,11 +97,8 @@ impl<S: Sink> Step<'_, S> {
             let node = node.idx;
             return self.sink.punt(Punt::Probe { node, from, data });
         }
+        // We announce no compression, so compressed data is as wrong as any other type.
         if opened.kind & !TYPE_MAC != 0 {
-            debug_assert!(
-                TYPE_COMPRESSED & TYPE_MAC == 0,
-                "compressed data is refused"
-            );
             return self.sink.dropped(DropReason::BadType);
         }
         // A whole frame is legal in router mode too, if unusual: its header says nothing new.
@@ -112,10 +110,4 @@ impl<S: Sink> Step<'_, S> {
         node.counters.received(packet.len() + ETHER);
         self.route(node.idx, packet);
     }
-}
-
-fn ids(datagram: &[u8]) -> Option<(NodeId, NodeId)> {
-    let (dst, rest) = datagram.split_first_chunk()?;
-    let (src, _) = rest.split_first_chunk()?;
-    Some((NodeId(*dst), NodeId(*src)))
 }

@@ -10,6 +10,8 @@ pub mod inbound;
 pub mod outbound;
 pub mod punt;
 pub mod runs;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{
@@ -80,12 +82,14 @@ pub struct Handle {
 }
 
 /// Starts the packet threads, one for now, over a device (none: DeviceType = dummy) and the UDP
-/// sockets. Punts and path-MTU reports go to `inputs`; a full queue drops them, counted.
+/// sockets. Each calls `prepare` first. Punts and path-MTU reports go to `inputs`; a full queue drops
+/// them, counted.
 pub fn start(
     snapshot: Arc<RouteSnapshot>,
     tun: Option<Arc<Tun>>,
     udp: Vec<Arc<UdpSocket>>,
     inputs: mpsc::Sender<Input>,
+    prepare: fn(),
 ) -> io::Result<Handle> {
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::new(snapshot),
@@ -104,7 +108,11 @@ pub fn start(
             inputs.clone(),
         )?;
         let builder = std::thread::Builder::new().name(format!("meshd-w{index}"));
-        threads.push(builder.spawn(move || worker.run())?);
+        let run = move || {
+            prepare();
+            worker.run();
+        };
+        threads.push(builder.spawn(run)?);
     }
     Ok(Handle {
         shared,

@@ -13,7 +13,10 @@ use crate::{
         router::{self, Verdict},
     },
     tunnel::TxKey,
-    wire::NodeId,
+    wire::{
+        NodeId,
+        datagram::{HEADER, RelayHeader},
+    },
 };
 
 /// Room for number and type in front of the record data, and for the tag behind it, in bytes.
@@ -82,15 +85,17 @@ impl<S: Sink> Step<'_, S> {
             self.sink.dropped(DropReason::Exhausted);
             return self.sink.punt(Punt::Exhausted { node: to });
         };
-        let ids = header.then(|| self.ids(node, direct));
-        seal_into(self.sink, addr, ids, (key, number), packet);
+        let header = header.then(|| self.header(node, direct));
+        seal_into(self.sink, addr, header, (key, number), packet);
         node.counters.sent(packet.len() + ETHER);
     }
 
-    fn ids(&self, to: &NodeShared, direct: bool) -> (NodeId, NodeId) {
+    fn header(&self, node: &NodeShared, direct: bool) -> RelayHeader {
         let me = self.snapshot.node(self.snapshot.me);
-        let dst = if direct { NodeId::DIRECT } else { to.id };
-        (dst, me.map_or(NodeId::DIRECT, |me| me.id))
+        RelayHeader {
+            to: if direct { NodeId::DIRECT } else { node.id },
+            from: me.map_or(NodeId::DIRECT, |me| me.id),
+        }
     }
 
     /// Passes on a datagram between two other nodes, unopened, or leaves it to the mesh.
@@ -105,8 +110,9 @@ impl<S: Sink> Step<'_, S> {
                 header: true,
                 ..
             } => {
-                self.sink
-                    .datagram(addr, &[&target.id.0, &origin.id.0, datagram]);
+                let (to, from) = (target.id, origin.id);
+                let header = RelayHeader { to, from }.to_bytes();
+                self.sink.datagram(addr, &[&header, datagram]);
                 target.counters.relayed.fetch_add(1, Ordering::Relaxed);
             }
             SendPath::Unreachable => self.sink.dropped(DropReason::NoRelay),
@@ -122,13 +128,13 @@ impl<S: Sink> Step<'_, S> {
 fn seal_into(
     sink: &mut impl Sink,
     to: SocketAddr,
-    ids: Option<(NodeId, NodeId)>,
+    header: Option<RelayHeader>,
     (key, number): (&TxKey, u32),
     packet: &[u8],
 ) {
-    if let Some((dst, src)) = ids {
-        let datagram = sink.datagram(to, &[&dst.0, &src.0, &HEAD, packet, &TAG]);
-        key.seal(number, 0, &mut datagram[12..]);
+    if let Some(header) = header {
+        let datagram = sink.datagram(to, &[&header.to_bytes(), &HEAD, packet, &TAG]);
+        key.seal(number, 0, &mut datagram[HEADER..]);
     } else {
         let datagram = sink.datagram(to, &[&HEAD, packet, &TAG]);
         key.seal(number, 0, datagram);

@@ -19,7 +19,7 @@ use crate::{
         node::Nodes,
     },
     route::NodeIdx,
-    wire::{NodeName, Request, Subnet, printable},
+    wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
 };
 
 impl Mesh {
@@ -30,6 +30,11 @@ impl Mesh {
         };
         let request = match Request::parse(line) {
             Ok(request) => request,
+            // Real daemons take names of any length and flood them on: the link that brings one is honest.
+            Err(_) if has_long_name(line) => {
+                self.refused += 1;
+                return;
+            }
             Err(why) => {
                 let text = format!("{why} in {}", printable(line));
                 self.misbehaved(link, &text);
@@ -400,4 +405,18 @@ impl Mesh {
         // The other end may be gone with it: its edge to us would stay for ever.
         self.orphans.insert(b);
     }
+}
+
+/// Whether a flooded line has a word that only a longer bound on names could make valid.
+fn has_long_name(line: &[u8]) -> bool {
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
+    let flooded = words
+        .next()
+        .is_some_and(|number| (b"10".as_slice()..=b"14").contains(&number));
+    flooded
+        && words.any(|word| {
+            word.len() > MAX_NAME && word.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+        })
 }

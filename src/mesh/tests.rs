@@ -318,6 +318,21 @@ fn a_flood_of_phantoms_stops_at_the_caps() {
     assert!(row(&net, 0, 1).up);
 }
 
+/// Real daemons store and flood names of up to 2,048 bytes: no reason to cut an honest link.
+#[test]
+fn a_name_too_long_for_us_costs_only_its_line() {
+    let mut net = three();
+    sends(
+        &mut net,
+        2,
+        1,
+        &format!("12 5 {} n2 192.0.2.1 655 700000c 1", "x".repeat(300)),
+    );
+    net.run(SECOND);
+    assert!(row(&net, 1, 2).up);
+    assert_eq!(net.meshes[1].status().refused, 1);
+}
+
 /// Old news of a neighbour, brought by a node that was away: the neighbour's truth comes back.
 #[test]
 fn old_news_about_a_neighbour_is_corrected_in_its_place() {

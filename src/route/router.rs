@@ -73,8 +73,7 @@ pub fn priority(packet: &[u8]) -> u8 {
 /// Decides on one IP packet that came from `source`: ourselves for our device, else the node whose
 /// tunnel or link it came out of. TTL and MSS may be changed in place.
 ///
-/// `source` must be a node of the snapshot, and the snapshot must hold a state for ourselves, with
-/// ourselves as its via.
+/// The snapshot must hold a state for ourselves: reachable, ourselves as its next hop and via.
 pub fn decide(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
@@ -130,15 +129,15 @@ fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<
     if settings.direct_only && next != owner {
         return Err(Stop::unreachable(&packet, Unreachable::Prohibited));
     }
-    let next_mtu = mtu_of(snapshot, next);
+    let Some(next_state) = snapshot.state(next) else {
+        return Err(Stop::unreachable(&packet, Unreachable::Owner));
+    };
+    let next_mtu = if next == me { MTU } else { next_state.mtu };
     let limit = next_mtu.max(if packet.is_v6() { LIMIT_V6 } else { LIMIT_V4 });
     if next != me && bytes.len() + ETHER > limit.into() {
         return too_long(&packet, owner, limit - ETHER as u16);
     }
-    if snapshot
-        .state(next)
-        .is_some_and(|next| next.options.has(Options::CLAMP_MSS))
-    {
+    if next_state.options.has(Options::CLAMP_MSS) {
         let mtu = next_mtu.min(mtu_of(snapshot, source));
         ip::clamp_mss(bytes, mtu.saturating_sub(ETHER as u16));
     }
@@ -149,7 +148,7 @@ fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<
     })
 }
 
-/// MTU in bytes, Ethernet header counted, that routing assumes every node to have.
+/// Smallest MTU in bytes, Ethernet header counted, that routing takes an IPv4 path to have.
 const LIMIT_V4: u16 = 576 + ETHER as u16;
 /// The same for IPv6.
 const LIMIT_V6: u16 = 1280 + ETHER as u16;

@@ -5,6 +5,8 @@
 
 mod record;
 pub mod sptps;
+#[cfg(test)]
+mod tests;
 
 pub use sptps::{Tunnel, TunnelError, TunnelSetup};
 

@@ -18,6 +18,7 @@ use std::{
 use crate::{
     crypto::{
         PrivateKey, PublicKey, Rng,
+        aead::TAG,
         replay::ReplayWindow,
         sptps::{Agreement, HandshakeError, Kex, Key, Offer, Parties, Role, tunnel_label},
     },
@@ -103,8 +104,11 @@ impl Tunnel {
     /// Starts a session as initiator. Returns the first datagram (our KEX).
     #[must_use]
     pub fn initiate(setup: TunnelSetup, rng: &mut Rng) -> (Self, Vec<u8>) {
+        Self::initiate_with(setup, Offer::new(rng))
+    }
+
+    pub(super) fn initiate_with(setup: TunnelSetup, offer: Offer) -> (Self, Vec<u8>) {
         let label = tunnel_label(&setup.name, &setup.peer);
-        let offer = Offer::new(rng);
         let kex = *offer.kex();
         let tunnel = Self::new(setup, Role::Initiator, label, Stage::FirstKex(offer), 0);
         let datagram = tunnel.record(&kex);
@@ -117,9 +121,17 @@ impl Tunnel {
         kex: &[u8],
         rng: &mut Rng,
     ) -> Result<(Self, Vec<u8>), TunnelError> {
+        Self::respond_with(setup, kex, || Offer::new(rng))
+    }
+
+    pub(super) fn respond_with(
+        setup: TunnelSetup,
+        kex: &[u8],
+        offer: impl FnOnce() -> Offer,
+    ) -> Result<(Self, Vec<u8>), TunnelError> {
         let theirs = Kex::parse(clear(kex, 0)?)?;
         let label = tunnel_label(&setup.peer, &setup.name);
-        let offer = Offer::new(rng);
+        let offer = offer();
         let kex = *offer.kex();
         let stage = Stage::FirstSig(offer.with(theirs));
         let tunnel = Self::new(setup, Role::Responder, label, stage, 1);
@@ -153,6 +165,14 @@ impl Tunnel {
     /// Takes a handshake datagram that came in an ANS_KEY line. Returns the datagrams to send back, in
     /// order. After it, ask [`Self::tx`] and [`Self::rx`] anew. On an error the session is unchanged.
     pub fn receive(&mut self, datagram: &[u8], rng: &mut Rng) -> Result<Vec<Vec<u8>>, TunnelError> {
+        self.receive_with(datagram, || Offer::new(rng))
+    }
+
+    pub(super) fn receive_with(
+        &mut self,
+        datagram: &[u8],
+        offer: impl FnOnce() -> Offer,
+    ) -> Result<Vec<Vec<u8>>, TunnelError> {
         if !self.counter.has_room() {
             return Err(TunnelError::Exhausted);
         }
@@ -163,8 +183,8 @@ impl Tunnel {
         }
         let mut datagram = datagram.to_vec();
         let (seq, newest) = self.open(&mut datagram)?;
-        let message = &datagram[CLEAR_HEADER..datagram.len() - crate::crypto::aead::TAG];
-        let answers = self.again(message, newest, rng)?;
+        let message = &datagram[CLEAR_HEADER..datagram.len() - TAG];
+        let answers = self.again(message, newest, offer)?;
         self.next_handshake = u64::from(seq) + 1;
         Ok(answers)
     }
@@ -256,14 +276,12 @@ impl Tunnel {
         &mut self,
         message: &[u8],
         newest: bool,
-        rng: &mut Rng,
+        offer: impl FnOnce() -> Offer,
     ) -> Result<Vec<Vec<u8>>, TunnelError> {
         match &self.stage {
             Stage::Ready => {
                 let theirs = Kex::parse(message)?;
-                let offer = Offer::new(rng);
-                let kex = self.record(offer.kex());
-                Ok([vec![kex], self.agree(offer, theirs)].concat())
+                Ok(self.answer(offer(), theirs))
             }
             Stage::RekeyKex(_) => {
                 let theirs = Kex::parse(message)?;
@@ -286,9 +304,8 @@ impl Tunnel {
             }
             // Under the new key, so the ACK before it was lost: the next rekey has begun.
             Stage::RekeyAck if newest => {
-                Kex::parse(message)?;
-                self.stage = Stage::Ready;
-                self.again(message, newest, rng)
+                let theirs = Kex::parse(message)?;
+                Ok(self.answer(offer(), theirs))
             }
             Stage::RekeyAck if message.is_empty() => {
                 self.stage = Stage::Ready;
@@ -296,6 +313,12 @@ impl Tunnel {
             }
             _ => Err(TunnelError::Unexpected),
         }
+    }
+
+    /// The other side has begun a rekey.
+    fn answer(&mut self, offer: Offer, theirs: Kex) -> Vec<Vec<u8>> {
+        let kex = self.record(offer.kex());
+        [vec![kex], self.agree(offer, theirs)].concat()
     }
 
     /// Both KEXes of a rekey are known. They came authenticated, so the new receiving key may be

@@ -220,8 +220,17 @@ impl fmt::Display for Prefix {
             }
             Self::V4(a, 32) => write!(f, "{a}"),
             Self::V4(a, len) => write!(f, "{a}/{len}"),
-            Self::V6(a, 128) => write!(f, "{a}"),
-            Self::V6(a, len) => write!(f, "{a}/{len}"),
+            Self::V6(a, len) => {
+                // tinc writes IPv4-mapped addresses without dots.
+                match a.segments() {
+                    [0, 0, 0, 0, 0, 0xffff, g, h] => write!(f, "::ffff:{g:x}:{h:x}")?,
+                    _ => write!(f, "{a}")?,
+                }
+                match len {
+                    128 => Ok(()),
+                    len => write!(f, "/{len}"),
+                }
+            }
         }
     }
 }
@@ -262,7 +271,7 @@ mod tests {
             ("10.0.0.0/8#-5", "10.0.0.0/8#-5"),
             ("fd00:2:0:0:0:0:0:0/64#10", "fd00:2::/64"),
             ("2:0:0:0:0:1#10", "02:00:00:00:00:01"),
-            ("::ffff:1.2.3.4", "::ffff:1.2.3.4"),
+            ("::ffff:1.2.3.4", "::ffff:102:304"),
             ("0.0.0.0/0", "0.0.0.0/0"),
         ] {
             assert_eq!(given.parse::<Subnet>().unwrap().to_string(), shown);
@@ -320,5 +329,29 @@ mod tests {
                 "::/0"
             ]
         );
+    }
+
+    #[test]
+    fn agrees_with_real_daemons() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/tinc-1.0.json")).unwrap();
+        let vectors = &vectors["subnet_text"];
+        for row in vectors["accepted"].as_array().unwrap() {
+            let text = row["text"].as_str().unwrap();
+            if text == "010.7.0.1" {
+                continue; // 1.0 only: 1.1 refuses leading zeros (tinc-config-cli.md section 6.2)
+            }
+            let subnet: Subnet = text.parse().unwrap();
+            assert_eq!(
+                subnet.to_string(),
+                row["emitted_by_1_1pre18"].as_str().unwrap()
+            );
+            let old = row["emitted_by_1_0_36"].as_str().unwrap();
+            assert_eq!(old.parse(), Ok(subnet));
+        }
+        for bad in vectors["rejected_with_disconnect"].as_array().unwrap() {
+            let bad = bad.as_str().unwrap();
+            assert!(bad.parse::<Subnet>().is_err(), "{bad}");
+        }
     }
 }

@@ -141,7 +141,12 @@ impl Admission {
         for (_, stranger) in silent() {
             *sources.entry(stranger.source).or_default() += 1;
         }
-        let busiest = || sources.iter().max_by_key(|(_, count)| **count).map(|(s, _)| *s);
+        let busiest = || {
+            sources
+                .iter()
+                .max_by_key(|(_, count)| **count)
+                .map(|(s, _)| *s)
+        };
         let Some(source) = from.or_else(busiest) else {
             return Admitted::No;
         };
@@ -206,7 +211,9 @@ mod tests {
     #[test]
     fn one_source_has_eight_places_and_loses_its_own_oldest() {
         let mut door = Door::new();
-        let first: Vec<_> = (0..8).map(|i| door.knock(&format!("2001:db8::{i}"), false)).collect();
+        let first: Vec<_> = (0..8)
+            .map(|i| door.knock(&format!("2001:db8::{i}"), false))
+            .collect();
         assert!(first.iter().all(|(_, admitted)| *admitted == Admitted::Yes));
         let (_, ninth) = door.knock("2001:db8::ffff", false);
         assert_eq!(ninth, Admitted::InsteadOf(first[0].0), "the same /64");
@@ -252,7 +259,10 @@ mod tests {
             door.knock(&format!("198.51.100.{i}"), false);
         }
         door.knock("192.0.2.7", false);
-        assert_eq!(door.knock("203.0.113.1", false).1, Admitted::InsteadOf(busy));
+        assert_eq!(
+            door.knock("203.0.113.1", false).1,
+            Admitted::InsteadOf(busy)
+        );
     }
 
     #[test]
@@ -260,7 +270,11 @@ mod tests {
         let mut door = Door::new();
         let (link, _) = door.knock("192.0.2.1", false);
         let due = door.admission.poll_timeout().unwrap();
-        assert!(door.admission.expired(due - Duration::from_millis(1)).is_empty());
+        assert!(
+            door.admission
+                .expired(due - Duration::from_millis(1))
+                .is_empty()
+        );
         assert_eq!(door.admission.expired(due), [link]);
         let admitted = (0..1000)
             .filter(|i| {
@@ -270,6 +284,10 @@ mod tests {
             })
             .count();
         assert_eq!(admitted, BURST as usize - 1);
-        assert_eq!(door.knock("10.9.9.9", true).1, Admitted::Yes, "known ones have no rate");
+        assert_eq!(
+            door.knock("10.9.9.9", true).1,
+            Admitted::Yes,
+            "known ones have no rate"
+        );
     }
 }

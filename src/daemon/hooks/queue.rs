@@ -165,9 +165,15 @@ mod tests {
                 queue.finished(&job.lane);
             }
         }
-        assert!((60..=80).contains(&ran), "3 s at 20/s and a burst of 20: {ran}");
+        assert!(
+            (60..=80).contains(&ran),
+            "3 s at 20/s and a burst of 20: {ran}"
+        );
         let wake = queue.poll_timeout().unwrap();
-        assert!(queue.next(wake).is_some(), "the time it names is late enough");
+        assert!(
+            queue.next(wake).is_some(),
+            "the time it names is late enough"
+        );
     }
 
     #[test]

@@ -1,0 +1,184 @@
+//! Which daemon is meant, which directory, and how to show things.
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    cli::{
+        Exit, Failure,
+        args::{Color, Format, Global},
+        output,
+    },
+    config::{
+        Source,
+        find::{self, Found},
+    },
+    control::{
+        self,
+        client::{Client, ClientError},
+        proto::{Answer, Request},
+    },
+};
+
+/// Everything that the global options decide.
+#[derive(Debug)]
+pub(super) struct Context {
+    global: Global,
+    net: Option<String>,
+    /// Form of the output.
+    pub(super) format: Format,
+    /// Whether lines stand above a table.
+    pub(super) header: bool,
+    /// Whether standard output gets colours.
+    pub(super) color: bool,
+    /// Whether the locale has more than ASCII.
+    pub(super) utf8: bool,
+}
+
+impl Context {
+    pub(super) fn new(global: Global) -> Result<Self, Failure> {
+        let env = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let named = global
+            .net
+            .clone()
+            .or_else(|| env("MESHD_NET"))
+            .or_else(|| env("NETNAME"));
+        let (net, note) = find::net_name(&named.clone().unwrap_or_default())?;
+        note.iter().for_each(|note| output::complain(note));
+        // A name of "." says that there is none; no name at all leaves it to what runs here.
+        let guess = named.is_none() && global.config.is_none();
+        let net = if guess {
+            the_only_net(Path::new(control::RUN_DIR))
+        } else {
+            net
+        };
+        let color = match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => auto_color(env),
+        };
+        let utf8 = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .into_iter()
+            .find_map(env)
+            .is_some_and(|locale| {
+                let locale = locale.to_ascii_lowercase();
+                locale.contains("utf-8") || locale.contains("utf8")
+            });
+        Ok(Self {
+            format: if global.json {
+                Format::Json
+            } else {
+                global.output
+            },
+            header: !global.no_header,
+            net,
+            color,
+            utf8,
+            global,
+        })
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.global.timeout)
+    }
+
+    /// Connects to the daemon.
+    pub(super) fn connect(&self) -> Result<Client, Failure> {
+        let socket = self.socket();
+        Client::connect(&socket, self.timeout()).map_err(|error| {
+            let by_name = self.global.socket.is_none() && self.global.pidfile.is_none();
+            match (&error, &self.net) {
+                (ClientError::NotRunning(_), Some(net)) if by_name => self.not_running(net, error),
+                _ => error.into(),
+            }
+        })
+    }
+
+    /// Asks the daemon one thing.
+    pub(super) fn ask(&self, request: Request) -> Result<Answer, Failure> {
+        Ok(self.connect()?.ask(request)?)
+    }
+
+    /// Where the configuration is that the options mean, or `dir`.
+    pub(super) fn source(&self, dir: Option<PathBuf>) -> Result<Source, Failure> {
+        let dir = dir.or_else(|| self.global.config.clone());
+        let net = if dir.is_some() {
+            None
+        } else {
+            self.net.as_deref()
+        };
+        let Found { base, .. } = find::find(dir.as_deref(), net, None)?;
+        let (net, options) = (self.net.clone(), Vec::new());
+        Ok(Source { base, net, options })
+    }
+
+    fn socket(&self) -> PathBuf {
+        let by_rule = || control::socket_path(self.net.as_deref(), self.global.pidfile.as_deref());
+        self.global.socket.clone().unwrap_or_else(by_rule)
+    }
+
+    /// No socket: the daemon does not run, or there is no such net at all.
+    fn not_running(&self, net: &str, error: ClientError) -> Failure {
+        match find::find(None, Some(net), None) {
+            Err(unknown) if self.global.config.is_none() => Failure::from(unknown),
+            _ => {
+                let text = format!(
+                    "{error}; start it with `meshd -n {net}` or `systemctl start meshd@{net}`"
+                );
+                Failure::new(Exit::NotRunning, text)
+            }
+        }
+    }
+}
+
+/// The net whose daemon's socket is the only one in the directory; `None` also for a daemon without
+/// net name.
+fn the_only_net(dir: &Path) -> Option<String> {
+    let mut sockets = std::fs::read_dir(dir).ok()?.flatten().filter_map(|entry| {
+        entry
+            .file_name()
+            .to_str()?
+            .strip_suffix(".sock")
+            .map(str::to_owned)
+    });
+    let first = sockets.next().filter(|_| sockets.next().is_none());
+    first.filter(|net| net != "meshd")
+}
+
+/// The customs of <https://no-color.org> and CLICOLOR_FORCE.
+fn auto_color(env: impl Fn(&'static str) -> Option<String>) -> bool {
+    if env("NO_COLOR").is_some() || env("TERM").as_deref() == Some("dumb") {
+        return false;
+    }
+    std::io::stdout().is_terminal() || env("CLICOLOR_FORCE").is_some_and(|force| force != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_running_net_is_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(the_only_net(&dir.path().join("none")), None);
+        std::fs::write(dir.path().join("priv.pid"), "").unwrap();
+        std::fs::write(dir.path().join("priv.sock"), "").unwrap();
+        assert_eq!(the_only_net(dir.path()).as_deref(), Some("priv"));
+        std::fs::write(dir.path().join("other.sock"), "").unwrap();
+        assert_eq!(the_only_net(dir.path()), None);
+    }
+
+    #[test]
+    fn colours_can_be_refused_and_forced() {
+        let with = |name: &'static str, value: &str| {
+            let value = value.to_owned();
+            move |asked| (asked == name).then(|| value.clone())
+        };
+        assert!(auto_color(with("CLICOLOR_FORCE", "1")));
+        assert!(!auto_color(with("TERM", "dumb")));
+        assert!(!auto_color(with("NO_COLOR", "1")));
+    }
+}

@@ -1,0 +1,189 @@
+//! `meshctl generate`: completions and man pages, from the definitions that the programs run by.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, italic, roman},
+};
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::{Cli, Generate},
+        context::Context,
+        output,
+    },
+    config::vars::{Honoured, Place, Reload, VARS, Var, Version},
+    daemon::options,
+};
+
+pub(super) fn run(_: &Context, kind: Generate, out: Option<PathBuf>, page: &str) -> Outcome {
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    let mut complete = |shell: Shell, text: &mut Vec<u8>| {
+        clap_complete::generate(shell, &mut command, "meshctl", text);
+    };
+    match (kind, out) {
+        (Generate::Man, Some(dir)) => {
+            return write_all(&dir).map(|()| Exit::Fine).map_err(|error| {
+                let text = format!(
+                    "cannot write into {}: {error}; try `--out .`",
+                    dir.display()
+                );
+                Failure::new(Exit::Negative, text)
+            });
+        }
+        (Generate::Man, None) => render(page, &mut text)?,
+        (Generate::Bash, _) => complete(Shell::Bash, &mut text),
+        (Generate::Zsh, _) => complete(Shell::Zsh, &mut text),
+        (Generate::Fish, _) => complete(Shell::Fish, &mut text),
+    }
+    output::print(|out| out.write_all(&text))?;
+    Ok(Exit::Fine)
+}
+
+fn render(page: &str, out: &mut Vec<u8>) -> io::Result<()> {
+    match page {
+        "meshd" => meshd().to_writer(out),
+        "meshd.conf" => variables().to_writer(out),
+        _ => Man::new(Cli::command()).render(out),
+    }
+}
+
+/// meshctl and its commands in section 1, the files in 5, the daemon in 8.
+fn write_all(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    clap_mangen::generate_to(Cli::command(), dir)?;
+    for (page, file) in [("meshd", "meshd.8"), ("meshd.conf", "meshd.conf.5")] {
+        let mut text = Vec::new();
+        render(page, &mut text)?;
+        fs::write(dir.join(file), text)?;
+    }
+    Ok(())
+}
+
+fn title(roff: &mut Roff, name: &str, section: &str, what: &str) {
+    roff.control(
+        "TH",
+        [
+            name,
+            section,
+            "",
+            concat!("meshd ", env!("CARGO_PKG_VERSION")),
+        ],
+    );
+    roff.control("SH", ["NAME"]);
+    roff.text([roman(format!("{name} - {what}"))]);
+}
+
+/// meshd(8), from the text of `meshd --help`: a line of an option begins with a blank.
+fn meshd() -> Roff {
+    let mut roff = Roff::new();
+    title(
+        &mut roff,
+        "meshd",
+        "8",
+        "mesh VPN daemon compatible with tinc",
+    );
+    let (mut head, mut in_options) = (true, false);
+    for line in options::HELP.lines() {
+        let option = line
+            .trim_start()
+            .strip_prefix('-')
+            .map(|_| line.trim_start());
+        let parts = option.and_then(|option| option.split_once("  "));
+        if let Some(usage) = line.strip_prefix("Usage: ") {
+            roff.control("SH", ["SYNOPSIS"]);
+            roff.text([bold(usage)]);
+            roff.control("SH", ["DESCRIPTION"]);
+        } else if let Some((form, help)) = parts {
+            if !std::mem::replace(&mut in_options, true) {
+                roff.control("SH", ["OPTIONS"]);
+            }
+            roff.control("TP", []);
+            roff.text([bold(form)]);
+            roff.text([roman(help.trim())]);
+            head = false;
+        } else if !line.is_empty() {
+            if !head && std::mem::replace(&mut in_options, false) {
+                roff.control("SH", ["SEE ALSO"]);
+                roff.text([
+                    bold("meshctl"),
+                    roman("(1), "),
+                    bold("meshd.conf"),
+                    roman("(5)"),
+                ]);
+                roff.control("PP", []);
+            }
+            roff.text([roman(line)]);
+        }
+    }
+    roff
+}
+
+/// meshd.conf(5), from the table of variables.
+fn variables() -> Roff {
+    let mut roff = Roff::new();
+    title(
+        &mut roff,
+        "meshd.conf",
+        "5",
+        "configuration of meshd, which is that of tinc",
+    );
+    roff.control("SH", ["DESCRIPTION"]);
+    roff.text([roman(
+        "meshd reads tinc's files: tinc.conf, conf.d/*.conf, and hosts/NAME, one for each node, its own \
+         among them. A line is KEY = VALUE; a line that begins with # is a comment; keys have no case. \
+         A variable may stand in either kind of file. The lower line number wins, whatever the file; \
+         options on the command line win over all.",
+    )]);
+    for (heading, wanted) in [
+        ("VARIABLES OF TINC.CONF", [Place::Server, Place::Server]),
+        ("VARIABLES OF HOST FILES", [Place::Host, Place::Both]),
+    ] {
+        roff.control("SH", [heading]);
+        VARS.iter()
+            .filter(|var| wanted.contains(&var.place))
+            .for_each(|var| entry(&mut roff, var));
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([bold("meshd"), roman("(8), "), bold("meshctl"), roman("(1)")]);
+    roff
+}
+
+fn entry(roff: &mut Roff, var: &Var) {
+    roff.control("TP", []);
+    let mut form = vec![bold(var.name), roman(" = "), italic(var.kind.form())];
+    if !var.default.is_empty() {
+        form.push(roman(format!(" ({})", var.default)));
+    }
+    roff.text(form);
+    let notes = [
+        (var.multiple, "May stand several times."),
+        (var.reload == Reload::Restart, "A change needs a restart."),
+        (
+            var.reload == Reload::NewLinks,
+            "A change counts for new links.",
+        ),
+        (
+            var.version == Version::Meshd,
+            "meshd only; tinc ignores it.",
+        ),
+        (var.version == Version::V10, "tinc 1.0 only."),
+        (
+            var.honoured == Honoured::NotYet,
+            "meshd does not honour it yet.",
+        ),
+    ];
+    let notes = notes
+        .into_iter()
+        .filter_map(|(on, note)| on.then_some(note));
+    let text: Vec<&str> = std::iter::once(var.help).chain(notes).collect();
+    roff.text([roman(text.join(" "))]);
+}

@@ -1,0 +1,86 @@
+//! `meshctl keygen`: a key pair where the daemon and the other nodes expect it.
+
+use std::{fs, path::PathBuf};
+
+use rand::{TryRng, rngs::SysRng};
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::Format,
+        context::Context,
+        output::{self, Frame},
+    },
+    config::{self, host_path, keys},
+    crypto::{PrivateKey, Rng},
+    daemon::clock,
+};
+
+#[derive(Serialize)]
+struct Pair {
+    private_key_file: String,
+    public_key_file: String,
+    public_key: String,
+}
+
+/// Writes `ed25519_key.priv`, and the public key into our host file, or into `ed25519_key.pub` where
+/// there is no name yet. Older keys are commented out.
+pub(super) fn run(context: &Context, out: Option<PathBuf>, print_host: bool) -> Outcome {
+    if let Some(out) = &out {
+        fs::create_dir_all(out).map_err(|e| write_error(out, &e))?;
+    }
+    let source = context.source(out)?;
+    let mut seed = [0; 32];
+    SysRng.try_fill_bytes(&mut seed).map_err(|error| {
+        let text = format!("the system gives no randomness: {error}; look at `dmesg`");
+        Failure::new(Exit::Negative, text)
+    })?;
+    let key = PrivateKey::generate(&mut Rng::new(seed));
+    let private = source.base.join("ed25519_key.priv");
+    let name = config::own_name(&source).ok();
+    let public = match &name {
+        Some(name) => source.base.join(host_path(name)),
+        None => source.base.join("ed25519_key.pub"),
+    };
+    if let Some(dir) = public.parent() {
+        fs::create_dir_all(dir).map_err(|e| write_error(&public, &e))?;
+    }
+    let old = keys::write_private(&private, &key).map_err(|e| write_error(&private, &e))?;
+    keys::write_public(&public, &key.public()).map_err(|e| write_error(&public, &e))?;
+    if old {
+        output::complain("the old key is commented out; give all nodes the new one");
+    }
+    let pair = Pair {
+        private_key_file: private.display().to_string(),
+        public_key_file: public.display().to_string(),
+        public_key: key.public().to_string(),
+    };
+    if context.format == Format::Json {
+        let time = clock::rfc3339(clock::wall());
+        let node = name.as_ref().map(|name| name.as_str());
+        let frame = Frame {
+            net: source.net.as_deref(),
+            node,
+            time: &time,
+        };
+        return output::json("keygen", &frame, &pair);
+    }
+    output::print(|out| match print_host {
+        true => writeln!(out, "Ed25519PublicKey = {}", pair.public_key),
+        false => writeln!(out, "{}\n{}", pair.private_key_file, pair.public_key_file),
+    })?;
+    Ok(Exit::Fine)
+}
+
+fn write_error(path: &std::path::Path, error: &std::io::Error) -> Failure {
+    let exit = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => Exit::Permission,
+        _ => Exit::Negative,
+    };
+    let text = format!(
+        "cannot write {}: {error}; name another directory: `meshctl keygen --out DIR`",
+        path.display()
+    );
+    Failure::new(exit, text)
+}

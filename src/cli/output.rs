@@ -1,0 +1,110 @@
+//! Where output goes: data to standard output, words to standard error, and the JSON envelope.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{Exit, Failure, Outcome, args::Format, context::Context, table::Table},
+    control::proto::Answer,
+};
+
+/// Who said it and when: the frame of every answer.
+pub(super) struct Frame<'a> {
+    pub(super) net: Option<&'a str>,
+    pub(super) node: Option<&'a str>,
+    pub(super) time: &'a str,
+}
+
+impl<'a> From<&'a Answer> for Frame<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        let (net, node, time) = (
+            answer.net.as_deref(),
+            Some(answer.node.as_str()),
+            &answer.time,
+        );
+        Self { net, node, time }
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a, T: Serialize> {
+    schema: String,
+    net: Option<&'a str>,
+    node: Option<&'a str>,
+    time: &'a str,
+    data: &'a T,
+}
+
+/// What a command shows, in each form.
+pub(super) trait Show {
+    /// Lines above the table, and the table: for people.
+    fn human(&self) -> (Vec<String>, Table);
+    /// The same for scripts: names and values that do not change.
+    fn raw(&self) -> Table;
+}
+
+/// Shows data under the schema `meshctl.NAME/1`.
+pub(super) fn show<T: Serialize>(
+    context: &Context,
+    name: &str,
+    frame: &Frame<'_>,
+    data: &T,
+    show: &impl Show,
+) -> Outcome {
+    match context.format {
+        Format::Json => return json(name, frame, data),
+        Format::Tsv => print(|out| show.raw().tsv(out, context.header))?,
+        Format::Table => print(|out| {
+            let (head, table) = show.human();
+            for line in head.iter().filter(|_| context.header) {
+                writeln!(out, "{line}")?;
+            }
+            table.text(out, context.header, context.color)
+        })?,
+    }
+    Ok(Exit::Fine)
+}
+
+/// The JSON envelope alone, for commands whose text is no table.
+pub(super) fn json<T: Serialize>(name: &str, frame: &Frame<'_>, data: &T) -> Outcome {
+    let schema = format!("meshctl.{name}/1");
+    let Frame { net, node, time } = *frame;
+    let envelope = Envelope {
+        schema,
+        net,
+        node,
+        time,
+        data,
+    };
+    print(|out| {
+        serde_json::to_writer(&mut *out, &envelope)?;
+        writeln!(out)
+    })?;
+    Ok(Exit::Fine)
+}
+
+/// Writes to standard output in one go.
+pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    write(&mut out)?;
+    Ok(out.flush()?)
+}
+
+/// Says something on standard error; nothing for an empty text. A reader of it that is gone is no
+/// matter.
+pub(super) fn complain(text: &str) {
+    if !text.is_empty() {
+        let _ = writeln!(io::stderr(), "meshctl: {text}");
+    }
+}
+
+/// Whether standard error is a terminal, so that somebody reads along.
+pub(super) fn watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// One finding on standard error, as it stands.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

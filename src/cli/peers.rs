@@ -1,0 +1,172 @@
+//! `meshctl peers`: every node, how it is reached, and why not better.
+
+use crate::{
+    cli::{
+        Failure, Outcome,
+        context::Context,
+        output::{self, Frame, Show},
+        table::{Table, age, bytes, or_dash, or_empty, round_trip, symbols},
+    },
+    control::proto::{Request, Response, Status},
+    mesh::view::{PathKind, PeerRow, SubnetRow},
+};
+
+struct Peers {
+    head: String,
+    rows: Vec<PeerRow>,
+    utf8: bool,
+}
+
+pub(super) fn run(context: &Context) -> Outcome {
+    let mut client = context.connect()?;
+    let answer = client.ask(Request::Peers)?;
+    let Response::Peers(rows) = &answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    let Response::Status(status) = client.ask(Request::Status)?.response else {
+        return Err(Failure::odd_answer());
+    };
+    let Response::Subnets(subnets) = client.ask(Request::Subnets)?.response else {
+        return Err(Failure::odd_answer());
+    };
+    let utf8 = context.utf8;
+    let head = headline(
+        answer.net.as_deref(),
+        &answer.node,
+        &status,
+        &subnets,
+        rows,
+        utf8,
+    );
+    let peers = Peers {
+        head,
+        rows: rows.clone(),
+        utf8,
+    };
+    output::show(context, "peers", &Frame::from(&answer), rows, &peers)
+}
+
+/// `priv · web_01 172.20.0.11 · 6 peers: 3 direct, 1 tcp, 1 relayed, 1 down · meshd 1.0.0 up 12d 4h`
+fn headline(
+    net: Option<&str>,
+    node: &str,
+    status: &Status,
+    subnets: &[SubnetRow],
+    rows: &[PeerRow],
+    utf8: bool,
+) -> String {
+    let own = subnets.iter().find(|s| s.owner.as_deref() == Some(node));
+    let own = own.map_or_else(String::new, |s| format!(" {}", s.subnet));
+    let counts: Vec<String> = [
+        (PathKind::Udp, "direct"),
+        (PathKind::Tcp, "tcp"),
+        (PathKind::Via, "relayed"),
+        (PathKind::Down, "down"),
+    ]
+    .into_iter()
+    .map(|(path, word)| (rows.iter().filter(|row| row.path == path).count(), word))
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, word)| format!("{count} {word}"))
+    .collect();
+    let what = if rows.len() == 1 { "peer" } else { "peers" };
+    let colon = if counts.is_empty() { "" } else { ": " };
+    let parts = [
+        net.unwrap_or_default().to_owned(),
+        format!("{node}{own}"),
+        format!("{} {what}{colon}{}", rows.len(), counts.join(", ")),
+        format!(
+            "meshd {} up {}",
+            status.version,
+            age(status.uptime_seconds, false)
+        ),
+    ];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join(if utf8 { " · " } else { " - " })
+}
+
+impl Show for Peers {
+    fn human(&self) -> (Vec<String>, Table) {
+        let names = [
+            "", "NAME", "ADDRESS", "PATH", "ENDPOINT", ">RTT", ">MTU", ">RX", ">TX", ">SINCE",
+            "NOTE",
+        ];
+        let mut table = Table::new(&names);
+        for row in &self.rows {
+            let [udp, tcp, via, down] = symbols(self.utf8);
+            let (symbol, path) = match row.path {
+                PathKind::Udp => (udp, "udp".into()),
+                PathKind::Tcp => (tcp, "tcp".into()),
+                PathKind::Via => (via, format!("via {}", or_dash(row.via.as_deref()))),
+                PathKind::Down => (down, "down".into()),
+            };
+            let address = match row.subnets.as_slice() {
+                [] => "-".into(),
+                [only] => only.clone(),
+                [first, rest @ ..] => format!("{first} +{}", rest.len()),
+            };
+            table.row([
+                symbol.into(),
+                row.name.clone(),
+                address,
+                path,
+                or_dash(row.endpoint.as_deref()),
+                or_dash(row.rtt_seconds.map(round_trip)),
+                or_dash(row.pmtu_bytes),
+                bytes(row.rx_bytes),
+                bytes(row.tx_bytes),
+                or_dash(row.since_seconds.map(|s| age(s, true))),
+                or_empty(row.reason.as_ref().map(|reason| &reason.text)),
+            ]);
+        }
+        (vec![self.head.clone()], table)
+    }
+
+    fn raw(&self) -> Table {
+        let names = [
+            "name",
+            "up",
+            "path",
+            "via",
+            "subnets",
+            "endpoint",
+            "protocol",
+            "rtt_seconds",
+            "pmtu_bytes",
+            "rx_bytes",
+            "tx_bytes",
+            "rx_packets",
+            "tx_packets",
+            "since_seconds",
+            "reason_code",
+            "reason_text",
+        ];
+        let mut table = Table::new(&names);
+        for row in &self.rows {
+            let path = match row.path {
+                PathKind::Udp => "udp",
+                PathKind::Tcp => "tcp",
+                PathKind::Via => "via",
+                PathKind::Down => "down",
+            };
+            table.row([
+                row.name.clone(),
+                row.up.to_string(),
+                path.into(),
+                or_empty(row.via.as_deref()),
+                row.subnets.join(","),
+                or_empty(row.endpoint.as_deref()),
+                row.protocol.clone(),
+                or_empty(row.rtt_seconds),
+                or_empty(row.pmtu_bytes),
+                row.rx_bytes.to_string(),
+                row.tx_bytes.to_string(),
+                row.rx_packets.to_string(),
+                row.tx_packets.to_string(),
+                or_empty(row.since_seconds),
+                or_empty(row.reason.as_ref().map(|reason| &reason.code)),
+                or_empty(row.reason.as_ref().map(|reason| &reason.text)),
+            ]);
+        }
+        table
+    }
+}

@@ -1,0 +1,128 @@
+//! `meshctl status`: the daemon in one screen.
+
+use crate::{
+    cli::{
+        Failure, Outcome,
+        context::Context,
+        output::{self, Frame, Show},
+        table::{Table, age, or_empty},
+    },
+    control::proto::{Answer, Request, Response, Status},
+};
+
+struct Screen<'a> {
+    answer: &'a Answer,
+    status: &'a Status,
+}
+
+pub(super) fn run(context: &Context) -> Outcome {
+    let answer = context.ask(Request::Status)?;
+    let Response::Status(status) = &answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    let screen = Screen {
+        answer: &answer,
+        status,
+    };
+    output::show(context, "status", &Frame::from(&answer), status, &screen)
+}
+
+impl Screen<'_> {
+    fn drops(&self) -> String {
+        let drops = self.status.drops.iter().filter(|(_, count)| **count > 0);
+        let drops: Vec<String> = drops
+            .map(|(reason, count)| format!("{reason} {count}"))
+            .collect();
+        drops.join(", ")
+    }
+}
+
+impl Show for Screen<'_> {
+    fn human(&self) -> (Vec<String>, Table) {
+        let Status { mesh, .. } = self.status;
+        let status = self.status;
+        let interface = match (&status.interface, status.mtu) {
+            (Some(name), Some(mtu)) => format!("iface {name}  mtu {mtu}"),
+            (Some(name), None) => format!("iface {name}"),
+            (None, _) => "no iface".into(),
+        };
+        let mut table = Table::new(&["", ""]);
+        let mut line = |name: &str, text: String| table.row([name.into(), text]);
+        line(
+            self.answer.net.as_deref().unwrap_or("meshd"),
+            format!(
+                "up {}  node {}  {interface}  workers {}  pid {}  version {}",
+                age(status.uptime_seconds, false),
+                self.answer.node,
+                status.workers,
+                status.pid,
+                status.version,
+            ),
+        );
+        line(
+            "meta",
+            format!(
+                "{} links, {} of {} nodes reachable, {} edges, {} subnets, {} lines, {} refused",
+                mesh.links,
+                mesh.reachable,
+                mesh.nodes,
+                mesh.edges,
+                mesh.subnets,
+                mesh.lines,
+                mesh.refused,
+            ),
+        );
+        line("listen", status.listen.join(", "));
+        line("key", format!("ed25519 {}", status.public_key));
+        if !status.offloads.is_empty() {
+            line("path", status.offloads.join(", "));
+        }
+        if !self.drops().is_empty() {
+            line("drops", self.drops());
+        }
+        let problems = match status.problems.len() {
+            0 => "ok".into(),
+            1 => "1 problem".into(),
+            n => format!("{n} problems"),
+        };
+        line("config", format!("{}  {problems}", status.config));
+        for problem in &status.problems {
+            line("", problem.clone());
+        }
+        (Vec::new(), table)
+    }
+
+    fn raw(&self) -> Table {
+        let status = self.status;
+        let mut table = Table::new(&["name", "value"]);
+        let rows = [
+            ("net", or_empty(self.answer.net.as_deref())),
+            ("node", self.answer.node.clone()),
+            ("version", status.version.clone()),
+            ("pid", status.pid.to_string()),
+            ("uptime_seconds", status.uptime_seconds.to_string()),
+            ("interface", or_empty(status.interface.as_deref())),
+            ("mtu", or_empty(status.mtu)),
+            ("listen", status.listen.join(",")),
+            ("public_key", status.public_key.clone()),
+            ("config", status.config.clone()),
+            ("workers", status.workers.to_string()),
+            ("offloads", status.offloads.join(",")),
+            ("links", status.mesh.links.to_string()),
+            ("nodes", status.mesh.nodes.to_string()),
+            ("reachable", status.mesh.reachable.to_string()),
+            ("edges", status.mesh.edges.to_string()),
+            ("subnets", status.mesh.subnets.to_string()),
+            ("lines", status.mesh.lines.to_string()),
+            ("graph_runs", status.mesh.graph_runs.to_string()),
+            ("refused", status.mesh.refused.to_string()),
+            ("problems", status.problems.len().to_string()),
+        ];
+        rows.into_iter()
+            .for_each(|(name, value)| table.row([name.into(), value]));
+        for (reason, count) in &status.drops {
+            table.row([format!("drops_{reason}"), count.to_string()]);
+        }
+        table
+    }
+}

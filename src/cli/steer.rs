@@ -1,0 +1,78 @@
+//! `meshctl reload`, `stop`, `retry`: what the daemon is told to do.
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::Format,
+        context::Context,
+        output::{self, Frame},
+    },
+    control::proto::{Reloaded, Request, Response},
+};
+
+/// Exit code 9 if something waits for a restart.
+pub(super) fn reload(context: &Context) -> Outcome {
+    let answer = context.ask(Request::Reload)?;
+    let Response::Reloaded(reloaded) = &answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    if context.format == Format::Json {
+        output::json("reload", &Frame::from(&answer), reloaded)?;
+    } else {
+        let Reloaded {
+            changed,
+            restart_needed,
+            problems,
+        } = reloaded;
+        output::print(|out| {
+            if changed.is_empty() {
+                writeln!(out, "nothing changed")?;
+            }
+            changed
+                .iter()
+                .try_for_each(|line| writeln!(out, "{line}"))?;
+            match restart_needed.as_slice() {
+                [] => Ok(()),
+                names => writeln!(out, "restart needed for: {}", names.join(", ")),
+            }
+        })?;
+        problems
+            .iter()
+            .for_each(|problem| output::complain(problem));
+    }
+    Ok(if reloaded.restart_needed.is_empty() {
+        Exit::Fine
+    } else {
+        Exit::NeedsRestart
+    })
+}
+
+pub(super) fn stop(context: &Context) -> Outcome {
+    done(context, "stop", Request::Stop, "stopping")
+}
+
+pub(super) fn retry(context: &Context) -> Outcome {
+    done(
+        context,
+        "retry",
+        Request::Retry,
+        "dialling; `meshctl peers` shows what comes of it",
+    )
+}
+
+fn done(context: &Context, name: &str, request: Request, words: &str) -> Outcome {
+    let answer = context.ask(request)?;
+    let Response::Done(done) = answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    if context.format == Format::Json {
+        output::json(
+            name,
+            &Frame::from(&answer),
+            &serde_json::json!({ "done": done }),
+        )?;
+    } else if output::watched() {
+        output::complain(words);
+    }
+    Ok(if done { Exit::Fine } else { Exit::Negative })
+}

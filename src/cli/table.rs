@@ -1,0 +1,220 @@
+//! Tables, and the units that people read.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, presets};
+
+/// Rows under names. Cells hold no tab and no newline: what daemon and files say is cleaned.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Table {
+    names: Vec<&'static str>,
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these columns; a name that begins with `>` is that of a right-aligned one.
+    pub(super) fn new(names: &[&'static str]) -> Self {
+        let right = names.iter().map(|name| name.starts_with('>')).collect();
+        let names = names
+            .iter()
+            .map(|name| name.trim_start_matches('>'))
+            .collect();
+        let rows = Vec::new();
+        Self { names, right, rows }
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let clean = |cell: String| cell.replace(|c: char| c.is_control(), " ");
+        self.rows.push(cells.into_iter().map(clean).collect());
+    }
+
+    /// Aligned text. A column without name in front is one of symbols, which get colours.
+    pub(super) fn text(&self, out: &mut dyn Write, header: bool, color: bool) -> io::Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let mut table = comfy_table::Table::new();
+        table.load_style(presets::NOTHING);
+        if header && self.names.iter().any(|name| !name.is_empty()) {
+            table.set_header(self.names.clone());
+        }
+        table.add_rows(self.rows.clone());
+        for (index, right) in self.right.iter().enumerate() {
+            let Some(column) = table.column_mut(index) else {
+                continue;
+            };
+            column.set_padding((u16::from(index > 0), 1));
+            if *right {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for line in table.lines() {
+            let line = line.trim_end();
+            match line
+                .chars()
+                .next()
+                .and_then(|symbol| Some((symbol, colour_of(symbol)?)))
+            {
+                Some((symbol, colour)) if color => {
+                    let rest = &line[symbol.len_utf8()..];
+                    writeln!(out, "\x1b[{colour}m{symbol}\x1b[0m{rest}")?;
+                }
+                _ => writeln!(out, "{line}")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tab-separated values.
+    pub(super) fn tsv(&self, out: &mut dyn Write, header: bool) -> io::Result<()> {
+        if header {
+            writeln!(out, "{}", self.names.join("\t"))?;
+        }
+        self.rows
+            .iter()
+            .try_for_each(|row| writeln!(out, "{}", row.join("\t")))
+    }
+}
+
+/// The symbols of `peers`: up by UDP, by TCP, by a relay, down.
+pub(super) fn symbols(utf8: bool) -> [char; 4] {
+    if utf8 {
+        ['●', '◐', '◑', '○']
+    } else {
+        ['*', '~', '>', '.']
+    }
+}
+
+fn colour_of(symbol: char) -> Option<u8> {
+    let all = [symbols(true), symbols(false)];
+    let place = all
+        .iter()
+        .find_map(|set| set.iter().position(|s| *s == symbol))?;
+    [32, 33, 36, 31].get(place).copied()
+}
+
+/// Bytes with at most three digits: `12k`, `4.1M`, `1.2G`; powers of 1000.
+pub(super) fn bytes(n: u64) -> String {
+    scaled(n, &["", "k", "M", "G", "T", "P", "E"])
+}
+
+fn scaled(n: u64, units: &[&str]) -> String {
+    let (mut value, mut unit) = (n as f64, 0);
+    // 999.5 would round to 1000 of the unit below.
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && value < 9.95);
+    format!("{value:.digits$}{}", units[unit])
+}
+
+/// A round trip: `0.4ms`, `12ms`, `1.2s`.
+pub(super) fn round_trip(seconds: f64) -> String {
+    let ms = seconds * 1000.0;
+    match ms {
+        _ if ms < 9.95 => format!("{ms:.1}ms"),
+        _ if ms < 999.5 => format!("{ms:.0}ms"),
+        _ => format!("{seconds:.1}s"),
+    }
+}
+
+/// An age in its two largest units at most: `40s`, `3m`, `2h`, `12d 4h`. `short` leaves the second out.
+pub(super) fn age(seconds: f64, short: bool) -> String {
+    let s = seconds.max(0.0) as u64;
+    let (first, second) = match s {
+        0..60 => ((s, 's'), None),
+        60..3600 => ((s / 60, 'm'), None),
+        3600..86_400 => ((s / 3600, 'h'), Some((s / 60 % 60, 'm'))),
+        _ => ((s / 86_400, 'd'), Some((s / 3600 % 24, 'h'))),
+    };
+    match second.filter(|(n, _)| *n > 0 && !short) {
+        Some((n, unit)) => format!("{}{} {n}{unit}", first.0, first.1),
+        None => format!("{}{}", first.0, first.1),
+    }
+}
+
+/// The text of a value, `-` if there is none.
+pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+/// The text of a value, empty if there is none: for scripts.
+pub(super) fn or_empty<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_have_at_most_three_digits() {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.0k"),
+            (9_949, "9.9k"),
+            (9_950, "10k"),
+            (12_345, "12k"),
+            (999_499, "999k"),
+            (999_500, "1.0M"),
+            (4_299_161, "4.3M"),
+            (1_200_000_000, "1.2G"),
+            (u64::MAX, "18E"),
+        ] {
+            assert_eq!(bytes(n), text, "{n}");
+        }
+        for (s, text) in [
+            (0.00042, "0.4ms"),
+            (0.0124, "12ms"),
+            (1.25, "1.2s"),
+            (0.9996, "1.0s"),
+        ] {
+            assert_eq!(round_trip(s), text);
+        }
+        for (s, text) in [
+            (40.9, "40s"),
+            (200.0, "3m"),
+            (7200.0, "2h"),
+            (7260.0, "2h 1m"),
+            (1_051_200.0, "12d 4h"),
+            (-1.0, "0s"),
+        ] {
+            assert_eq!(age(s, false), text);
+        }
+        assert_eq!(age(1_051_200.0, true), "12d");
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_end_without_blanks() {
+        let mut table = Table::new(&["", "NAME", ">RX", "NOTE"]);
+        table.row(["●", "a", "1.2G", ""].map(String::from));
+        table.row(["○", "long_name", "7", "gone\tfor\never"].map(String::from));
+        let mut out = Vec::new();
+        table.text(&mut out, true, false).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line.trim_end() == *line), "{text}");
+        let place = |line: &str, part: &str| line[..line.find(part).unwrap()].chars().count();
+        assert_eq!(place(lines[0], "NAME"), place(lines[1], "a"));
+        assert_eq!(place(lines[1], "1.2G") + 4, place(lines[2], "7 ") + 1);
+        assert!(lines[2].ends_with("gone for ever"));
+
+        let mut coloured = Vec::new();
+        table.text(&mut coloured, false, true).unwrap();
+        assert!(
+            String::from_utf8(coloured)
+                .unwrap()
+                .starts_with("\x1b[32m●\x1b[0m ")
+        );
+        let mut tsv = Vec::new();
+        table.tsv(&mut tsv, true).unwrap();
+        assert_eq!(
+            String::from_utf8(tsv).unwrap().lines().nth(1),
+            Some("●\ta\t1.2G\t")
+        );
+    }
+}

@@ -1,0 +1,247 @@
+//! What clients and signals want to know, from the mesh's own rows.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    control::proto::{ErrorCode, Pong, Request, Response, Status},
+    daemon::{Reply, control, driver::Driver},
+    mesh::Input,
+    route::DropReason,
+    wire::NodeName,
+};
+
+/// Longest time that a ping may wait.
+const MAX_PING: Duration = Duration::from_secs(60);
+/// Most pings under way.
+const MAX_PINGS: usize = 64;
+
+/// Pings that wait for their answer.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    waiting: BTreeMap<u64, Waiting>,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    node: NodeName,
+    reply: Reply,
+    until: Instant,
+}
+
+impl Pings {
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.values().map(|waiting| waiting.until).min()
+    }
+}
+
+impl Driver {
+    /// Answers a request, now or when it is done.
+    pub(super) fn request(&mut self, request: Request, reply: Reply, now: Instant) {
+        let response = match request {
+            Request::Peers => Response::Peers(self.mesh.peers(now)),
+            Request::Status => Response::Status(Box::new(self.status(now))),
+            Request::Routes | Request::Subnets => Response::Subnets(self.mesh.subnets()),
+            Request::Route { address } => Response::Route(self.mesh.route(address)),
+            Request::Nodes => Response::Nodes(self.mesh.nodes(now)),
+            Request::Edges => Response::Edges(self.mesh.edges()),
+            Request::Connections => Response::Connections(self.mesh.connections()),
+            Request::Reload => return self.reload(Some(reply)),
+            Request::Stop => return self.ask_stop(Some(reply)),
+            Request::Retry => {
+                self.tell_mesh(Input::Retry);
+                Response::Done(true)
+            }
+            Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, reply, now),
+            Request::Log { .. } => {
+                control::error(ErrorCode::Malformed, "logs are not the driver's".into())
+            }
+        };
+        let _ = reply.send(response);
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let config = &self.config;
+        let word = |has: bool, word: &str| has.then(|| word.to_owned());
+        let gso = self.udp.iter().any(|socket| socket.max_segments() > 1);
+        let gro = self.udp.iter().any(|socket| socket.has_gro());
+        let offloads = [
+            word(gso, "udp_gso"),
+            word(gro, "udp_gro"),
+            word(true, "recvmmsg"),
+        ];
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
+            interface: self.tun.as_ref().map(|tun| tun.name().into()),
+            mtu: self
+                .tun
+                .as_ref()
+                .and_then(|tun| tun.mtu().ok())
+                .map(u32::from),
+            listen: self
+                .udp
+                .iter()
+                .map(|socket| socket.local().to_string())
+                .collect(),
+            public_key: config.settings.key.public().to_string(),
+            config: config.source.base.display().to_string(),
+            workers: self.workers.as_ref().map_or(0, |workers| workers.workers()),
+            offloads: offloads.into_iter().flatten().collect(),
+            drops: self
+                .drop_counts()
+                .into_iter()
+                .map(|(reason, count)| (snake_case(reason), count))
+                .collect(),
+            mesh: self.mesh.status(),
+            problems: config.problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn ping(&mut self, node: &str, timeout_ms: u64, reply: Reply, now: Instant) {
+        let name = NodeName::new(node)
+            .ok()
+            .filter(|name| self.mesh.has_node(name));
+        let Some(node) = name else {
+            let text = format!("no node {node:?} is known: meshctl peers lists them");
+            let _ = reply.send(control::error(ErrorCode::Unknown, text));
+            return;
+        };
+        if self.pings.waiting.len() >= MAX_PINGS {
+            let text = "too many pings are under way".into();
+            let _ = reply.send(control::error(ErrorCode::Busy, text));
+            return;
+        }
+        self.pings.count += 1;
+        let token = self.pings.count;
+        let until = now + Duration::from_millis(timeout_ms).min(MAX_PING);
+        let waiting = Waiting {
+            node: node.clone(),
+            reply,
+            until,
+        };
+        self.pings.waiting.insert(token, waiting);
+        self.tell_mesh(Input::Ping { node, token });
+    }
+
+    /// The answer to a ping came.
+    pub(super) fn pong(&mut self, token: u64, rtt: Duration) {
+        if let Some(waiting) = self.pings.waiting.remove(&token) {
+            self.answer_ping(waiting, Some(rtt));
+        }
+    }
+
+    /// Answers pings whose time is over.
+    pub(super) fn expire_pings(&mut self, now: Instant) {
+        let over = |waiting: &Waiting| waiting.until <= now;
+        let all = self.pings.waiting.iter();
+        let tokens: Vec<u64> = all
+            .filter(|(_, w)| over(w))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in tokens {
+            if let Some(waiting) = self.pings.waiting.remove(&token) {
+                self.answer_ping(waiting, None);
+            }
+        }
+    }
+
+    fn answer_ping(&self, waiting: Waiting, rtt: Option<Duration>) {
+        let response = match self.mesh.path_to(&waiting.node) {
+            Some((path, endpoint, pmtu_bytes)) => Response::Ping(Pong {
+                rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
+                path,
+                endpoint,
+                pmtu_bytes,
+            }),
+            None => control::error(ErrorCode::Unknown, "the node is gone".into()),
+        };
+        let _ = waiting.reply.send(response);
+    }
+
+    /// SIGUSR1, in the words of tinc 1.0.
+    pub(super) fn log_connections(&self) {
+        let rows = self.mesh.connections();
+        let rows = rows.iter().map(|row| {
+            format!(
+                " {} at {} port {} options {:x} status {:04x}",
+                row.name, row.host, row.port, row.options, row.status
+            )
+        });
+        self.dump("Connections:", rows, "End of connections.");
+    }
+
+    /// SIGUSR2, likewise.
+    pub(super) fn log_graph(&self, now: Instant) {
+        let nodes = self.mesh.nodes(now);
+        let (received, sent) = nodes.iter().fold((0, 0), |(received, sent), row| {
+            (received + row.rx_bytes, sent + row.tx_bytes)
+        });
+        let device = self.tun.as_ref().map_or("dummy", |tun| tun.name());
+        let totals = [
+            format!(" total bytes in:  {received:>10}"),
+            format!(" total bytes out: {sent:>10}"),
+        ];
+        self.dump(
+            &format!("Statistics for {device}:"),
+            totals,
+            "End of statistics.",
+        );
+        let nodes = nodes.iter().map(|row| {
+            format!(
+                " {} at {} port {} options {:x} status {:04x} nexthop {} via {} pmtu {} (min {} max {})",
+                row.name, row.host, row.port, row.options, row.status, row.nexthop, row.via,
+                row.pmtu, row.min_mtu, row.max_mtu
+            )
+        });
+        self.dump("Nodes:", nodes, "End of nodes.");
+        let edges = self.mesh.edges();
+        let edges = edges.iter().map(|row| {
+            format!(
+                " {} to {} at {} port {} options {:x} weight {}",
+                row.from, row.to, row.host, row.port, row.options, row.weight
+            )
+        });
+        self.dump("Edges:", edges, "End of edges.");
+        let subnets = self.mesh.subnets();
+        let subnets = subnets.iter().map(|row| {
+            let owner = row.owner.as_deref().unwrap_or("(broadcast)");
+            format!(" {}#{} owner {owner}", row.subnet, row.weight)
+        });
+        self.dump("Subnet list:", subnets, "End of subnet list.");
+    }
+
+    fn dump(&self, head: &str, rows: impl IntoIterator<Item = String>, end: &str) {
+        let rows = std::iter::once(head.to_owned()).chain(rows);
+        self.log.dump(rows.chain(std::iter::once(end.to_owned())));
+    }
+}
+
+/// The label of a reason: `LoopingBack` is `looping_back`.
+fn snake_case(reason: DropReason) -> String {
+    let mut label = String::new();
+    for c in format!("{reason:?}").chars() {
+        if c.is_ascii_uppercase() && !label.is_empty() {
+            label.push('_');
+        }
+        label.push(c.to_ascii_lowercase());
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_snake_case_and_differ() {
+        assert_eq!(snake_case(DropReason::LoopingBack), "looping_back");
+        let labels: std::collections::BTreeSet<_> =
+            DropReason::ALL.into_iter().map(snake_case).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+}

@@ -1,0 +1,326 @@
+//! The control socket: who may ask what, and the way of a request to the driver and back.
+//!
+//! Sources: architecture.md section 2.5 (d), spec/security.md T40.
+
+use std::{
+    io,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    control::{
+        codec::{self, Lines},
+        proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Request, Response, VERSION},
+    },
+    daemon::{Event, clock, log::Log, start},
+};
+
+/// Most clients at the same time. Source: spec/security.md T40.
+const MAX_CLIENTS: usize = 32;
+/// How long a client may say nothing, or not read, so that idle ones do not keep others out.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// Everything: root, and who runs the daemon.
+    All,
+    /// Look: the socket's group.
+    Look,
+    /// Nothing.
+    None,
+}
+
+/// What a caller of these ids may do on a socket of group `group`, to a daemon of user `daemon`.
+#[must_use]
+pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
+    if uid == 0 || uid == daemon {
+        Rights::All
+    } else if groups.contains(&group) {
+        Rights::Look
+    } else {
+        Rights::None
+    }
+}
+
+/// Whether a request changes nothing and tells nothing that is root's.
+fn only_looks(request: &Request) -> bool {
+    match request {
+        Request::Log { .. } | Request::Reload | Request::Stop | Request::Retry => false,
+        Request::Peers
+        | Request::Status
+        | Request::Routes
+        | Request::Route { .. }
+        | Request::Nodes
+        | Request::Edges
+        | Request::Subnets
+        | Request::Connections
+        | Request::Ping { .. } => true,
+    }
+}
+
+/// Opens the control socket. A daemon that answers on it is an error; a dead one's socket is replaced.
+pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        bail!(
+            "a meshd is already running: it answers on {}",
+            path.display()
+        );
+    }
+    start::make_run_dir(path)?;
+    let _ = std::fs::remove_file(path);
+    let place = || format!("cannot open the control socket {}", path.display());
+    // Made for nobody, then opened: there is no moment at which others could connect.
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = listener.with_context(place)?;
+    start::give_to_group(path);
+    let mode = std::fs::Permissions::from_mode(0o660);
+    std::fs::set_permissions(path, mode).with_context(place)?;
+    Ok(listener)
+}
+
+/// What every answer says of us.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The net name.
+    pub net: Option<String>,
+    /// Our node name.
+    pub node: String,
+}
+
+/// Serves clients for as long as the runtime lives; requests become [`Event::Control`].
+pub fn serve(
+    listener: UnixListener,
+    path: &Path,
+    sender: Sender,
+    log: Log,
+    events: mpsc::Sender<Event>,
+) {
+    let group = path.metadata().map_or(0, |metadata| metadata.gid());
+    let daemon = rustix::process::geteuid().as_raw();
+    let clients = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            let mut client = Client {
+                rights: rights_of(&stream, daemon, group),
+                stream,
+                sender: sender.clone(),
+                log: log.clone(),
+                events: events.clone(),
+            };
+            let clients = Arc::clone(&clients);
+            let crowded = clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS;
+            tokio::spawn(async move {
+                if crowded {
+                    let text = format!("{MAX_CLIENTS} clients are connected: try again later");
+                    let _ = client.answer(error(ErrorCode::Busy, text)).await;
+                } else {
+                    let _ = client.serve().await;
+                }
+                clients.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+    });
+}
+
+/// The kernel's word for who connected; further groups from its process, if it is still there.
+fn rights_of(stream: &UnixStream, daemon: u32, group: u32) -> Rights {
+    let Ok(peer) = stream.peer_cred() else {
+        return Rights::None;
+    };
+    let mut groups = vec![peer.gid()];
+    if let Some(pid) = peer.pid()
+        && let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status"))
+    {
+        let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+        let words = line.unwrap_or_default().split_whitespace();
+        groups.extend(words.filter_map(|word| word.parse::<u32>().ok()));
+    }
+    rights(peer.uid(), &groups, daemon, group)
+}
+
+struct Client {
+    stream: UnixStream,
+    rights: Rights,
+    sender: Sender,
+    log: Log,
+    events: mpsc::Sender<Event>,
+}
+
+/// The version, whatever else a line holds.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
+}
+
+impl Client {
+    async fn serve(&mut self) -> io::Result<()> {
+        let mut lines = Lines::new(MAX_LINE);
+        let mut chunk = vec![0; 4096];
+        loop {
+            let line = match lines.next_line() {
+                Ok(Some(line)) => line,
+                Ok(None) => {
+                    let count = timeout(PATIENCE, self.stream.read(&mut chunk)).await??;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    lines.push(&chunk[..count]);
+                    continue;
+                }
+                Err(too_long) => {
+                    let text = too_long.to_string();
+                    return self.answer(error(ErrorCode::Malformed, text)).await;
+                }
+            };
+            let response = match understand(&line, self.rights) {
+                Ok(Request::Log { level }) => return self.follow(level).await,
+                Ok(request) => self.ask(request).await,
+                Err(refused) => refused,
+            };
+            self.answer(response).await?;
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Response {
+        let (reply, response) = oneshot::channel();
+        let sent = self.events.send(Event::Control(request, reply)).await;
+        match (sent, response.await) {
+            (Ok(()), Ok(response)) => response,
+            _ => error(ErrorCode::Busy, "the daemon is stopping".into()),
+        }
+    }
+
+    async fn follow(&mut self, level: Option<u8>) -> io::Result<()> {
+        let mut follower = self.log.follow(level);
+        let mut byte = [0];
+        loop {
+            tokio::select! {
+                line = follower.next() => match line {
+                    Some(line) => self.answer(Response::Log(line)).await?,
+                    None => return Ok(()),
+                },
+                // A client that has anything to say, or goes, wants no more.
+                _ = self.stream.read(&mut byte) => return Ok(()),
+            }
+        }
+    }
+
+    async fn answer(&mut self, response: Response) -> io::Result<()> {
+        let answer = Answer {
+            v: VERSION,
+            net: self.sender.net.clone(),
+            node: self.sender.node.clone(),
+            time: clock::rfc3339(clock::wall()),
+            response,
+        };
+        let line = codec::encode(&answer).map_err(io::Error::other)?;
+        timeout(PATIENCE, self.stream.write_all(&line)).await?
+    }
+}
+
+/// Reads a request, and refuses what its sender may not ask.
+fn understand(line: &[u8], rights: Rights) -> Result<Request, Response> {
+    let malformed = |e: codec::CodecError| error(ErrorCode::Malformed, e.to_string());
+    let Versioned { v } = codec::decode(line).map_err(malformed)?;
+    if v != VERSION {
+        let text = format!("this daemon speaks version {VERSION}, not {v}: use its own meshctl");
+        return Err(error(ErrorCode::Version, text));
+    }
+    let Envelope { request, .. } = codec::decode(line).map_err(malformed)?;
+    let allowed = match rights {
+        Rights::All => true,
+        Rights::Look => only_looks(&request),
+        Rights::None => false,
+    };
+    if !allowed {
+        let text = "only root may do that: try sudo".to_owned();
+        return Err(error(ErrorCode::Permission, text));
+    }
+    Ok(request)
+}
+
+/// An answer that says no.
+#[must_use]
+pub fn error(code: ErrorCode, text: String) -> Response {
+    Response::Error(ControlError { code, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_the_daemons_user_do_all_the_group_looks_others_nothing() {
+        assert_eq!(rights(0, &[], 998, 997), Rights::All);
+        assert_eq!(rights(998, &[998], 998, 997), Rights::All);
+        assert_eq!(rights(1000, &[1000, 997], 998, 997), Rights::Look);
+        assert_eq!(rights(65534, &[65534], 998, 997), Rights::None);
+    }
+
+    fn code(line: &str, rights: Rights) -> Option<ErrorCode> {
+        match understand(line.as_bytes(), rights) {
+            Ok(_) => None,
+            Err(Response::Error(error)) => Some(error.code),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn requests_are_refused_by_version_form_and_rights() {
+        assert_eq!(code(r#"{"v":1,"cmd":"peers"}"#, Rights::Look), None);
+        assert_eq!(code(r#"{"v":1,"cmd":"stop"}"#, Rights::All), None);
+        let permission = Some(ErrorCode::Permission);
+        for cmd in ["stop", "reload", "retry", "log"] {
+            let line = format!(r#"{{"v":1,"cmd":"{cmd}","level":null}}"#);
+            assert_eq!(code(&line, Rights::Look), permission, "{cmd}");
+        }
+        assert_eq!(code(r#"{"v":1,"cmd":"peers"}"#, Rights::None), permission);
+        assert_eq!(
+            code(r#"{"v":2,"cmd":"new"}"#, Rights::All),
+            Some(ErrorCode::Version)
+        );
+        for line in ["", "x", "{}", r#"{"v":1,"cmd":"format"}"#] {
+            assert_eq!(
+                code(line, Rights::All),
+                Some(ErrorCode::Malformed),
+                "{line}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_answers_is_never_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/a.sock");
+        let first = bind(&path).unwrap();
+        let mode = path.metadata().unwrap().mode() & 0o777;
+        let dir_mode = path.parent().unwrap().metadata().unwrap().mode() & 0o777;
+        assert_eq!((mode, dir_mode), (0o660, 0o750));
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.contains("already running"), "{error}");
+        drop(first);
+        bind(&path).unwrap();
+    }
+}

@@ -1,0 +1,517 @@
+//! The driver: one task that owns mesh, links and configuration. It takes what has come, lets the
+//! mesh settle once, and does what the mesh wants done.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use rand::{TryRng, rngs::SysRng};
+use tokio::{
+    select,
+    sync::mpsc,
+    time::{Instant as TokioInstant, sleep_until},
+};
+
+use crate::{
+    config::{Config, cache},
+    crypto::Rng,
+    daemon::{
+        Event, Reply,
+        answers::Pings,
+        clock, conn,
+        hooks::{self, Hooks, Scripts},
+        keyring::HostKeys,
+        links::{Links, Outward},
+        log::Log,
+        options::Options,
+        privileges::{self, Keep},
+        resolve::Resolver,
+        routes::{self, Follower},
+        signals::Ask,
+        start::{self, Sockets},
+        systemd::{self, Watchdog},
+    },
+    fastpath::{self, punt},
+    io::{
+        tun::Tun,
+        udp::{SocketOptions, UdpSocket, is_too_long, path_mtu},
+    },
+    link::Identity,
+    mesh::{Input, Mesh, Output, Settings},
+    route::{DropCounts, DropReason},
+    wire::NodeName,
+};
+
+/// Events and punts taken before the mesh settles.
+const BATCH: usize = 256;
+/// Rounds of outputs that make new inputs at once, before the loop looks at anything else.
+const ROUNDS: usize = 16;
+/// How often fresh entropy is mixed in. Source: architecture.md section 2.1.
+const ENTROPY: Duration = Duration::from_secs(3600);
+/// How often the driver looks after itself: workers, held log lines.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything that the one task owns.
+pub(super) struct Driver {
+    pub(super) config: Config,
+    pub(super) mesh: Mesh,
+    pub(super) links: Links,
+    pub(super) keys: HostKeys,
+    pub(super) hooks: Hooks,
+    pub(super) log: Log,
+    pub(super) pings: Pings,
+    pub(super) workers: Option<fastpath::Handle>,
+    pub(super) tun: Option<Arc<Tun>>,
+    pub(super) udp: Vec<Arc<UdpSocket>>,
+    pub(super) events: mpsc::Sender<Event>,
+    /// What the driver itself dropped.
+    pub(super) drops: DropCounts,
+    pub(super) started: Instant,
+    /// The port that we really listen on.
+    pub(super) port: u16,
+    pub(super) reloading: bool,
+    /// Clients that wait for us to have stopped.
+    pub(super) stopping: Option<Vec<Reply>>,
+    sockets: SocketOptions,
+    resolver: Resolver,
+    routes: Option<Follower>,
+    dropping: privileges::Drop,
+    listeners: Vec<tokio::net::TcpListener>,
+    /// Where workers leave what is for the mesh.
+    punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    /// For the mesh, from what we did for it.
+    inputs: Vec<Input>,
+    watchdog: Watchdog,
+    tick: Instant,
+    entropy: Instant,
+}
+
+impl Driver {
+    /// A driver over what was opened. Nothing runs yet but tinc-up.
+    pub(super) fn new(
+        options: &Options,
+        mut config: Config,
+        log: Log,
+        sockets: Sockets,
+        tun: Option<Tun>,
+        events: mpsc::Sender<Event>,
+    ) -> anyhow::Result<Self> {
+        let now = clock::now();
+        config.settings = with_port(&config.settings, sockets.port);
+        let settings = &config.settings;
+        let mut rng = Rng::new(entropy()?);
+        let outward = Outward {
+            identity: Arc::new(Identity {
+                name: settings.name.clone(),
+                key: Arc::clone(&settings.key),
+            }),
+            options: start::socket_options(&config.shell),
+            bind: config.shell.bind.clone(),
+            limit: settings.ping_timeout,
+        };
+        let scripts = Scripts {
+            base: config.source.base.clone(),
+            net: config.source.net.clone(),
+            name: settings.name.clone(),
+            device: start::device_names(tun.as_ref()),
+            debug: log.level(),
+            interpreter: config.shell.scripts_interpreter.clone(),
+            extension: config.shell.scripts_extension.clone(),
+        };
+        let dropping = privileges::Drop {
+            user: options.user.clone(),
+            chroot: options.chroot.then(|| config.source.base.clone()),
+            keep: Keep {
+                net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
+            },
+        };
+        Ok(Self {
+            mesh: Mesh::new(Arc::clone(settings), rng.bytes(), now),
+            links: Links::new(outward, rng, events.clone(), now),
+            keys: HostKeys::new(config.source.clone(), Arc::clone(settings), now),
+            hooks: Hooks::new(scripts, events.clone(), now),
+            log,
+            pings: Pings::default(),
+            workers: None,
+            tun: tun.map(Arc::new),
+            udp: sockets.udp,
+            events,
+            drops: DropCounts::new(),
+            started: now,
+            port: sockets.port,
+            reloading: false,
+            stopping: None,
+            sockets: start::socket_options(&config.shell),
+            resolver: Resolver::default(),
+            routes: None,
+            dropping,
+            listeners: sockets.tcp,
+            punts: mpsc::channel(punt::QUEUE),
+            inputs: Vec::new(),
+            watchdog: Watchdog::from_env(now),
+            tick: now + TICK,
+            entropy: now + ENTROPY,
+            config,
+        })
+    }
+
+    /// Runs until it is told to stop, then stops in order.
+    pub(super) async fn run(&mut self, mut events: mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        tracing::info!(
+            node = %self.config.settings.name, version = env!("CARGO_PKG_VERSION"),
+            port = self.port, config = %self.config.source.base.display(), "meshd starting"
+        );
+        self.bring_device_up();
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.stopping.is_none() {
+            let due = TokioInstant::from_std(self.poll_timeout());
+            select! {
+                _ = events.recv_many(&mut batch, BATCH) => {}
+                _ = self.punts.1.recv_many(&mut self.inputs, BATCH) => {}
+                () = sleep_until(due) => {}
+            }
+            let now = clock::now();
+            for event in batch.drain(..) {
+                self.event(event, now)?;
+            }
+            self.look_around(now)?;
+            if self.is_up() {
+                self.work(now);
+            }
+        }
+        self.stop(events).await
+    }
+
+    /// Whether the start is over: workers run and the mesh may act.
+    pub(super) fn is_up(&self) -> bool {
+        self.workers.is_some()
+    }
+
+    fn bring_device_up(&self) {
+        let (shell, scripts) = (Arc::clone(&self.config.shell), self.hooks.scripts.clone());
+        let (tun, events) = (self.tun.clone(), self.events.clone());
+        tokio::spawn(async move {
+            if let Some(tun) = tun {
+                routes::configure(&shell, tun.name()).await;
+            }
+            hooks::run_device(&scripts, true).await;
+            let _ = events.send(Event::DeviceUp).await;
+        });
+    }
+
+    /// The interface is up: gives up rights, starts the workers, opens the doors.
+    fn device_up(&mut self, now: Instant) -> anyhow::Result<()> {
+        if let Some(tun) = self
+            .tun
+            .as_ref()
+            .filter(|_| self.config.shell.interface_routes_auto)
+        {
+            let follower = Follower::start(tun.name());
+            self.routes = Some(follower.context("cannot follow subnets with routes")?);
+        }
+        if let Some(nice) = self.config.shell.nice {
+            privileges::set_nice(nice)?;
+        }
+        privileges::drop_to(&self.dropping)?;
+        if self.dropping.chroot.is_some() {
+            self.hooks.scripts.base = PathBuf::from("/");
+            self.config.source.base = PathBuf::from("/");
+            self.keys.rebase(self.config.source.clone());
+        }
+        let workers = fastpath::start(
+            self.mesh.snapshot(),
+            self.tun.clone(),
+            self.udp.clone(),
+            self.punts.0.clone(),
+            privileges::drop_thread_capabilities,
+        );
+        self.workers = Some(workers.context("cannot start the packet threads")?);
+        for listener in std::mem::take(&mut self.listeners) {
+            conn::accept(listener, self.links.open(), self.events.clone());
+        }
+        self.watchdog.feed(Vec::new(), now);
+        tracing::info!("ready");
+        systemd::ready(&format!(
+            "{} listens on port {}",
+            self.config.settings.name, self.port
+        ));
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
+        match event {
+            Event::Accepted(stream, remote) => {
+                let known = self.knows(remote.ip());
+                self.links.accepted(stream, remote, known, now);
+            }
+            Event::Dialled(dial, result) => {
+                let failed = self.links.dialled(dial, result, &self.keys, now);
+                self.inputs.extend(failed);
+            }
+            Event::Read(link, data) => {
+                self.links.read(link, &data, &self.keys, now);
+                self.adopt_found();
+                self.links.flush(&mut self.inputs);
+            }
+            Event::Written(link, count) => self.links.written(link, count),
+            Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),
+            Event::Resolved(resolved) => {
+                let addrs = self.resolver.settle(&resolved);
+                let (node, host) = (resolved.node, resolved.host);
+                self.inputs.push(Input::Resolved { node, host, addrs });
+            }
+            Event::DeviceUp => self.device_up(now)?,
+            Event::HookDone(lane) => self.hooks.finished(&lane),
+            Event::Control(request, reply) => self.request(request, reply, now),
+            Event::Reloaded(result, reply) => self.reloaded(*result, reply),
+            Event::Signal(ask) => self.signal(ask, now),
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, ask: Ask, now: Instant) {
+        match ask {
+            Ask::Stop => self.ask_stop(None),
+            Ask::Reload => {
+                if let Err(error) = self.log.reopen() {
+                    tracing::warn!(%error, "cannot open the log anew");
+                }
+                self.reload(None);
+            }
+            Ask::Retry => self.inputs.push(Input::Retry),
+            Ask::LogConnections => self.log_connections(),
+            Ask::LogGraph => self.log_graph(now),
+        }
+    }
+
+    /// Stops the loop; whoever asked hears when it is over.
+    pub(super) fn ask_stop(&mut self, reply: Option<Reply>) {
+        self.stopping.get_or_insert_default().extend(reply);
+    }
+
+    /// Lets the mesh take everything that has come, settle once, and say what it wants, as long as
+    /// that makes new inputs at once.
+    pub(super) fn work(&mut self, now: Instant) {
+        for _ in 0..ROUNDS {
+            self.links.flush(&mut self.inputs);
+            for input in std::mem::take(&mut self.inputs) {
+                self.mesh.handle(input, now);
+            }
+            if self.mesh.poll_timeout().is_some_and(|(due, _)| due <= now) {
+                self.mesh.handle(Input::Timeout, now);
+            }
+            self.mesh.settle_all(now);
+            while let Some(output) = self.mesh.poll_output() {
+                self.output(output);
+            }
+            self.links.flush(&mut self.inputs);
+            if self.inputs.is_empty() {
+                break;
+            }
+        }
+        self.hooks.start_due(now);
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::SendLine { to, line } => self.links.send_line(to, &line),
+            Output::SendFrame { to, frame } => {
+                let sent = self.links.send_frame(to, &frame);
+                self.count_unless(sent, DropReason::LinkFull);
+            }
+            Output::SendRelayed { to, datagram } => {
+                let sent = self.links.send_relayed(to, &datagram);
+                self.count_unless(sent, DropReason::LinkFull);
+            }
+            Output::Datagram { to, datagram } => self.send_datagram(to, &datagram),
+            Output::TunWrite(packet) => {
+                let sent = self
+                    .tun
+                    .as_ref()
+                    .is_none_or(|tun| tun.write(&packet).is_ok());
+                self.count_unless(sent, DropReason::SendFailed);
+            }
+            Output::Resolve { node, host, port } => {
+                Resolver::ask(node, host, port, &self.events);
+            }
+            Output::Dial { node, addr } => self.links.dial(node, addr),
+            Output::CancelDial { node } => self.links.cancel_dial(&node),
+            Output::Close { link, why } => {
+                tracing::debug!(why, "closing a link");
+                self.links.close(link);
+            }
+            Output::AskPathMtu { to } => {
+                if let Ok(mtu) = path_mtu(to, &self.sockets) {
+                    self.inputs.push(Input::PathMtu { to, mtu });
+                }
+            }
+            Output::Remember { node, addr } => self.remember(&node, addr),
+            Output::Pong { token, rtt } => self.pong(token, rtt),
+            Output::Hook(event) => {
+                if let Some(routes) = &mut self.routes {
+                    routes.follow(&event, &self.config.settings.name);
+                }
+                self.hooks.push(&event);
+            }
+            Output::Publish(snapshot) => {
+                if let Some(workers) = &self.workers {
+                    workers.publish(snapshot);
+                }
+            }
+        }
+    }
+
+    fn send_datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let socket = self
+            .udp
+            .iter()
+            .find(|s| s.local().is_ipv4() == to.is_ipv4());
+        let Some(socket) = socket else {
+            return self.count_unless(false, DropReason::SendFailed);
+        };
+        let length = datagram.len();
+        match socket.send(to, datagram, length) {
+            Ok(()) => {}
+            Err(error) if is_too_long(&error) => self.inputs.push(Input::TooLong { to, length }),
+            Err(_) => self.count_unless(false, DropReason::SendFailed),
+        }
+    }
+
+    fn count_unless(&mut self, sent: bool, reason: DropReason) {
+        if !sent {
+            *self.drops.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Puts an address that worked first in the node's cache file, without waiting for the disk.
+    fn remember(&self, node: &NodeName, addr: SocketAddr) {
+        let (base, node) = (self.config.source.base.clone(), node.clone());
+        tokio::task::spawn_blocking(move || {
+            let addrs = cache::read(&base, &node);
+            if addrs.first() == Some(&addr) {
+                return;
+            }
+            if let Err(error) = cache::write(&base, &node, &cache::remember(&addrs, addr)) {
+                tracing::debug!(%node, %error, "cannot write the address cache");
+            }
+        });
+    }
+
+    /// Host files that appeared since the last reload become part of the settings before the links
+    /// that they let in are up.
+    fn adopt_found(&mut self) {
+        let found = self.keys.take_found();
+        if found.is_empty() {
+            return;
+        }
+        let mut settings = Settings::clone(&self.config.settings);
+        for (node, host) in found {
+            tracing::info!(%node, "new host file");
+            settings.hosts.insert(node, host);
+        }
+        self.use_settings(Arc::new(settings));
+    }
+
+    /// Queues something for the mesh.
+    pub(super) fn tell_mesh(&mut self, input: Input) {
+        self.inputs.push(input);
+    }
+
+    /// Makes these the settings of everyone.
+    pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
+        self.config.settings = Arc::clone(&settings);
+        self.keys.replace(Arc::clone(&settings));
+        self.links.set_limit(settings.ping_timeout);
+        self.inputs.push(Input::Config(settings));
+    }
+
+    /// Whether some node is known to come from this address.
+    fn knows(&self, ip: IpAddr) -> bool {
+        let text = ip.to_string();
+        let hosts = self.config.settings.hosts.values();
+        let mut all = hosts.flat_map(|host| {
+            let named = host.addresses.iter().any(|address| address.host == text);
+            let cached = host.cached.iter().any(|addr| addr.ip() == ip);
+            [named, cached]
+        });
+        all.any(|known| known) || self.resolver.knows(ip)
+    }
+
+    /// Deadlines of the shell's own parts.
+    fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        self.links.handle_timeout(now);
+        self.hooks.start_due(now);
+        self.expire_pings(now);
+        let workers = self.workers.as_ref();
+        let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
+        self.watchdog.feed(beats, now);
+        if now >= self.tick {
+            self.tick = now + TICK;
+            self.log.flush();
+            if workers.is_some_and(|workers| !workers.is_alive()) {
+                bail!("a packet thread has ended: is the device gone?");
+            }
+        }
+        if now >= self.entropy {
+            self.entropy = now + ENTROPY;
+            let fresh = entropy()?;
+            self.links.add_entropy(&fresh);
+            self.inputs.push(Input::Entropy(entropy()?));
+        }
+        Ok(())
+    }
+
+    /// When the loop must turn even if nothing comes.
+    fn poll_timeout(&self) -> Instant {
+        if !self.is_up() {
+            return self.tick.max(clock::now());
+        }
+        let due = [
+            Some(self.tick),
+            self.mesh.poll_timeout().map(|(due, _)| due),
+            self.links.poll_timeout(),
+            self.hooks.poll_timeout(),
+            self.watchdog.poll_timeout(),
+            self.pings.poll_timeout(),
+            (!self.inputs.is_empty()).then(clock::now),
+        ];
+        due.into_iter().flatten().min().unwrap_or(self.tick)
+    }
+
+    pub(super) fn drop_counts(&self) -> BTreeMap<DropReason, u64> {
+        let mut sum = self.drops.clone();
+        let workers = self.workers.as_ref().map(fastpath::Handle::drops);
+        for (reason, count) in workers.unwrap_or_default() {
+            *sum.entry(reason).or_default() += count;
+        }
+        sum
+    }
+}
+
+/// The settings with the port that the kernel gave us, where it was ours to find out.
+pub(super) fn with_port(settings: &Arc<Settings>, port: u16) -> Arc<Settings> {
+    if settings.port == port {
+        return Arc::clone(settings);
+    }
+    Arc::new(Settings {
+        port,
+        ..Settings::clone(settings)
+    })
+}
+
+/// 32 fresh bytes of the system.
+fn entropy() -> anyhow::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .context("the system has no random bytes")?;
+    Ok(bytes)
+}

@@ -1,0 +1,403 @@
+//! The driver's meta connections: which sockets there are, which [`Link`] each feeds, what becomes of
+//! them when they fail.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use slotmap::SlotMap;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    crypto::{PublicKey, Rng},
+    daemon::{
+        Event,
+        conn::{
+            self, Wire,
+            admission::{Admission, Admitted},
+        },
+        keyring::HostKeys,
+    },
+    io::udp::{SocketOptions, canonical},
+    link::{Identity, Keyring, Link, LinkEvent},
+    mesh::{Input, LinkId},
+    wire::NodeName,
+};
+
+/// All meta connections and the attempts to make one.
+pub(super) struct Links {
+    conns: SlotMap<LinkId, Conn>,
+    dials: BTreeMap<u64, Dial>,
+    dials_made: u64,
+    admission: Admission,
+    /// Whether the listening sockets are looked at.
+    open: watch::Sender<bool>,
+    /// Links with something to write or to report.
+    touched: BTreeSet<LinkId>,
+    outward: Outward,
+    rng: Rng,
+    events: mpsc::Sender<Event>,
+}
+
+/// What every connection of ours is made with.
+pub(super) struct Outward {
+    /// Who we are.
+    pub(super) identity: Arc<Identity>,
+    /// Mark and interface of sockets.
+    pub(super) options: SocketOptions,
+    /// Source addresses.
+    pub(super) bind: Vec<SocketAddr>,
+    /// How long connecting may take, and then the handshake: PingTimeout.
+    pub(super) limit: Duration,
+}
+
+struct Conn {
+    link: Link,
+    wire: Wire,
+    stage: Stage,
+    remote: SocketAddr,
+    local: SocketAddr,
+}
+
+enum Stage {
+    /// Somebody connected to us.
+    Stranger,
+    /// We called this node.
+    Dialled(NodeName),
+    /// The mesh knows it.
+    Up,
+    /// A stranger that misbehaved: silent until its time is over, then closed.
+    Held,
+}
+
+struct Dial {
+    node: NodeName,
+    addr: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Links {
+    /// No connections; nothing is accepted until [`Self::flush`].
+    #[must_use]
+    pub(super) fn new(
+        outward: Outward,
+        rng: Rng,
+        events: mpsc::Sender<Event>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            conns: SlotMap::with_key(),
+            dials: BTreeMap::new(),
+            dials_made: 0,
+            admission: Admission::new(now),
+            open: watch::Sender::new(false),
+            touched: BTreeSet::new(),
+            outward,
+            rng,
+            events,
+        }
+    }
+
+    /// Tells accepting tasks whether to look at their sockets.
+    #[must_use]
+    pub(super) fn open(&self) -> watch::Receiver<bool> {
+        self.open.subscribe()
+    }
+
+    /// Changes the time that connecting and authenticating may take.
+    pub(super) fn set_limit(&mut self, limit: Duration) {
+        self.outward.limit = limit;
+    }
+
+    /// Adds 32 fresh random bytes.
+    pub(super) fn add_entropy(&mut self, entropy: &[u8; 32]) {
+        self.rng.add_entropy(entropy);
+    }
+
+    /// Somebody connected to us. `known`: from an address of some node.
+    pub(super) fn accepted(
+        &mut self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        known: bool,
+        now: Instant,
+    ) {
+        let Ok(local) = stream.local_addr().map(canonical) else {
+            return;
+        };
+        let link = Link::accept(
+            Arc::clone(&self.outward.identity),
+            self.outward.limit,
+            self.rng.fork(),
+            now,
+        );
+        let events = &self.events;
+        let id = self.conns.insert_with_key(|id| Conn {
+            link,
+            wire: Wire::start(id, stream, events.clone()),
+            stage: Stage::Stranger,
+            remote,
+            local,
+        });
+        match self.admission.admit(id, remote.ip(), known, now) {
+            Admitted::Yes => tracing::debug!(addr = %remote, "connection accepted"),
+            Admitted::InsteadOf(old) => {
+                tracing::debug!(addr = %remote, "connection accepted instead of a silent one");
+                self.conns.remove(old);
+            }
+            Admitted::No => {
+                tracing::info!(addr = %remote, "connection refused: too many strangers");
+                self.conns.remove(id);
+            }
+        }
+    }
+
+    /// Opens a connection to a node; [`Event::Dialled`] follows.
+    pub(super) fn dial(&mut self, node: NodeName, addr: SocketAddr) {
+        self.dials_made += 1;
+        let bind = self.outward.bind.iter();
+        let bind = bind.copied().find(|bind| bind.is_ipv4() == addr.is_ipv4());
+        tracing::debug!(%node, %addr, "connecting");
+        let task = conn::dial(
+            self.dials_made,
+            addr,
+            bind,
+            self.outward.options.clone(),
+            self.outward.limit,
+            self.events.clone(),
+        );
+        self.dials
+            .insert(self.dials_made, Dial { node, addr, task });
+    }
+
+    /// Gives up what is not up yet towards a node.
+    pub(super) fn cancel_dial(&mut self, node: &NodeName) {
+        self.dials.retain(|_, dial| {
+            let other = dial.node != *node;
+            if !other {
+                dial.task.abort();
+            }
+            other
+        });
+        self.conns
+            .retain(|_, conn| !matches!(&conn.stage, Stage::Dialled(name) if name == node));
+    }
+
+    /// An attempt of [`Self::dial`] has ended.
+    pub(super) fn dialled(
+        &mut self,
+        dial: u64,
+        result: Result<TcpStream, String>,
+        keys: &HostKeys,
+        now: Instant,
+    ) -> Option<Input> {
+        let Dial { node, addr, .. } = self.dials.remove(&dial)?;
+        let connected = result.and_then(|stream| {
+            let local = stream.local_addr().map_err(|error| error.to_string())?;
+            let key = keys.public_key(&node);
+            let key = key.ok_or_else(|| format!("no Ed25519PublicKey in hosts/{node}"))?;
+            Ok((stream, canonical(local), key))
+        });
+        match connected {
+            Ok((stream, local, key)) => {
+                self.connected(node, (stream, addr, local), key, now);
+                None
+            }
+            Err(why) => Some(Input::DialFailed { node, addr, why }),
+        }
+    }
+
+    fn connected(
+        &mut self,
+        node: NodeName,
+        (stream, remote, local): (TcpStream, SocketAddr, SocketAddr),
+        key: PublicKey,
+        now: Instant,
+    ) {
+        let link = Link::dial(
+            Arc::clone(&self.outward.identity),
+            node.clone(),
+            key,
+            self.outward.limit,
+            self.rng.fork(),
+            now,
+        );
+        let events = &self.events;
+        let id = self.conns.insert_with_key(|id| Conn {
+            link,
+            wire: Wire::start(id, stream, events.clone()),
+            stage: Stage::Dialled(node),
+            remote,
+            local,
+        });
+        self.touched.insert(id);
+    }
+
+    /// Bytes came.
+    pub(super) fn read(&mut self, id: LinkId, data: &[u8], keys: &HostKeys, now: Instant) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            keys.set_now(now);
+            conn.link.handle_bytes(data, keys, now);
+            conn.wire.taken();
+            self.touched.insert(id);
+        }
+    }
+
+    /// Bytes were taken by the kernel.
+    pub(super) fn written(&mut self, id: LinkId, count: usize) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.link.written(count);
+        }
+    }
+
+    /// A socket failed or was closed by the other end.
+    pub(super) fn closed(&mut self, id: LinkId, why: &str) -> Option<Input> {
+        self.down(id, why, false)
+    }
+
+    /// Sends a line. It goes out with [`Self::flush`], as everything does.
+    pub(super) fn send_line(&mut self, id: LinkId, line: &[u8]) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.link.send_line(line);
+            self.touched.insert(id);
+        }
+    }
+
+    /// Sends a frame. Returns `false` if it was dropped.
+    pub(super) fn send_frame(&mut self, id: LinkId, frame: &[u8]) -> bool {
+        self.touched.insert(id);
+        let conn = self.conns.get_mut(id);
+        conn.is_some_and(|conn| conn.link.send_frame(frame))
+    }
+
+    /// Sends a relay datagram. Returns `false` if it was dropped.
+    pub(super) fn send_relayed(&mut self, id: LinkId, datagram: &[u8]) -> bool {
+        self.touched.insert(id);
+        let conn = self.conns.get_mut(id);
+        conn.is_some_and(|conn| conn.link.send_relayed(datagram))
+    }
+
+    /// Closes a link for the mesh, after what it has to say.
+    pub(super) fn close(&mut self, id: LinkId) {
+        if let Some(mut conn) = self.conns.remove(id) {
+            self.admission.remove(id);
+            write(&mut conn);
+            conn.wire.finish();
+        }
+    }
+
+    /// Lets deadlines act: handshakes, and strangers whose time is over.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        for (id, conn) in &mut self.conns {
+            if conn.link.poll_timeout().is_some_and(|due| due <= now) {
+                conn.link.handle_timeout(now);
+                self.touched.insert(id);
+            }
+        }
+        for id in self.admission.expired(now) {
+            self.admission.remove(id);
+            self.conns.remove(id);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] should be called.
+    #[must_use]
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let links = self.conns.values();
+        let due = links.filter_map(|conn| conn.link.poll_timeout());
+        due.chain(self.admission.poll_timeout()).min()
+    }
+
+    /// Writes what waits, and reports what links have to say.
+    pub(super) fn flush(&mut self, inputs: &mut Vec<Input>) {
+        while let Some(id) = self.touched.pop_first() {
+            while let Some(event) = self.conns.get_mut(id).and_then(|c| c.link.poll_event()) {
+                inputs.extend(self.event(id, event));
+            }
+            if let Some(conn) = self.conns.get_mut(id)
+                && write(conn)
+                && matches!(conn.stage, Stage::Stranger)
+            {
+                // It has named a node that we know, or we would have no answer for it.
+                self.admission.spoke(id);
+            }
+        }
+        let open = self.admission.is_open();
+        self.open
+            .send_if_modified(|was| std::mem::replace(was, open) != open);
+    }
+
+    /// Closes everything, without a word. Returns what the mesh is told.
+    pub(super) fn close_all(&mut self, why: &str) -> Vec<Input> {
+        self.open.send_replace(false);
+        self.dials.values().for_each(|dial| dial.task.abort());
+        self.dials.clear();
+        let all: Vec<LinkId> = self.conns.keys().collect();
+        all.into_iter()
+            .filter_map(|id| self.down(id, why, false))
+            .collect()
+    }
+
+    fn event(&mut self, id: LinkId, event: LinkEvent) -> Option<Input> {
+        let conn = self.conns.get_mut(id)?;
+        match event {
+            LinkEvent::Up(hello) => {
+                tracing::debug!(node = %hello.name, addr = %conn.remote, "authenticated");
+                conn.stage = Stage::Up;
+                self.admission.remove(id);
+                Some(Input::LinkUp {
+                    link: id,
+                    hello,
+                    remote: conn.remote,
+                    local: conn.local,
+                })
+            }
+            LinkEvent::Line(line) => Some(Input::Line { link: id, line }),
+            LinkEvent::Frame(frame) => Some(Input::Frame { link: id, frame }),
+            LinkEvent::Relayed(datagram) => Some(Input::Relayed { link: id, datagram }),
+            LinkEvent::Down(error) => self.down(id, &error.to_string(), error.hold()),
+        }
+    }
+
+    /// A link has failed: takes it out, or holds a stranger's silently.
+    fn down(&mut self, id: LinkId, why: &str, hold: bool) -> Option<Input> {
+        let conn = self.conns.get_mut(id)?;
+        let addr = conn.remote;
+        let stage = std::mem::replace(&mut conn.stage, Stage::Held);
+        match &stage {
+            Stage::Stranger if hold => {
+                tracing::info!(%addr, why, "connection refused");
+                conn.wire.mute();
+                return None;
+            }
+            Stage::Stranger => tracing::info!(%addr, why, "connection closed"),
+            Stage::Dialled(_) | Stage::Up | Stage::Held => {}
+        }
+        self.conns.remove(id);
+        self.admission.remove(id);
+        let why = why.to_owned();
+        match stage {
+            Stage::Dialled(node) => Some(Input::DialFailed { node, addr, why }),
+            Stage::Up => Some(Input::LinkDown { link: id, why }),
+            Stage::Stranger | Stage::Held => None,
+        }
+    }
+}
+
+/// Hands a link's output to its socket. Returns whether there was any.
+fn write(conn: &mut Conn) -> bool {
+    let output: Bytes = conn.link.take_output();
+    let any = !output.is_empty();
+    if any {
+        conn.wire.write(output);
+    }
+    any
+}

@@ -1,0 +1,234 @@
+//! What is opened before anything runs: listening sockets, device, pid file.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::fs::{DirBuilderExt, chown},
+    path::Path,
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+
+use crate::{
+    config::{AddressFamily, DeviceType, Shell},
+    daemon::{conn, privileges},
+    io::{
+        files::write_atomic,
+        tun::Tun,
+        udp::{SocketOptions, UdpSocket},
+    },
+};
+
+/// Times that a port of the kernel's choice may be taken on another address.
+const PORT_TRIES: usize = 16;
+/// The clone device of the kernel.
+const CLONE: &str = "/dev/net/tun";
+/// The group that may look at the daemon. Source: spec/meshctl.md section 4.2.
+const GROUP: &str = "meshd";
+
+/// The listening sockets, all on one port.
+pub(super) struct Sockets {
+    /// TCP.
+    pub(super) tcp: Vec<TcpListener>,
+    /// UDP, the first of a family sends for it.
+    pub(super) udp: Vec<Arc<UdpSocket>>,
+    /// The port.
+    pub(super) port: u16,
+}
+
+/// How sockets are opened by this configuration.
+#[must_use]
+pub(super) fn socket_options(shell: &Shell) -> SocketOptions {
+    SocketOptions {
+        rcvbuf: shell.udp_rcvbuf,
+        sndbuf: shell.udp_sndbuf,
+        fwmark: shell.fwmark,
+        interface: shell.bind_to_interface.clone(),
+        dont_fragment: shell.pmtu_discovery,
+    }
+}
+
+/// Opens every socket that the configuration asks for. One that fails is left out with a warning; it
+/// is an error if none is left.
+pub(super) fn open_sockets(shell: &Shell) -> anyhow::Result<Sockets> {
+    let options = socket_options(shell);
+    let mut wanted = shell.listen.clone();
+    if wanted.is_empty() {
+        let v4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        let v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+        let all: &[IpAddr] = match shell.address_family {
+            AddressFamily::V4 => &[v4],
+            AddressFamily::V6 => &[v6],
+            AddressFamily::Any => &[v4, v6],
+        };
+        wanted = all
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, shell.port))
+            .collect();
+    }
+    let tries = if shell.port == 0 { PORT_TRIES } else { 1 };
+    let mut last = None;
+    for left in (0..tries).rev() {
+        match open_all(&wanted, &options, left > 0) {
+            Ok(sockets) => return Ok(sockets),
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => Err(error),
+        None => bail!("no address to listen on"),
+    }
+}
+
+/// `strict`: any failure is one, so that another port can be tried.
+fn open_all(
+    wanted: &[SocketAddr],
+    options: &SocketOptions,
+    strict: bool,
+) -> anyhow::Result<Sockets> {
+    let mut sockets = Sockets {
+        tcp: Vec::new(),
+        udp: Vec::new(),
+        port: 0,
+    };
+    let mut failed = None;
+    for addr in wanted {
+        // A dynamic port is chosen once and then wanted for the others.
+        let dynamic = addr.port() == 0 && sockets.port != 0;
+        let port = if dynamic { sockets.port } else { addr.port() };
+        let addr = SocketAddr::new(addr.ip(), port);
+        match open_pair(addr, options) {
+            Ok((tcp, udp)) => {
+                if sockets.port == 0 {
+                    sockets.port = udp.local().port();
+                }
+                sockets.tcp.push(tcp);
+                sockets.udp.push(Arc::new(udp));
+            }
+            Err(error) if strict => bail!("cannot listen on {addr}: {error}"),
+            Err(error) => {
+                // No IPv6 in the kernel is no news.
+                if addr.is_ipv6() && addr.ip().is_unspecified() {
+                    tracing::info!(%addr, %error, "not listening");
+                } else {
+                    tracing::warn!(%addr, %error, "cannot listen");
+                }
+                failed = Some((addr, error));
+            }
+        }
+    }
+    match failed {
+        Some((addr, error)) if sockets.tcp.is_empty() => {
+            Err(error).with_context(|| format!("cannot listen on {addr} (is tincd running?)"))
+        }
+        _ => Ok(sockets),
+    }
+}
+
+fn open_pair(addr: SocketAddr, options: &SocketOptions) -> io::Result<(TcpListener, UdpSocket)> {
+    let tcp = conn::listen(addr, options)?;
+    let udp = UdpSocket::bind(tcp.local_addr()?, options)?;
+    Ok((tcp, udp))
+}
+
+/// Opens the device; `None` where the configuration wants none.
+pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Option<Tun>> {
+    match shell.device_type {
+        DeviceType::Dummy => return Ok(None),
+        DeviceType::Tap => {
+            bail!("DeviceType = tap is not supported yet: use tun, or dummy for a relay")
+        }
+        DeviceType::Tun => {}
+    }
+    if let Some(device) = shell
+        .device
+        .as_deref()
+        .filter(|path| *path != Path::new(CLONE))
+    {
+        tracing::warn!(device = %device.display(), "Device is always {CLONE}");
+    }
+    let interface = shell.interface.as_deref();
+    let tun = Tun::open(interface, false).with_context(|| {
+        let name = interface.unwrap_or("of the kernel's choice");
+        format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")
+    })?;
+    tracing::debug!(interface = tun.name(), "device is open");
+    Ok(Some(tun))
+}
+
+/// DEVICE and INTERFACE of scripts. Source: tinc-config-cli.md section 6.9.
+#[must_use]
+pub(super) fn device_names(tun: Option<&Tun>) -> (String, String) {
+    match tun {
+        Some(tun) => (CLONE.into(), tun.name().into()),
+        None => ("dummy".into(), "dummy".into()),
+    }
+}
+
+/// Makes the directory of pid file and control socket where it is missing: root's, its group looks in.
+pub(super) fn make_run_dir(file: &Path) -> anyhow::Result<()> {
+    let Some(dir) = file.parent().filter(|dir| !dir.exists()) else {
+        return Ok(());
+    };
+    let made = fs::DirBuilder::new()
+        .mode(0o750)
+        .recursive(true)
+        .create(dir);
+    made.with_context(|| {
+        format!(
+            "cannot make {} (name another place with --pidfile)",
+            dir.display()
+        )
+    })?;
+    let _ = chown(dir, None, privileges::group_id(GROUP));
+    Ok(())
+}
+
+/// Hands a file to the group that may look at the daemon, if there is one.
+pub(super) fn give_to_group(path: &Path) {
+    let _ = chown(path, None, privileges::group_id(GROUP));
+}
+
+/// Writes our process id.
+pub(super) fn write_pid(path: &Path) -> anyhow::Result<()> {
+    let pid = format!("{}\n", std::process::id());
+    write_atomic(path, pid.as_bytes(), 0o644)
+        .with_context(|| format!("cannot write the pid file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(listen: &[&str]) -> Shell {
+        Shell {
+            listen: listen.iter().map(|addr| addr.parse().unwrap()).collect(),
+            pmtu_discovery: true,
+            ..Shell::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn one_dynamic_port_serves_all_sockets() {
+        let sockets = open_sockets(&shell(&["127.0.0.1:0", "127.0.0.2:0"])).unwrap();
+        assert_eq!((sockets.tcp.len(), sockets.udp.len()), (2, 2));
+        for (tcp, udp) in sockets.tcp.iter().zip(&sockets.udp) {
+            assert_eq!(tcp.local_addr().unwrap().port(), sockets.port);
+            assert_eq!(udp.local(), tcp.local_addr().unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_left_out_unless_it_is_the_last() {
+        let first = open_sockets(&shell(&["127.0.0.1:0"])).unwrap();
+        let taken = format!("127.0.0.1:{}", first.port);
+        let mut both = shell(&[&taken, &format!("127.0.0.3:{}", first.port)]);
+        both.port = first.port;
+        assert_eq!(open_sockets(&both).unwrap().tcp.len(), 1);
+        both.listen.pop();
+        let error = open_sockets(&both).err().unwrap();
+        assert!(error.to_string().contains(&taken), "{error}");
+    }
+}

@@ -1,0 +1,360 @@
+//! The pure steps over snapshots made by hand: we are node 0, node 1 is a neighbour, node 2 is behind it.
+
+use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed};
+
+use proptest::prelude::*;
+
+use crate::{
+    crypto::{PrivateKey, Rng},
+    daemon::clock,
+    fastpath::{Sink, Step},
+    mesh::event::Punt,
+    route::{
+        DropReason, NodeIdx, NodeState, RouteSnapshot,
+        lpm::Owner,
+        router::ErrorLimiter,
+        testing::{ME, addr, neighbour, node, snapshot},
+    },
+    tunnel::{Tunnel, TunnelSetup, TxKey},
+    wire::{
+        NodeId, NodeName,
+        datagram::{HEADER, RelayHeader},
+        testing::{tcp, v4},
+    },
+};
+
+const ONE: NodeIdx = NodeIdx(1);
+const TWO: NodeIdx = NodeIdx(2);
+
+#[derive(Debug, Default)]
+struct Seen {
+    sent: Vec<(SocketAddr, Vec<u8>)>,
+    device: Vec<Vec<u8>>,
+    punts: Vec<Punt>,
+    drops: Vec<DropReason>,
+}
+
+impl Sink for Seen {
+    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
+        self.sent.push((to, parts.concat()));
+        &mut self.sent.last_mut().unwrap().1
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        self.device.push(packet.to_vec());
+    }
+
+    fn punt(&mut self, punt: Punt) {
+        self.punts.push(punt);
+    }
+
+    fn dropped(&mut self, reason: DropReason) {
+        self.drops.push(reason);
+    }
+}
+
+fn step(snapshot: &RouteSnapshot, act: impl FnOnce(&mut Step<'_, Seen>)) -> Seen {
+    let mut seen = Seen::default();
+    act(&mut Step {
+        snapshot,
+        sink: &mut seen,
+        limiter: &mut ErrorLimiter::default(),
+        now: clock::now(),
+    });
+    seen
+}
+
+fn outbound(snapshot: &RouteSnapshot, packet: &[u8]) -> Seen {
+    step(snapshot, |step| step.from_device(&mut packet.to_vec()))
+}
+
+fn inbound(snapshot: &RouteSnapshot, from: SocketAddr, datagram: &[u8]) -> Seen {
+    step(snapshot, |step| {
+        step.from_network(from, &mut datagram.to_vec())
+    })
+}
+
+/// Two ends of an established tunnel.
+fn tunnel(seed: u8) -> (Tunnel, Tunnel) {
+    let mut rng = Rng::new([seed; 32]);
+    let (key, peer) = (
+        PrivateKey::generate(&mut rng),
+        PrivateKey::generate(&mut rng),
+    );
+    let setup = |name: &str, key: &PrivateKey, peer: &str, theirs: &PrivateKey| TunnelSetup {
+        key: Arc::new(key.clone()),
+        name: NodeName::new(name).unwrap(),
+        peer: NodeName::new(peer).unwrap(),
+        peer_key: theirs.public(),
+        replay_window: 128,
+    };
+    let (mut ours, kex) = Tunnel::initiate(setup("n0", &key, "p", &peer), &mut rng);
+    let (mut theirs, kex) = Tunnel::respond(setup("p", &peer, "n0", &key), &kex, &mut rng).unwrap();
+    let (mut to_us, mut to_them) = (vec![kex], Vec::new());
+    while !to_us.is_empty() || !to_them.is_empty() {
+        for message in std::mem::take(&mut to_us) {
+            to_them.extend(ours.receive(&message, &mut rng).unwrap());
+        }
+        for message in std::mem::take(&mut to_them) {
+            to_us.extend(theirs.receive(&message, &mut rng).unwrap());
+        }
+    }
+    (ours, theirs)
+}
+
+fn keyed(state: NodeState, tunnel: &Tunnel) -> NodeState {
+    NodeState {
+        tx: tunnel.tx(),
+        rx: tunnel.rx(),
+        ..state
+    }
+}
+
+/// We own 10.0.0.0/24, node 1 10.0.1.0/24, node 2 10.0.2.0/24; 10.0.9.0/24 is nobody's.
+fn line(one: NodeState, two: NodeState) -> RouteSnapshot {
+    let mut snapshot = snapshot(
+        [one, two],
+        [
+            ("10.0.0.0/24", Owner::Node(ME)),
+            ("10.0.1.0/24", Owner::Node(ONE)),
+            ("10.0.2.0/24", Owner::Node(TWO)),
+        ],
+    );
+    for idx in [ONE, TWO] {
+        snapshot.by_addr.insert(addr(idx), idx);
+        let id = snapshot.node(idx).unwrap().id;
+        snapshot.by_id.insert(id, idx);
+    }
+    snapshot
+}
+
+fn ids(snapshot: &RouteSnapshot, to: NodeIdx, from: NodeIdx) -> [u8; HEADER] {
+    let id = |idx| snapshot.node(idx).unwrap().id;
+    let to = if to == ME { NodeId::DIRECT } else { id(to) };
+    RelayHeader { to, from: id(from) }.to_bytes()
+}
+
+/// A datagram of node 1 straight to us.
+fn sealed(snapshot: &RouteSnapshot, key: &TxKey, kind: u8, data: &[u8]) -> Vec<u8> {
+    let mut datagram = [&ids(snapshot, ME, ONE)[..], &[0; 5], data, &[0; 16]].concat();
+    key.seal(key.claim(1).unwrap(), kind, &mut datagram[HEADER..]);
+    datagram
+}
+
+fn packet(from: &str, to: &str) -> Vec<u8> {
+    v4(from, to, 17, b"some datagram of a program")
+}
+
+#[test]
+fn a_packet_for_a_neighbour_opens_at_the_other_end() {
+    let (ours, theirs) = tunnel(1);
+    let snapshot = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    let packet = packet("10.0.0.5", "10.0.1.7");
+    let mut seen = outbound(&snapshot, &packet);
+    let (to, mut datagram) = seen.sent.remove(0);
+    assert_eq!(to, addr(ONE));
+    assert_eq!(datagram[..HEADER], ids(&snapshot, ME, ME));
+    let opened = theirs.rx()[0].open(&mut datagram[HEADER..]).unwrap();
+    assert_eq!(opened.kind, 0);
+    assert_eq!(datagram[HEADER + 5..HEADER + 5 + packet.len()], packet);
+    let counters = &snapshot.node(ONE).unwrap().counters;
+    assert_eq!(counters.tx_packets.load(Relaxed), 1);
+    assert_eq!(counters.tx_bytes.load(Relaxed), packet.len() as u64 + 14);
+}
+
+#[test]
+fn without_key_or_way_the_packet_is_the_meshs() {
+    let snapshot = line(neighbour(ONE), node(TWO, ONE, ONE));
+    let wanted = packet("10.0.0.5", "10.0.1.7");
+    let seen = outbound(&snapshot, &wanted);
+    let [
+        Punt::Packet {
+            to: ONE,
+            packet: punted,
+        },
+    ] = &seen.punts[..]
+    else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(punted[..], wanted);
+    assert!(seen.sent.is_empty());
+}
+
+#[test]
+fn a_packet_to_nowhere_is_answered_to_our_device() {
+    let snapshot = line(neighbour(ONE), node(TWO, ONE, ONE));
+    let seen = outbound(&snapshot, &packet("10.0.0.5", "10.0.9.1"));
+    assert_eq!(seen.device.len(), 1);
+    assert_eq!(seen.device[0][9], 1, "ICMP");
+    assert_eq!(seen.device[0][16..20], [10, 0, 0, 5]);
+    let noise = outbound(&snapshot, b"\x15 no packet");
+    assert_eq!(noise.drops, [DropReason::Malformed]);
+}
+
+#[test]
+fn what_opens_goes_to_the_device_and_only_once() {
+    let (ours, theirs) = tunnel(2);
+    let snapshot = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    let packet = packet("10.0.1.7", "10.0.0.5");
+    let datagram = sealed(&snapshot, &theirs.tx().unwrap(), 0, &packet);
+    let seen = inbound(&snapshot, addr(ONE), &datagram);
+    assert_eq!(seen.device, [packet.clone()]);
+    let counters = &snapshot.node(ONE).unwrap().counters;
+    assert_eq!(counters.rx_bytes.load(Relaxed), packet.len() as u64 + 14);
+    assert_eq!(counters.longest.load(Relaxed), packet.len() as u64);
+
+    let again = inbound(&snapshot, addr(ONE), &datagram);
+    assert_eq!(again.drops, [DropReason::Replayed]);
+    assert!(again.device.is_empty());
+    let elsewhere = inbound(&snapshot, "203.0.113.1:1".parse().unwrap(), &datagram);
+    assert!(matches!(&elsewhere.punts[..], [Punt::Datagram { datagram: d, .. }] if *d == datagram));
+}
+
+#[test]
+fn a_wrong_tag_costs_nothing_but_a_count() {
+    let (ours, theirs) = tunnel(3);
+    let snapshot = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    let tx = theirs.tx().unwrap();
+    let good = sealed(&snapshot, &tx, 0, &packet("10.0.1.7", "10.0.0.5"));
+    let mut bad = good.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    let seen = inbound(&snapshot, addr(ONE), &bad);
+    assert_eq!(seen.drops, [DropReason::BadTag]);
+    assert!(matches!(seen.punts[..], [Punt::BadTag { node: ONE }]));
+    assert_eq!(inbound(&snapshot, addr(ONE), &good).device.len(), 1);
+    for short in 0..HEADER + 21 {
+        let seen = inbound(&snapshot, addr(ONE), &good[..short]);
+        assert_eq!(seen.drops, [DropReason::Malformed], "{short}");
+    }
+}
+
+#[test]
+fn types_are_told_apart() {
+    let (ours, theirs) = tunnel(4);
+    let snapshot = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    let tx = theirs.tx().unwrap();
+    let packet = packet("10.0.1.7", "10.0.0.5");
+    let probe = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, 4, &[0; 18]));
+    assert!(matches!(&probe.punts[..], [Punt::Probe { node: ONE, data, .. }] if data.len() == 18));
+    let frame = [&[0; 12][..], &[8, 0], &packet].concat();
+    let frame = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, 2, &frame));
+    assert_eq!(frame.device, [packet.clone()]);
+    for kind in [1, 3, 5, 128] {
+        let seen = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, kind, &packet));
+        assert_eq!(seen.drops, [DropReason::BadType], "{kind}");
+    }
+    for length in [0, 1505] {
+        let data = vec![0x45; length];
+        let seen = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, 0, &data));
+        assert_eq!(seen.drops, [DropReason::Malformed], "{length}");
+    }
+}
+
+#[test]
+fn an_old_key_still_opens_after_a_rekey() {
+    let (old, their_old) = tunnel(5);
+    let (new, their_new) = tunnel(6);
+    let mut state = keyed(neighbour(ONE), &new);
+    state.rx.extend(old.rx());
+    let snapshot = line(state, node(TWO, ONE, ONE));
+    for theirs in [their_old, their_new] {
+        let datagram = sealed(
+            &snapshot,
+            &theirs.tx().unwrap(),
+            0,
+            &packet("10.0.1.7", "10.0.0.5"),
+        );
+        assert_eq!(inbound(&snapshot, addr(ONE), &datagram).device.len(), 1);
+    }
+}
+
+#[test]
+fn datagrams_between_others_are_relayed_unopened() {
+    let snapshot = line(neighbour(ONE), neighbour(TWO));
+    let body = [7; 60];
+    let datagram = [&ids(&snapshot, TWO, ONE)[..], &body].concat();
+    let seen = inbound(&snapshot, addr(ONE), &datagram);
+    assert_eq!(seen.sent, [(addr(TWO), datagram.clone())]);
+    assert_eq!(
+        snapshot.node(TWO).unwrap().counters.relayed.load(Relaxed),
+        1
+    );
+
+    let mut no_udp = neighbour(TWO);
+    (no_udp.udp, no_udp.min_mtu) = (None, 0);
+    let snapshot = line(neighbour(ONE), no_udp);
+    let seen = inbound(&snapshot, addr(ONE), &datagram);
+    assert!(
+        matches!(&seen.punts[..], [Punt::Relay { to: TWO, from: ONE, datagram }] if datagram[..] == body)
+    );
+    let unknown = [&[9; 12][..], &body].concat();
+    assert_eq!(
+        inbound(&snapshot, addr(ONE), &unknown).drops,
+        [DropReason::NoRelay]
+    );
+}
+
+#[test]
+fn a_packet_for_a_third_node_is_forwarded_by_its_tunnel() {
+    let (ours, theirs) = tunnel(7);
+    let (to_two, at_two) = tunnel(8);
+    let snapshot = line(keyed(neighbour(ONE), &ours), keyed(neighbour(TWO), &to_two));
+    let packet = packet("10.0.1.7", "10.0.2.9");
+    let datagram = sealed(&snapshot, &theirs.tx().unwrap(), 0, &packet);
+    let mut seen = inbound(&snapshot, addr(ONE), &datagram);
+    let (to, mut datagram) = seen.sent.remove(0);
+    assert_eq!(to, addr(TWO));
+    at_two.rx()[0].open(&mut datagram[HEADER..]).unwrap();
+    assert_eq!(datagram[HEADER + 5..][..packet.len()], packet);
+}
+
+#[test]
+fn broadcasts_go_to_the_tree_but_not_back() {
+    let (one, at_one) = tunnel(9);
+    let (two, _) = tunnel(10);
+    let mut snapshot = line(keyed(neighbour(ONE), &one), keyed(neighbour(TWO), &two));
+    snapshot.broadcast = vec![ONE, TWO];
+    let broadcast = packet("10.0.1.7", "255.255.255.255");
+    snapshot.v4 = crate::route::lpm::Table::new(vec![crate::route::lpm::Route {
+        addr: u32::MAX,
+        len: 32,
+        owner: Owner::Broadcast,
+    }]);
+    let sent = |seen: &Seen| seen.sent.iter().map(|(to, _)| *to).collect::<Vec<_>>();
+    assert_eq!(
+        sent(&outbound(&snapshot, &broadcast)),
+        [addr(ONE), addr(TWO)]
+    );
+    let datagram = sealed(&snapshot, &at_one.tx().unwrap(), 0, &broadcast);
+    let seen = inbound(&snapshot, addr(ONE), &datagram);
+    assert_eq!(sent(&seen), [addr(TWO)]);
+    assert_eq!(seen.device.len(), 1);
+}
+
+#[test]
+fn a_key_without_numbers_sends_nothing() {
+    let (ours, _) = tunnel(11);
+    let snapshot = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    ours.tx().unwrap().fast_forward(0_u32.wrapping_sub(1 << 13));
+    let seen = outbound(&snapshot, &v4("10.0.0.5", "10.0.1.7", 6, &tcp(&[])));
+    assert!(seen.sent.is_empty());
+    assert!(matches!(seen.punts[..], [Punt::Exhausted { node: ONE }]));
+    assert_eq!(seen.drops, [DropReason::Exhausted]);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        source in 1_u32..4,
+    ) {
+        let (ours, _) = tunnel(12);
+        let snapshot = line(keyed(neighbour(ONE), &ours), neighbour(TWO));
+        let to_two = [&ids(&snapshot, TWO, ONE)[..], &bytes].concat();
+        for datagram in [&bytes, &to_two] {
+            let seen = inbound(&snapshot, addr(NodeIdx(source)), datagram);
+            prop_assert!(seen.device.is_empty());
+        }
+        outbound(&snapshot, &bytes);
+    }
+}

@@ -1,0 +1,654 @@
+//! meshctl as its users run it: against files, against nobody, and against a scripted daemon.
+//!
+//! Source: spec/meshctl.md sections 4.1 to 4.3.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use meshd::{
+    config::keys,
+    control::{
+        codec::{self, Lines},
+        proto::{
+            Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Pong, Reloaded, Request, Response,
+            Status, VERSION,
+        },
+    },
+    crypto::{PrivateKey, Rng},
+    mesh::view::{EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow},
+};
+use serde_json::Value;
+
+fn meshctl(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_meshctl"));
+    command.args(arguments).env_clear().env("LANG", "C.UTF-8");
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    ended(meshctl(arguments).output().unwrap())
+}
+
+fn ended(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn key(seed: u8) -> PrivateKey {
+    PrivateKey::generate(&mut Rng::new([seed; 32]))
+}
+
+/// A good configuration of node `web_01`.
+fn tree() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("hosts")).unwrap();
+    fs::write(
+        dir.path().join("tinc.conf"),
+        "Name = web_01\nConnectTo = db_01\n",
+    )
+    .unwrap();
+    keys::write_private(&dir.path().join("ed25519_key.priv"), &key(1)).unwrap();
+    keys::write_public(&dir.path().join("hosts/web_01"), &key(1).public()).unwrap();
+    fs::write(dir.path().join("hosts/db_01"), "Address = 10.0.0.2\n").unwrap();
+    keys::write_public(&dir.path().join("hosts/db_01"), &key(2).public()).unwrap();
+    dir
+}
+
+/// A daemon that answers each request by `reply`, for as long as the test lasts.
+struct Daemon {
+    dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    fn new(reply: fn(Request) -> Option<Response>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), reply);
+            }
+        });
+        Self { dir }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let socket = self.socket();
+        let all = [&["--socket", socket.to_str().unwrap()], arguments].concat();
+        run(&all)
+    }
+}
+
+fn serve(mut stream: UnixStream, reply: fn(Request) -> Option<Response>) {
+    let (mut lines, mut chunk) = (Lines::new(MAX_LINE), [0; 1024]);
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        lines.push(&chunk[..n]);
+        while let Some(line) = lines.next_line().unwrap() {
+            let envelope: Envelope = codec::decode(&line).unwrap();
+            assert_eq!(envelope.v, VERSION);
+            let Some(response) = reply(envelope.request) else {
+                continue;
+            };
+            let answer = Answer {
+                v: VERSION,
+                net: Some("priv".into()),
+                node: "web_01".into(),
+                time: "2026-11-22T10:29:18Z".into(),
+                response,
+            };
+            let _ = stream.write_all(&codec::encode(&answer).unwrap());
+        }
+    }
+}
+
+fn peer(name: &str, path: PathKind) -> PeerRow {
+    PeerRow {
+        name: name.into(),
+        subnets: vec!["172.20.0.21".into(), "10.7.0.0/24".into()],
+        up: path != PathKind::Down,
+        path,
+        via: (path == PathKind::Via).then(|| "lb_01".into()),
+        endpoint: (path == PathKind::Udp).then(|| "10.132.0.21:655".into()),
+        protocol: "sptps".into(),
+        rtt_seconds: (path == PathKind::Udp).then_some(0.0004),
+        pmtu_bytes: (path == PathKind::Udp).then_some(1451),
+        rx_bytes: 1_200_000_000,
+        tx_bytes: 12_345,
+        rx_packets: 3,
+        tx_packets: 4,
+        since_seconds: Some(1_051_200.0),
+        reason: (path != PathKind::Udp).then(|| Reason {
+            code: "no_address".into(),
+            text: format!("no Address in hosts/{name}"),
+        }),
+    }
+}
+
+fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> SubnetRow {
+    let (subnet, owner) = (subnet.into(), Some(owner.into()));
+    SubnetRow {
+        subnet,
+        weight,
+        owner,
+        reachable: true,
+        active,
+    }
+}
+
+fn node(name: &str, host: &str) -> NodeRow {
+    NodeRow {
+        name: name.into(),
+        id: "cd198b483cdf".into(),
+        host: host.into(),
+        port: "655".into(),
+        options: 0x0700_000c,
+        status: if host == "MYSELF" { 0x858 } else { 0xda },
+        nexthop: name.into(),
+        via: name.into(),
+        distance: 1,
+        pmtu: 1518,
+        min_mtu: 1408,
+        max_mtu: 1518,
+        since_seconds: Some(1.0),
+        rtt_us: 534,
+        rx_packets: 0,
+        rx_bytes: 0,
+        tx_packets: 3,
+        tx_bytes: 294,
+    }
+}
+
+/// A daemon in good health.
+#[expect(clippy::unnecessary_wraps, reason = "some daemons do not answer")]
+fn healthy(request: Request) -> Option<Response> {
+    let refuse = |code, text: &str| {
+        Response::Error(ControlError {
+            code,
+            text: text.into(),
+        })
+    };
+    Some(match request {
+        Request::Peers => Response::Peers(vec![
+            peer("db_01", PathKind::Udp),
+            peer("cache_1", PathKind::Tcp),
+            peer("web_09", PathKind::Via),
+            peer("old_03", PathKind::Down),
+        ]),
+        Request::Status => Response::Status(Box::new(Status {
+            version: "1.0.0".into(),
+            pid: 7,
+            uptime_seconds: 1_051_200.0,
+            interface: Some("mesh0".into()),
+            mtu: Some(1400),
+            listen: vec!["0.0.0.0:655".into()],
+            public_key: key(1).public().to_string(),
+            config: "/etc/tinc/priv".into(),
+            workers: 2,
+            drops: BTreeMap::from([("no_route".into(), 5), ("ttl".into(), 0)]),
+            mesh: MeshStatus {
+                nodes: 5,
+                reachable: 4,
+                links: 2,
+                ..MeshStatus::default()
+            },
+            problems: vec!["hosts/x:1: no value".into()],
+            ..Status::default()
+        })),
+        Request::Routes | Request::Subnets => Response::Subnets(vec![
+            subnet("172.20.0.11", "web_01", 10, true),
+            subnet("10.7.0.0/24", "db_01", 10, true),
+            subnet("10.7.0.0/24", "cache_1", 20, false),
+        ]),
+        Request::Route { address } => Response::Route(RouteRow {
+            address: address.to_string(),
+            matches: match address.is_ipv4() {
+                true => vec![subnet("10.7.0.0/24", "db_01", 10, true)],
+                false => Vec::new(),
+            },
+            nexthop: Some("db_01".into()),
+        }),
+        Request::Nodes => Response::Nodes(vec![
+            NodeRow {
+                status: 0x8,
+                ..node("gone", "unknown")
+            },
+            node("pya", "127.0.0.1"),
+            node("web_01", "MYSELF"),
+        ]),
+        Request::Edges => Response::Edges(vec![EdgeRow {
+            from: "web_01".into(),
+            to: "pya".into(),
+            host: "127.0.0.1".into(),
+            port: "33455".into(),
+            local_host: "127.0.0.1".into(),
+            local_port: "6582".into(),
+            options: 0x0700_000c,
+            weight: 74,
+        }]),
+        Request::Connections => Response::Connections(Vec::new()),
+        Request::Reload => Response::Reloaded(Reloaded {
+            changed: vec!["hosts/db_01 is gone".into()],
+            restart_needed: vec!["Interface".into()],
+            problems: Vec::new(),
+        }),
+        Request::Stop => refuse(ErrorCode::Permission, "only root may stop meshd"),
+        Request::Retry => Response::Done(true),
+        Request::Ping { node, .. } if node == "nobody" => {
+            refuse(ErrorCode::Unknown, "no node named \"nobody\"")
+        }
+        Request::Ping { node, .. } => Response::Ping(Pong {
+            rtt_seconds: (node != "old_03").then_some(0.00051),
+            path: PathKind::Udp,
+            endpoint: Some("10.132.0.22:655".into()),
+            pmtu_bytes: Some(1451),
+        }),
+        Request::Log { .. } => Response::Done(false),
+    })
+}
+
+#[test]
+fn peers_are_a_table_for_people() {
+    let (code, out, err) = Daemon::new(healthy).run(&["peers"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(
+        lines[0],
+        "priv · web_01 172.20.0.11 · 4 peers: 1 direct, 1 tcp, 1 relayed, 1 down · meshd 1.0.0 up 12d 4h"
+    );
+    let words = |line: &str| {
+        line.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        words(lines[1]),
+        [
+            "NAME", "ADDRESS", "PATH", "ENDPOINT", "RTT", "MTU", "RX", "TX", "SINCE", "NOTE"
+        ]
+    );
+    let db = "● db_01 172.20.0.21 +1 udp 10.132.0.21:655 0.4ms 1451 1.2G 12k 12d";
+    assert_eq!(words(lines[2]).join(" "), db);
+    let symbols: Vec<&str> = lines[2..]
+        .iter()
+        .map(|line| &line[..line.find(' ').unwrap()])
+        .collect();
+    assert_eq!(symbols, ["●", "◐", "◑", "○"]);
+    assert!(lines[4].contains("via lb_01") && lines[4].ends_with("no Address in hosts/web_09"));
+    let column = |line: &str, word: &str| line[..line.find(word).unwrap()].chars().count();
+    assert_eq!(column(lines[1], "PATH"), column(lines[2], "udp"));
+    assert_eq!(column(lines[1], "PATH"), column(lines[5], "down"));
+    assert!(!out.contains('\x1b'), "no colours into a pipe");
+}
+
+#[test]
+fn output_follows_locale_colour_and_header_options() {
+    let daemon = Daemon::new(healthy);
+    let socket = daemon.socket();
+    let mut command = meshctl(&[
+        "--socket",
+        socket.to_str().unwrap(),
+        "--color=always",
+        "--no-header",
+        "peers",
+    ]);
+    let (_, out, _) = ended(command.env("LC_ALL", "C").output().unwrap());
+    assert!(out.is_ascii());
+    assert_eq!(out.lines().count(), 4);
+    assert!(out.starts_with("\x1b[32m*\x1b[0m  db_01"), "{out}");
+}
+
+#[test]
+fn json_and_tsv_hold_the_same_for_programs() {
+    let daemon = Daemon::new(healthy);
+    let (code, out, _) = daemon.run(&["peers", "--json"]);
+    assert_eq!(code, 0);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["schema"], "meshctl.peers/1");
+    assert_eq!(json["net"], "priv");
+    assert_eq!(json["node"], "web_01");
+    assert_eq!(json["time"], "2026-11-22T10:29:18Z");
+    let rows: Vec<PeerRow> = serde_json::from_value(json["data"].clone()).unwrap();
+    assert_eq!(rows[0], peer("db_01", PathKind::Udp));
+    assert_eq!(rows.len(), 4);
+
+    let (_, out, _) = daemon.run(&["-o", "tsv", "peers"]);
+    let table: Vec<Vec<&str>> = out.lines().map(|line| line.split('\t').collect()).collect();
+    assert!(table.iter().all(|row| row.len() == table[0].len()));
+    assert_eq!(
+        table[1][..6],
+        [
+            "db_01",
+            "true",
+            "udp",
+            "",
+            "172.20.0.21,10.7.0.0/24",
+            "10.132.0.21:655"
+        ]
+    );
+}
+
+#[test]
+fn status_is_one_screen() {
+    let daemon = Daemon::new(healthy);
+    let (code, out, _) = daemon.run(&["status"]);
+    assert_eq!(code, 0);
+    for part in [
+        "up 12d 4h",
+        "node web_01",
+        "iface mesh0  mtu 1400",
+        "4 of 5 nodes",
+        "no_route 5",
+        "1 problem",
+        "hosts/x:1: no value",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert!(!out.contains("ttl"), "reasons without drops say nothing");
+    let (_, out, _) = daemon.run(&["status", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["data"]["mesh"]["reachable"], 4);
+}
+
+#[test]
+fn routes_say_who_gets_the_packets() {
+    let daemon = Daemon::new(healthy);
+    let (_, out, _) = daemon.run(&["routes"]);
+    let rows: Vec<Vec<&str>> = out
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows[0], ["SUBNET", "OWNER", "WEIGHT", "STATE"]);
+    assert_eq!(rows[3], ["10.7.0.0/24", "cache_1", "20", "standby"]);
+    let (code, out, _) = daemon.run(&["routes", "get", "10.7.0.9"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "10.7.0.0/24 -> db_01 (weight 10, active)\n")
+    );
+    let (code, _, err) = daemon.run(&["routes", "get", "::1"]);
+    assert_eq!(code, 4);
+    assert!(err.contains("in no subnet"), "{err}");
+    assert_eq!(daemon.run(&["routes", "get", "somewhere"]).0, 2);
+}
+
+/// The line of pya is one that a real tincd 1.1 printed (tests/vectors/tinc-1.1.json, control).
+#[test]
+fn dumps_are_in_the_text_of_tinc() {
+    let daemon = Daemon::new(healthy);
+    let lines = |what: &[&str]| -> Vec<String> {
+        let (code, out, err) = daemon.run(&[&["dump"], what].concat());
+        assert_eq!(code, 0, "{err}");
+        out.lines().map(Into::into).collect()
+    };
+    assert_eq!(lines(&["nodes"]).len(), 3);
+    let nodes = lines(&["reachable", "nodes"]);
+    assert_eq!(nodes.len(), 2);
+    assert_eq!(
+        nodes[0],
+        "pya id cd198b483cdf at 127.0.0.1 port 655 cipher 0 digest 0 maclength 0 compression 0 options \
+         700000c status 00da nexthop pya via pya distance 1 pmtu 1518 (min 1408 max 1518) rx 0 0 tx 3 294 \
+         rtt 0.534"
+    );
+    assert_eq!(
+        lines(&["edges"]),
+        [
+            "web_01 to pya at 127.0.0.1 port 33455 local 127.0.0.1 port 6582 options 700000c weight 74"
+        ]
+    );
+    assert_eq!(lines(&["subnets"])[2], "10.7.0.0/24#20 owner cache_1");
+    assert!(lines(&["connections"]).is_empty());
+    assert_eq!(
+        lines(&["graph"])[4],
+        r#" "web_01" -- "pya" [w = 886.621622, weight = 886.621622];"#
+    );
+    assert_eq!(daemon.run(&["dump", "reachable", "edges"]).0, 2);
+    assert_eq!(daemon.run(&["dump", "everything"]).0, 2);
+    let (_, out, _) = daemon.run(&["dump", "digraph", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["data"]["nodes"][1]["name"], "pya");
+}
+
+#[test]
+fn pings_count_answers_and_losses() {
+    let daemon = Daemon::new(healthy);
+    let (code, out, _) = daemon.run(&["ping", "db_02", "-c", "1"]);
+    assert_eq!(code, 0);
+    assert_eq!(
+        out,
+        "1 0.51ms udp 10.132.0.22:655 · pmtu 1451\n1 of 1 answered · loss 0%\n"
+    );
+    let (code, out, _) = daemon.run(&["ping", "old_03", "-c", "1", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["data"]["loss_ratio"]), (1, &Value::from(1.0)));
+    assert_eq!(daemon.run(&["ping", "nobody"]).0, 4);
+}
+
+/// spec/meshctl.md section 4.2.
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    let daemon = Daemon::new(healthy);
+    assert_eq!(daemon.run(&["retry"]).0, 0);
+    let (code, out, _) = daemon.run(&["reload"]);
+    assert_eq!(code, 9);
+    assert_eq!(out, "hosts/db_01 is gone\nrestart needed for: Interface\n");
+    let (code, _, err) = daemon.run(&["stop"]);
+    assert_eq!(code, 5);
+    assert!(
+        err.contains("only root may stop meshd; try it with `sudo`"),
+        "{err}"
+    );
+    assert_eq!(daemon.run(&["log"]).0, 8, "an answer to another question");
+    assert_eq!(run(&["peers", "--nonsense"]).0, 2);
+    assert_eq!(run(&[]).0, 2);
+
+    let nowhere = daemon.dir.path().join("none");
+    let (code, out, err) = run(&["--socket", nowhere.to_str().unwrap(), "peers"]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert!(
+        err.contains("meshd is not running") && err.contains("systemctl start"),
+        "{err}"
+    );
+    assert_eq!(run(&["-n", "no_such_net", "peers"]).0, 4);
+    assert_eq!(run(&["-n", "../x", "peers"]).0, 2);
+    let pidfile = daemon.dir.path().join("x.pid");
+    assert_eq!(run(&["--pidfile", pidfile.to_str().unwrap(), "peers"]).0, 3);
+
+    let silent = Daemon::new(|_| None);
+    let (code, _, err) = silent.run(&["--timeout", "1", "peers"]);
+    assert_eq!(code, 6);
+    assert!(err.contains("--timeout 60"), "{err}");
+    let broken = Daemon::new(|_| {
+        let (code, text) = (ErrorCode::Config, "tinc.conf:1: no value".into());
+        Some(Response::Error(ControlError { code, text }))
+    });
+    let (code, _, err) = broken.run(&["reload"]);
+    assert_eq!(code, 7);
+    assert!(
+        err.contains("tinc.conf:1: no value") && err.contains("`meshctl check`"),
+        "{err}"
+    );
+}
+
+#[test]
+fn the_daemon_of_a_pid_file_is_found() {
+    let daemon = Daemon::new(healthy);
+    fs::rename(daemon.socket(), daemon.dir.path().join("x.meshd.sock")).unwrap();
+    let pidfile = daemon.dir.path().join("x.pid");
+    assert_eq!(run(&["--pidfile", pidfile.to_str().unwrap(), "peers"]).0, 0);
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let daemon = Daemon::new(healthy);
+    let socket = daemon.socket();
+    for command in [
+        &["--socket", socket.to_str().unwrap(), "peers"][..],
+        &["generate", "man"],
+    ] {
+        let mut child = meshctl(command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command:?}: {output:?}");
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn check_tells_every_mistake_with_its_place() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    let (code, out, err) = run(&["check", dir]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(
+        out,
+        format!("{dir}: node web_01, 1 other node, 0 errors, 0 warnings\n")
+    );
+
+    let conf = tree.path().join("tinc.conf");
+    fs::write(&conf, "Name = web_01\nConectTo = db_01\nMACExpire = 7\n").unwrap();
+    let (code, _, err) = run(&["-c", dir, "check"]);
+    assert_eq!(code, 0);
+    assert_eq!(
+        err,
+        "tinc.conf:2: warning: unknown variable \"ConectTo\", ignored; did you mean ConnectTo?\n\
+         tinc.conf:3: warning: MACExpire is known, but meshd does not honour it yet\n"
+    );
+    assert_eq!(run(&["check", "--strict", dir]).0, 1);
+
+    fs::write(tree.path().join("hosts/db_01"), "Subnet = 10.1.0.5/24\n").unwrap();
+    let (code, _, err) = run(&["check", dir]);
+    assert_eq!(code, 7, "a broken host file is broken configuration");
+    assert!(err.contains("hosts/db_01:1: error: Subnet"), "{err}");
+
+    fs::write(&conf, "Mode = router\nName =\n").unwrap();
+    let (code, out, _) = run(&["check", dir, "--json"]);
+    assert_eq!(code, 7);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["schema"], "meshctl.check/1");
+    assert_eq!(json["data"]["hosts"], Value::Null);
+    let problems = json["data"]["problems"].as_array().unwrap();
+    let first = problems.iter().find(|p| p["file"] == "tinc.conf").unwrap();
+    assert_eq!(
+        (&first["line"], &first["level"]),
+        (&2.into(), &"error".into())
+    );
+}
+
+#[test]
+fn keygen_makes_a_pair_that_check_accepts() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    let private = tree.path().join("ed25519_key.priv");
+    for file in ["ed25519_key.priv", "hosts/web_01"] {
+        fs::remove_file(tree.path().join(file)).unwrap();
+    }
+    assert_eq!(run(&["check", dir]).0, 7);
+    let (code, out, err) = run(&["-c", dir, "keygen", "--print-host"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let host = fs::read_to_string(tree.path().join("hosts/web_01")).unwrap();
+    assert_eq!(out, host);
+    assert_eq!(
+        fs::metadata(&private).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    assert_eq!(run(&["check", "--strict", dir]).0, 0);
+
+    let (code, _, err) = run(&["keygen", "--out", dir]);
+    assert_eq!(code, 0);
+    assert!(err.contains("the old key is commented out"), "{err}");
+    let again = fs::read_to_string(tree.path().join("hosts/web_01")).unwrap();
+    assert!(again.starts_with(&format!("#{host}")), "{again}");
+    assert_eq!(run(&["check", "--strict", dir]).0, 0);
+
+    let new = tree.path().join("new");
+    let (code, out, _) = run(&["keygen", "--out", new.to_str().unwrap(), "--json"]);
+    assert_eq!(code, 0, "without a tinc.conf there is no name yet");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let public = fs::read_to_string(new.join("ed25519_key.pub")).unwrap();
+    assert!(public.contains(json["data"]["public_key"].as_str().unwrap()));
+    assert_eq!(run(&["keygen", "--out", "/proc/nowhere"]).0, 1);
+}
+
+#[test]
+fn completions_and_man_pages_are_made_from_the_definitions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = run(&["generate", shell]);
+        assert_eq!(code, 0);
+        assert!(out.contains("peers") && out.contains("keygen"), "{shell}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(
+        run(&["generate", "man", "--out", dir.path().to_str().unwrap()]).0,
+        0
+    );
+    let page = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(page("meshctl.1").contains("peers"));
+    assert!(page("meshctl-check.1").contains("strict"));
+    assert!(page("meshd.8").contains("pidfile"));
+    let variables = page("meshd.conf.5");
+    for var in meshd::config::vars::VARS {
+        assert!(
+            variables.contains(&format!("\\fB{}\\fR", var.name)),
+            "{}",
+            var.name
+        );
+    }
+    let (_, out, _) = run(&["generate", "man", "--page", "meshd.conf"]);
+    assert_eq!(out, variables);
+}
+
+#[test]
+fn under_the_daemons_name_it_is_the_daemon() {
+    let help = |name: &str| {
+        let output = meshctl(&["--help"]).arg0(name).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(help("meshctl").contains("Look at and steer meshd"));
+    assert!(!help("/usr/sbin/meshd").contains("Look at and steer meshd"));
+}
+
+#[test]
+fn the_sample_host_files_are_good() {
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("hosts");
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("hosts")).unwrap();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(samples).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        fs::copy(&path, dir.path().join("hosts").join(&name)).unwrap();
+        names.push(name);
+    }
+    assert_eq!(names.len(), 3);
+    fs::write(
+        dir.path().join("tinc.conf"),
+        "Name = me\nConnectTo = db_01\n",
+    )
+    .unwrap();
+    let (code, _, err) = run(&["-c", dir.path().to_str().unwrap(), "keygen"]);
+    assert_eq!(code, 0, "{err}");
+    let (code, out, err) = run(&["check", "--strict", dir.path().to_str().unwrap()]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+}

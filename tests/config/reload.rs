@@ -1,0 +1,143 @@
+//! A reload ends where a start would.
+
+use meshd::config::{self, diff::diff};
+use proptest::prelude::*;
+
+use crate::{Tree, host};
+
+/// A good tree: lines of tinc.conf and of the host files that are there.
+#[derive(Debug, Clone)]
+struct Good {
+    main: Vec<&'static str>,
+    own: Vec<&'static str>,
+    hosts: Vec<Option<Vec<&'static str>>>,
+}
+
+const MAIN: &[&str] = &[
+    "PingInterval = 20",
+    "KeyExpire = 60",
+    "AutoConnect = no",
+    "Forwarding = off",
+    "StrictSubnets = yes",
+    "Interface = mesh1",
+    "ReplayWindow = 64",
+    "UDPRcvBuf = 0",
+    "ConnectTo = n0",
+    "ConnectTo = n1",
+    "BroadcastSubnet = 10.255.0.0/16",
+    "DecrementTTL = yes",
+    "InterfaceAddress = 10.0.0.1/24",
+    "LogLevel = 2",
+];
+const HOST: &[&str] = &[
+    "Port = 7000",
+    "Weight = 5",
+    "Subnet = 10.77.0.0/16",
+    "Subnet = fd00:77::/64#3",
+    "TCPOnly = yes",
+    "ClampMSS = no",
+    "PMTU = 1300",
+    "Address = 192.0.2.7",
+];
+
+fn good() -> impl Strategy<Value = Good> {
+    let some = |lines: &'static [&'static str]| prop::sample::subsequence(lines, 0..lines.len());
+    let hosts = prop::collection::vec(prop::option::of(some(HOST)), 3);
+    (some(MAIN), some(&HOST[..7]), hosts).prop_map(|(main, own, hosts)| Good { main, own, hosts })
+}
+
+fn put(tree: &Tree, good: &Good) {
+    tree.write(
+        "tinc.conf",
+        &format!("Name = me\n{}\n", good.main.join("\n")),
+    );
+    tree.write("hosts/me", &format!("{}\n", good.own.join("\n")));
+    for (n, lines) in (0..).zip(&good.hosts) {
+        let path = format!("hosts/n{n}");
+        match lines {
+            Some(lines) => tree.write(&path, &format!("{}{}\n", host(n + 1), lines.join("\n"))),
+            None => drop(std::fs::remove_file(tree.at(&path))),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn reloading_from_one_good_tree_to_another_is_starting_with_the_other(a in good(), b in good()) {
+        let tree = Tree::bare();
+        put(&tree, &a);
+        let before = tree.load().unwrap();
+        put(&tree, &b);
+        let reloaded = config::load(&tree.source(), Some(&before)).unwrap();
+        let started = tree.load().unwrap();
+        let between = diff(&started, &reloaded);
+        prop_assert!(between.is_empty(), "{between:?}");
+        prop_assert_eq!(&reloaded.problems, &started.problems);
+
+        let there = diff(&before, &reloaded);
+        let back = diff(&reloaded, &before);
+        prop_assert_eq!(there.is_empty(), back.is_empty());
+        prop_assert_eq!(there.restart_needed, back.restart_needed);
+        let touched = |good: &Good| (good.main.clone(), good.own.clone(), good.hosts.clone());
+        if touched(&a) == touched(&b) {
+            prop_assert!(diff(&before, &reloaded).is_empty());
+        }
+    }
+
+    #[test]
+    fn no_bytes_in_any_file_stop_the_reader(
+        main in prop::collection::vec(any::<u8>(), 0..200),
+        own in "([A-Za-z0-9]{0,20}[ =]{0,3}[ -~]{0,30}\n){0,6}",
+        other in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let tree = Tree::of_three();
+        std::fs::write(tree.at("hosts/a"), &other).unwrap();
+        tree.write("hosts/me", &own);
+        let _ = tree.load();
+        std::fs::write(tree.at("tinc.conf"), [b"Name = me\n", &main[..]].concat()).unwrap();
+        let _ = tree.load();
+        std::fs::write(tree.at("conf.d/x.conf"), &other).unwrap();
+        let _ = tree.load();
+    }
+}
+
+#[test]
+fn a_diff_names_what_changed_and_what_waits_for_a_restart() {
+    let tree = Tree::of_three();
+    let before = tree.clean();
+    tree.write(
+        "tinc.conf",
+        "Name = me\nInterface = mesh1\nPort = 7\nKeyExpire = 60\nConnectTo = a\n",
+    );
+    tree.write("hosts/b", &host(2).replace("10.2.0.0", "10.3.0.0"));
+    tree.write("hosts/c", &host(3));
+    std::fs::remove_file(tree.at("hosts/a")).unwrap();
+    let after = config::load(&tree.source(), Some(&before)).unwrap();
+    let diff = diff(&before, &after);
+    assert_eq!(diff.restart_needed, ["Interface", "Port"]);
+    assert_eq!(
+        diff.changed,
+        [
+            "ConnectTo a is new",
+            "KeyExpire: 3600s -> 60s",
+            "hosts/a is gone",
+            "hosts/b changed: Subnet",
+            "hosts/c is new",
+            "Interface: Some(\"priv\") -> Some(\"mesh1\"), after a restart",
+            "Port: 655 -> 7, after a restart",
+        ]
+    );
+}
+
+#[test]
+fn comments_order_and_times_are_no_change() {
+    let tree = Tree::of_three();
+    let before = tree.clean();
+    let text = std::fs::read_to_string(tree.at("hosts/a")).unwrap();
+    tree.write("hosts/a", &format!("# rewritten by a tool\n\n{text}"));
+    tree.write("tinc.conf", "# x\nName = me\n");
+    let after = config::load(&tree.source(), Some(&before)).unwrap();
+    assert!(diff(&before, &after).is_empty());
+}

@@ -1,0 +1,266 @@
+//! Five nodes and the faults of security.md, section 5.5: traffic goes on or comes back within the
+//! bounds there, a TCP transfer survives them all, and at the end every dump agrees.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    dump::wait_agree,
+    node::{
+        Kind::{self, Meshd, Tinc11},
+        Node, introduce, on_one_wire,
+    },
+    traffic::{Flow, Transfer, wait_ping},
+    world::{Wire, World},
+};
+
+/// A bound of security.md section 5.5, and a second for what the test itself takes on a busy machine.
+fn bound(seconds: u64) -> Duration {
+    Duration::from_secs(seconds + 1)
+}
+
+/// Traffic from a to e. b and c are hubs that everybody else connects to; d looks on.
+struct Mesh {
+    _world: World,
+    wire: Wire,
+    nodes: [Node; 5],
+    flow: Flow,
+    transfer: Transfer,
+    title: String,
+}
+
+impl Mesh {
+    /// Everything up, with a packet every 10 ms and a TCP transfer from a to e.
+    fn start(kinds: [Kind; 5], ping_interval: &str) -> Self {
+        let world = World::alone();
+        let wire = world.wire();
+        let mut nodes = on_one_wire(&world, &wire, kinds);
+        for node in &nodes {
+            node.tinc(&["set", "PingInterval", ping_interval]);
+            match node.name.as_str() {
+                "b" => {}
+                "c" => node.connect_to(&["b"]),
+                _ => node.connect_to(&["b", "c"]),
+            }
+        }
+        for node in &mut nodes {
+            node.start();
+        }
+        for node in &nodes {
+            for other in &nodes {
+                node.wait_reaches(other);
+            }
+        }
+        let [a, .., e] = &nodes;
+        wait_ping(a, &e.v4(), 56);
+        wait_ping(e, &a.v4(), 56);
+        a.wait_udp(e);
+        e.wait_udp(a);
+        let flow = Flow::start(a, e, &e.v4(), 100, 200);
+        let transfer = Transfer::start(a, e, &e.v4(), u64::MAX);
+        transfer.wait_progress(Duration::from_secs(10));
+        Self {
+            _world: world,
+            wire,
+            flow,
+            transfer,
+            title: format!("{kinds:?}"),
+            nodes,
+        }
+    }
+
+    /// The time that no packet of the flow arrived after `since`; panics if it exceeds `limit`.
+    fn expect_gap(&self, what: &str, since: Instant, limit: Duration) {
+        let gap = self
+            .flow
+            .wait_arrival(since + Duration::from_millis(50), limit);
+        eprintln!("{}: {what}: a gap of {gap:?}", self.title);
+        // TCP itself waits up to twice the gap before it tries again.
+        self.transfer
+            .wait_progress(2 * gap + Duration::from_secs(20));
+    }
+
+    fn finish(mut self) {
+        for node in &mut self.nodes {
+            node.assert_runs();
+        }
+        self.transfer.stop();
+        let rate = self.transfer.finish();
+        let stream = self.flow.finish();
+        eprintln!("{}: {rate:.0} Mbit/s over it all, {stream:?}", self.title);
+        let all: Vec<&Node> = self.nodes.iter().collect();
+        let shared = wait_agree(&all);
+        assert_eq!(shared.reachable.len(), 5, "{shared:#?}");
+    }
+}
+
+/// X1, X2, X6: nodes and wires fail and come back.
+fn outages(kinds: [Kind; 5]) {
+    let mut mesh = Mesh::start(kinds, "60");
+    let sender = kinds[0];
+
+    // X6: UDP between the pair is blocked. A tincd notices only by UDPDiscoveryTimeout, 30 s.
+    mesh.wire
+        .block_udp(&mesh.nodes[0].host, &mesh.nodes[4].host);
+    let limit = if sender == Meshd { 5 } else { 35 };
+    mesh.expect_gap("UDP blocked", Instant::now(), bound(limit));
+
+    // X2: kill -9 of the relay in use; the other one takes over, then it comes back.
+    let relay = mesh.nodes[0].dump().node("e").unwrap().nexthop.clone();
+    let relay = mesh
+        .nodes
+        .iter()
+        .position(|node| node.name == relay)
+        .unwrap();
+    let killed = Instant::now();
+    mesh.nodes[relay].kill();
+    mesh.expect_gap(
+        &format!("relay {:?} killed", mesh.nodes[relay].kind),
+        killed,
+        bound(10),
+    );
+    mesh.nodes[relay].start();
+    for node in &mesh.nodes {
+        node.wait_reaches(&mesh.nodes[relay]);
+    }
+
+    // X1: the wire of e is cut for ten seconds.
+    mesh.wire.cut(&mesh.nodes[4].host);
+    thread::sleep(Duration::from_secs(10));
+    mesh.wire.mend(&mesh.nodes[4].host);
+    mesh.expect_gap("wire mended", Instant::now(), bound(5));
+
+    // X6: UDP is let through again.
+    mesh.wire
+        .unblock_udp(&mesh.nodes[0].host, &mesh.nodes[4].host);
+    let unblocked = Instant::now();
+    mesh.nodes[0].wait_udp(&mesh.nodes[4]);
+    mesh.nodes[4].wait_udp(&mesh.nodes[0]);
+    let took = unblocked.elapsed();
+    assert!(took < bound(30), "direct UDP only after {took:?}");
+    mesh.transfer.wait_progress(Duration::from_secs(10));
+    mesh.finish();
+}
+
+/// X9, X8: a node moves, and the path shrinks in silence. tinc's own timer for both is PingInterval.
+fn changes(kinds: [Kind; 5]) {
+    let mesh = Mesh::start(kinds, "10");
+    let sender = kinds[0];
+
+    // X9: e moves. It has something to say to a, as most who move have: a learns by it.
+    let e = &mesh.nodes[4];
+    e.host.add_address(&mesh.wire, 50);
+    e.host.remove_address(&mesh.wire, e.host.index);
+    let moved = Instant::now();
+    let back = Flow::start(e, &mesh.nodes[0], &mesh.nodes[0].v4(), 100, 200);
+    mesh.expect_gap("address changed", moved, bound(10));
+    back.finish();
+
+    // X8. A tincd notices by PingInterval and four probes a second apart.
+    mesh.wire.swallow_udp_longer_than(1280);
+    let shrunk = Instant::now();
+    let limit = if sender == Meshd { 5 } else { 20 };
+    // What is under way already may still arrive; the stall comes after it. Then TCP itself waits
+    // up to twice the time before it tries again.
+    thread::sleep(Duration::from_millis(500));
+    mesh.transfer.wait_progress(2 * bound(limit));
+    eprintln!("{}: path shrunk: {:?}", mesh.title, shrunk.elapsed());
+    mesh.finish();
+}
+
+/// X8 with ICMP: a router joins the wires of a and b, and the far wire shrinks to 1280.
+fn shrinking_wire(kinds: [Kind; 2]) {
+    let world = World::alone();
+    let (near, far) = (world.wire(), world.wire());
+    let router = world.host("r", &[&near, &far]);
+    router.forward();
+    let hosts = [("a", &near), ("b", &far)].map(|(name, wire)| {
+        let host = world.host(name, &[wire]);
+        host.route_by(&router, wire);
+        host
+    });
+    let mut a = Node::new(kinds[0], &hosts[0]);
+    let mut b = Node::new(kinds[1], &hosts[1]);
+    introduce(&[&a, &b]);
+    a.connect_to(&["b"]);
+    for node in [&a, &b] {
+        node.tinc(&["set", "PingInterval", "10"]);
+    }
+    b.start();
+    a.start();
+    a.wait_reaches(&b);
+    b.wait_reaches(&a);
+    wait_ping(&a, &b.v4(), 56);
+    a.wait_udp(&b);
+    b.wait_udp(&a);
+    let there = Transfer::start(&a, &b, &b.v4(), u64::MAX);
+    let back = Transfer::start(&b, &a, &a.v4(), u64::MAX);
+    there.wait_progress(Duration::from_secs(10));
+    back.wait_progress(Duration::from_secs(10));
+    router.set_mtu(&far, 1280);
+    hosts[1].set_mtu(&far, 1280);
+    let shrunk = Instant::now();
+    thread::sleep(Duration::from_millis(500));
+    // A tincd notices as above. TCP itself waits up to twice the stall.
+    let limit = if kinds.contains(&Tinc11) { 30 } else { 5 };
+    there.wait_progress(2 * bound(limit));
+    eprintln!("{kinds:?}: there again after {:?}", shrunk.elapsed());
+    back.wait_progress(2 * bound(limit));
+    eprintln!("{kinds:?}: back again after {:?}", shrunk.elapsed());
+    there.stop();
+    back.stop();
+    there.finish();
+    back.finish();
+    a.assert_runs();
+    b.assert_runs();
+}
+
+#[test]
+fn outages_between_meshds() {
+    outages([Meshd, Tinc11, Meshd, Tinc11, Meshd]);
+}
+
+#[test]
+fn outages_between_tincds() {
+    outages([Tinc11, Meshd, Meshd, Meshd, Tinc11]);
+}
+
+#[test]
+fn changes_between_meshds() {
+    changes([Meshd, Tinc11, Meshd, Tinc11, Meshd]);
+}
+
+#[test]
+fn changes_between_tincds() {
+    changes([Tinc11, Meshd, Meshd, Meshd, Tinc11]);
+}
+
+#[test]
+fn wire_shrinks_between_meshds() {
+    shrinking_wire([Meshd, Meshd]);
+}
+
+#[test]
+fn wire_shrinks_between_meshd_and_tincd() {
+    shrinking_wire([Meshd, Tinc11]);
+}
+
+#[test]
+#[ignore = "control: tinc alone"]
+fn control_wire_shrinks() {
+    shrinking_wire([Tinc11; 2]);
+}
+
+#[test]
+#[ignore = "control: tinc alone"]
+fn control_outages() {
+    outages([Tinc11; 5]);
+}
+
+#[test]
+#[ignore = "control: tinc alone"]
+fn control_changes() {
+    changes([Tinc11; 5]);
+}

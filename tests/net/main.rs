@@ -1,0 +1,24 @@
+//! Real daemons in network namespaces: meshd beside tinc 1.1 and tinc 1.0, on real TUN devices.
+//!
+//! Every scenario is a function over [`node::Kind`]s. It runs with meshd in it as a test, and with
+//! tinc alone as an ignored `control_…` test, which shows that the scenario itself is right.
+//!
+//! Needs root, /dev/net/tun and the tincs that `tests/run` fetches. Settings:
+//! - `MESHD_TINC11`, `MESHD_TINC10`: where they are (default: `target/peers/…`).
+//! - `MESHD_NET_BYTES`: size of the large transfers in bytes (default 1 GiB).
+//! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs under KeyExpire = 10 (default 40).
+//! - `MESHD_NET_KEEP=1`: leaves configuration and logs of each world in place.
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "drives real daemons in real time, and a failed step is a failed test"
+)]
+
+mod dump;
+mod five;
+mod line;
+mod node;
+mod pairs;
+mod traffic;
+mod world;

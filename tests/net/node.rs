@@ -1,0 +1,399 @@
+//! One daemon on one host: its configuration, its process, its log.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    dump::Dump,
+    world::{Host, Wire, World, run, wait_until},
+};
+
+/// How long a mesh may take for what happens by its slowest timers (a dial's back-off, two tincs
+/// that start a tunnel at once). A bound of liveness, not a measurement.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Meshd,
+    Tinc11,
+    Tinc10,
+}
+
+impl Kind {
+    fn folder(self) -> PathBuf {
+        let (variable, name) = match self {
+            Self::Tinc10 => ("MESHD_TINC10", "tinc10"),
+            Self::Tinc11 | Self::Meshd => ("MESHD_TINC11", "tinc11"),
+        };
+        std::env::var_os(variable).map_or_else(
+            || {
+                Path::new(env!("CARGO_MANIFEST_DIR"))
+                    .join("target/peers")
+                    .join(name)
+            },
+            PathBuf::from,
+        )
+    }
+}
+
+/// One node of the mesh; its daemon is killed when this is dropped.
+pub(crate) struct Node {
+    pub(crate) kind: Kind,
+    pub(crate) host: Host,
+    pub(crate) name: String,
+    dir: PathBuf,
+    child: Option<Child>,
+    options: Vec<String>,
+}
+
+impl Node {
+    /// A configured node that knows nobody yet. Its tree is made by the real `tinc init`, whatever
+    /// daemon will run on it. It owns 10.20.0.INDEX and fd20::INDEX and announces its IPv4
+    /// addresses on its wires.
+    pub(crate) fn new(kind: Kind, host: &Host) -> Self {
+        let dir = host.world().dir().join(&host.name);
+        let node = Self {
+            kind,
+            host: host.clone(),
+            name: host.name.clone(),
+            dir,
+            child: None,
+            options: Vec::new(),
+        };
+        node.tinc(&["init", &node.name]);
+        node.tinc(&["set", "Interface", "mesh0"]);
+        node.tinc(&["set", "AutoConnect", "no"]);
+        node.tinc(&["add", "Subnet", &node.v4()]);
+        node.tinc(&["add", "Subnet", &node.v6()]);
+        for address in host.v4() {
+            node.tinc(&["add", "Address", &address]);
+        }
+        node.write_script(
+            "tinc-up",
+            &format!(
+                "ip link set $INTERFACE txqueuelen 5000 up\n\
+                 ip address add {}/24 dev $INTERFACE\n\
+                 ip -6 address add {}/64 dev $INTERFACE nodad\n",
+                node.v4(),
+                node.v6()
+            ),
+        );
+        node
+    }
+
+    /// Its IPv4 address in the mesh.
+    pub(crate) fn v4(&self) -> String {
+        format!("10.20.0.{}", self.host.index)
+    }
+
+    /// Its IPv6 address in the mesh.
+    pub(crate) fn v6(&self) -> String {
+        format!("fd20::{}", self.host.index)
+    }
+
+    /// Its configuration directory.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The real `tinc` with these arguments on this node's configuration; panics if it fails.
+    pub(crate) fn tinc(&self, arguments: &[&str]) -> String {
+        run(self.tinc_command().args(arguments))
+    }
+
+    fn tinc_command(&self) -> Command {
+        let folder = Kind::Tinc11.folder();
+        let mut command = self.host.command(folder.join("usr/sbin/tinc"));
+        command
+            .env("LD_LIBRARY_PATH", folder.join("lib"))
+            .arg("-b")
+            .arg("-c")
+            .arg(&self.dir)
+            .arg(format!("--pidfile={}", self.pid_file().display()))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Adds `ConnectTo` lines.
+    pub(crate) fn connect_to(&self, names: &[&str]) {
+        for name in names {
+            self.tinc(&["add", "ConnectTo", name]);
+        }
+    }
+
+    /// More arguments for the daemon's command line.
+    pub(crate) fn add_option(&mut self, option: &str) {
+        self.options.push(option.to_owned());
+    }
+
+    /// Writes an executable hook of this name.
+    pub(crate) fn write_script(&self, name: &str, body: &str) {
+        let path = self.dir.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{body}")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Copies this node's host file to `others`, as `tinc export | tinc import` does.
+    pub(crate) fn introduce_to(&self, others: &[&Self]) {
+        let export = self.tinc(&["export"]);
+        for other in others.iter().filter(|other| other.name != self.name) {
+            let mut command = other.tinc_command();
+            command
+                .args(["--force", "import"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            child
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(export.as_bytes())
+                .unwrap();
+            assert!(child.wait().unwrap().success(), "tinc import failed");
+        }
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.dir.join("pid")
+    }
+
+    /// Starts the daemon and waits until its interface is there and its control socket answers.
+    pub(crate) fn start(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .unwrap();
+        let folder = self.kind.folder();
+        let program = match self.kind {
+            Kind::Meshd => PathBuf::from(env!("CARGO_BIN_EXE_meshd")),
+            Kind::Tinc11 | Kind::Tinc10 => folder.join("usr/sbin/tincd"),
+        };
+        let mut command = self.host.command(program);
+        if self.kind != Kind::Meshd {
+            command.env("LD_LIBRARY_PATH", folder.join("lib"));
+        }
+        command
+            .arg("-c")
+            .arg(&self.dir)
+            .args(["-D", "-d3"])
+            .arg(format!("--pidfile={}", self.pid_file().display()))
+            .args(&self.options)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        let name = self.name.clone();
+        wait_until(
+            &format!("{name} has its interface up"),
+            Duration::from_secs(20),
+            || {
+                self.assert_runs();
+                let seen = self
+                    .host
+                    .command("ip")
+                    .args(["-o", "address", "show", "dev", "mesh0"])
+                    .output()
+                    .unwrap();
+                let text = String::from_utf8_lossy(&seen.stdout).into_owned();
+                if !text.contains(&self.v6()) {
+                    return Err(format!("addresses of mesh0: {text}"));
+                }
+                if self.kind == Kind::Tinc10 {
+                    return Ok(());
+                }
+                self.try_dump().map(drop)
+            },
+        );
+    }
+
+    /// Panics if the daemon has gone.
+    pub(crate) fn assert_runs(&mut self) {
+        let child = self.child.as_mut().expect("started");
+        if let Some(status) = child.try_wait().unwrap() {
+            self.child = None;
+            panic!("{} ended: {status}", self.name);
+        }
+    }
+
+    /// Process id of the running daemon.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("started").id()
+    }
+
+    /// Stops it as a service manager would; panics if it does not end.
+    pub(crate) fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        let mut child = self.child.take().unwrap();
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > Duration::from_secs(20) {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{} did not end within 20 s of SIGTERM", self.name);
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("started");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn rss(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// What it has logged so far, over all its lives.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
+    }
+
+    /// One of the daemon's dumps as text: `nodes`, `edges`, `subnets`, `connections`.
+    pub(crate) fn dump_text(&self, what: &str) -> Result<String, String> {
+        let mut command = if self.kind == Kind::Meshd {
+            let mut command = self.host.command(env!("CARGO_BIN_EXE_meshctl"));
+            command.arg(format!("--pidfile={}", self.pid_file().display()));
+            command
+        } else {
+            self.tinc_command()
+        };
+        let result = command.args(["dump", what]).output().unwrap();
+        if result.status.success() {
+            Ok(String::from_utf8_lossy(&result.stdout).into_owned())
+        } else {
+            Err(format!(
+                "{}: dump {what}: {}",
+                self.name,
+                String::from_utf8_lossy(&result.stderr)
+            ))
+        }
+    }
+
+    /// What the daemon knows of the mesh, in the same form for every kind.
+    pub(crate) fn try_dump(&self) -> Result<Dump, String> {
+        Dump::parse(
+            &self.dump_text("nodes")?,
+            &self.dump_text("edges")?,
+            &self.dump_text("subnets")?,
+        )
+    }
+
+    /// As [`Self::try_dump`]; panics if it fails.
+    pub(crate) fn dump(&self) -> Dump {
+        self.try_dump().unwrap()
+    }
+
+    /// Waits until this node holds `other` reachable.
+    pub(crate) fn wait_reaches(&self, other: &Self) {
+        self.wait_dump(&format!("reaches {}", other.name), |dump| {
+            dump.node(&other.name)
+                .is_some_and(|node| node.status & crate::dump::REACHABLE != 0)
+        });
+    }
+
+    /// Waits until this node no longer holds `other` reachable.
+    pub(crate) fn wait_loses(&self, other: &Self) {
+        self.wait_dump(&format!("loses {}", other.name), |dump| {
+            dump.node(&other.name)
+                .is_none_or(|node| node.status & crate::dump::REACHABLE == 0)
+        });
+    }
+
+    /// Waits until packets to `other` go straight by UDP. Discovery needs traffic: send some.
+    pub(crate) fn wait_udp(&self, other: &Self) {
+        self.wait_dump(
+            &format!("has a direct UDP path to {}", other.name),
+            |dump| dump.direct_udp(&other.name),
+        );
+    }
+
+    /// Waits until the dump satisfies `wanted`; shows the dump if it never does.
+    pub(crate) fn wait_dump(&self, what: &str, mut wanted: impl FnMut(&Dump) -> bool) {
+        wait_until(&format!("{} {what}", self.name), PATIENCE, || {
+            let dump = self.try_dump()?;
+            if wanted(&dump) {
+                Ok(())
+            } else {
+                Err(dump.to_string())
+            }
+        });
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log
+                .lines()
+                .filter(|line| !line.contains("localhost port unix"))
+                .collect();
+            let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+            eprintln!(
+                "---- end of the log of {} ({:?}) ----\n{tail}",
+                self.name, self.kind
+            );
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Host files of all to all.
+pub(crate) fn introduce(nodes: &[&Node]) {
+    for node in nodes {
+        node.introduce_to(nodes);
+    }
+}
+
+/// Nodes `a`, `b`, `c` … of these kinds on one wire, each knowing all others, none started, none
+/// with a `ConnectTo`.
+pub(crate) fn on_one_wire<const N: usize>(
+    world: &World,
+    wire: &Wire,
+    kinds: [Kind; N],
+) -> [Node; N] {
+    let mut names = 'a'..;
+    let nodes = kinds.map(|kind| {
+        let name = names.next().unwrap().to_string();
+        Node::new(kind, &world.host(&name, &[wire]))
+    });
+    introduce(&nodes.each_ref());
+    nodes
+}
