@@ -1,8 +1,6 @@
 //! Super-packets against the kernel: two TUN devices in namespaces of their own, joined by a pump that
 //! cuts all that one gives and joins it again for the other. Needs root.
 
-#![expect(missing_docs, reason = "a test")]
-
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -105,10 +103,9 @@ impl Lab {
             });
             let tun = Arc::new(tun.join().unwrap());
             let netns = names[side].as_str();
-            for [at, to] in ADDRESSES.map(|pair| [pair[side], pair[1 - side]]) {
-                ip(&[
-                    "-n", netns, "addr", "add", at, "peer", to, "dev", "vt", "nodad",
-                ]);
+            for (pair, length) in ADDRESSES.iter().zip([24, 64]) {
+                let addr = format!("{}/{length}", pair[side]);
+                ip(&["-n", netns, "addr", "add", &addr, "dev", "vt"]);
             }
             ip(&[
                 "-n",
