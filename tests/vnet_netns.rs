@@ -1,6 +1,8 @@
 //! Super-packets against the kernel: two TUN devices in namespaces of their own, joined by a pump that
 //! cuts all that one gives and joins it again for the other. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::{
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},

@@ -128,8 +128,8 @@ impl Coalescer {
         let plain = v6 || (start == HEADER_V4 && fold(sum(&packet[..start])) == RIGHT);
         let right = match transport.protocol {
             Protocol::Tcp => packet[start + 13] & (SYN | RST | URG | ACK) == ACK,
-            // A checksum of zero is none, which a super-packet cannot say.
-            Protocol::Udp => self.udp && packet[start + 6..start + 8] != [0; 2],
+            // Without a checksum is what a super-packet cannot say.
+            Protocol::Udp => self.udp && !transport.has_no_checksum(packet),
         };
         plain && right && payload < packet.len()
     }
@@ -285,19 +285,14 @@ impl Run {
         if self.count > 1 {
             header.gso = Some(self.join());
         }
-        if self.count > 1 || self.has_sum_to_compute() {
+        // A lone packet is written as it came if its checksum is its sender's.
+        let computed =
+            self.checksums == Checksums::Vouched && !self.transport.has_no_checksum(&self.data);
+        if self.count > 1 || computed {
             self.transport.unfinish(&mut self.data);
             header.unfinished = Some(self.transport.unfinished());
         }
         write(&header, &self.data);
-    }
-
-    /// A lone packet's checksum is computed by the kernel if we have nobody's word for it. UDP may
-    /// have none at all.
-    fn has_sum_to_compute(&self) -> bool {
-        let at = self.transport.checksum_at();
-        let none = self.flow.protocol == Protocol::Udp && self.data[at..at + 2] == [0; 2];
-        self.checksums == Checksums::Vouched && !none
     }
 
     /// Makes the headers those of a super-packet, but for the transport checksum.

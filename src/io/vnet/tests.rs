@@ -103,6 +103,16 @@ proptest! {
     }
 
     #[test]
+    fn a_vouched_packet_can_be_finished(parts in parts(), ip_options in words(10)) {
+        let parts = Parts { ip_options, ..parts };
+        let (_, mut packet) = parts.unfinished(MAX_PACKET);
+        finish(&mut packet);
+        prop_assert_eq!(&packet, &parts.build());
+        finish(&mut packet);
+        prop_assert_eq!(packet, parts.build());
+    }
+
+    #[test]
     fn vouched_segments_are_finished_by_whoever_delivers_them((parts, size) in cuts()) {
         let (header, packet) = parts.unfinished(size);
         let segments = Segments::new(&header, &packet, Vouched).unwrap();
