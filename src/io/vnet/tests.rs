@@ -378,22 +378,51 @@ fn control_segments_come_behind_what_waits_of_their_flow() {
 #[test]
 fn fragments_come_behind_what_waits_between_their_hosts() {
     for v6 in [false, true] {
-        let udp = Parts {
-            udp: true,
+        let parts = Parts {
             v6,
             ..Parts::default()
         };
-        let mut packets = built(&flow(&udp, 2), Complete);
-        let mut fragment = packets[1].0.clone();
+        let mut packets = built(&flow(&parts, 3), Complete);
+        let (mut fragment, _) = packets.pop().unwrap();
         fragment[6] = if v6 { 44 } else { 0x20 };
+        mend_ip_header(&mut fragment);
         let mut foreign = fragment.clone();
         foreign[if v6 { 9 } else { 14 }] = 77;
+        mend_ip_header(&mut foreign);
         packets.push((foreign.clone(), Complete));
         packets.push((fragment.clone(), Complete));
         let written = join(true, &packets);
         assert_eq!(written.len(), 3);
         assert_eq!(written[0], (Header::default(), foreign));
+        assert_eq!(written[1].0.gso.unwrap().size, 100);
         assert_eq!(written[2], (Header::default(), fragment));
+    }
+}
+
+/// The first fragment of a datagram has ports, but is no packet of its own.
+#[test]
+fn first_fragments_are_not_joined() {
+    let parts = Parts {
+        df: false,
+        ..Parts::default()
+    };
+    let mut packets = built(&flow(&parts, 3), Complete);
+    for (packet, _) in &mut packets {
+        packet[6] = 0x20;
+        mend_ip_header(packet);
+    }
+    let want: Vec<_> = packets
+        .iter()
+        .map(|(p, _)| (Header::default(), p.clone()))
+        .collect();
+    assert_eq!(join(true, &packets), want);
+}
+
+fn mend_ip_header(packet: &mut [u8]) {
+    if packet[0] >> 4 == 4 {
+        packet[10..12].fill(0);
+        let sum = testing::naive_checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 }
 
@@ -543,6 +572,13 @@ fn headers_that_do_not_fit_are_refused() {
             Err(VnetError::BadGso { length })
         );
     }
+    let long = Parts {
+        v6: true,
+        payload: vec![1; 70_000],
+        ..Parts::default()
+    };
+    let (long_header, long) = long.unfinished(1400);
+    assert!(cut(&long_header, &long, Complete).is_err());
     for short in [&packet[..10], &packet[..39], &packet[..40]] {
         assert!(cut(&header, short, Complete).is_err());
     }
