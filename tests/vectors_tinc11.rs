@@ -4,6 +4,10 @@
 //!
 //! The rekeys (`datagram_rekey`) are replayed by the unit tests of `tunnel`, which can fast-forward
 //! a sequence counter.
+#![expect(
+    clippy::unwrap_used,
+    reason = "the recordings are fixed, and a test may stop at a bad one"
+)]
 
 use std::{sync::Arc, time::Duration};
 

@@ -266,6 +266,16 @@ fn reference(text: &str) -> Option<Subnet> {
         Some(_) => None,
         None => Some(max),
     };
+    // std refuses leading zeros; real daemons read up to three digits as decimal.
+    let octets = addr
+        .split('.')
+        .map(|octet| match octet.trim_start_matches('0') {
+            "" if octet.starts_with('0') && octet.len() <= 3 => "0",
+            short if octet.len() <= 3 => short,
+            _ => "x",
+        });
+    let unpadded = octets.collect::<Vec<_>>().join(".");
+    let addr = if addr.contains(':') { addr } else { &unpadded };
     let prefix = match addr.parse() {
         Ok(IpAddr::V4(addr)) => Prefix::V4(addr, len(32)?),
         Ok(IpAddr::V6(addr)) => Prefix::V6(addr, len(128)?),

@@ -4,6 +4,8 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::cli::lab::LabArgs;
+
 /// Look at and steer meshd, the mesh VPN daemon.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -97,6 +99,8 @@ pub enum Command {
     Peers,
     /// Show the daemon in one screen
     Status,
+    /// Build a mesh on this machine, in namespaces that vanish with it, and check it step by step
+    Lab(LabArgs),
     /// Show all subnets and who gets their packets
     Routes {
         /// Show where one address leads

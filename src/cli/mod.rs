@@ -9,6 +9,7 @@ mod dump;
 mod follow;
 mod generate;
 mod keygen;
+pub mod lab;
 mod output;
 mod peers;
 mod ping;
@@ -76,8 +77,10 @@ pub fn main() -> ExitCode {
         return crate::daemon::main();
     }
     let cli = Cli::parse();
-    // A lab is no look at a daemon: it starts its own. Hook: `Command::Lab(args)` ends here with
-    // `return lab::run(&args)`.
+    // A lab is no look at a daemon: it starts its own.
+    if let Command::Lab(args) = &cli.command {
+        return lab::run(args);
+    }
     match Context::new(cli.global).and_then(|context| run(&context, cli.command)) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
@@ -94,6 +97,7 @@ fn is_daemon(program: Option<&Path>) -> bool {
 
 fn run(context: &Context, command: Command) -> Outcome {
     match command {
+        Command::Lab(_) => unreachable!("it was run without a context"),
         Command::Peers => peers::run(context),
         Command::Status => status::run(context),
         Command::Routes { get: None } => routes::all(context),

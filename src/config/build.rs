@@ -31,7 +31,7 @@ use crate::{
 const MAX_LISTEN: usize = 8;
 /// PingInterval if it is below 1, in seconds.
 const PING_NEVER: u64 = 86_400;
-/// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB a node.
+/// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB a node. More counts as this.
 const MAX_REPLAY_BYTES: i32 = 65_536;
 
 /// Settings and shell; `None` if there is no name or no key. Every error goes to `problems`.
@@ -165,6 +165,10 @@ fn settings(
     let tunnel_server = reader.flag("TunnelServer");
     let strict_subnets = reader.flag("StrictSubnets") || tunnel_server;
     let (ping_interval, ping_timeout) = pings(reader);
+    let max_timeout = reader.number("MaxTimeout", 1, i32::MAX).unsigned_abs();
+    let replay_bytes = reader
+        .number("ReplayWindow", 0, i32::MAX)
+        .min(MAX_REPLAY_BYTES);
     Settings {
         port,
         options,
@@ -176,21 +180,18 @@ fn settings(
         strict_subnets,
         local_discovery: reader.flag("LocalDiscovery"),
         udp_discovery: reader.flag("UDPDiscovery"),
-        udp_discovery_interval: reader.seconds("UDPDiscoveryInterval", 1),
-        udp_discovery_keepalive: reader.seconds("UDPDiscoveryKeepaliveInterval", 1),
-        udp_discovery_timeout: reader.seconds("UDPDiscoveryTimeout", 1),
-        udp_info_interval: reader.seconds("UDPInfoInterval", 1),
-        mtu_info_interval: reader.seconds("MTUInfoInterval", 1),
+        udp_discovery_interval: reader.seconds("UDPDiscoveryInterval"),
+        udp_discovery_keepalive: reader.seconds("UDPDiscoveryKeepaliveInterval"),
+        udp_discovery_timeout: reader.seconds("UDPDiscoveryTimeout"),
+        udp_info_interval: reader.seconds("UDPInfoInterval"),
+        mtu_info_interval: reader.seconds("MTUInfoInterval"),
         ping_interval,
         ping_timeout,
-        key_expire: reader.seconds("KeyExpire", 1),
-        max_timeout: reader.seconds("MaxTimeout", 1),
+        key_expire: reader.seconds("KeyExpire"),
+        max_timeout: Duration::from_secs(max_timeout.into()),
         weight: reader.int("Weight"),
         pmtu: host::pmtu(reader),
-        replay_window: reader
-            .number("ReplayWindow", 0, MAX_REPLAY_BYTES)
-            .unsigned_abs()
-            * 8,
+        replay_window: replay_bytes.unsigned_abs() * 8,
         name,
         key,
         hosts,

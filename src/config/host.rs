@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     config::{
         Problem, Source, cache, files, keys,
-        tincconf::{self, Lines},
+        tincconf::{self, Lines, Trouble},
         tree::{self, CliOption, Reader, Tree},
         values,
     },
@@ -36,7 +36,17 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
     let shown = host_path(name);
     let mut problems = Vec::new();
     let mut host = None;
-    if let Some((bytes, lines)) = read_lines(&base.join(&shown), &shown, &mut problems) {
+    if let Some((bytes, lines)) =
+        read_lines(&base.join(&shown), &shown, Trouble::is_tear, &mut problems)
+    {
+        // An empty file is what a copy in progress looks like.
+        if lines.lines.is_empty() && keys::public_block(&bytes).is_none() {
+            problems.push(Problem::error(
+                &shown,
+                0,
+                "says nothing; copy it from that node again",
+            ));
+        }
         let torn = problems.iter().any(|p| p.error);
         let mut tree = Tree::default();
         tree.add_options(options, Some(name.as_str()));
@@ -59,9 +69,11 @@ pub fn host_path(name: &NodeName) -> PathBuf {
 }
 
 /// The bytes of a file and what the lexer made of them; `None` (with an error) if it cannot be read.
+/// `broken` says what of the lexer's remarks is an error.
 pub(super) fn read_lines(
     path: &Path,
     shown: &Path,
+    broken: fn(&Trouble) -> bool,
     problems: &mut Vec<Problem>,
 ) -> Option<(Vec<u8>, Lines)> {
     let bytes = match files::read_text(path) {
@@ -73,7 +85,7 @@ pub(super) fn read_lines(
     };
     let lines = tincconf::parse(&bytes);
     problems.extend(lines.remarks.iter().map(|remark| Problem {
-        error: remark.what.is_fatal(),
+        error: broken(&remark.what),
         file: shown.into(),
         line: remark.number,
         text: remark.what.to_string(),

@@ -2,7 +2,11 @@
 //!
 //! Source: tinc-config-cli.md section 1.7.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     config::{Problem, files, tincconf},
@@ -65,6 +69,7 @@ pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
 
 /// Puts a private key into `path` (mode 0600). Says whether an older one there was disabled.
 pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
+    let path = &behind_links(path);
     let (old, disabled) = disable_keys(&existing(path)?);
     let pem = key.to_pem();
     let text = zeroize::Zeroizing::new([old.as_str(), &pem[..]].concat());
@@ -74,11 +79,17 @@ pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
 
 /// Puts a public key into the host file `path`. Says whether an older one there was disabled.
 pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
+    let path = &behind_links(path);
     let (old, disabled) = disable_keys(&existing(path)?);
     let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
     let text = format!("{old}Ed25519PublicKey = {key}\n");
     write_atomic(path, text.as_bytes(), mode)?;
     Ok(disabled)
+}
+
+/// The file that a link leads to: it is replaced, and the link stays.
+fn behind_links(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.into())
 }
 
 fn existing(path: &Path) -> io::Result<String> {
@@ -133,6 +144,15 @@ mod tests {
         assert_eq!(
             text,
             format!("Address = 10.0.0.1\n#ed25519publickey=old\nPort = 7\n{line}")
+        );
+
+        std::os::unix::fs::symlink("a", dir.path().join("link")).unwrap();
+        write_public(&dir.path().join("link"), &key(2).public()).unwrap();
+        assert!(dir.path().join("link").is_symlink());
+        assert!(
+            fs::read_to_string(&host)
+                .unwrap()
+                .contains(&key(2).public().to_string())
         );
 
         let private = dir.path().join("ed25519_key.priv");

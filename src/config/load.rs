@@ -9,6 +9,7 @@ use crate::{
         Config, Problem, Source,
         build::build,
         files, host,
+        tincconf::Trouble,
         tree::{self, CliOption, Tree},
     },
     mesh::settings::Host,
@@ -80,7 +81,7 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
     tree.add_options(options, None);
     let main = Path::new("tinc.conf");
     if source.base.join(main).exists() {
-        add_file(&source.base, main, &mut tree, problems);
+        add_file(&source.base, main, Trouble::is_failure, &mut tree, problems);
     } else {
         let text = "no such file; write `Name = NAME` into it, or name another directory with -c";
         problems.push(Problem::error(main, 0, text));
@@ -90,14 +91,28 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
         Ok(names) => names
             .iter()
             .filter(|name| name.len() > 5 && name.ends_with(".conf"))
-            .for_each(|name| add_file(&source.base, &dir.join(name), &mut tree, problems)),
+            .for_each(|name| {
+                add_file(
+                    &source.base,
+                    &dir.join(name),
+                    Trouble::is_failure,
+                    &mut tree,
+                    problems,
+                )
+            }),
         Err(error) => problems.push(Problem::error(dir, 0, error.to_string())),
     }
     tree
 }
 
-fn add_file(base: &Path, shown: &Path, tree: &mut Tree, problems: &mut Vec<Problem>) {
-    if let Some((_, lines)) = host::read_lines(&base.join(shown), shown, problems) {
+fn add_file(
+    base: &Path,
+    shown: &Path,
+    broken: fn(&Trouble) -> bool,
+    tree: &mut Tree,
+    problems: &mut Vec<Problem>,
+) {
+    if let Some((_, lines)) = host::read_lines(&base.join(shown), shown, broken, problems) {
         tree.add_lines(shown, lines);
     }
 }
@@ -166,7 +181,7 @@ fn own_host(
         problems.push(Problem::warning(&shown, 0, text));
         return;
     }
-    add_file(&source.base, &shown, tree, problems);
+    add_file(&source.base, &shown, Trouble::is_tear, tree, problems);
 }
 
 fn hosts(

@@ -1,7 +1,8 @@
 //! The line lexer of tinc's daemon: `Key = Value` lines, comments, PEM blocks. Total: every byte
 //! sequence gives entries and remarks, nothing panics.
 //!
-//! Source: tinc-config-cli.md section 1.2; the place of the cut was measured on tinc 1.0.36.
+//! Source: tinc-config-cli.md section 1.2; what it leaves open was measured on tinc
+//! 1.0.36 and 1.1~pre18.
 
 /// Longest line in bytes without its newline. A longer one is cut here, and the rest is a line of
 /// its own, as tinc has it.
@@ -45,10 +46,16 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// Whether lines that the operator wrote are lost, so that the file counts as broken.
+    /// Whether tinc counts the file as failed.
     #[must_use]
-    pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::NoValue(_) | Self::OpenBlock)
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::NoValue(_))
+    }
+
+    /// Whether lines that somebody wrote are lost, as where a file was cut short.
+    #[must_use]
+    pub fn is_tear(&self) -> bool {
+        self.is_failure() || matches!(self, Self::OpenBlock)
     }
 }
 
@@ -120,21 +127,25 @@ pub fn split(line: &str) -> (String, String) {
     (line[..end].into(), value.into())
 }
 
-/// Lines without newline and without one CR before it, each with whether it was cut off.
+/// Lines without newline and without one CR before it, each with whether it was cut off. A CR that no
+/// newline follows is part of its line.
 fn physical_lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let end = rest.iter().take(MAX_LINE).position(|b| *b == b'\n');
-        let (line, used) = match end {
-            Some(end) => (&rest[..end], end + 1),
-            None => (&rest[..rest.len().min(MAX_LINE)], rest.len().min(MAX_LINE)),
-        };
-        rest = &rest[used..];
-        let cut = end.is_none() && !matches!(rest, [] | [b'\n', ..] | [b'\r', b'\n', ..]);
-        Some((line.strip_suffix(b"\r").unwrap_or(line), cut))
+        if let Some(end) = rest.iter().take(MAX_LINE).position(|b| *b == b'\n') {
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            return Some((line.strip_suffix(b"\r").unwrap_or(line), false));
+        }
+        let (line, later) = rest.split_at(rest.len().min(MAX_LINE));
+        rest = later;
+        Some((
+            line,
+            !matches!(later, [] | [b'\n', ..] | [b'\r', b'\n', ..]),
+        ))
     })
 }
 
@@ -191,6 +202,13 @@ mod tests {
     }
 
     #[test]
+    fn a_carriage_return_goes_only_where_a_newline_follows() {
+        assert_eq!(one("A = b\r").unwrap().1, "b\r");
+        assert_eq!(one("A = b\r\r\n").unwrap().1, "b\r");
+        assert_eq!(troubles(b"\r"), [Trouble::NoValue("\r".into())]);
+    }
+
+    #[test]
     fn a_leading_blank_voids_the_line_and_only_that() {
         assert_eq!(pairs(" Name = foo\nMode = hub").len(), 1);
         assert_eq!(troubles(b" Name = foo\nA = b"), [Trouble::LeadingBlank]);
@@ -206,7 +224,7 @@ mod tests {
             "A=b\n=\nC=d",
         ] {
             assert_eq!(pairs(text), [("A".into(), "b".into())], "{text:?}");
-            assert!(troubles(text.as_bytes())[0].is_fatal(), "{text:?}");
+            assert!(troubles(text.as_bytes())[0].is_failure(), "{text:?}");
         }
     }
 

@@ -266,10 +266,21 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Whole seconds, at least `min`.
-    pub(super) fn seconds(&mut self, name: &'static str, min: i32) -> Duration {
-        let seconds = self.number(name, min, i32::MAX);
-        Duration::from_secs(u64::from(seconds.unsigned_abs()))
+    /// Whole seconds, at least 1. Less counts as absent: tinc takes it and then does the thing all the
+    /// time.
+    pub(super) fn seconds(&mut self, name: &'static str) -> Duration {
+        let usual = default(name).parse().unwrap_or(1);
+        let seconds = match self.int(name).map(u64::try_from) {
+            Some(Ok(seconds @ 1..)) => seconds,
+            Some(_) => {
+                let text = format!("{name} must be at least 1; the line is ignored");
+                self.problems
+                    .extend(self.tree.first(name).map(|entry| entry.warning(text)));
+                usual
+            }
+            None => usual,
+        };
+        Duration::from_secs(seconds)
     }
 
     /// One of the words of the table, in its spelling there. Another word is an error.

@@ -57,7 +57,7 @@ impl Driver {
                 control::error(ErrorCode::Config, text)
             }
         };
-        systemd::ready("running");
+        self.tell_ready();
         if let Some(reply) = reply {
             let _ = reply.send(response);
         }

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{Config, cache},
+    config::{AddressFamily, Config},
     crypto::Rng,
     daemon::{
         Event, Reply,
@@ -28,8 +28,7 @@ use crate::{
         keyring::HostKeys,
         links::{Links, Outward},
         log::Log,
-        options::Options,
-        privileges::{self, Keep},
+        privileges,
         resolve::Resolver,
         routes::{self, Follower},
         signals::Ask,
@@ -39,12 +38,11 @@ use crate::{
     fastpath::{self, punt},
     io::{
         tun::Tun,
-        udp::{SocketOptions, UdpSocket, is_too_long, path_mtu},
+        udp::{SocketOptions, UdpSocket},
     },
     link::Identity,
-    mesh::{Input, Mesh, Output, Settings},
+    mesh::{Input, Mesh, Settings},
     route::{DropCounts, DropReason},
-    wire::NodeName,
 };
 
 /// Events and punts taken before the mesh settles.
@@ -77,15 +75,15 @@ pub(super) struct Driver {
     pub(super) reloading: bool,
     /// Clients that wait for us to have stopped.
     pub(super) stopping: Option<Vec<Reply>>,
-    sockets: SocketOptions,
+    pub(super) sockets: SocketOptions,
     resolver: Resolver,
-    routes: Option<Follower>,
+    pub(super) routes: Option<Follower>,
     dropping: privileges::Drop,
     listeners: Vec<tokio::net::TcpListener>,
     /// Where workers leave what is for the mesh.
     punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// For the mesh, from what we did for it.
-    inputs: Vec<Input>,
+    pub(super) inputs: Vec<Input>,
     watchdog: Watchdog,
     tick: Instant,
     entropy: Instant,
@@ -94,11 +92,11 @@ pub(super) struct Driver {
 impl Driver {
     /// A driver over what was opened. Nothing runs yet but tinc-up.
     pub(super) fn new(
-        options: &Options,
         mut config: Config,
         log: Log,
         sockets: Sockets,
         tun: Option<Tun>,
+        dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
         let now = clock::now();
@@ -122,13 +120,6 @@ impl Driver {
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
-        };
-        let dropping = privileges::Drop {
-            user: options.user.clone(),
-            chroot: options.chroot.then(|| config.source.base.clone()),
-            keep: Keep {
-                net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
-            },
         };
         Ok(Self {
             mesh: Mesh::new(Arc::clone(settings), rng.bytes(), now),
@@ -167,6 +158,14 @@ impl Driver {
             port = self.port, config = %self.config.source.base.display(), "meshd starting"
         );
         self.bring_device_up();
+        let turned = self.turn(&mut events).await;
+        // A failure stops us in order too: scripts undo what scripts did.
+        let stopped = self.stop(events).await;
+        turned.and(stopped)
+    }
+
+    /// The loop, until it is told to stop.
+    async fn turn(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(BATCH);
         while self.stopping.is_none() {
             let due = TokioInstant::from_std(self.poll_timeout());
@@ -184,7 +183,7 @@ impl Driver {
                 self.work(now);
             }
         }
-        self.stop(events).await
+        Ok(())
     }
 
     /// Whether the start is over: workers run and the mesh may act.
@@ -223,12 +222,16 @@ impl Driver {
             self.config.source.base = PathBuf::from("/");
             self.keys.rebase(self.config.source.clone());
         }
+        let prepare = match self.dropping.keep.ipc_lock {
+            true => privileges::keep_thread_memory_lock,
+            false => privileges::drop_thread_capabilities,
+        };
         let workers = fastpath::start(
             self.mesh.snapshot(),
             self.tun.clone(),
             self.udp.clone(),
             self.punts.0.clone(),
-            privileges::drop_thread_capabilities,
+            prepare,
         );
         self.workers = Some(workers.context("cannot start the packet threads")?);
         for listener in std::mem::take(&mut self.listeners) {
@@ -236,11 +239,14 @@ impl Driver {
         }
         self.watchdog.feed(Vec::new(), now);
         tracing::info!("ready");
-        systemd::ready(&format!(
-            "{} listens on port {}",
-            self.config.settings.name, self.port
-        ));
+        self.tell_ready();
         Ok(())
+    }
+
+    /// Tells the service manager that we are up, or up again.
+    pub(super) fn tell_ready(&self) {
+        let name = &self.config.settings.name;
+        systemd::ready(&format!("{name} listens on port {}", self.port));
     }
 
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
@@ -261,7 +267,12 @@ impl Driver {
             Event::Written(link, count) => self.links.written(link, count),
             Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),
             Event::Resolved(resolved) => {
-                let addrs = self.resolver.settle(&resolved);
+                let mut addrs = self.resolver.settle(&resolved);
+                addrs.retain(|addr| match self.config.shell.address_family {
+                    AddressFamily::V4 => addr.is_ipv4(),
+                    AddressFamily::V6 => addr.is_ipv6(),
+                    AddressFamily::Any => true,
+                });
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
@@ -315,91 +326,6 @@ impl Driver {
             }
         }
         self.hooks.start_due(now);
-    }
-
-    fn output(&mut self, output: Output) {
-        match output {
-            Output::SendLine { to, line } => self.links.send_line(to, &line),
-            Output::SendFrame { to, frame } => {
-                let sent = self.links.send_frame(to, &frame);
-                self.count_unless(sent, DropReason::LinkFull);
-            }
-            Output::SendRelayed { to, datagram } => {
-                let sent = self.links.send_relayed(to, &datagram);
-                self.count_unless(sent, DropReason::LinkFull);
-            }
-            Output::Datagram { to, datagram } => self.send_datagram(to, &datagram),
-            Output::TunWrite(packet) => {
-                let sent = self
-                    .tun
-                    .as_ref()
-                    .is_none_or(|tun| tun.write(&packet).is_ok());
-                self.count_unless(sent, DropReason::SendFailed);
-            }
-            Output::Resolve { node, host, port } => {
-                Resolver::ask(node, host, port, &self.events);
-            }
-            Output::Dial { node, addr } => self.links.dial(node, addr),
-            Output::CancelDial { node } => self.links.cancel_dial(&node),
-            Output::Close { link, why } => {
-                tracing::debug!(why, "closing a link");
-                self.links.close(link);
-            }
-            Output::AskPathMtu { to } => {
-                if let Ok(mtu) = path_mtu(to, &self.sockets) {
-                    self.inputs.push(Input::PathMtu { to, mtu });
-                }
-            }
-            Output::Remember { node, addr } => self.remember(&node, addr),
-            Output::Pong { token, rtt } => self.pong(token, rtt),
-            Output::Hook(event) => {
-                if let Some(routes) = &mut self.routes {
-                    routes.follow(&event, &self.config.settings.name);
-                }
-                self.hooks.push(&event);
-            }
-            Output::Publish(snapshot) => {
-                if let Some(workers) = &self.workers {
-                    workers.publish(snapshot);
-                }
-            }
-        }
-    }
-
-    fn send_datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
-        let socket = self
-            .udp
-            .iter()
-            .find(|s| s.local().is_ipv4() == to.is_ipv4());
-        let Some(socket) = socket else {
-            return self.count_unless(false, DropReason::SendFailed);
-        };
-        let length = datagram.len();
-        match socket.send(to, datagram, length) {
-            Ok(()) => {}
-            Err(error) if is_too_long(&error) => self.inputs.push(Input::TooLong { to, length }),
-            Err(_) => self.count_unless(false, DropReason::SendFailed),
-        }
-    }
-
-    fn count_unless(&mut self, sent: bool, reason: DropReason) {
-        if !sent {
-            *self.drops.entry(reason).or_default() += 1;
-        }
-    }
-
-    /// Puts an address that worked first in the node's cache file, without waiting for the disk.
-    fn remember(&self, node: &NodeName, addr: SocketAddr) {
-        let (base, node) = (self.config.source.base.clone(), node.clone());
-        tokio::task::spawn_blocking(move || {
-            let addrs = cache::read(&base, &node);
-            if addrs.first() == Some(&addr) {
-                return;
-            }
-            if let Err(error) = cache::write(&base, &node, &cache::remember(&addrs, addr)) {
-                tracing::debug!(%node, %error, "cannot write the address cache");
-            }
-        });
     }
 
     /// Host files that appeared since the last reload become part of the settings before the links

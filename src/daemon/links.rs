@@ -378,7 +378,7 @@ impl Links {
                 conn.wire.mute();
                 return None;
             }
-            Stage::Stranger => tracing::info!(%addr, why, "connection closed"),
+            Stage::Stranger => tracing::debug!(%addr, why, "connection closed"),
             Stage::Dialled(_) | Stage::Up | Stage::Held => {}
         }
         self.conns.remove(id);

@@ -16,6 +16,7 @@ pub mod keyring;
 mod links;
 pub mod log;
 pub mod options;
+mod outputs;
 pub mod privileges;
 pub mod resolve;
 mod routes;
@@ -125,6 +126,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
         net: found.net,
         options: options.options.clone(),
     };
+    privileges::check(options.user.as_deref())?;
     let config = load(&source)?;
     log.set_level(options.debug.unwrap_or(config.shell.log_level));
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -228,8 +230,14 @@ fn start_driver(
     let tun = start::open_device(&config.shell)?;
     start::make_run_dir(&places.pid)?;
     start::write_pid(&places.pid)?;
-    if options.mlock {
-        privileges::lock_memory()?;
-    }
-    driver::Driver::new(options, config, log.clone(), sockets, tun, events.clone())
+    let keep = privileges::Keep {
+        net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
+        ipc_lock: options.mlock && privileges::lock_memory()?,
+    };
+    let dropping = privileges::Drop {
+        user: options.user.clone(),
+        chroot: options.chroot.then(|| config.source.base.clone()),
+        keep,
+    };
+    driver::Driver::new(config, log.clone(), sockets, tun, dropping, events.clone())
 }

@@ -13,7 +13,7 @@ use std::{
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::{
     mm::MlockAllFlags,
-    process::{DumpableBehavior, Gid, Uid},
+    process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
 };
 
 /// Why rights could not be given up. All of them stop the start.
@@ -49,18 +49,32 @@ pub struct Drop {
     pub keep: Keep,
 }
 
-/// What CAP_NET_ADMIN is kept for: routes that come and go with subnets (InterfaceRoute = auto), or a
-/// mark on new outgoing sockets (FWMark). Else nothing is kept.
+/// Capabilities that stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// Whether CAP_NET_ADMIN stays.
+    /// CAP_NET_ADMIN: for routes that come and go with subnets (InterfaceRoute = auto), or a mark on
+    /// new outgoing sockets (FWMark).
     pub net_admin: bool,
+    /// CAP_IPC_LOCK: see [`lock_memory`].
+    pub ipc_lock: bool,
 }
 
-/// Keeps all memory, present and future, in RAM.
-pub fn lock_memory() -> Result<(), PrivilegeError> {
+/// Whether the user is there, before anything is opened.
+pub fn check(user: Option<&str>) -> Result<(), PrivilegeError> {
+    user.map_or(Ok(()), |name| find_user(name).map(drop))
+}
+
+/// Keeps all memory, present and future, in RAM. Returns whether a limit is left that only
+/// CAP_IPC_LOCK overcomes: without it an allocation would fail some day and end us.
+pub fn lock_memory() -> Result<bool, PrivilegeError> {
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let _ = setrlimit(Resource::Memlock, unlimited);
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE;
-    step("lock memory (-L)", rustix::mm::mlockall(all))
+    step("lock memory (-L)", rustix::mm::mlockall(all))?;
+    Ok(getrlimit(Resource::Memlock).current.is_some())
 }
 
 /// Sets the nice value of this thread and those that it will start.
@@ -128,10 +142,13 @@ fn single_threaded() -> Result<(), PrivilegeError> {
 
 /// Clears every capability but what is kept, and reads back that it is so.
 fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
-    let kept: CapsHashSet = keep
-        .net_admin
-        .then_some(Capability::CAP_NET_ADMIN)
+    let wanted = [
+        (keep.net_admin, Capability::CAP_NET_ADMIN),
+        (keep.ipc_lock, Capability::CAP_IPC_LOCK),
+    ];
+    let kept: CapsHashSet = wanted
         .into_iter()
+        .filter_map(|(keep, cap)| keep.then_some(cap))
         .filter(|cap| caps::has_cap(None, CapSet::Permitted, *cap).unwrap_or(false))
         .collect();
     let failed = |error: caps::errors::CapsError| PrivilegeError::Step {
@@ -153,7 +170,19 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
 
 /// Drops every capability of the calling thread, root's too: the packet threads need none.
 pub fn drop_thread_capabilities() {
-    if let Err(error) = reduce(Keep::default()) {
+    reduce_thread(Keep::default());
+}
+
+/// The same where memory is locked under a limit.
+pub fn keep_thread_memory_lock() {
+    reduce_thread(Keep {
+        ipc_lock: true,
+        ..Keep::default()
+    });
+}
+
+fn reduce_thread(keep: Keep) {
+    if let Err(error) = reduce(keep) {
         tracing::warn!(%error, "a packet thread keeps its rights");
     }
 }

@@ -198,7 +198,7 @@ fn what_opens_goes_to_the_device_and_only_once() {
     let packet = packet("10.0.1.7", "10.0.0.5");
     let datagram = sealed(&snapshot, &theirs.tx().unwrap(), 0, &packet);
     let seen = inbound(&snapshot, addr(ONE), &datagram);
-    assert_eq!(seen.device, [packet.clone()]);
+    assert_eq!(seen.device, std::slice::from_ref(&packet));
     let counters = &snapshot.node(ONE).unwrap().counters;
     assert_eq!(counters.rx_bytes.load(Relaxed), packet.len() as u64 + 14);
     assert_eq!(counters.longest.load(Relaxed), packet.len() as u64);
@@ -238,7 +238,7 @@ fn types_are_told_apart() {
     assert!(matches!(&probe.punts[..], [Punt::Probe { node: ONE, data, .. }] if data.len() == 18));
     let frame = [&[0; 12][..], &[8, 0], &packet].concat();
     let frame = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, 2, &frame));
-    assert_eq!(frame.device, [packet.clone()]);
+    assert_eq!(frame.device, std::slice::from_ref(&packet));
     for kind in [1, 3, 5, 128] {
         let seen = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, kind, &packet));
         assert_eq!(seen.drops, [DropReason::BadType], "{kind}");

@@ -4,11 +4,14 @@
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
 //! Source: tinc-1.1-wire.md sections 2 and 3.
 
+mod event;
 mod frame;
 mod hello;
 pub mod sptps;
 #[cfg(test)]
 mod tests;
+
+pub use event::{Hello, LinkError, LinkEvent};
 
 use std::{
     collections::VecDeque,
@@ -46,67 +49,6 @@ pub trait Keyring {
     fn public_key(&self, name: &NodeName) -> Option<PublicKey>;
 }
 
-/// Who is on the other end, known from the moment of authentication.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hello {
-    /// The other node.
-    pub name: NodeName,
-    /// Its protocol minor version.
-    pub minor: u8,
-    /// Whether we opened the connection.
-    pub outgoing: bool,
-    /// When the link object was made: the edge weight counts milliseconds from here.
-    pub started: Instant,
-}
-
-/// What a link reports; poll after every `handle_` call until `None`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkEvent {
-    /// Authenticated; lines may flow now.
-    Up(Hello),
-    /// One request line, without its LF. Lengths of data (17, 21) are taken out by the link.
-    Line(Bytes),
-    /// A frame that came as PACKET (17): 14 bytes of Ethernet header, then the packet.
-    Frame(Bytes),
-    /// A relay datagram that came as SPTPS_PACKET (21): dst id, src id, SPTPS datagram.
-    Relayed(Bytes),
-    /// The link is dead; nothing more comes out of it. The shell closes the socket (or holds it
-    /// silently: see [`LinkError::hold`]).
-    Down(LinkError),
-}
-
-/// Why a link died, by whose fault. Text of the other side in it is escaped and cut.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// Somebody who connected to us got no further: no ID line of a known node, no proof of it.
-    #[error("{0}")]
-    Stranger(String),
-    /// The other side, dialled or authenticated, broke the protocol.
-    #[error("{0}")]
-    Misbehaved(String),
-    /// We and the node that we dialled cannot talk: no key, wrong version.
-    #[error("{0}")]
-    Incompatible(String),
-    /// The handshake took longer than its deadline.
-    #[error("no authentication within {0} s")]
-    AuthTimeout(u64),
-    /// More bytes wait to be sent than [`MAX_QUEUE`].
-    #[error("the other side does not read: {0} bytes queued")]
-    Stalled(usize),
-    /// 2^32 records went over the link; a new one can take its place.
-    #[error("the sequence numbers of the connection are used up")]
-    Exhausted,
-}
-
-impl LinkError {
-    /// Whether the shell should hold the socket open and silent for a while instead of closing it:
-    /// a stranger learns nothing then, not even that it was refused, and is slowed down.
-    #[must_use]
-    pub fn hold(&self) -> bool {
-        matches!(self, Self::Stranger(_))
-    }
-}
-
 /// Hard limit of bytes queued to one link. Source: spec/security.md section 5.6.
 pub const MAX_QUEUE: usize = 4 << 20;
 /// Queued bytes above which data packets over TCP are dropped. Source: the same.
@@ -138,7 +80,7 @@ pub struct Link {
 
 enum Phase {
     /// The other side's ID line is due; its key is known already if we dialled.
-    Hello(Rng, Option<PublicKey>),
+    Hello(Box<Rng>, Option<PublicKey>),
     /// The dialect, by the minor versions of both sides.
     Sptps(u8, Box<Framed>),
     Dead,
@@ -156,7 +98,7 @@ impl Link {
         rng: Rng,
         now: Instant,
     ) -> Self {
-        let phase = Phase::Hello(rng, Some(peer_key));
+        let phase = Phase::Hello(rng.into(), Some(peer_key));
         let mut link = Self::new(local, Some(peer), phase, auth_timeout, now);
         let id = hello::line(&link.local.name);
         link.output.extend_from_slice(id.as_bytes());
@@ -167,7 +109,13 @@ impl Link {
     /// handshake has `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
     #[must_use]
     pub fn accept(local: Arc<Identity>, auth_timeout: Duration, rng: Rng, now: Instant) -> Self {
-        Self::new(local, None, Phase::Hello(rng, None), auth_timeout, now)
+        Self::new(
+            local,
+            None,
+            Phase::Hello(rng.into(), None),
+            auth_timeout,
+            now,
+        )
     }
 
     fn new(

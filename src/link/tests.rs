@@ -135,7 +135,7 @@ proptest! {
         });
         prop_assert_eq!(up_a, [hello("bob", true, a.started)]);
         prop_assert_eq!(up_b, [hello("alice", false, b.started)]);
-        prop_assert_eq!(a.poll_timeout().or(b.poll_timeout()), None);
+        prop_assert_eq!((a.poll_timeout(), b.poll_timeout()), (None, None));
 
         let lines: Vec<_> = lines.into_iter().map(|line| format!("9 {line}")).collect();
         let mut expected = Vec::new();

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    mesh::{LinkId, Mesh, limits::MAX_DOUBTS},
+    mesh::{LinkId, Mesh, limits::MAX_DOUBTS, node::Nodes},
     route::NodeIdx,
     wire::Request,
 };
@@ -31,17 +31,35 @@ struct Doubt {
 }
 
 impl Mesh {
-    /// Notes what `link` said about our neighbour `about`. What finds no room is forgotten: corrections
-    /// are a kindness.
-    pub(super) fn doubt(&mut self, link: LinkId, about: NodeIdx, said: Request, now: Instant) {
-        if self.doubts.0.len() < MAX_DOUBTS {
-            self.doubts.0.push_back(Doubt {
-                since: now,
-                link,
-                about,
-                said,
-            });
+    /// Whether a flooded line speaks about a neighbour of ours that does not stand at the other end of
+    /// `link`. It is not taken, and not remembered as seen either: the neighbour sends the same text.
+    /// What contradicts it is noted; what finds no room is forgotten, corrections are a kindness.
+    pub(super) fn is_second_hand(&mut self, link: LinkId, request: &Request, now: Instant) -> bool {
+        let subject = match request {
+            Request::AddSubnet { owner, .. } | Request::DelSubnet { owner, .. } => owner,
+            Request::AddEdge { from, .. } | Request::DelEdge { from, .. } => from,
+            Request::KeyChanged { origin } => origin,
+            _ => return false,
+        };
+        let Some(about) = self.nodes.find(subject).filter(|idx| *idx != Nodes::ME) else {
+            return false;
+        };
+        if self.is_first_hand(link, about) {
+            return false;
         }
+        let doubt = Doubt {
+            since: now,
+            link,
+            about,
+            said: request.clone(),
+        };
+        if self.is_within_budget(link, now)
+            && self.doubts.0.len() < MAX_DOUBTS
+            && self.truth(&doubt).is_some()
+        {
+            self.doubts.0.push_back(doubt);
+        }
+        true
     }
 
     /// Once a second: answers what is still not what the neighbour says.

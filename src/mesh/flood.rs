@@ -53,7 +53,9 @@ impl Mesh {
             }
             return;
         }
-        if request.flooded() && !self.admit(link, line, now) {
+        if request.flooded()
+            && (self.is_second_hand(link, &request, now) || !self.admit(link, line, now))
+        {
             return;
         }
         // Routed lines need the paths that the lines before them made: after the graph pass then.
@@ -76,11 +78,7 @@ impl Mesh {
             Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
             Request::KeyChanged { origin } => {
                 // Legacy keys only; SPTPS tunnels renew inside (tinc-1.1-wire.md section 2.6).
-                if self
-                    .nodes
-                    .find(origin)
-                    .is_some_and(|idx| self.is_first_hand(link, idx))
-                {
+                if self.nodes.find(origin).is_some_and(|idx| idx != Nodes::ME) {
                     self.forward(link, line);
                 }
             }
@@ -119,9 +117,11 @@ impl Mesh {
 
     /// Whether a flooded line is new and within the budget of its link.
     fn admit(&mut self, link: LinkId, line: &Bytes, now: Instant) -> bool {
-        if !self.seen.insert(line, now) {
-            return false;
-        }
+        self.seen.insert(line, now) && self.is_within_budget(link, now)
+    }
+
+    /// Takes one flooded line from the budget of its link.
+    pub(super) fn is_within_budget(&mut self, link: LinkId, now: Instant) -> bool {
         let graph = self.nodes.len() + self.nodes.edge_count + self.subnet_count;
         let burst = LINE_BURST.max(8 * graph);
         let Some(peer) = self.peers.get_mut(&link) else {
@@ -209,13 +209,6 @@ impl Mesh {
             }
             return;
         }
-        if !self.is_first_hand(link, idx) {
-            if !held {
-                let owner = owner.clone();
-                self.doubt(link, idx, Request::AddSubnet { owner, subnet }, now);
-            }
-            return;
-        }
         self.nodes[idx].unclaimed.subnets.remove(&subnet);
         if held {
             return;
@@ -253,13 +246,6 @@ impl Mesh {
             if held {
                 let owner = owner.clone();
                 self.correct(link, &Request::AddSubnet { owner, subnet }, now);
-            }
-            return;
-        }
-        if !self.is_first_hand(link, idx) {
-            if held {
-                let owner = owner.clone();
-                self.doubt(link, idx, Request::DelSubnet { owner, subnet }, now);
             }
             return;
         }
@@ -344,10 +330,6 @@ impl Mesh {
             self.correct(link, &truth, now);
             return;
         }
-        if !self.is_first_hand(link, a) {
-            self.doubt(link, a, request.clone(), now);
-            return;
-        }
         // A missing local address does not overwrite a known one.
         let local = local
             .clone()
@@ -392,11 +374,6 @@ impl Mesh {
         if a == Nodes::ME {
             let truth = edge.request(from, to);
             self.correct(link, &truth, now);
-            return;
-        }
-        if !self.is_first_hand(link, a) {
-            let (from, to) = (from.clone(), to.clone());
-            self.doubt(link, a, Request::DelEdge { from, to }, now);
             return;
         }
         self.nodes.remove_edge(a, b);

@@ -111,7 +111,7 @@ impl Mesh {
         self.start_handshake(idx, now);
     }
 
-    fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
+    pub(super) fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
         let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         if idx == Nodes::ME
@@ -424,11 +424,14 @@ impl Mesh {
             } else if keys.renew_at.is_some_and(|at| now >= at) {
                 self.renew(idx, now);
             }
+            if self.nodes[idx].keys.tx().is_some_and(|tx| tx.wants_rekey()) {
+                self.start_handshake(idx, now);
+            }
         }
     }
 
     /// Renews the keys of a session, in the session.
-    pub(super) fn renew(&mut self, idx: NodeIdx, now: Instant) {
+    fn renew(&mut self, idx: NodeIdx, now: Instant) {
         let expire = self.settings.key_expire;
         let node = &mut self.nodes[idx];
         if !node.place.reachable {

@@ -36,8 +36,9 @@ impl Mesh {
             Punt::Relay { to, from, datagram } => self.relay(from, to, datagram, now),
             Punt::BadTag { node } => self.handle_bad_tag(node, now),
             Punt::Exhausted { node } => {
+                // Numbers go on over renewals: only a new session starts from nothing (T10).
                 if self.nodes.get(node).is_some() {
-                    self.renew(node, now);
+                    self.start_handshake(node, now);
                 }
             }
         }

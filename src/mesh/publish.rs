@@ -25,7 +25,8 @@ use crate::{
 /// Shortest time between two publications.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 /// Ownerless subnets that every 1.1 node has. Source: tinc-config-cli.md section 6.2.
-const BROADCASTS: [Prefix; 3] = [
+const BROADCASTS: [Prefix; 4] = [
+    Prefix::Mac([0xff; 6]),
     Prefix::V4(Ipv4Addr::BROADCAST, 32),
     Prefix::V4(Ipv4Addr::new(224, 0, 0, 0), 4),
     Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
@@ -268,12 +269,7 @@ impl Mesh {
                     .or_insert(entry);
             }
         }
-        let extra = self
-            .settings
-            .broadcast_subnets
-            .iter()
-            .map(|subnet| subnet.prefix.masked());
-        for prefix in BROADCASTS.into_iter().chain(extra) {
+        for prefix in self.broadcast_prefixes() {
             best.entry(prefix).or_insert((true, 0, Owner::Broadcast));
         }
         let covered = |prefix: &Prefix| {
@@ -308,6 +304,14 @@ impl Mesh {
             }
         }
         (Table::new(v4), Table::new(v6))
+    }
+
+    /// Ownerless subnets: the built-in ones and those of BroadcastSubnet.
+    pub(super) fn broadcast_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        let extra = self.settings.broadcast_subnets.iter();
+        BROADCASTS
+            .into_iter()
+            .chain(extra.map(|subnet| subnet.prefix.masked()))
     }
 
     /// Every subnet that contains an address, in the order in which they are asked.

@@ -224,7 +224,7 @@ impl Mesh {
         let reachable = node.place.reachable || me;
         let host = self.settings.hosts.get(node.name());
         [
-            (1, node.keys.is_established() || me),
+            (1, node.keys.is_established()),
             (2, node.keys.is_waiting()),
             (3, reachable),
             (4, reachable),
@@ -268,7 +268,15 @@ impl Mesh {
             .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (*subnet, idx)))
             .collect();
         all.sort_by_key(|(subnet, _)| *subnet);
-        self.subnet_rows(&all)
+        let mut rows = self.subnet_rows(&all);
+        rows.extend(self.broadcast_prefixes().map(|prefix| SubnetRow {
+            subnet: prefix.to_string(),
+            weight: crate::wire::subnet::DEFAULT_WEIGHT,
+            owner: None,
+            reachable: true,
+            active: true,
+        }));
+        rows
     }
 
     fn subnet_rows(&self, sorted: &[(Subnet, NodeIdx)]) -> Vec<SubnetRow> {

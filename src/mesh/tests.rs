@@ -333,6 +333,25 @@ fn a_name_too_long_for_us_costs_only_its_line() {
     assert_eq!(net.meshes[1].status().refused, 1);
 }
 
+/// A line about a neighbour that comes by another way first must not make its own copy count as seen.
+#[test]
+fn a_neighbours_own_word_counts_though_another_brought_the_same_line_before() {
+    let mut net = three();
+    net.join(0, 2);
+    net.run(SECOND);
+    let line = "10 5 n0 10.55.0.0/16";
+    let held = |net: &Net| {
+        net.meshes[1]
+            .subnets()
+            .iter()
+            .any(|row| row.subnet == "10.55.0.0/16")
+    };
+    sends(&mut net, 2, 1, line);
+    assert!(!held(&net), "n0 is a neighbour: only it may say that");
+    sends(&mut net, 0, 1, line);
+    assert!(held(&net));
+}
+
 /// Old news of a neighbour, brought by a node that was away: the neighbour's truth comes back.
 #[test]
 fn old_news_about_a_neighbour_is_corrected_in_its_place() {
@@ -362,7 +381,7 @@ fn the_last_link_takes_with_it_what_only_others_could_tell() {
         net.meshes[0]
             .subnets()
             .iter()
-            .all(|row| row.owner.as_deref() == Some("n0"))
+            .all(|row| row.owner.as_deref().is_none_or(|owner| owner == "n0"))
     );
     net.join(0, 1);
     net.run(SECOND);

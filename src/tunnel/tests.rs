@@ -362,6 +362,25 @@ struct InAir {
 }
 
 proptest! {
+    #[test]
+    fn no_bytes_panic_or_change_an_established_session(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        number in 0_u32..4,
+    ) {
+        let clear = [&number.to_be_bytes()[..], &[TYPE_HANDSHAKE], &bytes].concat();
+        let (mut a, b) = pair();
+        for datagram in [&bytes, &clear] {
+            let _ = Tunnel::respond(setup(2, 1), datagram, &mut rng(1));
+            let (mut fresh, _) = Tunnel::initiate(setup(1, 2), &mut rng(1));
+            let _ = fresh.receive(datagram, &mut rng(1));
+            prop_assert!(!fresh.is_established());
+            prop_assert!(a.receive(datagram, &mut rng(1)).is_err());
+            prop_assert!(opened(&b, datagram).is_err());
+        }
+        flows(&a, &b);
+        flows(&b, &a);
+    }
+
     /// P5 and P9: whatever the order in which data (UDP, reordered within the window) and handshake
     /// messages (TCP, in order, slower or faster) arrive and whenever either side rekeys or forgets
     /// old keys, everything arrives once, and no (key, number) pair is used twice.

@@ -189,7 +189,7 @@ impl FromStr for Subnet {
                 return Err(malformed());
             }
             Prefix::Mac(mac)
-        } else if let Ok(a) = addr.parse() {
+        } else if let Some(a) = parse_v4(addr) {
             Prefix::V4(a, length(32)?)
         } else if let Ok(a) = addr.parse() {
             Prefix::V6(a, length(128)?)
@@ -198,6 +198,20 @@ impl FromStr for Subnet {
         };
         Ok(Self { prefix, weight })
     }
+}
+
+/// Four decimal numbers; leading zeros are decimal too, as the real 1.0.36 and 1.1~pre18 read them.
+fn parse_v4(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        let part = parts.next().filter(|part| matches!(part.len(), 1..=3))?;
+        *octet = part
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| part.parse().ok())??;
+    }
+    parts.next().is_none().then_some(octets.into())
 }
 
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
@@ -267,6 +281,7 @@ mod tests {
         for (given, shown) in [
             ("10.1.0.9/32#10", "10.1.0.9"),
             ("10.0.0.0/08", "10.0.0.0/8"),
+            ("010.001.000.009", "10.1.0.9"),
             ("10.0.0.0/8#+5", "10.0.0.0/8#5"),
             ("10.0.0.0/8#-5", "10.0.0.0/8#-5"),
             ("fd00:2:0:0:0:0:0:0/64#10", "fd00:2::/64"),

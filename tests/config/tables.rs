@@ -237,6 +237,8 @@ fn bad_values_stop_us_where_they_stop_tinc() {
         "BroadcastSubnet = x",
         "ConnectTo = a/b",
         "KeyExpire = 10s",
+        "KeyExpire = 0",
+        "UDPDiscoveryInterval = -1",
     ] {
         let tree = Tree::of_three();
         tree.write("tinc.conf", &format!("Name = me\n{harmless}\n"));

@@ -116,6 +116,26 @@ fn a_tree_that_tinc_writes_now_is_read() {
     assert!(exported.contains(&config.settings.key.public().to_string()));
 }
 
+/// Random lines in up to four files, and the port that the real tincd took from them.
+#[test]
+fn random_trees_give_the_port_that_tincd_takes() {
+    let text = fs::read_to_string(fixture("fixtures/tinc11-ports.json")).unwrap();
+    let recorded: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let cases = recorded["cases"].as_array().unwrap();
+    assert!(cases.len() > 50);
+    for case in cases {
+        let tree = Tree::bare();
+        for (path, text) in case["files"].as_object().unwrap() {
+            tree.write(path, text.as_str().unwrap());
+        }
+        let port = tree.load().ok().map(|config| config.settings.port);
+        let theirs = case["port"]
+            .as_u64()
+            .map(|port| u16::try_from(port).unwrap());
+        assert_eq!(port, theirs, "{case:#}");
+    }
+}
+
 /// What the real `tinc join` left behind, both with the head of 1.1 and with pre18.
 #[test]
 fn trees_that_join_wrote_are_read() {

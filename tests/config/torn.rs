@@ -94,6 +94,11 @@ const TEARS: &[Tear] = &[
         "hosts/a:4: this -----BEGIN line has no -----END line",
     ),
     (
+        "empty",
+        |tree| replace(tree, b"# to come\n"),
+        "hosts/a: says nothing",
+    ),
+    (
         "half a key",
         |tree| replace(tree, b"Ed25519PublicKey = AbC\n"),
         "hosts/a:1: Ed25519PublicKey",
@@ -269,16 +274,13 @@ fn what_starts_programs_is_never_taken_from_a_host_file() {
 #[test]
 fn a_broken_tinc_conf_keeps_the_old_configuration() {
     type Break = fn(&Tree);
-    let breaks: [(&str, Break); 6] = [
+    let breaks: [(&str, Break); 5] = [
         ("gone", |tree| {
             fs::remove_file(tree.at("tinc.conf")).unwrap()
         }),
         ("empty", |tree| tree.write("tinc.conf", "")),
         ("no value", |tree| {
             tree.write("tinc.conf", "Name = me\nMode =\n")
-        }),
-        ("half a PEM", |tree| {
-            tree.write("tinc.conf", "Name = me\n-----BEGIN X-----\n")
         }),
         ("binary", |tree| tree.write("tinc.conf", "Name = me\n\0")),
         ("fifo", |tree| {
@@ -296,6 +298,16 @@ fn a_broken_tinc_conf_keeps_the_old_configuration() {
             "{what}: {problems:?}"
         );
     }
+}
+
+/// As in tinc, which swallows the rest without a word.
+#[test]
+fn an_open_block_in_tinc_conf_is_a_warning() {
+    let tree = Tree::of_three();
+    tree.write("tinc.conf", "Name = me\n-----BEGIN X-----\nPort = 7\n");
+    let config = tree.load().unwrap();
+    assert_eq!(config.settings.port, 655);
+    assert_eq!((config.problems.len(), config.problems[0].line), (1, 2));
 }
 
 #[test]

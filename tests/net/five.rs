@@ -171,6 +171,10 @@ fn changes(kinds: [Kind; 5]) {
 }
 
 /// X8 with ICMP: a router joins the wires of a and b, and the far wire shrinks to 1280.
+///
+/// There is no control of this one: tinc 1.1~pre18 takes one byte off its path MTU for each packet
+/// that the kernel refuses as too long, and was still stuck after a minute (seen: "pmtu 1331 (min
+/// 1349 max 1331)" where 1219 would do). So only what a meshd sends is looked at.
 fn shrinking_wire(kinds: [Kind; 2]) {
     let world = World::alone();
     let (near, far) = (world.wire(), world.wire());
@@ -195,24 +199,29 @@ fn shrinking_wire(kinds: [Kind; 2]) {
     wait_ping(&a, &b.v4(), 56);
     a.wait_udp(&b);
     b.wait_udp(&a);
-    let there = Transfer::start(&a, &b, &b.v4(), u64::MAX);
-    let back = Transfer::start(&b, &a, &a.v4(), u64::MAX);
-    there.wait_progress(Duration::from_secs(10));
-    back.wait_progress(Duration::from_secs(10));
+    let from_meshds = if kinds[1] == Meshd {
+        vec![(&a, &b), (&b, &a)]
+    } else {
+        vec![(&a, &b)]
+    };
+    let transfers: Vec<_> = from_meshds
+        .into_iter()
+        .map(|(from, to)| Transfer::start(from, to, &to.v4(), u64::MAX))
+        .collect();
+    for transfer in &transfers {
+        transfer.wait_progress(Duration::from_secs(10));
+    }
     router.set_mtu(&far, 1280);
     hosts[1].set_mtu(&far, 1280);
     let shrunk = Instant::now();
     thread::sleep(Duration::from_millis(500));
-    // A tincd notices as above. TCP itself waits up to twice the stall.
-    let limit = if kinds.contains(&Tinc11) { 30 } else { 5 };
-    there.wait_progress(2 * bound(limit));
-    eprintln!("{kinds:?}: there again after {:?}", shrunk.elapsed());
-    back.wait_progress(2 * bound(limit));
-    eprintln!("{kinds:?}: back again after {:?}", shrunk.elapsed());
-    there.stop();
-    back.stop();
-    there.finish();
-    back.finish();
+    for transfer in transfers {
+        // As above: TCP itself waits up to twice the stall.
+        transfer.wait_progress(2 * bound(5));
+        eprintln!("{kinds:?}: goes on after {:?}", shrunk.elapsed());
+        transfer.stop();
+        transfer.finish();
+    }
     a.assert_runs();
     b.assert_runs();
 }
@@ -245,12 +254,6 @@ fn wire_shrinks_between_meshds() {
 #[test]
 fn wire_shrinks_between_meshd_and_tincd() {
     shrinking_wire([Meshd, Tinc11]);
-}
-
-#[test]
-#[ignore = "control: tinc alone"]
-fn control_wire_shrinks() {
-    shrinking_wire([Tinc11; 2]);
 }
 
 #[test]

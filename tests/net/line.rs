@@ -107,6 +107,37 @@ fn separate_wires(kinds: [Kind; 3]) {
     wait_agree(&[&a, &b, &c]);
 }
 
+/// `Forwarding = off` in the middle: tinc still relays what it cannot open, and so do we.
+fn forwarding_off(kinds: [Kind; 3]) {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b, mut c] = on_one_wire(&world, &wire, kinds);
+    wire.block_udp(&a.host, &c.host);
+    b.tinc(&["set", "Forwarding", "off"]);
+    b.tinc(&["set", "DecrementTTL", "yes"]);
+    a.connect_to(&["b"]);
+    c.connect_to(&["b"]);
+    b.start();
+    a.start();
+    c.start();
+    a.wait_reaches(&c);
+    wait_ping(&a, &c.v4(), 56);
+    wait_ping(&c, &a.v6(), 1400);
+    // Relayed packets are opaque: their time to live is not b's affair.
+    crate::traffic::try_ping(&a.host, &c.v4(), 56, &["-t", "1"]).unwrap();
+}
+
+#[test]
+fn forwarding_off_still_relays() {
+    forwarding_off([Tinc11, Meshd, Tinc11]);
+}
+
+#[test]
+#[ignore = "control: tinc alone"]
+fn control_forwarding_off() {
+    forwarding_off([Tinc11; 3]);
+}
+
 #[test]
 fn tincd_tincd_meshd() {
     line([Tinc11, Tinc11, Meshd]);

@@ -15,10 +15,18 @@
     reason = "drives real daemons in real time, and a failed step is a failed test"
 )]
 
+mod dialling;
 mod dump;
+mod failover;
 mod five;
+mod hooks;
+mod hostile;
+mod insider;
 mod line;
 mod node;
+mod outsider;
 mod pairs;
+mod rekey;
+mod routing;
 mod traffic;
 mod world;

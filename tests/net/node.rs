@@ -113,8 +113,12 @@ impl Node {
 
     fn tinc_command(&self) -> Command {
         let folder = Kind::Tinc11.folder();
-        let mut command = self.host.command(folder.join("usr/sbin/tinc"));
+        // The tool of 1.1~pre18 waits for ever if the daemon has a new cookie since it read the old
+        // one, as happens at a restart.
+        let mut command = self.host.command("timeout");
         command
+            .arg("10")
+            .arg(folder.join("usr/sbin/tinc"))
             .env("LD_LIBRARY_PATH", folder.join("lib"))
             .arg("-b")
             .arg("-c")
@@ -285,8 +289,11 @@ impl Node {
     /// One of the daemon's dumps as text: `nodes`, `edges`, `subnets`, `connections`.
     pub(crate) fn dump_text(&self, what: &str) -> Result<String, String> {
         let mut command = if self.kind == Kind::Meshd {
-            let mut command = self.host.command(env!("CARGO_BIN_EXE_meshctl"));
-            command.arg(format!("--pidfile={}", self.pid_file().display()));
+            let mut command = self.host.command("timeout");
+            command
+                .arg("10")
+                .arg(env!("CARGO_BIN_EXE_meshctl"))
+                .arg(format!("--pidfile={}", self.pid_file().display()));
             command
         } else {
             self.tinc_command()

@@ -311,6 +311,11 @@ impl Flow {
         })
     }
 
+    /// Whether anything has arrived.
+    pub(crate) fn any_arrived(&self) -> bool {
+        self.arrivals.lock().unwrap().received > 0
+    }
+
     /// Stops sending, waits for what is on its way, and counts.
     pub(crate) fn finish(self) -> Stream {
         self.stop.store(true, Ordering::Relaxed);

@@ -51,6 +51,7 @@ pub(super) async fn run(scripts: &Scripts, job: &Job, limit: Duration) -> Outcom
             return Outcome::Failed;
         }
     };
+    drop(child.stdin.take());
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     // Not awaited: a process that the script leaves behind may keep the pipes for ever.
     tokio::spawn(log_output(job.script.clone(), child.stdout.take()));
@@ -90,7 +91,8 @@ fn start(scripts: &Scripts, job: &Job, words: &[&str], path: &Path) -> io::Resul
         .envs(scripts.environment(job))
         .current_dir(&scripts.base)
         .process_group(0)
-        .stdin(Stdio::null())
+        // Closed at once by us: /dev/null may not exist in a changed root.
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

@@ -1,0 +1,138 @@
+//! `meshctl lab`: a whole mesh in one process tree, to look at and to believe in.
+//!
+//! Droplets and one hostile tenant stand in network namespaces on one shared wire, inside a private
+//! network, mount and process-id namespace (as an ordinary user also a user namespace). The stages:
+//! [`run`] looks whether the machine can do it, moves into the namespaces and starts itself again as
+//! process 1 in there; that one ([`steps`]) builds the world, starts the daemons and checks them.
+//!
+//! Nothing can stay behind, whatever happens: the kernel ends every process of the lab when process 1
+//! ends, process 1 is killed when the process that the user started ends, and all files lie in a
+//! tmpfs and all devices in namespaces that go with the last of them.
+
+mod daemons;
+mod ping;
+mod report;
+mod steps;
+mod tap;
+mod tenant;
+mod transfer;
+mod tree;
+mod world;
+
+use std::{
+    fs::OpenOptions,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context as _, bail};
+
+use report::Report;
+
+/// Options of `meshctl lab`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LabArgs {
+    /// How many droplets
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=20))]
+    pub nodes: u8,
+    /// Leave the lab running until Enter or Ctrl-C, and say how to look inside
+    #[arg(long)]
+    pub keep: bool,
+    /// Print one JSON object (schema "meshctl.lab/1") at the end instead of steps
+    #[arg(long)]
+    pub json: bool,
+    /// Set by the lab itself on the process that runs inside: the id of the process outside
+    #[arg(long, hide = true, value_name = "PID")]
+    inside: Option<u32>,
+}
+
+/// What a shell reports for a process that Ctrl-C ended; ours too.
+const INTERRUPTED: u8 = 130;
+
+/// Runs the lab. The code is 0 if every step held, 1 if not, 130 after Ctrl-C.
+#[must_use]
+pub fn run(args: &LabArgs) -> ExitCode {
+    let mut report = Report::new(args);
+    if let Some(outside) = args.inside {
+        return steps::run(args, outside, &mut report);
+    }
+    match check_machine().and_then(|()| world::move_in()) {
+        Ok(()) => start_inside(args).unwrap_or_else(|error| refuse(&mut report, &error)),
+        Err(error) => refuse(&mut report, &error),
+    }
+}
+
+fn refuse(report: &mut Report, error: &anyhow::Error) -> ExitCode {
+    report.failed(
+        "machine",
+        "this machine can run a lab",
+        format!("{error:#}"),
+    );
+    report.finish()
+}
+
+fn check_machine() -> anyhow::Result<()> {
+    let ip = Command::new("ip").arg("-V").stdout(Stdio::null()).status();
+    if ip.is_err() {
+        bail!("the program `ip` is missing: install iproute2 (`apt install iproute2`)");
+    }
+    let Err(error) = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+    else {
+        return Ok(());
+    };
+    let remedy = match error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error)
+    {
+        Some(rustix::io::Errno::ACCESS) => {
+            "run the lab as root, or let everybody open it (`chmod 666 /dev/net/tun`, as udev does by default)"
+        }
+        Some(rustix::io::Errno::NOENT) => {
+            "run `modprobe tun`, in a container pass the device in (`--device /dev/net/tun`)"
+        }
+        _ => "run `modprobe tun` as root",
+    };
+    bail!("/dev/net/tun cannot be opened ({error}): {remedy}")
+}
+
+/// Starts this program again as process 1 of the new process-id namespace and waits for it.
+fn start_inside(args: &LabArgs) -> anyhow::Result<ExitCode> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("meshctl")
+        .args(["lab", "--nodes", &args.nodes.to_string()])
+        .args(args.keep.then_some("--keep"))
+        .args(args.json.then_some("--json"))
+        .args(["--inside", &std::process::id().to_string()]);
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start waiting for signals")?
+        .block_on(supervise(command.into(), args.json))
+}
+
+async fn supervise(mut command: tokio::process::Command, json: bool) -> anyhow::Result<ExitCode> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut child = command.spawn().context("start the lab's process 1")?;
+    tokio::select! {
+        status = child.wait() => {
+            let code = status?.code().and_then(|code| u8::try_from(code).ok());
+            return Ok(ExitCode::from(code.unwrap_or(1)));
+        }
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+    // Process 1 is gone only after every process of its namespace is.
+    child.kill().await?;
+    if !json {
+        report::say("\ninterrupted: every process, device and file of the lab is gone");
+    }
+    Ok(ExitCode::from(INTERRUPTED))
+}

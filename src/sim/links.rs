@@ -1,0 +1,336 @@
+//! Links of all nodes: from chunk to chunk over simulated TCP.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    link::{Hello, Link, LinkEvent},
+    mesh::{Input, LinkId},
+    sim::{
+        conn::{Chunk, EndId},
+        node::{Keys, SimLink},
+        world::{Dial, Event, World},
+    },
+    wire::{NodeName, Options},
+};
+
+/// Most that TCP waits after a network came back before it sends again.
+const RESEND: Duration = Duration::from_secs(1);
+
+impl World {
+    /// Puts one end of a connection under the eyes of its node.
+    pub(super) fn add_link(
+        &mut self,
+        end: EndId,
+        link: Option<Link>,
+        dialled: Option<(NodeName, SocketAddr)>,
+    ) -> LinkId {
+        let started = self.now;
+        let place = &mut self
+            .conns
+            .get_mut(&end.conn)
+            .expect("a new connection")
+            .ends[end.side];
+        let sim = SimLink {
+            end,
+            link,
+            up: false,
+            started,
+            dialled,
+        };
+        let id = self.nodes[place.node].links.insert(sim);
+        place.link = Some(id);
+        id
+    }
+
+    /// By lines: one end learns that the other is who it claims to be.
+    pub(super) fn authenticated(&mut self, end: EndId) {
+        let Some((node, id)) = self.open_end(end) else {
+            return;
+        };
+        let other = self.conns[&end.conn].ends[end.other().side].node;
+        let (name, started) = (
+            self.nodes[other].settings.name.clone(),
+            self.nodes[node].links[id].started,
+        );
+        if self.nodes[node].links[id]
+            .dialled
+            .as_ref()
+            .is_some_and(|(dialled, _)| *dialled != name)
+        {
+            self.hang_up(end, "somebody else answers");
+            return self.transmit(end, Chunk::Fin);
+        }
+        let (minor, outgoing) = (Options::OUR_MINOR, end.side == 0);
+        self.link_up(
+            node,
+            id,
+            Hello {
+                name,
+                minor,
+                outgoing,
+                started,
+            },
+        );
+    }
+
+    fn link_up(&mut self, node: usize, link: LinkId, hello: Hello) {
+        let sim = &mut self.nodes[node].links[link];
+        sim.up = true;
+        let end = sim.end;
+        if let Some((name, _)) = &sim.dialled {
+            let name = name.clone();
+            self.nodes[node].dials.remove(&name);
+        }
+        let end = &self.conns[&end.conn].ends[end.side];
+        let (remote, local) = (end.remote, end.local);
+        self.input(
+            node,
+            Input::LinkUp {
+                link,
+                hello,
+                remote,
+                local,
+            },
+        );
+    }
+
+    /// The node and link of an end that is open in its node's present life.
+    fn open_end(&self, end: EndId) -> Option<(usize, LinkId)> {
+        let end = &self.conns.get(&end.conn)?.ends[end.side];
+        let id = end
+            .link
+            .filter(|_| end.open && self.lives(end.node, end.life))?;
+        Some((end.node, id))
+    }
+
+    /// A piece of a stream arrives at `end`.
+    pub(super) fn segment(&mut self, end: EndId, chunk: Chunk) {
+        let Some((node, link)) = self.open_end(end) else {
+            return self.unknown_segment(end, &chunk);
+        };
+        match chunk {
+            Chunk::Fin => self.hang_up(end, "closed by the other end"),
+            Chunk::Bytes(bytes) => {
+                let (settings, now) = (self.nodes[node].settings.clone(), self.now);
+                if let Some(link) = self.nodes[node].links[link].link.as_mut() {
+                    link.handle_bytes(&bytes, &Keys(&settings), now);
+                }
+                self.link_events(node, link);
+                self.arm(node);
+            }
+            Chunk::Line(line) => self.line(node, link, line),
+            Chunk::Frame(frame) => self.input(node, Input::Frame { link, frame }),
+            Chunk::Relayed(datagram) => self.input(node, Input::Relayed { link, datagram }),
+        }
+    }
+
+    /// A kernel that knows nothing of a connection says so; one without power says nothing.
+    fn unknown_segment(&mut self, end: EndId, chunk: &Chunk) {
+        let Some(conn) = self.conns.get(&end.conn) else {
+            return;
+        };
+        let answers = self.nodes[conn.ends[end.side].node].alive;
+        if answers && conn.ends[end.other().side].open && !matches!(chunk, Chunk::Fin) {
+            self.transmit(end, Chunk::Fin);
+        }
+    }
+
+    fn line(&mut self, node: usize, link: LinkId, line: bytes::Bytes) {
+        self.lines += 1;
+        // ADD_SUBNET to KEY_CHANGED: the requests that are flooded.
+        if matches!(
+            line.split(|byte| *byte == b' ').next(),
+            Some(b"10" | b"11" | b"12" | b"13" | b"14")
+        ) {
+            self.changed = self.now;
+        }
+        self.input(node, Input::Line { link, line });
+    }
+
+    /// By bytes: hands on what a link has found, then what it wants sent.
+    pub(super) fn link_events(&mut self, node: usize, id: LinkId) {
+        loop {
+            let link = self.nodes[node]
+                .links
+                .get_mut(id)
+                .and_then(|link| link.link.as_mut());
+            let Some(event) = link.and_then(Link::poll_event) else {
+                break;
+            };
+            match event {
+                LinkEvent::Up(hello) => self.link_up(node, id, hello),
+                LinkEvent::Line(line) => self.line(node, id, line),
+                LinkEvent::Frame(frame) => self.input(node, Input::Frame { link: id, frame }),
+                LinkEvent::Relayed(datagram) => {
+                    self.input(node, Input::Relayed { link: id, datagram });
+                }
+                LinkEvent::Down(error) => {
+                    self.flush(node, id);
+                    let end = self.nodes[node].links[id].end;
+                    self.hang_up(end, &error.to_string());
+                    self.transmit(end, Chunk::Fin);
+                }
+            }
+        }
+        self.flush(node, id);
+    }
+
+    /// By bytes: sends what a link wants sent.
+    pub(super) fn flush(&mut self, node: usize, id: LinkId) {
+        let Some(sim) = self.nodes[node].links.get_mut(id) else {
+            return;
+        };
+        let Some(link) = sim.link.as_mut() else {
+            return;
+        };
+        let bytes = link.take_output();
+        link.written(bytes.len());
+        let end = sim.end;
+        if !bytes.is_empty() {
+            self.transmit(end, Chunk::Bytes(bytes));
+        }
+    }
+
+    /// Sends a line, frame or relayed datagram, through the link by bytes and as it is by lines.
+    pub(super) fn send_on(
+        &mut self,
+        node: usize,
+        id: LinkId,
+        chunk: Chunk,
+        send: impl FnOnce(&mut Link, &[u8]),
+    ) {
+        let Some(sim) = self.nodes[node].links.get_mut(id) else {
+            return;
+        };
+        let end = sim.end;
+        match (&mut sim.link, &chunk) {
+            (Some(link), Chunk::Line(data) | Chunk::Frame(data) | Chunk::Relayed(data)) => {
+                send(link, data);
+            }
+            _ => self.transmit(end, chunk),
+        }
+    }
+
+    /// Sends from `end` to the other end. What meets a cut waits until it is healed.
+    pub(super) fn transmit(&mut self, end: EndId, chunk: Chunk) {
+        let Some(conn) = self.conns.get_mut(&end.conn) else {
+            return;
+        };
+        let to = end.other();
+        let (from, there) = (conn.ends[end.side].node, &mut conn.ends[to.side]);
+        if self.net.is_cut(from, there.node) {
+            return there.stalled.push(chunk);
+        }
+        let at = (self.now + self.net.segment(from, there.node)).max(there.last_arrival);
+        there.last_arrival = at;
+        self.at(at, Event::Segment { end: to, chunk });
+        self.forget(end.conn);
+    }
+
+    /// The network is whole again: TCP sends what was lost.
+    pub(super) fn send_stalled(&mut self) {
+        let now = self.now;
+        let mut again = Vec::new();
+        for (conn, both) in &mut self.conns {
+            for (side, end) in both.ends.iter_mut().enumerate() {
+                if !end.stalled.is_empty() {
+                    end.last_arrival = end.last_arrival.max(now + self.net.some(RESEND));
+                    let from = EndId { conn: *conn, side }.other();
+                    again.extend(end.stalled.drain(..).map(|chunk| (from, chunk)));
+                }
+            }
+        }
+        for (end, chunk) in again {
+            self.transmit(end, chunk);
+        }
+    }
+
+    /// Closes an end by its node's own will, which is not told again.
+    pub(super) fn close_end(&mut self, end: EndId) {
+        let Some(place) = self
+            .conns
+            .get_mut(&end.conn)
+            .map(|conn| &mut conn.ends[end.side])
+        else {
+            return;
+        };
+        place.open = false;
+        if let Some(id) = place.link.take() {
+            let node = place.node;
+            self.flush(node, id);
+            if let Some(link) = self.nodes[node].links.remove(id)
+                && link.up
+            {
+                self.changed = self.now;
+            }
+        }
+        self.transmit(end, Chunk::Fin);
+    }
+
+    /// Closes an end because the other one is gone, and tells its node.
+    fn hang_up(&mut self, end: EndId, why: &str) {
+        let Some((node, link)) = self.open_end(end) else {
+            return;
+        };
+        let place = &mut self.conns.get_mut(&end.conn).expect("its end is open").ends[end.side];
+        (place.open, place.link) = (false, None);
+        let Some(sim) = self.nodes[node].links.remove(link) else {
+            return;
+        };
+        match sim.dialled {
+            _ if sim.up => self.input(
+                node,
+                Input::LinkDown {
+                    link,
+                    why: why.into(),
+                },
+            ),
+            Some((name, addr)) => {
+                self.nodes[node].dials.remove(&name);
+                self.input(
+                    node,
+                    Input::DialFailed {
+                        node: name,
+                        addr,
+                        why: why.into(),
+                    },
+                );
+            }
+            None => {}
+        }
+        self.forget(end.conn);
+    }
+
+    /// An attempt to dial ended before there was a connection.
+    pub(super) fn refused(&mut self, dial: &Dial, why: &str) {
+        let Dial {
+            from,
+            life,
+            conn,
+            name,
+            addr,
+        } = dial.clone();
+        if self.lives(from, life) && self.nodes[from].dials.get(&name) == Some(&conn) {
+            self.nodes[from].dials.remove(&name);
+            self.input(
+                from,
+                Input::DialFailed {
+                    node: name,
+                    addr,
+                    why: why.into(),
+                },
+            );
+        }
+    }
+
+    /// Forgets a connection that is closed at both ends.
+    fn forget(&mut self, conn: u64) {
+        if self
+            .conns
+            .get(&conn)
+            .is_some_and(|conn| conn.ends.iter().all(|end| !end.open))
+        {
+            self.conns.remove(&conn);
+        }
+    }
+}

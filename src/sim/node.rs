@@ -1,0 +1,145 @@
+//! One simulated node: a mesh, its links, its packet step, as the daemon's driver and worker hold them.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+
+use slotmap::SlotMap;
+
+use crate::{
+    crypto::PublicKey,
+    fastpath::{Sink, Step},
+    link::{Identity, Keyring, Link},
+    mesh::{LinkId, Mesh, Settings, event::Punt},
+    route::{DropReason, RouteSnapshot, router::ErrorLimiter},
+    sim::conn::EndId,
+    wire::NodeName,
+};
+
+/// One node in one of its lives.
+pub(super) struct SimNode {
+    pub(super) settings: Arc<Settings>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) mesh: Mesh,
+    /// What the mesh published last.
+    pub(super) snapshot: Arc<RouteSnapshot>,
+    limiter: ErrorLimiter,
+    pub(super) links: SlotMap<LinkId, SimLink>,
+    /// Attempts under way, by the node that is dialled.
+    pub(super) dials: BTreeMap<NodeName, u64>,
+    /// Counts restarts.
+    pub(super) life: u32,
+    pub(super) alive: bool,
+    /// The earliest time for which a wake-up is queued.
+    pub(super) armed: Option<Instant>,
+    /// Whether outputs will be drained soon.
+    pub(super) settling: bool,
+}
+
+/// One end of a connection as its node sees it.
+pub(super) struct SimLink {
+    pub(super) end: EndId,
+    /// The link itself; `None` by lines.
+    pub(super) link: Option<Link>,
+    /// Whether the mesh was told that it is up.
+    pub(super) up: bool,
+    /// When the connection was made.
+    pub(super) started: Instant,
+    /// Whom we dialled, and where.
+    pub(super) dialled: Option<(NodeName, SocketAddr)>,
+}
+
+/// What a packet step left.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    pub(super) delivered: Vec<Vec<u8>>,
+    pub(super) punts: Vec<Punt>,
+}
+
+impl SimNode {
+    /// A node that was just started.
+    pub(super) fn start(settings: Arc<Settings>, life: u32, seed: [u8; 32], now: Instant) -> Self {
+        let mesh = Mesh::new(settings.clone(), seed, now);
+        Self {
+            identity: Arc::new(Identity {
+                name: settings.name.clone(),
+                key: settings.key.clone(),
+            }),
+            snapshot: mesh.snapshot(),
+            mesh,
+            settings,
+            limiter: ErrorLimiter::default(),
+            links: SlotMap::with_key(),
+            dials: BTreeMap::new(),
+            life,
+            alive: true,
+            armed: None,
+            settling: false,
+        }
+    }
+
+    /// One packet that the node's device gives.
+    pub(super) fn from_device(&mut self, packet: &mut [u8], now: Instant) -> Gathered {
+        self.step(now, |step| step.from_device(packet))
+    }
+
+    /// One datagram that the node's socket gives.
+    pub(super) fn from_network(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        now: Instant,
+    ) -> Gathered {
+        self.step(now, |step| step.from_network(from, datagram))
+    }
+
+    fn step(&mut self, now: Instant, work: impl FnOnce(&mut Step<'_, Gathered>)) -> Gathered {
+        let mut gathered = Gathered::default();
+        work(&mut Step {
+            snapshot: &self.snapshot,
+            sink: &mut gathered,
+            limiter: &mut self.limiter,
+            now,
+        });
+        gathered
+    }
+
+    /// When the node next wants to be called.
+    pub(super) fn wants_wake(&self) -> Option<Instant> {
+        let links = self
+            .links
+            .values()
+            .filter_map(|link| link.link.as_ref()?.poll_timeout());
+        links
+            .chain(self.mesh.poll_timeout().map(|(at, _)| at))
+            .min()
+    }
+}
+
+impl Sink for Gathered {
+    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
+        self.datagrams.push((to, parts.concat()));
+        self.datagrams
+            .last_mut()
+            .map(|(_, bytes)| bytes)
+            .expect("it was just pushed")
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        self.delivered.push(packet.to_vec());
+    }
+
+    fn punt(&mut self, punt: Punt) {
+        self.punts.push(punt);
+    }
+
+    fn dropped(&mut self, _: DropReason) {}
+}
+
+/// The keys of the host files.
+pub(super) struct Keys<'a>(pub(super) &'a Settings);
+
+impl Keyring for Keys<'_> {
+    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
+        self.0.hosts.get(name)?.key
+    }
+}

@@ -1,0 +1,211 @@
+//! What a simulated mesh consists of: who there is, with which settings, and who dials whom.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    crypto::{PrivateKey, Rng},
+    mesh::{
+        Settings,
+        settings::{Host, HostAddress},
+    },
+    route::RouteSettings,
+    wire::{NodeName, Options, Prefix, Subnet, subnet::DEFAULT_WEIGHT},
+};
+
+/// Port of every node.
+pub const PORT: u16 = 655;
+
+/// How much of a link is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Request lines go from mesh to mesh; authentication always succeeds.
+    Lines,
+    /// Bytes of TCP go from link to link.
+    Bytes,
+}
+
+/// A mesh to simulate.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The run is a function of this number and of the other fields.
+    pub seed: u64,
+    /// How many nodes, at most 65,000.
+    pub nodes: usize,
+    /// How many earlier nodes each node dials (ConnectTo), fewer where there are not so many.
+    pub dials: usize,
+    /// How many nodes, from the last down, are behind a NAT of their own.
+    pub behind_nat: usize,
+    /// How links are simulated.
+    pub fidelity: Fidelity,
+    /// KeyExpire.
+    pub key_expire: Duration,
+}
+
+impl Plan {
+    /// A mesh of `nodes` nodes that dial two others each, nobody behind a NAT.
+    #[must_use]
+    pub fn new(seed: u64, nodes: usize, fidelity: Fidelity) -> Self {
+        Self {
+            seed,
+            nodes,
+            dials: 2,
+            behind_nat: 0,
+            fidelity,
+            key_expire: Duration::from_secs(3600),
+        }
+    }
+
+    /// Whether a node is behind a NAT.
+    #[must_use]
+    pub fn is_behind_nat(&self, node: usize) -> bool {
+        node + self.behind_nat >= self.nodes
+    }
+
+    /// 32 bytes for one purpose, from the seed.
+    #[must_use]
+    pub(super) fn seed_for(&self, purpose: &str, number: usize) -> [u8; 32] {
+        use sha2::Digest as _;
+        let text = format!("{} {purpose} {number}", self.seed);
+        sha2::Sha256::digest(text).into()
+    }
+
+    /// The settings of every node, in order.
+    #[must_use]
+    pub(super) fn settings(&self) -> Vec<Settings> {
+        let mut rng = Rng::new(self.seed_for("plan", 0));
+        let keys: Vec<Arc<PrivateKey>> = (0..self.nodes)
+            .map(|_| Arc::new(PrivateKey::generate(&mut rng)))
+            .collect();
+        let hosts: BTreeMap<NodeName, Arc<Host>> = keys
+            .iter()
+            .enumerate()
+            .map(|(n, key)| (name(n), Arc::new(self.host(n, key))))
+            .collect();
+        keys.into_iter()
+            .enumerate()
+            .map(|(n, key)| self.one(n, key, &hosts, &mut rng))
+            .collect()
+    }
+
+    fn host(&self, node: usize, key: &PrivateKey) -> Host {
+        let address = HostAddress {
+            host: public_ip(node).to_string(),
+            port: PORT,
+        };
+        Host {
+            key: Some(key.public()),
+            // Nobody can dial a node behind a NAT, so its host file names no address.
+            addresses: if self.is_behind_nat(node) {
+                Vec::new()
+            } else {
+                vec![address]
+            },
+            subnets: vec![subnet(node)],
+            ..Host::default()
+        }
+    }
+
+    fn one(
+        &self,
+        node: usize,
+        key: Arc<PrivateKey>,
+        hosts: &BTreeMap<NodeName, Arc<Host>>,
+        rng: &mut Rng,
+    ) -> Settings {
+        let mut hosts = hosts.clone();
+        hosts.remove(&name(node));
+        Settings {
+            name: name(node),
+            key,
+            port: PORT,
+            options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)
+                .with_minor(Options::OUR_MINOR),
+            subnets: vec![subnet(node)],
+            broadcast_subnets: Vec::new(),
+            hosts,
+            connect_to: self.dialled_by(node, rng),
+            auto_connect: false,
+            route: RouteSettings::default(),
+            strict_subnets: false,
+            local_discovery: true,
+            udp_discovery: true,
+            udp_discovery_interval: Duration::from_secs(2),
+            udp_discovery_keepalive: Duration::from_secs(10),
+            udp_discovery_timeout: Duration::from_secs(30),
+            udp_info_interval: Duration::from_secs(5),
+            mtu_info_interval: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(5),
+            key_expire: self.key_expire,
+            // A quarter of an hour of back-off would only make runs longer.
+            max_timeout: Duration::from_secs(60),
+            weight: None,
+            pmtu: None,
+            replay_window: 8192,
+        }
+    }
+
+    /// Some of the nodes before it that can be dialled: so the whole is connected.
+    fn dialled_by(&self, node: usize, rng: &mut Rng) -> Vec<NodeName> {
+        let public = node.min(self.nodes - self.behind_nat);
+        let mut chosen = Vec::new();
+        while chosen.len() < self.dials.min(public) {
+            let other = rng.below(u32::try_from(public).unwrap_or(u32::MAX)) as usize;
+            if !chosen.contains(&other) {
+                chosen.push(other);
+            }
+        }
+        chosen.into_iter().map(name).collect()
+    }
+}
+
+/// Name of a node.
+pub(super) fn name(node: usize) -> NodeName {
+    NodeName::new(&format!("n{node}")).expect("letters and digits")
+}
+
+/// The two low bytes that all addresses of a node share.
+fn low(node: usize) -> [u8; 2] {
+    u16::try_from(node + 1)
+        .expect("at most 65,000 nodes")
+        .to_be_bytes()
+}
+
+/// Address under which the world sees a node: its own, or that of its NAT.
+pub(super) fn public_ip(node: usize) -> IpAddr {
+    let [high, low] = low(node);
+    Ipv4Addr::new(198, 18, high, low).into()
+}
+
+/// What a node binds to: its public address, or a private one behind its NAT.
+pub(super) fn own_ip(node: usize, behind_nat: bool) -> IpAddr {
+    let [high, low] = low(node);
+    if behind_nat {
+        Ipv4Addr::new(192, 168, high, low).into()
+    } else {
+        public_ip(node)
+    }
+}
+
+/// Address of a node in the mesh.
+pub(super) fn mesh_ip(node: usize) -> Ipv4Addr {
+    let [high, low] = low(node);
+    Ipv4Addr::new(10, 0, high, low)
+}
+
+fn subnet(node: usize) -> Subnet {
+    Subnet {
+        prefix: Prefix::V4(mesh_ip(node), 32),
+        weight: DEFAULT_WEIGHT,
+    }
+}
+
+/// Where a node's daemon listens, as it knows it itself.
+pub(super) fn own_socket(node: usize, behind_nat: bool) -> SocketAddr {
+    SocketAddr::new(own_ip(node, behind_nat), PORT)
+}

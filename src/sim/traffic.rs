@@ -1,0 +1,199 @@
+//! Packets between devices, and what must hold for each of them: delivered only where their address
+//! belongs, at most once, unchanged; and no sequence number of a tunnel is sent twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use crate::{route::RouteSnapshot, sim::plan, tunnel::TxKey, wire::NodeId};
+
+/// Source and destination port that tell our packets from errors that routers answer with.
+const PORTS: [u8; 4] = [0x4d, 0x53, 0x4d, 0x53];
+/// Where the packet's number stands.
+const NUMBER: std::ops::Range<usize> = 28..36;
+
+/// All packets of a run.
+#[derive(Default)]
+pub(super) struct Traffic {
+    sent: BTreeMap<u64, Sent>,
+    count: u64,
+    /// Up to which packet losses were counted.
+    counted: u64,
+    delivered: BTreeSet<u64>,
+    keys: BTreeMap<(usize, NodeId), Vec<Key>>,
+    /// How often each datagram was passed on, by its hash.
+    relayed: BTreeMap<u64, usize>,
+    failure: Option<String>,
+}
+
+struct Sent {
+    to: usize,
+    packet: Vec<u8>,
+}
+
+/// One sending key, and the hash of the datagram that was seen under each number.
+struct Key {
+    /// Held, so that no other key can have its address.
+    key: Arc<TxKey>,
+    numbers: BTreeMap<u32, u64>,
+}
+
+impl Traffic {
+    /// A new packet, at least 44 bytes long.
+    pub(super) fn packet(&mut self, from: usize, to: usize, length: usize) -> Vec<u8> {
+        self.count += 1;
+        let number = self.count;
+        let mut packet = vec![0; length.max(44)];
+        packet[0] = 0x45;
+        packet[2..4].copy_from_slice(
+            &u16::try_from(length.max(44))
+                .unwrap_or(u16::MAX)
+                .to_be_bytes(),
+        );
+        packet[6] = 0x40; // don't fragment
+        packet[8] = 64;
+        packet[9] = 17;
+        packet[12..16].copy_from_slice(&plan::mesh_ip(from).octets());
+        packet[16..20].copy_from_slice(&plan::mesh_ip(to).octets());
+        let sum = checksum(&packet[..20]);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        packet[20..24].copy_from_slice(&PORTS);
+        packet[NUMBER].copy_from_slice(&number.to_be_bytes());
+        for (at, byte) in packet[NUMBER.end..].iter_mut().enumerate() {
+            *byte = (at as u64 ^ number) as u8;
+        }
+        self.sent.insert(
+            number,
+            Sent {
+                to,
+                packet: packet.clone(),
+            },
+        );
+        packet
+    }
+
+    /// A node's device got a packet.
+    pub(super) fn delivered(&mut self, node: usize, packet: &[u8]) {
+        if packet.get(20..24) != Some(&PORTS) {
+            return; // an error that some router answered with
+        }
+        let number = packet[NUMBER]
+            .try_into()
+            .map(u64::from_be_bytes)
+            .unwrap_or(0);
+        let what = match self.sent.get(&number) {
+            None => "was never sent",
+            Some(sent) if sent.to != node => "was delivered to the wrong node",
+            Some(sent) if sent.packet != packet => "was changed on its way",
+            Some(_) if !self.delivered.insert(number) => "was delivered twice",
+            Some(_) => return,
+        };
+        self.fail(format!("packet {number} {what} (n{node})"));
+    }
+
+    /// A node sends a datagram, its own or another's, to an address that is `receiver`'s.
+    pub(super) fn sealed(
+        &mut self,
+        node: usize,
+        tables: &RouteSnapshot,
+        receiver: Option<usize>,
+        datagram: &[u8],
+    ) {
+        let (Some(dst), Some(src)) = (id(datagram, 0), id(datagram, 6)) else {
+            return;
+        };
+        if src != plan::name(node).id() {
+            return self.passed_on(node, tables.by_id.len(), datagram);
+        }
+        let dst = match (dst, receiver) {
+            (NodeId::DIRECT, Some(receiver)) => plan::name(receiver).id(),
+            (NodeId::DIRECT, None) => return,
+            _ => dst,
+        };
+        let holder = tables.by_id.get(&dst).and_then(|idx| tables.node(*idx));
+        let keys = self.keys.entry((node, dst)).or_default();
+        if let Some(key) = holder.and_then(|holder| holder.state.load().tx.clone())
+            && keys.iter().all(|known| !Arc::ptr_eq(&known.key, &key))
+        {
+            keys.push(Key {
+                key,
+                numbers: BTreeMap::new(),
+            });
+        }
+        if !Key::take(keys, datagram) {
+            self.fail(format!(
+                "n{node} seals two datagrams for {dst} under one number"
+            ));
+        }
+    }
+
+    /// A relay sends a datagram on. No path is longer than there are nodes.
+    fn passed_on(&mut self, node: usize, nodes: usize, datagram: &[u8]) {
+        let times = self.relayed.entry(hash(datagram)).or_default();
+        *times += 1;
+        if *times > nodes {
+            self.fail(format!("n{node} passes on a datagram that goes in circles"));
+        }
+    }
+
+    /// How many of the packets sent since the last call have not been delivered.
+    pub(super) fn take_lost(&mut self) -> usize {
+        let since = self.sent.range(self.counted + 1..);
+        let lost = since
+            .filter(|(number, _)| !self.delivered.contains(number))
+            .count();
+        self.counted = self.count;
+        lost
+    }
+
+    /// The first thing that went wrong.
+    pub(super) fn failure(&self) -> Option<&String> {
+        self.failure.as_ref()
+    }
+
+    fn fail(&mut self, what: String) {
+        self.failure.get_or_insert(what);
+    }
+}
+
+impl Key {
+    /// Books a datagram under the newest key that can have sealed it. Which one did cannot be seen from
+    /// outside, so `false`, "none can have", is certain, and `true` is not. The same datagram may be
+    /// sent more than once.
+    fn take(keys: &mut [Self], datagram: &[u8]) -> bool {
+        let Some(number) = datagram.get(12..16).and_then(|bytes| bytes.try_into().ok()) else {
+            return true;
+        };
+        let (number, hash) = (u32::from_be_bytes(number), hash(datagram));
+        let mut possible = keys
+            .iter_mut()
+            .rev()
+            .filter(|key| number < key.key.claimed())
+            .peekable();
+        possible.peek().is_none()
+            || possible.any(|key| *key.numbers.entry(number).or_insert(hash) == hash)
+    }
+}
+
+/// The node id at an offset of a datagram.
+fn id(datagram: &[u8], at: usize) -> Option<NodeId> {
+    Some(NodeId(datagram.get(at..at + 6)?.try_into().ok()?))
+}
+
+/// A hash of the sealed part.
+fn hash(datagram: &[u8]) -> u64 {
+    let sealed = datagram.get(12..).unwrap_or_default();
+    sealed.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The checksum of an IPv4 header whose checksum field is zero.
+fn checksum(header: &[u8]) -> u16 {
+    let words = header
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}

@@ -1,0 +1,336 @@
+//! The event queue: what happens next, and everything that a test may do to the nodes meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    mesh::{Settings, view::PeerRow},
+    sim::{
+        conn::{Chunk, Conn, EndId},
+        model,
+        net::Net,
+        node::SimNode,
+        plan::Plan,
+        traffic::Traffic,
+    },
+    wire::NodeName,
+};
+
+/// A simulated mesh in motion.
+pub struct World {
+    pub(super) plan: Plan,
+    settings: Vec<Arc<Settings>>,
+    pub(super) nodes: Vec<SimNode>,
+    /// The network; its faults may be set at any time.
+    pub net: Net,
+    pub(super) conns: BTreeMap<u64, Conn>,
+    pub(super) traffic: Traffic,
+    queue: BTreeMap<(Instant, u64), Event>,
+    queued: u64,
+    dialled: u64,
+    start: Instant,
+    pub(super) now: Instant,
+    /// When a link came or went, or a flooded line arrived, for the last time.
+    pub(super) changed: Instant,
+    /// Request lines that arrived.
+    pub(super) lines: u64,
+    pub(super) failure: Option<String>,
+    trace: u64,
+    /// Print each event to stderr.
+    pub verbose: bool,
+}
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The time of a node's deadline.
+    Wake { node: usize, life: u32 },
+    /// A node has taken its inputs and acts now.
+    Settle { node: usize, life: u32 },
+    /// A datagram arrives.
+    Datagram {
+        node: usize,
+        from: SocketAddr,
+        datagram: Bytes,
+    },
+    /// The first packet of a connection arrives.
+    Accept { node: usize, dial: Dial },
+    /// The dialler learns that it is connected.
+    Connected { dial: Dial },
+    /// By lines: both ends have authenticated.
+    Authenticated { end: EndId },
+    /// The dialler learns that it is not.
+    Refused { dial: Dial, why: &'static str },
+    /// A piece of a stream arrives.
+    Segment { end: EndId, chunk: Chunk },
+}
+
+/// An attempt to connect.
+#[derive(Debug, Clone)]
+pub(super) struct Dial {
+    pub(super) conn: u64,
+    pub(super) from: usize,
+    pub(super) life: u32,
+    pub(super) name: NodeName,
+    pub(super) addr: SocketAddr,
+}
+
+/// What was found wrong, with the seed that shows it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    seed: u64,
+    what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, what } = self;
+        write!(
+            f,
+            "{what}\nfailing seed: rerun with MESHD_SIM_SEED={seed}, MESHD_SIM_TRACE=1 prints each event"
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl World {
+    /// The mesh of `plan`, all nodes started at `start`. Only differences of times matter.
+    #[must_use]
+    pub fn new(plan: Plan, start: Instant) -> Self {
+        let settings: Vec<Arc<Settings>> = plan.settings().into_iter().map(Arc::new).collect();
+        let nodes = settings.iter().enumerate().map(|(n, settings)| {
+            SimNode::start(settings.clone(), 0, plan.seed_for("node 0", n), start)
+        });
+        let mut world = Self {
+            nodes: nodes.collect(),
+            settings,
+            net: Net::new(&plan),
+            conns: BTreeMap::new(),
+            traffic: Traffic::default(),
+            queue: BTreeMap::new(),
+            queued: 0,
+            dialled: 0,
+            start,
+            now: start,
+            changed: start,
+            lines: 0,
+            failure: None,
+            trace: 0xcbf2_9ce4_8422_2325,
+            verbose: false,
+            plan,
+        };
+        for node in 0..world.nodes.len() {
+            world.settle_soon(node);
+        }
+        world
+    }
+
+    /// Virtual time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// A number that two runs share only if each event of both was the same.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.trace
+    }
+
+    /// Request lines that arrived so far.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+        self.verdict()
+    }
+
+    /// Runs until no link came or went and no flooded line arrived for `quiet`; then compares every
+    /// node with the oracle. Not coming to rest within `limit` is a failure.
+    pub fn run_until_rest(&mut self, quiet: Duration, limit: Duration) -> Result<(), Failure> {
+        let end = self.now + limit;
+        self.changed = self.now;
+        while self.now - self.changed < quiet {
+            if self.now >= end {
+                return Err(self.failure(format!("not at rest after {} s", limit.as_secs())));
+            }
+            let until = (self.changed + quiet).min(end);
+            while self.step(until) {}
+            self.now = until;
+        }
+        self.verdict()?;
+        model::check(self).map_err(|what| self.failure(what))
+    }
+
+    /// What went wrong so far, if anything did.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        match self.failure.as_ref().or_else(|| self.traffic.failure()) {
+            Some(what) => Err(self.failure(what.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// A failure of this run.
+    #[must_use]
+    pub fn failure(&self, what: String) -> Failure {
+        let at = self.elapsed().as_secs_f64();
+        Failure {
+            seed: self.plan.seed,
+            what: format!("after {at:.3} s: {what}"),
+        }
+    }
+
+    /// What `meshctl peers` would show on a node.
+    #[must_use]
+    pub fn peers(&self, node: usize) -> Vec<PeerRow> {
+        self.nodes[node].mesh.peers(self.now)
+    }
+
+    /// Whether every running node reaches every other one.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let alive = self.nodes.iter().filter(|node| node.alive).count();
+        let reached = |node: &SimNode| node.mesh.status().reachable;
+        self.nodes
+            .iter()
+            .filter(|node| node.alive)
+            .all(|node| reached(node) == alive)
+    }
+
+    /// Sends an IP packet of `length` bytes (at least 44) from one node's device to another's address.
+    pub fn send(&mut self, from: usize, to: usize, length: usize) {
+        if self.nodes[from].alive {
+            let mut packet = self.traffic.packet(from, to, length);
+            let gathered = self.nodes[from].from_device(&mut packet, self.now);
+            self.after_step(from, gathered);
+        }
+    }
+
+    /// Packets sent and not delivered yet (or never), since the last call.
+    pub fn take_lost(&mut self) -> usize {
+        self.traffic.take_lost()
+    }
+
+    /// Ends a node's process; the kernel tells its neighbours.
+    pub fn kill(&mut self, node: usize) {
+        let ends: Vec<EndId> = self.nodes[node]
+            .links
+            .values()
+            .map(|link| link.end)
+            .collect();
+        for end in ends {
+            self.close_end(end);
+        }
+        self.nodes[node].alive = false;
+    }
+
+    /// Takes a node's power away; nobody is told.
+    pub fn power_off(&mut self, node: usize) {
+        for conn in self.conns.values_mut() {
+            conn.ends
+                .iter_mut()
+                .filter(|end| end.node == node)
+                .for_each(|end| end.open = false);
+        }
+        self.nodes[node].alive = false;
+    }
+
+    /// Starts a node that is not running, with no memory of its last life.
+    pub fn start_again(&mut self, node: usize) {
+        let life = self.nodes[node].life + 1;
+        let seed = self.plan.seed_for(&format!("node {life}"), node);
+        let settings = self.settings[node].clone();
+        self.nodes[node] = SimNode::start(settings, life, seed, self.now);
+        self.settle_soon(node);
+    }
+
+    /// Joins all parts of the network again.
+    pub fn heal(&mut self) {
+        self.net.join_all();
+        self.send_stalled();
+    }
+
+    /// Puts something into the queue.
+    pub(super) fn at(&mut self, at: Instant, event: Event) {
+        self.queued += 1;
+        self.queue.insert((at.max(self.now), self.queued), event);
+    }
+
+    /// A number for a new connection.
+    pub(super) fn new_conn(&mut self) -> u64 {
+        self.dialled += 1;
+        self.dialled
+    }
+
+    /// Does the next thing, if it is due by `until`.
+    fn step(&mut self, until: Instant) -> bool {
+        let next = self
+            .queue
+            .first_entry()
+            .filter(|entry| entry.key().0 <= until);
+        let Some(((at, _), event)) = next.map(|entry| entry.remove_entry()) else {
+            return false;
+        };
+        if self.failure.is_some() {
+            return false;
+        }
+        self.now = at;
+        self.note(&event);
+        self.happen(event);
+        true
+    }
+
+    /// Adds an event to the trace.
+    fn note(&mut self, event: &Event) {
+        let (kind, node, content): (u8, usize, &[u8]) = match event {
+            Event::Wake { node, .. } => (0, *node, &[]),
+            Event::Settle { node, .. } => (1, *node, &[]),
+            Event::Datagram { node, datagram, .. } => (2, *node, datagram),
+            Event::Accept { node, .. } => (3, *node, &[]),
+            Event::Connected { dial } => (4, dial.from, &[]),
+            Event::Authenticated { end } => (5, end.side, &[]),
+            Event::Refused { dial, .. } => (6, dial.from, &[]),
+            Event::Segment { end, chunk } => match chunk {
+                Chunk::Bytes(bytes) => (7, end.side, bytes),
+                Chunk::Line(bytes) => (8, end.side, bytes),
+                Chunk::Frame(bytes) => (9, end.side, bytes),
+                Chunk::Relayed(bytes) => (10, end.side, bytes),
+                Chunk::Fin => (11, end.side, &[]),
+            },
+        };
+        let nanos = self.elapsed().as_nanos() as u64;
+        let head = nanos
+            .to_le_bytes()
+            .into_iter()
+            .chain([kind])
+            .chain(node.to_le_bytes());
+        for byte in head.chain(content.iter().copied()) {
+            // FNV-1a: any hash that mixes every byte would do.
+            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        if self.verbose {
+            self.print(event);
+        }
+    }
+
+    #[expect(clippy::print_stderr, reason = "asked for, to look at a failing seed")]
+    fn print(&self, event: &Event) {
+        if !matches!(event, Event::Wake { .. } | Event::Settle { .. }) {
+            eprintln!("{:12.6} {event:?}", self.elapsed().as_secs_f64());
+        }
+    }
+}

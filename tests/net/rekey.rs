@@ -1,0 +1,106 @@
+//! Keys are renewed every ten seconds under 20,000 packets a second.
+
+use std::{thread, time::Duration};
+
+use crate::{
+    node::{
+        Kind::{self, Meshd, Tinc11},
+        Node, on_one_wire,
+    },
+    traffic::{Flow, Stream, setting, wait_ping},
+    world::World,
+};
+
+const RATE: u64 = 20_000;
+
+/// What was lost of a flow from one kind to another, and what the kernels dropped of it.
+#[derive(Debug)]
+struct Loss {
+    stream: Stream,
+    /// Packets that the kernels dropped because a daemon did not read in time: the device's queue
+    /// at the sender, the UDP socket at the receiver.
+    overflow: u64,
+    rekeys: u64,
+}
+
+fn measure(from: Kind, to: Kind) -> Loss {
+    let world = World::alone();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [from, to]);
+    a.connect_to(&["b"]);
+    for node in [&mut a, &mut b] {
+        node.tinc(&["set", "KeyExpire", "10"]);
+        node.start();
+    }
+    a.wait_reaches(&b);
+    b.wait_reaches(&a);
+    wait_ping(&a, &b.v4(), 56);
+    wait_ping(&b, &a.v4(), 1400);
+    a.wait_udp(&b);
+    b.wait_udp(&a);
+    let before = overflow(&a, &b);
+    let flow = Flow::start(&a, &b, &b.v4(), RATE, 200);
+    let seconds = setting("MESHD_NET_REKEY_SECONDS", 40);
+    thread::sleep(Duration::from_secs(seconds));
+    let stream = flow.finish();
+    let loss = Loss {
+        stream,
+        overflow: overflow(&a, &b) - before,
+        rekeys: seconds / 10,
+    };
+    eprintln!("{from:?} to {to:?}: lost {}, {loss:?}", stream.lost());
+    // The load must have been what it is meant to be, or the run says nothing.
+    assert!(
+        stream.sent > RATE * seconds * 8 / 10,
+        "only {} packets sent in {seconds} s",
+        stream.sent
+    );
+    a.assert_runs();
+    b.assert_runs();
+    loss
+}
+
+fn overflow(a: &Node, b: &Node) -> u64 {
+    let device: u64 = a
+        .host
+        .exec("cat /sys/class/net/mesh0/statistics/tx_dropped")
+        .trim()
+        .parse()
+        .unwrap();
+    // /proc/net/snmp: a line of names and a line of numbers for each protocol.
+    let counters = b.host.exec("cat /proc/net/snmp");
+    let mut lines = counters.lines().filter(|line| line.starts_with("Udp:"));
+    let (names, numbers) = (lines.next().unwrap(), lines.next().unwrap());
+    let at = names
+        .split_whitespace()
+        .position(|name| name == "RcvbufErrors")
+        .unwrap();
+    let socket: u64 = numbers.split_whitespace().nth(at).unwrap().parse().unwrap();
+    device + socket
+}
+
+#[test]
+fn between_meshds_nothing_is_lost() {
+    let loss = measure(Meshd, Meshd);
+    assert_eq!(loss.stream.lost(), 0, "{loss:?}");
+    assert_eq!(loss.stream.duplicates, 0, "{loss:?}");
+}
+
+#[test]
+fn with_tincd_no_more_is_lost_than_between_tincds() {
+    let tincds = measure(Tinc11, Tinc11);
+    for (from, to) in [(Meshd, Tinc11), (Tinc11, Meshd)] {
+        let loss = measure(from, to);
+        assert!(
+            loss.stream.lost() <= tincds.stream.lost(),
+            "{from:?} to {to:?}: {loss:?}\nbetween tincds: {tincds:?}"
+        );
+        assert_eq!(loss.stream.duplicates, 0, "{loss:?}");
+    }
+}
+
+#[test]
+#[ignore = "control: tinc alone"]
+fn control_between_tincds() {
+    measure(Tinc11, Tinc11);
+}

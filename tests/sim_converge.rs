@@ -1,0 +1,79 @@
+//! Simulated meshes come up, agree, and carry packets. Needs the feature `sim`.
+
+#![cfg(feature = "sim")]
+#![allow(missing_docs, reason = "a test")]
+
+mod sim;
+
+use std::time::Duration;
+
+use meshd::sim::{Failure, Fidelity, Plan};
+use sim::{hold, seconds, world};
+
+/// From a cold start to rest, then packets between every kind of pair.
+fn cold_start(plan: Plan, packets: usize) -> Result<u64, Failure> {
+    let mut world = world(plan.clone());
+    world.run_until_rest(seconds(30), seconds(600))?;
+    if !world.is_whole() {
+        return Err(world.failure("somebody does not reach somebody".into()));
+    }
+    let nodes = plan.nodes;
+    for round in 0..2 {
+        for number in 0..packets {
+            let (from, to) = (number * 7 % nodes, (number * 13 + 5 * round + 1) % nodes);
+            if from != to {
+                world.send(from, to, 100 + number % 1200);
+            }
+            world.run_for(Duration::from_millis(20))?;
+        }
+        world.run_for(seconds(20))?;
+        let lost = world.take_lost();
+        if lost > 0 {
+            return Err(world.failure(format!("{lost} packets lost though the network loses none")));
+        }
+    }
+    world.run_until_rest(seconds(30), seconds(120))?;
+    Ok(world.trace_hash())
+}
+
+#[test]
+fn fifty_nodes_by_bytes_agree_and_carry_packets() {
+    hold(|seed| cold_start(Plan::new(seed, 50, Fidelity::Bytes), 300).map(|_| ()));
+}
+
+#[test]
+fn fifty_nodes_of_which_ten_behind_nat_agree_and_carry_packets() {
+    hold(|seed| {
+        let plan = Plan {
+            behind_nat: 10,
+            ..Plan::new(seed, 50, Fidelity::Bytes)
+        };
+        cold_start(plan, 300).map(|_| ())
+    });
+}
+
+#[test]
+fn three_hundred_nodes_by_lines_agree_and_carry_packets() {
+    hold(|seed| cold_start(Plan::new(seed, 300, Fidelity::Lines), 100).map(|_| ()));
+}
+
+#[test]
+#[ignore = "nightly: half a minute in release, many in debug"]
+fn a_thousand_nodes_by_lines_agree_and_carry_packets() {
+    hold(|seed| {
+        let plan = Plan {
+            dials: 3,
+            ..Plan::new(seed, 1000, Fidelity::Lines)
+        };
+        cold_start(plan, 1000).map(|_| ())
+    });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+    let run = |seed, fidelity| cold_start(Plan::new(seed, 12, fidelity), 30).unwrap();
+    for fidelity in [Fidelity::Lines, Fidelity::Bytes] {
+        assert_eq!(run(1, fidelity), run(1, fidelity), "{fidelity:?}");
+        assert_ne!(run(1, fidelity), run(2, fidelity), "{fidelity:?}");
+    }
+}
