@@ -140,6 +140,11 @@ impl Pmtu {
         vec![self.probing]
     }
 
+    /// Puts the next step off.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        self.next = Some(now + STEP);
+    }
+
     /// Notes that a probe of `length` is on its way.
     pub(super) fn sent(&mut self, length: u16) {
         self.longest = self.longest.max(length);

@@ -132,6 +132,22 @@ fn udp_that_dies_is_left_within_five_seconds_and_found_again() {
     assert_eq!(row(&net, 0, 1).path, PathKind::Udp);
 }
 
+/// TCP inside grows quiet over a dead path: that must not keep the path alive.
+#[test]
+fn udp_that_dies_is_left_also_when_tcp_backs_off() {
+    let mut net = Net::new(settings(2));
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    net.send(0, 1, 100);
+    net.run(SECOND);
+    net.no_udp.insert((0, 1));
+    for pause in [2, 4, 8, 16, 32] {
+        net.send(0, 1, 100);
+        net.run(pause * SECOND / 10);
+    }
+    assert_eq!(row(&net, 0, 1).path, PathKind::Tcp);
+}
+
 #[test]
 fn a_path_that_shrinks_without_a_word_is_measured_anew() {
     let mut net = Net::new(settings(2));

@@ -117,7 +117,9 @@ impl Mesh {
         }
         let node = &mut self.nodes[idx];
         let active = node.udp.is_active(now);
-        if !active && node.link.is_none() {
+        // What has begun to stay silent is asked to the end, also when TCP inside has grown quiet over it.
+        let late = node.udp.confirmed && node.udp.unanswered > LATE;
+        if !active && !late && node.link.is_none() {
             return;
         }
         let timeout = settings.udp_discovery_timeout;
@@ -126,13 +128,14 @@ impl Mesh {
             let silent = udp
                 .last_answer
                 .is_none_or(|at| now.saturating_duration_since(at) >= timeout);
-            if silent || active && udp.unanswered > DEAD {
+            if silent || udp.unanswered > DEAD {
                 self.lost_udp(idx);
             }
         }
         let udp = &self.nodes[idx].udp;
         let pace = match (udp.confirmed, active) {
-            (true, true) if udp.unanswered > LATE || udp.pmtu.suspicious() => SUSPICIOUS,
+            (true, _) if udp.unanswered > LATE => SUSPICIOUS,
+            (true, true) if udp.pmtu.suspicious() => SUSPICIOUS,
             (true, true) => ACTIVE,
             (true, false) => settings.udp_discovery_keepalive,
             (false, _) => settings.udp_discovery_interval,
@@ -144,7 +147,7 @@ impl Mesh {
         }
         if udp.confirmed {
             self.keepalive(idx, active, now);
-            if active {
+            if active || late {
                 self.timers.insert((now + SUSPICIOUS, Timer::Pmtu, idx));
             }
         } else {
@@ -229,7 +232,17 @@ impl Mesh {
             return;
         };
         if due <= now {
+            // While nothing at all comes back, a length that is not answered says nothing.
+            if node.udp.unanswered > LATE {
+                node.udp.pmtu.postpone(now);
+                self.timers
+                    .insert((due.max(now) + SUSPICIOUS, Timer::Pmtu, idx));
+                self.send_probe(idx, addr, PROBE, now);
+                return;
+            }
             let was = node.udp.pmtu.fixed;
+            self.send_probe(idx, addr, PROBE, now);
+            let node = &mut self.nodes[idx];
             for length in node.udp.pmtu.probes(now) {
                 self.send_probe(idx, addr, length, now);
             }
@@ -336,7 +349,13 @@ impl Mesh {
         let Some(node) = self.nodes.get(idx) else {
             return;
         };
-        if data.len() < usize::from(PROBE) {
+        // One that a relay passed on says nothing about the way between us.
+        let relayed = self
+            .snapshot
+            .by_addr
+            .get(&from)
+            .is_some_and(|sender| *sender != idx);
+        if data.len() < usize::from(PROBE) || relayed {
             return;
         }
         let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
