@@ -11,7 +11,7 @@ mod coalesce;
 mod header;
 mod segment;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transport;

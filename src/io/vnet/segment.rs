@@ -97,6 +97,13 @@ impl<'a> Segments<'a> {
         Some(self.cut.payload + self.rest(self.next?).min(self.cut.size))
     }
 
+    /// How many packets are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.next
+            .map_or(0, |at| self.rest(at).div_ceil(self.cut.size.max(1)).max(1))
+    }
+
     /// Writes the next packet to the start of `out` and returns its length in bytes. `None`: there is
     /// none, or `out` is shorter than [`Self::next_len`] and the packet is still the next.
     pub fn next_into(&mut self, out: &mut [u8]) -> Option<usize> {

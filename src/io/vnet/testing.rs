@@ -3,7 +3,7 @@
 use super::{Gso, GsoKind, Header, Unfinished};
 
 /// The Internet checksum as RFC 1071 writes it down.
-pub(super) fn naive_checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn naive_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {
         let word = u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low));
@@ -17,23 +17,23 @@ pub(super) fn naive_checksum(bytes: &[u8]) -> u16 {
 
 /// A TCP or UDP packet in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Parts {
-    pub(super) v6: bool,
-    pub(super) udp: bool,
-    pub(super) host: u8,
-    pub(super) port: u16,
-    pub(super) class: u8,
-    pub(super) ttl: u8,
-    pub(super) df: bool,
-    pub(super) id: u16,
-    pub(super) seq: u32,
-    pub(super) ack: u32,
-    pub(super) flags: u8,
-    pub(super) window: u16,
+pub(crate) struct Parts {
+    pub(crate) v6: bool,
+    pub(crate) udp: bool,
+    pub(crate) host: u8,
+    pub(crate) port: u16,
+    pub(crate) class: u8,
+    pub(crate) ttl: u8,
+    pub(crate) df: bool,
+    pub(crate) id: u16,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) flags: u8,
+    pub(crate) window: u16,
     /// IPv4 options and TCP options, each a multiple of four bytes.
-    pub(super) ip_options: Vec<u8>,
-    pub(super) options: Vec<u8>,
-    pub(super) payload: Vec<u8>,
+    pub(crate) ip_options: Vec<u8>,
+    pub(crate) options: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Default for Parts {
@@ -60,7 +60,7 @@ impl Default for Parts {
 
 impl Parts {
     /// The packet with right checksums.
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut segment = self.segment();
         let at = self.checksum_offset();
         let sum = naive_checksum(&[self.pseudo(segment.len()), segment.clone()].concat());
@@ -71,7 +71,7 @@ impl Parts {
 
     /// The packet as the kernel gives it before anything is summed, and its virtio header; cut at
     /// `size` bytes of payload if it is longer.
-    pub(super) fn unfinished(&self, size: usize) -> (Header, Vec<u8>) {
+    pub(crate) fn unfinished(&self, size: usize) -> (Header, Vec<u8>) {
         let mut segment = self.segment();
         let at = self.checksum_offset();
         let pseudo = !naive_checksum(&self.pseudo(segment.len()));
@@ -97,7 +97,7 @@ impl Parts {
     }
 
     /// The packets that it stands for.
-    pub(super) fn cut(&self, size: usize) -> Vec<Self> {
+    pub(crate) fn cut(&self, size: usize) -> Vec<Self> {
         let count = self.payload.len().div_ceil(size);
         let pieces = self.payload.chunks(size).enumerate();
         let pieces = pieces.map(|(i, payload)| {
@@ -119,7 +119,7 @@ impl Parts {
         pieces.collect()
     }
 
-    pub(super) fn checksum_offset(&self) -> usize {
+    pub(crate) fn checksum_offset(&self) -> usize {
         if self.udp { 6 } else { 16 }
     }
 

@@ -14,16 +14,19 @@ type Written = Vec<(Header, Vec<u8>)>;
 fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>, VnetError> {
     let mut segments = Segments::new(header, packet, wanted)?;
     let longest = segments.longest();
-    let mut all = Vec::new();
+    let (mut all, mut left) = (Vec::new(), Vec::new());
     let mut out = vec![0xaa; MAX_PACKET + 1];
     while let Some(length) = segments.next_len() {
         assert!(length <= longest);
+        left.push(segments.left());
         if length > 0 {
             assert_eq!(segments.next_into(&mut out[..length - 1]), None);
         }
         assert_eq!(segments.next_into(&mut out), Some(length));
         all.push(out[..length].to_vec());
     }
+    assert_eq!(segments.left(), 0);
+    assert!(left.into_iter().eq((1..=all.len()).rev()));
     Ok(all)
 }
 
