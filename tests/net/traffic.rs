@@ -318,17 +318,34 @@ impl Flow {
 
     /// Stops sending, waits for what is on its way, and counts.
     pub(crate) fn finish(self) -> Stream {
+        self.finish_with_holes().0
+    }
+
+    /// As [`Self::finish`], with the runs of lost packets: number of the first and how many.
+    pub(crate) fn finish_with_holes(self) -> (Stream, Vec<(u64, u64)>) {
         self.stop.store(true, Ordering::Relaxed);
         let sent = self.sender.join().expect("the sender finished");
         self.receiver.join().expect("the receiver finished");
         let arrivals = self.arrivals.lock().unwrap();
-        Stream {
+        let seen = |number: u64| {
+            let word = arrivals.seen.get(usize::try_from(number / 64).unwrap());
+            word.is_some_and(|word| word & (1 << (number % 64)) != 0)
+        };
+        let mut holes: Vec<(u64, u64)> = Vec::new();
+        for number in (0..sent).filter(|number| !seen(*number)) {
+            match holes.last_mut() {
+                Some((first, count)) if *first + *count == number => *count += 1,
+                _ => holes.push((number, 1)),
+            }
+        }
+        let stream = Stream {
             sent,
             received: arrivals.received,
             duplicates: arrivals.duplicates,
             reordered: arrivals.reordered,
             longest_gap: arrivals.longest_gap,
-        }
+        };
+        (stream, holes)
     }
 }
 
