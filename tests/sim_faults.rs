@@ -1,7 +1,7 @@
 //! Simulated meshes under loss, partition, restart and NAT. Needs the feature `sim`.
 
 #![cfg(feature = "sim")]
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod sim;
 
@@ -125,7 +125,10 @@ fn nodes_that_end_or_lose_power_come_back() {
 #[test]
 fn a_nat_that_forgets_is_survived() {
     hold(|seed| {
-        let plan = Plan { behind_nat: 6, ..Plan::new(seed, 16, Fidelity::Bytes) };
+        let plan = Plan {
+            behind_nat: 6,
+            ..Plan::new(seed, 16, Fidelity::Bytes)
+        };
         let mut world = at_rest(plan)?;
         talk(&mut world, 16)?;
         for node in 10..16 {
@@ -139,7 +142,11 @@ fn a_nat_that_forgets_is_survived() {
 /// How `from` says that its packets for `to` travel.
 fn path(world: &World, from: usize, to: usize) -> Option<PathKind> {
     let name = format!("n{to}");
-    world.peers(from).into_iter().find(|row| row.name == name).map(|row| row.path)
+    world
+        .peers(from)
+        .into_iter()
+        .find(|row| row.name == name)
+        .map(|row| row.path)
 }
 
 /// Sends a packet each second for some time.
@@ -155,7 +162,10 @@ fn chat(world: &mut World, a: usize, b: usize, time: u64) -> Result<(), Failure>
 #[test]
 fn blocked_udp_falls_back_to_tcp_and_comes_back() {
     hold(|seed| {
-        let mut world = at_rest(Plan { dials: 1, ..Plan::new(seed, 2, Fidelity::Bytes) })?;
+        let mut world = at_rest(Plan {
+            dials: 1,
+            ..Plan::new(seed, 2, Fidelity::Bytes)
+        })?;
         chat(&mut world, 0, 1, 10)?;
         let expect = |world: &World, expected| {
             let found = path(world, 0, 1);
@@ -184,7 +194,10 @@ fn blocked_udp_falls_back_to_tcp_and_comes_back() {
 #[test]
 fn a_narrow_path_carries_every_length() {
     hold(|seed| {
-        let mut world = at_rest(Plan { dials: 1, ..Plan::new(seed, 2, Fidelity::Bytes) })?;
+        let mut world = at_rest(Plan {
+            dials: 1,
+            ..Plan::new(seed, 2, Fidelity::Bytes)
+        })?;
         world.net.narrow(0, 1, 1000);
         chat(&mut world, 0, 1, 20)?;
         world.take_lost();
@@ -208,7 +221,10 @@ fn a_narrow_path_carries_every_length() {
 #[test]
 fn renewing_keys_loses_nothing() {
     hold(|seed| {
-        let plan = Plan { key_expire: seconds(10), ..Plan::new(seed, 8, Fidelity::Bytes) };
+        let plan = Plan {
+            key_expire: seconds(10),
+            ..Plan::new(seed, 8, Fidelity::Bytes)
+        };
         let mut world = at_rest(plan)?;
         let round = |world: &mut World| {
             for from in 0..8 {
@@ -233,7 +249,9 @@ fn renewing_keys_loses_nothing() {
 /// Whatever may happen to a network in an hour, in the order that the seed says.
 fn churn(plan: Plan, events: usize) -> Result<(), Failure> {
     let (nodes, seed) = (plan.nodes, plan.seed);
-    let mut rng = Rng::new(std::array::from_fn(|at| (seed >> (at % 8 * 8)) as u8 ^ at as u8));
+    let mut rng = Rng::new(std::array::from_fn(|at| {
+        (seed >> (at % 8 * 8)) as u8 ^ at as u8
+    }));
     let mut world = at_rest(plan)?;
     let mut down = Vec::new();
     for _ in 0..events {
@@ -283,21 +301,43 @@ fn churn(plan: Plan, events: usize) -> Result<(), Failure> {
 
 #[test]
 fn a_mesh_by_bytes_gets_well_after_any_churn() {
-    hold(|seed| churn(Plan { behind_nat: 3, ..Plan::new(seed, 12, Fidelity::Bytes) }, 40));
+    hold(|seed| {
+        churn(
+            Plan {
+                behind_nat: 3,
+                ..Plan::new(seed, 12, Fidelity::Bytes)
+            },
+            40,
+        )
+    });
 }
 
 #[test]
 fn a_mesh_by_lines_gets_well_after_any_churn() {
-    hold(|seed| churn(Plan { dials: 3, ..Plan::new(seed, 24, Fidelity::Lines) }, 60));
+    hold(|seed| {
+        churn(
+            Plan {
+                dials: 3,
+                ..Plan::new(seed, 24, Fidelity::Lines)
+            },
+            60,
+        )
+    });
 }
 
 #[test]
 #[ignore = "nightly: ten minutes in release"]
 fn many_seeds_of_churn() {
     for seed in 100..300 {
-        let plan = Plan { behind_nat: 3, ..Plan::new(seed, 12, Fidelity::Bytes) };
+        let plan = Plan {
+            behind_nat: 3,
+            ..Plan::new(seed, 12, Fidelity::Bytes)
+        };
         churn(plan, 40).unwrap_or_else(|failure| panic!("{failure}"));
-        let plan = Plan { dials: 3, ..Plan::new(seed, 24, Fidelity::Lines) };
+        let plan = Plan {
+            dials: 3,
+            ..Plan::new(seed, 24, Fidelity::Lines)
+        };
         churn(plan, 60).unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
