@@ -78,12 +78,12 @@ impl SimNode {
     }
 
     /// One packet that the node's device gives.
-    pub(super) fn from_device(&mut self, packet: &mut [u8], now: Instant) -> Gathered {
+    pub(super) fn device_gives(&mut self, packet: &mut [u8], now: Instant) -> Gathered {
         self.step(now, |step| step.from_device(packet))
     }
 
     /// One datagram that the node's socket gives.
-    pub(super) fn from_network(
+    pub(super) fn network_gives(
         &mut self,
         from: SocketAddr,
         datagram: &mut [u8],

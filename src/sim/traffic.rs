@@ -186,13 +186,17 @@ impl Key {
     /// Books a datagram under the key that sealed it. `false`: the key sealed another one under the same
     /// number. The same datagram may be sent more than once.
     fn take(keys: &mut [Self], datagram: &[u8]) -> bool {
-        let Some((number, sealed)) = datagram.get(12..).and_then(|sealed| {
-            Some((u32::from_be_bytes(*sealed.first_chunk()?), sealed))
-        }) else {
+        let Some((number, sealed)) = datagram
+            .get(12..)
+            .and_then(|sealed| Some((u32::from_be_bytes(*sealed.first_chunk()?), sealed)))
+        else {
             return true;
         };
         let hash = hash(datagram);
-        let sealer = keys.iter_mut().rev().find(|key| key.has_sealed(number, sealed));
+        let sealer = keys
+            .iter_mut()
+            .rev()
+            .find(|key| key.has_sealed(number, sealed));
         sealer.is_none_or(|key| *key.numbers.entry(number).or_insert(hash) == hash)
     }
 
