@@ -1,6 +1,6 @@
 //! `meshctl lab` end to end: as root, as an ordinary user, and cut off in the middle.
 
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use std::{
     fs,
@@ -161,7 +161,7 @@ fn start_and_wait_for_daemons() -> Child {
             return lab;
         }
     }
-    panic!("the lab ended: {seen:#?}");
+    panic!("the lab ended with {:?}: {seen:#?}", lab.wait());
 }
 
 /// Processes whose command line names the files of the lab started by process `outside`.

@@ -1,7 +1,7 @@
 //! Simulated meshes come up, agree, and carry packets. Needs the feature `sim`.
 
 #![cfg(feature = "sim")]
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod sim;
 

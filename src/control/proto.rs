@@ -131,7 +131,8 @@ pub struct Status {
     pub config: String,
     /// Packet threads.
     pub workers: usize,
-    /// Packet-path techniques in use, as words: `udp_gso`, `udp_gro`, `recvmmsg`.
+    /// Packet-path techniques in use, as words: `tun_tso`, `tun_uso`, `udp_gso`, `udp_gro`,
+    /// `recvmmsg`.
     pub offloads: Vec<String>,
     /// Dropped packets by reason (snake case), zeros left out.
     pub drops: std::collections::BTreeMap<String, u64>,

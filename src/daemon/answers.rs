@@ -68,7 +68,11 @@ impl Driver {
         let word = |has: bool, word: &str| has.then(|| word.to_owned());
         let gso = self.udp.iter().any(|socket| socket.max_segments() > 1);
         let gro = self.udp.iter().any(|socket| socket.has_gro());
+        let tun = self.tun.as_ref().map(|tun| tun.offloads());
+        let tun = tun.unwrap_or_default();
         let offloads = [
+            word(tun.tso, "tun_tso"),
+            word(tun.uso, "tun_uso"),
             word(gso, "udp_gso"),
             word(gro, "udp_gro"),
             word(true, "recvmmsg"),

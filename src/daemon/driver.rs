@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{AddressFamily, Config, cache},
+    config::{AddressFamily, Config},
     crypto::Rng,
     daemon::{
         Event, Reply,
@@ -38,12 +38,11 @@ use crate::{
     fastpath::{self, punt},
     io::{
         tun::Tun,
-        udp::{SocketOptions, UdpSocket, is_too_long, path_mtu},
+        udp::{SocketOptions, UdpSocket},
     },
     link::Identity,
-    mesh::{Input, Mesh, Output, Settings},
+    mesh::{Input, Mesh, Settings},
     route::{DropCounts, DropReason},
-    wire::NodeName,
 };
 
 /// Events and punts taken before the mesh settles.
@@ -76,15 +75,15 @@ pub(super) struct Driver {
     pub(super) reloading: bool,
     /// Clients that wait for us to have stopped.
     pub(super) stopping: Option<Vec<Reply>>,
-    sockets: SocketOptions,
+    pub(super) sockets: SocketOptions,
     resolver: Resolver,
-    routes: Option<Follower>,
+    pub(super) routes: Option<Follower>,
     dropping: privileges::Drop,
     listeners: Vec<tokio::net::TcpListener>,
     /// Where workers leave what is for the mesh.
     punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// For the mesh, from what we did for it.
-    inputs: Vec<Input>,
+    pub(super) inputs: Vec<Input>,
     watchdog: Watchdog,
     tick: Instant,
     entropy: Instant,
@@ -327,91 +326,6 @@ impl Driver {
             }
         }
         self.hooks.start_due(now);
-    }
-
-    fn output(&mut self, output: Output) {
-        match output {
-            Output::SendLine { to, line } => self.links.send_line(to, &line),
-            Output::SendFrame { to, frame } => {
-                let sent = self.links.send_frame(to, &frame);
-                self.count_unless(sent, DropReason::LinkFull);
-            }
-            Output::SendRelayed { to, datagram } => {
-                let sent = self.links.send_relayed(to, &datagram);
-                self.count_unless(sent, DropReason::LinkFull);
-            }
-            Output::Datagram { to, datagram } => self.send_datagram(to, &datagram),
-            Output::TunWrite(packet) => {
-                let sent = self
-                    .tun
-                    .as_ref()
-                    .is_none_or(|tun| tun.write(&packet).is_ok());
-                self.count_unless(sent, DropReason::SendFailed);
-            }
-            Output::Resolve { node, host, port } => {
-                Resolver::ask(node, host, port, &self.events);
-            }
-            Output::Dial { node, addr } => self.links.dial(node, addr),
-            Output::CancelDial { node } => self.links.cancel_dial(&node),
-            Output::Close { link, why } => {
-                tracing::debug!(why, "closing a link");
-                self.links.close(link);
-            }
-            Output::AskPathMtu { to } => {
-                if let Ok(mtu) = path_mtu(to, &self.sockets) {
-                    self.inputs.push(Input::PathMtu { to, mtu });
-                }
-            }
-            Output::Remember { node, addr } => self.remember(&node, addr),
-            Output::Pong { token, rtt } => self.pong(token, rtt),
-            Output::Hook(event) => {
-                if let Some(routes) = &mut self.routes {
-                    routes.follow(&event, &self.config.settings.name);
-                }
-                self.hooks.push(&event);
-            }
-            Output::Publish(snapshot) => {
-                if let Some(workers) = &self.workers {
-                    workers.publish(snapshot);
-                }
-            }
-        }
-    }
-
-    fn send_datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
-        let socket = self
-            .udp
-            .iter()
-            .find(|s| s.local().is_ipv4() == to.is_ipv4());
-        let Some(socket) = socket else {
-            return self.count_unless(false, DropReason::SendFailed);
-        };
-        let length = datagram.len();
-        match socket.send(to, datagram, length) {
-            Ok(()) => {}
-            Err(error) if is_too_long(&error) => self.inputs.push(Input::TooLong { to, length }),
-            Err(_) => self.count_unless(false, DropReason::SendFailed),
-        }
-    }
-
-    fn count_unless(&mut self, sent: bool, reason: DropReason) {
-        if !sent {
-            *self.drops.entry(reason).or_default() += 1;
-        }
-    }
-
-    /// Puts an address that worked first in the node's cache file, without waiting for the disk.
-    fn remember(&self, node: &NodeName, addr: SocketAddr) {
-        let (base, node) = (self.config.source.base.clone(), node.clone());
-        tokio::task::spawn_blocking(move || {
-            let addrs = cache::read(&base, &node);
-            if addrs.first() == Some(&addr) {
-                return;
-            }
-            if let Err(error) = cache::write(&base, &node, &cache::remember(&addrs, addr)) {
-                tracing::debug!(%node, %error, "cannot write the address cache");
-            }
-        });
     }
 
     /// Host files that appeared since the last reload become part of the settings before the links

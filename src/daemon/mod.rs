@@ -16,6 +16,7 @@ pub mod keyring;
 mod links;
 pub mod log;
 pub mod options;
+mod outputs;
 pub mod privileges;
 pub mod resolve;
 mod routes;

@@ -16,7 +16,7 @@ use crate::{
     daemon::{conn, privileges},
     io::{
         files::write_atomic,
-        tun::Tun,
+        tun::{Tun, TunOffloads},
         udp::{SocketOptions, UdpSocket},
     },
 };
@@ -150,11 +150,12 @@ pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Option<Tun>> {
         tracing::warn!(device = %device.display(), "Device is always {CLONE}");
     }
     let interface = shell.interface.as_deref();
-    let tun = Tun::open(interface, false).with_context(|| {
+    let tun = Tun::open_offload(interface, false).with_context(|| {
         let name = interface.unwrap_or("of the kernel's choice");
         format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")
     })?;
-    tracing::debug!(interface = tun.name(), "device is open");
+    let TunOffloads { tso, uso, .. } = tun.offloads();
+    tracing::info!(interface = tun.name(), tso, uso, "device is open");
     Ok(Some(tun))
 }
 

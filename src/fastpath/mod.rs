@@ -1,9 +1,10 @@
 //! The packet threads. Everything but [`worker`] is pure over a snapshot, a buffer and a [`Sink`].
 //!
-//! One packet from the device: [`worker`] reads it, [`outbound`] asks the router, seals, and appends
-//! it to its destination's run in [`runs`]; the worker sends each run with one call. One datagram:
-//! the worker receives a batch, [`inbound`] finds the sender, opens in place, asks the router, and
-//! hands the packet to the device or on. What needs the control plane goes out through [`punt`].
+//! One packet or super-packet from the device: [`worker`] reads it, [`outbound`] asks the router, cuts
+//! it straight into its destination's run in [`runs`] and seals it there; the worker sends each run
+//! with one call. One datagram: the worker receives a batch, [`inbound`] finds the sender, opens in
+//! place, asks the router, and hands the packet on or to the device, for which the worker joins
+//! packets of a flow to super-packets. What needs the control plane goes out through [`punt`].
 
 pub mod counters;
 pub mod inbound;
@@ -38,9 +39,9 @@ use counters::Counters;
 
 /// Where the pure steps leave their results.
 pub trait Sink {
-    /// Appends a datagram made of `parts`, end to end, to what goes to `to`, and returns it for
-    /// sealing in place.
-    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8];
+    /// Appends a datagram of `length` bytes to what goes to `to`, and returns it to be written. Until
+    /// then its bytes are any: those of an older datagram perhaps.
+    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8];
     /// Hands an IP packet to our own device.
     fn deliver(&mut self, packet: &[u8]);
     /// Leaves something to the control plane.

@@ -6,22 +6,22 @@ use bytes::Bytes;
 
 use crate::{
     fastpath::{Sink, Step},
+    io::vnet::{Checksums, Header, Segments},
     mesh::event::Punt,
     route::{
-        Broadcast, DropReason, ETHER, NodeIdx, NodeShared,
+        Broadcast, DropReason, ETHER, NodeIdx, NodeShared, NodeState,
         path::{SendPath, send_path},
         router::{self, Verdict},
     },
-    tunnel::TxKey,
+    tunnel::{SPTPS_OVERHEAD, TxKey},
     wire::{
         NodeId,
         datagram::{HEADER, RelayHeader},
     },
 };
 
-/// Room for number and type in front of the record data, and for the tag behind it, in bytes.
-const HEAD: [u8; 5] = [0; 5];
-const TAG: [u8; 16] = [0; 16];
+/// Bytes of number and type in front of the record data.
+const HEAD: usize = 5;
 
 impl<S: Sink> Step<'_, S> {
     /// Sends on one IP packet that our device gave us. The packet may be changed (MSS).
@@ -29,9 +29,42 @@ impl<S: Sink> Step<'_, S> {
         self.route(self.snapshot.me, packet);
     }
 
+    /// Sends on what one read of our device gave: a packet, or a super-packet of up to 64 KiB as its
+    /// `header` says. `scratch` must hold the longest packet in it. Where the first segment goes by
+    /// UDP all others follow it unasked: what the router looks at is the same in all, and none is
+    /// longer.
+    pub fn from_device_super(&mut self, header: &Header, packet: &mut [u8], scratch: &mut [u8]) {
+        if *header == Header::default() {
+            return self.from_device(packet);
+        }
+        // tinc's peers write what they get as it is, so every checksum must be in its place.
+        let Ok(mut segments) = Segments::new(header, packet, Checksums::Complete) else {
+            return self.sink.dropped(DropReason::Malformed);
+        };
+        let Some(length) = segments.next_into(scratch) else {
+            return self.sink.dropped(DropReason::Malformed);
+        };
+        let (me, first) = (self.snapshot.me, &mut scratch[..length]);
+        let verdict = router::decide(self.snapshot, first, me, self.limiter, self.now);
+        if let Verdict::Send(to) = verdict
+            && self.seal_all(to, first, &mut segments)
+        {
+            return;
+        }
+        self.obey(verdict, me, first);
+        while let Some(length) = segments.next_into(scratch) {
+            self.from_device(&mut scratch[..length]);
+        }
+    }
+
     /// Asks the router about one IP packet of `source` and does what it says.
     pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8]) {
-        match router::decide(self.snapshot, packet, source, self.limiter, self.now) {
+        let verdict = router::decide(self.snapshot, packet, source, self.limiter, self.now);
+        self.obey(verdict, source, packet);
+    }
+
+    fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &[u8]) {
+        match verdict {
             Verdict::Send(to) => self.seal(to, packet),
             Verdict::Local => self.sink.deliver(packet),
             Verdict::Broadcast => self.spread(source, packet),
@@ -66,36 +99,65 @@ impl<S: Sink> Step<'_, S> {
         let Some(node) = self.snapshot.node(to) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
-        let path = send_path(self.snapshot, self.snapshot.me, to, packet.len(), false);
         let state = node.state.load();
-        let (
-            SendPath::Udp {
-                to: addr,
-                direct,
-                header,
-                ..
-            },
-            Some(key),
-        ) = (path, &state.tx)
-        else {
+        let Some(way) = self.way(node, &state, packet.len()) else {
             let packet = Bytes::copy_from_slice(packet);
             return self.sink.punt(Punt::Packet { to, packet });
         };
-        let Some(number) = key.claim(1) else {
+        let Some(number) = way.key.claim(1) else {
             self.sink.dropped(DropReason::Exhausted);
             return self.sink.punt(Punt::Exhausted { node: to });
         };
-        let header = header.then(|| self.header(node, direct));
-        seal_into(self.sink, addr, header, (key, number), packet);
+        way.seal(self.sink, number, packet.len(), |room| {
+            room.copy_from_slice(packet);
+        });
         node.counters.sent(packet.len() + ETHER);
     }
 
-    fn header(&self, node: &NodeShared, direct: bool) -> RelayHeader {
-        let me = self.snapshot.node(self.snapshot.me);
-        RelayHeader {
+    /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
+    /// cut to where it is sealed. Returns `false` and does nothing where not all can go so.
+    fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
+        let Some(node) = self.snapshot.node(to) else {
+            return false;
+        };
+        let state = node.state.load();
+        let Some(way) = self.way(node, &state, first.len()) else {
+            return false;
+        };
+        // A super-packet has at most 65,535 bytes, and each segment one at least.
+        let Some(mut number) = way.key.claim(1 + others.left() as u32) else {
+            return false;
+        };
+        way.seal(self.sink, number, first.len(), |room| {
+            room.copy_from_slice(first);
+        });
+        node.counters.sent(first.len() + ETHER);
+        while let Some(length) = others.next_len() {
+            number += 1;
+            way.seal(self.sink, number, length, |room| {
+                others.next_into(room);
+            });
+            node.counters.sent(length + ETHER);
+        }
+        true
+    }
+
+    /// How packets of up to `longest` bytes get to `node`, if it is by UDP.
+    fn way<'a>(&self, node: &NodeShared, state: &'a NodeState, longest: usize) -> Option<Way<'a>> {
+        let me = self.snapshot.me;
+        let SendPath::Udp {
+            to, direct, header, ..
+        } = send_path(self.snapshot, me, node.idx, longest, false)
+        else {
+            return None;
+        };
+        let me = self.snapshot.node(me);
+        let header = header.then(|| RelayHeader {
             to: if direct { NodeId::DIRECT } else { node.id },
             from: me.map_or(NodeId::DIRECT, |me| me.id),
-        }
+        });
+        let key = state.tx.as_deref()?;
+        Some(Way { to, header, key })
     }
 
     /// Passes on a datagram between two other nodes, unopened, or leaves it to the mesh.
@@ -112,7 +174,9 @@ impl<S: Sink> Step<'_, S> {
             } => {
                 let (to, from) = (target.id, origin.id);
                 let header = RelayHeader { to, from }.to_bytes();
-                self.sink.datagram(addr, &[&header, datagram]);
+                let room = self.sink.datagram(addr, HEADER + datagram.len());
+                room[..HEADER].copy_from_slice(&header);
+                room[HEADER..].copy_from_slice(datagram);
                 target.counters.relayed.fetch_add(1, Ordering::Relaxed);
             }
             SendPath::Unreachable => self.sink.dropped(DropReason::NoRelay),
@@ -124,19 +188,30 @@ impl<S: Sink> Step<'_, S> {
     }
 }
 
-/// Lays out one datagram, with or without ids, and seals it where it lies.
-fn seal_into(
-    sink: &mut impl Sink,
+/// The way of packets of ours to a node by UDP.
+struct Way<'a> {
     to: SocketAddr,
+    /// What stands in front of the record, if anything.
     header: Option<RelayHeader>,
-    (key, number): (&TxKey, u32),
-    packet: &[u8],
-) {
-    if let Some(header) = header {
-        let datagram = sink.datagram(to, &[&header.to_bytes(), &HEAD, packet, &TAG]);
-        key.seal(number, 0, &mut datagram[HEADER..]);
-    } else {
-        let datagram = sink.datagram(to, &[&HEAD, packet, &TAG]);
-        key.seal(number, 0, datagram);
+    key: &'a TxKey,
+}
+
+impl Way<'_> {
+    /// Queues one datagram: `write` puts the `length` bytes of its packet where they are sealed.
+    fn seal(
+        &self,
+        sink: &mut impl Sink,
+        number: u32,
+        length: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) {
+        let skip = self.header.map_or(0, |_| HEADER);
+        let datagram = sink.datagram(self.to, skip + SPTPS_OVERHEAD + length);
+        let (ids, record) = datagram.split_at_mut(skip);
+        if let Some(header) = self.header {
+            ids.copy_from_slice(&header.to_bytes());
+        }
+        write(&mut record[HEAD..HEAD + length]);
+        self.key.seal(number, 0, record);
     }
 }

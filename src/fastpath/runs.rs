@@ -7,14 +7,16 @@ use std::net::SocketAddr;
 pub const MAX_RUN: usize = 16;
 /// Most bytes of a run: what one UDP message may hold, with room for headers.
 pub const MAX_RUN_BYTES: usize = 65_000;
-/// Runs after which the batch must be sent.
+/// Runs and bytes after which a batch must be sent.
 const MAX_RUNS: usize = 64;
+const MAX_BATCH_BYTES: usize = 400 << 10;
 
 /// The runs of one batch, in the order of their first datagrams. Buffers are kept for the next.
 #[derive(Debug, Default)]
 pub struct Runs {
     runs: Vec<Run>,
     used: usize,
+    bytes: usize,
 }
 
 /// Datagrams for one destination: all of `segment` bytes, the last may be shorter.
@@ -22,8 +24,9 @@ pub struct Runs {
 pub struct Run {
     /// Where they go.
     pub to: SocketAddr,
-    /// The datagrams, end to end.
-    pub data: Vec<u8>,
+    /// The datagrams, end to end, and behind them what older runs left.
+    buffer: Vec<u8>,
+    length: usize,
     /// Length of each but the last, in bytes.
     pub segment: usize,
     /// How many there are.
@@ -31,46 +34,40 @@ pub struct Run {
 }
 
 impl Runs {
-    /// Appends a datagram made of `parts` to the last run for `to`, or to a new one where it does not
-    /// fit, and returns it.
-    pub fn push(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
-        let length = parts.iter().map(|part| part.len()).sum();
+    /// Appends a datagram of `length` bytes to the last run for `to`, or to a new one where it does not
+    /// fit, and returns it to be written.
+    pub fn push(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
         let joined = self.runs[..self.used]
             .iter()
             .rposition(|run| run.to == to)
             .filter(|at| self.runs[*at].takes(length));
         let at = joined.unwrap_or_else(|| self.start(to, length));
-        let run = &mut self.runs[at];
-        let start = run.data.len();
-        for part in parts {
-            run.data.extend_from_slice(part);
-        }
-        run.count += 1;
-        &mut run.data[start..]
+        self.bytes += length;
+        self.runs[at].append(length)
     }
 
     /// Whether the batch should be sent before more is appended.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.used >= MAX_RUNS
+        self.used >= MAX_RUNS || self.bytes >= MAX_BATCH_BYTES
     }
 
     /// Hands every run to `send` and starts a new batch.
     pub fn flush(&mut self, mut send: impl FnMut(&Run)) {
         self.runs[..self.used].iter().for_each(&mut send);
-        self.used = 0;
+        (self.used, self.bytes) = (0, 0);
     }
 
     fn start(&mut self, to: SocketAddr, segment: usize) -> usize {
         let at = self.used;
         self.used += 1;
         if let Some(run) = self.runs.get_mut(at) {
-            (run.to, run.segment, run.count) = (to, segment, 0);
-            run.data.clear();
+            (run.to, run.segment, run.count, run.length) = (to, segment, 0, 0);
         } else {
             self.runs.push(Run {
                 to,
-                data: Vec::with_capacity(MAX_RUN * 1600),
+                buffer: vec![0; MAX_RUN * 1600],
+                length: 0,
                 segment,
                 count: 0,
             });
@@ -80,12 +77,29 @@ impl Runs {
 }
 
 impl Run {
+    /// The datagrams, end to end.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+
+    /// One more datagram.
+    fn append(&mut self, length: usize) -> &mut [u8] {
+        let start = self.length;
+        self.length += length;
+        self.count += 1;
+        if self.buffer.len() < self.length {
+            self.buffer.resize(self.length, 0);
+        }
+        &mut self.buffer[start..self.length]
+    }
+
     /// Whether a datagram of `length` bytes may follow: none may follow a shorter one.
     fn takes(&self, length: usize) -> bool {
         self.count < MAX_RUN
             && length <= self.segment
-            && self.data.len() == self.count * self.segment
-            && self.data.len() + length <= MAX_RUN_BYTES
+            && self.length == self.count * self.segment
+            && self.length + length <= MAX_RUN_BYTES
     }
 }
 
@@ -95,13 +109,13 @@ mod tests {
 
     fn lengths(runs: &mut Runs) -> Vec<(u16, usize, usize, usize)> {
         let mut all = Vec::new();
-        runs.flush(|run| all.push((run.to.port(), run.data.len(), run.segment, run.count)));
+        runs.flush(|run| all.push((run.to.port(), run.data().len(), run.segment, run.count)));
         all
     }
 
     fn push(runs: &mut Runs, port: u16, length: usize) {
         let to = SocketAddr::from(([10, 0, 0, 1], port));
-        assert_eq!(runs.push(to, &[&[1], &vec![2; length - 1]]).len(), length);
+        assert_eq!(runs.push(to, length).len(), length);
     }
 
     #[test]
@@ -152,5 +166,18 @@ mod tests {
             !runs.is_full()
         });
         assert_eq!(pushed.count(), MAX_RUNS - 1);
+    }
+
+    #[test]
+    fn a_batch_of_many_bytes_is_full_and_empty_when_sent() {
+        let mut runs = Runs::default();
+        while !runs.is_full() {
+            push(&mut runs, 1, 1400);
+        }
+        let sent = |runs: &mut Runs| lengths(runs).iter().map(|run| run.1).sum::<usize>();
+        assert_eq!(sent(&mut runs), MAX_BATCH_BYTES.next_multiple_of(1400));
+        assert!(!runs.is_full());
+        push(&mut runs, 1, 30);
+        assert_eq!(sent(&mut runs), 30);
     }
 }

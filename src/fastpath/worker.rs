@@ -21,17 +21,16 @@ use crate::{
         epoll::{Epoll, EventFd},
         tun::Tun,
         udp::{RecvBuffers, UdpSocket, is_too_long},
+        vnet::{Checksums, Coalescer, Header, MAX_PACKET},
     },
     mesh::{Input, event::Punt},
     route::{DropReason, router::ErrorLimiter},
 };
 
-/// Longest packet that a read of the device may give, in bytes.
-const MAX_PACKET: usize = 65_535;
-/// Packets read from the device before the batch is sent.
-const DEVICE_BATCH: usize = 256;
-/// Receive calls on one socket before the batch is sent: up to 32 messages each.
-const SOCKET_BATCH: usize = 8;
+/// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Source:
+/// dataplane.md.
+const BATCH_PACKETS: usize = 1024;
+const BATCH_BYTES: usize = 400 << 10;
 /// Longest sleep: the heartbeat for the watchdog.
 const BEAT: Duration = Duration::from_secs(1);
 /// How long a full send buffer may hold us up before a run is dropped.
@@ -53,6 +52,8 @@ pub(super) struct Worker {
     buffers: RecvBuffers,
     limiter: ErrorLimiter,
     runs: Runs,
+    /// Where the device takes super-packets.
+    coalescer: Option<Coalescer>,
     punts: Punts,
 }
 
@@ -74,6 +75,10 @@ impl Worker {
         for (token, socket) in (FIRST_SOCKET..).zip(&udp) {
             epoll.add(socket.as_fd(), token)?;
         }
+        let offloads = tun.as_ref().map(|tun| tun.offloads());
+        let coalescer = offloads
+            .filter(|offloads| offloads.vnet)
+            .map(|offloads| Coalescer::new(offloads.uso));
         Ok(Self {
             shared,
             index,
@@ -84,6 +89,7 @@ impl Worker {
             buffers: RecvBuffers::default(),
             limiter: ErrorLimiter::default(),
             runs: Runs::default(),
+            coalescer,
             punts: Punts::new(inputs),
         })
     }
@@ -91,7 +97,10 @@ impl Worker {
     /// Works until the stop event, or until the device is gone.
     pub(super) fn run(mut self) {
         let mut ready = Vec::new();
-        let mut packet = vec![0; MAX_PACKET];
+        let mut packets = Packets {
+            read: vec![0; MAX_PACKET],
+            cut: vec![0; MAX_PACKET],
+        };
         loop {
             self.shared.workers[self.index]
                 .beat
@@ -102,7 +111,7 @@ impl Worker {
             if ready.contains(&STOP) {
                 return;
             }
-            if let Err(error) = self.batch(&ready, &mut packet) {
+            if let Err(error) = self.batch(&ready, &mut packets) {
                 return tracing::error!(%error, "the device is gone");
             }
         }
@@ -110,12 +119,13 @@ impl Worker {
 
     /// Drains what is ready up to the bounds, then sends what has gathered. Only errors of the device
     /// come back.
-    fn batch(&mut self, ready: &[u64], packet: &mut [u8]) -> io::Result<()> {
+    fn batch(&mut self, ready: &[u64], packets: &mut Packets) -> io::Result<()> {
         let snapshot = self.shared.snapshot.load();
         let now = now();
         self.punts.begin();
         let mut sink = WorkerSink {
             runs: &mut self.runs,
+            coalescer: self.coalescer.as_mut(),
             punts: &mut self.punts,
             tun: self.tun.as_deref(),
             udp: &self.udp,
@@ -129,7 +139,7 @@ impl Worker {
         };
         for token in ready {
             match (*token, &self.tun) {
-                (DEVICE, Some(tun)) => drain_device(&mut step, tun, packet)?,
+                (DEVICE, Some(tun)) => drain_device(&mut step, tun, packets)?,
                 (token, _) => {
                     let index = token.wrapping_sub(FIRST_SOCKET);
                     let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
@@ -144,19 +154,34 @@ impl Worker {
     }
 }
 
+/// Room for what the device gave, and for one packet cut from it.
+struct Packets {
+    read: Vec<u8>,
+    cut: Vec<u8>,
+}
+
 fn drain_device(
     step: &mut Step<'_, WorkerSink<'_>>,
     tun: &Tun,
-    packet: &mut [u8],
+    Packets { read, cut }: &mut Packets,
 ) -> io::Result<()> {
-    for _ in 0..DEVICE_BATCH {
-        match tun.read(packet) {
-            Ok(length) => step.from_device(&mut packet[..length]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    let mut bytes = 0;
+    for _ in 0..BATCH_PACKETS {
+        match tun.read_super(read) {
+            Ok((header, length)) => {
+                step.from_device_super(&header, &mut read[..length], cut);
+                bytes += length;
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => break,
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::InvalidData => step.sink.dropped(DropReason::Malformed),
+                _ => return Err(error),
+            },
         }
-        step.sink.flush_if_full();
+        if bytes >= BATCH_BYTES {
+            break;
+        }
     }
     Ok(())
 }
@@ -166,21 +191,29 @@ fn drain_socket(
     socket: &UdpSocket,
     buffers: &mut RecvBuffers,
 ) {
-    for _ in 0..SOCKET_BATCH {
+    let (mut packets, mut bytes) = (0, 0);
+    while packets < BATCH_PACKETS && bytes < BATCH_BYTES {
         // Errors here are those that ICMP left on the socket: the next call gets on.
         let Ok(messages) = socket.recv(buffers) else {
             return;
         };
         for (from, datagram) in buffers.datagrams(messages) {
+            packets += 1;
+            bytes += datagram.len();
             step.from_network(from, datagram);
-            step.sink.flush_if_full();
+        }
+        // Fewer than there was room for: nothing more waits.
+        if messages < RecvBuffers::MESSAGES {
+            return;
         }
     }
 }
 
-/// The [`Sink`] of the real thing: runs to the sockets, packets straight to the device.
+/// The [`Sink`] of the real thing: runs to the sockets, packets to the device, joined where it takes
+/// super-packets.
 struct WorkerSink<'a> {
     runs: &'a mut Runs,
+    coalescer: Option<&'a mut Coalescer>,
     punts: &'a mut Punts,
     tun: Option<&'a Tun>,
     udp: &'a [Arc<UdpSocket>],
@@ -188,15 +221,18 @@ struct WorkerSink<'a> {
 }
 
 impl Sink for WorkerSink<'_> {
-    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
-        self.runs.push(to, parts)
+    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+        if self.runs.is_full() {
+            self.send();
+        }
+        self.runs.push(to, length)
     }
 
     fn deliver(&mut self, packet: &[u8]) {
-        if let Some(tun) = self.tun
-            && tun.write(packet).is_err()
-        {
-            self.dropped(DropReason::SendFailed);
+        let write = write_to(self.tun, self.counters);
+        match &mut self.coalescer {
+            Some(coalescer) => coalescer.push(packet, Checksums::Complete, write),
+            None => write(&Header::default(), packet),
         }
     }
 
@@ -212,13 +248,15 @@ impl Sink for WorkerSink<'_> {
 }
 
 impl WorkerSink<'_> {
-    fn flush_if_full(&mut self) {
-        if self.runs.is_full() {
-            self.flush();
+    /// Lets go of all that has gathered.
+    fn flush(&mut self) {
+        self.send();
+        if let Some(coalescer) = &mut self.coalescer {
+            coalescer.flush(write_to(self.tun, self.counters));
         }
     }
 
-    fn flush(&mut self) {
+    fn send(&mut self) {
         let Self {
             runs,
             punts,
@@ -230,6 +268,15 @@ impl WorkerSink<'_> {
     }
 }
 
+/// Writes packets and super-packets to the device, where there is one.
+fn write_to<'a>(tun: Option<&'a Tun>, counters: &'a Counters) -> impl Fn(&Header, &[u8]) + 'a {
+    move |header, packet| {
+        if tun.is_some_and(|tun| tun.write_super(header, packet).is_err()) {
+            counters.dropped(DropReason::SendFailed, 1);
+        }
+    }
+}
+
 /// Sends one run, in one call where the kernel segments, and reports what is too long.
 fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Counters) {
     let family = |socket: &&Arc<UdpSocket>| socket.local().is_ipv4() == run.to.is_ipv4();
@@ -237,14 +284,14 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
         return counters.dropped(DropReason::SendFailed, run.count as u64);
     };
     if run.count <= socket.max_segments() {
-        match send(socket, run.to, &run.data, run.segment) {
+        match send(socket, run.to, run.data(), run.segment) {
             Ok(()) => return,
             // Old kernels say EINVAL for a segment longer than the path MTU: find out which it is.
             Err(_) if run.count > 1 => {}
-            Err(error) => return failed(&error, run.to, run.data.len(), punts, counters),
+            Err(error) => return failed(&error, run.to, run.data().len(), punts, counters),
         }
     }
-    for datagram in run.data.chunks(run.segment) {
+    for datagram in run.data().chunks(run.segment) {
         if let Err(error) = send(socket, run.to, datagram, datagram.len()) {
             failed(&error, run.to, datagram.len(), punts, counters);
         }

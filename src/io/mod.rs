@@ -6,3 +6,4 @@ pub mod netlink;
 mod sockopt;
 pub mod tun;
 pub mod udp;
+pub mod vnet;

@@ -1,34 +1,63 @@
-//! The TUN device: one queue, one IP packet a call, no packet-info header.
+//! The TUN device: one IP packet a call or, with offloads, one super-packet. No packet-info header.
+
+#![expect(unsafe_code, reason = "two ioctls that no crate wraps")]
 
 use std::{
-    io,
+    ffi::{c_int, c_uint},
+    io::{self, IoSlice, IoSliceMut},
     os::fd::{AsFd, BorrowedFd},
 };
 
+use rustix::ioctl::{self, IntegerSetter, Setter, opcode};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use super::vnet::{HEADER_LEN, Header};
+
+/// What the kernel may leave to us (linux/if_tun.h, TUN_F_*): checksums, TCP over IPv4 and IPv6, TCP
+/// with CWR, UDP over IPv4 and IPv6.
+const CSUM: c_uint = 0x01;
+const TSO: c_uint = 0x02 | 0x04;
+const TSO_ECN: c_uint = 0x08;
+const USO: c_uint = 0x20 | 0x40;
 
 /// An open TUN device; it vanishes with the last queue. Readers and writers never block.
 pub struct Tun {
     device: SyncDevice,
     name: String,
+    offloads: TunOffloads,
+}
+
+/// What a device does in one call instead of many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunOffloads {
+    /// Packets have a virtio header: checksums may be left to the other side.
+    pub vnet: bool,
+    /// TCP comes in super-packets. They may be written whenever `vnet` is set.
+    pub tso: bool,
+    /// UDP comes in super-packets, and may be written so (Linux 6.2 or later).
+    pub uso: bool,
 }
 
 impl Tun {
     /// Opens the device `name`, or one that the kernel names. It is left down: `tinc-up` or netlink
     /// sets it up. `multi_queue` allows more queues later.
     pub fn open(name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
-        let mut builder = DeviceBuilder::new()
-            .layer(Layer::L3)
-            .packet_information(false)
-            .multi_queue(multi_queue)
-            .inherit_enable_state();
-        if let Some(name) = name {
-            builder = builder.name(name);
+        Self::from_device(builder(name, multi_queue).build_sync()?)
+    }
+
+    /// As [`Self::open`], with the offloads that the kernel has; [`Self::offloads`] says which. Where
+    /// it has none the device is the same as without.
+    pub fn open_offload(name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
+        let device = builder(name, multi_queue).offload(true).build_sync();
+        match device.and_then(Self::from_device) {
+            Ok(tun) => Ok(tun),
+            Err(_) => Self::open(name, multi_queue),
         }
-        let device = builder.build_sync()?;
-        device.set_nonblocking(true)?;
-        let name = device.name()?;
-        Ok(Self { device, name })
+    }
+
+    /// Opens one more queue of a device with several.
+    pub fn add_queue(&self) -> io::Result<Self> {
+        Self::from_device(self.device.try_clone()?)
     }
 
     /// Its name in the kernel.
@@ -37,21 +66,121 @@ impl Tun {
         &self.name
     }
 
+    /// What it does in one call.
+    #[must_use]
+    pub const fn offloads(&self) -> TunOffloads {
+        self.offloads
+    }
+
     /// Its MTU in bytes.
     pub fn mtu(&self) -> io::Result<u16> {
         self.device.mtu()
     }
 
     /// Reads one IP packet; `WouldBlock` if none waits. A packet longer than `buffer` is cut.
+    ///
+    /// # Errors
+    /// `Unsupported` for a device with offloads: what it gives is no packet without its header.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.offloads.vnet {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(rustix::io::read(&self.device, buffer)?)
+    }
+
+    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes; a longer one than
+    /// `buffer` is cut. Of a device without offloads every packet is an ordinary one.
+    ///
+    /// # Errors
+    /// `WouldBlock` if none waits. `InvalidData`: a packet came whose header makes no sense; it is
+    /// gone, and the next one may be read.
+    pub fn read_super(&self, buffer: &mut [u8]) -> io::Result<(Header, usize)> {
+        if !self.offloads.vnet {
+            return Ok((Header::default(), self.read(buffer)?));
+        }
+        let mut header = [0; HEADER_LEN];
+        let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)];
+        let read = rustix::io::readv(&self.device, &mut parts)?;
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let length = read
+            .checked_sub(HEADER_LEN)
+            .ok_or(io::ErrorKind::InvalidData)?;
+        Ok((Header::parse(&header).map_err(invalid)?, length))
     }
 
     /// Writes one IP packet.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        rustix::io::write(&self.device, packet)?;
+        self.write_super(&Header::default(), packet)
+    }
+
+    /// Writes one packet or super-packet.
+    ///
+    /// # Errors
+    /// `Unsupported` if the header asks for something and the device has no offloads.
+    pub fn write_super(&self, header: &Header, packet: &[u8]) -> io::Result<()> {
+        if self.offloads.vnet {
+            let header = header.to_bytes();
+            let parts = [IoSlice::new(&header), IoSlice::new(packet)];
+            rustix::io::writev(&self.device, &parts)?;
+        } else if *header == Header::default() {
+            rustix::io::write(&self.device, packet)?;
+        } else {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(())
     }
+
+    fn from_device(device: SyncDevice) -> io::Result<Self> {
+        device.set_nonblocking(true)?;
+        let offloads = TunOffloads {
+            vnet: device.tcp_gso(),
+            tso: device.tcp_gso(),
+            uso: device.udp_gso(),
+        };
+        if offloads.vnet {
+            set_header_len(&device)?;
+            // Without this the kernel itself cuts the few super-packets that have CWR.
+            let uso = if offloads.uso { USO } else { 0 };
+            let _ = set_offload(&device, CSUM | TSO | TSO_ECN | uso);
+        }
+        let name = device.name()?;
+        Ok(Self {
+            device,
+            name,
+            offloads,
+        })
+    }
+}
+
+fn builder(name: Option<&str>, multi_queue: bool) -> DeviceBuilder {
+    let builder = DeviceBuilder::new()
+        .layer(Layer::L3)
+        .packet_information(false)
+        .multi_queue(multi_queue)
+        .inherit_enable_state();
+    match name {
+        Some(name) => builder.name(name),
+        None => builder,
+    }
+}
+
+/// `TUNSETOFFLOAD`: what the kernel may leave to us.
+fn set_offload(device: impl AsFd, offload: c_uint) -> io::Result<()> {
+    // SAFETY: the opcode is that of TUNSETOFFLOAD, which takes an integer.
+    let request = unsafe {
+        IntegerSetter::<{ opcode::write::<c_uint>(b'T', 208) }>::new_usize(offload as usize)
+    };
+    // SAFETY: the request points to nothing.
+    Ok(unsafe { ioctl::ioctl(device, request) }?)
+}
+
+/// `TUNSETVNETHDRSZ`: a device that others have used may have a longer header.
+fn set_header_len(device: impl AsFd) -> io::Result<()> {
+    // SAFETY: the opcode is that of TUNSETVNETHDRSZ, which reads an int.
+    let request =
+        unsafe { Setter::<{ opcode::write::<c_int>(b'T', 216) }, c_int>::new(HEADER_LEN as c_int) };
+    // SAFETY: the request points to an int of its own.
+    Ok(unsafe { ioctl::ioctl(device, request) }?)
 }
 
 impl AsFd for Tun {

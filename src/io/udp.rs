@@ -195,6 +195,9 @@ impl Default for RecvBuffers {
 }
 
 impl RecvBuffers {
+    /// Most messages of one [`UdpSocket::recv`].
+    pub const MESSAGES: usize = BATCH_SIZE;
+
     /// The datagrams of the first `messages` messages, each with its source, IPv4 never mapped.
     pub fn datagrams(
         &mut self,

@@ -51,7 +51,7 @@ impl World {
             } => {
                 if self.nodes[node].alive {
                     let mut datagram = datagram.to_vec();
-                    let gathered = self.nodes[node].from_network(from, &mut datagram, self.now);
+                    let gathered = self.nodes[node].network_gives(from, &mut datagram, self.now);
                     self.after_step(node, gathered);
                 }
             }

@@ -78,12 +78,12 @@ impl SimNode {
     }
 
     /// One packet that the node's device gives.
-    pub(super) fn from_device(&mut self, packet: &mut [u8], now: Instant) -> Gathered {
+    pub(super) fn device_gives(&mut self, packet: &mut [u8], now: Instant) -> Gathered {
         self.step(now, |step| step.from_device(packet))
     }
 
     /// One datagram that the node's socket gives.
-    pub(super) fn from_network(
+    pub(super) fn network_gives(
         &mut self,
         from: SocketAddr,
         datagram: &mut [u8],
@@ -116,8 +116,8 @@ impl SimNode {
 }
 
 impl Sink for Gathered {
-    fn datagram(&mut self, to: SocketAddr, parts: &[&[u8]]) -> &mut [u8] {
-        self.datagrams.push((to, parts.concat()));
+    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+        self.datagrams.push((to, vec![0; length]));
         self.datagrams
             .last_mut()
             .map(|(_, bytes)| bytes)

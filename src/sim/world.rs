@@ -216,7 +216,7 @@ impl World {
         if self.nodes[from].alive {
             let mut packet = self.traffic.packet(from, to, length);
             self.say(&format!("n{from} sends {length} bytes to n{to}"));
-            let gathered = self.nodes[from].from_device(&mut packet, self.now);
+            let gathered = self.nodes[from].device_gives(&mut packet, self.now);
             self.after_step(from, gathered);
         }
     }

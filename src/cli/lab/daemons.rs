@@ -11,10 +11,13 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::cli::lab::{
-    report::{now, pause},
-    tree,
-    world::{self, Droplet},
+use crate::{
+    cli::lab::{
+        report::pause,
+        tree,
+        world::{self, Droplet},
+    },
+    daemon::clock::now,
 };
 
 /// How long a daemon may take to answer its control socket.

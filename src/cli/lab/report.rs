@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::cli::lab::LabArgs;
+use crate::{cli::lab::LabArgs, daemon::clock::now};
 
 /// The JSON object of `meshctl lab --json`; fields are only added within a schema number.
 #[derive(Debug, Serialize)]
@@ -212,15 +212,6 @@ fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes());
     let _ = out.flush();
-}
-
-/// The time now.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the lab is shell, not core: it measures real time"
-)]
-pub(super) fn now() -> Instant {
-    Instant::now()
 }
 
 /// Waits before asking again for something that other processes do in their own time.

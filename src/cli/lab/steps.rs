@@ -16,12 +16,13 @@ use crate::{
         LabArgs,
         daemons::{self, Daemon},
         ping,
-        report::{Ping, Report, Tenant, now},
+        report::{Ping, Report, Tenant},
         tenant::{self, Markers},
         transfer, tree,
         world::{self, Droplet},
     },
     crypto::Rng,
+    daemon::clock::now,
 };
 
 /// How long all pairs together may take until each has its first answer.
@@ -203,9 +204,6 @@ fn check_peers(daemons: &[Daemon], report: &mut Report) {
                 .with_context(|| format!("{name}: `meshctl peers --json` printed no JSON"))?;
             let rows = answer
                 .get("data")
-                .or_else(|| answer.get("peers"))
-                .or(Some(&answer));
-            let rows = rows
                 .and_then(Value::as_array)
                 .context("no rows in `meshctl peers --json`")?;
             report.peers.insert(name.clone(), rows.clone().into());

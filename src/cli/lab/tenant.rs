@@ -10,11 +10,12 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     cli::lab::{
-        report::{Tenant, now},
+        report::Tenant,
         tap::Tap,
         world::{self, DEVICE, Droplet, TENANT},
     },
     crypto::Rng,
+    daemon::clock::now,
     wire::NodeName,
 };
 

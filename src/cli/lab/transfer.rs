@@ -12,9 +12,12 @@ use anyhow::{Context as _, anyhow, ensure};
 use sha2::{Digest as _, Sha256};
 use socket2::SockRef;
 
-use crate::cli::lab::{
-    report::{Transfer, now},
-    world::{self, Droplet},
+use crate::{
+    cli::lab::{
+        report::Transfer,
+        world::{self, Droplet},
+    },
+    daemon::clock::now,
 };
 
 /// How much is sent at most, in bytes.

@@ -1,0 +1,101 @@
+//! What the mesh wants done, done: lines to links, packets to sockets and device, names to the
+//! resolver, events to scripts.
+
+use std::net::SocketAddr;
+
+use crate::{
+    config::cache,
+    daemon::{driver::Driver, resolve::Resolver},
+    io::udp::{is_too_long, path_mtu},
+    mesh::{Input, Output},
+    route::DropReason,
+    wire::NodeName,
+};
+
+impl Driver {
+    /// Does one thing.
+    pub(super) fn output(&mut self, output: Output) {
+        match output {
+            Output::SendLine { to, line } => self.links.send_line(to, &line),
+            Output::SendFrame { to, frame } => {
+                let sent = self.links.send_frame(to, &frame);
+                self.count_unless(sent, DropReason::LinkFull);
+            }
+            Output::SendRelayed { to, datagram } => {
+                let sent = self.links.send_relayed(to, &datagram);
+                self.count_unless(sent, DropReason::LinkFull);
+            }
+            Output::Datagram { to, datagram } => self.send_datagram(to, &datagram),
+            Output::TunWrite(packet) => {
+                let sent = self
+                    .tun
+                    .as_ref()
+                    .is_none_or(|tun| tun.write(&packet).is_ok());
+                self.count_unless(sent, DropReason::SendFailed);
+            }
+            Output::Resolve { node, host, port } => {
+                Resolver::ask(node, host, port, &self.events);
+            }
+            Output::Dial { node, addr } => self.links.dial(node, addr),
+            Output::CancelDial { node } => self.links.cancel_dial(&node),
+            Output::Close { link, why } => {
+                tracing::debug!(why, "closing a link");
+                self.links.close(link);
+            }
+            Output::AskPathMtu { to } => {
+                if let Ok(mtu) = path_mtu(to, &self.sockets) {
+                    self.inputs.push(Input::PathMtu { to, mtu });
+                }
+            }
+            Output::Remember { node, addr } => self.remember(&node, addr),
+            Output::Pong { token, rtt } => self.pong(token, rtt),
+            Output::Hook(event) => {
+                if let Some(routes) = &mut self.routes {
+                    routes.follow(&event, &self.config.settings.name);
+                }
+                self.hooks.push(&event);
+            }
+            Output::Publish(snapshot) => {
+                if let Some(workers) = &self.workers {
+                    workers.publish(snapshot);
+                }
+            }
+        }
+    }
+
+    fn send_datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let socket = self
+            .udp
+            .iter()
+            .find(|s| s.local().is_ipv4() == to.is_ipv4());
+        let Some(socket) = socket else {
+            return self.count_unless(false, DropReason::SendFailed);
+        };
+        let length = datagram.len();
+        match socket.send(to, datagram, length) {
+            Ok(()) => {}
+            Err(error) if is_too_long(&error) => self.inputs.push(Input::TooLong { to, length }),
+            Err(_) => self.count_unless(false, DropReason::SendFailed),
+        }
+    }
+
+    fn count_unless(&mut self, sent: bool, reason: DropReason) {
+        if !sent {
+            *self.drops.entry(reason).or_default() += 1;
+        }
+    }
+
+    /// Puts an address that worked first in the node's cache file, without waiting for the disk.
+    fn remember(&self, node: &NodeName, addr: SocketAddr) {
+        let (base, node) = (self.config.source.base.clone(), node.clone());
+        tokio::task::spawn_blocking(move || {
+            let addrs = cache::read(&base, &node);
+            if addrs.first() == Some(&addr) {
+                return;
+            }
+            if let Err(error) = cache::write(&base, &node, &cache::remember(&addrs, addr)) {
+                tracing::debug!(%node, %error, "cannot write the address cache");
+            }
+        });
+    }
+}

@@ -1,0 +1,341 @@
+//! Joins packets of a flow to super-packets.
+
+use super::{
+    Checksums, MAX_PACKET,
+    checksum::{RIGHT, finish, fold, sum},
+    header::{Gso, GsoKind, Header},
+    transport::{HEADER_V4, HEADER_V6, Protocol, Transport, addresses, be, put},
+};
+
+/// Flows that are joined at the same time; the oldest makes room for one more.
+const MAX_FLOWS: usize = 16;
+/// Most datagrams of a UDP super-packet: `UDP_MAX_SEGMENTS` of old kernels.
+const MAX_DATAGRAMS: usize = 64;
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+const URG: u8 = 0x20;
+const CWR: u8 = 0x80;
+/// Flags that only the last segment of a super-packet may have.
+const LAST_ONLY: u8 = FIN | PSH;
+
+/// Packets on their way to a device with `IFF_VNET_HDR`. Each flow's packets come out in the order in
+/// which they went in; nothing stays behind a [`Self::flush`]. Allocates 1 MiB once.
+#[derive(Debug)]
+pub struct Coalescer {
+    /// The first `used` are in use, in the order of their first packets. The one behind is never among
+    /// them: lone packets pass through it.
+    runs: Vec<Run>,
+    used: usize,
+    udp: bool,
+}
+
+impl Coalescer {
+    /// An empty one. `udp`: the kernel takes super-packets of UDP (USO).
+    #[must_use]
+    pub fn new(udp: bool) -> Self {
+        Self {
+            runs: (0..=MAX_FLOWS).map(|_| Run::new()).collect(),
+            used: 0,
+            udp,
+        }
+    }
+
+    /// Takes one IP packet of at most 65,535 bytes. What cannot be joined is written at once, after
+    /// what waits of its flow. Packets with wrong checksums are written as they came, alone.
+    pub fn push(
+        &mut self,
+        packet: &[u8],
+        checksums: Checksums,
+        mut write: impl FnMut(&Header, &[u8]),
+    ) {
+        let Some(transport) = Transport::parse(packet).filter(|_| packet.len() <= MAX_PACKET)
+        else {
+            self.flush_between(packet, &mut write);
+            return write(&Header::default(), packet);
+        };
+        let flow = Flow::of(packet, &transport);
+        let at = self.runs[..self.used].iter().position(|r| r.flow == flow);
+        let joinable = self.is_joinable(packet, &transport);
+        if let Some(at) = at {
+            let run = &mut self.runs[at];
+            if joinable && run.takes(packet, &transport, checksums) {
+                run.append(packet, &transport);
+                if run.ended {
+                    self.write(at, &mut write);
+                }
+                return;
+            }
+            self.write(at, &mut write);
+        }
+        if joinable && !ends_run(packet, &transport) {
+            if self.used == MAX_FLOWS {
+                self.write(0, &mut write);
+            }
+            self.runs[self.used].start(flow, packet, transport, checksums);
+            self.used += 1;
+        } else if checksums == Checksums::Vouched {
+            let alone = &mut self.runs[self.used];
+            alone.start(flow, packet, transport, checksums);
+            alone.write(&mut write);
+        } else {
+            write(&Header::default(), packet);
+        }
+    }
+
+    /// Writes all that waits.
+    pub fn flush(&mut self, mut write: impl FnMut(&Header, &[u8])) {
+        self.runs[..self.used]
+            .iter_mut()
+            .for_each(|run| run.write(&mut write));
+        self.used = 0;
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Writes what waits between the addresses of a packet whose flow is not known: a fragment, one
+    /// with extension headers, or no TCP or UDP at all.
+    fn flush_between(&mut self, packet: &[u8], write: &mut impl FnMut(&Header, &[u8])) {
+        let v6 = match packet.first().map(|first| first >> 4) {
+            Some(4) if packet.len() >= HEADER_V4 => false,
+            Some(6) if packet.len() >= HEADER_V6 => true,
+            _ => return,
+        };
+        let between = addresses(packet, v6);
+        let mut at = 0;
+        while at < self.used {
+            if self.runs[at].flow.is_between(between) {
+                self.write(at, write);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Whether a packet may be joined to others: it has data and nothing that a super-packet cannot
+    /// express.
+    fn is_joinable(&self, packet: &[u8], transport: &Transport) -> bool {
+        let &Transport {
+            v6, start, payload, ..
+        } = transport;
+        let plain = v6 || (start == HEADER_V4 && fold(sum(&packet[..start])) == RIGHT);
+        let right = match transport.protocol {
+            Protocol::Tcp => packet[start + 13] & (SYN | RST | URG | ACK) == ACK,
+            // Without a checksum is what a super-packet cannot say.
+            Protocol::Udp => self.udp && !transport.has_no_checksum(packet),
+        };
+        plain && right && payload < packet.len()
+    }
+
+    /// Writes one run and frees its place, which is the next to be used: its memory is still near.
+    fn write(&mut self, at: usize, write: &mut impl FnMut(&Header, &[u8])) {
+        self.runs[at].write(write);
+        self.runs[at..self.used].rotate_left(1);
+        self.used -= 1;
+    }
+}
+
+/// What tells flows apart: protocol, addresses and ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flow {
+    protocol: Protocol,
+    v6: bool,
+    addresses: [u8; 32],
+    ports: [u8; 4],
+}
+
+impl Flow {
+    fn of(packet: &[u8], transport: &Transport) -> Self {
+        let mut flow = Self {
+            protocol: transport.protocol,
+            v6: transport.v6,
+            addresses: [0; 32],
+            ports: [0; 4],
+        };
+        let between = addresses(packet, transport.v6);
+        flow.addresses[..between.len()].copy_from_slice(between);
+        flow.ports
+            .copy_from_slice(&packet[transport.start..transport.start + 4]);
+        flow
+    }
+
+    fn is_between(&self, between: &[u8]) -> bool {
+        self.v6 == (between.len() == 32) && self.addresses.starts_with(between)
+    }
+}
+
+/// Packets of one flow, joined: the headers of the first, then the payloads of all.
+#[derive(Debug)]
+struct Run {
+    flow: Flow,
+    transport: Transport,
+    /// Of the first packet; later ones are checked before they are appended.
+    checksums: Checksums,
+    data: Vec<u8>,
+    /// Bytes of payload in each packet but the last.
+    size: usize,
+    count: usize,
+    /// Nothing may follow.
+    ended: bool,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            flow: Flow {
+                protocol: Protocol::Tcp,
+                v6: false,
+                addresses: [0; 32],
+                ports: [0; 4],
+            },
+            transport: Transport {
+                v6: false,
+                protocol: Protocol::Tcp,
+                start: 0,
+                payload: 0,
+            },
+            checksums: Checksums::Complete,
+            data: Vec::with_capacity(MAX_PACKET),
+            size: 0,
+            count: 0,
+            ended: false,
+        }
+    }
+
+    fn start(&mut self, flow: Flow, packet: &[u8], transport: Transport, checksums: Checksums) {
+        self.flow = flow;
+        self.transport = transport;
+        self.checksums = checksums;
+        self.data.clear();
+        self.data.extend_from_slice(packet);
+        self.size = packet.len() - transport.payload;
+        self.count = 1;
+        self.ended = false;
+    }
+
+    /// Whether a joinable packet of this flow continues the run. Sums are looked at last: they cost
+    /// most. The sum of the first packet is looked at only now that something follows it.
+    fn takes(&self, packet: &[u8], transport: &Transport, checksums: Checksums) -> bool {
+        let length = packet.len() - transport.payload;
+        length <= self.size
+            && self.data.len() + length <= MAX_PACKET
+            && transport.payload == self.transport.payload
+            && self.has_ip_header_of(packet)
+            && match transport.protocol {
+                Protocol::Tcp => self.has_tcp_header_of(packet, transport),
+                Protocol::Udp => self.count < MAX_DATAGRAMS,
+            }
+            && (checksums == Checksums::Vouched || is_right(packet, transport))
+            && (self.count > 1
+                || self.checksums == Checksums::Vouched
+                || is_right(&self.data, &self.transport))
+    }
+
+    /// Whether the IP headers differ in nothing but length, checksum and a number that counts on or,
+    /// in a packet that is never fragmented, means nothing (RFC 6864).
+    fn has_ip_header_of(&self, packet: &[u8]) -> bool {
+        let first = &self.data;
+        if self.transport.v6 {
+            return packet[..4] == first[..4] && packet[7] == first[7];
+        }
+        let counted = (be(first, 4) + self.count) & 0xffff;
+        packet[1] == first[1]
+            && packet[6..9] == first[6..9]
+            && (packet[6] & 0x40 != 0 || be(packet, 4) == counted)
+    }
+
+    /// Whether the TCP headers differ in nothing but sequence, checksum and flags of the last.
+    fn has_tcp_header_of(&self, packet: &[u8], transport: &Transport) -> bool {
+        let (first, start) = (&self.data, transport.start);
+        let seq = |bytes: &[u8]| {
+            let seq = bytes[start + 4..].first_chunk();
+            u32::from_be_bytes(*seq.expect("a whole TCP header"))
+        };
+        let joined = (self.data.len() - transport.payload) as u32;
+        // What remembers congestion belongs to the first segment; there it says nothing of others.
+        let flags = |bytes: &[u8]| bytes[start + 13] & !LAST_ONLY;
+        seq(packet) == seq(first).wrapping_add(joined)
+            && flags(packet) == flags(first) & !CWR
+            && packet[start + 8..start + 13] == first[start + 8..start + 13]
+            && packet[start + 14..start + 16] == first[start + 14..start + 16]
+            && packet[start + 18..transport.payload] == first[start + 18..transport.payload]
+    }
+
+    fn append(&mut self, packet: &[u8], transport: &Transport) {
+        let payload = &packet[transport.payload..];
+        self.data.extend_from_slice(payload);
+        self.count += 1;
+        self.ended = payload.len() < self.size || ends_run(packet, transport);
+        if transport.protocol == Protocol::Tcp {
+            let flags = transport.start + 13;
+            self.data[flags] |= packet[flags] & LAST_ONLY;
+        }
+    }
+
+    /// Writes the run as one super-packet, or its only packet as it came.
+    fn write(&mut self, write: &mut impl FnMut(&Header, &[u8])) {
+        let mut header = Header::default();
+        if self.count > 1 {
+            header.gso = Some(self.join());
+        }
+        // A lone packet is written as it came if its checksum is its sender's.
+        let computed =
+            self.checksums == Checksums::Vouched && !self.transport.has_no_checksum(&self.data);
+        if self.count > 1 || computed {
+            self.transport.unfinish(&mut self.data);
+            header.unfinished = Some(self.transport.unfinished());
+        }
+        write(&header, &self.data);
+    }
+
+    /// Makes the headers those of a super-packet, but for the transport checksum.
+    fn join(&mut self) -> Gso {
+        let Transport {
+            v6,
+            protocol,
+            start,
+            payload,
+        } = self.transport;
+        let data = &mut self.data;
+        // `takes` saw to it that there are at most 65,535 bytes.
+        let length = data.len() as u16;
+        if v6 {
+            put(data, 4, (length - HEADER_V6 as u16).to_be_bytes());
+        } else {
+            put(data, 2, length.to_be_bytes());
+            put(data, 10, [0; 2]);
+            let sum = finish(sum(&data[..start]));
+            put(data, 10, sum);
+        }
+        if protocol == Protocol::Udp {
+            put(data, start + 4, (length - start as u16).to_be_bytes());
+        }
+        Gso {
+            kind: match (protocol, v6) {
+                (Protocol::Tcp, false) => GsoKind::TcpV4,
+                (Protocol::Tcp, true) => GsoKind::TcpV6,
+                (Protocol::Udp, _) => GsoKind::Udp,
+            },
+            size: self.size as u16,
+            header_len: payload as u16,
+            ecn: protocol == Protocol::Tcp && data[start + 13] & CWR != 0,
+        }
+    }
+}
+
+/// Whether a packet has what only the last one of a super-packet may have.
+fn ends_run(packet: &[u8], transport: &Transport) -> bool {
+    transport.protocol == Protocol::Tcp && packet[transport.start + 13] & LAST_ONLY != 0
+}
+
+/// Whether the TCP or UDP checksum of a packet is right.
+fn is_right(packet: &[u8], transport: &Transport) -> bool {
+    fold(transport.pseudo(packet) + sum(&packet[transport.start..])) == RIGHT
+}

@@ -1,0 +1,234 @@
+//! Cuts a super-packet into the packets that it stands for.
+
+use super::{
+    Checksums, MAX_PACKET, VnetError,
+    checksum::{finish, finish_transport, fold, sum, word},
+    header::{Gso, GsoKind, Header, Unfinished},
+    transport::{HEADER_V4, HEADER_V6, Protocol, Transport, put},
+};
+
+/// TCP flags that belong to the last segment only, and to the first.
+const LAST_ONLY: u8 = 0x01 | 0x08;
+const FIRST_ONLY: u8 = 0x80;
+
+/// The packets that one read of the device stands for, in order: the packet itself where it is no
+/// super-packet. Each is written once, straight to where the caller wants it.
+#[derive(Debug)]
+pub struct Segments<'a> {
+    packet: &'a [u8],
+    cut: Cut,
+    checksums: Checksums,
+    unfinished: Option<Unfinished>,
+    /// Where the payload of the next segment starts; `None` behind the last.
+    next: Option<usize>,
+    /// Number of the next segment.
+    number: u16,
+}
+
+/// What is the same for all segments.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    v6: bool,
+    protocol: Option<Protocol>,
+    /// Where the transport header starts, and the payload: the headers before it go before each
+    /// segment. Both 0 where nothing is cut.
+    start: usize,
+    payload: usize,
+    /// Bytes of payload in each segment but the last.
+    size: usize,
+    /// Sum of the pseudo-header without the length.
+    pseudo: u64,
+}
+
+impl<'a> Segments<'a> {
+    /// The packets for `packet`, which was read with `header`. Where their checksums are `wanted`
+    /// [`Checksums::Vouched`], they are left to the receiver if they are to be computed and stand
+    /// where it will look for them; see [`Self::checksums`].
+    ///
+    /// # Errors
+    /// If header and packet do not fit each other.
+    pub fn new(header: &Header, packet: &'a [u8], wanted: Checksums) -> Result<Self, VnetError> {
+        if let Some(Unfinished { start, offset }) = header.unfinished
+            && usize::from(start) + usize::from(offset) + 2 > packet.len()
+        {
+            return Err(VnetError::BadChecksum {
+                start,
+                offset,
+                length: packet.len(),
+            });
+        }
+        let cut = match header.gso {
+            None => Cut::whole(packet),
+            Some(gso) => Cut::new(gso, header.unfinished, packet).ok_or(VnetError::BadGso {
+                length: packet.len(),
+            })?,
+        };
+        let found = || Transport::parse(packet).map(|transport| transport.unfinished());
+        let plain = wanted == Checksums::Vouched && header.unfinished.is_some();
+        let vouched = plain && header.unfinished == found();
+        Ok(Self {
+            packet,
+            cut,
+            checksums: match vouched {
+                true => Checksums::Vouched,
+                false => Checksums::Complete,
+            },
+            unfinished: header.unfinished,
+            next: Some(cut.payload),
+            number: 0,
+        })
+    }
+
+    /// What the receiver may know of the checksums of these packets.
+    #[must_use]
+    pub const fn checksums(&self) -> Checksums {
+        self.checksums
+    }
+
+    /// Length of the longest of these packets in bytes.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        (self.cut.payload + self.cut.size).min(self.packet.len())
+    }
+
+    /// Length in bytes of the packet that [`Self::next_into`] would write; `None` behind the last.
+    #[must_use]
+    pub fn next_len(&self) -> Option<usize> {
+        Some(self.cut.payload + self.rest(self.next?).min(self.cut.size))
+    }
+
+    /// How many packets are still to come.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.next
+            .map_or(0, |at| self.rest(at).div_ceil(self.cut.size.max(1)).max(1))
+    }
+
+    /// Writes the next packet to the start of `out` and returns its length in bytes. `None`: there is
+    /// none, or `out` is shorter than [`Self::next_len`] and the packet is still the next.
+    pub fn next_into(&mut self, out: &mut [u8]) -> Option<usize> {
+        let (at, length) = (self.next?, self.next_len()?);
+        let out = out.get_mut(..length)?;
+        let (headers, data) = out.split_at_mut(self.cut.payload);
+        headers.copy_from_slice(&self.packet[..self.cut.payload]);
+        data.copy_from_slice(&self.packet[at..at + data.len()]);
+        let end = at + data.len();
+        let last = end == self.packet.len();
+        match self.cut.protocol {
+            Some(protocol) => self.mend(out, protocol, at, last),
+            None => self.complete(out),
+        }
+        self.number = self.number.wrapping_add(1);
+        self.next = (!last).then_some(end);
+        Some(length)
+    }
+
+    fn rest(&self, at: usize) -> usize {
+        self.packet.len() - at
+    }
+
+    /// Makes the headers those of the segment whose payload starts at `at` in the super-packet.
+    fn mend(&self, out: &mut [u8], protocol: Protocol, at: usize, last: bool) {
+        let Cut { v6, start, .. } = self.cut;
+        // `Cut::new` saw to it that the super-packet has at most 65,535 bytes.
+        let segment = ((out.len() - start) as u16).to_be_bytes();
+        if v6 {
+            let length = ((out.len() - HEADER_V6) as u16).to_be_bytes();
+            put(out, 4, length);
+        } else {
+            let length = (out.len() as u16).to_be_bytes();
+            put(out, 2, length);
+            let id = u16::from_be_bytes([out[4], out[5]]).wrapping_add(self.number);
+            put(out, 4, id.to_be_bytes());
+            put(out, 10, [0; 2]);
+            let sum = finish(sum(&out[..start]));
+            put(out, 10, sum);
+        }
+        let header = &mut out[start..];
+        match protocol {
+            Protocol::Udp => put(header, 4, segment),
+            Protocol::Tcp => {
+                let seq = header[4..8].first_chunk().expect("four bytes of eight");
+                let seq = u32::from_be_bytes(*seq).wrapping_add((at - self.cut.payload) as u32);
+                header[4..8].copy_from_slice(&seq.to_be_bytes());
+                if self.number > 0 {
+                    header[13] &= !FIRST_ONLY;
+                }
+                if !last {
+                    header[13] &= !LAST_ONLY;
+                }
+            }
+        }
+        let field = usize::from(protocol.checksum_offset());
+        put(header, field, fold(self.cut.pseudo + word(segment)));
+        if self.checksums == Checksums::Complete {
+            let sum = finish_transport(sum(header));
+            put(header, field, sum);
+        }
+    }
+
+    /// Computes the checksum of a packet that is no super-packet.
+    fn complete(&self, out: &mut [u8]) {
+        if let (Some(Unfinished { start, offset }), Checksums::Complete) =
+            (self.unfinished, self.checksums)
+        {
+            let summed = &mut out[start.into()..];
+            let sum = finish_transport(sum(summed));
+            put(summed, offset.into(), sum);
+        }
+    }
+}
+
+impl Cut {
+    /// No cut.
+    const fn whole(packet: &[u8]) -> Self {
+        Self {
+            v6: false,
+            protocol: None,
+            start: 0,
+            payload: 0,
+            size: packet.len(),
+            pseudo: 0,
+        }
+    }
+
+    /// How to cut `packet`; `None` if it cannot be cut so. IPv6 extension headers are fine: the kernel
+    /// says where the transport header starts.
+    fn new(gso: Gso, unfinished: Option<Unfinished>, packet: &[u8]) -> Option<Self> {
+        let unfinished = unfinished?;
+        let protocol = match gso.kind {
+            GsoKind::TcpV4 | GsoKind::TcpV6 => Protocol::Tcp,
+            GsoKind::Udp => Protocol::Udp,
+        };
+        let start = usize::from(unfinished.start);
+        let first = *packet.first()?;
+        let v6 = match (first >> 4, gso.kind) {
+            (4, GsoKind::TcpV4 | GsoKind::Udp) => false,
+            (6, GsoKind::TcpV6 | GsoKind::Udp) => true,
+            _ => return None,
+        };
+        let right_start = match v6 {
+            true => start >= HEADER_V6,
+            false => start >= HEADER_V4 && start == usize::from(first & 15) * 4,
+        };
+        let payload = protocol.payload(packet, start)?;
+        let right = right_start
+            && unfinished.offset == protocol.checksum_offset()
+            && gso.size > 0
+            && payload < packet.len()
+            && packet.len() <= MAX_PACKET;
+        // The field has the pseudo-header of the super-packet. Taking its length out again leaves
+        // what no extension header can spoil.
+        let field = start + usize::from(unfinished.offset);
+        let length = ((packet.len() - start) as u16).to_be_bytes();
+        let without_length = length.map(|byte| !byte);
+        right.then(|| Self {
+            v6,
+            protocol: Some(protocol),
+            start,
+            payload,
+            size: gso.size.into(),
+            pseudo: word([packet[field], packet[field + 1]]) + word(without_length),
+        })
+    }
+}

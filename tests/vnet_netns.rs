@@ -1,0 +1,299 @@
+//! Super-packets against the kernel: two TUN devices in namespaces of their own, joined by a pump that
+//! cuts all that one gives and joins it again for the other. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd,
+    process::Command,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use meshd::io::{
+    epoll::{Epoll, EventFd},
+    tun::Tun,
+    udp::{self, SocketOptions},
+    vnet::{Checksums, Coalescer, Header, MAX_PACKET, Segments},
+};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+const MTU: usize = 1400;
+const ADDRESSES: [[&str; 2]; 2] = [["10.99.0.1", "10.99.0.2"], ["fd99::1", "fd99::2"]];
+
+#[test]
+fn tcp_arrives_whole() {
+    let Some(lab) = Lab::new("tcp") else { return };
+    for checksums in [Checksums::Complete, Checksums::Vouched] {
+        for [from, to] in ADDRESSES {
+            let pump = lab.pump(checksums, 0);
+            lab.transfer(from, to, 20_000_000);
+            let counts = pump.stop();
+            assert!(
+                counts.longest_read > MTU,
+                "no super-packets from the kernel: {counts:?}"
+            );
+            assert!(
+                counts.longest_written > MTU,
+                "no super-packets to the kernel: {counts:?}"
+            );
+            assert!(counts.writes * 4 < counts.segments, "{counts:?}");
+        }
+    }
+}
+
+/// The kernel drops what the pump damages: joining must not make its checksum right.
+#[test]
+fn damage_does_not_get_through() {
+    let Some(lab) = Lab::new("dmg") else { return };
+    for [from, to] in ADDRESSES {
+        let pump = lab.pump(Checksums::Complete, 500);
+        lab.transfer(from, to, 5_000_000);
+        let counts = pump.stop();
+        assert!(counts.damaged > 0, "{counts:?}");
+        assert!(counts.longest_written > MTU, "{counts:?}");
+    }
+}
+
+#[test]
+fn udp_arrives_as_it_was_sent() {
+    let Some(lab) = Lab::new("udp") else { return };
+    for checksums in [Checksums::Complete, Checksums::Vouched] {
+        for [from, to] in ADDRESSES {
+            let pump = lab.pump(checksums, 0);
+            lab.datagrams(from, to);
+            let counts = pump.stop();
+            if lab.devices[0].offloads().uso {
+                assert!(counts.longest_written > MTU, "{counts:?}");
+            } else {
+                eprintln!("SKIPPED: this kernel has no USO");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_device_has_as_many_queues_as_are_opened() {
+    let Some(lab) = Lab::new("mq") else { return };
+    let more = lab.devices[0].add_queue().unwrap();
+    assert_eq!(more.name(), lab.devices[0].name());
+    assert_eq!(more.offloads(), lab.devices[0].offloads());
+    let error = more.read(&mut [0; 2000]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// Two namespaces with a device each.
+struct Lab {
+    names: [String; 2],
+    devices: [Arc<Tun>; 2],
+}
+
+impl Lab {
+    fn new(tag: &str) -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: namespaces and devices need root");
+            return None;
+        }
+        let names = ["a", "b"].map(|side| format!("vnet{}{tag}{side}", std::process::id()));
+        let devices = [0, 1].map(|side| {
+            ip(&["netns", "add", &names[side]]);
+            let tun = inside(&names[side], || {
+                Tun::open_offload(Some("vt"), true).unwrap()
+            });
+            let tun = Arc::new(tun.join().unwrap());
+            let netns = names[side].as_str();
+            for (pair, length) in ADDRESSES.iter().zip([24, 64]) {
+                let addr = format!("{}/{length}", pair[side]);
+                ip(&["-n", netns, "addr", "add", &addr, "dev", "vt"]);
+            }
+            ip(&[
+                "-n",
+                netns,
+                "link",
+                "set",
+                "vt",
+                "mtu",
+                &MTU.to_string(),
+                "up",
+            ]);
+            tun
+        });
+        let lab = Self { names, devices };
+        if !lab.devices[0].offloads().vnet {
+            eprintln!("SKIPPED: this kernel has no offloads");
+            return None;
+        }
+        Some(lab)
+    }
+
+    fn pump(&self, checksums: Checksums, damage_every: usize) -> Pump {
+        let stop = Arc::new(EventFd::new().unwrap());
+        let (devices, stopped) = (self.devices.clone(), stop.clone());
+        let thread = thread::spawn(move || pump(&devices, &stopped, checksums, damage_every));
+        Pump { stop, thread }
+    }
+
+    /// Sends bytes over TCP from one side to the other, which must have the same at the end.
+    fn transfer(&self, from: &str, to: &str, length: u32) {
+        let sent: Vec<u8> = (0..length).map(|i| (i ^ i >> 8 ^ i >> 16) as u8).collect();
+        let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+        let listener = inside(&self.names[1], move || TcpListener::bind((to, 0)).unwrap());
+        let listener = listener.join().unwrap();
+        let addr = listener.local_addr().unwrap();
+        let received = thread::spawn(move || {
+            let (mut stream, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip(), from);
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all
+        });
+        let expected = sent.clone();
+        let sender = inside(&self.names[0], move || {
+            let mut stream = TcpStream::connect(addr).unwrap();
+            stream.write_all(&sent).unwrap();
+        });
+        sender.join().unwrap();
+        assert!(received.join().unwrap() == expected, "the bytes are others");
+    }
+
+    /// Sends runs of datagrams, which must arrive with their lengths and contents.
+    fn datagrams(&self, from: &str, to: &str) {
+        let to: IpAddr = to.parse().unwrap();
+        let receiver = inside(&self.names[1], move || UdpSocket::bind((to, 0)).unwrap());
+        let receiver = receiver.join().unwrap();
+        receiver
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let addr = receiver.local_addr().unwrap();
+        let from = SocketAddr::new(from.parse().unwrap(), 0);
+        let runs = [(1000, 9500), (1000, 700), (200, 4000), (1300, 20_000)];
+        let run = |i: usize, length: usize| vec![i as u8 + 1; length];
+        let sender = inside(&self.names[0], move || {
+            let socket = udp::UdpSocket::bind(from, &SocketOptions::default()).unwrap();
+            for (i, (segment, length)) in runs.into_iter().enumerate() {
+                let size = if socket.max_segments() > 1 {
+                    length
+                } else {
+                    segment
+                };
+                for data in run(i, length).chunks(size) {
+                    socket.send(addr, data, segment).unwrap();
+                }
+            }
+        });
+        let mut buffer = [0; 3000];
+        for (i, (segment, length)) in runs.into_iter().enumerate() {
+            for datagram in run(i, length).chunks(segment) {
+                let (got, _) = receiver.recv_from(&mut buffer).unwrap();
+                assert_eq!(&buffer[..got], datagram);
+            }
+        }
+        sender.join().unwrap();
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for name in &self.names {
+            ip(&["netns", "del", name]);
+        }
+    }
+}
+
+/// Both directions between two devices, in a thread.
+struct Pump {
+    stop: Arc<EventFd>,
+    thread: JoinHandle<Counts>,
+}
+
+impl Pump {
+    fn stop(self) -> Counts {
+        self.stop.signal().unwrap();
+        self.thread.join().unwrap()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    segments: usize,
+    writes: usize,
+    longest_read: usize,
+    longest_written: usize,
+    damaged: usize,
+}
+
+fn pump(
+    devices: &[Arc<Tun>; 2],
+    stop: &EventFd,
+    checksums: Checksums,
+    damage_every: usize,
+) -> Counts {
+    const STOP: u64 = 2;
+    let epoll = Epoll::new().unwrap();
+    epoll.add(devices[0].as_fd(), 0).unwrap();
+    epoll.add(devices[1].as_fd(), 1).unwrap();
+    epoll.add(stop.as_fd(), STOP).unwrap();
+    let mut counts = Counts::default();
+    let mut coalescers = devices
+        .each_ref()
+        .map(|tun| Coalescer::new(tun.offloads().uso));
+    let (mut buffer, mut slot) = (vec![0; MAX_PACKET], vec![0; MAX_PACKET]);
+    let mut ready = Vec::new();
+    loop {
+        epoll.wait(&mut ready, Duration::from_secs(1)).unwrap();
+        if ready.contains(&STOP) {
+            return counts;
+        }
+        for side in ready.iter().map(|side| *side as usize) {
+            let (from, to) = (&devices[side], &devices[1 - side]);
+            let coalescer = &mut coalescers[side];
+            for _ in 0..16 {
+                let (header, length) = match from.read_super(&mut buffer) {
+                    Ok(read) => read,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                };
+                counts.longest_read = counts.longest_read.max(length);
+                let mut segments = Segments::new(&header, &buffer[..length], checksums).unwrap();
+                let left = segments.checksums();
+                while let Some(length) = segments.next_into(&mut slot) {
+                    counts.segments += 1;
+                    let packet = &mut slot[..length];
+                    if damage_every > 0 && length > 200 && counts.segments % damage_every == 0 {
+                        packet[length - 1] ^= 0x10;
+                        counts.damaged += 1;
+                    }
+                    coalescer.push(packet, left, |h, p| write(to, h, p, &mut counts));
+                }
+            }
+            coalescer.flush(|header, packet| write(to, header, packet, &mut counts));
+        }
+    }
+}
+
+fn write(to: &Tun, header: &Header, packet: &[u8], counts: &mut Counts) {
+    counts.writes += 1;
+    counts.longest_written = counts.longest_written.max(packet.len());
+    to.write_super(header, packet).unwrap();
+}
+
+/// Runs something in a namespace.
+fn inside<T: Send + 'static>(
+    netns: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let namespace = std::fs::File::open(format!("/run/netns/{netns}")).unwrap();
+    thread::spawn(move || {
+        let kind = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(namespace.as_fd(), kind).unwrap();
+        run()
+    })
+}
+
+fn ip(arguments: &[&str]) {
+    let status = Command::new("ip").args(arguments).status().unwrap();
+    assert!(status.success(), "ip {arguments:?}");
+}
