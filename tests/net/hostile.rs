@@ -320,10 +320,15 @@ impl Member {
                 return false;
             };
             self.stream.set_read_timeout(Some(left)).unwrap();
-            if self.closed || !self.fill() && self.closed {
+            if self.closed || (!self.fill() && self.was_closed()) {
                 return false;
             }
         }
+    }
+
+    /// Whether the other end has closed the connection, as the last read saw it.
+    fn was_closed(&self) -> bool {
+        self.closed
     }
 
     /// Time until a PING is answered; `None` if the connection ends or `limit` passes first.

@@ -135,11 +135,6 @@ impl Node {
         }
     }
 
-    /// More arguments for the daemon's command line.
-    pub(crate) fn add_option(&mut self, option: &str) {
-        self.options.push(option.to_owned());
-    }
-
     /// Writes an executable hook of this name.
     pub(crate) fn write_script(&self, name: &str, body: &str) {
         let path = self.dir.join(name);

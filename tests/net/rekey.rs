@@ -15,6 +15,7 @@ const RATE: u64 = 20_000;
 
 /// What was lost of a flow from one kind to another, and what the kernels dropped of it.
 #[derive(Debug)]
+#[expect(dead_code, reason = "shown when a test fails")]
 struct Loss {
     stream: Stream,
     /// Packets that the kernels dropped because a daemon did not read in time: the device's queue

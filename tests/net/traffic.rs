@@ -189,6 +189,7 @@ fn noise(size: usize) -> Vec<u8> {
 
 /// What became of a stream of numbered UDP packets.
 #[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "shown when a test fails")]
 pub(crate) struct Stream {
     pub(crate) sent: u64,
     pub(crate) received: u64,
@@ -367,7 +368,7 @@ fn pace(target: SocketAddr, rate: u64, size: usize, stop: &AtomicBool) -> u64 {
             (origin, since_origin) = (Instant::now(), 0);
             continue;
         }
-        for _ in since_origin..due {
+        while since_origin < due {
             packet[..8].copy_from_slice(&sent.to_le_bytes());
             // Refused or unreachable counts as sent and lost: that is for the test to judge.
             let _ = socket.send_to(&packet, target);

@@ -23,6 +23,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 static QUIET: RwLock<()> = RwLock::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
+#[expect(dead_code, reason = "held, never looked at")]
 enum Share {
     Together(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
@@ -247,11 +248,6 @@ impl Wire {
         self.block(a, b, "udp");
     }
 
-    /// Drops TCP between two hosts likewise.
-    pub(crate) fn block_tcp(&self, a: &Host, b: &Host) {
-        self.block(a, b, "tcp");
-    }
-
     fn block(&self, a: &Host, b: &Host, protocol: &str) {
         for (from, to) in [(a, b), (b, a)] {
             let comment = format!("{protocol} {} {}", a.name, b.name);
@@ -274,11 +270,6 @@ impl Wire {
         self.unrule(&format!("udp {} {}", a.name, b.name));
     }
 
-    /// Ends [`Self::block_tcp`].
-    pub(crate) fn unblock_tcp(&self, a: &Host, b: &Host) {
-        self.unrule(&format!("tcp {} {}", a.name, b.name));
-    }
-
     /// Loses everything to and from a host, without a sign of it at the host.
     pub(crate) fn cut(&self, host: &Host) {
         let port = self.port(&host.name);
@@ -293,16 +284,6 @@ impl Wire {
     /// Ends [`Self::cut`].
     pub(crate) fn mend(&self, host: &Host) {
         self.unrule(&format!("cut {}", host.name));
-    }
-
-    /// Loses this share of all IP packets at random.
-    pub(crate) fn lose(&self, percent: u8) {
-        self.rule("lose", &format!("numgen random mod 100 < {percent}"));
-    }
-
-    /// Ends [`Self::lose`].
-    pub(crate) fn lose_nothing(&self) {
-        self.unrule("lose");
     }
 
     /// Loses every UDP packet longer than this, without an ICMP error: a black hole. TCP is let
@@ -342,14 +323,6 @@ impl Host {
         self.wires
             .iter()
             .map(|wire| format!("10.77.{wire}.{}", self.index))
-            .collect()
-    }
-
-    /// IPv6 addresses, one a wire.
-    pub(crate) fn v6(&self) -> Vec<String> {
-        self.wires
-            .iter()
-            .map(|wire| format!("fd77:{wire}::{}", self.index))
             .collect()
     }
 
