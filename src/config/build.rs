@@ -171,6 +171,7 @@ fn settings(
         .min(MAX_REPLAY_BYTES);
     Settings {
         port,
+        has_address: reader.tree.first("Address").is_some(),
         options,
         subnets: reader.each("Subnet", Subnet::from_config),
         broadcast_subnets: broadcast_subnets(reader),

@@ -69,7 +69,8 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     let Settings {
         name,
         key,
-        port: _, // in the shell's part
+        port: _,        // in the shell's part
+        has_address: _, // shown only
         options,
         subnets,
         broadcast_subnets,

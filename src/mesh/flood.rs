@@ -14,7 +14,7 @@ use crate::{
         edge::Edge,
         limits::{
             CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
-            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_LINK, OVER_BUDGET,
+            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
         },
         node::Nodes,
     },
@@ -156,15 +156,19 @@ impl Mesh {
             return Some(idx);
         }
         let known = self.settings.hosts.contains_key(name);
-        let peer = self.peers.get_mut(&link)?;
-        if self.nodes.len() >= MAX_NODES || !known && peer.unknown >= MAX_UNKNOWN_PER_LINK {
+        let peer = self.peers.get(&link)?.node;
+        if self.nodes.len() >= MAX_NODES
+            || !known && self.nodes[peer].introduced >= MAX_UNKNOWN_PER_NEIGHBOUR
+        {
             self.refused += 1;
             return None;
         }
+        let idx = self.nodes.add(name.clone(), now);
         if !known {
-            peer.unknown += 1;
+            self.nodes[peer].introduced += 1;
+            self.nodes[idx].introduced_by = Some(peer);
         }
-        Some(self.nodes.add(name.clone(), now))
+        Some(idx)
     }
 
     /// A tunnel server hears of itself and of the sender only.

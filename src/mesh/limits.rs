@@ -11,8 +11,8 @@ pub const MAX_EDGES: usize = 262_144;
 pub const MAX_SUBNETS: usize = 65_536;
 /// Subnets of one node at most.
 pub const MAX_SUBNETS_PER_NODE: usize = 1_024;
-/// Names without a host file that one neighbour may introduce.
-pub const MAX_UNKNOWN_PER_LINK: usize = 256;
+/// Names without a host file that one neighbour may introduce, however often it comes back.
+pub const MAX_UNKNOWN_PER_NEIGHBOUR: usize = 256;
 /// How long an unreachable node without a host file and without edges is remembered.
 pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// Request lines remembered to stop floods. Memory: two generations of 16 bytes each, 4 MiB.

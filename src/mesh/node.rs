@@ -43,6 +43,10 @@ pub(super) struct Node {
     pub waiting: VecDeque<Bytes>,
     /// What of it was not said again since its link came up.
     pub unclaimed: Unclaimed,
+    /// Names without a host file that it introduced, over all its links.
+    pub introduced: usize,
+    /// Who introduced it, if it has no host file.
+    pub introduced_by: Option<NodeIdx>,
     /// Why the last attempt to dial it failed.
     pub dial_error: Option<String>,
 }
@@ -114,6 +118,8 @@ impl Node {
             udp: UdpState::default(),
             waiting: VecDeque::new(),
             unclaimed: Unclaimed::default(),
+            introduced: 0,
+            introduced_by: None,
             dial_error: None,
         }
     }
@@ -189,6 +195,9 @@ impl Nodes {
         };
         debug_assert!(node.edges.is_empty() && node.incoming == 0 && node.link.is_none());
         self.by_name.remove(node.name());
+        if let Some(introducer) = node.introduced_by.and_then(|idx| self.get_mut(idx)) {
+            introducer.introduced -= 1;
+        }
     }
 
     /// Indices in order of names, as every pass of the protocol goes.

@@ -59,8 +59,6 @@ pub(super) struct Peer {
     pub over_budget: Option<Instant>,
     /// Budget of corrections that we send.
     pub corrections: Bucket,
-    /// Names without a host file that it introduced.
-    pub unknown: usize,
 }
 
 /// What we held of a node when its link came up and it has not said again. Its first PONG comes after
@@ -117,7 +115,6 @@ impl Mesh {
             lines: Bucket::new(LINE_BURST, now),
             over_budget: None,
             corrections: Bucket::new(CORRECTION_RATE as usize, now),
-            unknown: 0,
         };
         self.peers.insert(link, peer);
         self.send_line(link, ack.line(0).into());

@@ -17,6 +17,8 @@ pub struct Settings {
     pub key: Arc<PrivateKey>,
     /// The port that we listen on (announced in ACK).
     pub port: u16,
+    /// Whether our own host file has an Address: a status bit of dumps.
+    pub has_address: bool,
     /// Our own options (IndirectData, TCPOnly, PMTUDiscovery, ClampMSS), top byte 7.
     pub options: Options,
     /// Our Subnet lines.

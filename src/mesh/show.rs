@@ -231,7 +231,11 @@ impl Mesh {
             (5, node.place.indirect),
             (6, node.minor() >= 2 || me),
             (7, node.udp.confirmed),
-            (11, host.is_some_and(|host| !host.addresses.is_empty())),
+            (
+                11,
+                host.is_some_and(|host| !host.addresses.is_empty())
+                    || me && self.settings.has_address,
+            ),
         ]
         .into_iter()
         .fold(0, |bits, (bit, on)| bits | u32::from(on) << bit)

@@ -55,6 +55,7 @@ pub(super) fn settings(count: u8) -> Vec<Settings> {
         name: name(n),
         key: keys[usize::from(n)].clone(),
         port: 655,
+        has_address: true,
         options: Options(0x0700_000c),
         subnets: vec![format!("10.0.0.{n}").parse().unwrap()],
         broadcast_subnets: Vec::new(),
@@ -111,6 +112,8 @@ pub(super) struct Net {
     links: SlotMap<LinkId, ()>,
     /// Pairs between which no datagram passes.
     pub no_udp: BTreeSet<(u8, u8)>,
+    /// Nodes that left their [`underlay`] address for another.
+    pub moved: BTreeMap<u8, SocketAddr>,
     /// Longest datagram that passes, in bytes of UDP payload.
     pub longest: usize,
     /// Packets that reached a device: (node, packet).
@@ -136,6 +139,7 @@ impl Net {
             wires: BTreeMap::new(),
             links: SlotMap::with_key(),
             no_udp: BTreeSet::new(),
+            moved: BTreeMap::new(),
             longest: 1472,
             delivered: Vec::new(),
             hooks: Vec::new(),
@@ -172,6 +176,10 @@ impl Net {
             );
         }
         self.settle();
+    }
+
+    fn address(&self, n: u8) -> SocketAddr {
+        self.moved.get(&n).copied().unwrap_or_else(|| underlay(n))
     }
 
     /// Cuts every link between two nodes.
@@ -247,13 +255,13 @@ impl Net {
             Output::Datagram { to, datagram } => {
                 let hit = (0..self.meshes.len())
                     .map(|n| u8::try_from(n).unwrap())
-                    .find(|n| underlay(*n) == to);
+                    .find(|n| self.address(*n) == to);
                 if let Some(node) = hit
                     && !self.no_udp.contains(&(me, node))
                     && !self.no_udp.contains(&(node, me))
                     && datagram.len() <= self.longest
                 {
-                    let punt = self.as_worker(node, underlay(me), datagram);
+                    let punt = self.as_worker(node, self.address(me), datagram);
                     self.input(node, Input::Punt(punt));
                 }
             }

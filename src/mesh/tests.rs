@@ -132,6 +132,28 @@ fn udp_that_dies_is_left_within_five_seconds_and_found_again() {
     assert_eq!(row(&net, 0, 1).path, PathKind::Udp);
 }
 
+#[test]
+fn a_node_that_moves_is_found_by_what_it_sends() {
+    let mut net = three();
+    for _ in 0..5 {
+        net.send(0, 2, 100);
+        net.send(2, 0, 100);
+        net.run(SECOND);
+    }
+    assert_eq!(row(&net, 0, 2).path, PathKind::Udp);
+    net.moved.insert(2, super::testing::underlay(99));
+    net.delivered.clear();
+    for _ in 0..400 {
+        net.send(0, 2, 100);
+        net.send(2, 0, 100);
+        net.run(SECOND / 100);
+    }
+    let endpoint = row(&net, 0, 2).endpoint.unwrap();
+    assert_eq!(endpoint, super::testing::underlay(99).to_string());
+    let arrived = net.delivered.iter().filter(|(to, _)| *to == 2).count();
+    assert!(arrived > 100, "{arrived} of 400 packets in 4 s");
+}
+
 /// TCP inside grows quiet over a dead path: that must not keep the path alive.
 #[test]
 fn udp_that_dies_is_left_also_when_tcp_backs_off() {
@@ -328,7 +350,7 @@ fn a_flood_of_phantoms_stops_at_the_caps() {
         }
     }
     let status = net.meshes[1].status();
-    assert!(status.nodes <= 3 + super::limits::MAX_UNKNOWN_PER_LINK);
+    assert!(status.nodes <= 3 + super::limits::MAX_UNKNOWN_PER_NEIGHBOUR);
     assert!(status.refused > 10_000 || cut);
     assert!(cut, "over its budget for ten seconds: cut");
     assert!(row(&net, 0, 1).up);

@@ -303,9 +303,10 @@ impl Mesh {
             if length == PROBE {
                 udp.probed_at = Some(now);
                 udp.unanswered = udp.unanswered.saturating_add(1);
+                // Probes elsewhere must not put off those that show whether this address still answers.
+                udp.last_sent = Some(now);
             }
         }
-        udp.last_sent = Some(now);
         self.send_record(idx, to, TYPE_PROBE, &data);
     }
 

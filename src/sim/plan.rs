@@ -123,6 +123,7 @@ impl Plan {
             name: name(node),
             key,
             port: PORT,
+            has_address: true,
             options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)
                 .with_minor(Options::OUR_MINOR),
             subnets: vec![subnet(node)],
