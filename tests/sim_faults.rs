@@ -325,10 +325,26 @@ fn a_mesh_by_lines_gets_well_after_any_churn() {
     });
 }
 
+/// n8 corrects a stale edge with DEL_EDGE, then the link comes up and it says ADD_EDGE; a link that is new
+/// in between and a slow one bring both to n9 in the wrong order, and nobody tells n9 again.
+#[test]
+#[ignore = "known: tinc's rules for floods leave a node behind here"]
+fn an_edge_that_goes_and_comes_again_at_once_is_known_everywhere() {
+    churn(
+        Plan {
+            behind_nat: 3,
+            ..Plan::new(5, 12, Fidelity::Bytes)
+        },
+        40,
+    )
+    .unwrap();
+}
+
 #[test]
 #[ignore = "nightly: ten minutes in release"]
 fn many_seeds_of_churn() {
-    for seed in 100..300 {
+    let seed = |name, default| std::env::var(name).map_or(default, |seed| seed.parse().unwrap());
+    for seed in seed("MESHD_SIM_FIRST", 100)..seed("MESHD_SIM_LAST", 300) {
         let plan = Plan {
             behind_nat: 3,
             ..Plan::new(seed, 12, Fidelity::Bytes)

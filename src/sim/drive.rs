@@ -336,7 +336,9 @@ impl World {
         if self.plan.fidelity == Fidelity::Lines {
             let other = self.conns[&end.conn].ends[1].node;
             // ID and KEX, SIG and ACK: a round trip each.
-            let done = self.now + 4 * self.net.latency(dial.from, other);
+            let done = self.now
+                + 3 * self.net.latency(dial.from, other)
+                + self.net.segment(dial.from, other);
             self.at(done, Event::Authenticated { end });
             self.at(done, Event::Authenticated { end: end.other() });
         }

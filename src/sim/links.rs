@@ -84,6 +84,7 @@ impl World {
         }
         let end = &self.conns[&end.conn].ends[end.side];
         let (remote, local) = (end.remote, end.local);
+        self.say(&format!("n{node}: link to {} is up", hello.name));
         self.input(
             node,
             Input::LinkUp {

@@ -14,6 +14,9 @@ use crate::{
 
 /// Largest UDP payload that a node's own interface takes, in bytes: an MTU of 1,500.
 pub const LONGEST: usize = 1472;
+/// How much longer a segment may take than the path's latency: so links that come again weigh something
+/// else, mostly.
+const TCP_JITTER: Duration = Duration::from_millis(5);
 /// First port that a NAT gives out.
 const FIRST_NAT_PORT: u16 = 20_000;
 
@@ -191,7 +194,7 @@ impl Net {
 
     /// How long a segment takes between two nodes; a lost one is sent again after a while.
     pub(super) fn segment(&mut self, a: usize, b: usize) -> Duration {
-        let mut after = self.latency(a, b);
+        let mut after = self.latency(a, b) + self.some(TCP_JITTER);
         let mut again = Duration::from_millis(200);
         while self.chance(self.loss_ppm) && again < Duration::from_secs(60) {
             after += again;
