@@ -53,7 +53,6 @@ pub(crate) struct Node {
     pub(crate) name: String,
     dir: PathBuf,
     child: Option<Child>,
-    options: Vec<String>,
 }
 
 impl Node {
@@ -68,7 +67,6 @@ impl Node {
             name: host.name.clone(),
             dir,
             child: None,
-            options: Vec::new(),
         };
         node.tinc(&["init", &node.name]);
         node.tinc(&["set", "Interface", "mesh0"]);
@@ -135,11 +133,6 @@ impl Node {
         }
     }
 
-    /// More arguments for the daemon's command line.
-    pub(crate) fn add_option(&mut self, option: &str) {
-        self.options.push(option.to_owned());
-    }
-
     /// Writes an executable hook of this name.
     pub(crate) fn write_script(&self, name: &str, body: &str) {
         let path = self.dir.join(name);
@@ -194,7 +187,6 @@ impl Node {
             .arg(&self.dir)
             .args(["-D", "-d3"])
             .arg(format!("--pidfile={}", self.pid_file().display()))
-            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

@@ -3,6 +3,7 @@
 //! Nothing here touches the network of the machine itself: even the wires live in a namespace.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     fs,
     os::fd::AsFd as _,
@@ -10,7 +11,7 @@ use std::{
     process::Command,
     rc::Rc,
     sync::{
-        Once, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Once, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -23,11 +24,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 static QUIET: RwLock<()> = RwLock::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-enum Share {
-    Together(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
-
 /// A set of hosts and wires; gone when the last handle on it is dropped.
 #[derive(Clone)]
 pub(crate) struct World(Rc<Inner>);
@@ -37,25 +33,21 @@ struct Inner {
     dir: PathBuf,
     wires: Cell<u8>,
     hosts: RefCell<Vec<String>>,
-    _share: Share,
+    _share: Box<dyn Any>,
 }
 
 impl World {
     /// A world that runs beside others.
     pub(crate) fn new() -> Self {
-        Self::build(Share::Together(
-            QUIET.read().unwrap_or_else(|e| e.into_inner()),
-        ))
+        Self::build(QUIET.read().unwrap_or_else(|e| e.into_inner()))
     }
 
     /// A world that has the machine to itself, for scenarios that fill it with traffic.
     pub(crate) fn alone() -> Self {
-        Self::build(Share::Alone(
-            QUIET.write().unwrap_or_else(|e| e.into_inner()),
-        ))
+        Self::build(QUIET.write().unwrap_or_else(|e| e.into_inner()))
     }
 
-    fn build(share: Share) -> Self {
+    fn build(share: impl Any) -> Self {
         static SWEPT: Once = Once::new();
         SWEPT.call_once(sweep);
         let prefix = format!(
@@ -71,7 +63,7 @@ impl World {
             dir,
             wires: Cell::new(0),
             hosts: RefCell::default(),
-            _share: share,
+            _share: Box::new(share),
         }));
         world.add_namespace("wire");
         world
@@ -342,14 +334,6 @@ impl Host {
         self.wires
             .iter()
             .map(|wire| format!("10.77.{wire}.{}", self.index))
-            .collect()
-    }
-
-    /// IPv6 addresses, one a wire.
-    pub(crate) fn v6(&self) -> Vec<String> {
-        self.wires
-            .iter()
-            .map(|wire| format!("fd77:{wire}::{}", self.index))
             .collect()
     }
 
