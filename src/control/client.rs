@@ -137,10 +137,11 @@ mod tests {
 
     use super::*;
 
+    const PATIENT: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(50);
 
     /// A daemon that takes one request and says `reply`; the client's view of it.
-    fn against(reply: &'static [u8]) -> Result<Answer, ClientError> {
+    fn against(reply: &'static [u8], patience: Duration) -> Result<Answer, ClientError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -151,7 +152,7 @@ mod tests {
             stream.write_all(reply).unwrap();
             (stream, dir)
         });
-        let mut client = Client::connect(&path, SHORT).unwrap();
+        let mut client = Client::connect(&path, patience).unwrap();
         let answer = client.ask(Request::Peers);
         drop(daemon.join());
         answer
@@ -159,19 +160,28 @@ mod tests {
 
     #[test]
     fn answers_refusals_and_silence_are_told_apart() {
-        let answer =
-            against(b"{\"v\":1,\"net\":null,\"node\":\"a\",\"time\":\"t\",\"peers\":[]}\n");
+        let answer = against(
+            b"{\"v\":1,\"net\":null,\"node\":\"a\",\"time\":\"t\",\"peers\":[]}\n",
+            PATIENT,
+        );
         assert_eq!(answer.unwrap().response, Response::Peers(Vec::new()));
         let refused = against(
             b"{\"v\":1,\"net\":null,\"node\":\"a\",\"time\":\"t\",\"error\":{\"code\":\"busy\",\"text\":\"full\"}}\n",
+            PATIENT,
         );
         assert_eq!(refused.unwrap_err().to_string(), "full");
         assert!(matches!(
-            against(b"{\"v\":2,\"new\":1}\n"),
+            against(b"{\"v\":2,\"new\":1}\n", PATIENT),
             Err(ClientError::Version(2))
         ));
-        assert!(matches!(against(b"hello\n"), Err(ClientError::Codec(_))));
-        assert!(matches!(against(b"{\"v\":1"), Err(ClientError::Timeout)));
+        assert!(matches!(
+            against(b"hello\n", PATIENT),
+            Err(ClientError::Codec(_))
+        ));
+        assert!(matches!(
+            against(b"{\"v\":1", SHORT),
+            Err(ClientError::Timeout)
+        ));
     }
 
     #[test]

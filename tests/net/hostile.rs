@@ -208,6 +208,21 @@ impl Member {
         self.write(&batch);
     }
 
+    /// Sends a line many times and reads nothing meanwhile; whether all of it was taken.
+    pub(crate) fn shout(&mut self, line: &str, count: usize) -> bool {
+        for _ in 0..count.div_ceil(1000) {
+            let data = format!("{line}\n");
+            let batch: Vec<u8> = (0..1000)
+                .flat_map(|_| self.seal(0, data.as_bytes()))
+                .collect();
+            self.write(&batch);
+            if self.closed {
+                return false;
+            }
+        }
+        true
+    }
+
     fn seal(&mut self, kind: u8, data: &[u8]) -> Vec<u8> {
         let length = u16::try_from(data.len()).unwrap().to_be_bytes();
         let mut body = [&[kind], data, &[0; TAG]].concat();
@@ -320,15 +335,11 @@ impl Member {
                 return false;
             };
             self.stream.set_read_timeout(Some(left)).unwrap();
-            if self.closed || (!self.fill() && self.was_closed()) {
+            if self.closed {
                 return false;
             }
+            self.fill();
         }
-    }
-
-    /// Whether the other end has closed the connection, as the last read saw it.
-    fn was_closed(&self) -> bool {
-        self.closed
     }
 
     /// Time until a PING is answered; `None` if the connection ends or `limit` passes first.

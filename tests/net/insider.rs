@@ -709,6 +709,28 @@ fn rows_nonce() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// T36: a member that asks and asks and never reads an answer is cut, and costs no more than its
+/// queue until then.
+#[test]
+fn t36_a_member_that_never_reads() {
+    let mut scene = Scene::new(Meshd);
+    let mut witness = scene.witness();
+    let mut member = scene.member();
+    scene.v.wait_reaches(&scene.m);
+    let start = Instant::now();
+    // Every PING asks for a PONG; the kernels between take some megabytes of them.
+    while start.elapsed() < Duration::from_secs(60) && member.shout("8", 50_000) {
+        let answer = witness.ping(Duration::from_secs(5));
+        assert!(
+            answer.is_some_and(|time| time < Duration::from_secs(1)),
+            "another neighbour's PING was answered after {answer:?}"
+        );
+    }
+    eprintln!("shouted for {:?}", start.elapsed());
+    scene.v.wait_loses(&scene.m);
+    scene.assert_unharmed(16);
+}
+
 /// T41: whatever is said at whatever rate, the log grows slowly and stays readable.
 #[test]
 fn t41_the_log_is_not_flooded() {

@@ -28,6 +28,7 @@ mod line;
 mod node;
 mod outsider;
 mod pairs;
+mod paths;
 mod rekey;
 mod reload;
 mod routing;

@@ -53,7 +53,6 @@ pub(crate) struct Node {
     pub(crate) name: String,
     dir: PathBuf,
     child: Option<Child>,
-    options: Vec<String>,
 }
 
 impl Node {
@@ -68,7 +67,6 @@ impl Node {
             name: host.name.clone(),
             dir,
             child: None,
-            options: Vec::new(),
         };
         node.tinc(&["init", &node.name]);
         node.tinc(&["set", "Interface", "mesh0"]);
@@ -189,7 +187,6 @@ impl Node {
             .arg(&self.dir)
             .args(["-D", "-d3"])
             .arg(format!("--pidfile={}", self.pid_file().display()))
-            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);

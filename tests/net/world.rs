@@ -3,6 +3,7 @@
 //! Nothing here touches the network of the machine itself: even the wires live in a namespace.
 
 use std::{
+    any::Any,
     cell::{Cell, RefCell},
     fs,
     os::fd::AsFd as _,
@@ -10,7 +11,7 @@ use std::{
     process::Command,
     rc::Rc,
     sync::{
-        Once, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Once, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -23,12 +24,6 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 static QUIET: RwLock<()> = RwLock::new(());
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-#[expect(dead_code, reason = "held, never looked at")]
-enum Share {
-    Together(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
-
 /// A set of hosts and wires; gone when the last handle on it is dropped.
 #[derive(Clone)]
 pub(crate) struct World(Rc<Inner>);
@@ -38,25 +33,21 @@ struct Inner {
     dir: PathBuf,
     wires: Cell<u8>,
     hosts: RefCell<Vec<String>>,
-    _share: Share,
+    _share: Box<dyn Any>,
 }
 
 impl World {
     /// A world that runs beside others.
     pub(crate) fn new() -> Self {
-        Self::build(Share::Together(
-            QUIET.read().unwrap_or_else(|e| e.into_inner()),
-        ))
+        Self::build(QUIET.read().unwrap_or_else(|e| e.into_inner()))
     }
 
     /// A world that has the machine to itself, for scenarios that fill it with traffic.
     pub(crate) fn alone() -> Self {
-        Self::build(Share::Alone(
-            QUIET.write().unwrap_or_else(|e| e.into_inner()),
-        ))
+        Self::build(QUIET.write().unwrap_or_else(|e| e.into_inner()))
     }
 
-    fn build(share: Share) -> Self {
+    fn build(share: impl Any) -> Self {
         static SWEPT: Once = Once::new();
         SWEPT.call_once(sweep);
         let prefix = format!(
@@ -72,7 +63,7 @@ impl World {
             dir,
             wires: Cell::new(0),
             hosts: RefCell::default(),
-            _share: share,
+            _share: Box::new(share),
         }));
         world.add_namespace("wire");
         world
@@ -248,6 +239,11 @@ impl Wire {
         self.block(a, b, "udp");
     }
 
+    /// Drops TCP between two hosts likewise.
+    pub(crate) fn block_tcp(&self, a: &Host, b: &Host) {
+        self.block(a, b, "tcp");
+    }
+
     fn block(&self, a: &Host, b: &Host, protocol: &str) {
         for (from, to) in [(a, b), (b, a)] {
             let comment = format!("{protocol} {} {}", a.name, b.name);
@@ -270,6 +266,11 @@ impl Wire {
         self.unrule(&format!("udp {} {}", a.name, b.name));
     }
 
+    /// Ends [`Self::block_tcp`].
+    pub(crate) fn unblock_tcp(&self, a: &Host, b: &Host) {
+        self.unrule(&format!("tcp {} {}", a.name, b.name));
+    }
+
     /// Loses everything to and from a host, without a sign of it at the host.
     pub(crate) fn cut(&self, host: &Host) {
         let port = self.port(&host.name);
@@ -284,6 +285,16 @@ impl Wire {
     /// Ends [`Self::cut`].
     pub(crate) fn mend(&self, host: &Host) {
         self.unrule(&format!("cut {}", host.name));
+    }
+
+    /// Loses this share of all IP packets at random.
+    pub(crate) fn lose(&self, percent: u8) {
+        self.rule("lose", &format!("numgen random mod 100 < {percent}"));
+    }
+
+    /// Ends [`Self::lose`].
+    pub(crate) fn lose_nothing(&self) {
+        self.unrule("lose");
     }
 
     /// Loses every UDP packet longer than this, without an ICMP error: a black hole. TCP is let
