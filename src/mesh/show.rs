@@ -17,7 +17,7 @@ use crate::{
         },
     },
     route::{ETHER, NodeIdx},
-    wire::{EdgeAddress, NodeName, Options, Subnet},
+    wire::{EdgeAddress, NodeName, Options, Subnet, subnet::DEFAULT_WEIGHT},
 };
 
 impl Mesh {
@@ -263,7 +263,7 @@ impl Mesh {
         rows
     }
 
-    /// Rows of `dump subnets` and `routes`, in the order in which they are asked; broadcast ones last.
+    /// Rows of `dump subnets` and `routes`, in the order in which they are asked, broadcast ones among them.
     #[must_use]
     pub fn subnets(&self) -> Vec<SubnetRow> {
         let mut all: Vec<(Subnet, NodeIdx)> = self
@@ -272,15 +272,25 @@ impl Mesh {
             .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (*subnet, idx)))
             .collect();
         all.sort_by_key(|(subnet, _)| *subnet);
-        let mut rows = self.subnet_rows(&all);
-        rows.extend(self.broadcast_prefixes().map(|prefix| SubnetRow {
-            subnet: prefix.to_string(),
-            weight: crate::wire::subnet::DEFAULT_WEIGHT,
-            owner: None,
-            reachable: true,
-            active: true,
-        }));
-        rows
+        let owned = self.subnet_rows(&all);
+        let ownerless = self.broadcast_prefixes().map(|prefix| Subnet {
+            prefix,
+            weight: DEFAULT_WEIGHT,
+        });
+        let ownerless = ownerless.map(|subnet| {
+            let row = SubnetRow {
+                subnet: subnet.prefix.to_string(),
+                weight: subnet.weight,
+                owner: None,
+                reachable: true,
+                active: true,
+            };
+            (subnet, row)
+        });
+        let keys = all.iter().map(|(subnet, _)| *subnet);
+        let mut rows: Vec<(Subnet, SubnetRow)> = keys.zip(owned).chain(ownerless).collect();
+        rows.sort_by_key(|(subnet, _)| *subnet);
+        rows.into_iter().map(|(_, row)| row).collect()
     }
 
     fn subnet_rows(&self, sorted: &[(Subnet, NodeIdx)]) -> Vec<SubnetRow> {

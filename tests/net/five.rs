@@ -155,7 +155,14 @@ fn changes(kinds: [Kind; 5]) {
     e.host.remove_address(&mesh.wire, e.host.index);
     let moved = Instant::now();
     let back = Flow::start(e, &mesh.nodes[0], &mesh.nodes[0].v4(), 100, 200);
-    mesh.expect_gap("address changed", moved, bound(10));
+    // Two real daemons may both begin a handshake at that moment, and then need 10 to 11 s more to get over
+    // it (tinc-1.1-wire.md section 3.6; seen: "Invalid packet seqno: 0 != 1" at both).
+    let limit = if kinds[0] == Tinc11 && kinds[4] == Tinc11 {
+        25
+    } else {
+        10
+    };
+    mesh.expect_gap("address changed", moved, bound(limit));
     back.finish();
 
     // X8. A tincd notices by PingInterval and four probes a second apart.
