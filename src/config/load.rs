@@ -30,6 +30,16 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     let mut tree = daemon_tree(source, &options, &mut ours);
     let name = name_of(&tree, &mut ours);
     let mut theirs = Vec::new();
+    if let (Some(name), Some(last), Some(entry)) = (&name, last, tree.first("Name"))
+        && *name != last.settings.name
+    {
+        // All else in the tree is another node's then: its subnets are not ours to announce.
+        let text = format!(
+            "Name is {name}, but {} is running: restart to change it",
+            last.settings.name
+        );
+        ours.push(entry.error(&text));
+    }
     if let Some(name) = &name {
         // At start tinc goes on with what it could read of the own host file. On a reload that would
         // withdraw what a torn file does not hold any more, so there it stops the reload.

@@ -239,8 +239,9 @@ impl Mesh {
         self.forget_nodes(now);
     }
 
-    /// With the last link gone, nobody will tell us what of the rest has ended meanwhile.
-    /// Source: tinc-1.0-wire.md section 2.11.
+    /// With the last link gone, nobody will tell us which edges of the rest end meanwhile.
+    /// Source: tinc-1.0-wire.md section 2.11. Subnets stay, as in the real 1.1: their owners are
+    /// unreachable, not unknown, and correct what is stale when they come back.
     fn purge_unreachable(&mut self) {
         let gone: Vec<NodeIdx> = self
             .nodes
@@ -249,21 +250,14 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in gone {
-            self.strip(idx);
+            self.strip_edges(idx);
         }
     }
 
-    /// Takes away the edges and (learnt) subnets of a node.
-    fn strip(&mut self, idx: NodeIdx) {
+    fn strip_edges(&mut self, idx: NodeIdx) {
         let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
         for to in ends {
             self.nodes.remove_edge(idx, to);
-        }
-        if !self.settings.strict_subnets {
-            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
-            for subnet in subnets {
-                self.remove_subnet(idx, subnet);
-            }
         }
     }
 
@@ -282,7 +276,11 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in old {
-            self.strip(idx);
+            self.strip_edges(idx);
+            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
+            for subnet in subnets {
+                self.remove_subnet(idx, subnet);
+            }
             if self.nodes[idx].incoming == 0 {
                 self.drop_keys(idx);
                 self.nodes.remove(idx);

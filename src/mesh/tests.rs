@@ -415,11 +415,14 @@ fn the_last_link_takes_with_it_what_only_others_could_tell() {
     net.part(1, 2);
     net.run(SECOND);
     assert!(net.meshes[0].edges().is_empty());
-    assert!(
-        net.meshes[0]
-            .subnets()
-            .iter()
-            .all(|row| row.owner.as_deref().is_none_or(|owner| owner == "n0"))
+    let subnets = net.meshes[0].subnets();
+    let of_others = subnets
+        .iter()
+        .filter(|row| row.owner.as_deref().is_some_and(|owner| owner != "n0"));
+    assert_eq!(
+        of_others.filter(|row| !row.reachable).count(),
+        2,
+        "unreachable, not unknown"
     );
     net.join(0, 1);
     net.run(SECOND);
