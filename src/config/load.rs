@@ -207,6 +207,11 @@ fn hosts(
         ours.push(Problem::error(dir, 0, error.to_string()));
         Vec::new()
     });
+    if last.is_some() && !source.base.join(dir).is_dir() {
+        // Somebody is moving the tree about: that is no reason to cut everybody.
+        let text = "no such directory; the configuration in force stays until it is back";
+        ours.push(Problem::error(dir, 0, text));
+    }
     let mut names: Vec<NodeName> = names
         .iter()
         .filter_map(|name| NodeName::new(name).ok())

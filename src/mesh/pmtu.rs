@@ -15,7 +15,7 @@ const STEP: Duration = Duration::from_millis(333);
 const TRIES: u8 = 3;
 /// Unanswered probes of the found length, while shorter ones are answered, before the path is
 /// taken to have shrunk.
-const SHRUNK: u8 = 8;
+const SHRUNK: u8 = 9;
 /// First burst below the upper bound: what common link MTUs leave.
 const LADDER: [u16; 4] = [1_400, 1_219, 1_000, MIN_MTU];
 
@@ -140,9 +140,13 @@ impl Pmtu {
         vec![self.probing]
     }
 
-    /// Puts the next step off.
-    pub(super) fn postpone(&mut self, now: Instant) {
-        self.next = Some(now + STEP);
+    /// Puts the next step off; `false` if that would be the first burst.
+    pub(super) fn postpone(&mut self, now: Instant) -> bool {
+        let begun = self.next.is_some();
+        if begun {
+            self.next = Some(now + STEP);
+        }
+        begun
     }
 
     /// Notes that a probe of `length` is on its way.
@@ -168,7 +172,7 @@ impl Pmtu {
 
     /// Whether a check went unanswered: the next ones come quickly.
     pub(super) fn suspicious(&self) -> bool {
-        self.unanswered > 1
+        self.unanswered > 0
     }
 
     /// The search is over when the bounds meet, or when not even the least MTU passes.

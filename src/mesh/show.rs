@@ -337,12 +337,7 @@ impl Mesh {
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionRow> {
         let row = |peer: &super::peers::Peer| {
-            let bits = [
-                (0, peer.awaiting_pong),
-                (6, true),
-                (7, true),
-                (8, self.tree.contains(&peer.node)),
-            ];
+            let bits = [(0, peer.awaiting_pong), (8, self.tree.contains(&peer.node))];
             ConnectionRow {
                 name: peer.hello.name.to_string(),
                 host: peer.remote.ip().to_string(),

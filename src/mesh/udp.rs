@@ -24,9 +24,9 @@ const ACTIVE: Duration = Duration::from_secs(1);
 /// Pace of probes to a node that has stopped answering.
 const SUSPICIOUS: Duration = Duration::from_millis(250);
 /// Unanswered probes to a node with traffic before UDP counts as dead.
-const DEAD: u8 = 10;
+const DEAD: u8 = 11;
 /// Unanswered probes after which the pace quickens.
-const LATE: u8 = 1;
+const LATE: u8 = 0;
 /// How often a fixed MTU is looked at again on an idle path, and whether a longer one passes.
 const RECHECK: Duration = Duration::from_secs(60);
 /// Bytes of an outer packet around the record data: UDP 8, sequence number and tag 21 with the type,
@@ -232,9 +232,9 @@ impl Mesh {
             return;
         };
         if due <= now {
-            // While nothing at all comes back, a length that is not answered says nothing.
-            if node.udp.unanswered > LATE {
-                node.udp.pmtu.postpone(now);
+            // While nothing at all comes back, a length that is not answered says nothing. The probe sent
+            // last may still be on its way.
+            if node.udp.unanswered > LATE + 1 && node.udp.pmtu.postpone(now) {
                 self.timers
                     .insert((due.max(now) + SUSPICIOUS, Timer::Pmtu, idx));
                 self.send_probe(idx, addr, PROBE, now);
