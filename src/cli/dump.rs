@@ -153,7 +153,8 @@ fn graph(nodes: &[NodeRow], edges: &[EdgeRow], directed: bool) -> Vec<String> {
         ));
     }
     for edge in edges.iter().filter(|edge| directed || edge.from > edge.to) {
-        let weight = 1.0 + 65536.0 / f64::from(edge.weight);
+        // In single precision, as the real one prints it.
+        let weight = 1.0 + 65536.0 / edge.weight as f32;
         let EdgeRow { from, to, .. } = edge;
         let ends = format!(r#""{from}" {arrow} "{to}""#);
         lines.push(format!(" {ends} [w = {weight:.6}, weight = {weight:.6}];"));

@@ -386,9 +386,7 @@ impl Mesh {
         let udp = &mut node.udp;
         let fresh = !udp.confirmed || udp.addr != Some(from);
         if fresh {
-            if udp.confirmed
-                && udp.unanswered <= LATE
-                && udp.addr.is_some_and(|old| better(old, from))
+            if udp.confirmed && udp.unanswered == 0 && udp.addr.is_some_and(|old| better(old, from))
             {
                 return; // the address in use works and is no worse
             }
