@@ -132,7 +132,14 @@ fn outages(kinds: [Kind; 5]) {
     mesh.wire.cut(&mesh.nodes[4].host);
     thread::sleep(Duration::from_secs(10));
     mesh.wire.mend(&mesh.nodes[4].host);
-    mesh.expect_gap("wire mended", Instant::now(), bound(5));
+    // As below: two real daemons may restart their tunnel at once after so long a silence (seen: "Packet
+    // is 734 seqs in the future", "Failed to decode raw TCP packet from a, restarting SPTPS").
+    let limit = if sender == Tinc11 && kinds[4] == Tinc11 {
+        25
+    } else {
+        5
+    };
+    mesh.expect_gap("wire mended", Instant::now(), bound(limit));
 
     // X6: UDP is let through again.
     mesh.wire
