@@ -34,7 +34,7 @@ struct Mesh {
 impl Mesh {
     /// Everything up, with a packet every 10 ms and a TCP transfer from a to e.
     fn start(kinds: [Kind; 5], ping_interval: &str) -> Self {
-        let world = World::alone();
+        let world = World::new();
         let wire = world.wire();
         let mut nodes = on_one_wire(&world, &wire, kinds);
         for node in &nodes {
@@ -59,7 +59,9 @@ impl Mesh {
         a.wait_udp(e);
         e.wait_udp(a);
         let flow = Flow::start(a, e, &e.v4(), 100, 200);
-        let transfer = Transfer::start(a, e, &e.v4(), u64::MAX);
+        // At most 160 Mbit/s: the scenarios are about gaps, and run side by side.
+        let pause = Duration::from_millis(50);
+        let transfer = Transfer::start_paced(a, e, &e.v4(), u64::MAX, pause);
         transfer.wait_progress(Duration::from_secs(10));
         Self {
             _world: world,
@@ -130,7 +132,14 @@ fn outages(kinds: [Kind; 5]) {
     mesh.wire.cut(&mesh.nodes[4].host);
     thread::sleep(Duration::from_secs(10));
     mesh.wire.mend(&mesh.nodes[4].host);
-    mesh.expect_gap("wire mended", Instant::now(), bound(5));
+    // As below: two real daemons may restart their tunnel at once after so long a silence (seen: "Packet
+    // is 734 seqs in the future", "Failed to decode raw TCP packet from a, restarting SPTPS").
+    let limit = if sender == Tinc11 && kinds[4] == Tinc11 {
+        25
+    } else {
+        5
+    };
+    mesh.expect_gap("wire mended", Instant::now(), bound(limit));
 
     // X6: UDP is let through again.
     mesh.wire
@@ -183,7 +192,7 @@ fn changes(kinds: [Kind; 5]) {
 /// that the kernel refuses as too long, and was still stuck after a minute (seen: "pmtu 1331 (min
 /// 1349 max 1331)" where 1219 would do). So only what a meshd sends is looked at.
 fn shrinking_wire(kinds: [Kind; 2]) {
-    let world = World::alone();
+    let world = World::new();
     let (near, far) = (world.wire(), world.wire());
     let router = world.host("r", &[&near, &far]);
     router.forward();
@@ -213,7 +222,10 @@ fn shrinking_wire(kinds: [Kind; 2]) {
     };
     let transfers: Vec<_> = from_meshds
         .into_iter()
-        .map(|(from, to)| Transfer::start(from, to, &to.v4(), u64::MAX))
+        .map(|(from, to)| {
+            let pause = Duration::from_millis(50);
+            Transfer::start_paced(from, to, &to.v4(), u64::MAX, pause)
+        })
         .collect();
     for transfer in &transfers {
         transfer.wait_progress(Duration::from_secs(10));

@@ -33,11 +33,15 @@ struct Scene {
 
 impl Scene {
     fn new(victim: Kind) -> Self {
-        Self::with(victim, |_| {})
+        Self::with(World::new(), victim, |_| {})
     }
 
-    fn with(victim: Kind, prepare: impl FnOnce(&Node)) -> Self {
-        let world = World::new();
+    /// For what fills the machine.
+    fn alone(victim: Kind) -> Self {
+        Self::with(World::alone(), victim, |_| {})
+    }
+
+    fn with(world: World, victim: Kind, prepare: impl FnOnce(&Node)) -> Self {
         let wire = world.wire();
         let [mut v, mut p, m, w] =
             on_one_wire(&world, &wire, [victim, Tinc11, Tinc11, Tinc11]).map(|node| node);
@@ -411,7 +415,7 @@ fn t03_packets_of_any_length() {
 /// T22: forged news about third parties, in their tens of thousands.
 #[test]
 fn t22_forged_news_about_others() {
-    let mut scene = Scene::new(Meshd);
+    let mut scene = Scene::alone(Meshd);
     let flow = Flow::start(&scene.p, &scene.v, &scene.v.v4(), 100, 200);
     let mut witness = scene.witness();
     for template in [
@@ -446,7 +450,7 @@ fn t22_forged_news_about_others() {
 /// T31: phantoms without end: nodes, edges, subnets, and lines that are merely new.
 #[test]
 fn t31_phantoms() {
-    let mut scene = Scene::new(Meshd);
+    let mut scene = Scene::alone(Meshd);
     let mut witness = scene.witness();
     type Line = fn(u32) -> String;
     let floods: [(&str, Line); 5] = [
@@ -501,7 +505,7 @@ fn t31_phantoms() {
 /// T33: hooks run with remote text in their environment, as often as a member likes.
 #[test]
 fn t33_hooks_get_typed_values_only() {
-    let scene = Scene::with(Meshd, |v| {
+    let scene = Scene::with(World::alone(), Meshd, |v| {
         let record = v.host.world().dir().join("record");
         for hook in ["host-up", "host-down", "subnet-up", "subnet-down"] {
             v.write_script(
@@ -713,7 +717,7 @@ fn rows_nonce() -> u32 {
 /// queue until then.
 #[test]
 fn t36_a_member_that_never_reads() {
-    let mut scene = Scene::new(Meshd);
+    let mut scene = Scene::alone(Meshd);
     let mut witness = scene.witness();
     let mut member = scene.member();
     scene.v.wait_reaches(&scene.m);
@@ -734,7 +738,7 @@ fn t36_a_member_that_never_reads() {
 /// T41: whatever is said at whatever rate, the log grows slowly and stays readable.
 #[test]
 fn t41_the_log_is_not_flooded() {
-    let mut scene = Scene::new(Meshd);
+    let mut scene = Scene::alone(Meshd);
     let before = scene.v.log().len();
     let start = Instant::now();
     let mut lines = 0;

@@ -69,6 +69,17 @@ pub(crate) struct Transfer {
 impl Transfer {
     /// Starts to send `total` bytes (or less, if it is stopped before) to `address` of `to`.
     pub(crate) fn start(from: &Node, to: &Node, address: &str, total: u64) -> Self {
+        Self::start_paced(from, to, address, total, Duration::ZERO)
+    }
+
+    /// As [`Self::start`] with a pause after each mebibyte, so that it leaves the machine to others.
+    pub(crate) fn start_paced(
+        from: &Node,
+        to: &Node,
+        address: &str,
+        total: u64,
+        pause: Duration,
+    ) -> Self {
         let received = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, at) = mpsc::channel();
@@ -86,7 +97,7 @@ impl Transfer {
             let stop = stop.clone();
             move || {
                 let mut stream = TcpStream::connect(target).unwrap();
-                send(&mut stream, total, &stop)
+                send(&mut stream, total, pause, &stop)
             }
         });
         Self {
@@ -145,7 +156,7 @@ impl Transfer {
     }
 }
 
-fn send(stream: &mut TcpStream, total: u64, stop: &AtomicBool) -> (u64, Vec<u8>) {
+fn send(stream: &mut TcpStream, total: u64, pause: Duration, stop: &AtomicBool) -> (u64, Vec<u8>) {
     let mut block = noise(1 << 20);
     let mut hash = Sha256::new();
     let mut sent = 0;
@@ -156,6 +167,9 @@ fn send(stream: &mut TcpStream, total: u64, stop: &AtomicBool) -> (u64, Vec<u8>)
         stream.write_all(&block[..size]).unwrap();
         hash.update(&block[..size]);
         sent += size as u64;
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
     }
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     (sent, hash.finalize().to_vec())
