@@ -390,6 +390,7 @@ fn routes_say_who_gets_the_packets() {
 }
 
 /// The line of pya is one that a real tincd 1.1 printed (tests/vectors/tinc-1.1.json, control).
+/// Graph weights are in single precision, as a real `tinc dump graph` printed them.
 #[test]
 fn dumps_are_in_the_text_of_tinc() {
     let daemon = Daemon::new(healthy);
@@ -417,7 +418,7 @@ fn dumps_are_in_the_text_of_tinc() {
     assert!(lines(&["connections"]).is_empty());
     assert_eq!(
         lines(&["graph"])[4],
-        r#" "web_01" -- "pya" [w = 886.621622, weight = 886.621622];"#
+        r#" "web_01" -- "pya" [w = 886.621643, weight = 886.621643];"#
     );
     assert_eq!(daemon.run(&["dump", "reachable", "edges"]).0, 2);
     assert_eq!(daemon.run(&["dump", "everything"]).0, 2);
