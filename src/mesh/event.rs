@@ -282,6 +282,8 @@ pub enum Timer {
     Publish,
     /// A path-MTU probe is due.
     Pmtu,
+    /// A pause in sending around a change of keys is over.
+    Keys,
 }
 
 /// A time and what it is for.

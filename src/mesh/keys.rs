@@ -1,4 +1,4 @@
-//! Tunnel keys of one node: REQ_KEY and ANS_KEY, renewal, and what replaces what.
+//! Tunnel keys of one node: REQ_KEY and ANS_KEY, and what replaces what.
 //!
 //! No session is torn down by an unauthenticated message: a handshake that the other side starts is kept
 //! beside the session in use, and replaces it when it is complete (spec/security.md section 0.4).
@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    mesh::{LinkId, Mesh, node::Nodes},
+    mesh::{LinkId, Mesh, node::Nodes, renew::Hold},
     route::NodeIdx,
     tunnel::{
         RxKey, TxKey,
@@ -22,9 +22,9 @@ use crate::{
 };
 
 /// A handshake that is not complete after this long is started again. Source: tinc-1.1-wire.md section 2.8.
-const RETRY: Duration = Duration::from_secs(10);
+pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// How long a receiving key outlives its successor's first packet.
-const LINGER: Duration = Duration::from_secs(5);
+pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// Handshakes that a node may start with us in [`ANSWER_WINDOW`].
 const ANSWERS: u8 = 4;
 const ANSWER_WINDOW: Duration = Duration::from_secs(2);
@@ -45,23 +45,29 @@ pub(super) const EXT_PACKET: i32 = 21;
 #[derive(Default)]
 pub(super) struct Keys {
     /// The session in use.
-    current: Option<Tunnel>,
+    pub(super) current: Option<Tunnel>,
     /// One that is being made: by us or by them.
-    pending: Option<Tunnel>,
+    pub(super) pending: Option<Tunnel>,
     /// Keys of the session before `current`, for packets on the way.
-    last: Vec<Arc<RxKey>>,
+    pub(super) last: Vec<Arc<RxKey>>,
     /// When we last sent a REQ_KEY, while `pending` is ours.
-    asked: Option<Instant>,
+    pub(super) asked: Option<Instant>,
     /// When the last handshake with the node began, whoever began it.
     began: Option<Instant>,
     /// When `current` was established or renewed.
     renewed: Option<Instant>,
     /// A renewal that we started and that is not complete.
-    renewing: Option<Instant>,
+    pub(super) renewing: Option<Instant>,
     /// When `current` is to be renewed.
-    renew_at: Option<Instant>,
+    pub(super) renew_at: Option<Instant>,
     /// When old receiving keys may go.
-    expire_at: Option<Instant>,
+    pub(super) expire_at: Option<Instant>,
+    /// Sending rests while the other side changes its keys.
+    pub(super) hold: Option<Hold>,
+    /// Whether the renewal under way has had its hold: it gets one.
+    pub(super) held: bool,
+    /// Whether the node has shown itself as a meshd, which needs no hold.
+    pub(super) meshd: bool,
     /// Handshakes answered since `answer_window` began.
     answers: u8,
     answer_window: Option<Instant>,
@@ -78,9 +84,14 @@ impl Keys {
         self.asked.is_some()
     }
 
-    /// The sending key.
+    /// Whether sending rests while the other side changes its keys.
+    pub(super) fn is_resting(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// The sending key; none while sending rests.
     pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
-        self.current.as_ref()?.tx()
+        self.current.as_ref().filter(|_| !self.is_resting())?.tx()
     }
 
     /// Receiving keys, most likely first.
@@ -196,7 +207,9 @@ impl Mesh {
                 let Some(kex) = base64::decode(text) else {
                     return;
                 };
-                self.answer_handshake(from, &kex, line.ends_with(TIE_BREAK), now);
+                let meshd = line.ends_with(TIE_BREAK);
+                self.nodes[from].keys.meshd = meshd;
+                self.answer_handshake(from, &kex, meshd, now);
             }
             Some(EXT_REQ_PUBKEY) => {
                 if self.nodes[from].keys.may_answer(now) {
@@ -258,7 +271,7 @@ impl Mesh {
         }
     }
 
-    fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
+    pub(super) fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
         let line = Request::AnsKey {
             from: self.settings.name.clone(),
             to: self.nodes[to].name().clone(),
@@ -300,7 +313,9 @@ impl Mesh {
         let Some(datagram) = base64::decode(key) else {
             return;
         };
-        self.handshake(from, &datagram, now);
+        if !self.held_back(from, &datagram, now) {
+            self.handshake(from, &datagram, now);
+        }
         if let Some(addr) = address.and_then(EdgeAddress::known)
             && self.nodes[from].keys.is_established()
             && self.may_probe(addr)
@@ -325,7 +340,7 @@ impl Mesh {
     }
 
     /// A handshake datagram of the node.
-    fn handshake(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) {
+    pub(super) fn handshake(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) {
         let keys = &mut self.nodes[from].keys;
         let mut result = None;
         let mut fresh = false;
@@ -380,76 +395,12 @@ impl Mesh {
             keys.renewed = Some(now);
             keys.renew_at = Some(now + expire - jitter);
             keys.renewing = None;
+            keys.held = false;
         } else if keys.renewing.is_none() {
             keys.renewing = Some(now);
         }
         keys.expire_at = Some(now + LINGER);
         self.update_state(idx);
-    }
-
-    /// Once a second: renewals, retries, old keys.
-    pub(super) fn key_tick(&mut self, now: Instant) {
-        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
-        for idx in all {
-            let keys = &mut self.nodes[idx].keys;
-            if keys.expire_at.is_some_and(|at| now >= at) {
-                keys.expire_at = Some(now + LINGER);
-                let gone = keys.current.as_mut().is_some_and(Tunnel::expire_old);
-                let confirmed = keys.rx().first().is_some_and(|key| key.is_used());
-                if confirmed && !keys.last.is_empty() {
-                    keys.last.clear();
-                    self.update_state(idx);
-                } else if gone {
-                    self.update_state(idx);
-                }
-            }
-            let keys = &mut self.nodes[idx].keys;
-            if keys
-                .asked
-                .is_some_and(|at| now.saturating_duration_since(at) >= RETRY)
-            {
-                keys.asked = None;
-                keys.pending = None;
-                if !self.nodes[idx].waiting.is_empty() {
-                    self.want_key(idx, now);
-                }
-            }
-            let keys = &mut self.nodes[idx].keys;
-            if keys
-                .renewing
-                .is_some_and(|at| now.saturating_duration_since(at) >= RETRY)
-            {
-                keys.renewing = None;
-                self.start_handshake(idx, now);
-            } else if keys.renew_at.is_some_and(|at| now >= at) {
-                self.renew(idx, now);
-            }
-            if self.nodes[idx].keys.tx().is_some_and(|tx| tx.wants_rekey()) {
-                self.start_handshake(idx, now);
-            }
-        }
-    }
-
-    /// Renews the keys of a session, in the session.
-    fn renew(&mut self, idx: NodeIdx, now: Instant) {
-        let expire = self.settings.key_expire;
-        let node = &mut self.nodes[idx];
-        if !node.place.reachable {
-            return;
-        }
-        node.keys.renew_at = Some(now + expire);
-        let Some(kex) = node
-            .keys
-            .current
-            .as_mut()
-            .and_then(|tunnel| tunnel.rekey(&mut self.rng))
-        else {
-            return;
-        };
-        node.keys.renewing = Some(now);
-        tracing::debug!(node = %node.shared.name, "renewing keys");
-        self.update_state(idx);
-        self.send_ans_key(idx, &kex);
     }
 
     /// Datagrams from the node's own address did not open. Only when nothing else of it has opened

@@ -19,8 +19,10 @@ mod packet;
 mod peers;
 mod ping;
 mod pmtu;
+mod probe;
 mod publish;
 mod reload;
+mod renew;
 mod seen;
 pub mod settings;
 mod show;
@@ -221,6 +223,7 @@ impl Mesh {
                 Timer::Dial => self.dial_due(now),
                 Timer::Publish => {}
                 Timer::Pmtu => self.probe_timer(idx, now),
+                Timer::Keys => self.hold_timer(idx, now),
             }
         }
     }

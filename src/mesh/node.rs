@@ -96,6 +96,7 @@ impl Node {
             min_mtu: 0,
             mtu: route::MTU,
             tx: None,
+            resting: false,
             rx: Vec::new(),
         };
         let shared = NodeShared {

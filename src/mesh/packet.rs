@@ -10,7 +10,7 @@ use crate::{
     mesh::{
         LinkId, Mesh, Output, Punt,
         keys::EXT_PACKET,
-        limits::{MAX_WAITING, MAX_WAITING_BYTES},
+        limits::{MAX_RESTING, MAX_WAITING, MAX_WAITING_BYTES},
         node::Nodes,
     },
     route::{
@@ -74,7 +74,12 @@ impl Mesh {
             SendPath::NoKey => {
                 let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
                 let node = &mut self.nodes[to];
-                if room && node.waiting.len() < MAX_WAITING {
+                let most = if node.keys.is_resting() {
+                    MAX_RESTING
+                } else {
+                    MAX_WAITING
+                };
+                if room && node.waiting.len() < most {
                     self.waiting_bytes += packet.len();
                     node.waiting.push_back(packet);
                 }

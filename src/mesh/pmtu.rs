@@ -2,8 +2,10 @@
 //!
 //! Lengths are record data in bytes (tinc-1.1-wire.md section 4.6). Departure from tinc: where tinc
 //! walks up an exponential ladder for up to seven seconds, the first burst here holds the largest
-//! length that the kernel lets through, so that an unhampered path is known after one round trip, and the
-//! rest is a binary search. On the wire both are ordinary probes.
+//! length that the kernel lets through, so that an unhampered path is known after one round trip; each
+//! further step asks for several lengths between the bounds. On the wire all are ordinary probes. What
+//! is proven counts at once: a path that has shrunk carries packets again one round trip after it was
+//! noticed.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,8 @@ const TRIES: u8 = 3;
 /// Unanswered probes of the found length, while shorter ones are answered, before the path is
 /// taken to have shrunk.
 const SHRUNK: u8 = 9;
+/// Lengths asked for in one further step.
+const SPREAD: u16 = 5;
 /// First burst below the upper bound: what common link MTUs leave.
 const LADDER: [u16; 4] = [1_400, 1_219, 1_000, MIN_MTU];
 
@@ -29,9 +33,8 @@ pub(super) struct Pmtu {
     /// Whether the search is over.
     pub fixed: bool,
     started: bool,
-    /// Longest probe sent on this path: no answer can prove more.
-    longest: u16,
-    probing: u16,
+    /// Lengths of the present step, the longest first.
+    probing: Vec<u16>,
     tries: u8,
     unanswered: u8,
     next: Option<Instant>,
@@ -44,8 +47,7 @@ impl Default for Pmtu {
             max: MTU,
             fixed: false,
             started: false,
-            longest: 0,
-            probing: 0,
+            probing: Vec::new(),
             tries: 0,
             unanswered: 0,
             next: None,
@@ -54,9 +56,13 @@ impl Default for Pmtu {
 }
 
 impl Pmtu {
-    /// The value that routing takes: what is proven once the search is over, else the assumption.
+    /// The value that routing takes: what is proven, or the assumption while that is next to nothing.
     pub(super) fn mtu(&self) -> u16 {
-        if self.fixed { self.min } else { MTU }
+        if self.fixed || self.min >= MIN_MTU {
+            self.min
+        } else {
+            MTU
+        }
     }
 
     /// Starts the search, if it has not started: a short probe was answered. `limit` is the longest
@@ -84,29 +90,22 @@ impl Pmtu {
             self.restart(below);
         } else if length <= self.max {
             self.max = below.max(MIN_MTU).max(self.min);
-            self.tries = 0;
             self.settle();
         }
     }
 
-    /// A probe was answered that claims `length`. More than was probed is not believed (T08).
+    /// A probe of `length` was answered.
     pub(super) fn answered(&mut self, length: u16) {
-        let length = length.min(self.longest);
         if !self.started {
             self.min = self.min.max(length);
         } else if length > self.max {
             // The path has grown: look upwards again.
-            let longest = self.longest;
             self.restart(MTU);
             self.min = length;
-            self.longest = longest;
         } else {
             if length >= self.min {
                 self.unanswered = 0;
                 self.min = length;
-            }
-            if self.probing <= self.min {
-                self.tries = 0;
             }
             self.settle();
         }
@@ -124,20 +123,41 @@ impl Pmtu {
                 .chain(LADDER.into_iter().filter(|l| *l < max))
                 .collect();
         }
-        if self.tries >= TRIES {
-            self.max = self.probing - 1;
-            self.tries = 0;
+        self.open();
+        if self.tries >= TRIES
+            && let Some(shortest) = self.probing.last()
+        {
+            self.max = shortest - 1;
             self.settle();
+            self.open();
         }
         if self.fixed {
             return Vec::new();
         }
-        let low = self.min.max(MIN_MTU - 1);
-        if self.tries == 0 {
-            self.probing = low + (self.max - low).div_ceil(2);
+        if self.probing.is_empty() {
+            self.probing = self.spread();
+            self.tries = 0;
         }
         self.tries += 1;
-        vec![self.probing]
+        self.probing.clone()
+    }
+
+    /// Keeps of the present step what is still in question.
+    fn open(&mut self) {
+        let (min, max) = (self.min, self.max);
+        self.probing
+            .retain(|length| *length > min && *length <= max);
+    }
+
+    /// Lengths that cut what lies between the bounds into even parts, the upper bound among them.
+    fn spread(&self) -> Vec<u16> {
+        let low = self.min.max(MIN_MTU - 1);
+        let width = self.max - low;
+        let parts = width.min(SPREAD);
+        (1..=parts)
+            .rev()
+            .map(|part| low + width / parts * part + width % parts * part / parts)
+            .collect()
     }
 
     /// Puts the next step off; `false` if that would be the first burst.
@@ -147,11 +167,6 @@ impl Pmtu {
             self.next = Some(now + STEP);
         }
         begun
-    }
-
-    /// Notes that a probe of `length` is on its way.
-    pub(super) fn sent(&mut self, length: u16) {
-        self.longest = self.longest.max(length);
     }
 
     /// When [`Self::probes`] wants to be called; `now` if the first burst waits.
@@ -194,7 +209,6 @@ mod tests {
         let mut now = testing::start();
         for step in 1..200 {
             for length in pmtu.probes(now) {
-                pmtu.sent(length);
                 if passes(length, step) {
                     pmtu.answered(length);
                 }
@@ -228,7 +242,6 @@ mod tests {
     #[test]
     fn a_path_below_the_least_mtu_ends_the_search() {
         let mut pmtu = Pmtu::default();
-        pmtu.sent(18);
         pmtu.answered(18);
         pmtu.start(MTU);
         search(&mut pmtu, |length, _| length < 100);
@@ -249,12 +262,26 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_proves_more_than_was_probed() {
+    fn what_is_proven_counts_before_the_search_is_over() {
         let mut pmtu = Pmtu::default();
-        pmtu.sent(18);
-        pmtu.answered(65_535);
-        assert_eq!(pmtu.min, 18);
-        pmtu.answered(0);
-        assert_eq!(pmtu.min, 18);
+        pmtu.start(1_439);
+        assert_eq!(pmtu.mtu(), MTU);
+        for length in pmtu.probes(testing::start()) {
+            if length <= 1_219 {
+                pmtu.answered(length);
+            }
+        }
+        assert!(!pmtu.fixed);
+        assert_eq!(pmtu.mtu(), 1_219);
+    }
+
+    #[test]
+    fn a_path_that_has_grown_is_searched_upwards() {
+        let mut pmtu = Pmtu::default();
+        pmtu.start(1_000);
+        search(&mut pmtu, |_, _| true);
+        pmtu.answered(1_200);
+        search(&mut pmtu, |length, _| length <= 1_300);
+        assert_eq!(pmtu.min, 1_300);
     }
 }

@@ -154,6 +154,7 @@ impl Mesh {
             min_mtu,
             mtu: mtu.min(cap),
             tx: node.keys.tx(),
+            resting: node.keys.is_resting(),
             rx: node.keys.rx(),
         }
     }

@@ -123,6 +123,8 @@ pub(super) struct Net {
     pub lines: usize,
     /// Dials are carried out.
     pub dial: bool,
+    /// A node that does not show itself as a meshd.
+    pub anonymous: Option<u8>,
 }
 
 impl Net {
@@ -145,6 +147,7 @@ impl Net {
             hooks: Vec::new(),
             lines: 0,
             dial: true,
+            anonymous: None,
         }
     }
 
@@ -236,8 +239,11 @@ impl Net {
 
     fn carry_out(&mut self, me: u8, output: Output) {
         match output {
-            Output::SendLine { to, line } => {
+            Output::SendLine { to, mut line } => {
                 self.lines += 1;
+                if self.anonymous == Some(me) && line.ends_with(b" meshd") {
+                    line.truncate(line.len() - b" meshd".len());
+                }
                 if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
                     self.input(node, Input::Line { link, line });
                 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::testing::{Net, name, packet, settings};
-use crate::mesh::{HookEvent, Input, view::PathKind};
+use super::testing::{Net, name, packet, settings, underlay};
+use crate::mesh::{HookEvent, Input, Punt, view::PathKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -141,7 +141,7 @@ fn a_node_that_moves_is_found_by_what_it_sends() {
         net.run(SECOND);
     }
     assert_eq!(row(&net, 0, 2).path, PathKind::Udp);
-    net.moved.insert(2, super::testing::underlay(99));
+    net.moved.insert(2, underlay(99));
     net.delivered.clear();
     for _ in 0..400 {
         net.send(0, 2, 100);
@@ -149,7 +149,7 @@ fn a_node_that_moves_is_found_by_what_it_sends() {
         net.run(SECOND / 100);
     }
     let endpoint = row(&net, 0, 2).endpoint.unwrap();
-    assert_eq!(endpoint, super::testing::underlay(99).to_string());
+    assert_eq!(endpoint, underlay(99).to_string());
     let arrived = net.delivered.iter().filter(|(to, _)| *to == 2).count();
     assert!(arrived > 100, "{arrived} of 400 packets in 4 s");
 }
@@ -168,6 +168,29 @@ fn udp_that_dies_is_left_also_when_tcp_backs_off() {
         net.run(pause * SECOND / 10);
     }
     assert_eq!(row(&net, 0, 1).path, PathKind::Tcp);
+}
+
+/// What a tincd reports by itself speaks of a time before the path shrank; and nobody may talk us into a
+/// length (T08).
+#[test]
+fn a_length_that_nobody_asked_about_proves_nothing() {
+    let mut net = Net::new(settings(2));
+    net.longest = 1280 - 28;
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    let before = row(&net, 0, 1);
+    let mut report = [0; 18];
+    report[..3].copy_from_slice(&[2, 0x05, 0x78]);
+    let punt = Punt::Probe {
+        node: net.meshes[0].snapshot().by_addr[&underlay(1)],
+        from: underlay(1),
+        data: Bytes::copy_from_slice(&report),
+    };
+    net.input(0, Input::Punt(punt));
+    net.settle();
+    let after = row(&net, 0, 1);
+    assert_eq!(before.pmtu_bytes, Some(1280 - 28 - 33 - 14));
+    assert_eq!(after.pmtu_bytes, before.pmtu_bytes);
 }
 
 #[test]
@@ -255,22 +278,39 @@ fn auto_connect_joins_ten_nodes_with_about_three_links_each() {
     }
 }
 
-#[test]
-fn keys_are_renewed_with_nothing_lost() {
+/// Renews keys for 50 s under load; returns how often packets waited for it.
+fn renewals(anonymous: Option<u8>) -> usize {
     let mut all = settings(2);
     for one in &mut all {
         one.key_expire = 10 * SECOND;
     }
     let mut net = Net::new(all);
+    net.anonymous = anonymous;
     net.join(0, 1);
     net.run(3 * SECOND);
     net.delivered.clear();
-    for _ in 0..1_000 {
+    let mut rested = 0;
+    for n in 1..=5_000 {
         net.send(0, 1, 100);
         net.send(1, 0, 100);
-        net.run(SECOND / 10);
+        net.run(SECOND / 100);
+        rested += usize::from(net.delivered.len() < 2 * n);
     }
-    assert_eq!(net.delivered.len(), 2_000);
+    net.run(SECOND);
+    assert_eq!(net.delivered.len(), 10_000);
+    rested
+}
+
+#[test]
+fn keys_are_renewed_with_nothing_lost() {
+    assert_eq!(renewals(None), 0);
+}
+
+/// A tincd has one receiving key: towards what may be one, packets wait until it has changed it.
+#[test]
+fn sending_rests_while_a_tincd_changes_its_keys() {
+    let rested = renewals(Some(1));
+    assert!((4..=60).contains(&rested), "{rested} of 10,000 packets");
 }
 
 #[test]

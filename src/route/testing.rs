@@ -33,6 +33,7 @@ pub(crate) fn node(idx: NodeIdx, nexthop: NodeIdx, via: NodeIdx) -> NodeState {
         min_mtu: 1400,
         mtu: 1400,
         tx: None,
+        resting: false,
         rx: Vec::new(),
     }
 }

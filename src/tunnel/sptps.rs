@@ -214,6 +214,12 @@ impl Tunnel {
         self.is_established() && !matches!(self.stage, Stage::Ready)
     }
 
+    /// Whether the next handshake message makes us send with a new key.
+    #[must_use]
+    pub fn is_about_to_switch(&self) -> bool {
+        matches!(self.stage, Stage::RekeySig(..))
+    }
+
     /// The key to send with, once established.
     #[must_use]
     pub fn tx(&self) -> Option<Arc<TxKey>> {

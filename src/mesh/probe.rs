@@ -1,0 +1,251 @@
+//! Probes by UDP and their answers: what proves an address and a length.
+//!
+//! Source: tinc-1.1-wire.md section 4.5. Bulk moves to a new address only when that address has
+//! answered a probe (spec/security.md T27).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    mesh::{Mesh, Output, udp::SUSPICIOUS},
+    route::NodeIdx,
+    tunnel::TYPE_PROBE,
+};
+
+/// Shortest probe.
+pub(super) const PROBE: u16 = 18;
+/// Where a probe holds random bytes that every kind of answer brings back.
+const NUMBER: std::ops::Range<usize> = 14..18;
+/// Probes remembered until they are answered: a search and a suspicion of two seconds fit.
+const ASKED: usize = 64;
+
+/// A probe on its way. Its answer brings the number back, so no answer proves more than was asked, and
+/// none that is late or unasked proves anything (spec/security.md T08).
+#[derive(Debug)]
+pub(super) struct Asked {
+    number: [u8; 4],
+    to: SocketAddr,
+    length: u16,
+    at: Instant,
+}
+
+impl Mesh {
+    /// Probes the address in use, one that some neighbour of the node sees, and its local one.
+    pub(super) fn probe_candidates(&mut self, idx: NodeIdx, now: Instant) {
+        let node = &mut self.nodes[idx];
+        node.udp.turn = node.udp.turn.wrapping_add(1);
+        let turn = node.udp.turn as usize;
+        let mut seen = Vec::new();
+        let mut local = Vec::new();
+        for edge in self.nodes[idx].edges.values() {
+            if let Some(back) = self.nodes.edge(edge.to, idx) {
+                seen.extend(back.address.known());
+            }
+            local.extend(edge.local.as_ref().and_then(|local| local.known()));
+        }
+        if !self.settings.local_discovery {
+            local.clear();
+        }
+        let mut targets: Vec<SocketAddr> = self.nodes[idx].udp.addr.into_iter().collect();
+        for list in [seen, local] {
+            targets.extend(list.get(turn % list.len().max(1)));
+        }
+        let mut sent = Vec::new();
+        for addr in targets {
+            if !sent.contains(&addr) && self.may_probe(addr) {
+                sent.push(addr);
+                self.send_probe(idx, addr, PROBE, now);
+            }
+        }
+        self.nodes[idx].udp.last_sent = Some(now);
+    }
+
+    /// Never to nobody, to everybody, or into the mesh itself (spec/security.md T28).
+    pub(super) fn may_probe(&self, addr: SocketAddr) -> bool {
+        let everybody = match addr.ip() {
+            IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
+            IpAddr::V6(ip) => ip.is_unspecified(),
+        };
+        addr.port() != 0 && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
+    }
+
+    pub(super) fn send_probe(&mut self, idx: NodeIdx, to: SocketAddr, length: u16, now: Instant) {
+        let mut data = vec![0; usize::from(length.max(PROBE))];
+        self.rng.fill(&mut data[NUMBER.start..]);
+        let mut number = [0; 4];
+        number.copy_from_slice(&data[NUMBER]);
+        let udp = &mut self.nodes[idx].udp;
+        if udp.asked.len() >= ASKED {
+            udp.asked.pop_front();
+        }
+        udp.asked.push_back(Asked {
+            number,
+            to,
+            length,
+            at: now,
+        });
+        if Some(to) == udp.addr && length == PROBE {
+            udp.unanswered = udp.unanswered.saturating_add(1);
+            // Probes elsewhere must not put off those that show whether this address still answers.
+            udp.last_sent = Some(now);
+        }
+        self.send_record(idx, to, TYPE_PROBE, &data);
+    }
+
+    /// Tells a node the longest record that came from it, so that it need not probe for it.
+    pub(super) fn gratuitous_reply(&mut self, idx: NodeIdx, now: Instant) {
+        let pause = self
+            .settings
+            .udp_discovery_keepalive
+            .saturating_sub(Duration::from_secs(1));
+        let node = &mut self.nodes[idx];
+        let recent = |at: Instant| now.saturating_duration_since(at) < pause;
+        if !node.udp.confirmed || node.minor() < 3 || node.udp.last_gratuitous.is_some_and(recent) {
+            return;
+        }
+        let Some(addr) = node.udp.addr else { return };
+        let longest = node
+            .shared
+            .counters
+            .longest
+            .swap(0, std::sync::atomic::Ordering::Relaxed);
+        if longest == 0 {
+            return;
+        }
+        node.udp.last_gratuitous = Some(now);
+        let mut data = [0; PROBE as usize];
+        self.rng.fill(&mut data[14..]);
+        data[0] = 2;
+        let length = u16::try_from(longest).unwrap_or(u16::MAX);
+        data[1..3].copy_from_slice(&length.to_be_bytes());
+        self.send_record(idx, addr, TYPE_PROBE, &data);
+    }
+
+    /// A probe of a node's tunnel came from `from`.
+    pub(super) fn handle_probe(
+        &mut self,
+        idx: NodeIdx,
+        from: SocketAddr,
+        data: &[u8],
+        now: Instant,
+    ) {
+        let Some(node) = self.nodes.get(idx) else {
+            return;
+        };
+        // One that a relay passed on says nothing about the way between us.
+        let relayed = self
+            .snapshot
+            .by_addr
+            .get(&from)
+            .is_some_and(|sender| *sender != idx);
+        if data.len() < usize::from(PROBE) || relayed {
+            return;
+        }
+        let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
+        match data[0] {
+            0 => {
+                let mut reply = data.to_vec();
+                if node.minor() >= 3 {
+                    reply.truncate(usize::from(PROBE));
+                    reply[0] = 2;
+                    reply[1..3].copy_from_slice(&length.to_be_bytes());
+                } else {
+                    reply[0] = 1;
+                }
+                self.send_record(idx, from, TYPE_PROBE, &reply);
+                self.moved(idx, from, now);
+            }
+            2 => {
+                let length = u16::from_be_bytes([data[1], data[2]]);
+                self.probe_answered(idx, from, &data[NUMBER], length, now);
+            }
+            _ => self.probe_answered(idx, from, &data[NUMBER], length, now),
+        }
+    }
+
+    /// What nobody asked for, a tincd's own reports among them, is passed over: they speak of up to nine
+    /// seconds ago, and a path may have shrunk since.
+    fn probe_answered(
+        &mut self,
+        idx: NodeIdx,
+        from: SocketAddr,
+        number: &[u8],
+        length: u16,
+        now: Instant,
+    ) {
+        let node = &mut self.nodes[idx];
+        let udp = &mut node.udp;
+        let Some(at) = udp.asked.iter().position(|asked| asked.number == number) else {
+            return;
+        };
+        let Some(asked) = udp.asked.remove(at) else {
+            return;
+        };
+        if asked.to != from {
+            // From another of its addresses: that one has to answer for itself.
+            self.moved(idx, from, now);
+            return;
+        }
+        let fresh = !udp.confirmed || udp.addr != Some(from);
+        if fresh {
+            if udp.confirmed && udp.unanswered == 0 && udp.addr.is_some_and(|old| better(old, from))
+            {
+                return; // the address in use works and is no worse
+            }
+            udp.unconfirm();
+            udp.addr = Some(from);
+            udp.confirmed = true;
+            tracing::info!(node = %node.shared.name, addr = %from, "UDP works");
+            self.outputs.push_back(Output::AskPathMtu { to: from });
+            self.dial_worked_by_udp(idx);
+        }
+        let udp = &mut self.nodes[idx].udp;
+        udp.unanswered = 0;
+        udp.last_answer = Some(now);
+        let before = (udp.pmtu.min, udp.pmtu.fixed);
+        if asked.length == PROBE {
+            udp.rtt = Some(now.saturating_duration_since(asked.at));
+        }
+        udp.pmtu.answered(length.min(asked.length));
+        let node = &self.nodes[idx];
+        if fresh || before != (node.udp.pmtu.min, node.udp.pmtu.fixed) {
+            if node.udp.pmtu.fixed && !before.1 {
+                tracing::info!(node = %node.name(), "path MTU is {}", node.udp.pmtu.min);
+            }
+            self.mark_state(idx);
+        }
+        self.answer_ping(idx, now);
+        self.search_mtu(idx, now);
+    }
+
+    /// An authenticated packet of the node came straight from an address that is not the one in use:
+    /// ask there. Until it answers, everything stays as it is.
+    pub(super) fn moved(&mut self, idx: NodeIdx, from: SocketAddr, now: Instant) {
+        let udp = &mut self.nodes[idx].udp;
+        let known = udp.addr == Some(from);
+        if known && udp.confirmed || !self.may_use_udp(idx) {
+            return;
+        }
+        let udp = &mut self.nodes[idx].udp;
+        if !udp.confirmed {
+            udp.addr = Some(from);
+        }
+        let ask = udp
+            .last_sent
+            .is_none_or(|at| now.saturating_duration_since(at) >= SUSPICIOUS);
+        if (ask || !known) && self.may_probe(from) && self.challenge.take(20, 20, now) {
+            self.send_probe(idx, from, PROBE, now);
+        }
+    }
+}
+
+/// Whether `old` is no worse than `new`: never leave a private address for a public one while it works.
+fn better(old: SocketAddr, new: SocketAddr) -> bool {
+    let private = |addr: SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    private(old) || !private(new)
+}
