@@ -326,9 +326,8 @@ fn a_mesh_by_lines_gets_well_after_any_churn() {
 }
 
 /// n8 corrects a stale edge with DEL_EDGE, then the link comes up and it says ADD_EDGE; a link that is new
-/// in between and a slow one bring both to n9 in the wrong order, and nobody tells n9 again.
+/// in between and a slow one bring both to n9 in the wrong order. Only repetition tells n9 the truth.
 #[test]
-#[ignore = "known: tinc's rules for floods leave a node behind here"]
 fn an_edge_that_goes_and_comes_again_at_once_is_known_everywhere() {
     churn(
         Plan {

@@ -115,6 +115,7 @@ impl Show for Screen<'_> {
             ("subnets", status.mesh.subnets.to_string()),
             ("lines", status.mesh.lines.to_string()),
             ("graph_runs", status.mesh.graph_runs.to_string()),
+            ("floods", status.mesh.floods.to_string()),
             ("refused", status.mesh.refused.to_string()),
             ("problems", status.problems.len().to_string()),
         ];

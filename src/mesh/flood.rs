@@ -17,6 +17,7 @@ use crate::{
             MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
         },
         node::Nodes,
+        retell::News,
     },
     route::NodeIdx,
     wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
@@ -146,7 +147,8 @@ impl Mesh {
 
     fn forward(&mut self, from: LinkId, line: &Bytes) {
         if !self.settings.route.tunnel_server {
-            self.flood_line(line, Some(from));
+            self.floods += 1;
+            self.tell_all(line, Some(from));
         }
     }
 
@@ -233,6 +235,7 @@ impl Mesh {
             return;
         }
         self.insert_subnet(idx, subnet);
+        self.retell.note(News::Subnet(idx, subnet), now);
         self.forward(link, line);
     }
 
@@ -359,6 +362,7 @@ impl Mesh {
             return;
         }
         self.nodes.insert_edge(a, b, edge);
+        self.retell.note(News::Edge(a, b), now);
         self.dirty_graph = true;
         self.forward(link, line);
     }

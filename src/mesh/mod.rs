@@ -23,6 +23,7 @@ mod probe;
 mod publish;
 mod reload;
 mod renew;
+mod retell;
 mod seen;
 pub mod settings;
 mod show;
@@ -89,6 +90,8 @@ pub struct Mesh {
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
     auto_at: Instant,
+    /// What became known lately.
+    retell: retell::Retell,
     errors: ErrorLimiter,
     /// Budget of probes to addresses that packets came from.
     challenge: Bucket,
@@ -98,6 +101,7 @@ pub struct Mesh {
     outputs: VecDeque<Output>,
     lines: u64,
     graph_runs: u64,
+    floods: u64,
     refused: u64,
 }
 
@@ -128,6 +132,7 @@ impl Mesh {
             dirty_routes: true,
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
             auto_at: now,
+            retell: retell::Retell::default(),
             errors: ErrorLimiter::default(),
             challenge: Bucket::new(20, now),
             paced: info::Paced::default(),
@@ -136,6 +141,7 @@ impl Mesh {
             outputs: VecDeque::new(),
             lines: 0,
             graph_runs: 0,
+            floods: 0,
             refused: 0,
             settings: settings.clone(),
         };
@@ -206,6 +212,12 @@ impl Mesh {
         self.timers.first().map(|(at, timer, _)| (*at, *timer))
     }
 
+    /// Changes that this node has told the others since start, its own and those it passed on.
+    #[must_use]
+    pub fn floods(&self) -> u64 {
+        self.floods
+    }
+
     /// The tables published last.
     #[must_use]
     pub fn snapshot(&self) -> Arc<RouteSnapshot> {
@@ -238,6 +250,7 @@ impl Mesh {
         self.key_tick(now);
         self.udp_tick(now);
         self.info_tick(now);
+        self.retell_tick(now);
         self.pings.forget(now);
         self.forget_nodes(now);
     }

@@ -19,6 +19,7 @@ use crate::{
         edge::Edge,
         limits::{Bucket, CORRECTION_RATE, LINE_BURST},
         node::Nodes,
+        retell::News,
     },
     route::NodeIdx,
     wire::{EdgeAddress, NodeName, Options, Request, Subnet},
@@ -240,6 +241,7 @@ impl Mesh {
     fn set_own_edge(&mut self, node: NodeIdx, edge: Edge) {
         let request = edge.request(&self.settings.name, self.nodes[node].name());
         self.nodes.insert_edge(Nodes::ME, node, edge);
+        self.retell.note(News::Edge(Nodes::ME, node), self.now);
         self.flood(&request, None);
         self.dirty_graph = true;
     }
@@ -427,11 +429,12 @@ impl Mesh {
     /// Sends a request of our own to every active link, the same text to all.
     pub(super) fn flood(&mut self, request: &Request, except: Option<LinkId>) {
         let nonce = self.nonce();
-        self.flood_line(&request.line(nonce).into(), except);
+        self.floods += 1;
+        self.tell_all(&request.line(nonce).into(), except);
     }
 
     /// Sends a line to every active link but one.
-    pub(super) fn flood_line(&mut self, line: &Bytes, except: Option<LinkId>) {
+    pub(super) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
         for (id, peer) in &self.peers {
             if peer.active && Some(*id) != except {
                 self.outputs.push_back(Output::SendLine {

@@ -371,6 +371,7 @@ impl Mesh {
             subnets: self.subnet_count,
             lines: self.lines,
             graph_runs: self.graph_runs,
+            floods: self.floods,
             refused: self.refused,
         }
     }

@@ -187,6 +187,8 @@ pub struct MeshStatus {
     pub lines: u64,
     /// Graph passes since start.
     pub graph_runs: u64,
+    /// Changes told to others since start: our own and those passed on.
+    pub floods: u64,
     /// Lines and graph objects refused by a limit since start.
     pub refused: u64,
 }

@@ -72,7 +72,12 @@ impl World {
         if matches!(input, Input::LinkUp { .. } | Input::LinkDown { .. }) {
             self.changed = self.now;
         }
-        self.nodes[node].mesh.handle(input, self.now);
+        let mesh = &mut self.nodes[node].mesh;
+        let before = mesh.floods();
+        mesh.handle(input, self.now);
+        if mesh.floods() > before {
+            self.changed = self.now;
+        }
         self.settle_soon(node);
     }
 

@@ -150,13 +150,6 @@ impl World {
                 from.unwrap_or_default()
             ));
         }
-        // ADD_SUBNET to KEY_CHANGED: the requests that are flooded.
-        if matches!(
-            line.split(|byte| *byte == b' ').next(),
-            Some(b"10" | b"11" | b"12" | b"13" | b"14")
-        ) {
-            self.changed = self.now;
-        }
         self.input(node, Input::Line { link, line });
     }
 

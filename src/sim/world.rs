@@ -159,7 +159,7 @@ impl World {
         self.verdict()
     }
 
-    /// Runs until no link came or went and no flooded line arrived for `quiet`; then compares every
+    /// Runs until no link came or went and no change was flooded for `quiet`; then compares every
     /// node with the oracle. Not coming to rest within `limit` is a failure.
     pub fn run_until_rest(&mut self, quiet: Duration, limit: Duration) -> Result<(), Failure> {
         let end = self.now + limit;
