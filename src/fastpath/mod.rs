@@ -9,6 +9,7 @@
 pub mod counters;
 pub mod inbound;
 pub mod outbound;
+pub mod parked;
 pub mod punt;
 pub mod runs;
 #[cfg(test)]
@@ -32,7 +33,7 @@ use tokio::sync::mpsc;
 use crate::{
     io::{epoll::EventFd, tun::Tun, udp::UdpSocket},
     mesh::{Input, event::Punt},
-    route::{DropCounts, DropReason, RouteSnapshot, router::ErrorLimiter},
+    route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
 };
 
 use counters::Counters;
@@ -44,6 +45,8 @@ pub trait Sink {
     fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8];
     /// Hands an IP packet to our own device.
     fn deliver(&mut self, packet: &[u8]);
+    /// Keeps a packet back while its node changes keys; [`Step::send`] tries it again.
+    fn park(&mut self, to: NodeIdx, packet: &[u8]);
     /// Leaves something to the control plane.
     fn punt(&mut self, punt: Punt);
     /// Counts a packet that went nowhere.

@@ -65,13 +65,13 @@ impl<S: Sink> Step<'_, S> {
 
     fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &[u8]) {
         match verdict {
-            Verdict::Send(to) => self.seal(to, packet),
+            Verdict::Send(to) => self.send(to, packet),
             Verdict::Local => self.sink.deliver(packet),
             Verdict::Broadcast => self.spread(source, packet),
             Verdict::Reply(reply) if source == self.snapshot.me => self.sink.deliver(&reply),
-            Verdict::Reply(reply) => self.seal(source, &reply),
+            Verdict::Reply(reply) => self.send(source, &reply),
             Verdict::Fragments(to, pieces) => {
-                pieces.iter().for_each(|piece| self.seal(to, piece));
+                pieces.iter().for_each(|piece| self.send(to, piece));
             }
             Verdict::Drop(reason) => self.sink.dropped(reason),
         }
@@ -89,17 +89,20 @@ impl<S: Sink> Step<'_, S> {
             let others = self.snapshot.broadcast.iter();
             others
                 .filter(|to| **to != source)
-                .for_each(|to| self.seal(*to, packet));
+                .for_each(|to| self.send(*to, packet));
         }
     }
 
-    /// Seals a packet for the tunnel of `to` and queues the datagram, or leaves it to the mesh where
-    /// UDP does not do.
-    fn seal(&mut self, to: NodeIdx, packet: &[u8]) {
+    /// Seals a packet for the tunnel of `to` and queues the datagram. Parks it where the node rests, or
+    /// leaves it to the mesh where UDP does not do.
+    pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
         let Some(node) = self.snapshot.node(to) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
         let state = node.state.load();
+        if state.resting {
+            return self.sink.park(to, packet);
+        }
         let Some(way) = self.way(node, &state, packet.len()) else {
             let packet = Bytes::copy_from_slice(packet);
             return self.sink.punt(Punt::Packet { to, packet });
@@ -121,6 +124,9 @@ impl<S: Sink> Step<'_, S> {
             return false;
         };
         let state = node.state.load();
+        if state.resting {
+            return false;
+        }
         let Some(way) = self.way(node, &state, first.len()) else {
             return false;
         };

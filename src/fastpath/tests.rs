@@ -32,6 +32,7 @@ const TWO: NodeIdx = NodeIdx(2);
 struct Seen {
     sent: Vec<(SocketAddr, Vec<u8>)>,
     device: Vec<Vec<u8>>,
+    parked: Vec<(NodeIdx, Vec<u8>)>,
     punts: Vec<Punt>,
     drops: Vec<DropReason>,
 }
@@ -44,6 +45,10 @@ impl Sink for Seen {
 
     fn deliver(&mut self, packet: &[u8]) {
         self.device.push(packet.to_vec());
+    }
+
+    fn park(&mut self, to: NodeIdx, packet: &[u8]) {
+        self.parked.push((to, packet.to_vec()));
     }
 
     fn punt(&mut self, punt: Punt) {
@@ -180,6 +185,19 @@ fn without_key_or_way_the_packet_is_the_meshs() {
     };
     assert_eq!(punted[..], wanted);
     assert!(seen.sent.is_empty());
+}
+
+#[test]
+fn a_packet_for_a_node_that_changes_its_keys_is_parked() {
+    let (ours, _) = tunnel(1);
+    let resting = NodeState {
+        resting: true,
+        ..keyed(neighbour(ONE), &ours)
+    };
+    let packet = packet("10.0.0.5", "10.0.1.7");
+    let seen = outbound(&line(resting, node(TWO, ONE, ONE)), &packet);
+    assert_eq!(seen.parked, [(ONE, packet)]);
+    assert!(seen.sent.is_empty() && seen.punts.is_empty());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::{
     fastpath::{
         Shared, Sink, Step,
         counters::Counters,
+        parked::Parked,
         punt::Punts,
         runs::{Run, Runs},
     },
@@ -24,7 +25,7 @@ use crate::{
         vnet::{Checksums, Coalescer, Header, MAX_PACKET},
     },
     mesh::{Input, event::Punt},
-    route::{DropReason, router::ErrorLimiter},
+    route::{DropReason, NodeIdx, router::ErrorLimiter},
 };
 
 /// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Source:
@@ -33,6 +34,8 @@ const BATCH_PACKETS: usize = 1024;
 const BATCH_BYTES: usize = 400 << 10;
 /// Longest sleep: the heartbeat for the watchdog.
 const BEAT: Duration = Duration::from_secs(1);
+/// Longest sleep while packets are parked.
+const PARKED: Duration = Duration::from_millis(1);
 /// How long a full send buffer may hold us up before a run is dropped.
 const SEND_WAIT: Duration = Duration::from_millis(5);
 
@@ -54,6 +57,7 @@ pub(super) struct Worker {
     runs: Runs,
     /// Where the device takes super-packets.
     coalescer: Option<Coalescer>,
+    parked: Parked,
     punts: Punts,
 }
 
@@ -90,6 +94,7 @@ impl Worker {
             limiter: ErrorLimiter::default(),
             runs: Runs::default(),
             coalescer,
+            parked: Parked::default(),
             punts: Punts::new(inputs),
         })
     }
@@ -105,7 +110,8 @@ impl Worker {
             self.shared.workers[self.index]
                 .beat
                 .fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = self.epoll.wait(&mut ready, BEAT) {
+            let sleep = if self.parked.is_empty() { BEAT } else { PARKED };
+            if let Err(error) = self.epoll.wait(&mut ready, sleep) {
                 return tracing::error!(%error, "a packet thread cannot wait");
             }
             if ready.contains(&STOP) {
@@ -123,9 +129,11 @@ impl Worker {
         let snapshot = self.shared.snapshot.load();
         let now = now();
         self.punts.begin();
+        let parked = self.parked.take();
         let mut sink = WorkerSink {
             runs: &mut self.runs,
             coalescer: self.coalescer.as_mut(),
+            parked: &mut self.parked,
             punts: &mut self.punts,
             tun: self.tun.as_deref(),
             udp: &self.udp,
@@ -137,6 +145,9 @@ impl Worker {
             limiter: &mut self.limiter,
             now,
         };
+        for (to, packet) in parked {
+            step.send(to, &packet);
+        }
         for token in ready {
             match (*token, &self.tun) {
                 (DEVICE, Some(tun)) => drain_device(&mut step, tun, packets)?,
@@ -214,6 +225,7 @@ fn drain_socket(
 struct WorkerSink<'a> {
     runs: &'a mut Runs,
     coalescer: Option<&'a mut Coalescer>,
+    parked: &'a mut Parked,
     punts: &'a mut Punts,
     tun: Option<&'a Tun>,
     udp: &'a [Arc<UdpSocket>],
@@ -233,6 +245,12 @@ impl Sink for WorkerSink<'_> {
         match &mut self.coalescer {
             Some(coalescer) => coalescer.push(packet, Checksums::Complete, write),
             None => write(&Header::default(), packet),
+        }
+    }
+
+    fn park(&mut self, to: NodeIdx, packet: &[u8]) {
+        if !self.parked.keep(to, packet) {
+            self.dropped(DropReason::PuntFull);
         }
     }
 

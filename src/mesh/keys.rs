@@ -84,14 +84,9 @@ impl Keys {
         self.asked.is_some()
     }
 
-    /// Whether sending rests while the other side changes its keys.
-    pub(super) fn is_resting(&self) -> bool {
-        self.hold.is_some()
-    }
-
-    /// The sending key; none while sending rests.
+    /// The sending key.
     pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
-        self.current.as_ref().filter(|_| !self.is_resting())?.tx()
+        self.current.as_ref()?.tx()
     }
 
     /// Receiving keys, most likely first.

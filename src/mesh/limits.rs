@@ -19,8 +19,6 @@ pub const FORGET_AFTER: Duration = Duration::from_secs(600);
 pub const MAX_SEEN: usize = 131_072;
 /// Inner packets that wait for one node's key. Memory: see [`MAX_WAITING_BYTES`].
 pub const MAX_WAITING: usize = 64;
-/// Inner packets that wait for one node's change of keys: 20 ms of 50,000 a second. Memory: as above.
-pub const MAX_RESTING: usize = 1_024;
 /// Bytes of inner packets that wait for keys, over all nodes.
 pub const MAX_WAITING_BYTES: usize = 8 << 20;
 /// Flooded lines a second that one link may bring on and on.

@@ -10,7 +10,7 @@ use crate::{
     mesh::{
         LinkId, Mesh, Output, Punt,
         keys::EXT_PACKET,
-        limits::{MAX_RESTING, MAX_WAITING, MAX_WAITING_BYTES},
+        limits::{MAX_WAITING, MAX_WAITING_BYTES},
         node::Nodes,
     },
     route::{
@@ -51,6 +51,9 @@ impl Mesh {
             return;
         };
         match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
+            SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
+                self.let_wait(to, packet);
+            }
             SendPath::Udp { to: addr, .. } => {
                 node.shared.counters.sent(packet.len() + ETHER);
                 self.send_sealed(&snapshot, to, addr, 0, &packet);
@@ -72,20 +75,20 @@ impl Mesh {
                 }
             }
             SendPath::NoKey => {
-                let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
-                let node = &mut self.nodes[to];
-                let most = if node.keys.is_resting() {
-                    MAX_RESTING
-                } else {
-                    MAX_WAITING
-                };
-                if room && node.waiting.len() < most {
-                    self.waiting_bytes += packet.len();
-                    node.waiting.push_back(packet);
-                }
+                self.let_wait(to, packet);
                 self.want_key(to, now);
             }
             SendPath::Unreachable => {}
+        }
+    }
+
+    /// Keeps a packet until there is a key for it, if there is room.
+    fn let_wait(&mut self, to: NodeIdx, packet: Bytes) {
+        let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
+        let waiting = &mut self.nodes[to].waiting;
+        if room && waiting.len() < MAX_WAITING {
+            self.waiting_bytes += packet.len();
+            waiting.push_back(packet);
         }
     }
 
@@ -102,7 +105,8 @@ impl Mesh {
 
     /// Seals one record for the node's tunnel.
     fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
-        let tx = self.nodes[to].keys.tx()?;
+        let keys = &self.nodes[to].keys;
+        let tx = keys.tx().filter(|_| !keys.is_resting())?;
         let seq = tx.claim(1)?;
         let mut datagram = vec![0; data.len() + SPTPS_OVERHEAD];
         datagram[5..5 + data.len()].copy_from_slice(data);

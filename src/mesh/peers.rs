@@ -319,6 +319,7 @@ impl Mesh {
         }
         peer.rtt = Some(now.saturating_duration_since(peer.pinged));
         let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
+        self.hold_ponged(node, link, now);
         if first {
             self.sweep_unclaimed(node);
         }
@@ -339,6 +340,16 @@ impl Mesh {
             for subnet in unclaimed.subnets {
                 self.remove_subnet(idx, subnet);
             }
+        }
+    }
+
+    /// Asks for a PONG, unless one is on its way.
+    pub(super) fn ping_link(&mut self, link: LinkId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&link)
+            && !std::mem::replace(&mut peer.awaiting_pong, true)
+        {
+            peer.pinged = now;
+            self.send_line(link, Request::Ping.line(0).into());
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     mesh::{Mesh, Output, node::Nodes},
     route::NodeIdx,
-    wire::{NodeName, Request},
+    wire::NodeName,
 };
 
 /// How long an unanswered one is remembered.
@@ -38,11 +38,8 @@ impl Mesh {
         if let Some(link) = self.nodes[idx]
             .link
             .filter(|_| !self.nodes[idx].udp.confirmed)
-            && let Some(peer) = self.peers.get_mut(&link)
-            && !std::mem::replace(&mut peer.awaiting_pong, true)
         {
-            peer.pinged = now;
-            self.send_line(link, Request::Ping.line(0).into());
+            self.ping_link(link, now);
         }
     }
 

@@ -21,11 +21,14 @@ const NUMBER: std::ops::Range<usize> = 14..18;
 /// Probes remembered until they are answered: a search and a suspicion of two seconds fit.
 const ASKED: usize = 64;
 
+/// What tells one probe from another.
+pub(super) type Number = [u8; 4];
+
 /// A probe on its way. Its answer brings the number back, so no answer proves more than was asked, and
 /// none that is late or unasked proves anything (spec/security.md T08).
 #[derive(Debug)]
 pub(super) struct Asked {
-    number: [u8; 4],
+    number: Number,
     to: SocketAddr,
     length: u16,
     at: Instant,
@@ -71,7 +74,13 @@ impl Mesh {
         addr.port() != 0 && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
     }
 
-    pub(super) fn send_probe(&mut self, idx: NodeIdx, to: SocketAddr, length: u16, now: Instant) {
+    pub(super) fn send_probe(
+        &mut self,
+        idx: NodeIdx,
+        to: SocketAddr,
+        length: u16,
+        now: Instant,
+    ) -> Number {
         let mut data = vec![0; usize::from(length.max(PROBE))];
         self.rng.fill(&mut data[NUMBER.start..]);
         let mut number = [0; 4];
@@ -92,6 +101,7 @@ impl Mesh {
             udp.last_sent = Some(now);
         }
         self.send_record(idx, to, TYPE_PROBE, &data);
+        number
     }
 
     /// Tells a node the longest record that came from it, so that it need not probe for it.
@@ -175,19 +185,21 @@ impl Mesh {
         length: u16,
         now: Instant,
     ) {
-        let node = &mut self.nodes[idx];
-        let udp = &mut node.udp;
+        let udp = &mut self.nodes[idx].udp;
         let Some(at) = udp.asked.iter().position(|asked| asked.number == number) else {
             return;
         };
         let Some(asked) = udp.asked.remove(at) else {
             return;
         };
+        self.hold_probed(idx, asked.number, now);
         if asked.to != from {
             // From another of its addresses: that one has to answer for itself.
             self.moved(idx, from, now);
             return;
         }
+        let node = &mut self.nodes[idx];
+        let udp = &mut node.udp;
         let fresh = !udp.confirmed || udp.addr != Some(from);
         if fresh {
             if udp.confirmed && udp.unanswered == 0 && udp.addr.is_some_and(|old| better(old, from))

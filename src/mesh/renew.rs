@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use crate::{
     mesh::{
-        Mesh, Timer,
-        keys::{LINGER, RETRY},
+        LinkId, Mesh, Timer,
+        keys::{Keys, LINGER, RETRY},
+        probe::Number,
     },
     route::NodeIdx,
     tunnel::sptps::Tunnel,
 };
 
-/// Each half of a [`Hold`].
-const SETTLE: Duration = Duration::from_millis(10);
+/// How long one half of a [`Hold`] waits for an answer.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long it lasts where nobody can be asked.
+const BLIND: Duration = Duration::from_millis(10);
 /// Handshake messages that a [`Hold`] keeps: a renewal has two in a row.
 const MAX_HELD: usize = 4;
 
@@ -23,9 +26,20 @@ const MAX_HELD: usize = 4;
 /// A tincd has one receiving key and changes it when our ACK comes by TCP; what comes by UDP under the
 /// old key after that, or under the new one before, it loses (tinc-1.1-wire.md section 2.6). So what is on
 /// the way is let arrive, then the ACK goes out and arrives, and then sending goes on with the new key.
-pub(super) struct Hold {
-    /// Handshake messages that wait for the first half to pass; `None` in the second half.
-    inbox: Option<Vec<Vec<u8>>>,
+/// Both take one round trip where the other side can be asked.
+pub(super) enum Hold {
+    /// The last packets under the old key arrive, and these handshake messages wait for it. The answer to
+    /// this probe, sent last, says that they have.
+    Draining(Vec<Vec<u8>>, Option<Number>),
+    /// Our ACK arrives. The PONG of this link, asked for after it, says that it has.
+    Changing(Option<LinkId>),
+}
+
+impl Keys {
+    /// Whether nothing may be sent for now.
+    pub(super) fn is_resting(&self) -> bool {
+        self.hold.is_some()
+    }
 }
 
 impl Mesh {
@@ -97,7 +111,7 @@ impl Mesh {
     /// Whether a handshake datagram has to wait because it will change the sending key.
     pub(super) fn held_back(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) -> bool {
         let keys = &mut self.nodes[from].keys;
-        if let Some(Hold { inbox: Some(inbox) }) = &mut keys.hold {
+        if let Some(Hold::Draining(inbox, _)) = &mut keys.hold {
             if inbox.len() < MAX_HELD {
                 inbox.push(datagram.to_vec());
             }
@@ -112,31 +126,56 @@ impl Mesh {
             return false;
         }
         keys.held = true;
-        let inbox = Some(vec![datagram.to_vec()]);
-        keys.hold = Some(Hold { inbox });
-        self.timers.insert((now + SETTLE, Timer::Keys, from));
+        let last = self.probe_now(from, now);
+        let pause = if last.is_some() { PATIENCE } else { BLIND };
+        self.nodes[from].keys.hold = Some(Hold::Draining(vec![datagram.to_vec()], last));
+        self.timers.insert((now + pause, Timer::Keys, from));
         self.update_state(from);
         true
     }
 
-    /// One half of a hold is over.
-    pub(super) fn hold_timer(&mut self, idx: NodeIdx, now: Instant) {
-        let Some(hold) = self
-            .nodes
-            .get_mut(idx)
-            .and_then(|node| node.keys.hold.as_mut())
-        else {
+    /// A probe of the node was answered.
+    pub(super) fn hold_probed(&mut self, idx: NodeIdx, number: Number, now: Instant) {
+        if matches!(self.nodes[idx].keys.hold, Some(Hold::Draining(_, Some(last))) if last == number)
+        {
+            self.hold_over(idx, now);
+        }
+    }
+
+    /// A PONG came.
+    pub(super) fn hold_ponged(&mut self, idx: NodeIdx, link: LinkId, now: Instant) {
+        if matches!(self.nodes[idx].keys.hold, Some(Hold::Changing(Some(asked))) if asked == link) {
+            self.hold_over(idx, now);
+        }
+    }
+
+    /// The present half of a hold is over.
+    pub(super) fn hold_over(&mut self, idx: NodeIdx, now: Instant) {
+        let Some(node) = self.nodes.get_mut(idx) else {
             return;
         };
-        if let Some(inbox) = hold.inbox.take() {
-            self.timers.insert((now + SETTLE, Timer::Keys, idx));
-            for datagram in inbox {
-                self.handshake(idx, &datagram, now);
+        match node.keys.hold.take() {
+            Some(Hold::Draining(inbox, _)) => {
+                let link = node.link;
+                node.keys.hold = Some(Hold::Changing(link));
+                self.timers
+                    .retain(|(_, timer, of)| (*timer, *of) != (Timer::Keys, idx));
+                let pause = if link.is_some() { PATIENCE } else { BLIND };
+                self.timers.insert((now + pause, Timer::Keys, idx));
+                for datagram in inbox {
+                    self.handshake(idx, &datagram, now);
+                }
+                if let Some(link) = link {
+                    self.ping_link(link, now);
+                }
             }
-        } else {
-            self.nodes[idx].keys.hold = None;
-            self.update_state(idx);
-            self.flush_waiting(idx, now);
+            Some(Hold::Changing(_)) => {
+                self.timers
+                    .retain(|(_, timer, of)| (*timer, *of) != (Timer::Keys, idx));
+                self.update_state(idx);
+                self.flush_waiting(idx, now);
+            }
+            None => {}
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         Mesh, Output, Timer,
         node::Nodes,
         pmtu::Pmtu,
-        probe::{Asked, PROBE},
+        probe::{Asked, Number, PROBE},
     },
     route::{MIN_MTU, NodeIdx},
     wire::Options,
@@ -159,14 +159,17 @@ impl Mesh {
         self.gratuitous_reply(idx, now);
     }
 
-    /// Probes at once, whatever is due: somebody waits for the answer.
-    pub(super) fn probe_now(&mut self, idx: NodeIdx, now: Instant) {
+    /// Probes at once, whatever is due: somebody waits for the answer. Returns what the answer brings back,
+    /// if the address is a confirmed one.
+    pub(super) fn probe_now(&mut self, idx: NodeIdx, now: Instant) -> Option<Number> {
         let udp = &self.nodes[idx].udp;
-        match udp.addr.filter(|_| udp.confirmed) {
-            Some(addr) => self.send_probe(idx, addr, PROBE, now),
-            None if self.may_use_udp(idx) => self.probe_candidates(idx, now),
-            None => {}
-        }
+        let Some(addr) = udp.addr.filter(|_| udp.confirmed) else {
+            if self.may_use_udp(idx) {
+                self.probe_candidates(idx, now);
+            }
+            return None;
+        };
+        Some(self.send_probe(idx, addr, PROBE, now))
     }
 
     /// A probe timer of the node has come.

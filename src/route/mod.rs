@@ -136,7 +136,7 @@ pub struct NodeState {
     pub mtu: u16,
     /// Sending key of the tunnel.
     pub tx: Option<Arc<TxKey>>,
-    /// `tx` is kept back for some milliseconds while the other side changes its keys: packets wait.
+    /// Nothing is sent for some milliseconds while the other side changes its keys.
     pub resting: bool,
     /// Receiving keys, most likely first.
     pub rx: Vec<Arc<RxKey>>,

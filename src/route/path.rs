@@ -84,8 +84,7 @@ fn choose(
     let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
     if record.ours && target.neighbour && !record.probe {
         let fits = record.len + ETHER <= target.min_mtu.into();
-        let keyless = !record.keyed && !target.resting;
-        if !fits || keyless || tcp_only(me) || tcp_only(target) {
+        if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
             return SendPath::Frame(to);
         }
     }
@@ -160,17 +159,6 @@ mod tests {
             direct,
             header: true,
         }
-    }
-
-    #[test]
-    fn packets_for_a_neighbour_that_changes_its_keys_wait_for_udp() {
-        let resting = NodeState {
-            resting: true,
-            ..neighbour(B)
-        };
-        let s = snapshot([resting, node(C, B, B)], []);
-        assert_eq!(send_path(&s, ME, B, 1_386, false), SendPath::NoKey);
-        assert_eq!(send_path(&s, ME, B, 1_387, false), SendPath::Frame(B));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use slotmap::SlotMap;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     fastpath::{Sink, Step},
     link::{Identity, Keyring, Link},
     mesh::{LinkId, Mesh, Settings, event::Punt},
-    route::{DropReason, RouteSnapshot, router::ErrorLimiter},
+    route::{DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
     sim::conn::EndId,
     wire::NodeName,
 };
@@ -126,6 +127,12 @@ impl Sink for Gathered {
 
     fn deliver(&mut self, packet: &[u8]) {
         self.delivered.push(packet.to_vec());
+    }
+
+    /// The mesh keeps it: a step of the simulator has no worker that comes back.
+    fn park(&mut self, to: NodeIdx, packet: &[u8]) {
+        let packet = Bytes::copy_from_slice(packet);
+        self.punts.push(Punt::Packet { to, packet });
     }
 
     fn punt(&mut self, punt: Punt) {

@@ -255,10 +255,7 @@ fn outages_between_tincds() {
     outages([Tinc11, Meshd, Meshd, Meshd, Tinc11]);
 }
 
-/// Not reliable yet: the move cuts e's links for a moment, and when the wire shrinks right then, TCP inside
-/// may have backed off beyond the bound by the time that the path is measured anew.
 #[test]
-#[ignore = "known: a shrunken path right after a move may stall TCP for longer than 12 s"]
 fn changes_between_meshds() {
     changes([Meshd, Tinc11, Meshd, Tinc11, Meshd]);
 }

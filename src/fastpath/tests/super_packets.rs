@@ -263,6 +263,8 @@ impl Joined {
 }
 
 impl Sink for Joined {
+    fn park(&mut self, _: NodeIdx, _: &[u8]) {}
+
     fn datagram(&mut self, _: SocketAddr, _: usize) -> &mut [u8] {
         panic!("nothing is sent on")
     }
