@@ -223,10 +223,7 @@ impl Mesh {
         udp.pmtu.answered(length.min(asked.length));
         let node = &self.nodes[idx];
         if fresh || before != (node.udp.pmtu.min, node.udp.pmtu.fixed) {
-            if node.udp.pmtu.fixed && !before.1 {
-                tracing::info!(node = %node.name(), "path MTU is {}", node.udp.pmtu.min);
-            }
-            self.mark_state(idx);
+            self.note_mtu(idx, before.1);
         }
         self.answer_ping(idx, now);
         self.search_mtu(idx, now);

@@ -253,7 +253,7 @@ impl Mesh {
                 self.send_probe(idx, addr, length, now);
             }
             if self.nodes[idx].udp.pmtu.fixed != was {
-                self.mark_state(idx);
+                self.note_mtu(idx, was);
             }
         }
         if let Some(due) = self.nodes[idx].udp.pmtu.due(now) {
@@ -269,6 +269,15 @@ impl Mesh {
             udp.last_sent = None;
             self.discover(idx, now);
         }
+    }
+
+    /// Something is proven or disproven about the path MTU; `was` says whether it was known before.
+    pub(super) fn note_mtu(&mut self, idx: NodeIdx, was: bool) {
+        let node = &self.nodes[idx];
+        if node.udp.pmtu.fixed && !was {
+            tracing::info!(node = %node.name(), "path MTU is {}", node.udp.pmtu.min);
+        }
+        self.mark_state(idx);
     }
 
     /// UDP to the node is dead: TCP or a relay takes over at once.
