@@ -64,7 +64,7 @@ impl Mesh {
             rx_packets: count(|n| &n.shared.counters.rx_packets),
             tx_packets: count(|n| &n.shared.counters.tx_packets),
             since_seconds: seconds_since(node.since, now),
-            reason: self.reason(idx, node, path),
+            reason: self.reason(node, path),
         }
     }
 
@@ -99,7 +99,7 @@ impl Mesh {
             .then(|| min - u16::try_from(ETHER).unwrap_or(0))
     }
 
-    fn reason(&self, idx: NodeIdx, node: &Node, path: PathKind) -> Option<Reason> {
+    fn reason(&self, node: &Node, path: PathKind) -> Option<Reason> {
         let reason = |code: &str, text: String| {
             Some(Reason {
                 code: code.into(),
@@ -154,7 +154,6 @@ impl Mesh {
                 ),
             );
         }
-        let _ = idx;
         reason(
             "idle",
             "nothing was sent lately, so UDP was not tried".into(),

@@ -100,7 +100,12 @@ impl Mesh {
         for idx in all {
             let node = &mut self.nodes[idx];
             let counters = &node.shared.counters;
-            let packets = super::total(&counters.tx_packets) + super::total(&counters.rx_packets);
+            let packets = [
+                &counters.tx_packets,
+                &counters.rx_packets,
+                &counters.relayed,
+            ];
+            let packets = packets.into_iter().map(super::total).sum();
             if packets != node.udp.seen_packets {
                 node.udp.seen_packets = packets;
                 node.udp.active_until = Some(now + 3 * ACTIVE);
@@ -119,21 +124,27 @@ impl Mesh {
             return;
         }
         let node = &mut self.nodes[idx];
-        let active = node.udp.is_active(now);
-        // What has begun to stay silent is asked to the end, also when TCP inside has grown quiet over it.
-        let late = node.udp.confirmed && node.udp.unanswered > LATE;
-        if !active && !late && node.link.is_none() {
-            return;
-        }
         let timeout = settings.udp_discovery_timeout;
-        let udp = &mut node.udp;
-        if udp.confirmed {
-            let silent = udp
+        let active = node.udp.is_active(now);
+        let silent = node.udp.confirmed
+            && node
+                .udp
                 .last_answer
                 .is_none_or(|at| now.saturating_duration_since(at) >= timeout);
-            if silent || udp.unanswered > DEAD {
-                self.lost_udp(idx);
-            }
+        // What has begun to stay silent is asked to the end, also when TCP inside has grown quiet over it.
+        let late = node.udp.confirmed && node.udp.unanswered > LATE;
+        let idle = !active && !late && node.link.is_none();
+        if silent || node.udp.confirmed && node.udp.unanswered > DEAD {
+            let what = if idle {
+                "UDP has rested too long to be relied on"
+            } else {
+                "UDP no longer answers"
+            };
+            self.lost_udp(idx, what);
+        }
+        if idle {
+            self.nodes[idx].udp.unanswered = 0;
+            return;
         }
         let udp = &self.nodes[idx].udp;
         let pace = match (udp.confirmed, active) {
@@ -281,9 +292,9 @@ impl Mesh {
     }
 
     /// UDP to the node is dead: TCP or a relay takes over at once.
-    fn lost_udp(&mut self, idx: NodeIdx) {
+    fn lost_udp(&mut self, idx: NodeIdx, what: &str) {
         let node = &mut self.nodes[idx];
-        tracing::info!(node = %node.shared.name, "UDP no longer answers");
+        tracing::info!(node = %node.shared.name, "{what}");
         node.udp.unconfirm();
         node.udp.last_sent = None;
         self.mark_state(idx);

@@ -130,7 +130,9 @@ impl World {
             ));
             ip(&format!("-n {ns} link set {port} master br{number} up"));
             // Segments are cut before the wire, as on a real one: its MTU means something then.
-            host.exec(&format!("ethtool -K eth{number} gso off tso off tx-udp-segmentation off"));
+            host.exec(&format!(
+                "ethtool -K eth{number} gso off tso off tx-udp-segmentation off"
+            ));
             host.ip(&format!("link set eth{number} up"));
             host.add_address(wire, index);
         }
