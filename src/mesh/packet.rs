@@ -283,8 +283,22 @@ impl Mesh {
         let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
             return;
         };
-        // Relayed from an unknown address: dropped, as every real daemon does (T29).
-        if header.to != NodeId::DIRECT || idx == Nodes::ME {
+        if idx == Nodes::ME {
+            return;
+        }
+        if header.to != NodeId::DIRECT {
+            // From an unknown address: dropped, as every real daemon does (T29). A relay may hold us for
+            // proven a while longer than we it, so its last address will do; and it is asked again.
+            let relay = self
+                .nodes
+                .iter()
+                .find(|(_, node)| node.udp.addr == Some(from) && node.place.reachable)
+                .map(|(idx, _)| idx);
+            let to = snapshot.by_id.get(&header.to).copied();
+            if let (Some(relay), Some(to)) = (relay, to) {
+                self.moved(relay, from, now);
+                self.relay(idx, to, datagram.slice(12..), now);
+            }
             return;
         }
         let node = &self.nodes[idx];
