@@ -25,7 +25,7 @@ use meshd::{
         sptps::{Record, Stream},
     },
     tunnel::{Tunnel, TunnelSetup},
-    wire::{NodeName, base64},
+    wire::{NodeName, Request, base64},
 };
 use serde_json::Value;
 
@@ -496,4 +496,47 @@ fn replay_window_agrees_but_for_the_far_future() {
         verdicts += 1;
     }
     assert_eq!(verdicts, 29);
+}
+
+/// What follows "FROM->TO: " in a recorded conversation, where it is a request.
+fn recorded_requests(vectors: &Value, key: &str) -> Vec<String> {
+    list(&vectors[key], "lines")
+        .iter()
+        .filter_map(|line| line.as_str().unwrap().split_once(": "))
+        .filter(|(sides, text)| {
+            sides.contains("->")
+                && !sides.ends_with("cleartext")
+                && !sides.ends_with("(legacy)")
+                && text.contains(' ')
+        })
+        .map(|(_, text)| text.to_owned())
+        .collect()
+}
+
+#[test]
+fn recorded_requests_are_read_and_written_alike() {
+    let vectors = vectors();
+    let mut all = Vec::new();
+    for key in ["upgrade_path", "pubkey_exchange", "udp_info_mtu_info"] {
+        all.extend(recorded_requests(&vectors, key));
+    }
+    assert_eq!(all.len(), 10, "{all:#?}");
+    for text in all {
+        let request = Request::parse(text.as_bytes()).unwrap();
+        assert_eq!(request.line(0), text);
+    }
+}
+
+/// What real daemons take: versions above 7, unknown option bits, further words.
+#[test]
+fn what_later_versions_may_add_is_no_error() {
+    let options = |text: &str| match Request::parse(text.as_bytes()).unwrap() {
+        Request::Ack { options, .. } => options.0,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(options("4 655 1 6b00000c"), 0x6b00_000c);
+    assert_eq!(options("4 655 1 07fffffc native=1 foo"), 0x07ff_fffc);
+    assert_eq!(options("4 655 1 ff00000c"), 0xff00_000c);
+    let extension = Request::parse(b"15 pya pyb 100 payload100 more words").unwrap();
+    assert!(matches!(extension, Request::ReqKey { ext: Some(100), .. }));
 }
