@@ -25,7 +25,7 @@ const ASKED: usize = 64;
 pub(super) type Number = [u8; 4];
 
 /// A probe on its way. Its answer brings the number back, so no answer proves more than was asked, and
-/// none that is late or unasked proves anything (spec/security.md T08).
+/// none that was not asked for proves anything (spec/security.md T08).
 #[derive(Debug)]
 pub(super) struct Asked {
     number: Number,
@@ -74,6 +74,7 @@ impl Mesh {
         addr.port() != 0 && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
     }
 
+    /// Sends a probe of `length` bytes of data; returns what its answer will bring back.
     pub(super) fn send_probe(
         &mut self,
         idx: NodeIdx,

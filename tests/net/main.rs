@@ -7,7 +7,7 @@
 //! - `MESHD_TINC11`, `MESHD_TINC10`: where they are (default: `target/peers/…`).
 //! - `MESHD_BIN`: folder with `meshd` and `meshctl` (default: those built beside the test, unoptimised).
 //! - `MESHD_NET_BYTES`: size of the large transfers in bytes (default 1 GiB).
-//! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs under KeyExpire = 10 (default 40).
+//! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs under KeyExpire = 10 (default 25).
 //! - `MESHD_NET_KEEP=1`: leaves configuration and logs of each world in place.
 #![cfg(target_os = "linux")]
 #![expect(

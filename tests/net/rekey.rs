@@ -47,7 +47,7 @@ fn measure(from: Kind, to: Kind) -> Loss {
     b.wait_udp(&a);
     let before = overflow(&a, &b);
     let flow = Flow::start(&a, &b, &b.v4(), RATE, 200);
-    let seconds = setting("MESHD_NET_REKEY_SECONDS", 40);
+    let seconds = setting("MESHD_NET_REKEY_SECONDS", 25);
     thread::sleep(Duration::from_secs(seconds));
     let (stream, holes) = flow.finish_with_holes();
     let loss = Loss {
