@@ -23,6 +23,8 @@ use crate::{
 
 /// A handshake that is not complete after this long is started again. Source: tinc-1.1-wire.md section 2.8.
 pub(super) const RETRY: Duration = Duration::from_secs(10);
+/// The same where a message of the other side did not fit ours.
+pub(super) const RETRY_BROKEN: Duration = Duration::from_secs(1);
 /// How long a receiving key outlives its successor's first packet.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// Handshakes that a node may start with us in [`ANSWER_WINDOW`].
@@ -52,6 +54,8 @@ pub(super) struct Keys {
     pub(super) last: Vec<Arc<RxKey>>,
     /// When we last sent a REQ_KEY, while `pending` is ours.
     pub(super) asked: Option<Instant>,
+    /// A message of the handshake under way did not fit: no use to wait long.
+    pub(super) broken: bool,
     /// When the last handshake with the node began, whoever began it.
     began: Option<Instant>,
     /// When `current` was established or renewed.
@@ -146,6 +150,7 @@ impl Mesh {
         let keys = &mut self.nodes[idx].keys;
         keys.pending = Some(tunnel);
         keys.asked = Some(now);
+        keys.broken = false;
         keys.began = Some(now);
         self.send_towards(idx, Bytes::from(line));
     }
@@ -181,7 +186,7 @@ impl Mesh {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if from == Nodes::ME || !self.is_first_hand(link, from) {
+        if from == Nodes::ME || !self.may_route(link, from) {
             return;
         }
         if to != Nodes::ME {
@@ -292,7 +297,7 @@ impl Mesh {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if from == Nodes::ME || !self.is_first_hand(link, from) {
+        if from == Nodes::ME || !self.may_route(link, from) {
             return;
         }
         if to != Nodes::ME {
@@ -354,6 +359,7 @@ impl Mesh {
                 tracing::debug!(node = %self.nodes[from].name(), "handshake message without a handshake")
             }
             Some(Err(why)) => {
+                keys.broken = true;
                 tracing::warn!(node = %self.nodes[from].name(), "tunnel handshake failed: {why}");
             }
             Some(Ok(answers)) => {

@@ -40,6 +40,8 @@ pub(super) struct Peer {
     local: SocketAddr,
     /// Whether its ACK has come: only then lines flow.
     pub active: bool,
+    /// When the link came up.
+    pub up: Instant,
     /// What we sent in our ACK.
     sent: (i32, Options),
     /// Options that both ACKs gave.
@@ -67,6 +69,8 @@ pub(super) struct Peer {
 /// believed (first-hand rule).
 #[derive(Debug, Default)]
 pub(super) struct Unclaimed {
+    /// The link whose first PONG ends it: an older link beside it may have its own on the way.
+    pub link: Option<LinkId>,
     /// Other ends of edges.
     pub edges: BTreeSet<NodeName>,
     /// Subnets.
@@ -108,6 +112,7 @@ impl Mesh {
             active: false,
             sent: (weight, options),
             options,
+            up: now,
             pinged: now,
             awaiting_pong: false,
             rtt: None,
@@ -173,6 +178,7 @@ impl Mesh {
         }
         peer.options = options;
         peer.active = true;
+        peer.up = now;
         peer.pinged = now;
         peer.awaiting_pong = true;
         let mut address = peer.remote;
@@ -199,6 +205,7 @@ impl Mesh {
         let entry = &mut self.nodes[node];
         entry.dial_error = None;
         entry.unclaimed = Unclaimed {
+            link: Some(link),
             edges: entry.edges.keys().cloned().collect(),
             subnets: entry.subnets.clone(),
         };
@@ -320,7 +327,7 @@ impl Mesh {
         peer.rtt = Some(now.saturating_duration_since(peer.pinged));
         let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
         self.hold_ponged(node, link, now);
-        if first {
+        if first && self.nodes[node].unclaimed.link == Some(link) {
             self.sweep_unclaimed(node);
         }
         self.dial_worked(link);
@@ -481,6 +488,14 @@ impl Mesh {
             None => true,
             Some(own) => own == link || self.peers.get(&link).is_some_and(|peer| peer.node == node),
         }
+    }
+
+    /// Whether a handshake line of a node may come over this link: as above, or for a while after its own link
+    /// came up, when what it sent another way before may still arrive.
+    pub(super) fn may_route(&self, link: LinkId, node: NodeIdx) -> bool {
+        let own = self.nodes[node].link.and_then(|own| self.peers.get(&own));
+        let young = |peer: &Peer| self.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE;
+        self.is_first_hand(link, node) || node != Nodes::ME && own.is_some_and(young)
     }
 
     pub(super) fn own_address(&self, idx: NodeIdx) -> EdgeAddress {

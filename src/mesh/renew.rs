@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::{
     mesh::{
         LinkId, Mesh, Timer,
-        keys::{Keys, LINGER, RETRY},
+        keys::{Keys, LINGER, RETRY, RETRY_BROKEN},
         probe::Number,
     },
     route::NodeIdx,
@@ -60,9 +60,10 @@ impl Mesh {
                 }
             }
             let keys = &mut self.nodes[idx].keys;
+            let patience = if keys.broken { RETRY_BROKEN } else { RETRY };
             if keys
                 .asked
-                .is_some_and(|at| now.saturating_duration_since(at) >= RETRY)
+                .is_some_and(|at| now.saturating_duration_since(at) >= patience)
             {
                 keys.asked = None;
                 keys.pending = None;
