@@ -43,6 +43,8 @@ pub trait Sink {
     /// Appends a datagram of `length` bytes to what goes to `to`, and returns it to be written. Until
     /// then its bytes are any: those of an older datagram perhaps.
     fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8];
+    /// Type of service (traffic class) of the datagrams that are appended from now on; 0 at first.
+    fn priority(&mut self, _tos: u8) {}
     /// Hands an IP packet to our own device.
     fn deliver(&mut self, packet: &[u8]);
     /// Keeps a packet back while its node changes keys; [`Step::send`] tries it again.

@@ -111,6 +111,7 @@ impl<S: Sink> Step<'_, S> {
             self.sink.dropped(DropReason::Exhausted);
             return self.sink.punt(Punt::Exhausted { node: to });
         };
+        self.inherit(packet);
         way.seal(self.sink, number, packet.len(), |room| {
             room.copy_from_slice(packet);
         });
@@ -134,6 +135,7 @@ impl<S: Sink> Step<'_, S> {
         let Some(mut number) = way.key.claim(1 + others.left() as u32) else {
             return false;
         };
+        self.inherit(first);
         way.seal(self.sink, number, first.len(), |room| {
             room.copy_from_slice(first);
         });
@@ -146,6 +148,13 @@ impl<S: Sink> Step<'_, S> {
             node.counters.sent(length + ETHER);
         }
         true
+    }
+
+    /// PriorityInheritance: the datagrams of a packet get its type of service.
+    fn inherit(&mut self, packet: &[u8]) {
+        if self.snapshot.settings.priority_inheritance {
+            self.sink.priority(router::priority(packet));
+        }
     }
 
     /// How packets of up to `longest` bytes get to `node`, if it is by UDP.
@@ -180,6 +189,7 @@ impl<S: Sink> Step<'_, S> {
             } => {
                 let (to, from) = (target.id, origin.id);
                 let header = RelayHeader { to, from }.to_bytes();
+                self.sink.priority(0);
                 let room = self.sink.datagram(addr, HEADER + datagram.len());
                 room[..HEADER].copy_from_slice(&header);
                 room[HEADER..].copy_from_slice(datagram);

@@ -27,6 +27,8 @@ pub struct Run {
     /// The datagrams, end to end, and behind them what older runs left.
     buffer: Vec<u8>,
     length: usize,
+    /// Type of service of them all.
+    pub tos: u8,
     /// Length of each but the last, in bytes.
     pub segment: usize,
     /// How many there are.
@@ -35,13 +37,13 @@ pub struct Run {
 
 impl Runs {
     /// Appends a datagram of `length` bytes to the last run for `to`, or to a new one where it does not
-    /// fit, and returns it to be written.
-    pub fn push(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+    /// fit or has another type of service, and returns it to be written.
+    pub fn push(&mut self, to: SocketAddr, tos: u8, length: usize) -> &mut [u8] {
         let joined = self.runs[..self.used]
             .iter()
             .rposition(|run| run.to == to)
-            .filter(|at| self.runs[*at].takes(length));
-        let at = joined.unwrap_or_else(|| self.start(to, length));
+            .filter(|at| self.runs[*at].tos == tos && self.runs[*at].takes(length));
+        let at = joined.unwrap_or_else(|| self.start(to, tos, length));
         self.bytes += length;
         self.runs[at].append(length)
     }
@@ -58,16 +60,17 @@ impl Runs {
         (self.used, self.bytes) = (0, 0);
     }
 
-    fn start(&mut self, to: SocketAddr, segment: usize) -> usize {
+    fn start(&mut self, to: SocketAddr, tos: u8, segment: usize) -> usize {
         let at = self.used;
         self.used += 1;
         if let Some(run) = self.runs.get_mut(at) {
-            (run.to, run.segment, run.count, run.length) = (to, segment, 0, 0);
+            (run.to, run.tos, run.segment, run.count, run.length) = (to, tos, segment, 0, 0);
         } else {
             self.runs.push(Run {
                 to,
                 buffer: vec![0; MAX_RUN * 1600],
                 length: 0,
+                tos,
                 segment,
                 count: 0,
             });
@@ -113,9 +116,21 @@ mod tests {
         all
     }
 
+    #[test]
+    fn a_run_has_one_type_of_service() {
+        let mut runs = Runs::default();
+        let to = "192.0.2.1:655".parse().unwrap();
+        for tos in [0, 0xb8, 0xb8, 0] {
+            runs.push(to, tos, 100);
+        }
+        let mut all = Vec::new();
+        runs.flush(|run| all.push((run.tos, run.count)));
+        assert_eq!(all, [(0, 1), (0xb8, 2), (0, 1)]);
+    }
+
     fn push(runs: &mut Runs, port: u16, length: usize) {
         let to = SocketAddr::from(([10, 0, 0, 1], port));
-        assert_eq!(runs.push(to, length).len(), length);
+        assert_eq!(runs.push(to, 0, length).len(), length);
     }
 
     #[test]

@@ -33,6 +33,7 @@ struct Seen {
     sent: Vec<(SocketAddr, Vec<u8>)>,
     device: Vec<Vec<u8>>,
     parked: Vec<(NodeIdx, Vec<u8>)>,
+    priorities: Vec<u8>,
     punts: Vec<Punt>,
     drops: Vec<DropReason>,
 }
@@ -45,6 +46,10 @@ impl Sink for Seen {
 
     fn deliver(&mut self, packet: &[u8]) {
         self.device.push(packet.to_vec());
+    }
+
+    fn priority(&mut self, tos: u8) {
+        self.priorities.push(tos);
     }
 
     fn park(&mut self, to: NodeIdx, packet: &[u8]) {
@@ -185,6 +190,17 @@ fn without_key_or_way_the_packet_is_the_meshs() {
     };
     assert_eq!(punted[..], wanted);
     assert!(seen.sent.is_empty());
+}
+
+#[test]
+fn datagrams_inherit_the_priority_of_their_packet_where_that_is_wanted() {
+    let (ours, _) = tunnel(1);
+    let mut snapshot = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    let mut packet = packet("10.0.0.5", "10.0.1.7");
+    packet[1] = 0xb8;
+    assert!(outbound(&snapshot, &packet).priorities.is_empty());
+    snapshot.settings.priority_inheritance = true;
+    assert_eq!(outbound(&snapshot, &packet).priorities, [0xb8]);
 }
 
 #[test]

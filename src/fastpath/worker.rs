@@ -132,6 +132,7 @@ impl Worker {
         let parked = self.parked.take();
         let mut sink = WorkerSink {
             runs: &mut self.runs,
+            tos: 0,
             coalescer: self.coalescer.as_mut(),
             parked: &mut self.parked,
             punts: &mut self.punts,
@@ -224,6 +225,8 @@ fn drain_socket(
 /// super-packets.
 struct WorkerSink<'a> {
     runs: &'a mut Runs,
+    /// Of the datagrams to come.
+    tos: u8,
     coalescer: Option<&'a mut Coalescer>,
     parked: &'a mut Parked,
     punts: &'a mut Punts,
@@ -237,7 +240,11 @@ impl Sink for WorkerSink<'_> {
         if self.runs.is_full() {
             self.send();
         }
-        self.runs.push(to, length)
+        self.runs.push(to, self.tos, length)
+    }
+
+    fn priority(&mut self, tos: u8) {
+        self.tos = tos;
     }
 
     fn deliver(&mut self, packet: &[u8]) {
@@ -301,6 +308,14 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
     let Some(socket) = udp.iter().find(family) else {
         return counters.dropped(DropReason::SendFailed, run.count as u64);
     };
+    if run.tos != 0 {
+        for datagram in run.data().chunks(run.segment) {
+            if let Err(error) = socket.send_marked(run.to, datagram, run.tos) {
+                failed(&error, run.to, datagram.len(), punts, counters);
+            }
+        }
+        return;
+    }
     if run.count <= socket.max_segments() {
         match send(socket, run.to, run.data(), run.segment) {
             Ok(()) => return,

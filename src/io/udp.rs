@@ -135,6 +135,17 @@ impl UdpSocket {
         self.state.try_send((&self.socket).into(), &transmit)
     }
 
+    /// Sends one datagram with a type of service (traffic class) of its own. The socket keeps it, and
+    /// [`Self::send`] sets 0 for what it sends: only one thread may call this.
+    pub fn send_marked(&self, to: SocketAddr, datagram: &[u8], tos: u8) -> io::Result<()> {
+        if self.local.is_ipv4() {
+            sockopt::set_ip_tos(&self.socket, tos)?;
+        } else {
+            sockopt::set_ipv6_tclass(&self.socket, tos.into())?;
+        }
+        self.socket.send_to(datagram, to).map(drop)
+    }
+
     /// Waits until the socket takes more, at most `limit`. Returns whether it does.
     pub fn wait_writable(&self, limit: Duration) -> bool {
         let limit = Timespec {
