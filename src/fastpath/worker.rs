@@ -308,16 +308,8 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
     let Some(socket) = udp.iter().find(family) else {
         return counters.dropped(DropReason::SendFailed, run.count as u64);
     };
-    if run.tos != 0 {
-        for datagram in run.data().chunks(run.segment) {
-            if let Err(error) = socket.send_marked(run.to, datagram, run.tos) {
-                failed(&error, run.to, datagram.len(), punts, counters);
-            }
-        }
-        return;
-    }
-    if run.count <= socket.max_segments() {
-        match send(socket, run.to, run.data(), run.segment) {
+    if run.tos == 0 && run.count <= socket.max_segments() {
+        match send(socket, run, run.data(), run.segment) {
             Ok(()) => return,
             // Old kernels say EINVAL for a segment longer than the path MTU: find out which it is.
             Err(_) if run.count > 1 => {}
@@ -325,7 +317,7 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
         }
     }
     for datagram in run.data().chunks(run.segment) {
-        if let Err(error) = send(socket, run.to, datagram, datagram.len()) {
+        if let Err(error) = send(socket, run, datagram, datagram.len()) {
             failed(&error, run.to, datagram.len(), punts, counters);
         }
     }
@@ -333,11 +325,15 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
 
 /// Sends, and waits a moment where the send buffer is full: the queue in front of us (the device's)
 /// is the better place for packets to wait or be dropped.
-fn send(socket: &UdpSocket, to: SocketAddr, data: &[u8], segment: usize) -> io::Result<()> {
-    match socket.send(to, data, segment) {
+fn send(socket: &UdpSocket, run: &Run, data: &[u8], segment: usize) -> io::Result<()> {
+    let try_send = || match run.tos {
+        0 => socket.send(run.to, data, segment),
+        tos => socket.send_marked(run.to, data, tos),
+    };
+    match try_send() {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             socket.wait_writable(SEND_WAIT);
-            socket.send(to, data, segment)
+            try_send()
         }
         result => result,
     }

@@ -58,8 +58,6 @@ pub(super) struct Keys {
     pub(super) broken: bool,
     /// When the last handshake with the node began, whoever began it.
     began: Option<Instant>,
-    /// When `current` was established or renewed.
-    renewed: Option<Instant>,
     /// A renewal that we started and that is not complete.
     pub(super) renewing: Option<Instant>,
     /// When `current` is to be renewed.
@@ -207,9 +205,8 @@ impl Mesh {
                 let Some(kex) = base64::decode(text) else {
                     return;
                 };
-                let meshd = line.ends_with(TIE_BREAK);
-                self.nodes[from].keys.meshd = meshd;
-                self.answer_handshake(from, &kex, meshd, now);
+                self.nodes[from].keys.meshd = line.ends_with(TIE_BREAK);
+                self.answer_handshake(from, &kex, now);
             }
             Some(EXT_REQ_PUBKEY) => {
                 if self.nodes[from].keys.may_answer(now) {
@@ -238,7 +235,7 @@ impl Mesh {
         self.send_towards(to, line.line(0).into());
     }
 
-    fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
+    fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], now: Instant) {
         let node = &mut self.nodes[from];
         if !node.place.reachable || !node.keys.may_answer(now) {
             return;
@@ -248,7 +245,7 @@ impl Mesh {
             .keys
             .asked
             .is_some_and(|at| now.saturating_duration_since(at) < RETRY);
-        if ours && !(meshd && *node.name() < self.settings.name) {
+        if ours && !(node.keys.meshd && *node.name() < self.settings.name) {
             return;
         }
         if self.no_tunnel(from) {
@@ -393,7 +390,6 @@ impl Mesh {
         let keys = &mut self.nodes[idx].keys;
         let renewing = keys.current.as_ref().is_some_and(Tunnel::is_rekeying);
         if fresh || !renewing {
-            keys.renewed = Some(now);
             keys.renew_at = Some(now + expire - jitter);
             keys.renewing = None;
             keys.held = false;

@@ -235,7 +235,7 @@ impl Mesh {
                 Timer::Dial => self.dial_due(now),
                 Timer::Publish => {}
                 Timer::Pmtu => self.probe_timer(idx, now),
-                Timer::Keys => self.hold_over(idx, now),
+                Timer::Keys => self.hold_timer(idx, now),
             }
         }
     }

@@ -127,7 +127,7 @@ impl Mesh {
         }
         node.udp.last_gratuitous = Some(now);
         let mut data = [0; PROBE as usize];
-        self.rng.fill(&mut data[14..]);
+        self.rng.fill(&mut data[NUMBER]);
         data[0] = 2;
         let length = u16::try_from(longest).unwrap_or(u16::MAX);
         data[1..3].copy_from_slice(&length.to_be_bytes());

@@ -27,7 +27,13 @@ const MAX_HELD: usize = 4;
 /// old key after that, or under the new one before, it loses (tinc-1.1-wire.md section 2.6). So what is on
 /// the way is let arrive, then the ACK goes out and arrives, and then sending goes on with the new key.
 /// Both take one round trip where the other side can be asked.
-pub(super) enum Hold {
+pub(super) struct Hold {
+    half: Half,
+    /// When the half ends, answer or not.
+    until: Instant,
+}
+
+enum Half {
     /// The last packets under the old key arrive, and these handshake messages wait for it. The answer to
     /// this probe, sent last, says that they have.
     Draining(Vec<Vec<u8>>, Option<Number>),
@@ -112,7 +118,11 @@ impl Mesh {
     /// Whether a handshake datagram has to wait because it will change the sending key.
     pub(super) fn held_back(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) -> bool {
         let keys = &mut self.nodes[from].keys;
-        if let Some(Hold::Draining(inbox, _)) = &mut keys.hold {
+        if let Some(Hold {
+            half: Half::Draining(inbox, _),
+            ..
+        }) = &mut keys.hold
+        {
             if inbox.len() < MAX_HELD {
                 inbox.push(datagram.to_vec());
             }
@@ -128,41 +138,48 @@ impl Mesh {
         }
         keys.held = true;
         let last = self.probe_now(from, now);
-        let pause = if last.is_some() { PATIENCE } else { BLIND };
-        self.nodes[from].keys.hold = Some(Hold::Draining(vec![datagram.to_vec()], last));
-        self.timers.insert((now + pause, Timer::Keys, from));
+        let half = Half::Draining(vec![datagram.to_vec()], last);
+        self.hold(from, half, last.is_some(), now);
         self.update_state(from);
         true
     }
 
+    /// Begins one half of a hold; `asked`: whether an answer will end it.
+    fn hold(&mut self, idx: NodeIdx, half: Half, asked: bool, now: Instant) {
+        let until = now + if asked { PATIENCE } else { BLIND };
+        self.nodes[idx].keys.hold = Some(Hold { half, until });
+        self.timers.insert((until, Timer::Keys, idx));
+    }
+
     /// A probe of the node was answered.
     pub(super) fn hold_probed(&mut self, idx: NodeIdx, number: Number, now: Instant) {
-        if matches!(self.nodes[idx].keys.hold, Some(Hold::Draining(_, Some(last))) if last == number)
-        {
-            self.hold_over(idx, now);
-        }
+        let over =
+            |hold: &Hold| matches!(hold.half, Half::Draining(_, Some(last)) if last == number);
+        self.end_half_if(idx, over, now);
     }
 
     /// A PONG came.
     pub(super) fn hold_ponged(&mut self, idx: NodeIdx, link: LinkId, now: Instant) {
-        if matches!(self.nodes[idx].keys.hold, Some(Hold::Changing(Some(asked))) if asked == link) {
-            self.hold_over(idx, now);
-        }
+        let over = |hold: &Hold| matches!(hold.half, Half::Changing(Some(asked)) if asked == link);
+        self.end_half_if(idx, over, now);
     }
 
-    /// The present half of a hold is over.
-    pub(super) fn hold_over(&mut self, idx: NodeIdx, now: Instant) {
+    /// Time is up for a half, or was for one that an answer has ended since.
+    pub(super) fn hold_timer(&mut self, idx: NodeIdx, now: Instant) {
+        self.end_half_if(idx, |hold| hold.until <= now, now);
+    }
+
+    fn end_half_if(&mut self, idx: NodeIdx, over: impl Fn(&Hold) -> bool, now: Instant) {
         let Some(node) = self.nodes.get_mut(idx) else {
             return;
         };
-        match node.keys.hold.take() {
-            Some(Hold::Draining(inbox, _)) => {
-                let link = node.link;
-                node.keys.hold = Some(Hold::Changing(link));
-                self.timers
-                    .retain(|(_, timer, of)| (*timer, *of) != (Timer::Keys, idx));
-                let pause = if link.is_some() { PATIENCE } else { BLIND };
-                self.timers.insert((now + pause, Timer::Keys, idx));
+        let link = node.link;
+        match node.keys.hold.take_if(|hold| over(hold)) {
+            Some(Hold {
+                half: Half::Draining(inbox, _),
+                ..
+            }) => {
+                self.hold(idx, Half::Changing(link), link.is_some(), now);
                 for datagram in inbox {
                     self.handshake(idx, &datagram, now);
                 }
@@ -170,9 +187,7 @@ impl Mesh {
                     self.ping_link(link, now);
                 }
             }
-            Some(Hold::Changing(_)) => {
-                self.timers
-                    .retain(|(_, timer, of)| (*timer, *of) != (Timer::Keys, idx));
+            Some(_) => {
                 self.update_state(idx);
                 self.flush_waiting(idx, now);
             }
