@@ -29,7 +29,7 @@ use serde_json::Value;
 use crate::{
     node::{
         Kind::{self, Meshd, Tinc11},
-        Node, on_one_wire,
+        Node, bring_up, on_one_wire,
     },
     traffic::wait_ping,
     world::World,
@@ -128,14 +128,7 @@ fn measure(kind: Kind, seconds: usize) -> Round {
         node.host
             .exec("ethtool -K eth1 gso on tso on tx-udp-segmentation on");
     }
-    a.connect_to(&["b"]);
-    b.start();
-    a.start();
-    a.wait_reaches(&b);
-    b.wait_reaches(&a);
-    wait_ping(&a, &b.v4(), 56);
-    a.wait_udp(&b);
-    b.wait_udp(&a);
+    bring_up(&mut a, &mut b);
     // The path MTU of tincds is known some seconds later.
     thread::sleep(Duration::from_secs(4));
     wait_ping(&a, &b.v4(), 1_400);

@@ -3,7 +3,7 @@
 use crate::{
     node::{
         Kind::{self, Meshd, Tinc11},
-        on_one_wire,
+        Node, on_one_wire,
     },
     traffic::wait_ping,
     world::World,
@@ -37,14 +37,16 @@ fn seen_by_tincd(others: Kind) -> Vec<String> {
         wait_ping(from, &to.v4(), 56);
     }
     for other in ["a", "c"] {
-        b.wait_dump("has found the path MTU", |dump| {
-            let node = dump.node(other).unwrap();
-            node.min_mtu > 0 && node.min_mtu == node.max_mtu
-        });
+        wait_mtu(&b, other);
     }
+    dump_lines(&b)
+}
+
+/// All dumps of a node, line by line.
+fn dump_lines(node: &Node) -> Vec<String> {
     let mut lines = Vec::new();
     for what in ["nodes", "edges", "subnets", "connections", "graph"] {
-        for line in b.dump_text(what).unwrap().lines() {
+        for line in node.dump_text(what).unwrap().lines() {
             // The control connection of this very command, and of looks before it.
             if line.contains("localhost port unix") {
                 continue;
@@ -53,6 +55,20 @@ fn seen_by_tincd(others: Kind) -> Vec<String> {
         }
     }
     lines
+}
+
+fn wait_mtu(node: &Node, other: &str) {
+    node.wait_dump("has found the path MTU", |dump| {
+        let node = dump.node(other).unwrap();
+        node.min_mtu > 0 && node.min_mtu == node.max_mtu
+    });
+}
+
+fn assert_alike(meshd: &[String], tincd: &[String]) {
+    for (ours, theirs) in meshd.iter().zip(tincd) {
+        assert_eq!(ours, theirs);
+    }
+    assert_eq!(meshd.len(), tincd.len(), "{meshd:#?}\n{tincd:#?}");
 }
 
 /// A line without what differs between two runs.
@@ -79,11 +95,7 @@ fn timeless(line: &str) -> String {
 
 #[test]
 fn tincd_shows_meshd_as_it_shows_tincd() {
-    let (meshd, tincd) = (seen_by_tincd(Meshd), seen_by_tincd(Tinc11));
-    for (ours, theirs) in meshd.iter().zip(&tincd) {
-        assert_eq!(ours, theirs);
-    }
-    assert_eq!(meshd.len(), tincd.len(), "{meshd:#?}\n{tincd:#?}");
+    assert_alike(&seen_by_tincd(Meshd), &seen_by_tincd(Tinc11));
 }
 
 /// meshctl's own dumps of the same mesh, in tinc's words.
@@ -103,28 +115,13 @@ fn shown_of_itself(kind: Kind) -> Vec<String> {
     a.wait_reaches(&b);
     wait_ping(&a, &b.v4(), 56);
     wait_ping(&b, &a.v4(), 56);
-    a.wait_dump("has found the path MTU", |dump| {
-        let node = dump.node("b").unwrap();
-        node.min_mtu > 0 && node.min_mtu == node.max_mtu
-    });
-    let mut lines = Vec::new();
-    for what in ["nodes", "edges", "subnets", "connections", "graph"] {
-        for line in a.dump_text(what).unwrap().lines() {
-            if !line.contains("localhost port unix") {
-                lines.push(format!("{what}: {}", timeless(line)));
-            }
-        }
-    }
-    lines
+    wait_mtu(&a, "b");
+    dump_lines(&a)
 }
 
 #[test]
 fn meshctl_dumps_like_tinc() {
-    let (meshd, tincd) = (shown_of_itself(Meshd), shown_of_itself(Tinc11));
-    for (ours, theirs) in meshd.iter().zip(&tincd) {
-        assert_eq!(ours, theirs);
-    }
-    assert_eq!(meshd.len(), tincd.len(), "{meshd:#?}\n{tincd:#?}");
+    assert_alike(&shown_of_itself(Meshd), &shown_of_itself(Tinc11));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::{
     dump::wait_agree,
     node::{
         Kind::{self, Meshd, Tinc11},
-        Node, introduce, on_one_wire,
+        Node, bring_up, introduce, on_one_wire,
     },
     traffic::{Flow, Transfer, wait_ping},
     world::{Wire, World},
@@ -204,17 +204,10 @@ fn shrinking_wire(kinds: [Kind; 2]) {
     let mut a = Node::new(kinds[0], &hosts[0]);
     let mut b = Node::new(kinds[1], &hosts[1]);
     introduce(&[&a, &b]);
-    a.connect_to(&["b"]);
     for node in [&a, &b] {
         node.tinc(&["set", "PingInterval", "10"]);
     }
-    b.start();
-    a.start();
-    a.wait_reaches(&b);
-    b.wait_reaches(&a);
-    wait_ping(&a, &b.v4(), 56);
-    a.wait_udp(&b);
-    b.wait_udp(&a);
+    bring_up(&mut a, &mut b);
     let from_meshds = if kinds[1] == Meshd {
         vec![(&a, &b), (&b, &a)]
     } else {

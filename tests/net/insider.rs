@@ -14,7 +14,7 @@ use crate::{
     hostile::Member,
     node::{
         Kind::{self, Meshd, Tinc11},
-        Node, on_one_wire,
+        Node, bring_up, on_one_wire,
     },
     traffic::{Flow, wait_ping},
     world::{Wire, World},
@@ -48,14 +48,7 @@ impl Scene {
         let [mut v, mut p, m, w] =
             on_one_wire(&world, &wire, [victim, Tinc11, Tinc11, Tinc11]).map(|node| node);
         prepare(&v);
-        p.connect_to(&["a"]);
-        v.start();
-        p.start();
-        p.wait_reaches(&v);
-        v.wait_reaches(&p);
-        wait_ping(&p, &v.v4(), 56);
-        v.wait_udp(&p);
-        p.wait_udp(&v);
+        bring_up(&mut p, &mut v);
         let before = v.dump().shared();
         let rss = v.rss();
         Self {

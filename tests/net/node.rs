@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     dump::Dump,
+    traffic::wait_ping,
     world::{Host, Wire, World, run, wait_until},
 };
 
@@ -395,6 +396,20 @@ pub(crate) fn on_one_wire<const N: usize>(
     });
     introduce(&nodes.each_ref());
     nodes
+}
+
+/// Starts two nodes, of which `dialler` connects to `listener`, and waits until each reaches the other
+/// by UDP.
+pub(crate) fn bring_up(dialler: &mut Node, listener: &mut Node) {
+    dialler.connect_to(&[&listener.name]);
+    listener.start();
+    dialler.start();
+    dialler.wait_reaches(listener);
+    listener.wait_reaches(dialler);
+    wait_ping(dialler, &listener.v4(), 56);
+    wait_ping(listener, &dialler.v4(), 56);
+    dialler.wait_udp(listener);
+    listener.wait_udp(dialler);
 }
 
 /// One of our programs: from `MESHD_BIN`, or as built beside this test.

@@ -3,7 +3,7 @@
 use crate::{
     node::{
         Kind::{self, Meshd, Tinc11},
-        on_one_wire,
+        bring_up, on_one_wire,
     },
     traffic::{Transfer, large, wait_ping},
     world::World,
@@ -14,16 +14,7 @@ fn pair(dialler: Kind, listener: Kind) {
     let world = World::alone();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [dialler, listener]);
-    a.connect_to(&["b"]);
-    b.start();
-    a.start();
-    a.wait_reaches(&b);
-    b.wait_reaches(&a);
-
-    wait_ping(&a, &b.v4(), 56);
-    wait_ping(&b, &a.v4(), 56);
-    a.wait_udp(&b);
-    b.wait_udp(&a);
+    bring_up(&mut a, &mut b);
     for size in [56, 1400, 8000] {
         for (from, to) in [(&a, &b), (&b, &a)] {
             for address in [to.v4(), to.v6()] {

@@ -6,7 +6,7 @@ use crate::{
     dump::wait_agree,
     node::{
         Kind::{self, Meshd, Tinc11},
-        Node, on_one_wire,
+        Node, bring_up, on_one_wire,
     },
     traffic::{Flow, wait_ping},
     world::{Wire, World},
@@ -16,17 +16,10 @@ fn pair(kinds: [Kind; 2]) -> (World, Wire, [Node; 2]) {
     let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, kinds);
-    a.connect_to(&["b"]);
-    for node in [&mut b, &mut a] {
+    for node in [&a, &b] {
         node.tinc(&["set", "KeyExpire", "5"]);
-        node.start();
     }
-    a.wait_reaches(&b);
-    b.wait_reaches(&a);
-    wait_ping(&a, &b.v4(), 56);
-    wait_ping(&b, &a.v4(), 56);
-    a.wait_udp(&b);
-    b.wait_udp(&a);
+    bring_up(&mut a, &mut b);
     (world, wire, [a, b])
 }
 

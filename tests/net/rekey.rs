@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 use crate::{
     node::{
         Kind::{self, Meshd, Tinc11},
-        Node, on_one_wire,
+        Node, bring_up, on_one_wire,
     },
     traffic::{Flow, Stream, setting, wait_ping},
     world::World,
@@ -34,17 +34,11 @@ fn measure(from: Kind, to: Kind) -> Loss {
     let world = World::alone();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [from, to]);
-    a.connect_to(&["b"]);
-    for node in [&mut a, &mut b] {
+    for node in [&a, &b] {
         node.tinc(&["set", "KeyExpire", "10"]);
-        node.start();
     }
-    a.wait_reaches(&b);
-    b.wait_reaches(&a);
-    wait_ping(&a, &b.v4(), 56);
+    bring_up(&mut a, &mut b);
     wait_ping(&b, &a.v4(), 1400);
-    a.wait_udp(&b);
-    b.wait_udp(&a);
     let before = overflow(&a, &b);
     let flow = Flow::start(&a, &b, &b.v4(), RATE, 200);
     let seconds = setting("MESHD_NET_REKEY_SECONDS", 25);
