@@ -112,6 +112,14 @@ impl PublicKey {
         })
     }
 
+    /// The same key for X25519: the Montgomery form of the point (spec/security.md section 3.1). Never of
+    /// small order, as the point is none.
+    #[must_use]
+    pub fn x25519_public(&self) -> [u8; 32] {
+        let point = decompress(&self.0).expect("a sound key is a point");
+        point.to_montgomery().to_bytes()
+    }
+
     /// A short form for eyes: `SHA256:` and tinc's base64 of SHA-256 of the 32 bytes.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -216,6 +224,12 @@ impl PrivateKey {
     #[must_use]
     pub fn public(&self) -> PublicKey {
         self.public
+    }
+
+    /// The same key for X25519: the clamped scalar (spec/security.md section 3.1).
+    #[must_use]
+    pub fn x25519_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(*scalar_of(&self.expanded))
     }
 
     /// Signs `message`.

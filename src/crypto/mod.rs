@@ -1,11 +1,13 @@
-//! Cryptographic primitives and the SPTPS key exchange. No IO, no clock, no global randomness.
+//! Cryptographic primitives the key exchanges of SPTPS and of native links. No IO, no clock, no global randomness.
 //!
-//! Source: tinc-1.1-wire.md sections 1.2 and 2.
+//! Source: tinc-1.1-wire.md sections 1.2 and 2, spec/security.md section 3.
 
 pub mod aead;
 pub mod ed25519;
+pub mod noise;
 pub mod replay;
 pub mod rng;
+pub mod seal;
 pub mod sptps;
 
 pub use ed25519::{PrivateKey, PublicKey};

@@ -1,0 +1,434 @@
+//! The native handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as values, through snow with our own
+//! primitives. Links and tunnels carry the two messages in their own ways and take the keys out.
+//!
+//! ```text
+//! msg1  I -> R  e, es, s, ss, payload
+//! msg2  R -> I  e, ee, se, psk, payload
+//! ```
+//!
+//! The static key is a node's Ed25519 key mapped to X25519, or one of its own; the prologue binds what
+//! the handshake is for, both names and what both said before it, so that any edit of these breaks it.
+//! Source: spec/security.md sections 3.1 to 3.3.
+
+use std::cell::Cell;
+
+use blake2::{Blake2s256, Digest};
+use chacha20poly1305::{
+    ChaCha20Poly1305, KeyInit,
+    aead::{AeadInOut, inout::InOutBuf},
+};
+use snow::{
+    Builder, HandshakeState,
+    error::Error,
+    params::{CipherChoice, DHChoice, HashChoice, NoiseParams},
+    resolvers::CryptoResolver,
+    types::{Cipher, Dh, Hash, Random},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    crypto::{PrivateKey, PublicKey, Rng},
+    wire::NodeName,
+};
+
+/// The protocol that snow is asked for.
+const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
+/// What every prologue begins with.
+const DOMAIN: &[u8] = b"meshd native 1";
+/// Length of a tag, in bytes.
+const TAG: usize = 16;
+/// What the first message adds to its payload, in bytes: ephemeral 32, static 32 + 16, tag 16.
+pub const MSG1_OVERHEAD: usize = 96;
+/// What the second message adds to its payload, in bytes: ephemeral 32, tag 16.
+pub const MSG2_OVERHEAD: usize = 48;
+/// Longest payload of either message that is accepted, in bytes.
+pub const MAX_PAYLOAD: usize = 1024;
+
+/// A node's X25519 secret.
+#[derive(Clone)]
+pub struct StaticSecret(Zeroizing<[u8; 32]>);
+
+/// A node's X25519 public key: never of small order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticPublic([u8; 32]);
+
+impl StaticSecret {
+    /// The secret that belongs to a node's Ed25519 key.
+    #[must_use]
+    pub fn of(key: &PrivateKey) -> Self {
+        Self(key.x25519_secret())
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> StaticPublic {
+        StaticPublic(x25519_dalek::x25519(
+            *self.0,
+            x25519_dalek::X25519_BASEPOINT_BYTES,
+        ))
+    }
+}
+
+impl StaticPublic {
+    /// The key that belongs to a node's Ed25519 key, which is known to be sound.
+    #[must_use]
+    pub fn of(key: &PublicKey) -> Self {
+        Self(key.x25519_public())
+    }
+
+    /// A key of its own (`NativePublicKey`). `None` for a point of small order, with which everybody
+    /// shares the secret zero.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Option<Self> {
+        // Clamped scalars are multiples of the cofactor: points of small order all go to zero.
+        let secret = x25519_dalek::x25519([0x42; 32], bytes);
+        (secret != [0; 32]).then_some(Self(bytes))
+    }
+}
+
+/// What a handshake is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A meta connection.
+    Link,
+    /// A tunnel, the first one of two nodes or one after it.
+    Tunnel,
+}
+
+/// What both sides know before they start, seen from either.
+#[derive(Clone)]
+pub struct Parties<'a> {
+    /// Purpose.
+    pub purpose: Purpose,
+    /// Who sends the first message.
+    pub initiator: &'a NodeName,
+    /// Who answers.
+    pub responder: &'a NodeName,
+    /// What both said in clear before: both ID lines of a link, the AEADs that a tunnel's initiator
+    /// accepts.
+    pub said: &'a [&'a [u8]],
+    /// Secret of the pair besides their keys; all zero if there is none.
+    pub psk: &'a [u8; 32],
+    /// Our own key.
+    pub secret: &'a StaticSecret,
+}
+
+/// Why a handshake message was refused. Whoever sent it learns nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a native handshake message that does not fit the keys of both nodes")]
+pub struct Refused;
+
+/// The keys of a session, taken out of the handshake once.
+#[derive(Clone)]
+pub struct SessionKeys {
+    /// To seal with.
+    pub tx: Zeroizing<[u8; 32]>,
+    /// To open with.
+    pub rx: Zeroizing<[u8; 32]>,
+}
+
+/// A handshake that we have begun: its first message is out.
+pub struct Begun(Box<HandshakeState>);
+
+/// A handshake that another node has begun: its first message was sound.
+pub struct Asked(Box<HandshakeState>);
+
+/// Begins a handshake with the owner of `peer`. Returns its first message with `payload` in it.
+///
+/// # Panics
+/// If `payload` is longer than [`MAX_PAYLOAD`].
+#[must_use]
+pub fn begin(
+    parties: &Parties<'_>,
+    peer: &StaticPublic,
+    payload: &[u8],
+    rng: &mut Rng,
+) -> (Begun, Vec<u8>) {
+    let prologue = parties.prologue();
+    let mut state = parties
+        .builder(&prologue, rng)
+        .and_then(|builder| builder.remote_public_key(&peer.0)?.build_initiator())
+        .expect("every part of the pattern is given");
+    let message = write(&mut state, payload, MSG1_OVERHEAD);
+    (Begun(Box::new(state)), message)
+}
+
+/// Takes a first message from the owner of one of `peers`. Returns its payload.
+///
+/// # Errors
+/// [`Refused`] if it was not made for us, by that node, for this purpose.
+pub fn asked(
+    parties: &Parties<'_>,
+    peers: &[StaticPublic],
+    message: &[u8],
+    rng: &mut Rng,
+) -> Result<(Asked, Vec<u8>), Refused> {
+    let prologue = parties.prologue();
+    let mut state = parties
+        .builder(&prologue, rng)
+        .and_then(Builder::build_responder)
+        .expect("every part of the pattern is given");
+    let payload = read(&mut state, message, MSG1_OVERHEAD)?;
+    let theirs = state.get_remote_static().ok_or(Refused)?;
+    if !peers.iter().any(|peer| peer.0 == theirs) {
+        return Err(Refused);
+    }
+    Ok((Asked(Box::new(state)), payload))
+}
+
+impl Asked {
+    /// Answers with `payload`. Returns the second message and the keys.
+    ///
+    /// # Panics
+    /// If `payload` is longer than [`MAX_PAYLOAD`].
+    #[must_use]
+    pub fn answer(mut self, payload: &[u8]) -> (Vec<u8>, SessionKeys) {
+        let message = write(&mut self.0, payload, MSG2_OVERHEAD);
+        (message, keys(&mut self.0))
+    }
+}
+
+impl Begun {
+    /// Takes the second message. Returns its payload and the keys.
+    ///
+    /// # Errors
+    /// [`Refused`] and the handshake as it was, if it is no answer to ours: the true one may still come.
+    pub fn answered(mut self, message: &[u8]) -> Result<(Vec<u8>, SessionKeys), (Self, Refused)> {
+        match read(&mut self.0, message, MSG2_OVERHEAD) {
+            Ok(payload) => Ok((payload, keys(&mut self.0))),
+            Err(refused) => Err((self, refused)),
+        }
+    }
+}
+
+fn write(state: &mut HandshakeState, payload: &[u8], overhead: usize) -> Vec<u8> {
+    assert!(payload.len() <= MAX_PAYLOAD, "payloads of ours are short");
+    let mut message = vec![0; payload.len() + overhead];
+    let written = state.write_message(payload, &mut message);
+    // No key is of small order, and there is room.
+    assert_eq!(written.ok(), Some(message.len()), "it is our turn");
+    message
+}
+
+fn read(state: &mut HandshakeState, message: &[u8], overhead: usize) -> Result<Vec<u8>, Refused> {
+    let length = message.len().checked_sub(overhead).ok_or(Refused)?;
+    if length > MAX_PAYLOAD {
+        return Err(Refused);
+    }
+    let mut payload = vec![0; message.len()];
+    let read = state.read_message(message, &mut payload);
+    payload.truncate(read.map_err(|_| Refused)?);
+    Ok(payload)
+}
+
+fn keys(state: &mut HandshakeState) -> SessionKeys {
+    let (from_initiator, from_responder) = state.dangerously_get_raw_split();
+    let [ours, theirs] = match state.is_initiator() {
+        true => [from_initiator, from_responder],
+        false => [from_responder, from_initiator],
+    };
+    SessionKeys {
+        tx: Zeroizing::new(ours),
+        rx: Zeroizing::new(theirs),
+    }
+}
+
+impl Parties<'_> {
+    fn prologue(&self) -> Vec<u8> {
+        let purpose: &[u8] = match self.purpose {
+            Purpose::Link => b"link",
+            Purpose::Tunnel => b"tunnel",
+        };
+        let names = [self.initiator, self.responder].map(|name| name.as_str().as_bytes());
+        let parts = [purpose].into_iter().chain(names);
+        let mut prologue = DOMAIN.to_vec();
+        for part in parts.chain(self.said.iter().copied()) {
+            let length = u16::try_from(part.len()).expect("names and lines are short");
+            prologue.extend_from_slice(&length.to_be_bytes());
+            prologue.extend_from_slice(part);
+        }
+        prologue
+    }
+
+    fn builder<'b>(&'b self, prologue: &'b [u8], rng: &mut Rng) -> Result<Builder<'b>, Error> {
+        let protocol: NoiseParams = PROTOCOL.parse().expect("a name that snow knows");
+        let resolver = Resolver(Cell::new(Some(rng.fork())));
+        Builder::with_resolver(protocol, Box::new(resolver))
+            .local_private_key(&*self.secret.0)?
+            .psk(2, self.psk)?
+            .prologue(prologue)
+    }
+}
+
+/// What snow gets its primitives from. One handshake, one generator.
+struct Resolver(Cell<Option<Rng>>);
+
+impl CryptoResolver for Resolver {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(Source(self.0.take()?)))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        match choice {
+            DHChoice::Curve25519 => Some(Box::new(X25519::default())),
+            _ => None,
+        }
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        match choice {
+            HashChoice::Blake2s => Some(Box::new(Blake2s(Blake2s256::new()))),
+            _ => None,
+        }
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        match choice {
+            CipherChoice::ChaChaPoly => Some(Box::new(ChaChaPoly(Zeroizing::default()))),
+            _ => None,
+        }
+    }
+}
+
+struct Source(Rng);
+
+impl Random for Source {
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Error> {
+        self.0.fill(dest);
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct X25519 {
+    secret: Zeroizing<[u8; 32]>,
+    public: [u8; 32],
+}
+
+impl Dh for X25519 {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        32
+    }
+
+    fn priv_len(&self) -> usize {
+        32
+    }
+
+    fn set(&mut self, secret: &[u8]) {
+        self.secret.copy_from_slice(secret);
+        self.public = StaticSecret(self.secret.clone()).public().0;
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
+        let mut secret = Zeroizing::new([0; 32]);
+        rng.try_fill_bytes(&mut *secret)?;
+        self.set(&*secret);
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn privkey(&self) -> &[u8] {
+        &*self.secret
+    }
+
+    /// Unlike what Noise allows, a shared secret of zero is an error.
+    fn dh(&self, theirs: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        let theirs = theirs.first_chunk().ok_or(Error::Dh)?;
+        let shared = Zeroizing::new(x25519_dalek::x25519(*self.secret, *theirs));
+        if *shared == [0; 32] {
+            return Err(Error::Dh);
+        }
+        out[..32].copy_from_slice(&*shared);
+        Ok(())
+    }
+}
+
+struct Blake2s(Blake2s256);
+
+impl Hash for Blake2s {
+    fn name(&self) -> &'static str {
+        "BLAKE2s"
+    }
+
+    fn block_len(&self) -> usize {
+        64
+    }
+
+    fn hash_len(&self) -> usize {
+        32
+    }
+
+    fn reset(&mut self) {
+        self.0 = Blake2s256::new();
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        out[..32].copy_from_slice(&self.0.finalize_reset());
+    }
+}
+
+struct ChaChaPoly(Zeroizing<[u8; 32]>);
+
+impl ChaChaPoly {
+    fn cipher(&self) -> ChaCha20Poly1305 {
+        ChaCha20Poly1305::new((&*self.0).into())
+    }
+}
+
+/// Noise: four zero bytes, then the number, little endian.
+fn nonce(number: u64) -> chacha20poly1305::Nonce {
+    let mut nonce = chacha20poly1305::Nonce::default();
+    nonce[4..].copy_from_slice(&number.to_le_bytes());
+    nonce
+}
+
+impl Cipher for ChaChaPoly {
+    fn name(&self) -> &'static str {
+        "ChaChaPoly"
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        *self.0 = *key;
+    }
+
+    fn encrypt(&self, number: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        let (text, rest) = out.split_at_mut(plaintext.len());
+        text.copy_from_slice(plaintext);
+        let tag = self
+            .cipher()
+            .encrypt_inout_detached(&nonce(number), authtext, InOutBuf::from(text))
+            .expect("handshake messages are short");
+        rest[..TAG].copy_from_slice(&tag);
+        plaintext.len() + TAG
+    }
+
+    fn decrypt(
+        &self,
+        number: u64,
+        authtext: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
+        let (text, tag) = ciphertext.split_last_chunk::<TAG>().ok_or(Error::Decrypt)?;
+        let out = &mut out[..text.len()];
+        out.copy_from_slice(text);
+        self.cipher()
+            .decrypt_inout_detached(&nonce(number), authtext, InOutBuf::from(out), tag.into())
+            .map_err(|_| Error::Decrypt)?;
+        Ok(text.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;
