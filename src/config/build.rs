@@ -105,6 +105,7 @@ fn options(reader: &mut Reader<'_>) -> Options {
         reader.boolean("PMTUDiscovery").unwrap_or(!tcp_only),
     );
     set(Options::CLAMP_MSS, reader.flag("ClampMSS"));
+    set(Options::NATIVE, true);
     Options(bits).with_minor(Options::OUR_MINOR)
 }
 

@@ -12,7 +12,7 @@ pub const MAX_WINDOW: u32 = 1 << 16;
 pub struct ReplayWindow {
     /// Width in packets; 0 = every number is accepted.
     size: u32,
-    /// Highest number seen, plus one.
+    /// Highest number seen, plus one. Numbers end below `u64::MAX`.
     next: u64,
     /// One bit a number, 64 a word, as a ring that is at least a word longer than the window.
     seen: Box<[u64]>,
@@ -35,10 +35,9 @@ impl ReplayWindow {
         }
     }
 
-    /// Whether `seq` is new: ahead of every number seen, or inside the window and not yet marked.
+    /// Whether `seq` (below `u64::MAX`) is new: ahead of every number seen, or inside the window and not yet marked.
     #[must_use]
-    pub fn check(&self, seq: u32) -> bool {
-        let seq = u64::from(seq);
+    pub fn check(&self, seq: u64) -> bool {
         self.size == 0
             || seq >= self.next
             || (self.next - seq <= u64::from(self.size)
@@ -46,8 +45,7 @@ impl ReplayWindow {
     }
 
     /// Marks `seq` as seen; older numbers leave the window if it is the highest so far.
-    pub fn mark(&mut self, seq: u32) {
-        let seq = u64::from(seq);
+    pub fn mark(&mut self, seq: u64) {
         if self.size == 0 {
             return;
         }
@@ -68,7 +66,7 @@ impl ReplayWindow {
 
     /// Checks `seq` and marks it if it is new; returns whether it was.
     #[must_use]
-    pub fn accept(&mut self, seq: u32) -> bool {
+    pub fn accept(&mut self, seq: u64) -> bool {
         let new = self.check(seq);
         if new {
             self.mark(seq);
@@ -96,32 +94,32 @@ mod tests {
     /// P1 of spec/security.md section 5.4: the window as a set of numbers.
     #[derive(Default)]
     struct Model {
-        seen: BTreeSet<u32>,
+        seen: BTreeSet<u64>,
     }
 
     impl Model {
-        fn accept(&mut self, seq: u32, size: u32) -> bool {
-            let next = self.seen.last().map_or(0, |&s| u64::from(s) + 1);
-            let in_reach = u64::from(seq) + u64::from(size) >= next;
+        fn accept(&mut self, seq: u64, size: u32) -> bool {
+            let next = self.seen.last().map_or(0, |&s| s + 1);
+            let in_reach = seq + u64::from(size) >= next;
             size == 0 || (in_reach && self.seen.insert(seq))
         }
     }
 
     /// Numbers that walk, jump and fall back, so that every rule is met.
-    fn numbers() -> impl Strategy<Value = Vec<u32>> {
+    fn numbers() -> impl Strategy<Value = Vec<u64>> {
         let step = prop_oneof![
             6 => -3_i64..4,
             3 => -300_i64..300,
             1 => -5_000_i64..5_000,
-            1 => any::<i32>().prop_map(i64::from),
+            1 => any::<i32>().prop_map(|step| i64::from(step) << 8),
         ];
         (any::<u32>(), proptest::collection::vec(step, 1..400)).prop_map(|(start, steps)| {
             let mut at = i64::from(start);
             steps
                 .into_iter()
                 .map(|step| {
-                    at = (at + step).clamp(0, i64::from(u32::MAX));
-                    at as u32
+                    at = (at + step).clamp(0, i64::MAX >> 1);
+                    at as u64
                 })
                 .collect()
         })
@@ -150,8 +148,8 @@ mod tests {
     #[test]
     fn the_last_number_of_all_is_accepted_once() {
         let mut window = ReplayWindow::new(128);
-        assert!(window.accept(u32::MAX));
-        assert!(!window.accept(u32::MAX));
-        assert!(window.accept(u32::MAX - 1));
+        assert!(window.accept(u64::MAX - 1));
+        assert!(!window.accept(u64::MAX - 1));
+        assert!(window.accept(u64::MAX - 2));
     }
 }

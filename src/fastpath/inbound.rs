@@ -1,4 +1,4 @@
-//! From a datagram to an IP packet: who sent it, whose tunnel opens it, where it goes.
+//! From datagrams to IP packets: who sent them, whose tunnel opens them, where they go.
 
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use crate::{
     fastpath::{Sink, Step},
+    io::vnet::Checksums,
     mesh::event::Punt,
-    route::{DropReason, ETHER, MTU, NodeShared},
-    tunnel::{OpenError, Opened, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE},
+    route::{DropReason, ETHER, MTU, NodeIdx, NodeShared},
+    tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
     wire::{
         NodeId,
         datagram::{HEADER, RelayHeader},
@@ -18,96 +19,206 @@ use crate::{
 /// Lowest minor version whose datagrams carry ids. Source: tinc-1.1-wire.md section 4.1.
 const MINOR_WITH_HEADER: u8 = 4;
 
+/// Packets of one node out of one message, counted together at the end.
+#[derive(Default)]
+struct Tally {
+    packets: usize,
+    bytes: usize,
+    /// Longest record that came straight from the node.
+    longest: usize,
+}
+
+impl Tally {
+    fn settle(&self, node: &NodeShared) {
+        if self.packets > 0 {
+            node.counters.received(self.packets, self.bytes);
+        }
+        let longest = self.longest as u64;
+        if longest > node.counters.longest.load(Ordering::Relaxed) {
+            node.counters.longest.fetch_max(longest, Ordering::Relaxed);
+        }
+    }
+}
+
 impl<S: Sink> Step<'_, S> {
-    /// Takes one datagram as it came from `from` (IPv4 never mapped). The buffer is used up.
+    /// Takes the datagrams of one message as they came from `from` (IPv4 never mapped): of `stride`
+    /// bytes each (at least 1), the last may be shorter. The buffer is used up.
     ///
-    /// Source: tinc-1.1-wire.md section 4.1. Everything from an address that is not some node's
-    /// confirmed one is left to the mesh.
-    pub fn from_network(&mut self, from: SocketAddr, datagram: &mut [u8]) {
-        let sender = self.snapshot.by_addr.get(&from);
-        let Some(sender) = sender.and_then(|idx| self.snapshot.node(*idx)) else {
-            let datagram = Bytes::copy_from_slice(datagram);
-            return self.sink.punt(Punt::Datagram { from, datagram });
+    /// Source: tinc-1.1-wire.md section 4.1, spec/security.md section 3.3. Everything from an address
+    /// that is not some node's confirmed one is left to the mesh.
+    pub fn from_network(&mut self, from: SocketAddr, message: &mut [u8], stride: usize) {
+        if message.is_empty() {
+            return self.sink.dropped(DropReason::Malformed);
+        }
+        let sender = self.snapshot.by_addr.get(&from).copied();
+        let mut datagrams = message.chunks_mut(stride);
+        let mut next = datagrams.next();
+        while let Some(datagram) = next.take() {
+            next = match native::index_of(datagram) {
+                Some(index) => self.native(index, sender, from, datagram, &mut datagrams),
+                None => self.by_ids(sender, from, datagram),
+            };
+            if next.is_none() {
+                next = datagrams.next();
+            }
+        }
+    }
+
+    /// Takes a datagram that seems to be for the session `index`, and those behind it that are for the
+    /// same one; returns the first that is not.
+    fn native<'d>(
+        &mut self,
+        index: u32,
+        sender: Option<NodeIdx>,
+        from: SocketAddr,
+        datagram: &'d mut [u8],
+        others: &mut impl Iterator<Item = &'d mut [u8]>,
+    ) -> Option<&'d mut [u8]> {
+        let owner = NodeIdx::of_session(index);
+        let Some(node) = self.snapshot.node(owner) else {
+            return self.by_ids(sender, from, datagram);
         };
-        if sender.state.load().options.minor() < MINOR_WITH_HEADER {
-            return self.open(sender, from, datagram, 0);
+        let state = node.state.load();
+        let Some(key) = state.rx.iter().find(|key| key.is_named_by(datagram)) else {
+            return self.by_ids(sender, from, datagram);
+        };
+        if sender != Some(owner) {
+            self.punt_datagram(from, datagram);
+            return None;
+        }
+        let mut window = key.window();
+        let mut tally = Tally::default();
+        let mut next = Some(datagram);
+        while let Some(datagram) = next.take_if(|datagram| key.is_named_by(datagram)) {
+            match key.open_in(&mut window, datagram) {
+                Ok(opened) => self.opened(node, (sender, from), opened, datagram, &mut tally),
+                Err(error) => self.refused(node, error),
+            }
+            next = others.next();
+        }
+        tally.settle(node);
+        next
+    }
+
+    /// Takes a datagram of a real daemon, or one that came by a relay.
+    fn by_ids<'d>(
+        &mut self,
+        sender: Option<NodeIdx>,
+        from: SocketAddr,
+        datagram: &mut [u8],
+    ) -> Option<&'d mut [u8]> {
+        let Some(node) = sender.and_then(|idx| self.snapshot.node(idx)) else {
+            self.punt_datagram(from, datagram);
+            return None;
+        };
+        let from = (sender, from);
+        if node.state.load().options.minor() < MINOR_WITH_HEADER {
+            self.open(node, from, datagram, 0);
+            return None;
         }
         let Some(RelayHeader { to, from: origin }) = RelayHeader::parse(datagram) else {
-            return self.sink.dropped(DropReason::Malformed);
+            self.sink.dropped(DropReason::Malformed);
+            return None;
         };
         if to == NodeId::DIRECT {
-            return self.open(sender, from, datagram, HEADER);
+            self.open(node, from, datagram, HEADER);
+            return None;
         }
         let known = |id| self.snapshot.by_id.get(&id).copied();
         let (Some(to), Some(origin)) = (known(to), known(origin)) else {
-            return self.sink.dropped(DropReason::NoRelay);
+            self.sink.dropped(DropReason::NoRelay);
+            return None;
         };
         if to == self.snapshot.me {
-            let Some(origin) = self.snapshot.node(origin) else {
-                return self.sink.dropped(DropReason::NoRelay);
-            };
-            return self.open(origin, from, datagram, HEADER);
+            match self.snapshot.node(origin) {
+                Some(origin) => self.open(origin, from, datagram, HEADER),
+                None => self.sink.dropped(DropReason::NoRelay),
+            }
+            return None;
         }
-        let Some(record) = datagram.len().checked_sub(HEADER + SPTPS_OVERHEAD) else {
-            return self.sink.dropped(DropReason::Malformed);
-        };
-        self.relay(origin, to, &datagram[HEADER..], record);
+        match datagram.len().checked_sub(HEADER + SPTPS_OVERHEAD) {
+            Some(record) => self.relay(origin, to, &datagram[HEADER..], record),
+            None => self.sink.dropped(DropReason::Malformed),
+        }
+        None
     }
 
     /// Opens what follows `skip` bytes of ids with the keys of `node`'s tunnel.
-    fn open(&mut self, node: &NodeShared, from: SocketAddr, datagram: &mut [u8], skip: usize) {
+    fn open(
+        &mut self,
+        node: &NodeShared,
+        from: (Option<NodeIdx>, SocketAddr),
+        datagram: &mut [u8],
+        skip: usize,
+    ) {
         let state = node.state.load();
         if state.rx.is_empty() {
-            let datagram = Bytes::copy_from_slice(datagram);
-            return self.sink.punt(Punt::Datagram { from, datagram });
+            return self.punt_datagram(from.1, datagram);
         }
         let sealed = &mut datagram[skip..];
-        let mut opened = Err(OpenError::BadTag);
-        for key in &state.rx {
-            opened = key.open(sealed);
-            if opened != Err(OpenError::BadTag) {
-                break;
+        match tunnel::open(&state.rx, sealed) {
+            Ok(opened) => {
+                let mut tally = Tally::default();
+                self.opened(node, from, opened, sealed, &mut tally);
+                tally.settle(node);
             }
+            Err(error) => self.refused(node, error),
         }
-        match opened {
-            Ok(opened) => self.opened(node, from, opened, &mut sealed[5..]),
-            Err(OpenError::Short) => self.sink.dropped(DropReason::Malformed),
-            Err(OpenError::BadTag) => {
+    }
+
+    fn punt_datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let datagram = Bytes::copy_from_slice(datagram);
+        self.sink.punt(Punt::Datagram { from, datagram });
+    }
+
+    fn refused(&mut self, node: &NodeShared, error: OpenError) {
+        match error {
+            OpenError::Short => self.sink.dropped(DropReason::Malformed),
+            OpenError::BadTag => {
                 node.counters.bad_tag.fetch_add(1, Ordering::Relaxed);
                 self.sink.dropped(DropReason::BadTag);
                 self.sink.punt(Punt::BadTag { node: node.idx });
             }
-            Err(OpenError::Replayed) => {
+            OpenError::Replayed => {
                 node.counters.replayed.fetch_add(1, Ordering::Relaxed);
                 self.sink.dropped(DropReason::Replayed);
             }
         }
     }
 
-    /// Takes the data of one record, its tag still behind it.
-    fn opened(&mut self, node: &NodeShared, from: SocketAddr, opened: Opened, record: &mut [u8]) {
-        let length = record.len() - (SPTPS_OVERHEAD - 5);
-        let data = &mut record[..length];
-        if self.snapshot.by_addr.get(&from) == Some(&node.idx) {
-            let longest = &node.counters.longest;
-            longest.fetch_max(length as u64, Ordering::Relaxed);
-        }
-        if opened.kind == TYPE_PROBE {
-            let data = Bytes::copy_from_slice(data);
-            let node = node.idx;
-            return self.sink.punt(Punt::Probe { node, from, data });
+    /// Takes one opened record.
+    fn opened(
+        &mut self,
+        node: &NodeShared,
+        (sender, from): (Option<NodeIdx>, SocketAddr),
+        opened: Opened,
+        datagram: &mut [u8],
+        tally: &mut Tally,
+    ) {
+        let length = datagram.len();
+        let data = &mut datagram[opened.data(length)];
+        if sender == Some(node.idx) {
+            tally.longest = tally.longest.max(data.len());
         }
         // We announce no compression, so compressed data is as wrong as any other type.
-        if opened.kind & !TYPE_MAC != 0 {
-            return self.sink.dropped(DropReason::BadType);
-        }
-        // A whole frame is legal in router mode too, if unusual: its header says nothing new.
-        let header = if opened.kind == TYPE_MAC { ETHER } else { 0 };
+        let (header, checksums) = match opened.kind {
+            0 => (0, Checksums::Complete),
+            TYPE_VOUCHED if opened.is_native() => (0, Checksums::Vouched),
+            // A whole frame is legal in router mode too, if unusual: its header says nothing new.
+            TYPE_MAC => (ETHER, Checksums::Complete),
+            TYPE_PROBE => {
+                let data = opened.probe(Bytes::copy_from_slice(data));
+                let node = node.idx;
+                return self.sink.punt(Punt::Probe { node, from, data });
+            }
+            _ => return self.sink.dropped(DropReason::BadType),
+        };
         let packet = data.get_mut(header..).unwrap_or_default();
         if packet.is_empty() || packet.len() + ETHER > usize::from(MTU) {
             return self.sink.dropped(DropReason::Malformed);
         }
-        node.counters.received(packet.len() + ETHER);
-        self.route(node.idx, packet);
+        tally.packets += 1;
+        tally.bytes += packet.len() + ETHER;
+        self.route(node.idx, packet, checksums);
     }
 }

@@ -31,7 +31,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::{
-    io::{epoll::EventFd, tun::Tun, udp::UdpSocket},
+    io::{epoll::EventFd, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
     route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
 };
@@ -40,13 +40,13 @@ use counters::Counters;
 
 /// Where the pure steps leave their results.
 pub trait Sink {
-    /// Appends a datagram of `length` bytes to what goes to `to`, and returns it to be written. Until
-    /// then its bytes are any: those of an older datagram perhaps.
-    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8];
+    /// Appends a datagram of `length` bytes to what goes to `to`, at most `most` of them in one call, and
+    /// returns it to be written. Until then its bytes are any: those of an older datagram perhaps.
+    fn datagram(&mut self, to: SocketAddr, most: usize, length: usize) -> &mut [u8];
     /// Type of service (traffic class) of the datagrams that are appended from now on; 0 at first.
     fn priority(&mut self, _tos: u8) {}
-    /// Hands an IP packet to our own device.
-    fn deliver(&mut self, packet: &[u8]);
+    /// Hands an IP packet to our own device, with what is known of its checksum.
+    fn deliver(&mut self, packet: &mut [u8], checksums: Checksums);
     /// Keeps a packet back while its node changes keys; [`Step::send`] tries it again.
     fn park(&mut self, to: NodeIdx, packet: &[u8]);
     /// Leaves something to the control plane.

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::atomic::Ordering};
 use bytes::Bytes;
 
 use crate::{
-    fastpath::{Sink, Step},
+    fastpath::{
+        Sink, Step,
+        runs::{MAX_RUN, MAX_RUN_NATIVE},
+    },
     io::vnet::{Checksums, Header, Segments},
     mesh::event::Punt,
     route::{
@@ -13,20 +16,18 @@ use crate::{
         path::{SendPath, send_path},
         router::{self, Verdict},
     },
-    tunnel::{SPTPS_OVERHEAD, TxKey},
+    tunnel::{TYPE_VOUCHED, TxKey},
     wire::{
         NodeId,
         datagram::{HEADER, RelayHeader},
+        ip,
     },
 };
-
-/// Bytes of number and type in front of the record data.
-const HEAD: usize = 5;
 
 impl<S: Sink> Step<'_, S> {
     /// Sends on one IP packet that our device gave us. The packet may be changed (MSS).
     pub fn from_device(&mut self, packet: &mut [u8]) {
-        self.route(self.snapshot.me, packet);
+        self.route(self.snapshot.me, packet, Checksums::Complete);
     }
 
     /// Sends on what one read of our device gave: a packet, or a super-packet of up to 64 KiB as its
@@ -37,7 +38,7 @@ impl<S: Sink> Step<'_, S> {
         if *header == Header::default() {
             return self.from_device(packet);
         }
-        // tinc's peers write what they get as it is, so every checksum must be in its place.
+        // The router may change the first packet, so its checksum must be in its place.
         let Ok(mut segments) = Segments::new(header, packet, Checksums::Complete) else {
             return self.sink.dropped(DropReason::Malformed);
         };
@@ -58,17 +59,26 @@ impl<S: Sink> Step<'_, S> {
     }
 
     /// Asks the router about one IP packet of `source` and does what it says.
-    pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8]) {
+    pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8], checksums: Checksums) {
         let verdict = router::decide(self.snapshot, packet, source, self.limiter, self.now);
+        if verdict == Verdict::Local {
+            return self.sink.deliver(packet, checksums);
+        }
+        if checksums == Checksums::Vouched {
+            ip::finish_checksum(packet);
+        }
         self.obey(verdict, source, packet);
     }
 
-    fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &[u8]) {
+    /// Does what the router said about a packet whose checksums are complete.
+    fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &mut [u8]) {
         match verdict {
             Verdict::Send(to) => self.send(to, packet),
-            Verdict::Local => self.sink.deliver(packet),
+            Verdict::Local => self.sink.deliver(packet, Checksums::Complete),
             Verdict::Broadcast => self.spread(source, packet),
-            Verdict::Reply(reply) if source == self.snapshot.me => self.sink.deliver(&reply),
+            Verdict::Reply(mut reply) if source == self.snapshot.me => {
+                self.sink.deliver(&mut reply, Checksums::Complete);
+            }
             Verdict::Reply(reply) => self.send(source, &reply),
             Verdict::Fragments(to, pieces) => {
                 pieces.iter().for_each(|piece| self.send(to, piece));
@@ -79,11 +89,11 @@ impl<S: Sink> Step<'_, S> {
 
     /// Spreads a broadcast. In direct mode only its origin does; along the tree every node passes it
     /// on to all others (tinc-config-cli.md section 6.6).
-    fn spread(&mut self, source: NodeIdx, packet: &[u8]) {
+    fn spread(&mut self, source: NodeIdx, packet: &mut [u8]) {
         let settings = &self.snapshot.settings;
         let ours = source == self.snapshot.me;
         if !ours {
-            self.sink.deliver(packet);
+            self.sink.deliver(packet, Checksums::Complete);
         }
         if ours || (settings.broadcast == Broadcast::Mst && !settings.tunnel_server) {
             let others = self.snapshot.broadcast.iter();
@@ -112,10 +122,10 @@ impl<S: Sink> Step<'_, S> {
             return self.sink.punt(Punt::Exhausted { node: to });
         };
         self.inherit(packet);
-        way.seal(self.sink, number, packet.len(), |room| {
+        way.seal(self.sink, number, 0, packet.len(), |room| {
             room.copy_from_slice(packet);
         });
-        node.counters.sent(packet.len() + ETHER);
+        node.counters.sent(1, packet.len() + ETHER);
     }
 
     /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
@@ -136,17 +146,27 @@ impl<S: Sink> Step<'_, S> {
             return false;
         };
         self.inherit(first);
-        way.seal(self.sink, number, first.len(), |room| {
+        way.seal(self.sink, number, 0, first.len(), |room| {
             room.copy_from_slice(first);
         });
-        node.counters.sent(first.len() + ETHER);
+        let (mut packets, mut bytes) = (1, first.len() + ETHER);
+        let mut kind = 0;
+        // tinc's peers write what they get as it is, so every checksum must be in its place.
+        if way.key.is_native() {
+            others.vouch();
+            if others.checksums() == Checksums::Vouched {
+                kind = TYPE_VOUCHED;
+            }
+        }
         while let Some(length) = others.next_len() {
             number += 1;
-            way.seal(self.sink, number, length, |room| {
+            way.seal(self.sink, number, kind, length, |room| {
                 others.next_into(room);
             });
-            node.counters.sent(length + ETHER);
+            packets += 1;
+            bytes += length + ETHER;
         }
+        node.counters.sent(packets, bytes);
         true
     }
 
@@ -190,7 +210,7 @@ impl<S: Sink> Step<'_, S> {
                 let (to, from) = (target.id, origin.id);
                 let header = RelayHeader { to, from }.to_bytes();
                 self.sink.priority(0);
-                let room = self.sink.datagram(addr, HEADER + datagram.len());
+                let room = self.sink.datagram(addr, MAX_RUN, HEADER + datagram.len());
                 room[..HEADER].copy_from_slice(&header);
                 room[HEADER..].copy_from_slice(datagram);
                 target.counters.relayed.fetch_add(1, Ordering::Relaxed);
@@ -217,17 +237,23 @@ impl Way<'_> {
     fn seal(
         &self,
         sink: &mut impl Sink,
-        number: u32,
+        number: u64,
+        kind: u8,
         length: usize,
         write: impl FnOnce(&mut [u8]),
     ) {
+        let most = match self.key.is_native() {
+            true => MAX_RUN_NATIVE,
+            false => MAX_RUN,
+        };
         let skip = self.header.map_or(0, |_| HEADER);
-        let datagram = sink.datagram(self.to, skip + SPTPS_OVERHEAD + length);
+        let datagram = sink.datagram(self.to, most, skip + self.key.overhead() + length);
         let (ids, record) = datagram.split_at_mut(skip);
         if let Some(header) = self.header {
             ids.copy_from_slice(&header.to_bytes());
         }
-        write(&mut record[HEAD..HEAD + length]);
-        self.key.seal(number, 0, record);
+        let head = self.key.head();
+        write(&mut record[head..head + length]);
+        self.key.seal(number, kind, record);
     }
 }

@@ -2,9 +2,12 @@
 
 use std::net::SocketAddr;
 
-/// Most datagrams of a run. Half of tinc's replay window of 128, shared by up to four workers, is
+/// Most datagrams of a run for another daemon. Half of tinc's replay window of 128, shared by up to four workers, is
 /// what may be in flight out of order (architecture.md section 2.4, reorder rule).
 pub const MAX_RUN: usize = 16;
+/// Most datagrams of a run for a meshd in a native session: what one UDP message may hold
+/// (`UDP_MAX_SEGMENTS` of old kernels).
+pub const MAX_RUN_NATIVE: usize = 64;
 /// Most bytes of a run: what one UDP message may hold, with room for headers.
 pub const MAX_RUN_BYTES: usize = 65_000;
 /// Runs and bytes after which a batch must be sent.
@@ -37,12 +40,12 @@ pub struct Run {
 
 impl Runs {
     /// Appends a datagram of `length` bytes to the last run for `to`, or to a new one where it does not
-    /// fit or has another type of service, and returns it to be written.
-    pub fn push(&mut self, to: SocketAddr, tos: u8, length: usize) -> &mut [u8] {
+    /// fit, has another type of service, or has `most` datagrams, and returns it to be written.
+    pub fn push(&mut self, to: SocketAddr, tos: u8, most: usize, length: usize) -> &mut [u8] {
         let joined = self.runs[..self.used]
             .iter()
             .rposition(|run| run.to == to)
-            .filter(|at| self.runs[*at].tos == tos && self.runs[*at].takes(length));
+            .filter(|at| self.runs[*at].tos == tos && self.runs[*at].takes(length, most));
         let at = joined.unwrap_or_else(|| self.start(to, tos, length));
         self.bytes += length;
         self.runs[at].append(length)
@@ -68,7 +71,7 @@ impl Runs {
         } else {
             self.runs.push(Run {
                 to,
-                buffer: vec![0; MAX_RUN * 1600],
+                buffer: vec![0; MAX_RUN_BYTES],
                 length: 0,
                 tos,
                 segment,
@@ -98,8 +101,8 @@ impl Run {
     }
 
     /// Whether a datagram of `length` bytes may follow: none may follow a shorter one.
-    fn takes(&self, length: usize) -> bool {
-        self.count < MAX_RUN
+    fn takes(&self, length: usize, most: usize) -> bool {
+        self.count < most
             && length <= self.segment
             && self.length == self.count * self.segment
             && self.length + length <= MAX_RUN_BYTES
@@ -121,7 +124,7 @@ mod tests {
         let mut runs = Runs::default();
         let to = "192.0.2.1:655".parse().unwrap();
         for tos in [0, 0xb8, 0xb8, 0] {
-            runs.push(to, tos, 100);
+            runs.push(to, tos, MAX_RUN, 100);
         }
         let mut all = Vec::new();
         runs.flush(|run| all.push((run.tos, run.count)));
@@ -130,7 +133,7 @@ mod tests {
 
     fn push(runs: &mut Runs, port: u16, length: usize) {
         let to = SocketAddr::from(([10, 0, 0, 1], port));
-        assert_eq!(runs.push(to, 0, length).len(), length);
+        assert_eq!(runs.push(to, 0, MAX_RUN, length).len(), length);
     }
 
     #[test]

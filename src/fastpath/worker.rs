@@ -26,6 +26,7 @@ use crate::{
     },
     mesh::{Input, event::Punt},
     route::{DropReason, NodeIdx, router::ErrorLimiter},
+    wire::ip,
 };
 
 /// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Source:
@@ -209,10 +210,10 @@ fn drain_socket(
         let Ok(messages) = socket.recv(buffers) else {
             return;
         };
-        for (from, datagram) in buffers.datagrams(messages) {
-            packets += 1;
-            bytes += datagram.len();
-            step.from_network(from, datagram);
+        for (from, message, stride) in buffers.messages(messages) {
+            packets += message.len().div_ceil(stride);
+            bytes += message.len();
+            step.from_network(from, message, stride);
         }
         // Fewer than there was room for: nothing more waits.
         if messages < RecvBuffers::MESSAGES {
@@ -236,22 +237,27 @@ struct WorkerSink<'a> {
 }
 
 impl Sink for WorkerSink<'_> {
-    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+    fn datagram(&mut self, to: SocketAddr, most: usize, length: usize) -> &mut [u8] {
         if self.runs.is_full() {
             self.send();
         }
-        self.runs.push(to, self.tos, length)
+        self.runs.push(to, self.tos, most, length)
     }
 
     fn priority(&mut self, tos: u8) {
         self.tos = tos;
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
         let write = write_to(self.tun, self.counters);
         match &mut self.coalescer {
-            Some(coalescer) => coalescer.push(packet, Checksums::Complete, write),
-            None => write(&Header::default(), packet),
+            Some(coalescer) => coalescer.push(packet, checksums, write),
+            None => {
+                if checksums == Checksums::Vouched {
+                    ip::finish_checksum(packet);
+                }
+                write(&Header::default(), packet);
+            }
         }
     }
 

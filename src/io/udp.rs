@@ -209,21 +209,17 @@ impl RecvBuffers {
     /// Most messages of one [`UdpSocket::recv`].
     pub const MESSAGES: usize = BATCH_SIZE;
 
-    /// The datagrams of the first `messages` messages, each with its source, IPv4 never mapped.
-    pub fn datagrams(
+    /// The first `messages` messages: each its source, IPv4 never mapped, its bytes, and the length of
+    /// each datagram in it but the last, at least 1.
+    pub fn messages(
         &mut self,
         messages: usize,
-    ) -> impl Iterator<Item = (SocketAddr, &mut [u8])> + '_ {
-        self.storage
-            .iter_mut()
-            .zip(&self.meta)
-            .take(messages)
-            .flat_map(|(buffer, meta)| {
-                let from = canonical(meta.addr);
-                buffer[..meta.len]
-                    .chunks_mut(meta.stride.max(1))
-                    .map(move |datagram| (from, datagram))
-            })
+    ) -> impl Iterator<Item = (SocketAddr, &mut [u8], usize)> + '_ {
+        let buffers = self.storage.iter_mut().zip(&self.meta).take(messages);
+        buffers.map(|(buffer, meta)| {
+            let (from, bytes) = (canonical(meta.addr), &mut buffer[..meta.len]);
+            (from, bytes, meta.stride.max(1))
+        })
     }
 }
 
@@ -283,9 +279,9 @@ mod tests {
             let mut fds = [PollFd::new(&b, PollFlags::IN)];
             rustix::event::poll(&mut fds, None).unwrap();
             let count = b.recv(&mut buffers).unwrap();
-            for (from, datagram) in buffers.datagrams(count) {
+            for (from, message, stride) in buffers.messages(count) {
                 assert_eq!(from, a.local());
-                got.push((datagram[0], datagram.len()));
+                got.extend(message.chunks(stride).map(|d| (d[0], d.len())));
             }
         }
         assert_eq!(got, [(0, 300), (1, 300), (2, 300), (3, 100)]);

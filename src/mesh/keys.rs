@@ -12,7 +12,12 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    mesh::{LinkId, Mesh, node::Nodes, renew::Hold},
+    mesh::{
+        LinkId, Mesh,
+        native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
+        node::Nodes,
+        renew::Hold,
+    },
     route::NodeIdx,
     tunnel::{
         RxKey, TxKey,
@@ -46,6 +51,8 @@ pub(super) const EXT_PACKET: i32 = 21;
 /// The tunnels with one node.
 #[derive(Default)]
 pub(super) struct Keys {
+    /// Native sessions. They come before SPTPS wherever there is one.
+    pub(super) native: Native,
     /// The session in use.
     pub(super) current: Option<Tunnel>,
     /// One that is being made: by us or by them.
@@ -57,13 +64,15 @@ pub(super) struct Keys {
     /// A message of the handshake under way did not fit: no use to wait long.
     pub(super) broken: bool,
     /// When the last handshake with the node began, whoever began it.
-    began: Option<Instant>,
+    pub(super) began: Option<Instant>,
     /// A renewal that we started and that is not complete.
     pub(super) renewing: Option<Instant>,
     /// When `current` is to be renewed.
     pub(super) renew_at: Option<Instant>,
     /// When old receiving keys may go.
     pub(super) expire_at: Option<Instant>,
+    /// When the SPTPS session may go that a native one has replaced.
+    pub(super) retire_at: Option<Instant>,
     /// Sending rests while the other side changes its keys.
     pub(super) hold: Option<Hold>,
     /// Whether the renewal under way has had its hold: it gets one.
@@ -78,23 +87,33 @@ pub(super) struct Keys {
 impl Keys {
     /// Whether data can be sent.
     pub(super) fn is_established(&self) -> bool {
-        self.current.is_some()
+        self.current.is_some() || self.native.is_established()
     }
 
     /// Whether a handshake of ours waits for its answer.
     pub(super) fn is_waiting(&self) -> bool {
-        self.asked.is_some()
+        self.asked.is_some() || self.native.is_waiting()
     }
 
     /// The sending key.
     pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
-        self.current.as_ref()?.tx()
+        let sptps = || self.current.as_ref()?.tx();
+        self.native.tx().or_else(sptps)
     }
 
     /// Receiving keys, most likely first.
     pub(super) fn rx(&self) -> Vec<Arc<RxKey>> {
-        let current = self.current.iter().flat_map(Tunnel::rx);
-        current.chain(self.last.iter().cloned()).take(4).collect()
+        let sptps = self.current.iter().flat_map(Tunnel::rx);
+        let sptps = sptps.chain(self.last.iter().cloned()).take(4);
+        self.native.rx().chain(sptps).collect()
+    }
+
+    /// A native session has taken over: the SPTPS session goes at `at`, and no handshake is wanted.
+    pub(super) fn retire_sptps(&mut self, at: Instant) {
+        self.asked = None;
+        self.pending = None;
+        self.hold = None;
+        self.retire_at = self.current.is_some().then_some(at);
     }
 
     fn may_answer(&mut self, now: Instant) -> bool {
@@ -120,6 +139,9 @@ impl Mesh {
     }
 
     pub(super) fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
+        if idx != Nodes::ME && self.may_ask_native(idx) {
+            return self.ask_native(idx, now);
+        }
         let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         if idx == Nodes::ME
@@ -208,6 +230,21 @@ impl Mesh {
                 self.nodes[from].keys.meshd = line.ends_with(TIE_BREAK);
                 self.answer_handshake(from, &kex, now);
             }
+            Some(EXT_ASK) => {
+                if let Some(message) = base64::decode(text) {
+                    self.answer_native(from, &message, now);
+                }
+            }
+            Some(EXT_ANSWER) => {
+                if let Some(message) = base64::decode(text) {
+                    self.native_answered(from, &message, now);
+                }
+            }
+            Some(EXT_CONFIRM) => {
+                if let Some(proof) = base64::decode(text) {
+                    self.native_confirmed(from, proof, now);
+                }
+            }
             Some(EXT_REQ_PUBKEY) => {
                 if self.nodes[from].keys.may_answer(now) {
                     let key = self.settings.key.public().to_string();
@@ -225,7 +262,7 @@ impl Mesh {
         }
     }
 
-    fn send_req_key(&mut self, to: NodeIdx, ext: i32, text: String) {
+    pub(super) fn send_req_key(&mut self, to: NodeIdx, ext: i32, text: String) {
         let line = Request::ReqKey {
             from: self.settings.name.clone(),
             to: self.nodes[to].name().clone(),
@@ -365,10 +402,15 @@ impl Mesh {
                 for answer in answers {
                     self.send_ans_key(from, &answer);
                 }
-                self.flush_waiting(from, now);
-                self.discover(from, now);
+                self.after_handshake(from, now);
             }
         }
+    }
+
+    /// There may be a key now: sends what waited for it, looks for a way by UDP.
+    pub(super) fn after_handshake(&mut self, idx: NodeIdx, now: Instant) {
+        self.flush_waiting(idx, now);
+        self.discover(idx, now);
     }
 
     /// After a handshake message was taken: moves a completed session into use, notes a renewal.

@@ -56,8 +56,17 @@ impl Bucket {
 
     /// Takes one token; `false` if there is none.
     pub fn take(&mut self, rate: u32, burst: usize, now: Instant) -> bool {
+        self.take_at(f64::from(rate), burst, now)
+    }
+
+    /// As [`Self::take`], where a token comes every `seconds`.
+    pub fn take_slowly(&mut self, seconds: u32, burst: usize, now: Instant) -> bool {
+        self.take_at(f64::from(seconds).recip(), burst, now)
+    }
+
+    fn take_at(&mut self, rate: f64, burst: usize, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
-        self.tokens = (self.tokens + since * f64::from(rate)).min(burst as f64);
+        self.tokens = (self.tokens + since * rate).min(burst as f64);
         self.filled = now;
         if self.tokens < 1.0 {
             return false;

@@ -14,6 +14,7 @@ mod graph;
 mod info;
 mod keys;
 pub mod limits;
+mod native;
 mod node;
 mod packet;
 mod peers;
@@ -235,7 +236,10 @@ impl Mesh {
                 Timer::Dial => self.dial_due(now),
                 Timer::Publish => {}
                 Timer::Pmtu => self.probe_timer(idx, now),
-                Timer::Keys => self.hold_timer(idx, now),
+                Timer::Keys => {
+                    self.hold_timer(idx, now);
+                    self.native_timer(idx, now);
+                }
             }
         }
     }

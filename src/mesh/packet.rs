@@ -18,8 +18,12 @@ use crate::{
         path::{SendPath, send_path},
         router::{self, Verdict},
     },
-    tunnel::{OpenError, SPTPS_OVERHEAD, TYPE_PROBE},
-    wire::{NodeId, Request, base64, datagram::RelayHeader},
+    tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
+    wire::{
+        NodeId, Request, base64,
+        datagram::{HEADER, RelayHeader},
+        ip,
+    },
 };
 
 /// Longest tunnel datagram that fits a REQ_KEY line as base64. Source: tinc-1.1-wire.md section 3.7.
@@ -55,7 +59,7 @@ impl Mesh {
                 self.let_wait(to, packet);
             }
             SendPath::Udp { to: addr, .. } => {
-                node.shared.counters.sent(packet.len() + ETHER);
+                node.shared.counters.sent(1, packet.len() + ETHER);
                 self.send_sealed(&snapshot, to, addr, 0, &packet);
             }
             SendPath::Frame(hop) => {
@@ -63,13 +67,13 @@ impl Mesh {
                     return;
                 };
                 self.want_key(to, now);
-                self.nodes[to].shared.counters.sent(packet.len() + ETHER);
+                self.nodes[to].shared.counters.sent(1, packet.len() + ETHER);
                 let frame = frame(&packet);
                 self.outputs
                     .push_back(Output::SendFrame { to: link, frame });
             }
             SendPath::Relayed(_) => {
-                node.shared.counters.sent(packet.len() + ETHER);
+                node.shared.counters.sent(1, packet.len() + ETHER);
                 if let Some(datagram) = self.seal(to, 0, &packet) {
                     self.send_relayed(Nodes::ME, to, datagram);
                 }
@@ -108,8 +112,12 @@ impl Mesh {
         let keys = &self.nodes[to].keys;
         let tx = keys.tx().filter(|_| !keys.is_resting())?;
         let seq = tx.claim(1)?;
-        let mut datagram = vec![0; data.len() + SPTPS_OVERHEAD];
-        datagram[5..5 + data.len()].copy_from_slice(data);
+        let padding = match kind {
+            TYPE_PROBE => tx.probe_padding(),
+            _ => 0,
+        };
+        let mut datagram = vec![0; tx.overhead() + data.len() + padding];
+        datagram[tx.head()..][..data.len()].copy_from_slice(data);
         tx.seal(seq, kind, &mut datagram);
         Some(datagram)
     }
@@ -129,7 +137,7 @@ impl Mesh {
         };
         let (direct, header) = match path {
             SendPath::Udp { direct, header, .. } if kind != TYPE_PROBE => (direct, header),
-            _ => (true, self.nodes[to].minor() >= 4),
+            _ => (true, self.wants_ids(to)),
         };
         let datagram = self.with_header(Nodes::ME, to, (direct, header), &sealed);
         self.outputs
@@ -162,9 +170,15 @@ impl Mesh {
         let Some(sealed) = self.seal(idx, kind, data) else {
             return;
         };
-        let header = self.nodes[idx].minor() >= 4;
+        let header = self.wants_ids(idx);
         let datagram = self.with_header(Nodes::ME, idx, (true, header), &sealed);
         self.outputs.push_back(Output::Datagram { to, datagram });
+    }
+
+    /// Whether what goes straight to the node has ids in front.
+    fn wants_ids(&self, idx: NodeIdx) -> bool {
+        let native = self.nodes[idx].keys.native.is_established();
+        self.nodes[idx].minor() >= 4 && !native
     }
 
     /// Sends a tunnel datagram over the link to the next hop.
@@ -228,7 +242,7 @@ impl Mesh {
         if frame.len() <= ETHER || frame[12..14] == [0, 0] {
             return;
         }
-        self.nodes[source].shared.counters.received(frame.len());
+        self.nodes[source].shared.counters.received(1, frame.len());
         self.route_packet(source, frame.slice(ETHER..), now);
     }
 
@@ -255,11 +269,9 @@ impl Mesh {
         let Some(node) = self.nodes.get(from) else {
             return;
         };
-        let mut bytes = datagram.to_vec();
-        match open(&node.keys.rx(), &mut bytes) {
-            Some(0) => {
-                let data = Bytes::from(bytes).slice(5..datagram.len() - 16);
-                node.shared.counters.received(data.len() + ETHER);
+        match open(&node.keys.rx(), &datagram) {
+            Some((0, data)) => {
+                node.shared.counters.received(1, data.len() + ETHER);
                 self.route_packet(from, data, now);
                 self.tell_better_path(from, now);
             }
@@ -276,6 +288,9 @@ impl Mesh {
 
     /// A datagram from an address that is nobody's confirmed one.
     fn unknown_datagram(&mut self, from: SocketAddr, datagram: Bytes, now: Instant) {
+        if let Some(idx) = self.session_of(&datagram) {
+            return self.came_from(idx, from, &datagram, now);
+        }
         let Some(header) = RelayHeader::parse(&datagram) else {
             return;
         };
@@ -301,17 +316,27 @@ impl Mesh {
             }
             return;
         }
+        self.came_from(idx, from, &datagram[HEADER..], now);
+    }
+
+    /// The node to one of whose native sessions a datagram without ids belongs.
+    fn session_of(&self, datagram: &[u8]) -> Option<NodeIdx> {
+        let idx = NodeIdx::of_session(native::index_of(datagram)?);
+        let keys = &self.nodes.get(idx)?.keys;
+        let named = keys.native.rx().any(|key| key.is_named_by(datagram));
+        named.then_some(idx)
+    }
+
+    /// A tunnel datagram of the node came straight from an address that is not its confirmed one.
+    fn came_from(&mut self, idx: NodeIdx, from: SocketAddr, datagram: &[u8], now: Instant) {
         let node = &self.nodes[idx];
-        let mut bytes = datagram[12..].to_vec();
-        let Some(kind) = open(&node.keys.rx(), &mut bytes) else {
+        let Some((kind, data)) = open(&node.keys.rx(), datagram) else {
             if node.keys.rx().is_empty() {
                 // It has a tunnel with our former life: as rarely as any handshake, whoever sent this.
                 self.want_key(idx, now);
             }
             return;
         };
-        let data = Bytes::from(bytes);
-        let data = data.slice(5..data.len() - 16);
         node.shared
             .counters
             .longest
@@ -319,7 +344,10 @@ impl Mesh {
         self.moved(idx, from, now);
         match kind {
             0 => {
-                self.nodes[idx].shared.counters.received(data.len() + ETHER);
+                self.nodes[idx]
+                    .shared
+                    .counters
+                    .received(1, data.len() + ETHER);
                 self.route_packet(idx, data, now);
             }
             TYPE_PROBE => self.handle_probe(idx, from, &data, now),
@@ -366,16 +394,21 @@ impl Mesh {
     }
 }
 
-/// Opens a datagram with the first key that fits; returns the record type.
-fn open(keys: &[Arc<crate::tunnel::RxKey>], datagram: &mut [u8]) -> Option<u8> {
-    for key in keys {
-        match key.open(datagram) {
-            Ok(opened) => return Some(opened.kind),
-            Err(OpenError::BadTag) => {}
-            Err(OpenError::Short | OpenError::Replayed) => return None,
-        }
+/// Opens a datagram with the key that fits; returns the record type and the data, whose checksums are
+/// complete.
+fn open(keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
+    let mut bytes = datagram.to_vec();
+    let opened = tunnel::open(keys, &mut bytes).ok()?;
+    let data = opened.data(bytes.len());
+    if opened.is_native() && opened.kind == TYPE_VOUCHED {
+        ip::finish_checksum(&mut bytes[data.clone()]);
+        return Some((0, Bytes::from(bytes).slice(data)));
     }
-    None
+    let data = Bytes::from(bytes).slice(data);
+    match opened.kind {
+        TYPE_PROBE => Some((TYPE_PROBE, opened.probe(data))),
+        kind => Some((kind, data)),
+    }
 }
 
 /// The frame of a packet: twelve zero bytes, EtherType by the IP version.

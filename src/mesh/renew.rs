@@ -53,11 +53,23 @@ impl Mesh {
     pub(super) fn key_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
+            self.native_tick(idx, now);
+            let keys = &mut self.nodes[idx].keys;
+            if keys.retire_at.take_if(|at| now >= *at).is_some() {
+                keys.current = None;
+                keys.last.clear();
+                (keys.renewing, keys.renew_at, keys.expire_at) = (None, None, None);
+                self.update_state(idx);
+            }
             let keys = &mut self.nodes[idx].keys;
             if keys.expire_at.is_some_and(|at| now >= at) {
                 keys.expire_at = Some(now + LINGER);
                 let gone = keys.current.as_mut().is_some_and(Tunnel::expire_old);
-                let confirmed = keys.rx().first().is_some_and(|key| key.is_used());
+                let newest = keys
+                    .current
+                    .as_ref()
+                    .and_then(|tunnel| tunnel.rx().into_iter().next());
+                let confirmed = newest.is_some_and(|key| key.is_used());
                 if confirmed && !keys.last.is_empty() {
                     keys.last.clear();
                     self.update_state(idx);
@@ -87,7 +99,8 @@ impl Mesh {
             } else if keys.renew_at.is_some_and(|at| now >= at) {
                 self.renew(idx, now);
             }
-            if self.nodes[idx].keys.tx().is_some_and(|tx| tx.wants_rekey()) {
+            let sptps = self.nodes[idx].keys.current.as_ref().and_then(Tunnel::tx);
+            if sptps.is_some_and(|tx| tx.wants_rekey()) {
                 self.start_handshake(idx, now);
             }
         }

@@ -51,7 +51,9 @@ impl Mesh {
             path,
             via: (path == PathKind::Via).then(|| self.relay_name(node)),
             endpoint: endpoint.map(|addr| addr.to_string()),
-            protocol: if node.keys.is_established() {
+            protocol: if node.keys.native.is_established() {
+                "native"
+            } else if node.keys.is_established() {
                 "sptps"
             } else {
                 "none"

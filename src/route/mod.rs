@@ -29,6 +29,18 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIdx(pub u32);
 
+impl NodeIdx {
+    /// Bits of a native session's index that name the node to which it belongs; the others tell its
+    /// sessions apart.
+    pub const SESSION_BITS: u32 = 20;
+
+    /// The node to whose sessions `index` may belong.
+    #[must_use]
+    pub const fn of_session(index: u32) -> Self {
+        Self(index & ((1 << Self::SESSION_BITS) - 1))
+    }
+}
+
 /// Largest inner frame with its 14-byte Ethernet header, in bytes.
 pub const MTU: u16 = 1518;
 /// Smallest MTU that discovery works with, in bytes.
@@ -164,17 +176,25 @@ pub struct NodeCounters {
     pub longest: AtomicU64,
 }
 
+impl NodeState {
+    /// Whether we send to it in a native session.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        self.tx.as_ref().is_some_and(|tx| tx.is_native())
+    }
+}
+
 impl NodeCounters {
-    /// Counts one packet of `length` bytes (frame length) from the node.
-    pub fn received(&self, length: usize) {
-        self.rx_packets.fetch_add(1, Ordering::Relaxed);
-        self.rx_bytes.fetch_add(length as u64, Ordering::Relaxed);
+    /// Counts packets from the node, of `bytes` together (frame lengths).
+    pub fn received(&self, packets: usize, bytes: usize) {
+        self.rx_packets.fetch_add(packets as u64, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Counts one packet of `length` bytes (frame length) to the node.
-    pub fn sent(&self, length: usize) {
-        self.tx_packets.fetch_add(1, Ordering::Relaxed);
-        self.tx_bytes.fetch_add(length as u64, Ordering::Relaxed);
+    /// Counts packets to the node, of `bytes` together (frame lengths).
+    pub fn sent(&self, packets: usize, bytes: usize) {
+        self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 

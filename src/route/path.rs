@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use crate::{
     route::{ETHER, NodeIdx, NodeState, RouteSnapshot},
-    wire::Options,
+    tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
+    wire::{Options, datagram::HEADER},
 };
 
 /// The way of one tunnel datagram. Source: tinc-1.1-wire.md section 4.3.
@@ -18,7 +19,8 @@ pub enum SendPath {
         to: SocketAddr,
         /// Whether `hop` is the destination and we are the source: the header's dst id is zero then.
         direct: bool,
-        /// Whether `hop` (minor 4 and up) wants the 12-byte header of ids.
+        /// Whether the 12-byte header of ids is needed: `hop` is of minor 4 or up, and the datagram is not
+        /// a native one that goes straight to its destination.
         header: bool,
     },
     /// As a whole frame over the link to this neighbour, the destination itself (PACKET, 17).
@@ -50,9 +52,11 @@ pub fn send_path(
     let (Some(me), Some(target)) = (snapshot.state(snapshot.me), snapshot.state(to)) else {
         return SendPath::Unreachable;
     };
+    let ours = from == snapshot.me;
     let record = Record {
-        ours: from == snapshot.me,
+        ours,
         keyed: target.tx.is_some(),
+        native: ours && target.is_native(),
         len: record_len,
         probe,
     };
@@ -66,11 +70,31 @@ struct Record {
     ours: bool,
     /// We have a key for its destination.
     keyed: bool,
+    /// The tunnel is a native one.
+    native: bool,
     /// Bytes of data.
     len: usize,
     /// It is a probe.
     probe: bool,
 }
+
+impl Record {
+    /// Whether it fits into a hop for which records of `mtu` bytes are proven: SPTPS records behind ids,
+    /// in datagrams of 33 bytes more.
+    fn fits(&self, mtu: u16, direct: bool) -> bool {
+        let len = match self.native {
+            false => self.len,
+            true if direct => self.len.saturating_sub(NATIVE_SAVES),
+            true => self.len + NATIVE_RELAYED,
+        };
+        self.probe || len <= mtu.into()
+    }
+}
+
+/// Bytes that a native datagram has less than an SPTPS one with ids.
+pub const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
+/// Bytes that it has more where it needs ids too.
+pub const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
 
 fn choose(
     snapshot: &RouteSnapshot,
@@ -83,7 +107,11 @@ fn choose(
     }
     let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
     if record.ours && target.neighbour && !record.probe {
-        let fits = record.len + ETHER <= target.min_mtu.into();
+        // As a real daemon compares, who counts the Ethernet header; native is not bound to that.
+        let fits = match record.native {
+            true => record.fits(target.min_mtu, true),
+            false => record.len + ETHER <= target.min_mtu.into(),
+        };
         if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
             return SendPath::Frame(to);
         }
@@ -92,8 +120,10 @@ fn choose(
         return SendPath::NoKey;
     }
 
-    let fits = |state: &NodeState| record.probe || record.len <= state.min_mtu.into();
-    let via = snapshot.state(target.via).filter(|via| fits(via));
+    let fits = |hop, state: &NodeState| record.fits(state.min_mtu, record.ours && hop == to);
+    let via = snapshot
+        .state(target.via)
+        .filter(|via| fits(target.via, via));
     let (hop, state) = match via {
         Some(via) if target.via != snapshot.me => (target.via, via),
         _ => match snapshot.state(target.nexthop) {
@@ -102,10 +132,12 @@ fn choose(
         },
     };
     let direct = record.ours && hop == to;
-    let header = state.options.minor() >= MINOR_RELAY;
+    let header = state.options.minor() >= MINOR_RELAY && !(direct && record.native);
     match state.udp {
         // Without the header only the two ends of a tunnel understand its datagrams.
-        Some(addr) if fits(&state) && (direct || header) && !tcp_only(me) && !tcp_only(&state) => {
+        Some(addr)
+            if fits(hop, &state) && (direct || header) && !tcp_only(me) && !tcp_only(&state) =>
+        {
             SendPath::Udp {
                 hop,
                 to: addr,
@@ -145,6 +177,7 @@ mod tests {
         let record = Record {
             ours: true,
             keyed,
+            native: false,
             len,
             probe,
         };

@@ -15,6 +15,7 @@ use crate::{
     route::{
         Broadcast, DropReason, ETHER, Forwarding, MTU, NodeIdx, NodeState, RouteSnapshot,
         lpm::Owner,
+        path::{NATIVE_RELAYED, NATIVE_SAVES},
     },
     wire::{
         Options,
@@ -132,7 +133,11 @@ fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<
     let Some(next_state) = snapshot.state(next) else {
         return Err(Stop::unreachable(&packet, Unreachable::Owner));
     };
-    let next_mtu = if next == me { MTU } else { next_state.mtu };
+    let next_mtu = match next {
+        next if next == me => MTU,
+        next if state.is_native() => native_mtu(next_state.mtu, next == owner),
+        _ => next_state.mtu,
+    };
     let limit = next_mtu.max(if packet.is_v6() { LIMIT_V6 } else { LIMIT_V4 });
     if next != me && bytes.len() + ETHER > limit.into() {
         return too_long(&packet, owner, limit - ETHER as u16);
@@ -213,6 +218,17 @@ fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop>
             .map(|a| Ipv6Addr::from_bits(a).into()),
     };
     Err(Stop::Error(icmp::time_exceeded(&packet, source)))
+}
+
+/// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header: that counts
+/// for SPTPS only, where a frame may be inside.
+fn native_mtu(mtu: u16, direct: bool) -> u16 {
+    let longer = mtu + ETHER as u16;
+    let mtu = match direct {
+        true => longer + NATIVE_SAVES as u16,
+        false => longer - NATIVE_RELAYED as u16,
+    };
+    mtu.min(MTU)
 }
 
 /// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.

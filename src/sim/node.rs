@@ -8,11 +8,12 @@ use slotmap::SlotMap;
 use crate::{
     crypto::PublicKey,
     fastpath::{Sink, Step},
+    io::vnet::Checksums,
     link::{Identity, Keyring, Link},
     mesh::{LinkId, Mesh, Settings, event::Punt},
     route::{DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
     sim::conn::EndId,
-    wire::NodeName,
+    wire::{NodeName, ip},
 };
 
 /// One node in one of its lives.
@@ -90,7 +91,8 @@ impl SimNode {
         datagram: &mut [u8],
         now: Instant,
     ) -> Gathered {
-        self.step(now, |step| step.from_network(from, datagram))
+        let length = datagram.len().max(1);
+        self.step(now, |step| step.from_network(from, datagram, length))
     }
 
     fn step(&mut self, now: Instant, work: impl FnOnce(&mut Step<'_, Gathered>)) -> Gathered {
@@ -117,7 +119,7 @@ impl SimNode {
 }
 
 impl Sink for Gathered {
-    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+    fn datagram(&mut self, to: SocketAddr, _most: usize, length: usize) -> &mut [u8] {
         self.datagrams.push((to, vec![0; length]));
         self.datagrams
             .last_mut()
@@ -125,7 +127,10 @@ impl Sink for Gathered {
             .expect("it was just pushed")
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
+        if checksums == Checksums::Vouched {
+            ip::finish_checksum(packet);
+        }
         self.delivered.push(packet.to_vec());
     }
 

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     route::RouteSnapshot,
     sim::plan,
-    tunnel::{SPTPS_OVERHEAD, TxKey},
+    tunnel::{TxKey, native},
     wire::NodeId,
 };
 
@@ -45,7 +45,7 @@ struct Sent {
 struct Key {
     /// Held, so that no other key can have its address.
     key: Arc<TxKey>,
-    numbers: BTreeMap<u32, u64>,
+    numbers: BTreeMap<u64, u64>,
 }
 
 impl Traffic {
@@ -123,16 +123,23 @@ impl Traffic {
         receiver: Option<usize>,
         datagram: &[u8],
     ) {
-        let (Some(dst), Some(src)) = (id(datagram, 0), id(datagram, 6)) else {
-            return;
+        let (dst, sealed) = if native::index_of(datagram).is_some() {
+            (None, datagram)
+        } else {
+            let (Some(dst), Some(src)) = (id(datagram, 0), id(datagram, 6)) else {
+                return;
+            };
+            if src != plan::name(node).id() {
+                return self.passed_on(node, tables.by_id.len(), datagram);
+            }
+            (
+                Some(dst).filter(|dst| *dst != NodeId::DIRECT),
+                &datagram[12..],
+            )
         };
-        if src != plan::name(node).id() {
-            return self.passed_on(node, tables.by_id.len(), datagram);
-        }
-        let dst = match (dst, receiver) {
-            (NodeId::DIRECT, Some(receiver)) => plan::name(receiver).id(),
-            (NodeId::DIRECT, None) => return,
-            _ => dst,
+        let receiver = receiver.map(|receiver| plan::name(receiver).id());
+        let Some(dst) = dst.or(receiver) else {
+            return;
         };
         let holder = tables.by_id.get(&dst).and_then(|idx| tables.node(*idx));
         let keys = self.keys.entry((node, dst)).or_default();
@@ -145,7 +152,7 @@ impl Traffic {
                 numbers: BTreeMap::new(),
             });
         }
-        if !Key::take(keys, datagram) {
+        if !Key::take(keys, sealed) {
             self.fail(format!(
                 "n{node} seals two datagrams for {dst} under one number"
             ));
@@ -183,34 +190,38 @@ impl Traffic {
 }
 
 impl Key {
-    /// Books a datagram under the key that sealed it. `false`: the key sealed another one under the same
-    /// number. The same datagram may be sent more than once.
-    fn take(keys: &mut [Self], datagram: &[u8]) -> bool {
-        let Some((number, sealed)) = datagram
-            .get(12..)
-            .and_then(|sealed| Some((u32::from_be_bytes(*sealed.first_chunk()?), sealed)))
-        else {
-            return true;
-        };
-        let hash = hash(datagram);
-        let sealer = keys
-            .iter_mut()
-            .rev()
-            .find(|key| key.has_sealed(number, sealed));
-        sealer.is_none_or(|key| *key.numbers.entry(number).or_insert(hash) == hash)
+    /// Books a record under the key that sealed it. `false`: the key sealed another one under the same
+    /// number. The same record may be sent more than once.
+    fn take(keys: &mut [Self], sealed: &[u8]) -> bool {
+        let hash = hash(sealed);
+        for key in keys.iter_mut().rev() {
+            if let Some(number) = key.sealed(sealed) {
+                return *key.numbers.entry(number).or_insert(hash) == hash;
+            }
+        }
+        true
     }
 
-    /// Whether this key sealed a datagram under `number`. Sealing what is sealed gives the plaintext
-    /// back, for the cipher is a stream; sealing that must give the same bytes, the tag among them.
-    fn has_sealed(&self, number: u32, sealed: &[u8]) -> bool {
-        if sealed.len() < SPTPS_OVERHEAD {
-            return false;
+    /// The number under which this key sealed a record, if it did. Sealing what is sealed gives the
+    /// plaintext back, for the ciphers are streams; sealing that must give the same bytes, the tag among
+    /// them.
+    fn sealed(&self, sealed: &[u8]) -> Option<u64> {
+        if sealed.len() < self.key.overhead() {
+            return None;
         }
         let mut again = sealed.to_vec();
-        self.key.seal(number, 0, &mut again);
-        let kind = sealed[4] ^ again[4];
+        let (number, kind) = if self.key.is_native() {
+            let number = u64::from_be_bytes(*sealed[8..].first_chunk()?);
+            let kind = sealed[0] & 0x7f;
+            self.key.seal(number, kind, &mut again);
+            (number, kind)
+        } else {
+            let number = u32::from_be_bytes(*sealed.first_chunk()?).into();
+            self.key.seal(number, 0, &mut again);
+            (number, sealed[4] ^ again[4])
+        };
         self.key.seal(number, kind, &mut again);
-        again == sealed
+        (again == sealed).then_some(number)
     }
 }
 
@@ -219,9 +230,8 @@ fn id(datagram: &[u8], at: usize) -> Option<NodeId> {
     Some(NodeId(datagram.get(at..at + 6)?.try_into().ok()?))
 }
 
-/// A hash of the sealed part.
-fn hash(datagram: &[u8]) -> u64 {
-    let sealed = datagram.get(12..).unwrap_or_default();
+/// A hash of a record, sealed, or of a datagram.
+fn hash(sealed: &[u8]) -> u64 {
     sealed.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

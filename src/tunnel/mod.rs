@@ -1,8 +1,9 @@
-//! Per-destination packet keys. Three packet kinds will live behind [`TxKey`] and [`RxKey`]; they are
-//! told apart in this file only. Today: SPTPS.
+//! Per-destination packet keys: SPTPS and native. A third kind (legacy) will live here too; kinds are
+//! told apart in this file only.
 //!
-//! Source: tinc-1.1-wire.md sections 2 and 3.6.
+//! Source: tinc-1.1-wire.md sections 2 and 3.6, spec/security.md section 3.
 
+pub mod native;
 mod record;
 pub mod sptps;
 #[cfg(test)]
@@ -10,8 +11,20 @@ mod tests;
 
 pub use sptps::{Tunnel, TunnelError, TunnelSetup};
 
+use std::{
+    ops::Range,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    crypto::{aead::TAG, replay::ReplayWindow},
+    wire::datagram::HEADER,
+};
+
 /// Bytes that an SPTPS datagram adds to the record data: sequence number 4, type 1, tag 16.
-pub const SPTPS_OVERHEAD: usize = 21;
+pub const SPTPS_OVERHEAD: usize = record::HEAD + TAG;
 
 /// Record type bit: the payload is compressed.
 pub const TYPE_COMPRESSED: u8 = 1;
@@ -19,8 +32,16 @@ pub const TYPE_COMPRESSED: u8 = 1;
 pub const TYPE_MAC: u8 = 2;
 /// Record type: a probe.
 pub const TYPE_PROBE: u8 = 4;
+/// Record type, native only: nothing but the proof that its sender has the keys.
+pub const TYPE_CONFIRM: u8 = 8;
+/// Record type bit, native only: the TCP or UDP checksum of the packet is still to be computed; the
+/// AEAD vouches for its bytes meanwhile (dataplane.md, point 4).
+pub const TYPE_VOUCHED: u8 = 16;
 /// Record type: a handshake message (never by UDP).
 pub const TYPE_HANDSHAKE: u8 = 128;
+
+/// Bytes that a native datagram has less than one of SPTPS with ids.
+const PROBE_PADDING: usize = HEADER + SPTPS_OVERHEAD - native::OVERHEAD;
 
 /// The sending key of one tunnel, shared by the workers and the driver.
 ///
@@ -31,6 +52,7 @@ pub struct TxKey(TxKind);
 #[derive(Debug)]
 enum TxKind {
     Sptps(record::Tx),
+    Native(native::Tx),
 }
 
 /// A receiving key of one tunnel. Keys of one session share its replay window.
@@ -40,21 +62,47 @@ pub struct RxKey(RxKind);
 #[derive(Debug)]
 enum RxKind {
     Sptps(record::Rx),
+    Native(native::Rx),
 }
 
 /// What [`RxKey::open`] found in a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// Sequence number.
-    pub seq: u32,
+    pub seq: u64,
     /// Record type: see the `TYPE_` constants.
     pub kind: u8,
+    /// Bytes in front of the record data.
+    head: usize,
 }
 
-/// Why a datagram was not opened. Nothing was changed, not even the buffer.
+impl Opened {
+    /// Whether the datagram was a native one.
+    #[must_use]
+    pub const fn is_native(&self) -> bool {
+        self.head == native::HEAD
+    }
+
+    /// The data of a probe without its [`TxKey::probe_padding`].
+    #[must_use]
+    pub fn probe(&self, data: Bytes) -> Bytes {
+        let padding = if self.is_native() { PROBE_PADDING } else { 0 };
+        let length = data.len().saturating_sub(padding);
+        data.slice(..length)
+    }
+
+    /// Where the record data stands in a datagram of `length` bytes.
+    #[must_use]
+    pub const fn data(&self, length: usize) -> Range<usize> {
+        self.head..length - TAG
+    }
+}
+
+/// Why a datagram was not opened. Nothing was delivered and nothing marked; an SPTPS datagram with a
+/// bad tag is as it was, a native one may be spoilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// Shorter than [`SPTPS_OVERHEAD`].
+    /// Shorter than any datagram of this kind.
     #[error("too short")]
     Short,
     /// The tag does not match this key.
@@ -67,65 +115,165 @@ pub enum OpenError {
 
 impl TxKey {
     /// Claims `count` consecutive sequence numbers and returns the first.
-    /// `None` once the numbers are used up (2^32 - 2^13, spec/security.md T10): only a new session
-    /// ([`Tunnel::initiate`]) has numbers again.
+    /// `None` once the numbers are used up (SPTPS: 2^32 - 2^13, spec/security.md T10; native: section
+    /// 3.5): only a new session has numbers again.
     #[must_use]
-    pub fn claim(&self, count: u32) -> Option<u32> {
+    pub fn claim(&self, count: u32) -> Option<u64> {
         match &self.0 {
-            TxKind::Sptps(tx) => tx.claim(count),
+            TxKind::Sptps(tx) => tx.claim(count).map(u64::from),
+            TxKind::Native(tx) => tx.claim(count),
         }
     }
 
     /// How many numbers of this session were claimed.
     #[must_use]
-    pub fn claimed(&self) -> u32 {
+    pub fn claimed(&self) -> u64 {
         match &self.0 {
-            TxKind::Sptps(tx) => tx.claimed(),
+            TxKind::Sptps(tx) => tx.claimed().into(),
+            TxKind::Native(tx) => tx.claimed(),
         }
     }
 
-    /// Whether half of the numbers are used (2^31, spec/security.md T10). [`Tunnel::rekey`] would not
-    /// help, as SPTPS goes on counting across rekeys: it is time for a new session.
+    /// Whether so many numbers are used that it is time for a new session: half of them for SPTPS (2^31,
+    /// spec/security.md T10), where [`Tunnel::rekey`] would not help, as it goes on counting.
     #[must_use]
     pub fn wants_rekey(&self) -> bool {
         match &self.0 {
             TxKind::Sptps(tx) => tx.wants_renewal(),
+            TxKind::Native(tx) => tx.wants_renewal(),
         }
     }
 
-    /// Seals one record in place. `datagram` is `seqno(4) | type(1) | data | room for the tag(16)`;
-    /// the caller has written the data; number, type and tag are written here.
+    /// Whether the tunnel is a native one: its datagrams need no ids where they go straight to the
+    /// other end.
+    #[must_use]
+    pub const fn is_native(&self) -> bool {
+        matches!(self.0, TxKind::Native(_))
+    }
+
+    /// Bytes in front of the record data.
+    #[must_use]
+    pub const fn head(&self) -> usize {
+        match &self.0 {
+            TxKind::Sptps(_) => record::HEAD,
+            TxKind::Native(_) => native::HEAD,
+        }
+    }
+
+    /// Bytes that a datagram adds to its record data.
+    #[must_use]
+    pub const fn overhead(&self) -> usize {
+        self.head() + TAG
+    }
+
+    /// Bytes that go behind the data of a probe. Lengths that probes prove are those of SPTPS records
+    /// behind ids, whatever the tunnel: the datagram must be as long as theirs.
+    #[must_use]
+    pub const fn probe_padding(&self) -> usize {
+        match &self.0 {
+            TxKind::Sptps(_) => 0,
+            TxKind::Native(_) => PROBE_PADDING,
+        }
+    }
+
+    /// Seals one record in place. `datagram` is [`Self::head`] bytes, the data, and room for the tag; the
+    /// caller has written the data; all else is written here.
     ///
     /// # Panics
-    /// If `datagram` is shorter than [`SPTPS_OVERHEAD`].
-    pub fn seal(&self, seq: u32, kind: u8, datagram: &mut [u8]) {
+    /// If `datagram` is shorter than [`Self::overhead`].
+    pub fn seal(&self, seq: u64, kind: u8, datagram: &mut [u8]) {
         match &self.0 {
-            TxKind::Sptps(tx) => tx.seal(seq, kind, datagram),
+            TxKind::Sptps(tx) => {
+                let seq = u32::try_from(seq).expect("a number that `claim` gave");
+                tx.seal(seq, kind, datagram);
+            }
+            TxKind::Native(tx) => tx.seal(seq, kind, datagram),
+        }
+    }
+
+    /// Name of the cipher, for the operator.
+    #[must_use]
+    pub const fn cipher(&self) -> &'static str {
+        match &self.0 {
+            TxKind::Sptps(_) => "ChaCha20-Poly1305",
+            TxKind::Native(tx) => tx.aead().name(),
         }
     }
 
     /// Pretends that all numbers below `seq` were used.
     #[cfg(test)]
-    pub(crate) fn fast_forward(&self, seq: u32) {
+    pub(crate) fn fast_forward(&self, seq: u64) {
         match &self.0 {
-            TxKind::Sptps(tx) => tx.fast_forward(seq),
+            TxKind::Sptps(tx) => tx.fast_forward(u32::try_from(seq).expect("32 bits")),
+            TxKind::Native(tx) => tx.fast_forward(seq),
         }
     }
 }
 
-impl RxKey {
-    /// Checks, decrypts in place and marks the number as seen. On success `datagram[5..len-16]` is
-    /// the record data. Errors: see [`OpenError`].
-    pub fn open(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
-        match &self.0 {
-            RxKind::Sptps(rx) => rx.open(datagram),
+/// Opens a datagram in place with that of `keys` that it names, or else with the first that fits.
+/// Errors: see [`OpenError`].
+pub fn open(keys: &[Arc<RxKey>], datagram: &mut [u8]) -> Result<Opened, OpenError> {
+    if let Some(key) = keys.iter().find(|key| key.is_named_by(datagram)) {
+        return key.open(datagram);
+    }
+    let mut result = Err(OpenError::BadTag);
+    for key in keys.iter().filter(|key| !key.is_native()) {
+        result = key.open(datagram);
+        if result != Err(OpenError::BadTag) {
+            break;
         }
+    }
+    result
+}
+
+impl RxKey {
+    /// Checks, decrypts in place and marks the number as seen. On success [`Opened::data`] says where
+    /// the record data is. Errors: see [`OpenError`].
+    pub fn open(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+        self.open_in(&mut self.window(), datagram)
+    }
+
+    /// The numbers that the session has seen, locked: to open a run of datagrams with [`Self::open_in`].
+    pub fn window(&self) -> MutexGuard<'_, ReplayWindow> {
+        let window = match &self.0 {
+            RxKind::Sptps(rx) => rx.window(),
+            RxKind::Native(rx) => rx.window(),
+        };
+        window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Self::open`], with the key's own [`Self::window`].
+    pub fn open_in(
+        &self,
+        window: &mut ReplayWindow,
+        datagram: &mut [u8],
+    ) -> Result<Opened, OpenError> {
+        match &self.0 {
+            RxKind::Sptps(rx) => rx.open(window, datagram),
+            RxKind::Native(rx) => rx.open(window, datagram),
+        }
+    }
+
+    /// Whether a datagram says that it is for this key. Only native ones say; before the tag is
+    /// checked, it is no more than a claim.
+    #[must_use]
+    pub fn is_named_by(&self, datagram: &[u8]) -> bool {
+        match &self.0 {
+            RxKind::Sptps(_) => false,
+            RxKind::Native(rx) => rx.is_named_by(datagram),
+        }
+    }
+
+    /// Whether this is a native key.
+    const fn is_native(&self) -> bool {
+        matches!(self.0, RxKind::Native(_))
     }
 
     /// Opens a handshake record, whose order is not the replay window's business.
     fn open_handshake(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         match &self.0 {
-            RxKind::Sptps(rx) => rx.open_handshake(datagram),
+            RxKind::Sptps(rx) => rx.open_handshake(&mut self.window(), datagram),
+            RxKind::Native(_) => Err(OpenError::BadTag),
         }
     }
 
@@ -134,6 +282,7 @@ impl RxKey {
     pub fn is_used(&self) -> bool {
         match &self.0 {
             RxKind::Sptps(rx) => rx.is_used(),
+            RxKind::Native(rx) => rx.is_used(),
         }
     }
 }

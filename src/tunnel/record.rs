@@ -4,7 +4,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -18,6 +18,8 @@ use crate::{
     tunnel::{OpenError, Opened, SPTPS_OVERHEAD},
 };
 
+/// Bytes of number and type in front of the data.
+pub(super) const HEAD: usize = 5;
 /// Data stops here; the numbers above are left to handshake records. Source: spec/security.md T10.
 const LAST_FOR_DATA: u64 = (1 << 32) - (1 << 13);
 /// No handshake begins from here on; the few records of one that goes on still fit.
@@ -126,16 +128,25 @@ impl Rx {
         }
     }
 
-    pub(super) fn open(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+    pub(super) fn window(&self) -> &Mutex<ReplayWindow> {
+        &self.window
+    }
+
+    pub(super) fn open(
+        &self,
+        window: &mut ReplayWindow,
+        datagram: &mut [u8],
+    ) -> Result<Opened, OpenError> {
         let (seq, verified) = self.verify(datagram)?;
-        if !self.window().accept(seq) {
+        if !window.accept(seq.into()) {
             return Err(OpenError::Replayed);
         }
         verified.decrypt();
         self.used.store(true, Ordering::Relaxed);
         Ok(Opened {
-            seq,
-            kind: datagram[4],
+            seq: seq.into(),
+            kind: datagram[HEAD - 1],
+            head: HEAD,
         })
     }
 
@@ -143,14 +154,19 @@ impl Rx {
     ///
     /// Handshake records travel by TCP while data overtakes them by UDP, maybe by more than the
     /// window, so they are put in order by a rule of their own: see [`super::sptps::Tunnel`].
-    pub(super) fn open_handshake(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+    pub(super) fn open_handshake(
+        &self,
+        window: &mut ReplayWindow,
+        datagram: &mut [u8],
+    ) -> Result<Opened, OpenError> {
         let (seq, verified) = self.verify(datagram)?;
         verified.decrypt();
-        self.window().mark(seq);
+        window.mark(seq.into());
         self.used.store(true, Ordering::Relaxed);
         Ok(Opened {
-            seq,
-            kind: datagram[4],
+            seq: seq.into(),
+            kind: datagram[HEAD - 1],
+            head: HEAD,
         })
     }
 
@@ -167,10 +183,6 @@ impl Rx {
         let verified =
             aead::verify(&self.key, seq, record).map_err(|aead::BadTag| OpenError::BadTag)?;
         Ok((seq, verified))
-    }
-
-    fn window(&self) -> std::sync::MutexGuard<'_, ReplayWindow> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

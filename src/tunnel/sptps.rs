@@ -24,15 +24,13 @@ use crate::{
     },
     tunnel::{
         OpenError, RxKey, RxKind, SPTPS_OVERHEAD, TYPE_HANDSHAKE, TxKey, TxKind,
-        record::{Counter, Rx, Tx},
+        record::{Counter, HEAD, Rx, Tx},
     },
     wire::NodeName,
 };
 
 /// Most receiving keys that live at a time: the one before, the one in use, the one to come.
 const MAX_RX: usize = 3;
-/// Length of `seqno(4) | type(1)` in front of the data of a clear-text record.
-const CLEAR_HEADER: usize = 5;
 
 /// What both ends of a tunnel are made of.
 #[derive(Clone)]
@@ -183,9 +181,9 @@ impl Tunnel {
         }
         let mut datagram = datagram.to_vec();
         let (seq, newest) = self.open(&mut datagram)?;
-        let message = &datagram[CLEAR_HEADER..datagram.len() - TAG];
+        let message = &datagram[HEAD..datagram.len() - TAG];
         let answers = self.again(message, newest, offer)?;
-        self.next_handshake = u64::from(seq) + 1;
+        self.next_handshake = seq + 1;
         Ok(answers)
     }
 
@@ -371,18 +369,18 @@ impl Tunnel {
         datagram.extend_from_slice(message);
         if let Some(tx) = &self.tx {
             datagram.resize(SPTPS_OVERHEAD + message.len(), 0);
-            tx.seal(seq, TYPE_HANDSHAKE, &mut datagram);
+            tx.seal(seq.into(), TYPE_HANDSHAKE, &mut datagram);
         }
         datagram
     }
 
     /// Opens an encrypted handshake record in place. Returns its number and whether it came under the
     /// newest key.
-    fn open(&self, datagram: &mut [u8]) -> Result<(u32, bool), TunnelError> {
+    fn open(&self, datagram: &mut [u8]) -> Result<(u64, bool), TunnelError> {
         for (age, key) in self.rx.iter().rev().enumerate() {
             match key.open_handshake(datagram) {
                 Ok(opened) if opened.kind != TYPE_HANDSHAKE => return Err(TunnelError::Unexpected),
-                Ok(opened) if u64::from(opened.seq) < self.next_handshake => {
+                Ok(opened) if opened.seq < self.next_handshake => {
                     return Err(TunnelError::Unexpected);
                 }
                 Ok(opened) => return Ok((opened.seq, age == 0)),
@@ -397,7 +395,7 @@ impl Tunnel {
 /// The data of a clear-text handshake record with exactly this number.
 fn clear(datagram: &[u8], seq: u64) -> Result<&[u8], TunnelError> {
     let (header, message) = datagram
-        .split_first_chunk::<CLEAR_HEADER>()
+        .split_first_chunk::<HEAD>()
         .ok_or(TunnelError::Malformed)?;
     let [number @ .., kind] = header;
     match u64::from(u32::from_be_bytes(*number)) == seq && *kind == TYPE_HANDSHAKE {

@@ -17,6 +17,8 @@ pub mod protocol {
     pub const IPV4: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
     /// IPv6 in IP.
     pub const IPV6: u8 = 41;
     /// ICMPv6.
@@ -220,6 +222,36 @@ fn lower_mss(segment: &mut [u8], at: usize, max: u16) {
     };
     put(segment, 16, adjust(word(segment, 16), old, new));
 }
+
+/// Computes the TCP or UDP checksum of a whole packet whose sender's kernel left it to be computed. Due
+/// before it goes where nobody else will: to a peer that does not know of the state, to a device without
+/// offloads, into fragments. UDP without a checksum keeps none; anything else stays as it is.
+pub fn finish_checksum(bytes: &mut [u8]) {
+    let Some(packet) = Packet::parse(bytes).filter(|p| p.total_length() == p.bytes.len()) else {
+        return;
+    };
+    let fragment = !packet.v6 && word(bytes, 6) & (OFFSET | MORE) != 0;
+    let Some(start) = packet.payload_offset().filter(|_| !fragment) else {
+        return;
+    };
+    let (protocol, length) = (packet.protocol(), bytes.len() - start);
+    let field = match protocol {
+        protocol::TCP if length >= TCP_HEADER => start + 16,
+        protocol::UDP if length >= UDP_HEADER && word(bytes, start + 6) != 0 => start + 6,
+        _ => return,
+    };
+    let addresses = if packet.v6 { 8..40 } else { 12..20 };
+    put(bytes, field, 0);
+    let pseudo = sum(&bytes[addresses]) + u64::from(protocol) + length as u64;
+    // Zero means "no checksum" in UDP; its other form stands in for it, as in the kernel.
+    let sum = match checksum(pseudo + sum(&bytes[start..])) {
+        0 => 0xffff,
+        sum => sum,
+    };
+    put(bytes, field, sum);
+}
+
+const UDP_HEADER: usize = 8;
 
 /// Cuts an IPv4 packet into pieces of at most `mtu` bytes each. `None` if it cannot be cut: header
 /// with options, length that is not that of the header, fragment beyond 64 KiB, `mtu` below 28.

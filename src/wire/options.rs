@@ -17,6 +17,9 @@ impl Options {
     pub const PMTU_DISCOVERY: u32 = 4;
     /// TCP MSS is clamped.
     pub const CLAMP_MSS: u32 = 8;
+    /// The node speaks native (tinc-1.1-wire.md section 8.8). Real daemons carry the bit into their edge to
+    /// the node and never set it; so an edge to X has it if and only if X said so.
+    pub const NATIVE: u32 = 1 << 23;
     /// The minor version that we announce: 17.7.
     pub const OUR_MINOR: u8 = 7;
 
@@ -39,10 +42,10 @@ impl Options {
     }
 
     /// What both ends make of their ACKs: `self` is what we sent, `theirs` what came.
-    /// PMTU discovery needs both; the other bits are joined; the top byte is theirs.
+    /// PMTU discovery needs both; the top byte and [`Self::NATIVE`] are theirs; the other bits are joined.
     #[must_use]
     pub const fn merge(self, theirs: Self) -> Self {
-        let mut ours = self.0 & 0x00ff_ffff;
+        let mut ours = self.0 & 0x00ff_ffff & !Self::NATIVE;
         let mut theirs = theirs.0;
         if ours & theirs & Self::PMTU_DISCOVERY == 0 {
             ours &= !Self::PMTU_DISCOVERY;

@@ -242,7 +242,7 @@ impl Joined {
             limiter: &mut ErrorLimiter::default(),
             now: clock::now(),
         };
-        step.from_network(addr(ONE), datagram);
+        step.from_network(addr(ONE), datagram, datagram.len().max(1));
     }
 
     /// What the kernel makes of what was written.
@@ -265,16 +265,15 @@ impl Joined {
 impl Sink for Joined {
     fn park(&mut self, _: NodeIdx, _: &[u8]) {}
 
-    fn datagram(&mut self, _: SocketAddr, _: usize) -> &mut [u8] {
+    fn datagram(&mut self, _: SocketAddr, _: usize, _: usize) -> &mut [u8] {
         panic!("nothing is sent on")
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
         let written = &mut self.written;
-        self.coalescer
-            .push(packet, Checksums::Complete, |header, packet| {
-                written.push((*header, packet.to_vec()));
-            });
+        self.coalescer.push(packet, checksums, |header, packet| {
+            written.push((*header, packet.to_vec()));
+        });
     }
 
     fn punt(&mut self, punt: Punt) {

@@ -22,7 +22,6 @@ pub use self::{
     coalesce::Coalescer,
     header::{Gso, GsoKind, HEADER_LEN, Header, Unfinished},
     segment::Segments,
-    transport::finish,
 };
 
 /// Longest packet, and longest super-packet, in bytes.
@@ -35,7 +34,7 @@ pub enum Checksums {
     Complete,
     /// Its field need not be right, but the other bytes are those that were sent (their sender's
     /// kernel left it to be computed, and an AEAD vouches for the way in between): whoever delivers
-    /// the packet has it computed. Only plain TCP and UDP may be so: not behind IPv6 extension
+    /// the packet has it computed, or computes it ([`crate::wire::ip::finish_checksum`]). Only plain TCP and UDP may be so: not behind IPv6 extension
     /// headers, not in fragments.
     Vouched,
 }

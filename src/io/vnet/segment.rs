@@ -63,20 +63,26 @@ impl<'a> Segments<'a> {
                 length: packet.len(),
             })?,
         };
-        let found = || Transport::parse(packet).map(|transport| transport.unfinished());
-        let plain = wanted == Checksums::Vouched && header.unfinished.is_some();
-        let vouched = plain && header.unfinished == found();
-        Ok(Self {
+        let mut segments = Self {
             packet,
             cut,
-            checksums: match vouched {
-                true => Checksums::Vouched,
-                false => Checksums::Complete,
-            },
+            checksums: Checksums::Complete,
             unfinished: header.unfinished,
             next: Some(cut.payload),
             number: 0,
-        })
+        };
+        if wanted == Checksums::Vouched {
+            segments.vouch();
+        }
+        Ok(segments)
+    }
+
+    /// From now on as if [`Checksums::Vouched`] had been wanted from the start.
+    pub fn vouch(&mut self) {
+        let found = || Transport::parse(self.packet).map(|transport| transport.unfinished());
+        if self.unfinished.is_some() && self.unfinished == found() {
+            self.checksums = Checksums::Vouched;
+        }
     }
 
     /// What the receiver may know of the checksums of these packets.

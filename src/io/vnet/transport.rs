@@ -1,23 +1,9 @@
 //! Where the headers of TCP and UDP packets lie.
 
 use super::{
-    checksum::{finish_transport, fold, sum, word},
+    checksum::{fold, sum, word},
     header::Unfinished,
 };
-
-/// Computes the checksum of a packet that is [`Vouched`](super::Checksums::Vouched) for. Due before
-/// it goes where nobody else will: to a peer that does not know of the state, to a device without
-/// offloads, into fragments. UDP without a checksum keeps none.
-pub fn finish(packet: &mut [u8]) {
-    let Some(transport) = Transport::parse(packet) else {
-        return;
-    };
-    if !transport.has_no_checksum(packet) {
-        transport.unfinish(packet);
-        let sum = finish_transport(sum(&packet[transport.start..]));
-        put(packet, transport.checksum_at(), sum);
-    }
-}
 
 /// Lengths of fixed headers in bytes.
 pub(super) const HEADER_V4: usize = 20;
