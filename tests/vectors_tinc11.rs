@@ -400,7 +400,7 @@ fn datagram_sessions_by_a_tunnel() {
             if is_clear(&record) {
                 continue;
             }
-            let seq = record["seqno"].as_u64().unwrap() as u32;
+            let seq = record["seqno"].as_u64().unwrap();
             let kind = record["record_type"].as_u64().unwrap() as u8;
             let plain = hex(record, "plaintext");
             let mut wire = hex(record, "wire");

@@ -208,7 +208,10 @@ impl Mesh {
                 native.seen.truncate(REMEMBERED - 1);
                 native.seen.push_front(ephemeral);
                 native.next = Some((session, now));
-                native.asking = None;
+                // It asks us: no use to ask it, for the time being.
+                if native.asking.take().is_some() && !native.is_established() {
+                    native.due = None;
+                }
                 self.update_state(from);
                 self.send_req_key(from, EXT_ANSWER, base64::encode(&answer));
             }
@@ -346,3 +349,6 @@ fn confirmation(session: &Session) -> Option<[u8; native::OVERHEAD]> {
         .seal(session.tx.claim(1)?, TYPE_CONFIRM, &mut proof);
     Some(proof)
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::{
             SubnetRow,
         },
     },
-    route::{ETHER, NodeIdx},
+    route::{ETHER, NodeIdx, router::native_mtu},
     wire::{EdgeAddress, NodeName, Options, Subnet, subnet::DEFAULT_WEIGHT},
 };
 
@@ -97,8 +97,11 @@ impl Mesh {
     /// Longest inner IP packet that UDP is proven to carry.
     pub(super) fn proven_mtu(&self, node: &Node) -> Option<u16> {
         let min = node.udp.pmtu.min;
-        (node.udp.confirmed && min >= crate::route::MIN_MTU)
-            .then(|| min - u16::try_from(ETHER).unwrap_or(0))
+        let proven = node.udp.confirmed && min >= crate::route::MIN_MTU;
+        proven.then(|| match node.keys.native.is_established() {
+            true => native_mtu(min, true) - ETHER as u16,
+            false => min - ETHER as u16,
+        })
     }
 
     fn reason(&self, node: &Node, path: PathKind) -> Option<Reason> {

@@ -125,6 +125,10 @@ pub(super) struct Net {
     pub dial: bool,
     /// A node that does not show itself as a meshd.
     pub anonymous: Option<u8>,
+    /// Lines of this REQ_KEY extension are lost.
+    pub lost: Option<i32>,
+    /// Lines of native handshakes that were sent: (sender, line).
+    pub native: Vec<(u8, Bytes)>,
 }
 
 impl Net {
@@ -148,6 +152,8 @@ impl Net {
             lines: 0,
             dial: true,
             anonymous: None,
+            lost: None,
+            native: Vec::new(),
         }
     }
 
@@ -241,6 +247,12 @@ impl Net {
         match output {
             Output::SendLine { to, mut line } => {
                 self.lines += 1;
+                if let Some(ext) = native_extension(&line) {
+                    self.native.push((me, line.clone()));
+                    if self.lost == Some(ext) {
+                        return;
+                    }
+                }
                 if self.anonymous == Some(me) && line.ends_with(b" meshd") {
                     line.truncate(line.len() - b" meshd".len());
                 }
@@ -384,4 +396,11 @@ impl Net {
             mesh.peers(self.now).iter().filter(|row| row.up).count() == self.meshes.len() - 1
         })
     }
+}
+
+/// The extension of a REQ_KEY line that belongs to a native handshake.
+fn native_extension(line: &[u8]) -> Option<i32> {
+    let line = std::str::from_utf8(line).ok()?.strip_prefix("15 ")?;
+    let ext: i32 = line.split(' ').nth(2)?.parse().ok()?;
+    (32..=34).contains(&ext).then_some(ext)
 }

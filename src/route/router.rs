@@ -222,7 +222,7 @@ fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop>
 
 /// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header: that counts
 /// for SPTPS only, where a frame may be inside.
-fn native_mtu(mtu: u16, direct: bool) -> u16 {
+pub(crate) fn native_mtu(mtu: u16, direct: bool) -> u16 {
     let longer = mtu + ETHER as u16;
     let mtu = match direct {
         true => longer + NATIVE_SAVES as u16,

@@ -74,6 +74,16 @@ impl Plan {
         sha2::Sha256::digest(text).into()
     }
 
+    /// Three nodes of four speak native, so that every pair of dialects meets.
+    fn options(&self, node: usize) -> Options {
+        let native = match self.seed_for("native", node)[0] % 4 {
+            0 => 0,
+            _ => Options::NATIVE,
+        };
+        let bits = Options::PMTU_DISCOVERY | Options::CLAMP_MSS | native;
+        Options(bits).with_minor(Options::OUR_MINOR)
+    }
+
     /// The settings of every node, in order.
     #[must_use]
     pub(super) fn settings(&self) -> Vec<Settings> {
@@ -124,8 +134,7 @@ impl Plan {
             key,
             port: PORT,
             has_address: true,
-            options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)
-                .with_minor(Options::OUR_MINOR),
+            options: self.options(node),
             subnets: vec![subnet(node)],
             broadcast_subnets: Vec::new(),
             hosts,
