@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use crate::{
     io::{epoll::EventFd, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
-    route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
+    route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, local::ForUs, router::ErrorLimiter},
 };
 
 use counters::Counters;
@@ -65,6 +65,8 @@ pub struct Step<'a, S> {
     pub limiter: &'a mut ErrorLimiter,
     /// The time of the batch.
     pub now: Instant,
+    /// What the router said of the last packet for us.
+    pub for_us: Option<ForUs>,
 }
 
 /// What all workers share with the driver.

@@ -13,6 +13,7 @@ use crate::{
     mesh::event::Punt,
     route::{
         Broadcast, DropReason, ETHER, NodeIdx, NodeShared, NodeState,
+        local::ForUs,
         path::{SendPath, send_path},
         router::{self, Verdict},
     },
@@ -60,8 +61,14 @@ impl<S: Sink> Step<'_, S> {
 
     /// Asks the router about one IP packet of `source` and does what it says.
     pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8], checksums: Checksums) {
+        if let Some(rule) = &self.for_us
+            && rule.takes(packet, source)
+        {
+            return self.sink.deliver(packet, checksums);
+        }
         let verdict = router::decide(self.snapshot, packet, source, self.limiter, self.now);
         if verdict == Verdict::Local {
+            self.for_us = ForUs::like(self.snapshot, packet, source);
             return self.sink.deliver(packet, checksums);
         }
         if checksums == Checksums::Vouched {

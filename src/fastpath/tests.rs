@@ -77,6 +77,7 @@ fn step(snapshot: &RouteSnapshot, act: impl FnOnce(&mut Step<'_, Seen>)) -> Seen
         sink: &mut seen,
         limiter: &mut ErrorLimiter::default(),
         now: clock::now(),
+        for_us: None,
     });
     seen
 }

@@ -146,6 +146,7 @@ impl Worker {
             sink: &mut sink,
             limiter: &mut self.limiter,
             now,
+            for_us: None,
         };
         for (to, packet) in parked {
             step.send(to, &packet);

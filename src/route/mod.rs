@@ -3,6 +3,7 @@
 //! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`router::decide`]
 //! and [`path::send_path`]. Source: tinc-config-cli.md section 6, tinc-1.1-wire.md section 4.
 
+pub mod local;
 pub mod lpm;
 pub mod path;
 pub mod router;

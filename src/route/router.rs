@@ -232,7 +232,7 @@ pub(crate) fn native_mtu(mtu: u16, direct: bool) -> u16 {
 }
 
 /// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.
-fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
+pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
     match snapshot.state(node) {
         Some(state) if node != snapshot.me => state.mtu,
         _ => MTU,

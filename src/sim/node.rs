@@ -102,6 +102,7 @@ impl SimNode {
             sink: &mut gathered,
             limiter: &mut self.limiter,
             now,
+            for_us: None,
         });
         gathered
     }

@@ -241,6 +241,7 @@ impl Joined {
             sink: self,
             limiter: &mut ErrorLimiter::default(),
             now: clock::now(),
+            for_us: None,
         };
         step.from_network(addr(ONE), datagram, datagram.len().max(1));
     }

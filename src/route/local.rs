@@ -1,0 +1,109 @@
+//! A short cut for packets to ourselves.
+
+use std::net::IpAddr;
+
+use crate::{
+    route::{
+        ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot,
+        router::{self, mtu_of},
+    },
+    wire::{
+        Options,
+        ip::{self, Packet},
+    },
+};
+
+/// What the router says of every packet from one node to one address of ours: asked once for many, as
+/// the packets of a flow come one behind the other.
+#[derive(Debug, Clone, Copy)]
+pub struct ForUs {
+    source: NodeIdx,
+    to: IpAddr,
+    /// MTU, in bytes without the Ethernet header, to which TCP's segments are held down.
+    clamp: Option<u16>,
+}
+
+impl ForUs {
+    /// The rule for packets like `packet`, about which [`router::decide`] said [`router::Verdict::Local`].
+    #[must_use]
+    pub fn like(snapshot: &RouteSnapshot, packet: &[u8], source: NodeIdx) -> Option<Self> {
+        let kernel = snapshot.settings.forwarding == Forwarding::Kernel && source != snapshot.me;
+        let me = snapshot.state(snapshot.me)?;
+        let clamp = !kernel && me.options.has(Options::CLAMP_MSS);
+        Some(Self {
+            source,
+            to: Packet::parse(packet)?.destination(),
+            clamp: clamp.then(|| MTU.min(mtu_of(snapshot, source)) - ETHER as u16),
+        })
+    }
+
+    /// Whether a packet is one of them; if so it is ready for our device afterwards.
+    pub fn takes(&self, packet: &mut [u8], source: NodeIdx) -> bool {
+        let takes = source == self.source
+            && Packet::parse(packet).is_some_and(|packet| packet.destination() == self.to);
+        if let Some(mtu) = self.clamp.filter(|_| takes) {
+            ip::clamp_mss(packet, mtu);
+        }
+        takes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        route::{
+            lpm::Owner,
+            router::{ErrorLimiter, Verdict},
+            testing::{ME, neighbour, now, snapshot},
+        },
+        wire::testing::{tcp, v4},
+    };
+
+    const ONE: NodeIdx = NodeIdx(1);
+
+    /// Whatever the rule takes, the router would have delivered, with the same bytes.
+    #[test]
+    fn the_rule_does_what_the_router_does() {
+        for (mtu, clamp, kernel) in [
+            (1000, true, false),
+            (1400, true, false),
+            (1000, false, false),
+            (1000, true, true),
+        ] {
+            let mut one = neighbour(ONE);
+            one.mtu = mtu;
+            let owners = [
+                ("10.0.0.0/24", Owner::Node(ME)),
+                ("10.0.1.0/24", Owner::Node(ONE)),
+            ];
+            let mut tables = snapshot([one], owners);
+            if kernel {
+                tables.settings.forwarding = Forwarding::Kernel;
+            }
+            if !clamp {
+                let me = tables.node(ME).unwrap();
+                let mut state = (**me.state.load()).clone();
+                state.options.0 &= !Options::CLAMP_MSS;
+                me.state.store(state.into());
+            }
+            let syn = tcp(&[2, 4, 0x05, 0xb4]);
+            let mut rule = None;
+            for (to, like_before) in [("10.0.0.1", false), ("10.0.0.1", true), ("10.0.0.2", false)]
+            {
+                let packet = v4("10.0.1.9", to, 6, &syn);
+                let (mut routed, mut ruled) = (packet.clone(), packet);
+                let mut limiter = ErrorLimiter::default();
+                let verdict = router::decide(&tables, &mut routed, ONE, &mut limiter, now());
+                assert_eq!(verdict, Verdict::Local);
+                let taken = rule.is_some_and(|rule: ForUs| rule.takes(&mut ruled, ONE));
+                assert_eq!(taken, like_before);
+                if taken {
+                    assert_eq!(ruled, routed);
+                }
+                assert!(!rule.is_some_and(|rule| rule.takes(&mut ruled, ME)));
+                rule = ForUs::like(&tables, &routed, ONE);
+            }
+        }
+    }
+}
