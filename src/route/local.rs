@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::{
     route::{
         ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot,
-        router::{self, mtu_of},
+        router::mtu_of,
     },
     wire::{
         Options,
@@ -54,7 +54,7 @@ mod tests {
     use crate::{
         route::{
             lpm::Owner,
-            router::{ErrorLimiter, Verdict},
+            router::{self, ErrorLimiter, Verdict},
             testing::{ME, neighbour, now, snapshot},
         },
         wire::testing::{tcp, v4},
