@@ -313,6 +313,7 @@ fn shell(
         bind_to_interface: reader.one("BindToInterface", values::interface_name),
         address_family,
         fwmark: reader.number("FWMark", i32::MIN, i32::MAX).cast_unsigned(),
+        workers: reader.number("Workers", 0, 4).unsigned_abs() as usize,
         udp_rcvbuf: reader.number("UDPRcvBuf", 0, i32::MAX).unsigned_abs() as usize,
         udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,
         scripts_interpreter: reader.text("ScriptsInterpreter"),

@@ -149,6 +149,8 @@ pub struct Shell {
     pub address_family: AddressFamily,
     /// FWMark; 0 = none.
     pub fwmark: u32,
+    /// Workers; 0 = as many as processors.
+    pub workers: usize,
     /// UDPRcvBuf in bytes; 0 = the system's.
     pub udp_rcvbuf: usize,
     /// UDPSndBuf in bytes; 0 = the system's.

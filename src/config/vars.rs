@@ -354,6 +354,8 @@ pub const VARS: &[Var] = &[
         "A network that meshd routes into the device; `auto` is every subnet of a reachable node."),
     var("InterfaceMTU", Server, Meshd, Bytes, "", ONE, Restart, UNSAFE, Yes,
         "MTU that meshd gives the device, 576 to 9000."),
+    var("Workers", Server, Meshd, Int, "0", ONE, Restart, UNSAFE, Yes,
+        "Packet threads, 1 to 4; 0 is one for each processor."),
     var("Address", Host, All, Address, "", MANY, Live, UNSAFE, Yes,
         "`HOST [PORT]` where this node is dialled; tried in order."),
     var("Cipher", Both, All, Text, "aes-256-cbc", ONE, Restart, UNSAFE, NotYet,

@@ -35,7 +35,7 @@ use crate::{
         start::{self, Sockets},
         systemd::{self, Watchdog},
     },
-    fastpath::{self, punt},
+    fastpath::{self, Queue, punt},
     io::{
         tun::Tun,
         udp::{SocketOptions, UdpSocket},
@@ -66,6 +66,8 @@ pub(super) struct Driver {
     pub(super) workers: Option<fastpath::Handle>,
     pub(super) tun: Option<Arc<Tun>>,
     pub(super) udp: Vec<Arc<UdpSocket>>,
+    /// Of all workers; the first one's are also [`Self::tun`] and [`Self::udp`].
+    queues: Vec<Queue>,
     pub(super) events: mpsc::Sender<Event>,
     /// What the driver itself dropped.
     pub(super) drops: DropCounts,
@@ -95,7 +97,7 @@ impl Driver {
         mut config: Config,
         log: Log,
         sockets: Sockets,
-        tun: Option<Tun>,
+        tun: Vec<Tun>,
         dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
@@ -116,11 +118,21 @@ impl Driver {
             base: config.source.base.clone(),
             net: config.source.net.clone(),
             name: settings.name.clone(),
-            device: start::device_names(tun.as_ref()),
+            device: start::device_names(tun.first()),
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
         };
+        let mut tun = tun.into_iter().map(Arc::new);
+        let mut queues: Vec<Queue> = Vec::new();
+        for udp in sockets.udp {
+            let tun = tun.next();
+            // A device of one queue has one worker; the other sockets close unused.
+            if queues.is_empty() || queues[0].tun.is_none() || tun.is_some() {
+                queues.push(Queue { tun, udp });
+            }
+        }
+        let first = queues.first().cloned().unwrap_or_default();
         Ok(Self {
             mesh: Mesh::new(Arc::clone(settings), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
@@ -129,8 +141,9 @@ impl Driver {
             log,
             pings: Pings::default(),
             workers: None,
-            tun: tun.map(Arc::new),
-            udp: sockets.udp,
+            tun: first.tun,
+            udp: first.udp,
+            queues,
             events,
             drops: DropCounts::new(),
             started: now,
@@ -228,8 +241,7 @@ impl Driver {
         };
         let workers = fastpath::start(
             self.mesh.snapshot(),
-            self.tun.clone(),
-            self.udp.clone(),
+            self.queues.clone(),
             self.punts.0.clone(),
             prepare,
         );

@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZero,
     os::unix::fs::{DirBuilderExt, chown},
     path::Path,
     sync::Arc,
@@ -21,6 +22,8 @@ use crate::{
     },
 };
 
+/// Most packet threads.
+const MAX_WORKERS: usize = 4;
 /// Times that a port of the kernel's choice may be taken on another address.
 const PORT_TRIES: usize = 16;
 /// The clone device of the kernel.
@@ -32,8 +35,8 @@ const GROUP: &str = "meshd";
 pub(super) struct Sockets {
     /// TCP.
     pub(super) tcp: Vec<TcpListener>,
-    /// UDP, the first of a family sends for it.
-    pub(super) udp: Vec<Arc<UdpSocket>>,
+    /// UDP, one set a worker; the first of a family sends for it.
+    pub(super) udp: Vec<Vec<Arc<UdpSocket>>>,
     /// The port.
     pub(super) port: u16,
 }
@@ -47,7 +50,19 @@ pub(super) fn socket_options(shell: &Shell) -> SocketOptions {
         fwmark: shell.fwmark,
         interface: shell.bind_to_interface.clone(),
         dont_fragment: shell.pmtu_discovery,
+        shared: workers(shell) > 1,
     }
+}
+
+/// How many packet threads there are to be: as many as processors, but no more than can share tinc's
+/// small replay windows (architecture.md section 2.4).
+fn workers(shell: &Shell) -> usize {
+    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    let wanted = match shell.workers {
+        0 => processors(),
+        wanted => wanted,
+    };
+    wanted.min(MAX_WORKERS)
 }
 
 /// Opens every socket that the configuration asks for. One that fails is left out with a warning; it
@@ -71,7 +86,7 @@ pub(super) fn open_sockets(shell: &Shell) -> anyhow::Result<Sockets> {
     let tries = if shell.port == 0 { PORT_TRIES } else { 1 };
     let mut last = None;
     for left in (0..tries).rev() {
-        match open_all(&wanted, &options, left > 0) {
+        match open_all(&wanted, &options, workers(shell), left > 0) {
             Ok(sockets) => return Ok(sockets),
             Err(error) => last = Some(error),
         }
@@ -86,11 +101,12 @@ pub(super) fn open_sockets(shell: &Shell) -> anyhow::Result<Sockets> {
 fn open_all(
     wanted: &[SocketAddr],
     options: &SocketOptions,
+    workers: usize,
     strict: bool,
 ) -> anyhow::Result<Sockets> {
     let mut sockets = Sockets {
         tcp: Vec::new(),
-        udp: Vec::new(),
+        udp: vec![Vec::new(); workers],
         port: 0,
     };
     let mut failed = None;
@@ -99,13 +115,15 @@ fn open_all(
         let dynamic = addr.port() == 0 && sockets.port != 0;
         let port = if dynamic { sockets.port } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
-        match open_pair(addr, options) {
+        match open_some(addr, options, workers) {
             Ok((tcp, udp)) => {
                 if sockets.port == 0 {
-                    sockets.port = udp.local().port();
+                    sockets.port = udp[0].local().port();
                 }
                 sockets.tcp.push(tcp);
-                sockets.udp.push(Arc::new(udp));
+                for (set, udp) in sockets.udp.iter_mut().zip(udp) {
+                    set.push(Arc::new(udp));
+                }
             }
             Err(error) if strict => bail!("cannot listen on {addr}: {error}"),
             Err(error) => {
@@ -127,16 +145,25 @@ fn open_all(
     }
 }
 
-fn open_pair(addr: SocketAddr, options: &SocketOptions) -> io::Result<(TcpListener, UdpSocket)> {
+/// One TCP socket, and a UDP socket for each worker on the same port.
+fn open_some(
+    addr: SocketAddr,
+    options: &SocketOptions,
+    workers: usize,
+) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
     let tcp = conn::listen(addr, options)?;
-    let udp = UdpSocket::bind(tcp.local_addr()?, options)?;
-    Ok((tcp, udp))
+    let addr = tcp.local_addr()?;
+    let udp: io::Result<Vec<_>> = (0..workers)
+        .map(|_| UdpSocket::bind(addr, options))
+        .collect();
+    Ok((tcp, udp?))
 }
 
-/// Opens the device; `None` where the configuration wants none.
-pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Option<Tun>> {
+/// Opens the device, a queue for each worker; none where the configuration wants none, and a single one
+/// where the device was made for one.
+pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Vec<Tun>> {
     match shell.device_type {
-        DeviceType::Dummy => return Ok(None),
+        DeviceType::Dummy => return Ok(Vec::new()),
         DeviceType::Tap => {
             bail!("DeviceType = tap is not supported yet: use tun, or dummy for a relay")
         }
@@ -150,13 +177,21 @@ pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Option<Tun>> {
         tracing::warn!(device = %device.display(), "Device is always {CLONE}");
     }
     let interface = shell.interface.as_deref();
-    let tun = Tun::open_offload(interface, false).with_context(|| {
+    let workers = workers(shell);
+    let several = (workers > 1).then(|| Tun::open_offload(interface, true).ok());
+    let several = several.flatten();
+    let single = several.is_none();
+    let tun = several.map_or_else(|| Tun::open_offload(interface, false), Ok);
+    let tun = tun.with_context(|| {
         let name = interface.unwrap_or("of the kernel's choice");
         format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")
     })?;
     let TunOffloads { tso, uso, .. } = tun.offloads();
-    tracing::info!(interface = tun.name(), tso, uso, "device is open");
-    Ok(Some(tun))
+    let more = if single { 0 } else { workers - 1 };
+    let more: Vec<Tun> = (0..more).map_while(|_| tun.add_queue().ok()).collect();
+    let queues = 1 + more.len();
+    tracing::info!(interface = tun.name(), queues, tso, uso, "device is open");
+    Ok([tun].into_iter().chain(more).collect())
 }
 
 /// DEVICE and INTERFACE of scripts. Source: tinc-config-cli.md section 6.9.
@@ -213,11 +248,18 @@ mod tests {
 
     #[tokio::test]
     async fn one_dynamic_port_serves_all_sockets() {
-        let sockets = open_sockets(&shell(&["127.0.0.1:0", "127.0.0.2:0"])).unwrap();
-        assert_eq!((sockets.tcp.len(), sockets.udp.len()), (2, 2));
-        for (tcp, udp) in sockets.tcp.iter().zip(&sockets.udp) {
-            assert_eq!(tcp.local_addr().unwrap().port(), sockets.port);
-            assert_eq!(udp.local(), tcp.local_addr().unwrap());
+        for workers in [1, 3] {
+            let mut shell = shell(&["127.0.0.1:0", "127.0.0.2:0"]);
+            shell.workers = workers;
+            let sockets = open_sockets(&shell).unwrap();
+            assert_eq!((sockets.tcp.len(), sockets.udp.len()), (2, workers));
+            for set in &sockets.udp {
+                assert_eq!(set.len(), 2);
+                for (tcp, udp) in sockets.tcp.iter().zip(set) {
+                    assert_eq!(tcp.local_addr().unwrap().port(), sockets.port);
+                    assert_eq!(udp.local(), tcp.local_addr().unwrap());
+                }
+            }
         }
     }
 

@@ -14,6 +14,7 @@ pub mod punt;
 pub mod runs;
 #[cfg(test)]
 mod tests;
+pub mod turns;
 mod worker;
 
 use std::{
@@ -37,6 +38,7 @@ use crate::{
 };
 
 use counters::Counters;
+use turns::Turns;
 
 /// Where the pure steps leave their results.
 pub trait Sink {
@@ -47,6 +49,8 @@ pub trait Sink {
     fn priority(&mut self, _tos: u8) {}
     /// Hands an IP packet to our own device, with what is known of its checksum.
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums);
+    /// Hands all datagrams appended so far to the kernel.
+    fn send_off(&mut self) {}
     /// Keeps a packet back while its node changes keys; [`Step::send`] tries it again.
     fn park(&mut self, to: NodeIdx, packet: &[u8]);
     /// Leaves something to the control plane.
@@ -67,6 +71,8 @@ pub struct Step<'a, S> {
     pub now: Instant,
     /// What the router said of the last packet for us.
     pub for_us: Option<ForUs>,
+    /// The nodes whose [`NodeShared::sending`] is held; `None` where no other thread sends.
+    pub turns: Option<Turns<'a>>,
 }
 
 /// What all workers share with the driver.
@@ -89,32 +95,32 @@ pub struct Handle {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts the packet threads, one for now, over a device (none: DeviceType = dummy) and the UDP
-/// sockets. Each calls `prepare` first. Punts and path-MTU reports go to `inputs`; a full queue drops
-/// them, counted.
+/// What one packet thread reads and writes.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// Its queue of the device; none with DeviceType = dummy.
+    pub tun: Option<Arc<Tun>>,
+    /// Its UDP sockets.
+    pub udp: Vec<Arc<UdpSocket>>,
+}
+
+/// Starts a packet thread for each of `queues`. Each calls `prepare` first. Punts and path-MTU reports
+/// go to `inputs`; when that is full they are dropped and counted.
 pub fn start(
     snapshot: Arc<RouteSnapshot>,
-    tun: Option<Arc<Tun>>,
-    udp: Vec<Arc<UdpSocket>>,
+    queues: Vec<Queue>,
     inputs: mpsc::Sender<Input>,
     prepare: fn(),
 ) -> io::Result<Handle> {
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::new(snapshot),
-        workers: vec![PerWorker::default()],
+        workers: queues.iter().map(|_| PerWorker::default()).collect(),
     });
     let stop = Arc::new(EventFd::new()?);
     let mut threads = Vec::new();
-    for index in 0..shared.workers.len() {
+    for (index, queue) in queues.into_iter().enumerate() {
         let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
-        let worker = worker::Worker::new(
-            shared,
-            index,
-            tun.clone(),
-            udp.clone(),
-            stop,
-            inputs.clone(),
-        )?;
+        let worker = worker::Worker::new(shared, index, queue, stop, inputs.clone())?;
         let builder = std::thread::Builder::new().name(format!("meshd-w{index}"));
         let run = move || {
             prepare();

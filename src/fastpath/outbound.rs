@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-impl<S: Sink> Step<'_, S> {
+impl<'a, S: Sink> Step<'a, S> {
     /// Sends on one IP packet that our device gave us. The packet may be changed (MSS).
     pub fn from_device(&mut self, packet: &mut [u8]) {
         self.route(self.snapshot.me, packet, Checksums::Complete);
@@ -124,6 +124,7 @@ impl<S: Sink> Step<'_, S> {
             let packet = Bytes::copy_from_slice(packet);
             return self.sink.punt(Punt::Packet { to, packet });
         };
+        self.take_turn(node, way.key);
         let Some(number) = way.key.claim(1) else {
             self.sink.dropped(DropReason::Exhausted);
             return self.sink.punt(Punt::Exhausted { node: to });
@@ -148,6 +149,7 @@ impl<S: Sink> Step<'_, S> {
         let Some(way) = self.way(node, &state, first.len()) else {
             return false;
         };
+        self.take_turn(node, way.key);
         // A super-packet has at most 65,535 bytes, and each segment one at least.
         let Some(mut number) = way.key.claim(1 + others.left() as u32) else {
             return false;
@@ -177,6 +179,14 @@ impl<S: Sink> Step<'_, S> {
         true
     }
 
+    /// Where several threads send in SPTPS, numbers must leave in the order in which they are claimed.
+    fn take_turn(&mut self, node: &'a NodeShared, key: &TxKey) {
+        if let Some(turns) = self.turns.as_mut().filter(|_| !key.is_native()) {
+            let sink = &mut *self.sink;
+            turns.take(node, || sink.send_off());
+        }
+    }
+
     /// PriorityInheritance: the datagrams of a packet get its type of service.
     fn inherit(&mut self, packet: &[u8]) {
         if self.snapshot.settings.priority_inheritance {
@@ -185,7 +195,7 @@ impl<S: Sink> Step<'_, S> {
     }
 
     /// How packets of up to `longest` bytes get to `node`, if it is by UDP.
-    fn way<'a>(&self, node: &NodeShared, state: &'a NodeState, longest: usize) -> Option<Way<'a>> {
+    fn way<'s>(&self, node: &NodeShared, state: &'s NodeState, longest: usize) -> Option<Way<'s>> {
         let me = self.snapshot.me;
         let SendPath::Udp {
             to, direct, header, ..

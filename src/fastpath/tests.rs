@@ -78,6 +78,7 @@ fn step(snapshot: &RouteSnapshot, act: impl FnOnce(&mut Step<'_, Seen>)) -> Seen
         limiter: &mut ErrorLimiter::default(),
         now: clock::now(),
         for_us: None,
+        turns: None,
     });
     seen
 }

@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 
 use crate::{
     fastpath::{
-        Shared, Sink, Step,
+        Queue, Shared, Sink, Step,
         counters::Counters,
         parked::Parked,
         punt::Punts,
         runs::{Run, Runs},
+        turns::Turns,
     },
     io::{
         epoll::{Epoll, EventFd},
@@ -67,8 +68,7 @@ impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
         index: usize,
-        tun: Option<Arc<Tun>>,
-        udp: Vec<Arc<UdpSocket>>,
+        Queue { tun, udp }: Queue,
         stop: Arc<EventFd>,
         inputs: mpsc::Sender<Input>,
     ) -> io::Result<Self> {
@@ -147,6 +147,7 @@ impl Worker {
             limiter: &mut self.limiter,
             now,
             for_us: None,
+            turns: (self.shared.workers.len() > 1).then(Turns::default),
         };
         for (to, packet) in parked {
             step.send(to, &packet);
@@ -163,7 +164,7 @@ impl Worker {
                 }
             }
         }
-        sink.flush();
+        step.sink.flush();
         Ok(())
     }
 }
@@ -247,6 +248,10 @@ impl Sink for WorkerSink<'_> {
 
     fn priority(&mut self, tos: u8) {
         self.tos = tos;
+    }
+
+    fn send_off(&mut self) {
+        self.send();
     }
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {

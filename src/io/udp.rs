@@ -30,6 +30,9 @@ pub struct SocketOptions {
     pub interface: Option<String>,
     /// Set don't-fragment and report what is longer than the path MTU (EMSGSIZE).
     pub dont_fragment: bool,
+    /// Several UDP sockets are bound to one address, and the kernel spreads senders over them
+    /// (SO_REUSEPORT).
+    pub shared: bool,
 }
 
 /// Opens a socket of `addr`'s family with mark and interface set, not bound, not blocking.
@@ -67,6 +70,9 @@ impl UdpSocket {
     /// [`Self::receive_buffer`].
     pub fn bind(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
         let socket = open_socket(addr, Type::DGRAM, options)?;
+        if options.shared {
+            socket.set_reuse_port(true)?;
+        }
         if options.rcvbuf > 0
             && sockopt::set_socket_recv_buffer_size_force(&socket, options.rcvbuf).is_err()
         {

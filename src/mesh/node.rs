@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     ops::{Index, IndexMut},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -105,6 +105,7 @@ impl Node {
             name,
             state: ArcSwap::from_pointee(state),
             counters: NodeCounters::default(),
+            sending: Mutex::default(),
         };
         Self {
             shared: Arc::new(shared),

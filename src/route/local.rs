@@ -3,10 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    route::{
-        ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot,
-        router::mtu_of,
-    },
+    route::{ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot, router::mtu_of},
     wire::{
         Options,
         ip::{self, Packet},

@@ -14,7 +14,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -126,6 +126,10 @@ pub struct NodeShared {
     pub state: ArcSwap<NodeState>,
     /// Traffic counters.
     pub counters: NodeCounters,
+    /// Held by the thread that sends to the node in SPTPS, from the claim of the first number until the
+    /// datagrams are with the kernel: a real daemon's replay window has room for 128 packets, and a thread
+    /// may be put to sleep for longer than that lasts.
+    pub sending: Mutex<()>,
 }
 
 /// How to reach a node right now. Immutable: the mesh replaces it.

@@ -1,6 +1,10 @@
 //! Snapshots made by hand, for the tests of the data plane. Node 0 is ourselves.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 
@@ -90,5 +94,6 @@ fn shared(idx: NodeIdx, state: NodeState) -> Arc<NodeShared> {
         name,
         state: ArcSwap::from_pointee(state),
         counters: NodeCounters::default(),
+        sending: Mutex::default(),
     })
 }

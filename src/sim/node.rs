@@ -103,6 +103,7 @@ impl SimNode {
             limiter: &mut self.limiter,
             now,
             for_us: None,
+            turns: None,
         });
         gathered
     }

@@ -242,6 +242,7 @@ impl Joined {
             limiter: &mut ErrorLimiter::default(),
             now: clock::now(),
             for_us: None,
+            turns: None,
         };
         step.from_network(addr(ONE), datagram, datagram.len().max(1));
     }
