@@ -1,7 +1,8 @@
 //! Throughput beside tinc 1.1: two hosts, one wire, the same traffic; peers take turns, so that whatever
 //! else the machine does falls on both. Quote ratios of one run only.
 //!
-//! `./tests/run bench [--rounds N] [--seconds S] [--json]`; needs what the namespace tests need.
+//! `./tests/run bench [--rounds N] [--seconds S] [--json] [--readme[=FILE]]`; needs what the namespace tests
+//! need. `--readme` puts what it printed into README.md, or into a file that has the same markers.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::disallowed_methods,
@@ -15,6 +16,8 @@ mod dump;
 #[path = "../tests/net/node.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod node;
+#[path = "throughput/report.rs"]
+mod report;
 #[path = "../tests/net/traffic.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod traffic;
@@ -31,36 +34,38 @@ use crate::{
         Kind::{self, Meshd, Tinc11},
         Node, bring_up, on_one_wire,
     },
+    report::{Peer, Report},
     traffic::wait_ping,
     world::World,
 };
 
-/// Packets a second that are offered; the best that arrives counts.
+/// Packets of 64 bytes a second that are offered; the best that arrives counts.
 const OFFERED: [u32; 5] = [40_000, 70_000, 100_000, 140_000, 200_000];
+/// Mbit/s in packets of 1,400 bytes that are offered, until some are lost: a fifth more each time.
+const LOSS_FREE: [u32; 17] = [
+    100, 150, 200, 250, 300, 360, 430, 520, 620, 750, 900, 1_100, 1_300, 1_550, 1_900, 2_300, 2_750,
+];
+/// What part of them may be lost where nothing is said to be.
+const LOST: f64 = 0.001;
 
-/// What one pair did in one round.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    /// TCP, one stream, in Mbit/s of payload.
-    tcp: f64,
-    /// Processor seconds of both daemons for a gigabyte of that.
-    cpu: f64,
-    /// UDP packets of 64 bytes that arrived, thousands a second.
-    udp: f64,
-    /// Round trip of 56-byte pings, median in microseconds.
-    ping: f64,
-}
+/// Socket buffer of iperf3's UDP: the most that Linux gives to anybody, and it gives twice that. With less
+/// its receiver loses packets whenever it is not run for some milliseconds.
+const BUFFER: &str = "208K";
 
-const COLUMNS: [&str; 4] = ["TCP Mbit/s", "CPU s/GB", "64-byte kpps", "ping us"];
-
-impl Round {
-    fn values(self) -> [f64; 4] {
-        [self.tcp, self.cpu, self.udp, self.ping]
-    }
-}
+/// What is measured in each round, in the order of the values.
+const COLUMNS: [&str; 7] = [
+    "TCP Mbit/s",
+    "TCP 4 streams",
+    "TCP reverse",
+    "CPU s/GB",
+    "UDP 64 B kpps",
+    "UDP 1400 B Mbit/s",
+    "ping us",
+];
+type Round = [f64; COLUMNS.len()];
 
 fn main() {
-    let (mut rounds, mut seconds, mut json) = (3_usize, 5_usize, false);
+    let (mut rounds, mut seconds, mut json, mut readme) = (3_usize, 5_usize, false, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|n| n.parse().ok());
@@ -68,50 +73,43 @@ fn main() {
             "--rounds" => rounds = number().expect("--rounds takes a number"),
             "--seconds" => seconds = number().expect("--seconds takes a number"),
             "--json" => json = true,
+            "--readme" => readme = Some("README.md".to_owned()),
             "--bench" => {}
-            other => panic!("unknown argument {other}"),
+            other => match other.strip_prefix("--readme=") {
+                Some(file) => readme = Some(file.to_owned()),
+                None => panic!("unknown argument {other}"),
+            },
         }
     }
-    let kinds = [Meshd, Tinc11];
+    let kinds = [(Meshd, "meshd"), (Tinc11, "tinc 1.1")];
     let mut all: [Vec<Round>; 2] = Default::default();
     for round in 0..rounds {
         for turn in 0..kinds.len() {
             let at = (turn + round) % kinds.len();
-            let result = measure(kinds[at], seconds);
-            eprintln!("round {}: {:?} {result:.1?}", round + 1, kinds[at]);
+            let result = measure(kinds[at].0, seconds);
+            eprintln!("round {}: {} {result:.1?}", round + 1, kinds[at].1);
             all[at].push(result);
         }
     }
-    let medians = all.map(|rounds| -> [f64; 4] {
-        std::array::from_fn(|column| {
-            median(rounds.iter().map(|round| round.values()[column]).collect())
-        })
-    });
-    if json {
-        let rows: Vec<Value> = kinds
-            .iter()
-            .zip(medians)
-            .map(|(kind, values)| serde_json::json!({"peer": format!("{kind:?}"), "median": values, "columns": COLUMNS}))
-            .collect();
-        println!("{}", Value::from(rows));
-        return;
+    let peer = |at: usize| Peer {
+        name: kinds[at].1.to_owned(),
+        medians: (0..COLUMNS.len())
+            .map(|column| median(all[at].iter().map(|round| round[column]).collect()))
+            .collect(),
+    };
+    let report = Report {
+        columns: &COLUMNS,
+        peers: [peer(0), peer(1)],
+        rounds,
+        seconds,
+    };
+    match json {
+        true => println!("{}", report.json()),
+        false => print!("{}", report.text()),
     }
-    println!(
-        "{:10} {}",
-        "median",
-        COLUMNS.map(|c| format!("{c:>14}")).concat()
-    );
-    for (kind, values) in kinds.iter().zip(medians) {
-        println!(
-            "{:10} {}",
-            format!("{kind:?}"),
-            values.map(|v| format!("{v:14.1}")).concat()
-        );
+    if let Some(file) = readme {
+        report.write_into(&file);
     }
-    let ratio: String = (0..4)
-        .map(|column| format!("{:14.2}", medians[0][column] / medians[1][column]))
-        .collect();
-    println!("{:10} {ratio}", "ratio");
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -134,30 +132,67 @@ fn measure(kind: Kind, seconds: usize) -> Round {
     wait_ping(&a, &b.v4(), 1_400);
 
     let ping = ping_median(&a, &b.v4());
+    let time = seconds.to_string();
     let before = cpu(&a) + cpu(&b);
-    let report = iperf(&a, &b, &["-t", &seconds.to_string()]);
+    let (tcp, bytes) = tcp_of(&a, &b, &["-t", &time]);
     let used = cpu(&a) + cpu(&b) - before;
-    let received = &report["end"]["sum_received"];
-    let (bytes, bits) = (
-        received["bytes"].as_f64().unwrap(),
-        received["bits_per_second"].as_f64().unwrap(),
-    );
-    let udp = OFFERED
+    let (four, _) = tcp_of(&a, &b, &["-t", &time, "-P", "4"]);
+    let (reverse, _) = tcp_of(&a, &b, &["-t", &time, "-R"]);
+    let small = OFFERED
         .iter()
-        .map(|rate| {
-            let bits = (rate * 64 * 8).to_string();
-            let report = iperf(&a, &b, &["-u", "-l", "64", "-b", &bits, "-t", "2"]);
-            let sum = &report["end"]["sum"];
-            let arrived = sum["packets"].as_f64().unwrap() - sum["lost_packets"].as_f64().unwrap();
-            arrived / sum["seconds"].as_f64().unwrap() / 1e3
-        })
+        .map(|rate| udp(&a, &b, 64, rate * 64 * 8).0 / 1e3)
         .fold(0.0, f64::max);
-    Round {
-        tcp: bits / 1e6,
-        cpu: used / (bytes / 1e9),
-        udp,
+    [
+        tcp,
+        four,
+        reverse,
+        used / (bytes / 1e9),
+        small,
+        loss_free(&a, &b),
         ping,
+    ]
+}
+
+/// TCP from a to b, or back: Mbit/s of payload, and bytes.
+fn tcp_of(a: &Node, b: &Node, options: &[&str]) -> (f64, f64) {
+    let report = iperf(a, b, options);
+    let received = &report["end"]["sum_received"];
+    let value = |key: &str| received[key].as_f64().unwrap();
+    (value("bits_per_second") / 1e6, value("bytes"))
+}
+
+/// UDP in packets of so many bytes, offered at so many bit/s for two seconds: packets that arrive in a
+/// second, and what part of them all is lost. A transfer that iperf3 could not bring to its end counts as
+/// lost, with its reason on standard error.
+fn udp(a: &Node, b: &Node, length: u32, bits: u32) -> (f64, f64) {
+    let (length, bits) = (length.to_string(), bits.to_string());
+    let report = iperf(
+        a,
+        b,
+        &["-u", "-l", &length, "-b", &bits, "-t", "2", "-w", BUFFER],
+    );
+    let sum = &report["end"]["sum"];
+    if let (Some(error), true) = (report["error"].as_str(), sum.is_null()) {
+        eprintln!("{length} bytes at {bits} bit/s: {error}");
+        return (0.0, 1.0);
     }
+    let value = |key: &str| sum[key].as_f64().unwrap();
+    let (sent, lost) = (value("packets"), value("lost_packets"));
+    ((sent - lost) / value("seconds"), lost / sent)
+}
+
+/// The most that arrives whole in packets of 1,400 bytes, in Mbit/s; a rate that loses is tried once more.
+fn loss_free(a: &Node, b: &Node) -> f64 {
+    let arrives = |rate: &u32| {
+        let once = || udp(a, b, 1_400, rate * 1_000_000);
+        let whole = |(_, lost): &(f64, f64)| *lost <= LOST;
+        let packets = Some(once()).filter(whole);
+        let (packets, _) = packets.or_else(|| Some(once()).filter(whole))?;
+        Some(packets * 1_400.0 * 8.0 / 1e6)
+    };
+    // Where iperf3 itself is at its end, more that is offered is no more that arrives.
+    let rates = LOSS_FREE.iter().map_while(arrives);
+    rates.fold(0.0, f64::max)
 }
 
 /// One iperf3 transfer from a to b; its report.

@@ -1,0 +1,287 @@
+//! What the benches and the allocation test share: two nodes made by hand, and a sink like the worker's.
+#![allow(dead_code, reason = "each program uses its part")]
+
+use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use meshd::{
+    crypto::{PrivateKey, Rng},
+    daemon::clock,
+    fastpath::{Sink, Step, runs::Runs},
+    io::vnet::{Checksums, Coalescer, Gso, GsoKind, Header, MAX_PACKET, Segments, Unfinished},
+    mesh::event::Punt,
+    route::{
+        DropReason, MTU, NodeCounters, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        lpm::{Owner, Route, Table},
+        router::ErrorLimiter,
+    },
+    tunnel::{Tunnel, TunnelSetup, TxKey},
+    wire::{
+        NodeId, NodeName, Options,
+        datagram::{HEADER, RelayHeader},
+    },
+};
+
+/// Ourselves, and the other node.
+pub(crate) const ME: NodeIdx = NodeIdx(0);
+pub(crate) const PEER: NodeIdx = NodeIdx(1);
+/// Prefixes in every table.
+pub(crate) const PREFIXES: u32 = 2_000;
+/// Payload of a TCP segment of 1,400 bytes, in bytes.
+const SEGMENT: usize = 1_360;
+
+/// What packets between the two are sealed with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keys {
+    /// Records of tinc 1.1.
+    Sptps,
+}
+
+impl Keys {
+    pub(crate) const ALL: [Self; 1] = [Self::Sptps];
+}
+
+pub(crate) fn name(text: &str) -> NodeName {
+    NodeName::new(text).expect("a good name")
+}
+
+/// Both ends of an established tunnel of tinc 1.1.
+pub(crate) fn sptps_tunnel() -> (Tunnel, Tunnel) {
+    let mut rng = Rng::new([1; 32]);
+    let keys = [(); 2].map(|()| PrivateKey::generate(&mut rng));
+    let setup = |ours: usize, names: [&str; 2]| TunnelSetup {
+        key: Arc::new(keys[ours].clone()),
+        name: name(names[0]),
+        peer: name(names[1]),
+        peer_key: keys[1 - ours].public(),
+        replay_window: 128,
+    };
+    let (mut ours, kex) = Tunnel::initiate(setup(0, ["n0", "n1"]), &mut rng);
+    let (mut theirs, answer) =
+        Tunnel::respond(setup(1, ["n1", "n0"]), &kex, &mut rng).expect("a good KEX");
+    let mut to_us = vec![answer];
+    while !to_us.is_empty() {
+        let mut receive = |end: &mut Tunnel, messages: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+            let answers = messages.iter();
+            answers
+                .flat_map(|message| end.receive(message, &mut rng).expect("a good message"))
+                .collect()
+        };
+        let to_them = receive(&mut ours, to_us);
+        to_us = receive(&mut theirs, to_them);
+    }
+    (ours, theirs)
+}
+
+/// 10.0.0.0/24 is ours, all other prefixes (10.0.1.0/24 and up) are the other node's.
+pub(crate) fn table() -> Table<u32> {
+    Table::new((0..PREFIXES).map(|n| Route {
+        addr: (10 << 24) | (n << 8),
+        len: 24,
+        owner: Owner::Node(if n == 0 { ME } else { PEER }),
+    }))
+}
+
+/// A TCP super-packet of 48 segments of 1,400 bytes from our net to the other node's, or (`inbound`) back.
+pub(crate) fn super_packet(inbound: bool) -> (Header, Vec<u8>) {
+    let length = 40 + 48 * SEGMENT;
+    let (ours, theirs) = ([10, 0, 0, 5], [10, 4, 1, 7]);
+    let mut packet = vec![0x45, 0];
+    packet.extend((length as u16).to_be_bytes());
+    packet.extend([0, 1, 0x40, 0, 64, 6, 0, 0]);
+    packet.extend(
+        if inbound {
+            [theirs, ours]
+        } else {
+            [ours, theirs]
+        }
+        .concat(),
+    );
+    // Ports 40000 to 22, the numbers, 20 bytes of header, ACK, window; the checksum is the segmenter's.
+    packet.extend([0x9c, 0x40, 0, 22, 1, 2, 3, 4, 5, 6, 7, 8]);
+    packet.extend([0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
+    packet.resize(length, 7);
+    let header = Header {
+        unfinished: Some(Unfinished {
+            start: 20,
+            offset: 16,
+        }),
+        gso: Some(Gso {
+            kind: GsoKind::TcpV4,
+            size: SEGMENT as u16,
+            header_len: 40,
+            ecn: false,
+        }),
+    };
+    (header, packet)
+}
+
+/// The segments of [`super_packet`], each of 1,400 bytes with right checksums.
+pub(crate) fn packets(inbound: bool) -> Vec<Vec<u8>> {
+    let (header, packet) = super_packet(inbound);
+    let mut segments =
+        Segments::new(&header, &packet, Checksums::Complete).expect("a good super-packet");
+    let mut packets = Vec::new();
+    while let Some(length) = segments.next_len() {
+        let mut segment = vec![0; length];
+        segments.next_into(&mut segment);
+        packets.push(segment);
+    }
+    packets
+}
+
+/// The [`Sink`] of a worker without sockets and device: runs and super-packets gather, and are let go
+/// of where a worker would hand them to the kernel.
+pub(crate) struct Gathering {
+    runs: Runs,
+    coalescer: Coalescer,
+    /// Datagrams sent, packets delivered, and what went any other way.
+    pub(crate) counts: [usize; 3],
+}
+
+impl Gathering {
+    /// What a worker does at the end of a batch.
+    pub(crate) fn flush(&mut self) {
+        self.runs.flush(|run| {
+            black_box(run.data());
+        });
+        self.coalescer.flush(|header, packet| {
+            black_box((header, packet));
+        });
+    }
+}
+
+impl Sink for Gathering {
+    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+        self.counts[0] += 1;
+        if self.runs.is_full() {
+            self.runs.flush(|run| {
+                black_box(run.data());
+            });
+        }
+        self.runs.push(to, 0, length)
+    }
+
+    fn deliver(&mut self, packet: &[u8]) {
+        self.counts[1] += 1;
+        let write = |header: &Header, packet: &[u8]| {
+            black_box((header, packet));
+        };
+        self.coalescer.push(packet, Checksums::Complete, write);
+    }
+
+    fn park(&mut self, _: NodeIdx, _: &[u8]) {
+        self.counts[2] += 1;
+    }
+
+    fn punt(&mut self, _: Punt) {
+        self.counts[2] += 1;
+    }
+
+    fn dropped(&mut self, _: DropReason) {
+        self.counts[2] += 1;
+    }
+}
+
+/// The packet path of a node with one neighbour, reached by UDP.
+pub(crate) struct Path {
+    pub(crate) snapshot: RouteSnapshot,
+    pub(crate) sink: Gathering,
+    limiter: ErrorLimiter,
+    now: Instant,
+    scratch: Vec<u8>,
+    from: SocketAddr,
+    their_id: NodeId,
+    their_key: Arc<TxKey>,
+}
+
+impl Path {
+    pub(crate) fn new(keys: Keys) -> Self {
+        let Keys::Sptps = keys;
+        let (ours, theirs) = sptps_tunnel();
+        let from = SocketAddr::from(([192, 0, 2, 1], 655));
+        let state = |idx: NodeIdx| NodeState {
+            reachable: true,
+            neighbour: idx == PEER,
+            options: Options(0x0700_0000 | Options::PMTU_DISCOVERY | Options::CLAMP_MSS),
+            nexthop: idx,
+            via: idx,
+            udp: (idx == PEER).then_some(from),
+            min_mtu: 1_472,
+            mtu: MTU,
+            tx: (idx == PEER).then(|| ours.tx()).flatten(),
+            resting: false,
+            rx: if idx == PEER { ours.rx() } else { Vec::new() },
+        };
+        let shared = |idx: NodeIdx| {
+            let name = name(&format!("n{}", idx.0));
+            Arc::new(NodeShared {
+                idx,
+                id: name.id(),
+                name,
+                state: ArcSwap::from_pointee(state(idx)),
+                counters: NodeCounters::default(),
+            })
+        };
+        let peer = shared(PEER);
+        let their_id = peer.id;
+        let mut snapshot = RouteSnapshot::empty(shared(ME));
+        snapshot.nodes.push(Some(peer));
+        snapshot.v4 = table();
+        snapshot.by_id.insert(their_id, PEER);
+        snapshot.by_addr.insert(from, PEER);
+        Self {
+            snapshot,
+            sink: Gathering {
+                runs: Runs::default(),
+                coalescer: Coalescer::new(true),
+                counts: [0; 3],
+            },
+            limiter: ErrorLimiter::default(),
+            now: clock::now(),
+            scratch: vec![0; MAX_PACKET],
+            from,
+            their_id,
+            their_key: theirs.tx().expect("an established tunnel"),
+        }
+    }
+
+    fn step(&mut self) -> (Step<'_, Gathering>, &mut [u8]) {
+        let step = Step {
+            snapshot: &self.snapshot,
+            sink: &mut self.sink,
+            limiter: &mut self.limiter,
+            now: self.now,
+        };
+        (step, &mut self.scratch)
+    }
+
+    /// [`Step::from_device`].
+    pub(crate) fn send(&mut self, packet: &mut [u8]) {
+        self.step().0.from_device(packet);
+    }
+
+    /// [`Step::from_device_super`].
+    pub(crate) fn send_super(&mut self, header: &Header, packet: &mut [u8]) {
+        let (mut step, scratch) = self.step();
+        step.from_device_super(header, packet, scratch);
+    }
+
+    /// [`Step::from_network`], from the other node.
+    pub(crate) fn receive(&mut self, datagram: &mut [u8]) {
+        let from = self.from;
+        self.step().0.from_network(from, datagram);
+    }
+
+    /// Makes `datagram` the next one of the other node, around `packet`.
+    pub(crate) fn seal(&self, packet: &[u8], datagram: &mut Vec<u8>) {
+        datagram.clear();
+        let (to, from) = (NodeId::DIRECT, self.their_id);
+        datagram.extend(RelayHeader { to, from }.to_bytes());
+        datagram.extend([0; 5]);
+        datagram.extend(packet);
+        datagram.extend([0; 16]);
+        let number = self.their_key.claim(1).expect("numbers enough");
+        self.their_key.seal(number, 0, &mut datagram[HEADER..]);
+    }
+}
