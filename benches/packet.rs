@@ -72,6 +72,7 @@ fn datagram(keys: Keys) -> (Box<Path>, Vec<u8>) {
 
 #[library_benchmark]
 #[bench::sptps(args = (Keys::Sptps), setup = packet, config = at_most("from_device", 1_730))]
+#[bench::native(args = (Keys::Native), setup = packet, config = at_most("from_device", 1_730))]
 fn from_device((mut path, mut packet): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.send(&mut packet);
     (path, packet)
@@ -79,6 +80,7 @@ fn from_device((mut path, mut packet): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<
 
 #[library_benchmark]
 #[bench::sptps(args = (Keys::Sptps), setup = super_packets, config = at_most("from_device_super", 71_000))]
+#[bench::native(args = (Keys::Native), setup = super_packets, config = at_most("from_device_super", 71_000))]
 fn from_device_super(
     (mut path, header, mut packet): (Box<Path>, Header, Vec<u8>),
 ) -> (Box<Path>, Vec<u8>) {
@@ -88,6 +90,7 @@ fn from_device_super(
 
 #[library_benchmark]
 #[bench::sptps(args = (Keys::Sptps), setup = datagram, config = at_most("from_network", 3_500))]
+#[bench::native(args = (Keys::Native), setup = datagram, config = at_most("from_network", 3_500))]
 fn from_network((mut path, mut datagram): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.receive(&mut datagram);
     (path, datagram)

@@ -3,23 +3,26 @@
 
 use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Instant};
 
-use arc_swap::ArcSwap;
 use meshd::{
-    crypto::{PrivateKey, Rng},
+    crypto::{
+        PrivateKey, Rng,
+        noise::{StaticPublic, StaticSecret},
+        seal::Aeads,
+    },
     daemon::clock,
     fastpath::{Sink, Step, runs::Runs},
     io::vnet::{Checksums, Coalescer, Gso, GsoKind, Header, MAX_PACKET, Segments, Unfinished},
     mesh::event::Punt,
     route::{
-        DropReason, MTU, NodeCounters, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        DropReason, MTU, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
         router::ErrorLimiter,
     },
-    tunnel::{Tunnel, TunnelSetup, TxKey},
-    wire::{
-        NodeId, NodeName, Options,
-        datagram::{HEADER, RelayHeader},
+    tunnel::{
+        Tunnel, TunnelSetup, TxKey,
+        native::{self, Session, Setup},
     },
+    wire::{NodeId, NodeName, Options, datagram::RelayHeader},
 };
 
 /// Ourselves, and the other node.
@@ -35,10 +38,12 @@ const SEGMENT: usize = 1_360;
 pub(crate) enum Keys {
     /// Records of tinc 1.1.
     Sptps,
+    /// Native packets, AES-256-GCM.
+    Native,
 }
 
 impl Keys {
-    pub(crate) const ALL: [Self; 1] = [Self::Sptps];
+    pub(crate) const ALL: [Self; 2] = [Self::Sptps, Self::Native];
 }
 
 pub(crate) fn name(text: &str) -> NodeName {
@@ -71,6 +76,27 @@ pub(crate) fn sptps_tunnel() -> (Tunnel, Tunnel) {
         to_us = receive(&mut theirs, to_them);
     }
     (ours, theirs)
+}
+
+/// Both ends of a native session.
+pub(crate) fn native_session() -> (Session, Session) {
+    let mut rng = Rng::new([1; 32]);
+    let keys = [(); 2].map(|()| PrivateKey::generate(&mut rng));
+    let setup = |ours: usize, names: [&str; 2]| Setup {
+        secret: Arc::new(StaticSecret::of(&keys[ours])),
+        name: name(names[0]),
+        peer: name(names[1]),
+        peer_keys: vec![StaticPublic::of(&keys[1 - ours].public())],
+        psk: [0; 32],
+        aeads: Aeads::ALL,
+    };
+    let [ours, theirs] = [PEER, ME].map(|idx| 7 << NodeIdx::SESSION_BITS | idx.0);
+    let (asking, first) =
+        native::ask(&setup(0, ["n0", "n1"]), ours, 0, &mut rng).expect("a node with a key");
+    let (answered, second) = native::answer(&setup(1, ["n1", "n0"]), theirs, &first, &mut rng)
+        .expect("a good first message");
+    let asked = asking.answered(&second).ok().expect("a good answer");
+    (asked, answered)
 }
 
 /// 10.0.0.0/24 is ours, all other prefixes (10.0.1.0/24 and up) are the other node's.
@@ -152,22 +178,22 @@ impl Gathering {
 }
 
 impl Sink for Gathering {
-    fn datagram(&mut self, to: SocketAddr, length: usize) -> &mut [u8] {
+    fn datagram(&mut self, to: SocketAddr, most: usize, length: usize) -> &mut [u8] {
         self.counts[0] += 1;
         if self.runs.is_full() {
             self.runs.flush(|run| {
                 black_box(run.data());
             });
         }
-        self.runs.push(to, 0, length)
+        self.runs.push(to, 0, most, length)
     }
 
-    fn deliver(&mut self, packet: &[u8]) {
+    fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
         self.counts[1] += 1;
         let write = |header: &Header, packet: &[u8]| {
             black_box((header, packet));
         };
-        self.coalescer.push(packet, Checksums::Complete, write);
+        self.coalescer.push(packet, checksums, write);
     }
 
     fn park(&mut self, _: NodeIdx, _: &[u8]) {
@@ -197,8 +223,16 @@ pub(crate) struct Path {
 
 impl Path {
     pub(crate) fn new(keys: Keys) -> Self {
-        let Keys::Sptps = keys;
-        let (ours, theirs) = sptps_tunnel();
+        let (tx, rx, their_key) = match keys {
+            Keys::Sptps => {
+                let (ours, theirs) = sptps_tunnel();
+                (ours.tx(), ours.rx(), theirs.tx())
+            }
+            Keys::Native => {
+                let (ours, theirs) = native_session();
+                (Some(ours.tx), vec![ours.rx], Some(theirs.tx))
+            }
+        };
         let from = SocketAddr::from(([192, 0, 2, 1], 655));
         let state = |idx: NodeIdx| NodeState {
             reachable: true,
@@ -209,19 +243,13 @@ impl Path {
             udp: (idx == PEER).then_some(from),
             min_mtu: 1_472,
             mtu: MTU,
-            tx: (idx == PEER).then(|| ours.tx()).flatten(),
+            tx: tx.clone().filter(|_| idx == PEER),
             resting: false,
-            rx: if idx == PEER { ours.rx() } else { Vec::new() },
+            rx: if idx == PEER { rx.clone() } else { Vec::new() },
         };
         let shared = |idx: NodeIdx| {
             let name = name(&format!("n{}", idx.0));
-            Arc::new(NodeShared {
-                idx,
-                id: name.id(),
-                name,
-                state: ArcSwap::from_pointee(state(idx)),
-                counters: NodeCounters::default(),
-            })
+            Arc::new(NodeShared::new(idx, name, state(idx)))
         };
         let peer = shared(PEER);
         let their_id = peer.id;
@@ -242,17 +270,13 @@ impl Path {
             scratch: vec![0; MAX_PACKET],
             from,
             their_id,
-            their_key: theirs.tx().expect("an established tunnel"),
+            their_key: their_key.expect("an established tunnel"),
         }
     }
 
     fn step(&mut self) -> (Step<'_, Gathering>, &mut [u8]) {
-        let step = Step {
-            snapshot: &self.snapshot,
-            sink: &mut self.sink,
-            limiter: &mut self.limiter,
-            now: self.now,
-        };
+        let (tables, limiter) = (&self.snapshot, &mut self.limiter);
+        let step = Step::new(tables, &mut self.sink, limiter, self.now);
         (step, &mut self.scratch)
     }
 
@@ -269,19 +293,22 @@ impl Path {
 
     /// [`Step::from_network`], from the other node.
     pub(crate) fn receive(&mut self, datagram: &mut [u8]) {
-        let from = self.from;
-        self.step().0.from_network(from, datagram);
+        let (from, length) = (self.from, datagram.len());
+        self.step().0.from_network(from, datagram, length);
     }
 
     /// Makes `datagram` the next one of the other node, around `packet`.
     pub(crate) fn seal(&self, packet: &[u8], datagram: &mut Vec<u8>) {
         datagram.clear();
-        let (to, from) = (NodeId::DIRECT, self.their_id);
-        datagram.extend(RelayHeader { to, from }.to_bytes());
-        datagram.extend([0; 5]);
-        datagram.extend(packet);
-        datagram.extend([0; 16]);
+        if !self.their_key.is_native() {
+            let (to, from) = (NodeId::DIRECT, self.their_id);
+            datagram.extend(RelayHeader { to, from }.to_bytes());
+        }
+        let ids = datagram.len();
+        let data = ids + self.their_key.head();
+        datagram.resize(ids + self.their_key.overhead() + packet.len(), 0);
+        datagram[data..data + packet.len()].copy_from_slice(packet);
         let number = self.their_key.claim(1).expect("numbers enough");
-        self.their_key.seal(number, 0, &mut datagram[HEADER..]);
+        self.their_key.seal(number, 0, &mut datagram[ids..]);
     }
 }

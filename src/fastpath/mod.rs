@@ -70,9 +70,29 @@ pub struct Step<'a, S> {
     /// The time of the batch.
     pub now: Instant,
     /// What the router said of the last packet for us.
-    pub for_us: Option<ForUs>,
+    for_us: Option<ForUs>,
     /// The nodes whose [`NodeShared::sending`] is held; `None` where no other thread sends.
-    pub turns: Option<Turns<'a>>,
+    turns: Option<Turns<'a>>,
+}
+
+impl<'a, S> Step<'a, S> {
+    /// What a batch begins with, where no other thread sends.
+    #[must_use]
+    pub fn new(
+        snapshot: &'a RouteSnapshot,
+        sink: &'a mut S,
+        limiter: &'a mut ErrorLimiter,
+        now: Instant,
+    ) -> Self {
+        Self {
+            snapshot,
+            sink,
+            limiter,
+            now,
+            for_us: None,
+            turns: None,
+        }
+    }
 }
 
 /// What all workers share with the driver.

@@ -72,14 +72,13 @@ impl Sink for Seen {
 
 fn step(snapshot: &RouteSnapshot, act: impl FnOnce(&mut Step<'_, Seen>)) -> Seen {
     let mut seen = Seen::default();
-    act(&mut Step {
+    let mut limiter = ErrorLimiter::default();
+    act(&mut Step::new(
         snapshot,
-        sink: &mut seen,
-        limiter: &mut ErrorLimiter::default(),
-        now: clock::now(),
-        for_us: None,
-        turns: None,
-    });
+        &mut seen,
+        &mut limiter,
+        clock::now(),
+    ));
     seen
 }
 

@@ -141,14 +141,8 @@ impl Worker {
             udp: &self.udp,
             counters: &self.shared.workers[self.index].counters,
         };
-        let mut step = Step {
-            snapshot: &snapshot,
-            sink: &mut sink,
-            limiter: &mut self.limiter,
-            now,
-            for_us: None,
-            turns: (self.shared.workers.len() > 1).then(Turns::default),
-        };
+        let mut step = Step::new(&snapshot, &mut sink, &mut self.limiter, now);
+        step.turns = (self.shared.workers.len() > 1).then(Turns::default);
         for (to, packet) in parked {
             step.send(to, &packet);
         }

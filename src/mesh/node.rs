@@ -4,16 +4,15 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     ops::{Index, IndexMut},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::{
     mesh::{LinkId, edge::Edge, keys::Keys, peers::Unclaimed, udp::UdpState},
-    route::{self, NodeCounters, NodeIdx, NodeShared, NodeState},
+    route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
 };
 
@@ -99,14 +98,7 @@ impl Node {
             resting: false,
             rx: Vec::new(),
         };
-        let shared = NodeShared {
-            idx,
-            id: name.id(),
-            name,
-            state: ArcSwap::from_pointee(state),
-            counters: NodeCounters::default(),
-            sending: Mutex::default(),
-        };
+        let shared = NodeShared::new(idx, name, state);
         Self {
             shared: Arc::new(shared),
             edges: BTreeMap::new(),

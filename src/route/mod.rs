@@ -132,6 +132,21 @@ pub struct NodeShared {
     pub sending: Mutex<()>,
 }
 
+impl NodeShared {
+    /// A node that becomes known.
+    #[must_use]
+    pub fn new(idx: NodeIdx, name: NodeName, state: NodeState) -> Self {
+        Self {
+            idx,
+            id: name.id(),
+            name,
+            state: ArcSwap::from_pointee(state),
+            counters: NodeCounters::default(),
+            sending: Mutex::default(),
+        }
+    }
+}
+
 /// How to reach a node right now. Immutable: the mesh replaces it.
 #[derive(Debug, Clone)]
 pub struct NodeState {

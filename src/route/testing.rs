@@ -1,16 +1,10 @@
 //! Snapshots made by hand, for the tests of the data plane. Node 0 is ourselves.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
-
-use arc_swap::ArcSwap;
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use crate::{
     route::{
-        MTU, NodeCounters, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        MTU, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
     },
     wire::{NodeName, Options, Prefix, Subnet},
@@ -88,12 +82,5 @@ pub(crate) fn snapshot<const N: usize, const S: usize>(
 
 fn shared(idx: NodeIdx, state: NodeState) -> Arc<NodeShared> {
     let name = NodeName::new(&format!("n{}", idx.0)).unwrap();
-    Arc::new(NodeShared {
-        idx,
-        id: name.id(),
-        name,
-        state: ArcSwap::from_pointee(state),
-        counters: NodeCounters::default(),
-        sending: Mutex::default(),
-    })
+    Arc::new(NodeShared::new(idx, name, state))
 }

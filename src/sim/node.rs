@@ -97,14 +97,8 @@ impl SimNode {
 
     fn step(&mut self, now: Instant, work: impl FnOnce(&mut Step<'_, Gathered>)) -> Gathered {
         let mut gathered = Gathered::default();
-        work(&mut Step {
-            snapshot: &self.snapshot,
-            sink: &mut gathered,
-            limiter: &mut self.limiter,
-            now,
-            for_us: None,
-            turns: None,
-        });
+        let (tables, limiter) = (&self.snapshot, &mut self.limiter);
+        work(&mut Step::new(tables, &mut gathered, limiter, now));
         gathered
     }
 

@@ -236,14 +236,8 @@ impl Default for Joined {
 impl Joined {
     /// A datagram of node 1 comes in.
     fn receive(&mut self, snapshot: &RouteSnapshot, datagram: &mut [u8]) {
-        let mut step = Step {
-            snapshot,
-            sink: self,
-            limiter: &mut ErrorLimiter::default(),
-            now: clock::now(),
-            for_us: None,
-            turns: None,
-        };
+        let mut limiter = ErrorLimiter::default();
+        let mut step = Step::new(snapshot, self, &mut limiter, clock::now());
         step.from_network(addr(ONE), datagram, datagram.len().max(1));
     }
 
