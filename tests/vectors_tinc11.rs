@@ -21,7 +21,7 @@ use meshd::{
         sptps::{INVITATION_LABEL, Kex, Offer, Parties, Role, link_label, tunnel_label},
     },
     link::{
-        Hello, Identity, Keyring, Link, LinkEvent,
+        Credentials, Dialect, Hello, Identity, Keyring, Link, LinkEvent,
         sptps::{Record, Stream},
     },
     tunnel::{Tunnel, TunnelSetup},
@@ -210,8 +210,8 @@ fn key_files_are_read_and_written_as_tinc_does() {
 struct Daemon(NodeName, PublicKey);
 
 impl Keyring for Daemon {
-    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
-        (*name == self.0).then_some(self.1)
+    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
+        (*name == self.0).then(|| Credentials::of(self.1))
     }
 }
 
@@ -263,6 +263,7 @@ fn replay_link(session: &Value, chunk: usize) {
     let local = Arc::new(Identity {
         name,
         key: Arc::new(key),
+        native: None,
     });
     let now = now();
     let timeout = Duration::from_secs(5);
@@ -270,7 +271,7 @@ fn replay_link(session: &Value, chunk: usize) {
         true => Link::dial(
             local,
             daemon.clone(),
-            daemon_key.public(),
+            Credentials::of(daemon_key.public()),
             timeout,
             rng,
             now,
@@ -300,6 +301,7 @@ fn replay_link(session: &Value, chunk: usize) {
     let up = LinkEvent::Up(Hello {
         name: daemon,
         minor: 7,
+        dialect: Dialect::Sptps,
         outgoing,
         started: now,
     });

@@ -9,7 +9,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::crypto::{
-    Rng,
+    PublicKey, Rng,
     aead::{self, TAG},
     sptps::{Agreement, HandshakeError, KEX, Kex, Key, Offer, Parties, Role, SIG},
 };
@@ -63,6 +63,8 @@ pub enum StreamError {
 /// One side of an SPTPS stream. It holds no bytes: they stay in the caller's buffers.
 pub struct Stream {
     parties: Parties,
+    /// Another key that the other side may prove instead.
+    next_key: Option<PublicKey>,
     stage: Stage,
     /// Number of the next record that we send; handshake records count.
     tx_seq: u32,
@@ -89,10 +91,18 @@ impl Stream {
         write_clear(offer.kex(), output);
         Self {
             parties,
+            next_key: None,
             stage: Stage::Kex(offer),
             tx_seq: 1,
             rx_seq: 0,
         }
+    }
+
+    /// The stream, in which the other side may prove this key instead of the one of its parties: it is
+    /// changing from the one to the other.
+    #[must_use]
+    pub fn or_key(self, next_key: Option<PublicKey>) -> Self {
+        Self { next_key, ..self }
     }
 
     /// Whether the other side is authenticated.
@@ -176,7 +186,7 @@ impl Stream {
                 Ok(None)
             }
             Stage::Sig(agreement) => {
-                agreement.verify(message(&record)?, &self.parties)?;
+                self.verify(&agreement, message(&record)?)?;
                 if self.parties.role == Role::Responder {
                     self.write_sig(&agreement, output);
                 }
@@ -204,6 +214,19 @@ impl Stream {
             }
             Stage::Failed => Err(StreamError::Exhausted),
         }
+    }
+
+    fn verify(&self, agreement: &Agreement, sig: &[u8]) -> Result<(), HandshakeError> {
+        let refused = match agreement.verify(sig, &self.parties) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let peer_key = self.next_key.ok_or(refused)?;
+        let parties = Parties {
+            peer_key,
+            ..self.parties.clone()
+        };
+        agreement.verify(sig, &parties)
     }
 
     fn write_sig(&mut self, agreement: &Agreement, output: &mut BytesMut) {

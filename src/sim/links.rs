@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    link::{Hello, Link, LinkEvent},
+    link::{Dialect, Hello, Link, LinkEvent},
     mesh::{Input, LinkId},
     sim::{
         conn::{Chunk, EndId},
@@ -68,6 +68,10 @@ impl World {
             Hello {
                 name,
                 minor,
+                dialect: match self.plan.native {
+                    true => Dialect::Native,
+                    false => Dialect::Sptps,
+                },
                 outgoing,
                 started,
             },

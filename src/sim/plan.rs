@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroizing;
+
 use crate::{
-    crypto::{PrivateKey, Rng},
+    crypto::{PrivateKey, Rng, noise::StaticSecret},
     mesh::{
         Settings,
-        settings::{Host, HostAddress},
+        settings::{Host, HostAddress, MinProtocol},
     },
     route::RouteSettings,
     wire::{NodeName, Options, Prefix, Subnet, subnet::DEFAULT_WEIGHT},
@@ -44,6 +46,8 @@ pub struct Plan {
     pub fidelity: Fidelity,
     /// KeyExpire.
     pub key_expire: Duration,
+    /// Whether the nodes offer each other native links.
+    pub native: bool,
 }
 
 impl Plan {
@@ -57,6 +61,7 @@ impl Plan {
             behind_nat: 0,
             fidelity,
             key_expire: Duration::from_secs(3600),
+            native: true,
         }
     }
 
@@ -121,7 +126,11 @@ impl Plan {
         hosts.remove(&name(node));
         Settings {
             name: name(node),
+            secret: Arc::new(StaticSecret::of(&key)),
             key,
+            native: self.native,
+            min_protocol: MinProtocol::Sptps,
+            psk: Zeroizing::default(),
             port: PORT,
             has_address: true,
             options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)

@@ -45,7 +45,17 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
         .map(|var| var.name);
     assert_eq!(
         ours.collect::<Vec<_>>(),
-        ["InterfaceAddress", "InterfaceRoute", "InterfaceMTU"]
+        [
+            "InterfaceAddress",
+            "InterfaceRoute",
+            "InterfaceMTU",
+            "Native",
+            "NativePrivateKeyFile",
+            "PresharedKeyFile",
+            "MinProtocol",
+            "Ed25519PublicKeyNext",
+            "NativePublicKey",
+        ]
     );
     assert!(
         VARS.iter()
