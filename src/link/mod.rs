@@ -389,17 +389,18 @@ impl Link {
         Stream::start(parties, rng, &mut self.output).or_key(theirs.next)
     }
 
-    /// Why a node that must speak native may not speak SPTPS, and what to do about it.
+    /// Why a node that must speak native may not speak SPTPS, and what to do about it. Short: logs cut
+    /// long reasons.
     fn refused_sptps(&self, id: &Id) -> String {
         let Id { name, native, .. } = id;
-        let why = match native {
-            true => "we do not offer that (Native = no)".to_owned(),
-            false => format!("{name} did not offer that, or somebody on the way hid it"),
-        };
-        format!(
-            "MinProtocol lets {name} speak native only, and {why}: \
-             let both run meshd with Native = yes, or set MinProtocol = sptps in hosts/{name}"
-        )
+        match native {
+            true => format!(
+                "MinProtocol = native for {name}, but we have Native = no: change one of them"
+            ),
+            false => format!(
+                "MinProtocol = native, but {name} offers no native link: upgrade it, or set sptps in hosts/{name}"
+            ),
+        }
     }
 
     /// What the sender of this ID line has to prove.

@@ -116,10 +116,7 @@ impl Terms {
             noise::asked(parties, &self.peers, message, &mut rng)
         });
         let Ok((asked, payload)) = asked else {
-            return misbehaved(
-                "its native handshake does not fit our keys: compare the host files of both nodes"
-                    .into(),
-            );
+            return misbehaved("its native keys do not fit: compare the host files of both".into());
         };
         let theirs = payload.first().map_or(Aeads(0), |byte| Aeads(*byte));
         let Some(aead) = self.aeads.best(theirs) else {
@@ -133,8 +130,7 @@ impl Terms {
     pub(super) fn finish(&self, begun: Begun, message: &[u8]) -> Result<Keys, LinkError> {
         let Ok((payload, keys)) = begun.answered(message) else {
             return misbehaved(
-                "its native handshake does not fit ours: compare the host files and the \
-                 PresharedKeyFile of both nodes"
+                "its native answer does not fit: compare PresharedKeyFile and hosts/ of both"
                     .into(),
             );
         };
