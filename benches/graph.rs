@@ -14,10 +14,13 @@ use bytes::Bytes;
 use common::name;
 use criterion::{BatchSize, Criterion};
 use meshd::{
-    crypto::{PrivateKey, Rng},
+    crypto::{PrivateKey, Rng, noise::StaticSecret},
     daemon::clock,
-    link::Hello,
-    mesh::{Input, LinkId, Mesh, Settings, settings::Host},
+    link::{Dialect, Hello},
+    mesh::{
+        Input, LinkId, Mesh, Settings,
+        settings::{Host, MinProtocol},
+    },
     route::RouteSettings,
     wire::{NodeName, Options},
 };
@@ -37,9 +40,14 @@ fn edge(from: u32, to: u32, weight: u32) -> String {
 
 fn settings() -> Settings {
     let seconds = Duration::from_secs;
+    let key = PrivateKey::generate(&mut Rng::new([1; 32]));
     Settings {
         name: node(0),
-        key: Arc::new(PrivateKey::generate(&mut Rng::new([1; 32]))),
+        secret: Arc::new(StaticSecret::of(&key)),
+        key: Arc::new(key),
+        native: false,
+        min_protocol: MinProtocol::default(),
+        psk: Default::default(),
         port: 655,
         has_address: true,
         options: Options(0x0700_000c),
@@ -83,6 +91,7 @@ fn mesh(now: Instant) -> Mesh {
         name: node(1),
         minor: 7,
         outgoing: true,
+        dialect: Dialect::Sptps,
         started: now,
     };
     let up = Input::LinkUp {

@@ -18,6 +18,15 @@ fn cold_start(plan: Plan, packets: usize) -> Result<u64, Failure> {
         return Err(world.failure("somebody does not reach somebody".into()));
     }
     let nodes = plan.nodes;
+    for node in 0..nodes {
+        for link in world.connections(node) {
+            let other = link.name.trim_start_matches('n').parse().unwrap();
+            let native = plan.speaks_native(node) && plan.speaks_native(other);
+            if link.protocol != if native { "native" } else { "sptps" } {
+                return Err(world.failure(format!("n{node} speaks something else: {link:?}")));
+            }
+        }
+    }
     // The first packet of a pair makes keys and may overtake the last line of the handshake, as in tinc:
     // only from the second one on nothing may be lost.
     for round in 0..2 {
@@ -44,6 +53,17 @@ fn fifty_nodes_by_bytes_agree_and_carry_packets() {
 }
 
 #[test]
+fn twenty_nodes_that_speak_sptps_agree_and_carry_packets() {
+    hold(|seed| {
+        let plan = Plan {
+            native: false,
+            ..Plan::new(seed, 20, Fidelity::Bytes)
+        };
+        cold_start(plan, 100).map(|_| ())
+    });
+}
+
+#[test]
 fn fifty_nodes_of_which_ten_behind_nat_agree_and_carry_packets() {
     hold(|seed| {
         let plan = Plan {
@@ -57,6 +77,26 @@ fn fifty_nodes_of_which_ten_behind_nat_agree_and_carry_packets() {
 #[test]
 fn three_hundred_nodes_by_lines_agree_and_carry_packets() {
     hold_first(|seed| cold_start(Plan::new(seed, 300, Fidelity::Lines), 100).map(|_| ()));
+}
+
+/// Two hours and a half: every link renews its keys twice, and none goes down.
+#[test]
+fn native_links_outlive_their_keys() {
+    hold_first(|seed| {
+        let mut world = world(Plan::new(seed, 4, Fidelity::Bytes));
+        world.run_until_rest(seconds(30), seconds(600))?;
+        let links = |world: &meshd::sim::World| -> Vec<_> {
+            let rows = (0..4).flat_map(|node| world.connections(node));
+            rows.map(|row| (row.name, row.port, row.outgoing)).collect()
+        };
+        let before = links(&world);
+        assert!(before.len() >= 6, "{before:?}");
+        world.run_for(seconds(9000))?;
+        match links(&world) == before {
+            true => Ok(()),
+            false => Err(world.failure(format!("{before:?} became {:?}", links(&world)))),
+        }
+    });
 }
 
 #[test]

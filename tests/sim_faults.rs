@@ -57,10 +57,18 @@ fn loses_nothing(world: &mut World) -> Result<(), Failure> {
     Err(world.failure(format!("lost though the network loses nothing: {lost:?}")))
 }
 
+/// Twenty nodes, of which the links speak native with one seed and SPTPS with the next.
+fn in_both_dialects(seed: u64) -> Plan {
+    Plan {
+        native: !seed.is_multiple_of(2),
+        ..Plan::new(seed, 20, Fidelity::Bytes)
+    }
+}
+
 #[test]
 fn a_partition_heals() {
     hold(|seed| {
-        let mut world = at_rest(Plan::new(seed, 20, Fidelity::Bytes))?;
+        let mut world = at_rest(in_both_dialects(seed))?;
         let apart: Vec<usize> = (0..20).filter(|node| node % 3 == 0).collect();
         world.net.put_apart(&apart);
         world.run_for(seconds(180))?;
@@ -103,7 +111,7 @@ fn loss_copies_and_disorder_change_no_packet_and_cut_no_link() {
 #[test]
 fn nodes_that_end_or_lose_power_come_back() {
     hold(|seed| {
-        let mut world = at_rest(Plan::new(seed, 20, Fidelity::Bytes))?;
+        let mut world = at_rest(in_both_dialects(seed))?;
         talk(&mut world, 20)?;
         world.kill(3);
         world.power_off(0);

@@ -21,7 +21,7 @@ use meshd::{
         sptps::{INVITATION_LABEL, Kex, Offer, Parties, Role, link_label, tunnel_label},
     },
     link::{
-        Hello, Identity, Keyring, Link, LinkEvent,
+        Credentials, Dialect, Hello, Identity, Keyring, Link, LinkEvent,
         sptps::{Record, Stream},
     },
     tunnel::{Tunnel, TunnelSetup},
@@ -210,8 +210,8 @@ fn key_files_are_read_and_written_as_tinc_does() {
 struct Daemon(NodeName, PublicKey);
 
 impl Keyring for Daemon {
-    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
-        (*name == self.0).then_some(self.1)
+    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
+        (*name == self.0).then(|| Credentials::of(self.1))
     }
 }
 
@@ -234,6 +234,7 @@ fn stream_sessions_as_values() {
             role,
             key: Arc::new(key),
             peer_key: daemon_key.public(),
+            next_key: None,
             label,
         };
         check_records(session, check_handshake(session, &parties), 2);
@@ -263,6 +264,7 @@ fn replay_link(session: &Value, chunk: usize) {
     let local = Arc::new(Identity {
         name,
         key: Arc::new(key),
+        native: None,
     });
     let now = now();
     let timeout = Duration::from_secs(5);
@@ -270,7 +272,7 @@ fn replay_link(session: &Value, chunk: usize) {
         true => Link::dial(
             local,
             daemon.clone(),
-            daemon_key.public(),
+            Credentials::of(daemon_key.public()),
             timeout,
             rng,
             now,
@@ -300,6 +302,7 @@ fn replay_link(session: &Value, chunk: usize) {
     let up = LinkEvent::Up(Hello {
         name: daemon,
         minor: 7,
+        dialect: Dialect::Sptps,
         outgoing,
         started: now,
     });
@@ -336,6 +339,7 @@ fn datagram_sessions_as_values() {
             role,
             key: Arc::new(key),
             peer_key: daemon_key.public(),
+            next_key: None,
             label,
         };
         check_records(session, check_handshake(session, &parties), 4);
@@ -353,6 +357,7 @@ fn datagram_sessions_by_a_tunnel() {
             name,
             peer: daemon,
             peer_key: daemon_key.public(),
+            next_key: None,
             replay_window: 128,
         };
         let rng = &mut recorded_rng(&session["handshake"]);
@@ -448,6 +453,7 @@ fn invitations_by_a_stream() {
             role,
             key: Arc::new(key),
             peer_key,
+            next_key: None,
             label: INVITATION_LABEL.to_vec(),
         };
         check_records(session, check_handshake(session, &parties), 2);

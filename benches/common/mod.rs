@@ -59,6 +59,7 @@ pub(crate) fn sptps_tunnel() -> (Tunnel, Tunnel) {
         name: name(names[0]),
         peer: name(names[1]),
         peer_key: keys[1 - ours].public(),
+        next_key: None,
         replay_window: 128,
     };
     let (mut ours, kex) = Tunnel::initiate(setup(0, ["n0", "n1"]), &mut rng);

@@ -14,6 +14,7 @@ use rustix::{
     fs::{Access, access},
     io::Errno,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     config::{
@@ -21,8 +22,11 @@ use crate::{
         tree::{Reader, Tree},
         values,
     },
-    crypto::PrivateKey,
-    mesh::{Settings, settings::Host},
+    crypto::{PrivateKey, noise::StaticSecret},
+    mesh::{
+        Settings,
+        settings::{Host, MinProtocol},
+    },
     route::{Broadcast, Forwarding, RouteSettings},
     wire::{NodeName, Options, Subnet},
 };
@@ -50,13 +54,14 @@ pub(super) fn build(
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
     let shell = shell(source, &mut reader, device_type, port, options);
-    let key = private_key(source, tree, last, &mut reader.problems);
-    if let (Some(name), Some(key)) = (&name, &key) {
-        check_own_key(source, name, key, tree, &mut reader.problems);
+    let secrets = secrets(source, tree, last, &mut reader.problems);
+    if let (Some(name), Some(secrets)) = (&name, &secrets) {
+        check_own_key(source, name, &secrets.key, tree, &mut reader.problems);
+        check_native_key(name, &secrets.native, tree, &mut reader.problems);
     }
     let parts = name
-        .zip(key)
-        .map(|(name, key)| settings(&mut reader, name, Arc::new(key), port, options, hosts));
+        .zip(secrets)
+        .map(|(name, secrets)| settings(&mut reader, name, secrets, port, options, hosts));
     problems.append(&mut reader.problems);
     parts.map(|settings| (settings, shell))
 }
@@ -105,27 +110,58 @@ fn options(reader: &mut Reader<'_>) -> Options {
         reader.boolean("PMTUDiscovery").unwrap_or(!tcp_only),
     );
     set(Options::CLAMP_MSS, reader.flag("ClampMSS"));
-    set(Options::NATIVE, true);
     Options(bits).with_minor(Options::OUR_MINOR)
 }
 
-/// On a reload without root's rights (-U) the file may be closed to us: the key in force stays, as a
-/// new one waits for a restart anyway.
-fn private_key(
+/// What nobody but us may know.
+struct Secrets {
+    key: Arc<PrivateKey>,
+    native: Arc<StaticSecret>,
+    psk: Zeroizing<[u8; 32]>,
+}
+
+fn secrets(
     source: &Source,
     tree: &Tree,
     last: Option<&Config>,
     problems: &mut Vec<Problem>,
-) -> Option<PrivateKey> {
-    let named = tree
-        .first("Ed25519PrivateKeyFile")
-        .map(|e| PathBuf::from(&e.value));
-    let shown = named.unwrap_or_else(|| "ed25519_key.priv".into());
-    let path = source.base.join(&shown);
-    let denied = || access(&path, Access::READ_OK) == Err(Errno::ACCESS);
+) -> Option<Secrets> {
+    let named = |variable| tree.first(variable).map(|e| PathBuf::from(&e.value));
+    let last = last.map(|last| &last.settings);
+    let shown = named("Ed25519PrivateKeyFile").unwrap_or_else(|| "ed25519_key.priv".into());
+    let key = read_or_keep(source, &shown, last.map(|last| &last.key), |path| {
+        keys::read_private(path, &shown, problems).map(Arc::new)
+    });
+    let native = named("NativePrivateKeyFile").map(|shown| {
+        read_or_keep(source, &shown, last.map(|last| &last.secret), |path| {
+            let secret = keys::read_secret(path, &shown, problems)?;
+            Some(Arc::new(StaticSecret::from_bytes(secret)))
+        })
+    });
+    let psk = named("PresharedKeyFile").map(|shown| {
+        read_or_keep(source, &shown, last.map(|last| &last.psk), |path| {
+            keys::read_secret(path, &shown, problems)
+        })
+    });
+    let key = key?;
+    Some(Secrets {
+        native: native.unwrap_or_else(|| Some(Arc::new(StaticSecret::of(&key))))?,
+        psk: psk.unwrap_or_else(|| Some(Zeroizing::default()))?,
+        key,
+    })
+}
+
+/// On a reload without root's rights (-U) a secret file may be closed to us: what it held at start stays.
+fn read_or_keep<T: Clone>(
+    source: &Source,
+    shown: &Path,
+    last: Option<&T>,
+    read: impl FnOnce(&Path) -> Option<T>,
+) -> Option<T> {
+    let path = source.base.join(shown);
     match last {
-        Some(last) if denied() => Some(PrivateKey::clone(&last.settings.key)),
-        _ => keys::read_private(&path, &shown, problems),
+        Some(last) if access(&path, Access::READ_OK) == Err(Errno::ACCESS) => Some(last.clone()),
+        _ => read(&path),
     }
 }
 
@@ -155,10 +191,46 @@ fn check_own_key(
     problems.push(Problem::warning(&shown, 0, text));
 }
 
+/// Others refuse us on native links if our host file shows another native key than ours.
+fn check_native_key(
+    name: &NodeName,
+    secret: &StaticSecret,
+    tree: &Tree,
+    problems: &mut Vec<Problem>,
+) {
+    let ours = secret.public();
+    let shown = tree
+        .first("NativePublicKey")
+        .map(|entry| keys::native_key(&entry.value) == Ok(ours));
+    let text = match (shown, tree.first("NativePrivateKeyFile").is_some()) {
+        (Some(true), _) | (None, false) => return,
+        (Some(false), true) => format!("its NativePublicKey is not ours; it should be {ours}"),
+        (Some(false), false) => {
+            "its NativePublicKey belongs to no NativePrivateKeyFile of ours; remove the line".into()
+        }
+        (None, true) => format!("it has no NativePublicKey; it should be {ours}"),
+    };
+    problems.push(Problem::warning(&host::host_path(name), 0, text));
+}
+
+/// Whether we offer native, and what nodes must speak at least whose host files do not say so.
+fn protocols(reader: &mut Reader<'_>) -> (bool, MinProtocol) {
+    let native = reader.flag("Native");
+    let min = host::min_protocol(reader).unwrap_or_default();
+    if min == MinProtocol::Native
+        && !native
+        && let Some(entry) = reader.tree.first("MinProtocol")
+    {
+        let text = "MinProtocol = native needs Native = yes, or no link is possible at all";
+        reader.problems.push(entry.error(text));
+    }
+    (native, min)
+}
+
 fn settings(
     reader: &mut Reader<'_>,
     name: NodeName,
-    key: Arc<PrivateKey>,
+    secrets: Secrets,
     port: u16,
     options: Options,
     hosts: BTreeMap<NodeName, Arc<Host>>,
@@ -167,6 +239,7 @@ fn settings(
     let strict_subnets = reader.flag("StrictSubnets") || tunnel_server;
     let (ping_interval, ping_timeout) = pings(reader);
     let max_timeout = reader.number("MaxTimeout", 1, i32::MAX).unsigned_abs();
+    let (native, min_protocol) = protocols(reader);
     let replay_bytes = reader
         .number("ReplayWindow", 0, i32::MAX)
         .min(MAX_REPLAY_BYTES);
@@ -195,7 +268,11 @@ fn settings(
         pmtu: host::pmtu(reader),
         replay_window: replay_bytes.unsigned_abs() * 8,
         name,
-        key,
+        key: secrets.key,
+        secret: secrets.native,
+        native,
+        min_protocol,
+        psk: secrets.psk,
         hosts,
     }
 }

@@ -69,6 +69,10 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     let Settings {
         name,
         key,
+        secret,
+        native,
+        min_protocol,
+        psk,
         port: _,        // in the shell's part
         has_address: _, // shown only
         options,
@@ -95,7 +99,17 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         replay_window,
     } = new;
     diff.restart("Name", &old.name, name);
-    diff.restart("Ed25519PrivateKeyFile", &old.key.public(), &key.public());
+    let keys = (old.key.public(), key.public());
+    diff.restart("Ed25519PrivateKeyFile", &keys.0, &keys.1);
+    let natives = (old.secret.public(), secret.public());
+    if keys.0 == keys.1 {
+        diff.restart("NativePrivateKeyFile", &natives.0, &natives.1);
+    }
+    diff.value("Native", &old.native, native);
+    diff.value("MinProtocol", &old.min_protocol, min_protocol);
+    if old.psk != *psk {
+        diff.changed.push("PresharedKeyFile: another key".into());
+    }
     for (bit, variable) in [
         (Options::TCP_ONLY, "TCPOnly"),
         (Options::INDIRECT, "IndirectData"),
@@ -181,6 +195,10 @@ fn hosts_changed(diff: &mut Diff, old: &Hosts, new: &Hosts) {
 fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
     let Host {
         key,
+        next,
+        native,
+        min,
+        psk,
         addresses,
         subnets,
         indirect,
@@ -192,6 +210,10 @@ fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
     } = new;
     [
         ("Ed25519PublicKey", old.key != *key),
+        ("Ed25519PublicKeyNext", old.next != *next),
+        ("NativePublicKey", old.native != *native),
+        ("MinProtocol", old.min != *min),
+        ("psk.d", old.psk != *psk),
         ("Address", old.addresses != *addresses),
         ("Subnet", old.subnets != *subnets),
         ("IndirectData", old.indirect != *indirect),

@@ -2,7 +2,12 @@
 //!
 //! Source: tinc-config-cli.md sections 1.1 and 2.2, spec/security.md T44.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
 
 use crate::{
     config::{
@@ -11,8 +16,8 @@ use crate::{
         tree::{self, CliOption, Reader, Tree},
         values,
     },
-    crypto::PublicKey,
-    mesh::settings::Host,
+    crypto::{PublicKey, noise::StaticPublic},
+    mesh::settings::{Host, MinProtocol},
     route::MTU,
     wire::{NodeName, Subnet},
 };
@@ -51,13 +56,26 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
         let mut tree = Tree::default();
         tree.add_options(options, Some(name.as_str()));
         tree.add_lines(&shown, lines);
-        tree.drop_programs(&mut problems);
+        tree.drop_misplaced(&mut problems);
         problems.extend(tree.remarks(false));
         let key = key(&tree, base, &shown, &bytes, &mut problems);
+        let psk = psk(base, name, &mut problems);
         let mut reader = Reader::new(&tree);
         let read = host_of(&mut reader, cache::read(base, name));
+        let keys = other_keys(&mut reader);
         problems.append(&mut reader.problems);
-        host = key.filter(|_| !torn).map(|key| Host { key, ..read });
+        host = key
+            .zip(psk)
+            .zip(keys)
+            .filter(|_| !torn)
+            .map(|((key, psk), (next, native, min))| Host {
+                key,
+                psk,
+                next,
+                native,
+                min,
+                ..read
+            });
     }
     HostFile { host, problems }
 }
@@ -131,14 +149,54 @@ pub(super) fn key(
     }
 }
 
-/// Everything but the key.
+/// The secret that we share with this node alone, if there is a file for it. Outer `None`: there is one
+/// and it is bad.
+#[expect(
+    clippy::option_option,
+    reason = "no secret is legal, a bad secret is not"
+)]
+fn psk(
+    base: &Path,
+    name: &NodeName,
+    problems: &mut Vec<Problem>,
+) -> Option<Option<Zeroizing<[u8; 32]>>> {
+    let shown = Path::new("psk.d").join(name.as_str());
+    match base.join(&shown).symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(None),
+        _ => keys::read_secret(&base.join(&shown), &shown, problems).map(Some),
+    }
+}
+
+/// Ed25519PublicKeyNext, NativePublicKey and MinProtocol. `None` if one of them is there and bad: to go on
+/// without it would ask less of the node than the file does.
+fn other_keys(
+    reader: &mut Reader<'_>,
+) -> Option<(Option<PublicKey>, Option<StaticPublic>, Option<MinProtocol>)> {
+    let before = reader.problems.len();
+    let next = reader.one("Ed25519PublicKeyNext", |text| {
+        PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKeyNext: {error}"))
+    });
+    let native = reader.one("NativePublicKey", keys::native_key);
+    let min = min_protocol(reader);
+    (reader.problems.len() == before).then_some((next, native, min))
+}
+
+/// MinProtocol, if it is there.
+pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
+    reader.tree.first("MinProtocol")?;
+    Some(match reader.word("MinProtocol") {
+        "native" => MinProtocol::Native,
+        _ => MinProtocol::Sptps,
+    })
+}
+
+/// Everything but the keys.
 fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
     let port = reader
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
     let tcp_only = reader.flag("TCPOnly");
     Host {
-        key: None,
         addresses: reader.each("Address", |text| values::address(text, port)),
         subnets: reader.each("Subnet", Subnet::from_config),
         indirect: reader.flag("IndirectData") || tcp_only,
@@ -147,6 +205,7 @@ fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
         pmtu: pmtu(reader),
         weight: reader.int("Weight"),
         cached,
+        ..Host::default()
     }
 }
 

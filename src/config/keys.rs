@@ -8,9 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use zeroize::Zeroizing;
+
 use crate::{
     config::{Problem, files, tincconf},
-    crypto::{PrivateKey, PublicKey, ed25519::KeyError},
+    crypto::{PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic},
     io::files::write_atomic,
 };
 
@@ -54,6 +57,48 @@ pub(super) fn read_private(
     }
 }
 
+/// 32 secret bytes as text: 64 hex digits, or base64 as `openssl rand -base64 32` and `wg genpsk` print
+/// it. Unlike tinc's key files, one that others may read is an error. `shown` is its name in messages.
+pub(super) fn read_secret(
+    path: &Path,
+    shown: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<Zeroizing<[u8; 32]>> {
+    let read = files::read_text(path).map(Zeroizing::new);
+    let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
+    let error = match read {
+        Err(error) => error.to_string(),
+        Ok(_) if mode & 0o077 != 0 => format!(
+            "others may read it (mode {:03o}); chmod 600 it, and better make a new one",
+            mode & 0o777
+        ),
+        Ok(text) => match secret(&text) {
+            Some(secret) => return Some(secret),
+            None => "does not hold 32 bytes as 44 characters of base64 or 64 hex digits; \
+                     `openssl rand -base64 32` makes some"
+                .into(),
+        },
+    };
+    problems.push(Problem::error(shown, 0, error));
+    None
+}
+
+fn secret(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    let text = text.trim_ascii();
+    let form = if text.len() == 64 {
+        HEXLOWER_PERMISSIVE
+    } else {
+        BASE64
+    };
+    let bytes = Zeroizing::new(form.decode(text).ok()?);
+    let mut secret = Zeroizing::new([0; 32]);
+    if bytes.len() != secret.len() || bytes.iter().all(|byte| *byte == 0) {
+        return None;
+    }
+    secret.copy_from_slice(&bytes);
+    Some(secret)
+}
+
 /// The public key in the first block `ED25519 PUBLIC KEY` of a file; `None` if there is no such block.
 pub(super) fn public_block(bytes: &[u8]) -> Option<Result<PublicKey, String>> {
     match PublicKey::from_pem(&String::from_utf8_lossy(bytes)) {
@@ -67,12 +112,18 @@ pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKey: {error}"))
 }
 
+/// The native key of a host file's line.
+pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
+    StaticPublic::from_base64(text)
+        .ok_or_else(|| "NativePublicKey: no X25519 key of 43 characters of A-Z a-z 0-9 + /".into())
+}
+
 /// Puts a private key into `path` (mode 0600). Says whether an older one there was disabled.
 pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
     let path = &behind_links(path);
     let (old, disabled) = disable_keys(&existing(path)?);
     let pem = key.to_pem();
-    let text = zeroize::Zeroizing::new([old.as_str(), &pem[..]].concat());
+    let text = Zeroizing::new([old.as_str(), &pem[..]].concat());
     write_atomic(path, text.as_bytes(), PRIVATE_MODE)?;
     Ok(disabled)
 }

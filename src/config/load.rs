@@ -50,7 +50,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         };
         own_host(source, name, &options, &mut tree, problems);
     }
-    tree.drop_programs(&mut theirs);
+    tree.drop_misplaced(&mut theirs);
     ours.extend(tree.remarks(true));
     let hosts = hosts(
         source,

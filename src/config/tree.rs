@@ -126,17 +126,18 @@ impl Tree {
         self.all(name).next()
     }
 
-    /// Takes out what may start programs but stands in a host file.
-    pub(super) fn drop_programs(&mut self, problems: &mut Vec<Problem>) {
+    /// Takes out what may start programs or names our secrets, but stands in a host file.
+    pub(super) fn drop_misplaced(&mut self, problems: &mut Vec<Problem>) {
         self.entries.retain(|entry| {
-            let Some(var) = vars::find(&entry.key).filter(|v| v.runs_programs()) else {
-                return true;
+            let why = match vars::find(&entry.key) {
+                Some(var) if var.runs_programs() => "may start programs",
+                Some(var) if var.names_secret() => "names a secret of ours",
+                _ => return true,
             };
             if entry.is_in_hosts() {
-                let text = format!(
-                    "{} may start programs and is ignored in a host file; move it to tinc.conf",
-                    var.name
-                );
+                let name = vars::find(&entry.key).map_or("", |var| var.name);
+                let text =
+                    format!("{name} {why} and is ignored in a host file; move it to tinc.conf");
                 problems.push(entry.error(text));
             }
             !entry.is_in_hosts()

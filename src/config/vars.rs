@@ -150,6 +150,12 @@ impl Var {
             "Proxy" | "ScriptsInterpreter" | "ScriptsExtension" | "GraphDumpFile"
         )
     }
+
+    /// Whether its value names a secret of ours: never taken from a host file either.
+    #[must_use]
+    pub fn names_secret(&self) -> bool {
+        matches!(self.name, "PresharedKeyFile" | "NativePrivateKeyFile")
+    }
 }
 
 /// The variable of that name, in any case.
@@ -356,6 +362,18 @@ pub const VARS: &[Var] = &[
         "MTU that meshd gives the device, 576 to 9000."),
     var("Workers", Server, Meshd, Int, "0", ONE, Restart, UNSAFE, Yes,
         "Packet threads, 1 to 4; 0 is one for each processor."),
+    var("Native", Server, Meshd, Bool, "yes", ONE, NewLinks, SAFE, Yes,
+        "Offer meshd's own protocol to nodes that offer it too; tinc sees nothing of it."),
+    var("NativePrivateKeyFile", Server, Meshd, Path, "", ONE, Restart, UNSAFE, Yes,
+        "32 bytes in base64 or hex: our native key, if it is not to be made from the Ed25519 key."),
+    var("PresharedKeyFile", Server, Meshd, Path, "", ONE, NewLinks, UNSAFE, Yes,
+        "32 bytes in base64 or hex that all native nodes share besides their keys; psk.d/NODE is for one node."),
+    var("MinProtocol", Both, Meshd, Word(&["legacy", "sptps", "native"]), "sptps", ONE, NewLinks, UNSAFE, Yes,
+        "What a node must speak at least; `legacy` means sptps today, `native` never falls back."),
+    var("Ed25519PublicKeyNext", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,
+        "The public key that this node is about to change to: accepted like its Ed25519PublicKey."),
+    var("NativePublicKey", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,
+        "This node's native key, if it is not made from its Ed25519PublicKey."),
     var("Address", Host, All, Address, "", MANY, Live, UNSAFE, Yes,
         "`HOST [PORT]` where this node is dialled; tried in order."),
     var("Cipher", Both, All, Text, "aes-256-cbc", ONE, Restart, UNSAFE, NotYet,

@@ -10,7 +10,7 @@
 //! the handshake is for, both names and what both said before it, so that any edit of these breaks it.
 //! Source: spec/security.md sections 3.1 to 3.3.
 
-use std::cell::Cell;
+use std::{cell::Cell, fmt};
 
 use blake2::{Blake2s256, Digest};
 use chacha20poly1305::{
@@ -27,8 +27,8 @@ use snow::{
 use zeroize::Zeroizing;
 
 use crate::{
-    crypto::{PrivateKey, PublicKey, Rng},
-    wire::NodeName,
+    crypto::{PrivateKey, PublicKey, Rng, ed25519::PUBLIC_TEXT},
+    wire::{NodeName, base64},
 };
 
 /// The protocol that snow is asked for.
@@ -49,7 +49,7 @@ pub const MAX_PAYLOAD: usize = 1024;
 pub struct StaticSecret(Zeroizing<[u8; 32]>);
 
 /// A node's X25519 public key: never of small order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StaticPublic([u8; 32]);
 
 impl StaticSecret {
@@ -57,6 +57,12 @@ impl StaticSecret {
     #[must_use]
     pub fn of(key: &PrivateKey) -> Self {
         Self(key.x25519_secret())
+    }
+
+    /// A secret of its own (`NativePrivateKeyFile`): any 32 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
+        Self(bytes)
     }
 
     /// The public half.
@@ -83,6 +89,26 @@ impl StaticPublic {
         // Clamped scalars are multiples of the cofactor: points of small order all go to zero.
         let secret = x25519_dalek::x25519([0x42; 32], bytes);
         (secret != [0; 32]).then_some(Self(bytes))
+    }
+
+    /// The key in a host file's `NativePublicKey`: 43 characters of tinc's base64. `None` for anything
+    /// else, and as [`Self::from_bytes`] says.
+    #[must_use]
+    pub fn from_base64(text: &str) -> Option<Self> {
+        let bytes = Some(text).filter(|text| text.len() == PUBLIC_TEXT);
+        Self::from_bytes(base64::decode(bytes?)?.try_into().ok()?)
+    }
+}
+
+impl fmt::Display for StaticPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&base64::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for StaticPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Parties {
     pub key: Arc<PrivateKey>,
     /// The other side's public key.
     pub peer_key: PublicKey,
+    /// Another key that the other side may prove just as well (Ed25519PublicKeyNext).
+    pub next_key: Option<PublicKey>,
     /// What the session is for: see [`link_label`], [`tunnel_label`], [`INVITATION_LABEL`].
     pub label: Vec<u8>,
 }
@@ -157,7 +159,8 @@ impl Agreement {
             Role::Responder => Role::Initiator,
         };
         let theirs_first = self.signed(other, &self.theirs.message, &self.ours.kex, parties);
-        match parties.peer_key.verify(&theirs_first, sig) {
+        let mut keys = std::iter::once(parties.peer_key).chain(parties.next_key);
+        match keys.any(|key| key.verify(&theirs_first, sig)) {
             true => Ok(()),
             false => Err(HandshakeError::BadSignature),
         }
@@ -239,6 +242,7 @@ mod tests {
             role,
             key: Arc::new(PrivateKey::from_seed(&[ours; 32])),
             peer_key: PrivateKey::from_seed(&[theirs; 32]).public(),
+            next_key: None,
             label: label.to_vec(),
         }
     }

@@ -71,6 +71,7 @@ impl Driver {
         let mut settings = crate::mesh::Settings::clone(&with_port(&new.settings, self.port));
         settings.name = old.settings.name.clone();
         settings.key = Arc::clone(&old.settings.key);
+        settings.secret = Arc::clone(&old.settings.secret);
         let mut shell = config::Shell::clone(&old.shell);
         shell.scripts_interpreter = new.shell.scripts_interpreter.clone();
         shell.scripts_extension = new.shell.scripts_extension.clone();

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     config::{AddressFamily, Config},
-    crypto::Rng,
+    crypto::{Rng, seal::Aeads},
     daemon::{
         Event, Reply,
         answers::Pings,
@@ -40,7 +40,7 @@ use crate::{
         tun::Tun,
         udp::{SocketOptions, UdpSocket},
     },
-    link::Identity,
+    link::{Identity, NativeIdentity},
     mesh::{Input, Mesh, Settings},
     route::{DropCounts, DropReason},
 };
@@ -106,10 +106,7 @@ impl Driver {
         let settings = &config.settings;
         let mut rng = Rng::new(entropy()?);
         let outward = Outward {
-            identity: Arc::new(Identity {
-                name: settings.name.clone(),
-                key: Arc::clone(&settings.key),
-            }),
+            identity: identity(settings),
             options: start::socket_options(&config.shell),
             bind: config.shell.bind.clone(),
             limit: settings.ping_timeout,
@@ -364,7 +361,8 @@ impl Driver {
     pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
         self.config.settings = Arc::clone(&settings);
         self.keys.replace(Arc::clone(&settings));
-        self.links.set_limit(settings.ping_timeout);
+        self.links
+            .configure(identity(&settings), settings.ping_timeout);
         self.inputs.push(Input::Config(settings));
     }
 
@@ -442,6 +440,18 @@ pub(super) fn with_port(settings: &Arc<Settings>, port: u16) -> Arc<Settings> {
     Arc::new(Settings {
         port,
         ..Settings::clone(settings)
+    })
+}
+
+/// Who we are on links that are made from now on.
+fn identity(settings: &Settings) -> Arc<Identity> {
+    Arc::new(Identity {
+        name: settings.name.clone(),
+        key: Arc::clone(&settings.key),
+        native: settings.native.then(|| NativeIdentity {
+            secret: Arc::clone(&settings.secret),
+            aeads: Aeads::of_this_machine(),
+        }),
     })
 }
 

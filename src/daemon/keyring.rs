@@ -9,8 +9,7 @@ use std::{
 
 use crate::{
     config::{self, Source},
-    crypto::PublicKey,
-    link::Keyring,
+    link::{Credentials, Keyring},
     mesh::{Settings, settings::Host},
     wire::NodeName,
 };
@@ -64,7 +63,7 @@ impl HostKeys {
     }
 
     /// The host file of a node: of the settings, or from the disk.
-    fn load(&self, name: &NodeName) -> Option<PublicKey> {
+    fn load(&self, name: &NodeName) -> Option<Credentials> {
         let now = self.now.get();
         let mut unknown = self.unknown.borrow_mut();
         unknown.retain(|_, since| now.saturating_duration_since(*since) < NEGATIVE);
@@ -72,21 +71,23 @@ impl HostKeys {
             return None;
         }
         let host = config::load_host(&self.source, name).ok();
-        let Some((host, key)) = host.and_then(|host| Some((host.clone(), host.key?))) else {
+        let credentials = |host: Host| Some((self.settings.credentials(&host)?, host));
+        let Some((credentials, host)) = host.and_then(credentials) else {
             unknown.insert(name.clone(), now);
             return None;
         };
         self.found.borrow_mut().push((name.clone(), Arc::new(host)));
-        Some(key)
+        Some(credentials)
     }
 }
 
 impl Keyring for HostKeys {
-    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
+    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
         if *name == self.settings.name {
             return None;
         }
         let host = self.settings.hosts.get(name);
-        host.and_then(|host| host.key).or_else(|| self.load(name))
+        host.and_then(|host| self.settings.credentials(host))
+            .or_else(|| self.load(name))
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    crypto::{PublicKey, Rng},
+    crypto::Rng,
     daemon::{
         Event,
         conn::{
@@ -27,7 +27,7 @@ use crate::{
         keyring::HostKeys,
     },
     io::udp::{SocketOptions, canonical},
-    link::{Identity, Keyring, Link, LinkEvent},
+    link::{Credentials, Identity, Keyring, Link, LinkEvent},
     mesh::{Input, LinkId},
     wire::NodeName,
 };
@@ -37,6 +37,9 @@ pub(super) struct Links {
     conns: SlotMap<LinkId, Conn>,
     dials: BTreeMap<u64, Dial>,
     dials_made: u64,
+    /// How many handshakes with a node that we dialled came to nothing: the next one calls its next
+    /// native key, as it may be changing from one to the other.
+    failed: BTreeMap<NodeName, usize>,
     admission: Admission,
     /// Whether the listening sockets are looked at.
     open: watch::Sender<bool>,
@@ -97,6 +100,7 @@ impl Links {
             conns: SlotMap::with_key(),
             dials: BTreeMap::new(),
             dials_made: 0,
+            failed: BTreeMap::new(),
             admission: Admission::new(now),
             open: watch::Sender::new(false),
             touched: BTreeSet::new(),
@@ -112,8 +116,10 @@ impl Links {
         self.open.subscribe()
     }
 
-    /// Changes the time that connecting and authenticating may take.
-    pub(super) fn set_limit(&mut self, limit: Duration) {
+    /// Changes who we are, and the time that connecting and authenticating may take, for connections
+    /// that are made from now on.
+    pub(super) fn configure(&mut self, identity: Arc<Identity>, limit: Duration) {
+        self.outward.identity = identity;
         self.outward.limit = limit;
     }
 
@@ -202,13 +208,13 @@ impl Links {
         let Dial { node, addr, .. } = self.dials.remove(&dial)?;
         let connected = result.and_then(|stream| {
             let local = stream.local_addr().map_err(|error| error.to_string())?;
-            let key = keys.public_key(&node);
-            let key = key.ok_or_else(|| format!("no Ed25519PublicKey in hosts/{node}"))?;
-            Ok((stream, canonical(local), key))
+            let theirs = keys.credentials(&node);
+            let theirs = theirs.ok_or_else(|| format!("no Ed25519PublicKey in hosts/{node}"))?;
+            Ok((stream, canonical(local), theirs))
         });
         match connected {
-            Ok((stream, local, key)) => {
-                self.connected(node, (stream, addr, local), key, now);
+            Ok((stream, local, theirs)) => {
+                self.connected(node, (stream, addr, local), theirs, now);
                 None
             }
             Err(why) => Some(Input::DialFailed { node, addr, why }),
@@ -219,13 +225,16 @@ impl Links {
         &mut self,
         node: NodeName,
         (stream, remote, local): (TcpStream, SocketAddr, SocketAddr),
-        key: PublicKey,
+        mut theirs: Credentials,
         now: Instant,
     ) {
+        let failed = self.failed.get(&node).copied().unwrap_or_default();
+        let keys = theirs.native.len().max(1);
+        theirs.native.rotate_left(failed % keys);
         let link = Link::dial(
             Arc::clone(&self.outward.identity),
             node.clone(),
-            key,
+            theirs,
             self.outward.limit,
             self.rng.fork(),
             now,
@@ -350,7 +359,10 @@ impl Links {
         let conn = self.conns.get_mut(id)?;
         match event {
             LinkEvent::Up(hello) => {
-                tracing::debug!(node = %hello.name, addr = %conn.remote, "authenticated");
+                tracing::debug!(
+                    node = %hello.name, addr = %conn.remote, dialect = hello.dialect.name(),
+                    "authenticated"
+                );
                 conn.stage = Stage::Up;
                 self.admission.remove(id);
                 Some(Input::LinkUp {
@@ -385,7 +397,10 @@ impl Links {
         self.admission.remove(id);
         let why = why.to_owned();
         match stage {
-            Stage::Dialled(node) => Some(Input::DialFailed { node, addr, why }),
+            Stage::Dialled(node) => {
+                *self.failed.entry(node.clone()).or_default() += 1;
+                Some(Input::DialFailed { node, addr, why })
+            }
             Stage::Up => Some(Input::LinkDown { link: id, why }),
             Stage::Stranger | Stage::Held => None,
         }

@@ -104,6 +104,7 @@ fn tunnel(seed: u8) -> (Tunnel, Tunnel) {
         name: NodeName::new(name).unwrap(),
         peer: NodeName::new(peer).unwrap(),
         peer_key: theirs.public(),
+        next_key: None,
         replay_window: 128,
     };
     let (mut ours, kex) = Tunnel::initiate(setup("n0", &key, "p", &peer), &mut rng);

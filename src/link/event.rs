@@ -6,6 +6,26 @@ use bytes::Bytes;
 
 use crate::wire::NodeName;
 
+/// What a link speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// SPTPS, as tinc 1.1 does.
+    Sptps,
+    /// Noise, as only meshd does.
+    Native,
+}
+
+impl Dialect {
+    /// Its name, for the operator.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sptps => "sptps",
+            Self::Native => "native",
+        }
+    }
+}
+
 /// Who is on the other end, known from the moment of authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -13,6 +33,8 @@ pub struct Hello {
     pub name: NodeName,
     /// Its protocol minor version.
     pub minor: u8,
+    /// What the link speaks.
+    pub dialect: Dialect,
     /// Whether we opened the connection.
     pub outgoing: bool,
     /// When the link object was made: the edge weight counts milliseconds from here.
@@ -26,9 +48,9 @@ pub enum LinkEvent {
     Up(Hello),
     /// One request line, without its LF. Lengths of data (17, 21) are taken out by the link.
     Line(Bytes),
-    /// A frame that came as PACKET (17): 14 bytes of Ethernet header, then the packet.
+    /// A frame, in SPTPS as PACKET (17): 14 bytes of Ethernet header, then the packet.
     Frame(Bytes),
-    /// A relay datagram that came as SPTPS_PACKET (21): dst id, src id, SPTPS datagram.
+    /// A relay datagram, in SPTPS as SPTPS_PACKET (21): dst id, src id, SPTPS datagram.
     Relayed(Bytes),
     /// The link is dead; nothing more comes out of it. The shell closes the socket (or holds it
     /// silently: see [`LinkError::hold`]).
@@ -53,7 +75,7 @@ pub enum LinkError {
     /// More bytes wait to be sent than [`crate::link::MAX_QUEUE`].
     #[error("the other side does not read: {0} bytes queued")]
     Stalled(usize),
-    /// 2^32 records went over the link; a new one can take its place.
+    /// All record numbers of the link are used; a new one can take its place.
     #[error("the sequence numbers of the connection are used up")]
     Exhausted,
 }

@@ -1,6 +1,6 @@
 //! What the records of an SPTPS link mean: a request line each; after PACKET (17) one record that is a
 //! frame; after SPTPS_PACKET (21) raw bytes outside any record. Source: tinc-1.1-wire.md sections 3.3
-//! and 3.8; the limits are those of spec/security.md T03.
+//! and 3.8; the limits are those of spec/security.md T03, for native links too.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -39,7 +39,34 @@ enum Due {
     Skip(usize),
 }
 
-/// What [`Framed::read`] found.
+/// Packets that travel on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bulk {
+    /// What PACKET carries.
+    Frame,
+    /// What SPTPS_PACKET carries.
+    Relayed,
+}
+
+impl Bulk {
+    /// Whether a packet of this length is sent and passed on.
+    pub(super) fn fits(self, length: usize) -> bool {
+        match self {
+            Self::Frame => (MIN_FRAME..=MAX_FRAME).contains(&length),
+            Self::Relayed => (RELAY_OVERHEAD..=MAX_FRAME + RELAY_OVERHEAD).contains(&length),
+        }
+    }
+
+    /// What the mesh is told of it.
+    pub(super) fn event(self, data: Bytes) -> LinkEvent {
+        match self {
+            Self::Frame => LinkEvent::Frame(data),
+            Self::Relayed => LinkEvent::Relayed(data),
+        }
+    }
+}
+
+/// What reading a link found.
 pub(super) enum Step {
     /// The other side is authenticated.
     Up,
@@ -98,31 +125,26 @@ impl Framed {
         self.write(&[line, b"\n"], output)
     }
 
-    /// Appends a frame as PACKET. `false` if its length is beyond what a peer may take.
-    pub(super) fn write_frame(
+    /// Appends a packet, as PACKET or SPTPS_PACKET. `false` if its length is beyond what a peer may take.
+    pub(super) fn write_bulk(
         &mut self,
-        frame: &[u8],
+        bulk: Bulk,
+        data: &[u8],
         output: &mut BytesMut,
     ) -> Result<bool, LinkError> {
-        if !(MIN_FRAME..=MAX_FRAME).contains(&frame.len()) {
+        if !bulk.fits(data.len()) {
             return Ok(false);
         }
-        self.write(&[format!("17 {}\n", frame.len()).as_bytes()], output)?;
-        self.write(&[frame], output)?;
-        Ok(true)
-    }
-
-    /// Appends a relay datagram as SPTPS_PACKET. `false` if its length is beyond what a peer may take.
-    pub(super) fn write_relayed(
-        &mut self,
-        datagram: &[u8],
-        output: &mut BytesMut,
-    ) -> Result<bool, LinkError> {
-        if !(RELAY_OVERHEAD..=MAX_FRAME + RELAY_OVERHEAD).contains(&datagram.len()) {
-            return Ok(false);
+        match bulk {
+            Bulk::Frame => {
+                self.write(&[format!("17 {}\n", data.len()).as_bytes()], output)?;
+                self.write(&[data], output)?;
+            }
+            Bulk::Relayed => {
+                self.write(&[format!("21 {}\n", data.len()).as_bytes()], output)?;
+                output.extend_from_slice(data);
+            }
         }
-        self.write(&[format!("21 {}\n", datagram.len()).as_bytes()], output)?;
-        output.extend_from_slice(datagram);
         Ok(true)
     }
 
@@ -163,14 +185,13 @@ impl Framed {
             None | Some(b"") => return misbehaved("an empty request".into()),
             Some(b"17") => match length(words.next(), MAX_RECORD)? {
                 0 => Due::Request,
-                length @ MIN_FRAME..=MAX_FRAME => Due::Frame(length),
+                length if Bulk::Frame.fits(length) => Due::Frame(length),
                 length => Due::UselessFrame(length),
             },
             Some(b"21") => match length(words.next(), MAX_IGNORED_RELAY)? {
                 0 => Due::Request,
-                length if length < RELAY_OVERHEAD => Due::Skip(length),
-                length if length > RELAY_OVERHEAD + MAX_FRAME => Due::Skip(length),
-                length => Due::Relayed(length),
+                length if Bulk::Relayed.fits(length) => Due::Relayed(length),
+                length => Due::Skip(length),
             },
             Some(_) => return Ok(Step::Event(LinkEvent::Line(data))),
         };
@@ -188,7 +209,7 @@ fn length(word: Option<&[u8]>, most: usize) -> Result<usize, LinkError> {
         .ok_or_else(|| LinkError::Misbehaved(format!("a packet of length {}", shown(word))))
 }
 
-fn misbehaved<T>(what: String) -> Result<T, LinkError> {
+pub(super) fn misbehaved<T>(what: String) -> Result<T, LinkError> {
     Err(LinkError::Misbehaved(what))
 }
 

@@ -1,10 +1,13 @@
-//! The ID line, the first on every meta connection: `0 NAME 17.MINOR`. Source: tinc-1.1-wire.md
-//! section 3.1.
+//! The ID line, the first on every meta connection: `0 NAME 17.MINOR`, and after it words that tinc scans
+//! past. One of them is `native1`: "I can do the native handshake". Source: tinc-1.1-wire.md section 3.1,
+//! spec/security.md section 3.3.
 
 use crate::wire::{NodeName, Options};
 
 /// The major version of the protocol. Another one is another protocol.
 const MAJOR: u32 = 17;
+/// What offers the native handshake, anywhere after the version.
+const NATIVE: &str = "native1";
 /// Remote text in messages is cut at this many bytes.
 const SHOWN: usize = 128;
 
@@ -14,6 +17,8 @@ pub(super) struct Id {
     pub(super) name: NodeName,
     pub(super) major: u32,
     pub(super) minor: u8,
+    /// Whether its sender offers the native handshake.
+    pub(super) native: bool,
 }
 
 impl Id {
@@ -34,6 +39,7 @@ impl Id {
             minor: digits(minor, 3)
                 .parse()
                 .map_or(0, |minor: u16| minor.min(u8::MAX.into()) as u8),
+            native: words.any(|word| word == NATIVE),
         })
     }
 
@@ -43,9 +49,13 @@ impl Id {
     }
 }
 
-/// Our ID line, with its LF.
-pub(super) fn line(name: &NodeName) -> String {
-    format!("0 {name} {MAJOR}.{}\n", Options::OUR_MINOR)
+/// Our ID line, without its LF. `native`: whether we offer the native handshake.
+pub(super) fn line(name: &NodeName, native: bool) -> String {
+    let minor = Options::OUR_MINOR;
+    match native {
+        true => format!("0 {name} {MAJOR}.{minor} {NATIVE}"),
+        false => format!("0 {name} {MAJOR}.{minor}"),
+    }
 }
 
 /// Text from the other side, fit for a log.
@@ -112,9 +122,27 @@ mod tests {
     #[test]
     fn our_own_line_is_read_back() {
         let name = NodeName::new("bob").unwrap();
-        let line = line(&name);
-        assert_eq!(line, "0 bob 17.7\n");
-        let id = Id::parse(line.trim_end().as_bytes()).unwrap();
-        assert!(id.is_our_protocol() && id.minor == Options::OUR_MINOR && id.name == name);
+        for (native, expected) in [(false, "0 bob 17.7"), (true, "0 bob 17.7 native1")] {
+            let line = line(&name, native);
+            assert_eq!(line, expected);
+            let id = Id::parse(line.as_bytes()).unwrap();
+            assert!(id.is_our_protocol() && id.minor == Options::OUR_MINOR && id.name == name);
+            assert_eq!(id.native, native);
+        }
+    }
+
+    #[test]
+    fn the_offer_is_a_word_of_its_own_after_the_version() {
+        for (line, native) in [
+            ("0 bob 17.7 later native1 more", true),
+            ("0 bob 17 native1", true),
+            ("0 bob 17.7 native", false),
+            ("0 bob 17.7 native10", false),
+            ("0 bob 17.7 NATIVE1", false),
+            ("0 native1 17.7", false),
+            ("0 bob 17.7native1", false),
+        ] {
+            assert_eq!(Id::parse(line.as_bytes()).unwrap().native, native, "{line}");
+        }
     }
 }

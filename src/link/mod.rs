@@ -1,17 +1,21 @@
-//! One meta connection: bytes in, authenticated request lines out, and back. Three dialects will
-//! live behind [`Link`]; they are told apart in this file only. Today: SPTPS.
+//! One meta connection: bytes in, authenticated request lines out, and back. The dialects live behind
+//! [`Link`] and are told apart in this file only: SPTPS, and native where both ID lines offer it.
 //!
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
-//! Source: tinc-1.1-wire.md sections 2 and 3.
+//! Source: tinc-1.1-wire.md sections 2 and 3, spec/security.md section 3.
 
 mod event;
 mod frame;
 mod hello;
+mod identity;
+mod noise;
+mod record;
 pub mod sptps;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Hello, LinkError, LinkEvent};
+pub use event::{Dialect, Hello, LinkError, LinkEvent};
+pub use identity::{Credentials, Identity, Keyring, NativeIdentity};
 
 use std::{
     collections::VecDeque,
@@ -24,30 +28,17 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     crypto::{
-        PrivateKey, PublicKey, Rng,
+        Rng,
         sptps::{Parties, Role, link_label},
     },
     link::{
-        frame::{Framed, Step},
+        frame::{Bulk, Framed, Step},
         hello::{Id, shown},
+        noise::{Native, Terms},
         sptps::Stream,
     },
     wire::NodeName,
 };
-
-/// Our own side of every link.
-pub struct Identity {
-    /// Our name.
-    pub name: NodeName,
-    /// Our private key.
-    pub key: Arc<PrivateKey>,
-}
-
-/// Where an accepting link finds the key of the name that a stranger claims.
-pub trait Keyring {
-    /// The public key in the host file of `name`; `None` if there is no such node or key.
-    fn public_key(&self, name: &NodeName) -> Option<PublicKey>;
-}
 
 /// Hard limit of bytes queued to one link. Source: spec/security.md section 5.6.
 pub const MAX_QUEUE: usize = 4 << 20;
@@ -79,10 +70,12 @@ pub struct Link {
 }
 
 enum Phase {
-    /// The other side's ID line is due; its key is known already if we dialled.
-    Hello(Box<Rng>, Option<PublicKey>),
-    /// The dialect, by the minor versions of both sides.
+    /// The other side's ID line is due; its credentials are known already if we dialled.
+    Hello(Box<Rng>, Option<Box<Credentials>>),
+    /// With the other side's minor version.
     Sptps(u8, Box<Framed>),
+    /// With the other side's minor version.
+    Native(u8, Box<Native>),
     Dead,
 }
 
@@ -93,15 +86,14 @@ impl Link {
     pub fn dial(
         local: Arc<Identity>,
         peer: NodeName,
-        peer_key: PublicKey,
+        credentials: Credentials,
         auth_timeout: Duration,
         rng: Rng,
         now: Instant,
     ) -> Self {
-        let phase = Phase::Hello(rng.into(), Some(peer_key));
+        let phase = Phase::Hello(rng.into(), Some(credentials.into()));
         let mut link = Self::new(local, Some(peer), phase, auth_timeout, now);
-        let id = hello::line(&link.local.name);
-        link.output.extend_from_slice(id.as_bytes());
+        link.write_id();
         link
     }
 
@@ -141,7 +133,7 @@ impl Link {
     }
 
     /// Takes bytes that TCP delivered, any chunking. Poll events and output afterwards.
-    pub fn handle_bytes(&mut self, mut data: &[u8], keys: &dyn Keyring, _now: Instant) {
+    pub fn handle_bytes(&mut self, mut data: &[u8], keys: &dyn Keyring, now: Instant) {
         // Before authentication in portions, so that a stranger cannot make us hold much. There always
         // is room: what is left over is less than a line or a handshake record.
         while !data.is_empty() && !self.is_dead() {
@@ -152,7 +144,7 @@ impl Link {
             let (portion, rest) = data.split_at(data.len().min(room));
             self.input.extend_from_slice(portion);
             data = rest;
-            while self.step(keys) {}
+            while self.step(keys, now) {}
         }
     }
 
@@ -201,6 +193,7 @@ impl Link {
         }
         let written = match &mut self.phase {
             Phase::Sptps(_, framed) => framed.write_line(line, &mut self.output),
+            Phase::Native(_, native) => native.write_line(line, &mut self.output),
             Phase::Hello(..) | Phase::Dead => return,
         };
         if let Err(error) = written {
@@ -210,28 +203,26 @@ impl Link {
         }
     }
 
-    /// Queues a frame as PACKET (17). Returns `false` if it was dropped because the link is congested
+    /// Queues a frame, in SPTPS as PACKET (17). Returns `false` if it was dropped because the link is congested
     /// ([`MAX_QUEUE_BULK`]) or not up, or because the frame is not of a length that a peer takes
     /// (14 to 1673 bytes).
     pub fn send_frame(&mut self, frame: &[u8]) -> bool {
-        self.send_bulk(|framed, output| framed.write_frame(frame, output))
+        self.send_bulk(Bulk::Frame, frame)
     }
 
-    /// Queues a relay datagram as SPTPS_PACKET (21). Returns `false` if it was dropped, for the same
+    /// Queues a relay datagram, in SPTPS as SPTPS_PACKET (21). Returns `false` if it was dropped, for the same
     /// reasons (33 to 1706 bytes).
     pub fn send_relayed(&mut self, datagram: &[u8]) -> bool {
-        self.send_bulk(|framed, output| framed.write_relayed(datagram, output))
+        self.send_bulk(Bulk::Relayed, datagram)
     }
 
-    fn send_bulk(
-        &mut self,
-        write: impl FnOnce(&mut Framed, &mut BytesMut) -> Result<bool, LinkError>,
-    ) -> bool {
+    fn send_bulk(&mut self, bulk: Bulk, data: &[u8]) -> bool {
         if !self.is_up() || self.queued() > MAX_QUEUE_BULK {
             return false;
         }
         let written = match &mut self.phase {
-            Phase::Sptps(_, framed) => write(framed, &mut self.output),
+            Phase::Sptps(_, framed) => framed.write_bulk(bulk, data, &mut self.output),
+            Phase::Native(_, native) => native.write_bulk(bulk, data, &mut self.output),
             Phase::Hello(..) | Phase::Dead => return false,
         };
         written.unwrap_or_else(|error| {
@@ -243,13 +234,25 @@ impl Link {
     /// When [`Self::handle_timeout`] wants to be called, if ever.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (!self.up && !self.is_dead()).then(|| self.started + self.auth_timeout)
+        match &self.phase {
+            Phase::Dead => None,
+            _ if !self.up => Some(self.started + self.auth_timeout),
+            Phase::Native(_, native) => native.poll_timeout(),
+            Phase::Hello(..) | Phase::Sptps(..) => None,
+        }
     }
 
-    /// Lets the handshake deadline act.
+    /// Lets the handshake deadline act, and the keys of a native link be renewed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+        if self.poll_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        if !self.up {
             self.fail(LinkError::AuthTimeout(self.auth_timeout.as_secs()));
+        } else if let Phase::Native(_, native) = &mut self.phase
+            && let Err(error) = native.handle_timeout(now, &mut self.output)
+        {
+            self.fail(error);
         }
     }
 
@@ -258,10 +261,11 @@ impl Link {
     }
 
     /// Takes one thing off the input; whether to go on.
-    fn step(&mut self, keys: &dyn Keyring) -> bool {
+    fn step(&mut self, keys: &dyn Keyring, now: Instant) -> bool {
         let step = match &mut self.phase {
             Phase::Hello(..) => self.hello(keys),
             Phase::Sptps(_, framed) => framed.read(&mut self.input, &mut self.output),
+            Phase::Native(_, native) => native.read(&mut self.input, &mut self.output, now),
             Phase::Dead => return false,
         };
         match step {
@@ -278,13 +282,17 @@ impl Link {
     }
 
     fn come_up(&mut self) {
-        let (Some(name), Phase::Sptps(minor, _)) = (&self.peer, &self.phase) else {
-            unreachable!("nobody is authenticated without a name and a dialect");
+        let (minor, dialect) = match &self.phase {
+            Phase::Sptps(minor, _) => (*minor, Dialect::Sptps),
+            Phase::Native(minor, _) => (*minor, Dialect::Native),
+            Phase::Hello(..) | Phase::Dead => unreachable!("nobody is authenticated there"),
         };
+        let name = self.peer.clone().expect("who is authenticated has a name");
         self.up = true;
         self.events.push_back(LinkEvent::Up(Hello {
-            name: name.clone(),
-            minor: *minor,
+            name,
+            minor,
+            dialect,
             outgoing: self.outgoing,
             started: self.started,
         }));
@@ -321,15 +329,53 @@ impl Link {
         let id = Id::parse(line).ok_or_else(|| {
             LinkError::Misbehaved(format!("no ID line of a node: {}", shown(line)))
         })?;
-        let Phase::Hello(mut rng, dialled_key) = mem::replace(&mut self.phase, Phase::Dead) else {
+        let Phase::Hello(mut rng, dialled) = mem::replace(&mut self.phase, Phase::Dead) else {
             unreachable!("the caller has looked at the phase");
         };
-        let peer_key = self.key_for(&id, dialled_key, keys)?;
+        let theirs = self.credentials_for(&id, dialled, keys)?;
         self.peer = Some(id.name.clone());
         if let Some(reason) = incompatible(&id) {
             return Err(LinkError::Incompatible(reason));
         }
+        let native = self.local.native.clone().filter(|_| id.native);
+        if theirs.native_only && native.is_none() {
+            return Err(LinkError::Incompatible(self.refused_sptps(&id)));
+        }
+        if !self.outgoing {
+            self.write_id();
+        }
+        let Some(native) = native else {
+            let stream = self.start_sptps(&id, &theirs, &mut rng);
+            self.phase = Phase::Sptps(id.minor, Box::new(Framed::new(stream)));
+            return Ok(Some(Step::Nothing));
+        };
+        let terms = Terms {
+            outgoing: self.outgoing,
+            names: [self.local.name.clone(), id.name],
+            ids: [self.own_id().into_bytes(), line.to_vec()],
+            secret: native.secret,
+            peers: theirs.native,
+            psk: theirs.psk,
+            aeads: native.aeads,
+            rng: *rng,
+        };
+        let native = Native::start(terms, &mut self.output)?;
+        self.phase = Phase::Native(id.minor, Box::new(native));
+        Ok(Some(Step::Nothing))
+    }
 
+    /// Our ID line, without its LF.
+    fn own_id(&self) -> String {
+        hello::line(&self.local.name, self.local.native.is_some())
+    }
+
+    fn write_id(&mut self) {
+        let id = self.own_id();
+        self.output.extend_from_slice(id.as_bytes());
+        self.output.extend_from_slice(b"\n");
+    }
+
+    fn start_sptps(&mut self, id: &Id, theirs: &Credentials, rng: &mut Rng) -> Stream {
         let (role, label) = match self.outgoing {
             true => (Role::Initiator, link_label(&self.local.name, &id.name)),
             false => (Role::Responder, link_label(&id.name, &self.local.name)),
@@ -337,35 +383,44 @@ impl Link {
         let parties = Parties {
             role,
             key: self.local.key.clone(),
-            peer_key,
+            peer_key: theirs.key,
+            next_key: theirs.next,
             label,
         };
-        if !self.outgoing {
-            let answer = hello::line(&self.local.name);
-            self.output.extend_from_slice(answer.as_bytes());
-        }
-        let stream = Stream::start(parties, &mut rng, &mut self.output);
-        self.phase = Phase::Sptps(id.minor, Box::new(Framed::new(stream)));
-        Ok(Some(Step::Nothing))
+        Stream::start(parties, rng, &mut self.output)
     }
 
-    /// The key that the sender of this ID line has to prove.
-    fn key_for(
+    /// Why a node that must speak native may not speak SPTPS, and what to do about it. Short: logs cut
+    /// long reasons.
+    fn refused_sptps(&self, id: &Id) -> String {
+        let Id { name, native, .. } = id;
+        match native {
+            true => format!(
+                "MinProtocol = native for {name}, but we have Native = no: change one of them"
+            ),
+            false => format!(
+                "MinProtocol = native, but {name} offers no native link: upgrade it, or set sptps in hosts/{name}"
+            ),
+        }
+    }
+
+    /// What the sender of this ID line has to prove.
+    fn credentials_for(
         &self,
         id: &Id,
-        dialled_key: Option<PublicKey>,
+        dialled: Option<Box<Credentials>>,
         keys: &dyn Keyring,
-    ) -> Result<PublicKey, LinkError> {
+    ) -> Result<Credentials, LinkError> {
         let name = &id.name;
-        match (&self.peer, dialled_key) {
+        match (&self.peer, dialled) {
             (Some(dialled), Some(_)) if dialled != name => Err(LinkError::Misbehaved(format!(
                 "{name} answered where {dialled} was called: check the Address in hosts/{dialled}"
             ))),
-            (_, Some(key)) => Ok(key),
+            (_, Some(theirs)) => Ok(*theirs),
             _ if *name == self.local.name => Err(LinkError::Misbehaved(format!(
                 "somebody calls itself {name} like us: give one of the two another Name"
             ))),
-            _ => keys.public_key(name).ok_or_else(|| {
+            _ => keys.credentials(name).ok_or_else(|| {
                 LinkError::Incompatible(format!(
                     "{name} is not known: put its host file with Ed25519PublicKey into hosts/"
                 ))
@@ -374,7 +429,7 @@ impl Link {
     }
 
     fn is_in_handshake(&self) -> bool {
-        matches!(self.phase, Phase::Sptps(..)) && !self.up
+        matches!(self.phase, Phase::Sptps(..) | Phase::Native(..)) && !self.up
     }
 
     fn handshake_failed(&self, what: &str) -> LinkError {
@@ -392,7 +447,9 @@ impl Link {
 
 /// Why we cannot talk to the sender of this ID line, and what to do about it.
 fn incompatible(id: &Id) -> Option<String> {
-    let Id { name, major, minor } = id;
+    let Id {
+        name, major, minor, ..
+    } = id;
     match minor {
         _ if !id.is_our_protocol() => Some(format!(
             "{name} speaks protocol {major}.{minor} and we 17.7: install a version that fits"

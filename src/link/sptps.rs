@@ -94,7 +94,6 @@ impl Stream {
             rx_seq: 0,
         }
     }
-
     /// Whether the other side is authenticated.
     #[must_use]
     pub fn is_established(&self) -> bool {

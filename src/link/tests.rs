@@ -1,20 +1,22 @@
 //! Links against each other and against hostile bytes.
 
+mod native;
+mod renewal;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::crypto::{Rng, sptps::SIG};
+use crate::crypto::{PrivateKey, Rng, sptps::SIG};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
-struct Keys(BTreeMap<NodeName, PublicKey>);
+struct Keys(BTreeMap<NodeName, Credentials>);
 
 impl Keyring for Keys {
-    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
-        self.0.get(name).copied()
+    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
+        self.0.get(name).cloned()
     }
 }
 
@@ -32,13 +34,18 @@ fn identity(of: &str) -> Arc<Identity> {
     Arc::new(Identity {
         name: name(of),
         key: Arc::new(key(of)),
+        native: None,
     })
+}
+
+fn credentials(of: &str) -> Credentials {
+    Credentials::of(key(of).public())
 }
 
 /// A keyring in which every node of these tests has its key.
 fn keys() -> Keys {
     let nodes = ["alice", "bob", "carol"];
-    Keys(nodes.map(|n| (name(n), key(n).public())).into())
+    Keys(nodes.map(|n| (name(n), credentials(n))).into())
 }
 
 /// The tests' clock stands still: only the handshake deadline looks at it.
@@ -48,9 +55,15 @@ fn now() -> Instant {
 }
 
 fn dial(from: &str, to: &str) -> Link {
-    let (to_name, to_key) = (name(to), key(to).public());
     let rng = Rng::new([1; 32]);
-    Link::dial(identity(from), to_name, to_key, TIMEOUT, rng, now())
+    Link::dial(
+        identity(from),
+        name(to),
+        credentials(to),
+        TIMEOUT,
+        rng,
+        now(),
+    )
 }
 
 fn accept(at: &str) -> Link {
@@ -131,7 +144,7 @@ proptest! {
         let (mut a, mut b) = (dial("alice", "bob"), accept("bob"));
         let [up_a, up_b] = converse(&mut a, &mut b, &cuts);
         let hello = |of: &str, outgoing, started| LinkEvent::Up(Hello {
-            name: name(of), minor: 7, outgoing, started,
+            name: name(of), minor: 7, dialect: Dialect::Sptps, outgoing, started,
         });
         prop_assert_eq!(up_a, [hello("bob", true, a.started)]);
         prop_assert_eq!(up_b, [hello("alice", false, b.started)]);
@@ -289,10 +302,11 @@ fn the_wrong_key_ends_the_handshake_on_either_side() {
     let mallory = Arc::new(Identity {
         name: name("alice"),
         key: Arc::new(key("mallory")),
+        native: None,
     });
     let rng = Rng::new([1; 32]);
-    let bob_key = key("bob").public();
-    let mut a = Link::dial(mallory, name("bob"), bob_key, TIMEOUT, rng, now());
+    let theirs = credentials("bob");
+    let mut a = Link::dial(mallory, name("bob"), theirs, TIMEOUT, rng, now());
     let mut b = accept("bob");
     let [_, at_bob] = converse(&mut a, &mut b, &[7]);
     let error = down(&at_bob);
@@ -303,6 +317,7 @@ fn the_wrong_key_ends_the_handshake_on_either_side() {
     let mallory = Arc::new(Identity {
         name: name("bob"),
         key: Arc::new(key("mallory")),
+        native: None,
     });
     let mut a = dial("alice", "bob");
     let mut b = Link::accept(mallory, TIMEOUT, Rng::new([2; 32]), now());

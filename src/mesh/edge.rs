@@ -1,12 +1,13 @@
 //! Edges: what one node says of its link to another.
 
 use crate::{
+    mesh::LinkId,
     route::NodeIdx,
     wire::{EdgeAddress, NodeName, Options, Request},
 };
 
 /// One directed edge; its owner is the node that holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Edge {
     /// The other end.
     pub to: NodeIdx,
@@ -18,9 +19,26 @@ pub(super) struct Edge {
     pub options: Options,
     /// Mean of both ends' weights.
     pub weight: i32,
+    /// The link that said so last; none for our own edges.
+    pub teller: Option<LinkId>,
 }
 
 impl Edge {
+    /// Whether another one says the same, whoever told it.
+    pub(super) fn says_as(&self, other: &Self) -> bool {
+        let Self {
+            to,
+            address,
+            local,
+            options,
+            weight,
+            teller: _,
+        } = self;
+        (*to, *options, *weight) == (other.to, other.options, other.weight)
+            && *address == other.address
+            && *local == other.local
+    }
+
     /// The edge as a request line to be.
     pub(super) fn request(&self, from: &NodeName, to: &NodeName) -> Request {
         Request::AddEdge {

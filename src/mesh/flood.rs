@@ -117,13 +117,28 @@ impl Mesh {
     }
 
     /// Whether a flooded line is new and within the budget of its link. What a neighbour says of itself is
-    /// always news: another may have brought the same line before the neighbour's own link was up.
+    /// always news: another may have brought the same line before the neighbour's own link was up. And what
+    /// a link has said it may take back: its news of an edge may have been old, and the line that ends it
+    /// the same that had come another way before.
     fn admit(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) -> bool {
         let own = self
             .peers
             .get(&link)
             .is_some_and(|peer| request.subject() == Some(&peer.hello.name));
-        (self.seen.insert(line, now) || own) && self.is_within_budget(link, now)
+        let new = self.seen.insert(line, now);
+        (new || own || self.takes_back(link, request)) && self.is_within_budget(link, now)
+    }
+
+    /// Whether a line ends an edge of which the same link told us last.
+    fn takes_back(&self, link: LinkId, request: &Request) -> bool {
+        let Request::DelEdge { from, to } = request else {
+            return false;
+        };
+        let (from, to) = (self.nodes.find(from), self.nodes.find(to));
+        let edge = from
+            .zip(to)
+            .and_then(|(from, to)| self.nodes.edge(from, to));
+        edge.is_some_and(|edge| edge.teller == Some(link))
     }
 
     /// Takes one flooded line from the budget of its link.
@@ -352,9 +367,11 @@ impl Mesh {
             local,
             options: *options,
             weight: *weight,
+            teller: Some(link),
         };
         self.nodes[a].unclaimed.edges.remove(to);
-        if self.nodes.edge(a, b) == Some(&edge) {
+        if self.nodes.edge(a, b).is_some_and(|old| old.says_as(&edge)) {
+            self.nodes.insert_edge(a, b, edge);
             return;
         }
         if self.nodes.edge(a, b).is_none() && self.nodes.edge_count >= MAX_EDGES {

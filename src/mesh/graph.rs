@@ -152,6 +152,7 @@ mod tests {
                     local: None,
                     options: Options(*options),
                     weight: *weight,
+                    teller: None,
                 };
                 nodes.insert_edge(from, to, edge);
             }

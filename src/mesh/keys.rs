@@ -152,7 +152,8 @@ impl Mesh {
             return;
         }
         let answering = node.keys.asked.is_none() && node.keys.pending.is_some();
-        if answering && node.keys.began.is_some_and(recent) || self.no_tunnel(idx) {
+        let unwanted = self.no_tunnel(idx) || !self.allows_sptps(idx);
+        if answering && node.keys.began.is_some_and(recent) || unwanted {
             return;
         }
         let Some(setup) = self.tunnel_setup(idx) else {
@@ -185,11 +186,13 @@ impl Mesh {
 
     fn tunnel_setup(&self, idx: NodeIdx) -> Option<TunnelSetup> {
         let name = self.nodes[idx].name();
+        let host = self.settings.hosts.get(name)?;
         Some(TunnelSetup {
             key: self.settings.key.clone(),
             name: self.settings.name.clone(),
             peer: name.clone(),
-            peer_key: self.settings.hosts.get(name)?.key?,
+            peer_key: host.key?,
+            next_key: host.next,
             replay_window: self.settings.replay_window,
         })
     }
@@ -285,7 +288,7 @@ impl Mesh {
         if ours && !(node.keys.meshd && *node.name() < self.settings.name) {
             return;
         }
-        if self.no_tunnel(from) {
+        if self.no_tunnel(from) || !self.allows_sptps(from) {
             return;
         }
         let Some(setup) = self.tunnel_setup(from) else {

@@ -13,11 +13,8 @@ use std::{
 };
 
 use crate::{
-    crypto::{
-        noise::{StaticPublic, StaticSecret},
-        seal::Aeads,
-    },
-    mesh::{Mesh, Timer, limits::Bucket, node::Nodes},
+    crypto::seal::Aeads,
+    mesh::{Mesh, Timer, limits::Bucket, node::Nodes, settings::MinProtocol},
     route::NodeIdx,
     tunnel::{
         RxKey, TYPE_CONFIRM, TxKey,
@@ -109,8 +106,13 @@ impl Mesh {
     /// Whether native may be tried with the node: both offer it, and it has not stayed silent.
     pub(super) fn may_ask_native(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
-        self.offers_native(idx)
-            && (node.keys.native.is_established() || node.keys.native.tries < PATIENCE)
+        let speaks = node.keys.native.is_established() || node.keys.native.tries < PATIENCE;
+        self.offers_native(idx) && (speaks || !self.allows_sptps(idx))
+    }
+
+    /// Whether a tunnel in SPTPS will do: not where MinProtocol forbids it, whatever anybody says (T24).
+    pub(super) fn allows_sptps(&self, idx: NodeIdx) -> bool {
+        self.settings.min_protocol_of(self.nodes[idx].name()) < MinProtocol::Native
     }
 
     fn offers_native(&self, idx: NodeIdx) -> bool {
@@ -120,18 +122,17 @@ impl Mesh {
             && node.place.reachable
             && node.minor() >= Options::OUR_MINOR
             && node.place.options.has(Options::NATIVE)
-            && self.settings.options.has(Options::NATIVE)
+            && self.settings.native
     }
 
     fn native_setup(&self, idx: NodeIdx) -> Option<Setup> {
         let peer = self.nodes[idx].name();
-        let key = self.settings.hosts.get(peer)?.key?;
         Some(Setup {
-            secret: Arc::new(StaticSecret::of(&self.settings.key)),
+            secret: self.settings.secret.clone(),
             name: self.settings.name.clone(),
             peer: peer.clone(),
-            peer_keys: vec![StaticPublic::of(&key)],
-            psk: [0; 32],
+            peer_keys: Some(self.settings.native_keys(peer)).filter(|keys| !keys.is_empty())?,
+            psk: *self.settings.psk_of(peer),
             aeads: Aeads::of_this_machine(),
         })
     }

@@ -129,6 +129,9 @@ impl Mesh {
     /// What we say of ourselves to one neighbour. Source: tinc-1.0-wire.md section 1.7.
     fn options_for(&self, name: &NodeName) -> Options {
         let mut bits = self.settings.options.0;
+        if self.settings.native {
+            bits |= Options::NATIVE;
+        }
         if let Some(host) = self.settings.hosts.get(name) {
             if host.indirect {
                 bits |= Options::INDIRECT;
@@ -191,6 +194,7 @@ impl Mesh {
             local: Some(SocketAddr::new(peer.local.ip(), self.settings.port).into()),
             options,
             weight: i32::midpoint(sent_weight, weight),
+            teller: None,
         };
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
         if let Some(older) = self.nodes[node].link.replace(link)

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
+    crypto::PublicKey,
     mesh::{LinkId, Mesh, Settings, node::Nodes},
     wire::{NodeName, Request, Subnet},
 };
@@ -107,20 +108,27 @@ impl Mesh {
         }
     }
 
-    /// Ends links and tunnels of nodes whose key is gone or another.
+    /// Ends links and tunnels of nodes that may have proven a key which is gone or another. A further key
+    /// ends nothing.
     fn end_revoked(&mut self, old: &Settings, now: Instant) {
         let same_key = Arc::ptr_eq(&old.key, &self.settings.key)
             || old.key.public() == self.settings.key.public();
-        let key = |settings: &Settings, name: &NodeName| {
-            settings.hosts.get(name).and_then(|host| host.key)
+        let revoked = |name: &NodeName| match (old.hosts.get(name), self.settings.hosts.get(name)) {
+            (None, new) => new.is_some_and(|new| new.key.is_some()),
+            (Some(old), None) => old.key.is_some(),
+            (Some(old), Some(new)) => {
+                let gone = |key: &PublicKey| new.key != Some(*key) && new.next != Some(*key);
+                let natives = new.native_keys();
+                old.key.is_none() && new.key.is_some()
+                    || old.key.iter().chain(&old.next).any(gone)
+                    || old.native_keys().iter().any(|key| !natives.contains(key))
+            }
         };
         let revoked: Vec<_> = self
             .nodes
             .iter()
             .filter(|(idx, _)| *idx != Nodes::ME)
-            .filter(|(_, node)| {
-                key(old, node.name()) != key(&self.settings, node.name()) || !same_key
-            })
+            .filter(|(_, node)| revoked(node.name()) || !same_key)
             .map(|(idx, node)| (idx, node.name().clone()))
             .collect();
         for (idx, name) in revoked {

@@ -2,8 +2,14 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use zeroize::Zeroizing;
+
 use crate::{
-    crypto::{PrivateKey, PublicKey},
+    crypto::{
+        PrivateKey, PublicKey,
+        noise::{StaticPublic, StaticSecret},
+    },
+    link::Credentials,
     route::RouteSettings,
     wire::{NodeName, Options, Subnet},
 };
@@ -15,6 +21,15 @@ pub struct Settings {
     pub name: NodeName,
     /// Our key.
     pub key: Arc<PrivateKey>,
+    /// Our X25519 secret (native): that of `key`, or NativePrivateKeyFile.
+    pub secret: Arc<StaticSecret>,
+    /// Native: whether we offer native links and tunnels.
+    pub native: bool,
+    /// MinProtocol, for nodes whose host file does not name it: see [`Self::min_protocol_of`].
+    pub min_protocol: MinProtocol,
+    /// PresharedKeyFile, for nodes without one of their own, all zero if there is none: see
+    /// [`Self::psk_of`].
+    pub psk: Zeroizing<[u8; 32]>,
     /// The port that we listen on (announced in ACK).
     pub port: u16,
     /// Whether our own host file has an Address: a status bit of dumps.
@@ -70,6 +85,14 @@ pub struct Settings {
 pub struct Host {
     /// Its Ed25519 key.
     pub key: Option<PublicKey>,
+    /// Ed25519PublicKeyNext: as good as `key`, while the node changes from the one to the other.
+    pub next: Option<PublicKey>,
+    /// NativePublicKey: takes the place of the X25519 form of `key`.
+    pub native: Option<StaticPublic>,
+    /// MinProtocol, if the file names it.
+    pub min: Option<MinProtocol>,
+    /// The secret that we share with this node alone (`psk.d/NODE`, not the host file).
+    pub psk: Option<Zeroizing<[u8; 32]>>,
     /// Its Address lines, ports filled in.
     pub addresses: Vec<HostAddress>,
     /// Its Subnet lines.
@@ -86,6 +109,63 @@ pub struct Host {
     pub weight: Option<i32>,
     /// Addresses that worked before, most recent first (our cache, not the file).
     pub cached: Vec<SocketAddr>,
+}
+
+/// What a node must speak at least.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MinProtocol {
+    /// Anything that meshd speaks. `MinProtocol = legacy` is this too: there is no legacy protocol yet.
+    #[default]
+    Sptps,
+    /// Native links and tunnels, with no way back to SPTPS.
+    Native,
+}
+
+impl Host {
+    /// The X25519 keys that the node may prove, each as good as the others: that of its Ed25519 key or
+    /// NativePublicKey, then that of Ed25519PublicKeyNext.
+    #[must_use]
+    pub fn native_keys(&self) -> Vec<StaticPublic> {
+        let mapped = |key: &Option<PublicKey>| key.as_ref().map(StaticPublic::of);
+        let first = self.native.or_else(|| mapped(&self.key));
+        first.into_iter().chain(mapped(&self.next)).collect()
+    }
+}
+
+impl Settings {
+    /// The X25519 keys that a node may prove; see [`Host::native_keys`]. Empty if it is not known.
+    #[must_use]
+    pub fn native_keys(&self, node: &NodeName) -> Vec<StaticPublic> {
+        let host = self.hosts.get(node);
+        host.map(|host| host.native_keys()).unwrap_or_default()
+    }
+
+    /// What a node must speak at least: its host file's word, else ours.
+    #[must_use]
+    pub fn min_protocol_of(&self, node: &NodeName) -> MinProtocol {
+        let host = self.hosts.get(node);
+        host.and_then(|host| host.min).unwrap_or(self.min_protocol)
+    }
+
+    /// The secret that we share with a node besides all keys: its own, else that of all; all zero if
+    /// there is none.
+    #[must_use]
+    pub fn psk_of(&self, node: &NodeName) -> &[u8; 32] {
+        let host = self.hosts.get(node);
+        host.and_then(|host| host.psk.as_ref()).unwrap_or(&self.psk)
+    }
+
+    /// What a link must know of the node of a host file; `None` without its Ed25519 key.
+    #[must_use]
+    pub fn credentials(&self, host: &Host) -> Option<Credentials> {
+        Some(Credentials {
+            key: host.key?,
+            next: host.next,
+            native: host.native_keys(),
+            native_only: host.min.unwrap_or(self.min_protocol) == MinProtocol::Native,
+            psk: host.psk.as_ref().unwrap_or(&self.psk).clone(),
+        })
+    }
 }
 
 /// One Address line.

@@ -351,6 +351,7 @@ impl Mesh {
                     .into_iter()
                     .fold(0, |all, (bit, on)| all | u32::from(on) << bit),
                 outgoing: peer.hello.outgoing,
+                protocol: peer.hello.dialect.name().to_owned(),
                 rtt_seconds: peer.rtt.map(|rtt| rtt.as_secs_f64()),
             }
         };

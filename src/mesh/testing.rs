@@ -9,13 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use slotmap::SlotMap;
+use zeroize::Zeroizing;
 
 use crate::{
-    crypto::{PrivateKey, Rng},
-    link::Hello,
+    crypto::{PrivateKey, Rng, noise::StaticSecret},
+    link::{Dialect, Hello},
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
-        settings::{Host, HostAddress},
+        settings::{Host, HostAddress, MinProtocol},
     },
     route::{
         RouteSettings,
@@ -54,6 +55,10 @@ pub(super) fn settings(count: u8) -> Vec<Settings> {
     let one = |n: u8| Settings {
         name: name(n),
         key: keys[usize::from(n)].clone(),
+        secret: Arc::new(StaticSecret::of(&keys[usize::from(n)])),
+        native: false,
+        min_protocol: MinProtocol::Sptps,
+        psk: Zeroizing::default(),
         port: 655,
         has_address: true,
         options: Options(0x0700_000c),
@@ -166,6 +171,7 @@ impl Net {
             let hello = Hello {
                 name: name(other),
                 minor: 7,
+                dialect: Dialect::Native,
                 outgoing,
                 started: self.now,
             };

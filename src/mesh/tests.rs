@@ -329,6 +329,32 @@ fn a_subnet_comes_and_goes_by_reload() {
     assert!(!seen(&net));
 }
 
+/// A node that changes its key: only what it may have proven, and may no more, ends its link.
+#[test]
+fn a_link_ends_when_a_key_goes_and_not_when_one_comes() {
+    let keys = settings(3);
+    let [old, new] = [1, 2].map(|n| Some(keys[n].key.public()));
+    let linked = |key, next, native: bool| {
+        let mut net = three();
+        for (key, next, native) in [(old, new, false), (key, next, native)] {
+            let mut changed = settings(3).remove(0);
+            let host = changed.hosts.get_mut(&name(1)).unwrap();
+            let host = std::sync::Arc::make_mut(host);
+            (host.key, host.next) = (key, next);
+            host.native = native.then(|| keys[2].secret.public());
+            net.input(0, Input::Config(std::sync::Arc::new(changed)));
+            net.run(SECOND);
+        }
+        !net.meshes[0].connections().is_empty()
+    };
+    assert!(linked(old, new, false), "a next key has come");
+    assert!(linked(new, old, false), "they are equals");
+    assert!(!linked(old, None, false));
+    assert!(!linked(new, None, false), "it may have proven the old one");
+    assert!(!linked(old, new, true), "its native key is another");
+    assert!(!linked(None, None, false));
+}
+
 /// T22: lines about third parties change nothing that a neighbour says of itself.
 #[test]
 fn forged_lines_about_neighbours_and_ourselves_change_nothing() {

@@ -153,6 +153,8 @@ pub struct ConnectionRow {
     pub status: u32,
     /// Whether we dialled.
     pub outgoing: bool,
+    /// What the link speaks: `sptps` or `native`.
+    pub protocol: String,
     /// Round trip of the last PING, in seconds.
     pub rtt_seconds: Option<f64>,
 }

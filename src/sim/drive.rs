@@ -9,12 +9,12 @@ use bytes::Bytes;
 
 use crate::{
     crypto::Rng,
-    link::Link,
+    link::{Keyring, Link},
     mesh::{Input, LinkId, Output},
     sim::{
         conn::{Chunk, Conn, End, EndId},
         net::{LONGEST, Target},
-        node::Gathered,
+        node::{Gathered, Keys},
         plan::{self, Fidelity},
         world::{Dial, Event, World},
     },
@@ -322,19 +322,15 @@ impl World {
         };
         let wanted = self.lives(dial.from, dial.life)
             && self.nodes[dial.from].dials.get(&dial.name) == Some(&dial.conn);
-        let key = self.nodes[dial.from]
-            .settings
-            .hosts
-            .get(&dial.name)
-            .and_then(|host| host.key);
-        let Some(key) = key.filter(|_| wanted) else {
+        let theirs = Keys(&self.nodes[dial.from].settings).credentials(&dial.name);
+        let Some(theirs) = theirs.filter(|_| wanted) else {
             return self.close_end(end);
         };
         let timeout = self.nodes[dial.from].settings.ping_timeout;
         let identity = self.nodes[dial.from].identity.clone();
         let (rng, now) = (self.link_rng(dial.conn, 0), self.now);
         let peer = dial.name.clone();
-        let link = self.by_bytes(|| Link::dial(identity, peer, key, timeout, rng, now));
+        let link = self.by_bytes(|| Link::dial(identity, peer, theirs, timeout, rng, now));
         let id = self.add_link(end, link, Some((dial.name, dial.addr)));
         self.flush(dial.from, id);
         self.arm(dial.from);

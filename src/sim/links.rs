@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::{
-    link::{Hello, Link, LinkEvent},
+    link::{Dialect, Hello, Link, LinkEvent},
     mesh::{Input, LinkId},
     sim::{
         conn::{Chunk, EndId},
@@ -62,12 +62,18 @@ impl World {
             return self.transmit(end, Chunk::Fin);
         }
         let (minor, outgoing) = (Options::OUR_MINOR, end.side == 0);
+        let other = super::model::number(name.as_str());
+        let native = other.is_ok_and(|other| self.plan.speaks_native(other));
         self.link_up(
             node,
             id,
             Hello {
                 name,
                 minor,
+                dialect: match native && self.plan.speaks_native(node) {
+                    true => Dialect::Native,
+                    false => Dialect::Sptps,
+                },
                 outgoing,
                 started,
             },

@@ -274,7 +274,7 @@ fn tree(nodes: usize, weights: &Weights) -> Links {
 }
 
 /// The number in a name that [`plan::name`] made.
-fn number(name: &str) -> Result<usize, String> {
+pub(super) fn number(name: &str) -> Result<usize, String> {
     let digits = name
         .strip_prefix('n')
         .and_then(|digits| digits.parse().ok());

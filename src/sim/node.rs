@@ -6,10 +6,10 @@ use bytes::Bytes;
 use slotmap::SlotMap;
 
 use crate::{
-    crypto::PublicKey,
+    crypto::seal::Aeads,
     fastpath::{Sink, Step},
     io::vnet::Checksums,
-    link::{Identity, Keyring, Link},
+    link::{Credentials, Identity, Keyring, Link, NativeIdentity},
     mesh::{LinkId, Mesh, Settings, event::Punt},
     route::{DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
     sim::conn::EndId,
@@ -65,6 +65,10 @@ impl SimNode {
             identity: Arc::new(Identity {
                 name: settings.name.clone(),
                 key: settings.key.clone(),
+                native: settings.native.then(|| NativeIdentity {
+                    secret: settings.secret.clone(),
+                    aeads: Aeads::of_this_machine(),
+                }),
             }),
             snapshot: mesh.snapshot(),
             mesh,
@@ -147,7 +151,7 @@ impl Sink for Gathered {
 pub(super) struct Keys<'a>(pub(super) &'a Settings);
 
 impl Keyring for Keys<'_> {
-    fn public_key(&self, name: &NodeName) -> Option<PublicKey> {
-        self.0.hosts.get(name)?.key
+    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
+        self.0.credentials(self.0.hosts.get(name)?)
     }
 }

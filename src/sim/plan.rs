@@ -7,11 +7,13 @@ use std::{
     time::Duration,
 };
 
+use zeroize::Zeroizing;
+
 use crate::{
-    crypto::{PrivateKey, Rng},
+    crypto::{PrivateKey, Rng, noise::StaticSecret},
     mesh::{
         Settings,
-        settings::{Host, HostAddress},
+        settings::{Host, HostAddress, MinProtocol},
     },
     route::RouteSettings,
     wire::{NodeName, Options, Prefix, Subnet, subnet::DEFAULT_WEIGHT},
@@ -44,6 +46,8 @@ pub struct Plan {
     pub fidelity: Fidelity,
     /// KeyExpire.
     pub key_expire: Duration,
+    /// Whether nodes offer each other native links and tunnels: three of four then do.
+    pub native: bool,
 }
 
 impl Plan {
@@ -57,6 +61,7 @@ impl Plan {
             behind_nat: 0,
             fidelity,
             key_expire: Duration::from_secs(3600),
+            native: true,
         }
     }
 
@@ -74,14 +79,10 @@ impl Plan {
         sha2::Sha256::digest(text).into()
     }
 
-    /// Three nodes of four speak native, so that every pair of dialects meets.
-    fn options(&self, node: usize) -> Options {
-        let native = match self.seed_for("native", node)[0] % 4 {
-            0 => 0,
-            _ => Options::NATIVE,
-        };
-        let bits = Options::PMTU_DISCOVERY | Options::CLAMP_MSS | native;
-        Options(bits).with_minor(Options::OUR_MINOR)
+    /// Where native is spoken at all, three nodes of four speak it, so that every pair of dialects meets.
+    #[must_use]
+    pub fn speaks_native(&self, node: usize) -> bool {
+        self.native && !self.seed_for("native", node)[0].is_multiple_of(4)
     }
 
     /// The settings of every node, in order.
@@ -131,10 +132,15 @@ impl Plan {
         hosts.remove(&name(node));
         Settings {
             name: name(node),
+            secret: Arc::new(StaticSecret::of(&key)),
             key,
+            native: self.speaks_native(node),
+            min_protocol: MinProtocol::Sptps,
+            psk: Zeroizing::default(),
             port: PORT,
             has_address: true,
-            options: self.options(node),
+            options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)
+                .with_minor(Options::OUR_MINOR),
             subnets: vec![subnet(node)],
             broadcast_subnets: Vec::new(),
             hosts,

@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    mesh::{Settings, view::PeerRow},
+    mesh::{
+        Settings,
+        view::{ConnectionRow, PeerRow},
+    },
     sim::{
         conn::{Chunk, Conn, EndId},
         model,
@@ -198,6 +201,12 @@ impl World {
     #[must_use]
     pub fn peers(&self, node: usize) -> Vec<PeerRow> {
         self.nodes[node].mesh.peers(self.now)
+    }
+
+    /// What `meshctl dump connections` would show on a node.
+    #[must_use]
+    pub fn connections(&self, node: usize) -> Vec<ConnectionRow> {
+        self.nodes[node].mesh.connections()
     }
 
     /// Whether every running node reaches every other one.

@@ -43,6 +43,8 @@ pub struct TunnelSetup {
     pub peer: NodeName,
     /// The other node's public key.
     pub peer_key: PublicKey,
+    /// Another key that the other node may prove just as well (Ed25519PublicKeyNext).
+    pub next_key: Option<PublicKey>,
     /// Size of the replay window in packets; 0 switches the check off.
     pub replay_window: u32,
 }
@@ -149,6 +151,7 @@ impl Tunnel {
                 role,
                 key: setup.key,
                 peer_key: setup.peer_key,
+                next_key: setup.next_key,
                 label,
             },
             counter: Counter::new(),

@@ -19,6 +19,7 @@ fn setup(own: u8, other: u8) -> TunnelSetup {
         name: name(own),
         peer: name(other),
         peer_key: key(other).public(),
+        next_key: None,
         replay_window: 128,
     }
 }
@@ -468,6 +469,7 @@ fn replay_rekey(session: &Value, own_key: &PrivateKey) {
         name: NodeName::new("pya").unwrap(),
         peer: name(&daemon["name"]),
         peer_key: crate::crypto::PublicKey::from_bytes(peer_key).unwrap(),
+        next_key: None,
         replay_window: 128,
     };
     let events = session["events_in_order"].as_array().unwrap();

@@ -28,6 +28,7 @@ const MAIN: &[&str] = &[
     "DecrementTTL = yes",
     "InterfaceAddress = 10.0.0.1/24",
     "LogLevel = 2",
+    "Native = no",
 ];
 const HOST: &[&str] = &[
     "Port = 7000",
@@ -37,6 +38,7 @@ const HOST: &[&str] = &[
     "TCPOnly = yes",
     "ClampMSS = no",
     "PMTU = 1300",
+    "MinProtocol = sptps",
     "Address = 192.0.2.7",
 ];
 

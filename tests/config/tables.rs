@@ -45,7 +45,17 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
         .map(|var| var.name);
     assert_eq!(
         ours.collect::<Vec<_>>(),
-        ["InterfaceAddress", "InterfaceRoute", "InterfaceMTU"]
+        [
+            "InterfaceAddress",
+            "InterfaceRoute",
+            "InterfaceMTU",
+            "Native",
+            "NativePrivateKeyFile",
+            "PresharedKeyFile",
+            "MinProtocol",
+            "Ed25519PublicKeyNext",
+            "NativePublicKey",
+        ]
     );
     assert!(
         VARS.iter()
@@ -100,7 +110,7 @@ fn every_honoured_variable_is_read() {
          ProcessPriority = high\nReplayWindow = 32\nScriptsExtension = .sh\n\
          ScriptsInterpreter = /bin/sh -e\nTunnelServer = yes\nUDPDiscovery = no\n\
          UDPDiscoveryInterval = 3\nUDPDiscoveryKeepaliveInterval = 4\nUDPDiscoveryTimeout = 5\n\
-         UDPInfoInterval = 7\nUDPRcvBuf = 0\nUDPSndBuf = 65536\nInterfaceAddress = 172.20.0.11/24\n\
+         UDPInfoInterval = 7\nUDPRcvBuf = 0\nUDPSndBuf = 65536\nNative = no\nInterfaceAddress = 172.20.0.11/24\n\
          InterfaceRoute = auto\nInterfaceRoute = 172.21.0.0/16\nInterfaceMTU = 1400\n",
     );
     tree.write(
@@ -134,7 +144,7 @@ fn every_honoured_variable_is_read() {
         (Forwarding::Kernel, Broadcast::Direct)
     );
     assert!(route.decrement_ttl && route.direct_only && route.priority_inheritance);
-    assert!(route.tunnel_server);
+    assert!(route.tunnel_server && !settings.native);
     let seconds = [
         settings.udp_discovery_interval,
         settings.udp_discovery_keepalive,

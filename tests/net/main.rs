@@ -25,6 +25,7 @@ mod hooks;
 mod hostile;
 mod insider;
 mod line;
+mod native;
 mod node;
 mod outsider;
 mod pairs;

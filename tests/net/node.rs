@@ -281,6 +281,16 @@ impl Node {
 
     /// One of the daemon's dumps as text: `nodes`, `edges`, `subnets`, `connections`.
     pub(crate) fn dump_text(&self, what: &str) -> Result<String, String> {
+        self.dump_with(&[what])
+    }
+
+    /// The same of a meshd, as meshctl's JSON.
+    pub(crate) fn json(&self, what: &str) -> serde_json::Value {
+        let text = self.dump_with(&[what, "--json"]).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn dump_with(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = if self.kind == Kind::Meshd {
             let mut command = self.host.command("timeout");
             command
@@ -291,12 +301,12 @@ impl Node {
         } else {
             self.tinc_command()
         };
-        let result = command.args(["dump", what]).output().unwrap();
+        let result = command.arg("dump").args(arguments).output().unwrap();
         if result.status.success() {
             Ok(String::from_utf8_lossy(&result.stdout).into_owned())
         } else {
             Err(format!(
-                "{}: dump {what}: {}",
+                "{}: dump {arguments:?}: {}",
                 self.name,
                 String::from_utf8_lossy(&result.stderr)
             ))

@@ -2,12 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{
-    mesh::{
-        Input, Settings,
-        testing::{Net, name, settings, underlay},
-    },
-    wire::Options,
+use crate::mesh::{
+    Input, Settings,
+    testing::{Net, name, settings, underlay},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,7 +14,7 @@ fn native(count: u8, old: &[u8]) -> Vec<Settings> {
     let mut all = settings(count);
     for (settings, n) in all.iter_mut().zip(0..) {
         if !old.contains(&n) {
-            settings.options.0 |= Options::NATIVE;
+            settings.native = true;
         }
     }
     all
