@@ -272,6 +272,7 @@ impl Mesh {
         let native = &mut keys.native;
         if let Some((old, _)) = native.current.take() {
             native.previous = Some((old.rx, now + LINGER));
+            tracing::debug!(node = %self.nodes[idx].shared.name, "native keys renewed");
         } else {
             let cipher = session.tx.cipher();
             tracing::info!(node = %self.nodes[idx].name(), cipher, "native tunnel established");

@@ -26,6 +26,7 @@ mod hostile;
 mod insider;
 mod line;
 mod native;
+mod native_tunnels;
 mod node;
 mod outsider;
 mod pairs;

@@ -19,7 +19,8 @@ fn spoken(node: &Node) -> String {
     rows[0]["protocol"].as_str().unwrap().to_owned()
 }
 
-fn configure(node: &Node, file: &str, lines: &str) {
+/// Puts lines at the start of one of a node's files.
+pub(crate) fn configure(node: &Node, file: &str, lines: &str) {
     let path = node.dir().join(file);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(path, format!("{lines}\n{text}")).unwrap();

@@ -290,16 +290,30 @@ impl Node {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// The row of `other` in what `meshctl peers --json` says.
+    pub(crate) fn peer(&self, other: &str) -> serde_json::Value {
+        let text = run(self.meshctl().args(["peers", "--json"]));
+        let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let rows = shown["data"].as_array();
+        let rows = rows.unwrap_or_else(|| panic!("no peers in {shown}"));
+        let row = rows.iter().find(|row| row["name"] == other);
+        row.unwrap_or_else(|| panic!("no {other} in {shown}"))
+            .clone()
+    }
+
+    fn meshctl(&self) -> Command {
+        let mut command = self.host.command("timeout");
+        command
+            .arg("10")
+            .arg(program("meshctl", env!("CARGO_BIN_EXE_meshctl")))
+            .arg(format!("--pidfile={}", self.pid_file().display()));
+        command
+    }
+
     fn dump_with(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = if self.kind == Kind::Meshd {
-            let mut command = self.host.command("timeout");
-            command
-                .arg("10")
-                .arg(program("meshctl", env!("CARGO_BIN_EXE_meshctl")))
-                .arg(format!("--pidfile={}", self.pid_file().display()));
-            command
-        } else {
-            self.tinc_command()
+        let mut command = match self.kind {
+            Kind::Meshd => self.meshctl(),
+            _ => self.tinc_command(),
         };
         let result = command.arg("dump").args(arguments).output().unwrap();
         if result.status.success() {

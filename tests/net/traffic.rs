@@ -209,6 +209,8 @@ pub(crate) struct Stream {
     pub(crate) duplicates: u64,
     /// Packets that arrived after one with a higher number.
     pub(crate) reordered: u64,
+    /// The most numbers by which one of them was late.
+    pub(crate) latest: u64,
     /// Longest time without an arrival.
     pub(crate) longest_gap: Duration,
 }
@@ -233,6 +235,7 @@ struct Arrivals {
     received: u64,
     duplicates: u64,
     reordered: u64,
+    latest: u64,
     highest: u64,
     last: Option<Instant>,
     /// Beginning and end of every silence longer than a tenth of a second.
@@ -253,6 +256,7 @@ impl Arrivals {
         self.seen[word] |= bit;
         if number < self.highest {
             self.reordered += 1;
+            self.latest = self.latest.max(self.highest - number);
         }
         self.highest = self.highest.max(number);
         if let Some(last) = self.last.replace(now) {
@@ -357,6 +361,7 @@ impl Flow {
             received: arrivals.received,
             duplicates: arrivals.duplicates,
             reordered: arrivals.reordered,
+            latest: arrivals.latest,
             longest_gap: arrivals.longest_gap,
         };
         (stream, holes)
