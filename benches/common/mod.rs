@@ -1,7 +1,12 @@
 //! What the benches and the allocation test share: two nodes made by hand, and a sink like the worker's.
 #![allow(dead_code, reason = "each program uses its part")]
 
-use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    hint::black_box,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use meshd::{
     crypto::{
@@ -22,7 +27,7 @@ use meshd::{
         Tunnel, TunnelSetup, TxKey,
         native::{self, Session, Setup},
     },
-    wire::{NodeId, NodeName, Options, datagram::RelayHeader},
+    wire::{NodeId, NodeName, Options, Prefix, datagram::RelayHeader},
 };
 
 /// Ourselves, and the other node.
@@ -257,6 +262,7 @@ impl Path {
         let mut snapshot = RouteSnapshot::empty(shared(ME));
         snapshot.nodes.push(Some(peer));
         snapshot.v4 = table();
+        snapshot.sources = vec![Vec::new(), vec![Prefix::V4(Ipv4Addr::new(10, 0, 0, 0), 8)]];
         snapshot.by_id.insert(their_id, PEER);
         snapshot.by_addr.insert(from, PEER);
         Self {

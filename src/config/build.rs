@@ -27,7 +27,7 @@ use crate::{
         Settings,
         settings::{Host, MinProtocol},
     },
-    route::{Broadcast, Forwarding, RouteSettings},
+    route::{Broadcast, Forwarding, RouteSettings, SourceCheck},
     wire::{NodeName, Options, Subnet},
 };
 
@@ -350,6 +350,11 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool) -> RouteSettings {
         direct_only: reader.flag("DirectOnly"),
         priority_inheritance: reader.flag("PriorityInheritance"),
         tunnel_server,
+        source_check: match reader.word("SourceCheck") {
+            "no" => SourceCheck::No,
+            "strict" => SourceCheck::Strict,
+            _ => SourceCheck::Native,
+        },
     }
 }
 

@@ -160,7 +160,9 @@ fn router(diff: &mut Diff, old: &RouteSettings, new: &RouteSettings) {
         direct_only,
         priority_inheritance,
         tunnel_server,
+        source_check,
     } = new;
+    diff.value("SourceCheck", &old.source_check, source_check);
     diff.value("Forwarding", &old.forwarding, forwarding);
     diff.value("Broadcast", &old.broadcast, broadcast);
     diff.value("DecrementTTL", &old.decrement_ttl, decrement_ttl);

@@ -368,6 +368,8 @@ pub const VARS: &[Var] = &[
         "32 bytes in base64 or hex: our native key, if it is not to be made from the Ed25519 key."),
     var("PresharedKeyFile", Server, Meshd, Path, "", ONE, NewLinks, UNSAFE, Yes,
         "32 bytes in base64 or hex that all native nodes share besides their keys; psk.d/NODE is for one node."),
+    var("SourceCheck", Server, Meshd, Word(&["no", "native", "strict"]), "native", ONE, Live, UNSAFE, Yes,
+        "Whose packets may only come from their own subnets: nobody's, those of native nodes, everybody's."),
     var("MinProtocol", Both, Meshd, Word(&["legacy", "sptps", "native"]), "sptps", ONE, NewLinks, UNSAFE, Yes,
         "What a node must speak at least; `legacy` means sptps today, `native` never falls back."),
     var("Ed25519PublicKeyNext", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,

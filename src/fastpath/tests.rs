@@ -7,20 +7,24 @@ use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed};
 use proptest::prelude::*;
 
 use crate::{
-    crypto::{PrivateKey, Rng},
+    crypto::{
+        PrivateKey, Rng,
+        noise::{StaticPublic, StaticSecret},
+        seal::Aeads,
+    },
     daemon::clock,
     fastpath::{Sink, Step},
     io::vnet::Checksums,
     mesh::event::Punt,
     route::{
-        DropReason, NodeIdx, NodeState, RouteSnapshot,
+        DropReason, NodeIdx, NodeState, RouteSnapshot, SourceCheck,
         lpm::Owner,
         router::ErrorLimiter,
         testing::{ME, addr, neighbour, node, snapshot},
     },
-    tunnel::{Tunnel, TunnelSetup, TxKey},
+    tunnel::{Tunnel, TunnelSetup, TxKey, native},
     wire::{
-        NodeId, NodeName,
+        NodeId, NodeName, Subnet,
         datagram::{HEADER, RelayHeader},
         ip,
         testing::{tcp, v4},
@@ -127,6 +131,78 @@ fn keyed(state: NodeState, tunnel: &Tunnel) -> NodeState {
         rx: tunnel.rx(),
         ..state
     }
+}
+
+/// T21: a member sends in the name of another node, of ours, of nobody.
+#[test]
+fn native_nodes_send_from_their_own_subnets_only() {
+    let (ours, theirs) = native_pair();
+    let mut native = neighbour(ONE);
+    (native.tx, native.rx) = (Some(ours.tx), vec![ours.rx]);
+    let (sptps, their_sptps) = tunnel(5);
+    for (state, checked) in [(native, true), (keyed(neighbour(ONE), &sptps), false)] {
+        let mut tables = line(state, node(TWO, ONE, ONE));
+        tables.sources = vec![
+            Vec::new(),
+            vec!["10.0.1.0/24".parse::<Subnet>().unwrap().prefix],
+        ];
+        let mut send = |check: SourceCheck, from: &str, to: &str| {
+            tables.settings.source_check = check;
+            let packet = v4(from, to, 6, &tcp(&[]));
+            let mut datagram = vec![0; packet.len() + native::OVERHEAD];
+            if checked {
+                datagram[native::HEAD..][..packet.len()].copy_from_slice(&packet);
+                theirs
+                    .tx
+                    .seal(theirs.tx.claim(1).unwrap(), 0, &mut datagram);
+            } else {
+                datagram = sealed(&tables, &their_sptps.tx().unwrap(), 0, &packet);
+            }
+            let seen = inbound(&tables, addr(ONE), &datagram);
+            assert_eq!(seen.device.len() + seen.drops.len(), 1, "{from} {to}");
+            assert!(
+                seen.drops
+                    .iter()
+                    .all(|drop| *drop == DropReason::ForeignSource)
+            );
+            seen.device.len() == 1
+        };
+        for from in [
+            "10.0.2.1",
+            "10.0.0.1",
+            "127.0.0.1",
+            "224.0.0.1",
+            "10.0.9.1",
+            "8.8.8.8",
+        ] {
+            assert_eq!(
+                send(SourceCheck::Native, from, "10.0.0.1"),
+                !checked,
+                "{from}"
+            );
+            assert!(!send(SourceCheck::Strict, from, "10.0.0.1"), "{from}");
+            assert!(send(SourceCheck::No, from, "10.0.0.1"), "{from}");
+        }
+        assert!(send(SourceCheck::Strict, "10.0.1.7", "10.0.0.1"));
+    }
+}
+
+fn native_pair() -> (native::Session, native::Session) {
+    let mut rng = Rng::new([6; 32]);
+    let keys = [(); 2].map(|()| PrivateKey::generate(&mut rng));
+    let setup = |at: usize, names: [&str; 2]| native::Setup {
+        secret: Arc::new(StaticSecret::of(&keys[at])),
+        name: NodeName::new(names[0]).unwrap(),
+        peer: NodeName::new(names[1]).unwrap(),
+        peer_keys: vec![StaticPublic::of(&keys[1 - at].public())],
+        psk: [0; 32],
+        aeads: Aeads::PORTABLE,
+    };
+    let [ours, theirs] = [ONE, ME].map(|idx| 9 << NodeIdx::SESSION_BITS | idx.0);
+    let (asking, first) = native::ask(&setup(0, ["n0", "n1"]), ours, 0, &mut rng).unwrap();
+    let (theirs, second) =
+        native::answer(&setup(1, ["n1", "n0"]), theirs, &first, &mut rng).unwrap();
+    (asking.answered(&second).ok().unwrap(), theirs)
 }
 
 /// We own 10.0.0.0/24, node 1 10.0.1.0/24, node 2 10.0.2.0/24; 10.0.9.0/24 is nobody's.

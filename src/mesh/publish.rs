@@ -189,10 +189,13 @@ impl Mesh {
         self.published = Some(now);
         let (v4, v6) = self.tables();
         let mut nodes = vec![None; self.nodes.slots()];
+        let mut sources = vec![Vec::new(); self.nodes.slots()];
         let mut by_id: HashMap<_, NodeIdx> = HashMap::new();
         let mut by_addr = HashMap::new();
         for (idx, node) in self.nodes.iter() {
             nodes[idx.0 as usize] = Some(node.shared.clone());
+            let subnets = node.subnets.iter().map(|subnet| subnet.prefix.masked());
+            sources[idx.0 as usize] = subnets.collect();
             // Two names with one id: the one with a host file wins (T30).
             let known = self.settings.hosts.contains_key(node.name()) || idx == Nodes::ME;
             if known || !by_id.contains_key(&node.shared.id) {
@@ -226,6 +229,7 @@ impl Mesh {
             by_id,
             by_addr,
             broadcast,
+            sources,
         };
         self.snapshot = Arc::new(snapshot);
         self.outputs

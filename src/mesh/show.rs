@@ -16,7 +16,7 @@ use crate::{
             SubnetRow,
         },
     },
-    route::{ETHER, NodeIdx, router::native_mtu},
+    route::{ETHER, NodeIdx, path::native_mtu},
     wire::{EdgeAddress, NodeName, Options, Subnet, subnet::DEFAULT_WEIGHT},
 };
 

@@ -10,12 +10,13 @@ use crate::{
     },
 };
 
-/// What the router says of every packet from one node to one address of ours: asked once for many, as
+/// What the router says of every packet of one node between two addresses: asked once for many, as
 /// the packets of a flow come one behind the other.
 #[derive(Debug, Clone, Copy)]
 pub struct ForUs {
     source: NodeIdx,
-    to: IpAddr,
+    /// Both addresses: SourceCheck looks at the first.
+    between: (IpAddr, IpAddr),
     /// MTU, in bytes without the Ethernet header, to which TCP's segments are held down.
     clamp: Option<u16>,
 }
@@ -29,20 +30,24 @@ impl ForUs {
         let clamp = !kernel && me.options.has(Options::CLAMP_MSS);
         Some(Self {
             source,
-            to: Packet::parse(packet)?.destination(),
+            between: between(packet)?,
             clamp: clamp.then(|| MTU.min(mtu_of(snapshot, source)) - ETHER as u16),
         })
     }
 
     /// Whether a packet is one of them; if so it is ready for our device afterwards.
     pub fn takes(&self, packet: &mut [u8], source: NodeIdx) -> bool {
-        let takes = source == self.source
-            && Packet::parse(packet).is_some_and(|packet| packet.destination() == self.to);
+        let takes = source == self.source && between(packet) == Some(self.between);
         if let Some(mtu) = self.clamp.filter(|_| takes) {
             ip::clamp_mss(packet, mtu);
         }
         takes
     }
+}
+
+fn between(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let packet = Packet::parse(packet)?;
+    Some((packet.source(), packet.destination()))
 }
 
 #[cfg(test)]

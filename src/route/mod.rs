@@ -7,12 +7,13 @@ pub mod local;
 pub mod lpm;
 pub mod path;
 pub mod router;
+mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +24,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::{
     tunnel::{RxKey, TxKey},
-    wire::{NodeId, NodeName, Options},
+    wire::{NodeId, NodeName, Options, Prefix},
 };
 
 /// Index of a node in [`RouteSnapshot::nodes`]; stable for the life of the node.
@@ -73,6 +74,18 @@ pub enum Broadcast {
     Direct,
 }
 
+/// The SourceCheck variable: whose packets may only come from their own subnets.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceCheck {
+    /// Nobody's, as in tinc.
+    No,
+    /// Those of nodes that speak native with us.
+    #[default]
+    Native,
+    /// Everybody's.
+    Strict,
+}
+
 /// What the router must know besides the tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteSettings {
@@ -88,6 +101,8 @@ pub struct RouteSettings {
     pub priority_inheritance: bool,
     /// TunnelServer: broadcasts of others are not spread.
     pub tunnel_server: bool,
+    /// SourceCheck.
+    pub source_check: SourceCheck,
 }
 
 /// Everything that a worker needs to route; immutable once published.
@@ -105,6 +120,8 @@ pub struct RouteSnapshot {
     pub v4: lpm::Table<u32>,
     /// IPv6 subnets.
     pub v6: lpm::Table<u128>,
+    /// The subnets of each node, by index: where its packets may come from.
+    pub sources: Vec<Vec<Prefix>>,
     /// Node by id, for relay headers.
     pub by_id: HashMap<NodeId, NodeIdx>,
     /// Node by its confirmed UDP address.
@@ -232,7 +249,15 @@ impl RouteSnapshot {
             v6: lpm::Table::default(),
             by_addr: HashMap::new(),
             broadcast: Vec::new(),
+            sources: Vec::new(),
         }
+    }
+
+    /// Whether an address is in one of the subnets of the node.
+    #[must_use]
+    pub fn owns(&self, node: NodeIdx, addr: IpAddr) -> bool {
+        let subnets = self.sources.get(node.0 as usize);
+        subnets.is_some_and(|subnets| subnets.iter().any(|subnet| subnet.contains(addr)))
     }
 
     /// The node at `idx`, if it is still known.
@@ -283,11 +308,13 @@ pub enum DropReason {
     NoBroadcast,
     /// The sending key has no numbers left.
     Exhausted,
+    /// Its source is in no subnet of the node that sent it (SourceCheck).
+    ForeignSource,
 }
 
 impl DropReason {
     /// Every reason, in order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::LoopingBack,
         Self::RoutingLoop,
@@ -303,6 +330,7 @@ impl DropReason {
         Self::LinkFull,
         Self::NoBroadcast,
         Self::Exhausted,
+        Self::ForeignSource,
     ];
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    route::{ETHER, NodeIdx, NodeState, RouteSnapshot},
+    route::{ETHER, MTU, NodeIdx, NodeState, RouteSnapshot},
     tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
     wire::{Options, datagram::HEADER},
 };
@@ -92,9 +92,20 @@ impl Record {
 }
 
 /// Bytes that a native datagram has less than an SPTPS one with ids.
-pub const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
+const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
 /// Bytes that it has more where it needs ids too.
-pub const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
+const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
+
+/// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header: that counts
+/// for SPTPS only, where a frame may be inside.
+pub(crate) fn native_mtu(mtu: u16, direct: bool) -> u16 {
+    let longer = mtu + ETHER as u16;
+    let mtu = match direct {
+        true => longer + NATIVE_SAVES as u16,
+        false => longer - NATIVE_RELAYED as u16,
+    };
+    mtu.min(MTU)
+}
 
 fn choose(
     snapshot: &RouteSnapshot,

@@ -14,8 +14,7 @@ use arc_swap::Guard;
 use crate::{
     route::{
         Broadcast, DropReason, ETHER, Forwarding, MTU, NodeIdx, NodeState, RouteSnapshot,
-        lpm::Owner,
-        path::{NATIVE_RELAYED, NATIVE_SAVES},
+        lpm::Owner, path::native_mtu, source::is_foreign,
     },
     wire::{
         Options,
@@ -106,11 +105,18 @@ fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<
     let me = snapshot.me;
     let settings = &snapshot.settings;
     if settings.forwarding == Forwarding::Kernel && source != me {
-        return Ok(Verdict::Local);
+        // Anything else is the kernel's to judge.
+        return match parse(bytes).is_ok_and(|packet| is_foreign(snapshot, &packet, source)) {
+            true => Err(Stop::Drop(DropReason::ForeignSource)),
+            false => Ok(Verdict::Local),
+        };
     }
     let Some((owner, state)) = owner_of(snapshot, &parse(bytes)?, source)? else {
         return broadcast(snapshot, bytes, source);
     };
+    if is_foreign(snapshot, &parse(bytes)?, source) {
+        return Err(Stop::Drop(DropReason::ForeignSource));
+    }
     if source != me && owner != me {
         if settings.forwarding == Forwarding::Off {
             return Err(Stop::unreachable(&parse(bytes)?, Unreachable::Prohibited));
@@ -218,17 +224,6 @@ fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop>
             .map(|a| Ipv6Addr::from_bits(a).into()),
     };
     Err(Stop::Error(icmp::time_exceeded(&packet, source)))
-}
-
-/// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header: that counts
-/// for SPTPS only, where a frame may be inside.
-pub(crate) fn native_mtu(mtu: u16, direct: bool) -> u16 {
-    let longer = mtu + ETHER as u16;
-    let mtu = match direct {
-        true => longer + NATIVE_SAVES as u16,
-        false => longer - NATIVE_RELAYED as u16,
-    };
-    mtu.min(MTU)
 }
 
 /// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.

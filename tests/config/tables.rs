@@ -49,9 +49,11 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "InterfaceAddress",
             "InterfaceRoute",
             "InterfaceMTU",
+            "Workers",
             "Native",
             "NativePrivateKeyFile",
             "PresharedKeyFile",
+            "SourceCheck",
             "MinProtocol",
             "Ed25519PublicKeyNext",
             "NativePublicKey",
@@ -91,7 +93,9 @@ fn defaults_are_those_of_tinc_1_1() {
     assert_eq!(settings.replay_window, 8192, "packets; ours, tinc's is 256");
     assert_eq!((settings.weight, settings.pmtu), (None, None));
     assert_eq!(shell.interface.as_deref(), Some("priv"), "the net name");
-    assert_eq!((shell.udp_rcvbuf, shell.udp_sndbuf), (1 << 20, 1 << 20));
+    let buffers = (shell.udp_rcvbuf, shell.udp_sndbuf);
+    assert_eq!(buffers, (4 << 20, 4 << 20), "ours, tinc's are 1 MiB");
+    assert_eq!(shell.workers, 0);
     assert_eq!((shell.nice, shell.fwmark, shell.log_level), (None, 0, 0));
     assert!(shell.pmtu_discovery && shell.listen.is_empty() && shell.bind.is_empty());
 }
