@@ -140,7 +140,12 @@ impl Mesh {
 
     pub(super) fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
         if idx != Nodes::ME && self.may_ask_native(idx) {
-            return self.ask_native(idx, now);
+            // The hint that the node speaks native may be a lie: who does not answer at once gets both.
+            let unanswered = self.nodes[idx].keys.native.is_unanswered(now);
+            self.ask_native(idx, now);
+            if !unanswered {
+                return;
+            }
         }
         let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;

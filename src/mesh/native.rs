@@ -90,6 +90,12 @@ impl Native {
         self.current.is_some()
     }
 
+    /// Whether the node let an attempt of ours pass, and there is no session.
+    pub(super) fn is_unanswered(&self, now: Instant) -> bool {
+        let late = self.tries > 0 && self.due.is_some_and(|due| now >= due);
+        late && !self.is_established()
+    }
+
     /// Whether a handshake of ours waits for its answer.
     pub(super) fn is_waiting(&self) -> bool {
         self.asking.is_some()
@@ -153,10 +159,14 @@ impl Mesh {
         }
     }
 
-    /// Begins a native handshake unless one was begun a moment ago.
+    /// Begins a native handshake unless one was begun, or answered, a moment ago.
     pub(super) fn ask_native(&mut self, idx: NodeIdx, now: Instant) {
         let native = &self.nodes[idx].keys.native;
-        if native.asking.is_some() && native.due.is_some_and(|due| now < due) {
+        let answered = native
+            .next
+            .as_ref()
+            .is_some_and(|(_, at)| is_recent(*at, now));
+        if answered || native.asking.is_some() && native.due.is_some_and(|due| now < due) {
             return;
         }
         let Some(setup) = self.native_setup(idx) else {
@@ -194,8 +204,12 @@ impl Mesh {
         let first = self.settings.name < setup.peer;
         let native = &mut self.nodes[from].keys.native;
         // Both began at once: the lower name's handshake goes on.
-        let recent = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
-        if first && native.asking.as_ref().is_some_and(|(_, at)| recent(*at)) {
+        if first
+            && native
+                .asking
+                .as_ref()
+                .is_some_and(|(_, at)| is_recent(*at, now))
+        {
             return;
         }
         let budget = native.budget.get_or_insert_with(|| Bucket::new(BURST, now));
@@ -296,14 +310,20 @@ impl Mesh {
         if native.asking.is_none() || native.due.is_none_or(|due| now < due) {
             return;
         }
-        if self.may_ask_native(idx) {
-            return self.ask_native(idx, now);
+        match (
+            self.may_ask_native(idx),
+            self.nodes[idx].keys.is_established(),
+        ) {
+            (true, true) => self.ask_native(idx, now),
+            (true, false) => self.start_handshake(idx, now),
+            (false, _) => {
+                let native = &mut self.nodes[idx].keys.native;
+                native.asking = None;
+                native.due = Some(now + AGAIN);
+                tracing::debug!(node = %self.nodes[idx].name(), "no answer to native handshakes");
+                self.want_key(idx, now);
+            }
         }
-        let native = &mut self.nodes[idx].keys.native;
-        native.asking = None;
-        native.due = Some(now + AGAIN);
-        tracing::debug!(node = %self.nodes[idx].name(), "no answer to native handshakes");
-        self.want_key(idx, now);
     }
 
     /// Once a second: renewals, old sessions, nodes that may have learnt native meanwhile.
@@ -341,6 +361,11 @@ impl Mesh {
             self.ask_native(idx, now);
         }
     }
+}
+
+/// Whether the other side may still be about to answer what was sent at `at`.
+fn is_recent(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < Duration::from_secs(1)
 }
 
 /// An empty packet under new keys.

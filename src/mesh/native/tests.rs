@@ -123,8 +123,9 @@ fn a_node_that_hints_and_stays_silent_gets_sptps() {
         net.lost = Some(ext);
         net.join(0, 1);
         net.send(0, 1, 100);
-        net.run(12 * SECOND);
+        net.run(3 * SECOND);
         assert_eq!(protocol(&net, 0, 1), "sptps");
+        net.run(9 * SECOND);
         assert_eq!(lost(&mut net, [0, 1], 100), 0);
         // It is asked again, rarely, and then all is well.
         net.lost = None;
