@@ -70,6 +70,13 @@ impl Aeads {
             .find(|aead| self.has(*aead) && other.has(*aead))
     }
 
+    /// What the other side chose of these, by the payload of its answer; `None` if that is not one of them.
+    #[must_use]
+    pub fn chosen(self, payload: &[u8]) -> Option<Aead> {
+        let choice = Self(*payload.first()?);
+        self.best(choice).filter(|aead| Self::only(*aead) == choice)
+    }
+
     /// The choice of one, as one byte on the wire.
     #[must_use]
     pub const fn only(aead: Aead) -> Self {

@@ -35,6 +35,7 @@ use crate::{
     io::{epoll::EventFd, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
     route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, local::ForUs, router::ErrorLimiter},
+    wire::ip,
 };
 
 use counters::Counters;
@@ -92,6 +93,13 @@ impl<'a, S> Step<'a, S> {
             for_us: None,
             turns: None,
         }
+    }
+}
+
+/// Computes the checksum of a packet where that is still to be done.
+pub(crate) fn complete(packet: &mut [u8], checksums: Checksums) {
+    if checksums == Checksums::Vouched {
+        ip::finish_checksum(packet);
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     fastpath::{
-        Sink, Step,
+        Sink, Step, complete,
         runs::{MAX_RUN, MAX_RUN_NATIVE},
     },
     io::vnet::{Checksums, Header, Segments},
@@ -21,7 +21,6 @@ use crate::{
     wire::{
         NodeId,
         datagram::{HEADER, RelayHeader},
-        ip,
     },
 };
 
@@ -71,9 +70,7 @@ impl<'a, S: Sink> Step<'a, S> {
             self.for_us = ForUs::like(self.snapshot, packet, source);
             return self.sink.deliver(packet, checksums);
         }
-        if checksums == Checksums::Vouched {
-            ip::finish_checksum(packet);
-        }
+        complete(packet, checksums);
         self.obey(verdict, source, packet);
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     fastpath::{
-        Queue, Shared, Sink, Step,
+        Queue, Shared, Sink, Step, complete,
         counters::Counters,
         parked::Parked,
         punt::Punts,
@@ -27,7 +27,6 @@ use crate::{
     },
     mesh::{Input, event::Punt},
     route::{DropReason, NodeIdx, router::ErrorLimiter},
-    wire::ip,
 };
 
 /// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Source:
@@ -253,9 +252,7 @@ impl Sink for WorkerSink<'_> {
         match &mut self.coalescer {
             Some(coalescer) => coalescer.push(packet, checksums, write),
             None => {
-                if checksums == Checksums::Vouched {
-                    ip::finish_checksum(packet);
-                }
+                complete(packet, checksums);
                 write(&Header::default(), packet);
             }
         }

@@ -134,10 +134,9 @@ impl Terms {
                     .into(),
             );
         };
-        let choice = payload.first().map_or(Aeads(0), |byte| Aeads(*byte));
-        match self.aeads.best(choice) {
-            Some(aead) if Aeads::only(aead) == choice => Ok(Keys::new(aead, &keys)),
-            _ => misbehaved("it chose an AEAD that we do not accept".into()),
+        match self.aeads.chosen(&payload) {
+            Some(aead) => Ok(Keys::new(aead, &keys)),
+            None => misbehaved("it chose an AEAD that we do not accept".into()),
         }
     }
 }

@@ -195,10 +195,8 @@ impl Mesh {
         if !self.offers_native(from) {
             return;
         }
-        let ephemeral = message
-            .get(5..)
-            .and_then(|message| message.first_chunk::<32>());
-        let (Some(ephemeral), Some(setup)) = (ephemeral.copied(), self.native_setup(from)) else {
+        let ephemeral = native::ephemeral(message).copied();
+        let (Some(ephemeral), Some(setup)) = (ephemeral, self.native_setup(from)) else {
             return;
         };
         let first = self.settings.name < setup.peer;
@@ -281,7 +279,7 @@ impl Mesh {
     /// Sends with a session from now on.
     fn adopt_native(&mut self, idx: NodeIdx, session: Session, now: Instant) {
         let expire = self.settings.key_expire.min(RENEW);
-        let jitter = expire.mul_f64(f64::from(self.rng.below(1000)) / 10_000.0);
+        let renew_at = self.renewal_after(expire, now);
         let keys = &mut self.nodes[idx].keys;
         let native = &mut keys.native;
         if let Some((old, _)) = native.current.take() {
@@ -295,7 +293,7 @@ impl Mesh {
         keys.native.current = Some((session, now));
         keys.native.asking = None;
         keys.native.tries = 0;
-        keys.native.due = Some(now + expire - jitter);
+        keys.native.due = Some(renew_at);
         keys.meshd = true;
         keys.retire_sptps(now + LINGER);
         self.update_state(idx);

@@ -228,9 +228,9 @@ fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop>
 
 /// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.
 pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
-    match snapshot.state(node) {
-        Some(state) if node != snapshot.me => state.mtu,
-        _ => MTU,
+    match node != snapshot.me {
+        true => snapshot.state(node).map_or(MTU, |state| state.mtu),
+        false => MTU,
     }
 }
 

@@ -7,13 +7,13 @@ use slotmap::SlotMap;
 
 use crate::{
     crypto::seal::Aeads,
-    fastpath::{Sink, Step},
+    fastpath::{Sink, Step, complete},
     io::vnet::Checksums,
     link::{Credentials, Identity, Keyring, Link, NativeIdentity},
     mesh::{LinkId, Mesh, Settings, event::Punt},
     route::{DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
     sim::conn::EndId,
-    wire::{NodeName, ip},
+    wire::NodeName,
 };
 
 /// One node in one of its lives.
@@ -128,9 +128,7 @@ impl Sink for Gathered {
     }
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
-        if checksums == Checksums::Vouched {
-            ip::finish_checksum(packet);
-        }
+        complete(packet, checksums);
         self.delivered.push(packet.to_vec());
     }
 

@@ -100,6 +100,12 @@ pub fn ask(setup: &Setup, index: u32, turn: usize, rng: &mut Rng) -> Option<(Ask
     Some((asking, [&clear, &message[..]].concat()))
 }
 
+/// The ephemeral key of a first message: what tells one from another. `None` if it is too short for one.
+#[must_use]
+pub fn ephemeral(message: &[u8]) -> Option<&[u8; 32]> {
+    message.get(CLEAR..)?.first_chunk()
+}
+
 /// Answers a first message; `index` is how the other end will name the session to us. The session may
 /// receive at once; it sends only after it has received ([`RxKey::is_used`]): the message may be old.
 ///
@@ -146,8 +152,7 @@ impl Asking {
         match self.begun.answered(message) {
             Ok((payload, keys)) => {
                 let (theirs, choice) = payload.split_first_chunk().ok_or(None)?;
-                let choice = Aeads(*choice.first().ok_or(None)?);
-                let aead = self.aeads.best(choice).ok_or(None)?;
+                let aead = self.aeads.chosen(choice).ok_or(None)?;
                 let theirs = u32::from_be_bytes(*theirs);
                 Ok(Session::new(aead, &keys, self.index, theirs))
             }
