@@ -429,23 +429,7 @@ proptest! {
         prop_assert_eq!(up_a, [hello("bob", true, a.started)]);
         prop_assert_eq!(up_b, [hello("alice", false, b.started)]);
 
-        let mut expected = Vec::new();
-        for line in &said {
-            let line = format!("9 {line}");
-            a.send_line(line.as_bytes());
-            prop_assert!(a.send_frame(&frame));
-            prop_assert!(a.send_relayed(&datagram));
-            b.send_line(b"9");
-            expected.extend([
-                LinkEvent::Line(line.into()),
-                LinkEvent::Frame(frame.clone().into()),
-                LinkEvent::Relayed(datagram.clone().into()),
-            ]);
-        }
-        let [got_a, got_b] = converse(&mut a, &mut b, &cuts);
-        prop_assert_eq!(got_b, expected);
-        prop_assert_eq!(got_a, vec![LinkEvent::Line("9".into()); said.len()]);
-        prop_assert_eq!((a.queued(), b.queued()), (0, 0));
+        they_talk(&mut a, &mut b, &cuts, &said, (&frame, &datagram))?;
     }
 
     /// F2: the events do not depend on the chunks, and little is held.
