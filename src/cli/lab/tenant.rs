@@ -67,7 +67,7 @@ pub(super) fn hears_only_ciphertext(
     tap: Tap,
     found: &mut Tenant,
 ) -> anyhow::Result<()> {
-    let talked = talk(from, to, markers);
+    let talked = tap.catch_up().and_then(|()| talk(from, to, markers));
     let seen = tap.finish()?;
     talked?;
     (found.frames, found.bytes) = (seen.frames, seen.bytes);
