@@ -126,8 +126,17 @@ impl Driver {
             let tun = tun.next();
             // A device of one queue has one worker; the other sockets close unused.
             if queues.is_empty() || queues[0].tun.is_none() || tun.is_some() {
-                queues.push(Queue { tun, udp });
+                queues.push(Queue {
+                    tun,
+                    aside: None,
+                    udp,
+                });
             }
+        }
+        // Each thread's neighbour takes what should not wait in the thread's own queue.
+        let next: Vec<_> = queues.iter().map(|queue| queue.tun.clone()).collect();
+        for (queue, aside) in queues.iter_mut().zip(next.into_iter().cycle().skip(1)) {
+            queue.aside = aside;
         }
         let first = queues.first().cloned().unwrap_or_default();
         Ok(Self {

@@ -128,6 +128,8 @@ pub struct Handle {
 pub struct Queue {
     /// Its queue of the device; none with DeviceType = dummy.
     pub tun: Option<Arc<Tun>>,
+    /// Another thread's queue of the device, if there is one: for flows that should leave by that.
+    pub aside: Option<Arc<Tun>>,
     /// Its UDP sockets.
     pub udp: Vec<Arc<UdpSocket>>,
 }

@@ -27,12 +27,13 @@ use crate::{
     },
     mesh::{Input, event::Punt},
     route::{DropReason, NodeIdx, router::ErrorLimiter},
+    wire::ip::{Packet, protocol},
 };
 
 /// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Source:
 /// dataplane.md.
 const BATCH_PACKETS: usize = 1024;
-const BATCH_BYTES: usize = 400 << 10;
+const BATCH_BYTES: usize = 128 << 10;
 /// Longest sleep: the heartbeat for the watchdog.
 const BEAT: Duration = Duration::from_secs(1);
 /// Longest sleep while packets are parked.
@@ -49,11 +50,11 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     index: usize,
     tun: Option<Arc<Tun>>,
+    aside: Option<Arc<Tun>>,
     udp: Vec<Arc<UdpSocket>>,
     epoll: Epoll,
     /// Keeps the descriptor open that the epoll set waits for.
     _stop: Arc<EventFd>,
-    buffers: RecvBuffers,
     limiter: ErrorLimiter,
     runs: Runs,
     /// Where the device takes super-packets.
@@ -67,7 +68,7 @@ impl Worker {
     pub(super) fn new(
         shared: Arc<Shared>,
         index: usize,
-        Queue { tun, udp }: Queue,
+        Queue { tun, aside, udp }: Queue,
         stop: Arc<EventFd>,
         inputs: mpsc::Sender<Input>,
     ) -> io::Result<Self> {
@@ -79,21 +80,17 @@ impl Worker {
         for (token, socket) in (FIRST_SOCKET..).zip(&udp) {
             epoll.add(socket.as_fd(), token)?;
         }
-        let offloads = tun.as_ref().map(|tun| tun.offloads());
-        let coalescer = offloads
-            .filter(|offloads| offloads.vnet)
-            .map(|offloads| Coalescer::new(offloads.uso));
         Ok(Self {
             shared,
             index,
             tun,
+            aside,
             udp,
             epoll,
             _stop: stop,
-            buffers: RecvBuffers::default(),
             limiter: ErrorLimiter::default(),
             runs: Runs::default(),
-            coalescer,
+            coalescer: None,
             parked: Parked::default(),
             punts: Punts::new(inputs),
         })
@@ -101,10 +98,16 @@ impl Worker {
 
     /// Works until the stop event, or until the device is gone.
     pub(super) fn run(mut self) {
+        // Megabytes of room are made here: nobody waits for it who has more threads to start.
+        let offloads = self.tun.as_ref().map(|tun| tun.offloads());
+        self.coalescer = offloads
+            .filter(|offloads| offloads.vnet)
+            .map(|offloads| Coalescer::new(offloads.uso));
         let mut ready = Vec::new();
-        let mut packets = Packets {
+        let mut room = Room {
             read: vec![0; MAX_PACKET],
             cut: vec![0; MAX_PACKET],
+            received: RecvBuffers::default(),
         };
         loop {
             self.shared.workers[self.index]
@@ -117,7 +120,7 @@ impl Worker {
             if ready.contains(&STOP) {
                 return;
             }
-            if let Err(error) = self.batch(&ready, &mut packets) {
+            if let Err(error) = self.batch(&ready, &mut room) {
                 return tracing::error!(%error, "the device is gone");
             }
         }
@@ -125,7 +128,7 @@ impl Worker {
 
     /// Drains what is ready up to the bounds, then sends what has gathered. Only errors of the device
     /// come back.
-    fn batch(&mut self, ready: &[u64], packets: &mut Packets) -> io::Result<()> {
+    fn batch(&mut self, ready: &[u64], room: &mut Room) -> io::Result<()> {
         let snapshot = self.shared.snapshot.load();
         let now = now();
         self.punts.begin();
@@ -136,7 +139,10 @@ impl Worker {
             coalescer: self.coalescer.as_mut(),
             parked: &mut self.parked,
             punts: &mut self.punts,
-            tun: self.tun.as_deref(),
+            device: Device {
+                own: self.tun.as_deref(),
+                aside: self.aside.as_deref().or(self.tun.as_deref()),
+            },
             udp: &self.udp,
             counters: &self.shared.workers[self.index].counters,
         };
@@ -147,12 +153,12 @@ impl Worker {
         }
         for token in ready {
             match (*token, &self.tun) {
-                (DEVICE, Some(tun)) => drain_device(&mut step, tun, packets)?,
+                (DEVICE, Some(tun)) => drain_device(&mut step, tun, room)?,
                 (token, _) => {
                     let index = token.wrapping_sub(FIRST_SOCKET);
                     let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
                     if let Some(socket) = socket {
-                        drain_socket(&mut step, socket, &mut self.buffers);
+                        drain_socket(&mut step, socket, &mut room.received);
                     }
                 }
             }
@@ -162,16 +168,17 @@ impl Worker {
     }
 }
 
-/// Room for what the device gave, and for one packet cut from it.
-struct Packets {
+/// Room for what the device gave, for one packet cut from it, and for what the sockets give.
+struct Room {
     read: Vec<u8>,
     cut: Vec<u8>,
+    received: RecvBuffers,
 }
 
 fn drain_device(
     step: &mut Step<'_, WorkerSink<'_>>,
     tun: &Tun,
-    Packets { read, cut }: &mut Packets,
+    Room { read, cut, .. }: &mut Room,
 ) -> io::Result<()> {
     let mut bytes = 0;
     for _ in 0..BATCH_PACKETS {
@@ -226,7 +233,7 @@ struct WorkerSink<'a> {
     coalescer: Option<&'a mut Coalescer>,
     parked: &'a mut Parked,
     punts: &'a mut Punts,
-    tun: Option<&'a Tun>,
+    device: Device<'a>,
     udp: &'a [Arc<UdpSocket>],
     counters: &'a Counters,
 }
@@ -248,7 +255,7 @@ impl Sink for WorkerSink<'_> {
     }
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
-        let write = write_to(self.tun, self.counters);
+        let write = write_to(self.device, self.counters);
         match &mut self.coalescer {
             Some(coalescer) => coalescer.push(packet, checksums, write),
             None => {
@@ -280,7 +287,7 @@ impl WorkerSink<'_> {
     fn flush(&mut self) {
         self.send();
         if let Some(coalescer) = &mut self.coalescer {
-            coalescer.flush(write_to(self.tun, self.counters));
+            coalescer.flush(write_to(self.device, self.counters));
         }
     }
 
@@ -296,10 +303,22 @@ impl WorkerSink<'_> {
     }
 }
 
+/// The device to write to: its queue that the thread reads, and another.
+#[derive(Clone, Copy)]
+struct Device<'a> {
+    own: Option<&'a Tun>,
+    aside: Option<&'a Tun>,
+}
+
 /// Writes packets and super-packets to the device, where there is one.
-fn write_to<'a>(tun: Option<&'a Tun>, counters: &'a Counters) -> impl Fn(&Header, &[u8]) + 'a {
+///
+/// The kernel remembers to which queue a flow was written, and gives us the flow's other direction there.
+/// TCP fills the queue it leaves by; what is not TCP gets another one, and need not wait behind it.
+fn write_to<'a>(device: Device<'a>, counters: &'a Counters) -> impl Fn(&Header, &[u8]) + 'a {
     move |header, packet| {
-        if tun.is_some_and(|tun| tun.write_super(header, packet).is_err()) {
+        let tcp = Packet::parse(packet).is_some_and(|packet| packet.protocol() == protocol::TCP);
+        let queue = if tcp { device.own } else { device.aside };
+        if queue.is_some_and(|queue| queue.write_super(header, packet).is_err()) {
             counters.dropped(DropReason::SendFailed, 1);
         }
     }
