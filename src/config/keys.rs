@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::{
     config::{Problem, files, tincconf},
     crypto::{PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic},
-    io::files::write_atomic,
+    io::files::write_durable,
 };
 
 /// Mode of a private key file, and of what holds one.
@@ -124,7 +124,7 @@ pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
     let (old, disabled) = disable_keys(&existing(path)?);
     let pem = key.to_pem();
     let text = Zeroizing::new([old.as_str(), &pem[..]].concat());
-    write_atomic(path, text.as_bytes(), PRIVATE_MODE)?;
+    write_durable(path, text.as_bytes(), PRIVATE_MODE)?;
     Ok(disabled)
 }
 
@@ -134,7 +134,7 @@ pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
     let (old, disabled) = disable_keys(&existing(path)?);
     let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
     let text = format!("{old}Ed25519PublicKey = {key}\n");
-    write_atomic(path, text.as_bytes(), mode)?;
+    write_durable(path, text.as_bytes(), mode)?;
     Ok(disabled)
 }
 

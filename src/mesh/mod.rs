@@ -82,7 +82,8 @@ pub struct Mesh {
     /// Neighbours on the minimum spanning tree.
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
-    published: Option<Instant>,
+    /// When the publications so far are paid for, at one in 10 ms.
+    publish_at: Instant,
     /// The last link is gone: forget what only others could tell us.
     purge: bool,
     /// What others said of our neighbours and these did not.
@@ -126,7 +127,7 @@ impl Mesh {
             deferred: Vec::new(),
             tree: BTreeSet::new(),
             snapshot,
-            published: None,
+            publish_at: now,
             purge: false,
             doubts: doubt::Doubts::default(),
             dirty_graph: true,

@@ -1,6 +1,6 @@
 //! From tables to what workers see: the graph pass, what follows from it, node states, snapshots.
 //!
-//! The graph is computed at most once per batch of input, snapshots at most every 10 ms.
+//! The graph is computed at most once per batch of input, snapshots every 10 ms on average, a few at once.
 //! Source: tinc-1.0-wire.md section 2.8, spec/architecture.md section 2.4.
 
 use std::{
@@ -22,8 +22,11 @@ use crate::{
     wire::{Prefix, Subnet},
 };
 
-/// Shortest time between two publications.
+/// Mean time between two publications when there is no end of changes.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
+/// How far publications may be ahead of that: a node that comes up is five changes within 3 ms, and none
+/// of them should wait.
+const PUBLISH_AHEAD: Duration = Duration::from_millis(80);
 /// Ownerless subnets that every 1.1 node has. Source: tinc-config-cli.md section 6.2.
 const BROADCASTS: [Prefix; 4] = [
     Prefix::Mac([0xff; 6]),
@@ -49,10 +52,10 @@ impl Mesh {
         if !self.dirty_routes {
             return;
         }
-        let due = self.published.map_or(now, |at| at + PUBLISH_EVERY);
-        if now >= due {
+        if now + PUBLISH_AHEAD >= self.publish_at {
             self.publish(now);
         } else {
+            let due = self.publish_at - PUBLISH_AHEAD;
             self.timers.insert((due, Timer::Publish, Nodes::ME));
         }
     }
@@ -186,7 +189,7 @@ impl Mesh {
 
     fn publish(&mut self, now: Instant) {
         self.dirty_routes = false;
-        self.published = Some(now);
+        self.publish_at = self.publish_at.max(now) + PUBLISH_EVERY;
         let (v4, v6) = self.tables();
         let mut nodes = vec![None; self.nodes.slots()];
         let mut sources = vec![Vec::new(); self.nodes.slots()];
