@@ -221,10 +221,8 @@ impl Mesh {
                 native.seen.truncate(REMEMBERED - 1);
                 native.seen.push_front(ephemeral);
                 native.next = Some((session, now));
-                // It asks us: no use to ask it, for the time being.
-                if native.asking.take().is_some() && !native.is_established() {
-                    native.due = None;
-                }
+                // It asks us: no use to ask it, until ours would have been asked again.
+                native.asking = None;
                 self.update_state(from);
                 self.send_req_key(from, EXT_ANSWER, base64::encode(&answer));
             }
@@ -305,7 +303,8 @@ impl Mesh {
             return;
         };
         let native = &node.keys.native;
-        if native.asking.is_none() || native.due.is_none_or(|due| now < due) {
+        let wanted = native.asking.is_some() || native.is_unanswered(now);
+        if !wanted || native.due.is_none_or(|due| now < due) {
             return;
         }
         match (
