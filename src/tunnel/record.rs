@@ -37,16 +37,14 @@ impl Counter {
         Arc::new(Self(AtomicU64::new(0)))
     }
 
-    /// Numbers for data. Never hands out a number twice: it only ever grows, and what is claimed
-    /// beyond the end is refused.
+    /// Numbers for data. Never hands out a number twice, and what is refused takes nothing of the numbers
+    /// left to the handshake, however many threads ask at once.
     fn claim(&self, count: u32) -> Option<u32> {
-        // Looking first keeps refused claims from eating the numbers left to the handshake.
-        if self.0.load(Ordering::Relaxed) + u64::from(count) > LAST_FOR_DATA {
-            return None;
-        }
-        let first = self.0.fetch_add(count.into(), Ordering::Relaxed);
-        let fits = first + u64::from(count) <= LAST_FOR_DATA;
-        u32::try_from(first).ok().filter(|_| fits)
+        let claimed = |next: u64| Some(next + u64::from(count)).filter(|end| *end <= LAST_FOR_DATA);
+        let first = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, claimed);
+        first.ok().and_then(|first| u32::try_from(first).ok())
     }
 
     /// Whether handshake records still find numbers.
