@@ -28,5 +28,6 @@ pub mod mesh;
 pub mod route;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod sync;
 pub mod tunnel;
 pub mod wire;

@@ -1,8 +1,8 @@
 //! Drop counters of one worker.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use crate::route::DropReason;
+use crate::{route::DropReason, sync::AtomicU64};
 
 /// Counters of drops by reason. Alone on its cache lines: one thread writes, the driver reads.
 #[derive(Debug, Default)]

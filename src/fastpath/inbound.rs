@@ -33,10 +33,7 @@ impl Tally {
         if self.packets > 0 {
             node.counters.received(self.packets, self.bytes);
         }
-        let longest = self.longest as u64;
-        if longest > node.counters.longest.load(Ordering::Relaxed) {
-            node.counters.longest.fetch_max(longest, Ordering::Relaxed);
-        }
+        node.counters.came(self.longest);
     }
 }
 

@@ -8,6 +8,9 @@
 
 pub mod counters;
 pub mod inbound;
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 pub mod outbound;
 pub mod parked;
 pub mod punt;
@@ -20,21 +23,18 @@ mod worker;
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::Instant,
 };
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::{
     io::{epoll::EventFd, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
     route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, local::ForUs, router::ErrorLimiter},
+    sync::{ArcSwap, AtomicU64},
     wire::ip,
 };
 

@@ -1,8 +1,8 @@
 //! Several threads that send to one node in SPTPS take turns.
 
-use std::sync::{MutexGuard, PoisonError, TryLockError};
+use std::sync::{PoisonError, TryLockError};
 
-use crate::route::NodeShared;
+use crate::{route::NodeShared, sync::MutexGuard};
 
 /// Nodes that one thread holds at a time; one more makes it send off what it has.
 const MOST: usize = 16;

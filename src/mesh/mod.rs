@@ -37,10 +37,7 @@ pub mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -56,6 +53,7 @@ use crate::{
         node::{Node, Nodes},
     },
     route::{NodeIdx, RouteSnapshot, router::ErrorLimiter},
+    sync::AtomicU64,
     wire::NodeName,
 };
 

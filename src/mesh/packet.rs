@@ -337,10 +337,7 @@ impl Mesh {
             }
             return;
         };
-        node.shared
-            .counters
-            .longest
-            .fetch_max(data.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        node.shared.counters.came(data.len());
         self.moved(idx, from, now);
         match kind {
             0 => {

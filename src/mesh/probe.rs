@@ -117,11 +117,7 @@ impl Mesh {
             return;
         }
         let Some(addr) = node.udp.addr else { return };
-        let longest = node
-            .shared
-            .counters
-            .longest
-            .swap(0, std::sync::atomic::Ordering::Relaxed);
+        let longest = node.shared.counters.take_longest();
         if longest == 0 {
             return;
         }

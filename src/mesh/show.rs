@@ -2,7 +2,6 @@
 
 use std::{
     net::IpAddr,
-    sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
 
@@ -17,6 +16,7 @@ use crate::{
         },
     },
     route::{ETHER, NodeIdx, path::native_mtu},
+    sync::AtomicU64,
     wire::{EdgeAddress, NodeName, Options, Subnet, subnet::DEFAULT_WEIGHT},
 };
 

@@ -14,15 +14,11 @@ pub(crate) mod testing;
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
-use arc_swap::{ArcSwap, Guard};
-
 use crate::{
+    sync::{ArcSwap, AtomicU64, Guard, Mutex},
     tunnel::{RxKey, TxKey},
     wire::{NodeId, NodeName, Options, Prefix},
 };
@@ -232,6 +228,20 @@ impl NodeCounters {
     pub fn sent(&self, packets: usize, bytes: usize) {
         self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
         self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Notes that a record of `length` bytes came straight from the node.
+    pub fn came(&self, length: usize) {
+        // Most of the time it is no news: a look costs less than a write.
+        if length as u64 > self.longest.load(Ordering::Relaxed) {
+            self.longest.fetch_max(length as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the length of the longest record noted since this was last called, in bytes; 0: none.
+    #[must_use]
+    pub fn take_longest(&self) -> u64 {
+        self.longest.swap(0, Ordering::Relaxed)
     }
 }
 

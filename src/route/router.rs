@@ -9,13 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::Guard;
-
 use crate::{
     route::{
         Broadcast, DropReason, ETHER, Forwarding, MTU, NodeIdx, NodeState, RouteSnapshot,
         lpm::Owner, path::native_mtu, source::is_foreign,
     },
+    sync::Guard,
     wire::{
         Options,
         icmp::{self, Unreachable},

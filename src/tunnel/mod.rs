@@ -3,9 +3,14 @@
 //!
 //! Source: tinc-1.1-wire.md sections 2 and 3.6, spec/security.md section 3.
 
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 pub mod native;
 mod record;
 pub mod sptps;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -13,13 +18,14 @@ pub use sptps::{Tunnel, TunnelError, TunnelSetup};
 
 use std::{
     ops::Range,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use bytes::Bytes;
 
 use crate::{
     crypto::{aead::TAG, replay::ReplayWindow},
+    sync::MutexGuard,
     wire::datagram::HEADER,
 };
 

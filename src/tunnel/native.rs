@@ -16,10 +16,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
@@ -30,6 +27,7 @@ use crate::{
         replay::ReplayWindow,
         seal::{Aead, Aeads, SealKey},
     },
+    sync::{AtomicBool, AtomicU64, Mutex},
     tunnel::{OpenError, Opened, RxKey, RxKind, TxKey, TxKind},
     wire::NodeName,
 };
@@ -182,7 +180,7 @@ impl Setup {
 }
 
 impl Session {
-    fn new(aead: Aead, keys: &SessionKeys, ours: u32, theirs: u32) -> Self {
+    pub(super) fn new(aead: Aead, keys: &SessionKeys, ours: u32, theirs: u32) -> Self {
         let tx = Tx {
             key: SealKey::new(aead, &keys.tx),
             index: theirs,

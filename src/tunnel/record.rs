@@ -3,10 +3,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
@@ -15,6 +12,7 @@ use crate::{
         replay::ReplayWindow,
         sptps::Key,
     },
+    sync::{AtomicBool, AtomicU64, Mutex},
     tunnel::{OpenError, Opened, SPTPS_OVERHEAD},
 };
 

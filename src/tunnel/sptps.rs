@@ -10,10 +10,7 @@
 //! seen in use, and because handshake records have an order of their own: rising numbers, whatever
 //! the replay window says. Source: tinc-1.1-wire.md sections 2.3, 2.6 and 3.6.
 
-use std::{
-    mem,
-    sync::{Arc, Mutex},
-};
+use std::{mem, sync::Arc};
 
 use crate::{
     crypto::{
@@ -22,6 +19,7 @@ use crate::{
         replay::ReplayWindow,
         sptps::{Agreement, HandshakeError, Kex, Key, Offer, Parties, Role, tunnel_label},
     },
+    sync::Mutex,
     tunnel::{
         OpenError, RxKey, RxKind, SPTPS_OVERHEAD, TYPE_HANDSHAKE, TxKey, TxKind,
         record::{Counter, HEAD, Rx, Tx},
