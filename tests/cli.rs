@@ -23,7 +23,7 @@ use meshd::{
         codec::{self, Lines},
         proto::{
             Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Pong, Reloaded, Request, Response,
-            Status, VERSION,
+            Status, ThreadRow, VERSION,
         },
     },
     crypto::{PrivateKey, Rng},
@@ -128,7 +128,14 @@ fn peer(name: &str, path: PathKind) -> PeerRow {
         path,
         via: (path == PathKind::Via).then(|| "lb_01".into()),
         endpoint: (path == PathKind::Udp).then(|| "10.132.0.21:655".into()),
-        protocol: "sptps".into(),
+        protocol: match path {
+            PathKind::Udp => "native",
+            PathKind::Tcp => "sptps",
+            PathKind::Via | PathKind::Down => "none",
+        }
+        .into(),
+        cipher: (path == PathKind::Udp).then(|| "AES-256-GCM".into()),
+        link: (path == PathKind::Tcp).then(|| "sptps".into()),
         rtt_seconds: (path == PathKind::Udp).then_some(0.0004),
         pmtu_bytes: (path == PathKind::Udp).then_some(1451),
         rx_bytes: 1_200_000_000,
@@ -203,6 +210,16 @@ fn healthy(request: Request) -> Option<Response> {
             public_key: key(1).public().to_string(),
             config: "/etc/tinc/priv".into(),
             workers: 2,
+            offloads: vec!["udp_gso".into(), "recvmmsg".into()],
+            offloads_missing: vec!["tun_uso".into()],
+            threads: vec![ThreadRow {
+                name: "meshd-w0".into(),
+                device: true,
+                sockets: vec!["0.0.0.0:655".into()],
+                beats: 9,
+                beat_age_seconds: Some(7.3),
+                drops: BTreeMap::from([("no_route".into(), 4)]),
+            }],
             drops: BTreeMap::from([("no_route".into(), 5), ("ttl".into(), 0)]),
             mesh: MeshStatus {
                 nodes: 5,
@@ -211,7 +228,6 @@ fn healthy(request: Request) -> Option<Response> {
                 ..MeshStatus::default()
             },
             problems: vec!["hosts/x:1: no value".into()],
-            ..Status::default()
         })),
         Request::Routes | Request::Subnets => Response::Subnets(vec![
             subnet("172.20.0.11", "web_01", 10, true),
@@ -282,10 +298,12 @@ fn peers_are_a_table_for_people() {
     assert_eq!(
         words(lines[1]),
         [
-            "NAME", "ADDRESS", "PATH", "ENDPOINT", "RTT", "MTU", "RX", "TX", "SINCE", "NOTE"
+            "NAME", "ADDRESS", "PATH", "TUNNEL", "ENDPOINT", "RTT", "MTU", "RX", "TX", "SINCE",
+            "NOTE"
         ]
     );
-    let db = "● db_01 172.20.0.21 +1 udp 10.132.0.21:655 0.4ms 1451 1.2G 12k 12d";
+    let db =
+        "● db_01 172.20.0.21 +1 udp native AES-256-GCM 10.132.0.21:655 0.4ms 1451 1.2G 12k 12d";
     assert_eq!(words(lines[2]).join(" "), db);
     let symbols: Vec<&str> = lines[2..]
         .iter()
@@ -357,6 +375,9 @@ fn status_is_one_screen() {
         "iface mesh0  mtu 1400",
         "4 of 5 nodes",
         "no_route 5",
+        "udp_gso, recvmmsg  without tun_uso",
+        "meshd-w0",
+        "device, 0.0.0.0:655, beat 7s ago, drops no_route 4",
         "1 problem",
         "hosts/x:1: no value",
     ] {
@@ -366,6 +387,9 @@ fn status_is_one_screen() {
     let (_, out, _) = daemon.run(&["status", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(json["data"]["mesh"]["reachable"], 4);
+    assert_eq!(json["data"]["threads"][0]["beat_age_seconds"], 7.3);
+    let (_, out, _) = daemon.run(&["-o", "tsv", "status"]);
+    assert!(out.contains("thread_meshd-w0_drops_no_route\t4\n"), "{out}");
 }
 
 #[test]

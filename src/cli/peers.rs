@@ -84,11 +84,20 @@ fn headline(
     parts.join(if utf8 { " · " } else { " - " })
 }
 
+/// `sptps`; with its cipher where there is a choice: `native AES-256-GCM`.
+fn tunnel(row: &PeerRow) -> String {
+    match (row.protocol.as_str(), &row.cipher) {
+        ("none", _) => "-".into(),
+        ("native", Some(cipher)) => format!("native {cipher}"),
+        (protocol, _) => protocol.into(),
+    }
+}
+
 impl Show for Peers {
     fn human(&self) -> (Vec<String>, Table) {
         let names = [
-            "", "NAME", "ADDRESS", "PATH", "ENDPOINT", ">RTT", ">MTU", ">RX", ">TX", ">SINCE",
-            "NOTE",
+            "", "NAME", "ADDRESS", "PATH", "TUNNEL", "ENDPOINT", ">RTT", ">MTU", ">RX", ">TX",
+            ">SINCE", "NOTE",
         ];
         let mut table = Table::new(&names);
         for row in &self.rows {
@@ -109,6 +118,7 @@ impl Show for Peers {
                 row.name.clone(),
                 address,
                 path,
+                tunnel(row),
                 or_dash(row.endpoint.as_deref()),
                 or_dash(row.rtt_seconds.map(round_trip)),
                 or_dash(row.pmtu_bytes),
@@ -139,6 +149,8 @@ impl Show for Peers {
             "since_seconds",
             "reason_code",
             "reason_text",
+            "cipher",
+            "link",
         ];
         let mut table = Table::new(&names);
         for row in &self.rows {
@@ -165,6 +177,8 @@ impl Show for Peers {
                 or_empty(row.since_seconds),
                 or_empty(row.reason.as_ref().map(|reason| &reason.code)),
                 or_empty(row.reason.as_ref().map(|reason| &reason.text)),
+                or_empty(row.cipher.as_ref()),
+                or_empty(row.link.as_ref()),
             ]);
         }
         table

@@ -1,5 +1,7 @@
 //! `meshctl status`: the daemon in one screen.
 
+use std::collections::BTreeMap;
+
 use crate::{
     cli::{
         Failure, Outcome,
@@ -7,7 +9,7 @@ use crate::{
         output::{self, Frame, Show},
         table::{Table, age, or_empty},
     },
-    control::proto::{Answer, Request, Response, Status},
+    control::proto::{Answer, Request, Response, Status, ThreadRow},
 };
 
 struct Screen<'a> {
@@ -27,14 +29,29 @@ pub(super) fn run(context: &Context) -> Outcome {
     output::show(context, "status", &Frame::from(&answer), status, &screen)
 }
 
-impl Screen<'_> {
-    fn drops(&self) -> String {
-        let drops = self.status.drops.iter().filter(|(_, count)| **count > 0);
-        let drops: Vec<String> = drops
-            .map(|(reason, count)| format!("{reason} {count}"))
-            .collect();
-        drops.join(", ")
-    }
+fn dropped(drops: &BTreeMap<String, u64>) -> String {
+    let drops = drops.iter().filter(|(_, count)| **count > 0);
+    let drops: Vec<String> = drops
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    drops.join(", ")
+}
+
+/// `device, 0.0.0.0:655, beat 1s ago, drops no_key 5`
+fn thread(row: &ThreadRow) -> String {
+    let device = row.device.then(|| "device".to_owned());
+    let beat = row.beat_age_seconds;
+    let beat = beat.map(|seconds| format!("beat {} ago", age(seconds, true)));
+    let drops = Some(dropped(&row.drops)).filter(|drops| !drops.is_empty());
+    let drops = drops.map(|drops| format!("drops {drops}"));
+    let sockets = row.sockets.iter().cloned();
+    let parts: Vec<String> = device
+        .into_iter()
+        .chain(sockets)
+        .chain(beat)
+        .chain(drops)
+        .collect();
+    parts.join(", ")
 }
 
 impl Show for Screen<'_> {
@@ -75,10 +92,18 @@ impl Show for Screen<'_> {
         line("listen", status.listen.join(", "));
         line("key", format!("ed25519 {}", status.public_key));
         if !status.offloads.is_empty() {
-            line("path", status.offloads.join(", "));
+            let without = match status.offloads_missing.join(", ") {
+                none if none.is_empty() => none,
+                missing => format!("  without {missing}"),
+            };
+            line("path", format!("{}{without}", status.offloads.join(", ")));
         }
-        if !self.drops().is_empty() {
-            line("drops", self.drops());
+        for row in &status.threads {
+            line(&row.name, thread(row));
+        }
+        let drops = dropped(&status.drops);
+        if !drops.is_empty() {
+            line("drops", drops);
         }
         let problems = match status.problems.len() {
             0 => "ok".into(),
@@ -121,6 +146,23 @@ impl Show for Screen<'_> {
         ];
         rows.into_iter()
             .for_each(|(name, value)| table.row([name.into(), value]));
+        let missing = status.offloads_missing.join(",");
+        table.row(["offloads_missing".into(), missing]);
+        for thread in &status.threads {
+            let name = &thread.name;
+            let rows = [
+                ("device", thread.device.to_string()),
+                ("sockets", thread.sockets.join(",")),
+                ("beats", thread.beats.to_string()),
+                ("beat_age_seconds", or_empty(thread.beat_age_seconds)),
+            ];
+            for (what, value) in rows {
+                table.row([format!("thread_{name}_{what}"), value]);
+            }
+            for (reason, count) in &thread.drops {
+                table.row([format!("thread_{name}_drops_{reason}"), count.to_string()]);
+            }
+        }
         for (reason, count) in &status.drops {
             table.row([format!("drops_{reason}"), count.to_string()]);
         }

@@ -134,12 +134,35 @@ pub struct Status {
     /// Packet-path techniques in use, as words: `tun_tso`, `tun_uso`, `udp_gso`, `udp_gro`,
     /// `recvmmsg`.
     pub offloads: Vec<String>,
+    /// Those of them that the kernel or the device does not have.
+    #[serde(default)]
+    pub offloads_missing: Vec<String>,
+    /// The packet threads.
+    #[serde(default)]
+    pub threads: Vec<ThreadRow>,
     /// Dropped packets by reason (snake case), zeros left out.
     pub drops: std::collections::BTreeMap<String, u64>,
     /// The mesh itself.
     pub mesh: MeshStatus,
     /// Warnings about the configuration in force.
     pub problems: Vec<String>,
+}
+
+/// One packet thread.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadRow {
+    /// Name of the thread, as `top -H` shows it.
+    pub name: String,
+    /// Whether it has a queue of the device.
+    pub device: bool,
+    /// Its UDP sockets, `ADDR:PORT`.
+    pub sockets: Vec<String>,
+    /// How often it woke up since start; a second apart at most.
+    pub beats: u64,
+    /// Seconds since that last grew, as seen once a second; `None`: not looked at yet.
+    pub beat_age_seconds: Option<f64>,
+    /// Packets that it dropped by reason, as in [`Status::drops`].
+    pub drops: std::collections::BTreeMap<String, u64>,
 }
 
 /// One log line.

@@ -6,10 +6,9 @@ use std::{
 };
 
 use crate::{
-    control::proto::{ErrorCode, Pong, Request, Response, Status},
+    control::proto::{ErrorCode, Pong, Request, Response},
     daemon::{Reply, control, driver::Driver},
     mesh::Input,
-    route::DropReason,
     wire::NodeName,
 };
 
@@ -61,49 +60,6 @@ impl Driver {
             }
         };
         let _ = reply.send(response);
-    }
-
-    fn status(&self, now: Instant) -> Status {
-        let config = &self.config;
-        let word = |has: bool, word: &str| has.then(|| word.to_owned());
-        let gso = self.udp.iter().any(|socket| socket.max_segments() > 1);
-        let gro = self.udp.iter().any(|socket| socket.has_gro());
-        let tun = self.tun.as_ref().map(|tun| tun.offloads());
-        let tun = tun.unwrap_or_default();
-        let offloads = [
-            word(tun.tso, "tun_tso"),
-            word(tun.uso, "tun_uso"),
-            word(gso, "udp_gso"),
-            word(gro, "udp_gro"),
-            word(true, "recvmmsg"),
-        ];
-        Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
-            interface: self.tun.as_ref().map(|tun| tun.name().into()),
-            mtu: self
-                .tun
-                .as_ref()
-                .and_then(|tun| tun.mtu().ok())
-                .map(u32::from),
-            listen: self
-                .udp
-                .iter()
-                .map(|socket| socket.local().to_string())
-                .collect(),
-            public_key: config.settings.key.public().to_string(),
-            config: config.source.base.display().to_string(),
-            workers: self.workers.as_ref().map_or(0, |workers| workers.workers()),
-            offloads: offloads.into_iter().flatten().collect(),
-            drops: self
-                .drop_counts()
-                .into_iter()
-                .map(|(reason, count)| (snake_case(reason), count))
-                .collect(),
-            mesh: self.mesh.status(),
-            problems: config.problems.iter().map(ToString::to_string).collect(),
-        }
     }
 
     fn ping(&mut self, node: &str, timeout_ms: u64, reply: Reply, now: Instant) {
@@ -222,30 +178,5 @@ impl Driver {
     fn dump(&self, head: &str, rows: impl IntoIterator<Item = String>, end: &str) {
         let rows = std::iter::once(head.to_owned()).chain(rows);
         self.log.dump(rows.chain(std::iter::once(end.to_owned())));
-    }
-}
-
-/// The label of a reason: `LoopingBack` is `looping_back`.
-fn snake_case(reason: DropReason) -> String {
-    let mut label = String::new();
-    for c in format!("{reason:?}").chars() {
-        if c.is_ascii_uppercase() && !label.is_empty() {
-            label.push('_');
-        }
-        label.push(c.to_ascii_lowercase());
-    }
-    label
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_snake_case_and_differ() {
-        assert_eq!(snake_case(DropReason::LoopingBack), "looping_back");
-        let labels: std::collections::BTreeSet<_> =
-            DropReason::ALL.into_iter().map(snake_case).collect();
-        assert_eq!(labels.len(), DropReason::ALL.len());
     }
 }

@@ -2,7 +2,6 @@
 //! mesh settle once, and does what the mesh wants done.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -33,6 +32,7 @@ use crate::{
         routes::{self, Follower},
         signals::Ask,
         start::{self, Sockets},
+        status::{Offloads, Pulse},
         systemd::{self, Watchdog},
     },
     fastpath::{self, Queue, punt},
@@ -42,7 +42,7 @@ use crate::{
     },
     link::{Identity, NativeIdentity},
     mesh::{Input, Mesh, Settings},
-    route::{DropCounts, DropReason},
+    route::DropCounts,
 };
 
 /// Events and punts taken before the mesh settles.
@@ -67,7 +67,7 @@ pub(super) struct Driver {
     pub(super) tun: Option<Arc<Tun>>,
     pub(super) udp: Vec<Arc<UdpSocket>>,
     /// Of all workers; the first one's are also [`Self::tun`] and [`Self::udp`].
-    queues: Vec<Queue>,
+    pub(super) queues: Vec<Queue>,
     pub(super) events: mpsc::Sender<Event>,
     /// What the driver itself dropped.
     pub(super) drops: DropCounts,
@@ -87,6 +87,7 @@ pub(super) struct Driver {
     /// For the mesh, from what we did for it.
     pub(super) inputs: Vec<Input>,
     watchdog: Watchdog,
+    pub(super) pulse: Pulse,
     tick: Instant,
     entropy: Instant,
 }
@@ -164,6 +165,7 @@ impl Driver {
             punts: mpsc::channel(punt::QUEUE),
             inputs: Vec::new(),
             watchdog: Watchdog::from_env(now),
+            pulse: Pulse::default(),
             tick: now + TICK,
             entropy: now + ENTROPY,
             config,
@@ -252,6 +254,9 @@ impl Driver {
             prepare,
         );
         self.workers = Some(workers.context("cannot start the packet threads")?);
+        let Offloads { have, lack } = self.offloads();
+        let (threads, offloads, missing) = (self.queues.len(), have.join(" "), lack.join(" "));
+        tracing::info!(threads, offloads, missing, "packet threads run");
         for listener in std::mem::take(&mut self.listeners) {
             conn::accept(listener, self.links.open(), self.events.clone());
         }
@@ -397,14 +402,15 @@ impl Driver {
         self.expire_pings(now);
         let workers = self.workers.as_ref();
         let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
-        self.watchdog.feed(beats, now);
         if now >= self.tick {
             self.tick = now + TICK;
+            self.pulse.feel(&beats, now);
             self.log.flush();
             if workers.is_some_and(|workers| !workers.is_alive()) {
                 bail!("a packet thread has ended: is the device gone?");
             }
         }
+        self.watchdog.feed(beats, now);
         if now >= self.entropy {
             self.entropy = now + ENTROPY;
             let fresh = entropy()?;
@@ -429,15 +435,6 @@ impl Driver {
             (!self.inputs.is_empty()).then(clock::now),
         ];
         due.into_iter().flatten().min().unwrap_or(self.tick)
-    }
-
-    pub(super) fn drop_counts(&self) -> BTreeMap<DropReason, u64> {
-        let mut sum = self.drops.clone();
-        let workers = self.workers.as_ref().map(fastpath::Handle::drops);
-        for (reason, count) in workers.unwrap_or_default() {
-            *sum.entry(reason).or_default() += count;
-        }
-        sum
     }
 }
 

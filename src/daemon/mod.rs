@@ -22,6 +22,7 @@ pub mod resolve;
 mod routes;
 pub mod signals;
 mod start;
+mod status;
 mod stop;
 pub mod systemd;
 

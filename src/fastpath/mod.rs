@@ -151,7 +151,7 @@ pub fn start(
     for (index, queue) in queues.into_iter().enumerate() {
         let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
         let worker = worker::Worker::new(shared, index, queue, stop, inputs.clone())?;
-        let builder = std::thread::Builder::new().name(format!("meshd-w{index}"));
+        let builder = std::thread::Builder::new().name(thread_name(index));
         let run = move || {
             prepare();
             worker.run();
@@ -165,6 +165,12 @@ pub fn start(
     })
 }
 
+/// What the system calls the thread of the worker `index`.
+#[must_use]
+pub fn thread_name(index: usize) -> String {
+    format!("meshd-w{index}")
+}
+
 impl Handle {
     /// Makes `snapshot` the tables of every batch from now on.
     pub fn publish(&self, snapshot: Arc<RouteSnapshot>) {
@@ -175,12 +181,19 @@ impl Handle {
     #[must_use]
     pub fn drops(&self) -> DropCounts {
         let mut sum = DropCounts::new();
-        for worker in &self.shared.workers {
-            for (reason, count) in worker.counters.drops() {
+        for drops in self.drops_each() {
+            for (reason, count) in drops {
                 *sum.entry(reason).or_default() += count;
             }
         }
         sum
+    }
+
+    /// Packets that each worker dropped, as [`Self::drops`].
+    #[must_use]
+    pub fn drops_each(&self) -> Vec<DropCounts> {
+        let drops = |worker: &PerWorker| worker.counters.drops().collect();
+        self.shared.workers.iter().map(drops).collect()
     }
 
     /// A number for each worker that grows while it lives, at least every second.

@@ -59,6 +59,8 @@ impl Mesh {
                 "none"
             }
             .to_owned(),
+            cipher: node.keys.tx().map(|tx| tx.cipher().to_owned()),
+            link: link.map(|link| link.hello.dialect.name().to_owned()),
             rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
             pmtu_bytes: self.proven_mtu(node),
             rx_bytes: count(|n| &n.shared.counters.rx_bytes),

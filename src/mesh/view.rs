@@ -41,8 +41,15 @@ pub struct PeerRow {
     pub via: Option<String>,
     /// UDP or TCP address in use, `ADDR:PORT`.
     pub endpoint: Option<String>,
-    /// `sptps`, or `none` before there is a key.
+    /// `native`, `sptps`, or `none` before there is a key.
     pub protocol: String,
+    /// Cipher of what we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`; `None` before there is
+    /// a key.
+    #[serde(default)]
+    pub cipher: Option<String>,
+    /// What our link to it speaks, `sptps` or `native`; `None` if it is no neighbour.
+    #[serde(default)]
+    pub link: Option<String>,
     /// Round trip by UDP probe, else of the link's ping, in seconds.
     pub rtt_seconds: Option<f64>,
     /// Path MTU proven by UDP, in bytes of an inner IP packet.

@@ -2,9 +2,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::mesh::{
-    Input, Settings,
-    testing::{Net, name, settings, underlay},
+use crate::{
+    crypto::seal::{Aead, Aeads},
+    mesh::{
+        Input, Settings,
+        testing::{Net, name, settings, underlay},
+        view::PeerRow,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -29,10 +33,14 @@ fn line() -> Net {
     net
 }
 
-fn protocol(net: &Net, at: u8, of: u8) -> String {
+fn row(net: &Net, at: u8, of: u8) -> PeerRow {
     let rows = net.meshes[usize::from(at)].peers(net.now);
     let row = rows.into_iter().find(|row| row.name == name(of).as_str());
-    row.unwrap().protocol
+    row.unwrap()
+}
+
+fn protocol(net: &Net, at: u8, of: u8) -> String {
+    row(net, at, of).protocol
 }
 
 /// Both ways, `rounds` times at 100 a second; returns how many did not arrive.
@@ -107,6 +115,14 @@ fn native_goes_end_to_end_through_a_node_that_has_none() {
         assert_eq!(protocol(&net, 0, 2), "native");
         assert_eq!(protocol(&net, 2, 0), "native");
         assert_eq!(protocol(&net, 0, 1), "sptps");
+        let ours = Aeads::of_this_machine();
+        let cipher = |of| row(&net, 0, of).cipher;
+        assert_eq!(cipher(1).as_deref(), Some("ChaCha20-Poly1305"));
+        assert_eq!(cipher(2).as_deref(), ours.best(ours).map(Aead::name));
+        assert_eq!(
+            [1, 2].map(|of| row(&net, 0, of).link.is_some()),
+            [true, false]
+        );
         assert_eq!(lost(&mut net, [0, 2], 300), 0);
         for length in [1_000, 1_414, 1_425, 1_428, 1_430, 1_440] {
             net.delivered.clear();

@@ -1,0 +1,177 @@
+//! The daemon in one screen.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use crate::{
+    control::proto::{Status, ThreadRow},
+    daemon::driver::Driver,
+    fastpath,
+    io::udp::UdpSocket,
+    route::{DropCounts, DropReason},
+};
+
+/// When the packet threads were last seen to turn.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    seen: Vec<(u64, Instant)>,
+}
+
+impl Pulse {
+    /// Takes the heartbeats of now.
+    pub(super) fn feel(&mut self, beats: &[u64], now: Instant) {
+        self.seen.truncate(beats.len());
+        for ((last, at), beat) in self.seen.iter_mut().zip(beats) {
+            if last != beat {
+                (*last, *at) = (*beat, now);
+            }
+        }
+        let new = &beats[self.seen.len()..];
+        self.seen.extend(new.iter().map(|beat| (*beat, now)));
+    }
+
+    /// Seconds since thread `index` was last seen to turn.
+    fn age(&self, index: usize, now: Instant) -> Option<f64> {
+        let (_, at) = self.seen.get(index)?;
+        Some(now.saturating_duration_since(*at).as_secs_f64())
+    }
+}
+
+/// What makes the packet path fast, as words.
+pub(super) struct Offloads {
+    /// In use.
+    pub(super) have: Vec<String>,
+    /// What kernel or device lacks; without a device, nothing of a device.
+    pub(super) lack: Vec<String>,
+}
+
+impl Driver {
+    pub(super) fn status(&self, now: Instant) -> Status {
+        let config = &self.config;
+        let mtu = self.tun.as_ref().and_then(|tun| tun.mtu().ok());
+        let offloads = self.offloads();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
+            interface: self.tun.as_ref().map(|tun| tun.name().into()),
+            mtu: mtu.map(u32::from),
+            listen: addresses(&self.udp),
+            public_key: config.settings.key.public().to_string(),
+            config: config.source.base.display().to_string(),
+            workers: self.workers.as_ref().map_or(0, |workers| workers.workers()),
+            offloads: offloads.have,
+            offloads_missing: offloads.lack,
+            threads: self.threads(now),
+            drops: labelled(self.drops()),
+            mesh: self.mesh.status(),
+            problems: config.problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// What of the fast path there is here.
+    pub(super) fn offloads(&self) -> Offloads {
+        let tun = self.tun.as_ref().map(|tun| tun.offloads());
+        let all = [
+            ("tun_tso", tun.map(|tun| tun.tso)),
+            ("tun_uso", tun.map(|tun| tun.uso)),
+            (
+                "udp_gso",
+                Some(self.udp.iter().any(|udp| udp.max_segments() > 1)),
+            ),
+            ("udp_gro", Some(self.udp.iter().any(|udp| udp.has_gro()))),
+            ("recvmmsg", Some(true)),
+        ];
+        let words = |wanted: bool| {
+            let those = all.iter().filter(|(_, has)| *has == Some(wanted));
+            those.map(|(word, _)| (*word).to_owned()).collect()
+        };
+        Offloads {
+            have: words(true),
+            lack: words(false),
+        }
+    }
+
+    /// What the driver and all packet threads dropped.
+    fn drops(&self) -> DropCounts {
+        let mut sum = self.drops.clone();
+        let workers = self.workers.as_ref().map(fastpath::Handle::drops);
+        for (reason, count) in workers.unwrap_or_default() {
+            *sum.entry(reason).or_default() += count;
+        }
+        sum
+    }
+
+    fn threads(&self, now: Instant) -> Vec<ThreadRow> {
+        let Some(workers) = &self.workers else {
+            return Vec::new();
+        };
+        let all = workers.beats().into_iter().zip(workers.drops_each());
+        let mut rows = Vec::new();
+        for (index, (queue, (beats, drops))) in self.queues.iter().zip(all).enumerate() {
+            rows.push(ThreadRow {
+                name: fastpath::thread_name(index),
+                device: queue.tun.is_some(),
+                sockets: addresses(&queue.udp),
+                beats,
+                beat_age_seconds: self.pulse.age(index, now),
+                drops: labelled(drops),
+            });
+        }
+        rows
+    }
+}
+
+fn addresses(sockets: &[Arc<UdpSocket>]) -> Vec<String> {
+    sockets
+        .iter()
+        .map(|socket| socket.local().to_string())
+        .collect()
+}
+
+fn labelled(drops: DropCounts) -> BTreeMap<String, u64> {
+    let drops = drops.into_iter();
+    drops
+        .map(|(reason, count)| (snake_case(reason), count))
+        .collect()
+}
+
+/// The label of a reason: `LoopingBack` is `looping_back`.
+fn snake_case(reason: DropReason) -> String {
+    let mut label = String::new();
+    for c in format!("{reason:?}").chars() {
+        if c.is_ascii_uppercase() && !label.is_empty() {
+            label.push('_');
+        }
+        label.push(c.to_ascii_lowercase());
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use super::*;
+    use crate::daemon::clock;
+
+    #[test]
+    fn labels_are_snake_case_and_differ() {
+        assert_eq!(snake_case(DropReason::LoopingBack), "looping_back");
+        let labels: BTreeSet<_> = DropReason::ALL.into_iter().map(snake_case).collect();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn a_thread_that_stands_still_grows_old() {
+        let start = clock::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut pulse = Pulse::default();
+        assert_eq!(pulse.age(0, start), None);
+        pulse.feel(&[1, 1], start);
+        pulse.feel(&[2, 1], at(1));
+        pulse.feel(&[3, 1], at(2));
+        assert_eq!([0, 1].map(|n| pulse.age(n, at(3))), [Some(1.0), Some(3.0)]);
+        pulse.feel(&[3], at(3));
+        assert_eq!(pulse.age(1, at(3)), None);
+    }
+}
