@@ -330,7 +330,7 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
     let Some(socket) = udp.iter().find(family) else {
         return counters.dropped(DropReason::SendFailed, run.count as u64);
     };
-    if run.tos == 0 && run.count <= socket.max_segments() {
+    if run.count <= socket.max_segments() {
         match send(socket, run, run.data(), run.segment) {
             Ok(()) => return,
             // Old kernels say EINVAL for a segment longer than the path MTU: find out which it is.
@@ -350,7 +350,7 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
 fn send(socket: &UdpSocket, run: &Run, data: &[u8], segment: usize) -> io::Result<()> {
     let try_send = || match run.tos {
         0 => socket.send(run.to, data, segment),
-        tos => socket.send_marked(run.to, data, tos),
+        tos => socket.send_marked(run.to, data, segment, tos),
     };
     match try_send() {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -380,4 +380,41 @@ fn failed(
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fastpath::runs::MAX_RUN, io::udp::SocketOptions};
+
+    /// The kernel joins on receive what it was given in one call, so the receiver sees how many those were.
+    #[test]
+    fn a_run_goes_in_one_call_whatever_its_type_of_service() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let [ours, theirs] =
+            [(); 2].map(|()| Arc::new(UdpSocket::bind(any, &SocketOptions::default()).unwrap()));
+        if ours.max_segments() < 3 || !theirs.has_gro() {
+            return eprintln!("SKIPPED: this kernel neither cuts nor joins datagrams");
+        }
+        let (inputs, _punts) = mpsc::channel(1);
+        let (mut punts, counters) = (Punts::new(inputs), Counters::default());
+        let mut buffers = RecvBuffers::default();
+        for tos in [0, 0xb8] {
+            let mut runs = Runs::default();
+            for _ in 0..3 {
+                runs.push(theirs.local(), tos, MAX_RUN, 100).fill(tos);
+            }
+            runs.flush(|run| send_run(run, &[Arc::clone(&ours)], &mut punts, &counters));
+            let mut messages = 0;
+            while messages == 0 {
+                messages = theirs.recv(&mut buffers).unwrap_or(0);
+            }
+            let got: Vec<_> = buffers
+                .messages(messages)
+                .map(|(_, m, at)| (m.len(), at))
+                .collect();
+            assert_eq!(got, [(300, 100)]);
+        }
+        assert_eq!(counters.drops().count(), 0);
+    }
 }

@@ -1,5 +1,6 @@
 //! System calls: device, UDP, epoll, netlink, files. The only module where `unsafe` may stand.
 
+mod control;
 pub mod epoll;
 pub mod files;
 pub mod netlink;

@@ -1,7 +1,7 @@
 //! UDP sockets: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
 
 use std::{
-    io::{self, IoSliceMut},
+    io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
@@ -12,7 +12,9 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec},
     net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::control::Control;
 
 /// Longest UDP payload, and so the size of one receive buffer, in bytes.
 const MAX_PAYLOAD: usize = 65_536;
@@ -141,15 +143,26 @@ impl UdpSocket {
         self.state.try_send((&self.socket).into(), &transmit)
     }
 
-    /// Sends one datagram with a type of service (traffic class) of its own. The socket keeps it, and
-    /// [`Self::send`] sets 0 for what it sends: only one thread may call this.
-    pub fn send_marked(&self, to: SocketAddr, datagram: &[u8], tos: u8) -> io::Result<()> {
-        if self.local.is_ipv4() {
-            sockopt::set_ip_tos(&self.socket, tos)?;
-        } else {
-            sockopt::set_ipv6_tclass(&self.socket, tos.into())?;
+    /// As [`Self::send`], with a type of service (traffic class) for these datagrams alone.
+    pub fn send_marked(
+        &self,
+        to: SocketAddr,
+        contents: &[u8],
+        segment: usize,
+        tos: u8,
+    ) -> io::Result<()> {
+        let mut control = Control::new();
+        control.mark(to, tos);
+        if segment < contents.len() {
+            let segment = u16::try_from(segment).map_err(|_| io::ErrorKind::InvalidInput)?;
+            control.segment(segment);
         }
-        self.socket.send_to(datagram, to).map(drop)
+        let (to, contents) = (SockAddr::from(to), [IoSlice::new(contents)]);
+        let message = MsgHdr::new()
+            .with_addr(&to)
+            .with_buffers(&contents)
+            .with_control(control.as_bytes());
+        SockRef::from(&self.socket).sendmsg(&message, 0).map(drop)
     }
 
     /// Waits until the socket takes more, at most `limit`. Returns whether it does.
@@ -279,18 +292,62 @@ mod tests {
                 a.send(b.local(), piece, 300).unwrap();
             }
         }
+        let got = received(&a, &b, 4);
+        let got: Vec<_> = got.into_iter().map(|d| (d[0], d.len())).collect();
+        assert_eq!(got, [(0, 300), (1, 300), (2, 300), (3, 100)]);
+    }
+
+    /// `count` datagrams of `a` that `b` has got.
+    fn received(a: &UdpSocket, b: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
         let mut buffers = RecvBuffers::default();
         let mut got = Vec::new();
-        while got.len() < 4 {
-            let mut fds = [PollFd::new(&b, PollFlags::IN)];
+        while got.len() < count {
+            let mut fds = [PollFd::new(b, PollFlags::IN)];
             rustix::event::poll(&mut fds, None).unwrap();
-            let count = b.recv(&mut buffers).unwrap();
-            for (from, message, stride) in buffers.messages(count) {
+            let messages = b.recv(&mut buffers).unwrap();
+            for (from, message, stride) in buffers.messages(messages) {
                 assert_eq!(from, a.local());
-                got.extend(message.chunks(stride).map(|d| (d[0], d.len())));
+                got.extend(message.chunks(stride).map(<[u8]>::to_vec));
             }
         }
-        assert_eq!(got, [(0, 300), (1, 300), (2, 300), (3, 100)]);
+        got
+    }
+
+    #[test]
+    fn a_marked_run_arrives_as_its_datagrams() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let options = SocketOptions::default();
+            let [a, b] = [(); 2].map(|()| UdpSocket::bind(any.parse().unwrap(), &options).unwrap());
+            let (run, lengths) = match a.max_segments() {
+                0..3 => (300, vec![300, 200]),
+                _ => (700, vec![300, 300, 100, 200]),
+            };
+            a.send_marked(b.local(), &vec![7; run], 300, 0xb8).unwrap();
+            a.send(b.local(), &[8; 200], 200).unwrap();
+            let got = received(&a, &b, lengths.len());
+            assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+        }
+    }
+
+    #[test]
+    fn a_mark_is_of_one_run_and_of_nothing_after_it() {
+        let Ok(mut raw) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) else {
+            return eprintln!("SKIPPED: only root sees packets whole");
+        };
+        let (a, b) = pair(&SocketOptions::default());
+        for tos in [0xb8, 0x20] {
+            a.send_marked(b.local(), &[7; 300], 300, tos).unwrap();
+        }
+        a.send(b.local(), &[8; 200], 200).unwrap();
+        let (mut packet, port) = ([0; 2_000], b.local().port().to_be_bytes());
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            let length = io::Read::read(&mut raw, &mut packet).unwrap();
+            if packet[22..24] == port {
+                seen.push((packet[1], length - 28));
+            }
+        }
+        assert_eq!(seen, [(0xb8, 300), (0x20, 300), (0, 200)]);
     }
 
     #[test]

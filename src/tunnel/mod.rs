@@ -10,6 +10,7 @@ pub mod native;
 mod record;
 pub mod sptps;
 #[cfg(test)]
+#[cfg(feature = "model")]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

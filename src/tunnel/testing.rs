@@ -1,4 +1,4 @@
-//! Keys without a handshake, for tests of what is done with them.
+//! Keys without a handshake, for models of what is done with them.
 
 use std::sync::Arc;
 
