@@ -89,6 +89,10 @@ impl Show for Screen<'_> {
                 mesh.refused,
             ),
         );
+        if mesh.downgrades > 0 {
+            let text = format!("{} downgrades refused or suspected", mesh.downgrades);
+            line("", text);
+        }
         line("listen", status.listen.join(", "));
         line("key", format!("ed25519 {}", status.public_key));
         if !status.offloads.is_empty() {
@@ -142,6 +146,7 @@ impl Show for Screen<'_> {
             ("graph_runs", status.mesh.graph_runs.to_string()),
             ("floods", status.mesh.floods.to_string()),
             ("refused", status.mesh.refused.to_string()),
+            ("downgrades", status.mesh.downgrades.to_string()),
             ("problems", status.problems.len().to_string()),
         ];
         rows.into_iter()

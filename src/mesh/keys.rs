@@ -442,6 +442,7 @@ impl Mesh {
             keys.asked = None;
             keys.renewing = None;
             tracing::info!(node = %self.nodes[idx].name(), "tunnel established");
+            self.note_spoken(idx, false);
         }
         let keys = &mut self.nodes[idx].keys;
         let renewing = keys.current.as_ref().is_some_and(Tunnel::is_rekeying);

@@ -7,6 +7,7 @@
 
 mod dial;
 mod doubt;
+mod downgrade;
 mod edge;
 pub mod event;
 mod flood;
@@ -103,6 +104,7 @@ pub struct Mesh {
     graph_runs: u64,
     floods: u64,
     refused: u64,
+    downgrades: u64,
 }
 
 impl Mesh {
@@ -143,6 +145,7 @@ impl Mesh {
             graph_runs: 0,
             floods: 0,
             refused: 0,
+            downgrades: 0,
             settings: settings.clone(),
         };
         for subnet in &settings.subnets {

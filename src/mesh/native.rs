@@ -294,6 +294,7 @@ impl Mesh {
         keys.native.due = Some(renew_at);
         keys.meshd = true;
         keys.retire_sptps(now + LINGER);
+        self.note_spoken(idx, true);
         self.update_state(idx);
     }
 
@@ -317,6 +318,9 @@ impl Mesh {
                 let native = &mut self.nodes[idx].keys.native;
                 native.asking = None;
                 native.due = Some(now + AGAIN);
+                if native.tries >= PATIENCE {
+                    self.speaks_native_no_more(idx);
+                }
                 tracing::debug!(node = %self.nodes[idx].name(), "no answer to native handshakes");
                 self.want_key(idx, now);
             }
@@ -331,10 +335,11 @@ impl Mesh {
             .previous
             .take_if(|(_, until)| now >= *until)
             .is_some();
-        changed |= native
+        let over = native
             .current
             .take_if(|(_, at)| older(*at, REFUSE))
             .is_some();
+        changed |= over;
         if native
             .next
             .as_ref()
@@ -348,6 +353,9 @@ impl Mesh {
             || changed
         {
             self.update_state(idx);
+        }
+        if over {
+            self.note_silence(idx);
         }
         let keys = &self.nodes[idx].keys;
         let native = &keys.native;

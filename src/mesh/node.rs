@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    mesh::{LinkId, edge::Edge, keys::Keys, peers::Unclaimed, udp::UdpState},
+    mesh::{LinkId, downgrade::Spoke, edge::Edge, keys::Keys, peers::Unclaimed, udp::UdpState},
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
 };
@@ -34,6 +34,8 @@ pub(super) struct Node {
     pub since: Option<Instant>,
     /// When it was made, or last became unreachable: for forgetting.
     pub idle_since: Instant,
+    /// What it has spoken with us, also before it became unreachable.
+    pub spoke: Spoke,
     /// Tunnel keys and their making.
     pub keys: Keys,
     /// UDP address, probes, path MTU.
@@ -63,7 +65,7 @@ pub(super) struct Place {
     pub nexthop: NodeIdx,
     /// The node that UDP for it is sent to.
     pub via: NodeIdx,
-    /// Options of the last edge of the path.
+    /// Options of the last edge of the path, as far as they are believed.
     pub options: Options,
     /// Address in the last edge of the path.
     pub address: Option<SocketAddr>,
@@ -108,6 +110,7 @@ impl Node {
             place: Place::nowhere(me),
             since: None,
             idle_since: now,
+            spoke: Spoke::default(),
             keys: Keys::default(),
             udp: UdpState::default(),
             waiting: VecDeque::new(),

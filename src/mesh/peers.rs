@@ -166,9 +166,13 @@ impl Mesh {
             self.misbehaved(link, "second ACK");
             return;
         }
+        let (node, hello) = (peer.node, peer.hello.clone());
+        let theirs = self.said_in_ack(&hello, node, theirs, now);
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
         let (sent_weight, ours) = peer.sent;
         let mut options = ours.merge(theirs);
-        let node = peer.node;
         match self
             .settings
             .hosts

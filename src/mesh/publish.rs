@@ -67,7 +67,11 @@ impl Mesh {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         let mut flips = Vec::new();
         for idx in all {
-            let place = places.remove(&idx).unwrap_or(nowhere);
+            let mut place = places.remove(&idx).unwrap_or(nowhere);
+            if place.reachable && idx != Nodes::ME {
+                let anew = !self.nodes[idx].place.reachable;
+                place.options = self.believed(idx, place.options, anew, now);
+            }
             let node = &mut self.nodes[idx];
             let old = std::mem::replace(&mut node.place, place);
             if idx != Nodes::ME && old.reachable != place.reachable {

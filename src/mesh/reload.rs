@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
     crypto::PublicKey,
-    mesh::{LinkId, Mesh, Settings, node::Nodes},
+    mesh::{LinkId, Mesh, Settings, downgrade::Spoke, node::Nodes},
     wire::{NodeName, Request, Subnet},
 };
 
@@ -142,6 +142,7 @@ impl Mesh {
                 self.close(link, "its key in the host file changed", now);
             }
             self.drop_keys(idx);
+            self.nodes[idx].spoke = Spoke::default();
             self.nodes[idx].udp.reset(None);
             self.mark_state(idx);
             tracing::info!(node = %name, "key changed or gone: links and tunnel ended");

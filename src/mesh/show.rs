@@ -380,6 +380,7 @@ impl Mesh {
             graph_runs: self.graph_runs,
             floods: self.floods,
             refused: self.refused,
+            downgrades: self.downgrades,
         }
     }
 

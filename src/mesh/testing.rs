@@ -22,7 +22,7 @@ use crate::{
         RouteSettings,
         router::{self, ErrorLimiter, Verdict},
     },
-    wire::{NodeId, NodeName, Options, datagram::RelayHeader},
+    wire::{NodeId, NodeName, Options, Request, datagram::RelayHeader},
 };
 
 /// Some point in time: tests count from it.
@@ -130,6 +130,10 @@ pub(super) struct Net {
     pub dial: bool,
     /// A node that does not show itself as a meshd.
     pub anonymous: Option<u8>,
+    /// What links speak that are made from now on.
+    pub dialect: Dialect,
+    /// A node whose ACK is made to give another minor version.
+    pub ack_minor: Option<(u8, u8)>,
     /// Lines of this REQ_KEY extension are lost.
     pub lost: Option<i32>,
     /// Lines of native handshakes that were sent: (sender, line).
@@ -157,6 +161,8 @@ impl Net {
             lines: 0,
             dial: true,
             anonymous: None,
+            dialect: Dialect::Native,
+            ack_minor: None,
             lost: None,
             native: Vec::new(),
         }
@@ -171,7 +177,7 @@ impl Net {
             let hello = Hello {
                 name: name(other),
                 minor: 7,
-                dialect: Dialect::Native,
+                dialect: self.dialect,
                 outgoing,
                 started: self.now,
             };
@@ -258,6 +264,21 @@ impl Net {
                     if self.lost == Some(ext) {
                         return;
                     }
+                }
+                if let Some((_, minor)) = self.ack_minor.filter(|(node, _)| *node == me)
+                    && let Ok(Request::Ack {
+                        port,
+                        weight,
+                        options,
+                    }) = Request::parse(&line)
+                {
+                    let options = options.with_minor(minor);
+                    let ack = Request::Ack {
+                        port,
+                        weight,
+                        options,
+                    };
+                    line = ack.line(0).into();
                 }
                 if self.anonymous == Some(me) && line.ends_with(b" meshd") {
                     line.truncate(line.len() - b" meshd".len());

@@ -200,4 +200,7 @@ pub struct MeshStatus {
     pub floods: u64,
     /// Lines and graph objects refused by a limit since start.
     pub refused: u64,
+    /// Attempts since start to make a node speak less than it can, refused or suspected.
+    #[serde(default)]
+    pub downgrades: u64,
 }

@@ -35,6 +35,19 @@ impl Options {
         Self(self.0 & 0x00ff_ffff | (minor as u32) << 24)
     }
 
+    /// These bits with minor version and [`Self::NATIVE`] of `other`.
+    #[must_use]
+    pub const fn speaking_as(self, other: Self) -> Self {
+        let mask = 0xff00_0000 | Self::NATIVE;
+        Self(self.0 & !mask | other.0 & mask)
+    }
+
+    /// Whether the node speaks more by these bits than by `other`.
+    #[must_use]
+    pub const fn is_above(self, other: Self) -> bool {
+        self.minor() > other.minor() || self.has(Self::NATIVE) && !other.has(Self::NATIVE)
+    }
+
     /// Whether every bit of `bits` is set.
     #[must_use]
     pub const fn has(self, bits: u32) -> bool {

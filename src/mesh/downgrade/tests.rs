@@ -1,0 +1,213 @@
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tracing_subscriber::{layer::SubscriberExt, registry};
+
+use super::*;
+use crate::mesh::{
+    Input, Mesh, Settings,
+    testing::{Net, name, settings},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Keys of all change every ten seconds.
+fn hasty(native: bool) -> Vec<Settings> {
+    let mut all = settings(3);
+    for one in &mut all {
+        one.native = native;
+        one.key_expire = 10 * SECOND;
+    }
+    // The one between relays and forges, and is a stock tincd.
+    all[1].native = false;
+    all
+}
+
+/// 0 - 1 - 2, where 0 and 2 have spoken with each other.
+fn spoken(native: bool) -> Net {
+    let mut net = Net::new(hasty(native));
+    net.join(0, 1);
+    net.join(1, 2);
+    net.run(SECOND);
+    net.send(0, 2, 100);
+    net.run(4 * SECOND);
+    net
+}
+
+fn protocol(net: &Net, at: u8, of: u8) -> String {
+    let rows = net.meshes[usize::from(at)].peers(net.now);
+    let row = rows.into_iter().find(|row| row.name == name(of).as_str());
+    row.unwrap().protocol
+}
+
+/// The one between says to both ends what the other speaks.
+fn forge(net: &mut Net, nonce: usize, options: u32) {
+    for (to, about) in [(0, 2), (2, 0)] {
+        let mut links = net.wires.iter();
+        let (_, (_, link)) = links
+            .find(|((from, _), (end, _))| (*from, *end) == (1, to))
+            .unwrap();
+        let line = format!("12 {nonce:x} n1 n{about} 192.168.7.{about} 655 {options:x} 10");
+        let link = *link;
+        let line = Bytes::from(line);
+        net.input(to, Input::Line { link, line });
+    }
+    net.settle();
+}
+
+/// Packets both ways at 20 a second, while `at_second` does what it wants; how many were lost.
+fn lost(net: &mut Net, seconds: usize, mut at_second: impl FnMut(&mut Net, usize)) -> usize {
+    net.delivered.clear();
+    for second in 0..seconds {
+        at_second(net, second);
+        for _ in 0..20 {
+            net.send(0, 2, 100);
+            net.send(2, 0, 100);
+            net.run(SECOND / 20);
+        }
+    }
+    net.run(SECOND);
+    40 * seconds - net.delivered.len()
+}
+
+/// The lines that operators get meanwhile.
+fn lines_of(act: impl FnOnce()) -> Vec<String> {
+    struct Layer(Arc<Mutex<Vec<String>>>);
+    struct Text<'a>(&'a mut String);
+    impl tracing::field::Visit for Text<'_> {
+        fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0.push_str(&format!("{value:?} "));
+        }
+    }
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            let mut line = String::new();
+            event.record(&mut Text(&mut line));
+            self.0.lock().unwrap().push(line);
+        }
+    }
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let layer = Layer(lines.clone());
+    tracing::subscriber::with_default(registry().with(layer), act);
+    std::mem::take(&mut *lines.lock().unwrap())
+}
+
+fn downgrades(mesh: &Mesh) -> u64 {
+    mesh.status().downgrades
+}
+
+/// T24: a relay says at every moment that the ends speak less. They go on as they are, over six renewals,
+/// with nothing lost; the operator is told, but not at every lie.
+#[test]
+fn gossip_does_not_end_what_two_nodes_speak() {
+    for (native, dialect) in [(true, "native"), (false, "sptps")] {
+        for lie in [0x0000_000c, 0x0300_000c, 0x0700_000c, 0x0680_000c] {
+            if !native && lie == 0x0700_000c {
+                continue; // that is the truth
+            }
+            let mut net = spoken(native);
+            assert_eq!(protocol(&net, 0, 2), dialect);
+            assert_eq!(downgrades(&net.meshes[0]), 0);
+            let said = lines_of(|| {
+                let truth = if native { 0x0780_000c } else { 0x0700_000c };
+                let lost = lost(&mut net, 70, |net, second| {
+                    forge(net, 2 * second + 1, lie);
+                    if second % 2 == 1 {
+                        forge(net, 2 * second + 2, truth);
+                    }
+                });
+                assert_eq!(lost, 0, "{dialect}, {lie:x}");
+            });
+            for (at, of) in [(0, 2), (2, 0)] {
+                assert_eq!(protocol(&net, at, of), dialect, "{lie:x}");
+                let count = downgrades(&net.meshes[usize::from(at)]);
+                assert!((10..=80).contains(&count), "{count} of {lie:x}");
+            }
+            let said = said.iter().filter(|l| l.contains("downgrade refused"));
+            assert_eq!(said.count(), 4, "both ends, twice in 70 seconds");
+        }
+    }
+}
+
+/// T24: also when the node was away in between, and only lies are heard when it comes back.
+#[test]
+fn gossip_does_not_lower_a_node_that_comes_back() {
+    for (native, dialect) in [(true, "native"), (false, "sptps")] {
+        let mut net = spoken(native);
+        net.part(1, 2);
+        net.run(3 * SECOND);
+        net.join(1, 2);
+        forge(&mut net, 1, 0);
+        net.send(0, 2, 100);
+        net.run(5 * SECOND);
+        let lost = lost(&mut net, 20, |net, second| forge(net, second + 2, 0));
+        assert_eq!(lost, 0, "{dialect}");
+        assert_eq!(protocol(&net, 0, 2), dialect);
+        assert!(downgrades(&net.meshes[0]) > 0);
+    }
+}
+
+/// Section 3.8: whoever really goes back to tinc is spoken to in SPTPS, a second later than otherwise.
+#[test]
+fn a_node_behind_others_may_go_back_to_sptps() {
+    let mut net = spoken(true);
+    net.part(1, 2);
+    net.run(SECOND);
+    let mut old = hasty(false).pop().unwrap();
+    old.native = false;
+    net.meshes[2] = Mesh::new(old.into(), [77; 32], net.now);
+    net.join(1, 2);
+    net.send(0, 2, 100);
+    net.run(3 * SECOND);
+    assert_eq!(protocol(&net, 0, 2), "sptps");
+    let said = lines_of(|| assert_eq!(lost(&mut net, 30, |_, _| ()), 0));
+    let told = said.iter().filter(|l| l.contains("spoke native before"));
+    assert_eq!(told.count(), 1);
+    assert_eq!(protocol(&net, 0, 2), "sptps");
+}
+
+/// T24: an ACK that denies SPTPS, on a link that speaks it, and one that denies native.
+#[test]
+fn an_ack_is_believed_as_far_as_its_link_allows() {
+    let mut net = Net::new(settings(2));
+    net.dialect = Dialect::Sptps;
+    net.ack_minor = Some((1, 0));
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    assert_eq!(protocol(&net, 0, 1), "sptps");
+    assert_eq!(downgrades(&net.meshes[0]), 1);
+    let edges = net.meshes[0].edges();
+    let edge = edges.iter().find(|edge| edge.to == "n1").unwrap();
+    assert_eq!(edge.options >> 24, 7, "others are told the truth");
+}
+
+/// T24: the first lines of a link, which anybody between may change, offered no native on either side;
+/// the ACKs inside say that both ends could. The operator is told once a link, and the link stays.
+#[test]
+fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
+    let mut all = settings(2);
+    all.iter_mut().for_each(|one| one.native = true);
+    let mut net = Net::new(all);
+    net.dialect = Dialect::Sptps;
+    for round in 1..=2 {
+        let said = lines_of(|| {
+            net.join(0, 1);
+            net.run(100 * SECOND);
+        });
+        let told = said.iter().filter(|l| l.contains("both ends offer native"));
+        assert_eq!(told.count(), 2, "one at each end");
+        assert_eq!(downgrades(&net.meshes[0]), round);
+        assert_eq!(protocol(&net, 0, 1), "native", "the tunnel is not touched");
+        net.part(0, 1);
+    }
+    net.dialect = Dialect::Native;
+    net.join(0, 1);
+    assert_eq!(downgrades(&net.meshes[0]), 2);
+}
