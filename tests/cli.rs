@@ -142,6 +142,7 @@ fn peer(name: &str, path: PathKind) -> PeerRow {
         tx_bytes: 12_345,
         rx_packets: 3,
         tx_packets: 4,
+        foreign_packets: 0,
         since_seconds: Some(1_051_200.0),
         reason: (path != PathKind::Udp).then(|| Reason {
             code: "no_address".into(),
@@ -225,6 +226,8 @@ fn healthy(request: Request) -> Option<Response> {
                 nodes: 5,
                 reachable: 4,
                 links: 2,
+                foreign_packets: 17,
+                downgrades: 3,
                 ..MeshStatus::default()
             },
             problems: vec!["hosts/x:1: no value".into()],
@@ -378,6 +381,8 @@ fn status_is_one_screen() {
         "udp_gso, recvmmsg  without tun_uso",
         "meshd-w0",
         "device, 0.0.0.0:655, beat 7s ago, drops no_route 4",
+        "17 packets of tinc nodes",
+        "3 downgrades",
         "1 problem",
         "hosts/x:1: no value",
     ] {

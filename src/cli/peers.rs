@@ -151,6 +151,7 @@ impl Show for Peers {
             "reason_text",
             "cipher",
             "link",
+            "foreign_packets",
         ];
         let mut table = Table::new(&names);
         for row in &self.rows {
@@ -179,6 +180,7 @@ impl Show for Peers {
                 or_empty(row.reason.as_ref().map(|reason| &reason.text)),
                 or_empty(row.cipher.as_ref()),
                 or_empty(row.link.as_ref()),
+                row.foreign_packets.to_string(),
             ]);
         }
         table

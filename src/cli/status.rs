@@ -109,6 +109,13 @@ impl Show for Screen<'_> {
         if !drops.is_empty() {
             line("drops", drops);
         }
+        if mesh.foreign_packets > 0 {
+            let text = format!(
+                "{} packets of tinc nodes came from outside their subnets: SourceCheck = strict drops such",
+                mesh.foreign_packets,
+            );
+            line("sources", text);
+        }
         let problems = match status.problems.len() {
             0 => "ok".into(),
             1 => "1 problem".into(),
@@ -146,6 +153,7 @@ impl Show for Screen<'_> {
             ("graph_runs", status.mesh.graph_runs.to_string()),
             ("floods", status.mesh.floods.to_string()),
             ("refused", status.mesh.refused.to_string()),
+            ("foreign_packets", status.mesh.foreign_packets.to_string()),
             ("downgrades", status.mesh.downgrades.to_string()),
             ("problems", status.problems.len().to_string()),
         ];

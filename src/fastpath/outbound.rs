@@ -16,6 +16,7 @@ use crate::{
         local::ForUs,
         path::{SendPath, send_path},
         router::{self, Verdict},
+        source,
     },
     tunnel::{TYPE_VOUCHED, TxKey},
     wire::{
@@ -63,6 +64,9 @@ impl<'a, S: Sink> Step<'a, S> {
         if let Some(rule) = &self.for_us
             && rule.takes(packet, source)
         {
+            if rule.is_counted {
+                source::count(self.snapshot, source);
+            }
             return self.sink.deliver(packet, checksums);
         }
         let verdict = router::decide(self.snapshot, packet, source, self.limiter, self.now);

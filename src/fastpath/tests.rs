@@ -184,6 +184,39 @@ fn native_nodes_send_from_their_own_subnets_only() {
     }
 }
 
+/// T21: what passes in SPTPS from a foreign source is counted, each packet of a flow, and nothing else is.
+#[test]
+fn foreign_sources_of_sptps_nodes_are_counted() {
+    let (ours, theirs) = tunnel(5);
+    let mut tables = line(keyed(neighbour(ONE), &ours), node(TWO, ONE, ONE));
+    tables.sources = vec![
+        Vec::new(),
+        vec!["10.0.1.0/24".parse::<Subnet>().unwrap().prefix],
+    ];
+    let mut total = 0;
+    for (check, from, to, counted) in [
+        (SourceCheck::Native, "10.0.1.7", "10.0.0.1", 0),
+        (SourceCheck::Native, "8.8.8.8", "10.0.0.1", 5),
+        (SourceCheck::Native, "10.0.2.1", "10.0.0.1", 5),
+        (SourceCheck::No, "8.8.8.8", "10.0.0.1", 0),
+    ] {
+        tables.settings.source_check = check;
+        let packet = v4(from, to, 6, &tcp(&[]));
+        let tx = theirs.tx().unwrap();
+        let seen = step(&tables, |step| {
+            for _ in 0..5 {
+                let mut datagram = sealed(&tables, &tx, 0, &packet);
+                let length = datagram.len();
+                step.from_network(addr(ONE), &mut datagram, length);
+            }
+        });
+        assert_eq!((seen.device.len(), seen.drops.len()), (5, 0), "{from} {to}");
+        total += counted;
+        let counters = &tables.node(ONE).unwrap().counters;
+        assert_eq!(counters.foreign.load(Relaxed), total, "{from} {to}");
+    }
+}
+
 fn native_pair() -> (native::Session, native::Session) {
     let mut rng = Rng::new([6; 32]);
     let keys = [(); 2].map(|()| PrivateKey::generate(&mut rng));

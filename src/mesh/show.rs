@@ -67,6 +67,7 @@ impl Mesh {
             tx_bytes: count(|n| &n.shared.counters.tx_bytes),
             rx_packets: count(|n| &n.shared.counters.rx_packets),
             tx_packets: count(|n| &n.shared.counters.tx_packets),
+            foreign_packets: count(|n| &n.shared.counters.foreign),
             since_seconds: seconds_since(node.since, now),
             reason: self.reason(node, path),
         }
@@ -380,6 +381,10 @@ impl Mesh {
             graph_runs: self.graph_runs,
             floods: self.floods,
             refused: self.refused,
+            foreign_packets: {
+                let nodes = self.nodes.iter();
+                nodes.map(|(_, n)| total(&n.shared.counters.foreign)).sum()
+            },
             downgrades: self.downgrades,
         }
     }

@@ -62,6 +62,9 @@ pub struct PeerRow {
     pub rx_packets: u64,
     /// Packets to it.
     pub tx_packets: u64,
+    /// Packets from it that passed though their source is in none of its subnets (SourceCheck = native).
+    #[serde(default)]
+    pub foreign_packets: u64,
     /// Seconds since `up` last changed; `None` if it was never up.
     pub since_seconds: Option<f64>,
     /// Why it is not as good as could be, if so.
@@ -200,6 +203,9 @@ pub struct MeshStatus {
     pub floods: u64,
     /// Lines and graph objects refused by a limit since start.
     pub refused: u64,
+    /// Packets of all nodes as in [`PeerRow::foreign_packets`].
+    #[serde(default)]
+    pub foreign_packets: u64,
     /// Attempts since start to make a node speak less than it can, refused or suspected.
     #[serde(default)]
     pub downgrades: u64,

@@ -3,7 +3,11 @@
 use std::net::IpAddr;
 
 use crate::{
-    route::{ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot, router::mtu_of},
+    route::{
+        ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot,
+        router::mtu_of,
+        source::{Origin, judge},
+    },
     wire::{
         Options,
         ip::{self, Packet},
@@ -19,6 +23,8 @@ pub struct ForUs {
     between: (IpAddr, IpAddr),
     /// MTU, in bytes without the Ethernet header, to which TCP's segments are held down.
     clamp: Option<u16>,
+    /// Whether each is one to count with [`crate::route::source::count`].
+    pub is_counted: bool,
 }
 
 impl ForUs {
@@ -28,16 +34,19 @@ impl ForUs {
         let kernel = snapshot.settings.forwarding == Forwarding::Kernel && source != snapshot.me;
         let me = snapshot.state(snapshot.me)?;
         let clamp = !kernel && me.options.has(Options::CLAMP_MSS);
+        let packet = Packet::parse(packet)?;
         Some(Self {
             source,
-            between: between(packet)?,
+            between: between(&packet),
+            is_counted: judge(snapshot, &packet, source) == Origin::Counted,
             clamp: clamp.then(|| MTU.min(mtu_of(snapshot, source)) - ETHER as u16),
         })
     }
 
     /// Whether a packet is one of them; if so it is ready for our device afterwards.
     pub fn takes(&self, packet: &mut [u8], source: NodeIdx) -> bool {
-        let takes = source == self.source && between(packet) == Some(self.between);
+        let takes = source == self.source
+            && Packet::parse(packet).is_some_and(|packet| between(&packet) == self.between);
         if let Some(mtu) = self.clamp.filter(|_| takes) {
             ip::clamp_mss(packet, mtu);
         }
@@ -45,9 +54,8 @@ impl ForUs {
     }
 }
 
-fn between(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    let packet = Packet::parse(packet)?;
-    Some((packet.source(), packet.destination()))
+fn between(packet: &Packet<'_>) -> (IpAddr, IpAddr) {
+    (packet.source(), packet.destination())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ pub mod local;
 pub mod lpm;
 pub mod path;
 pub mod router;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -205,6 +205,8 @@ pub struct NodeCounters {
     pub bad_tag: AtomicU64,
     /// Datagrams that were replays or too old.
     pub replayed: AtomicU64,
+    /// Packets from it whose source is in none of its subnets, and that passed (SourceCheck).
+    pub foreign: AtomicU64,
     /// Longest record received over UDP since the mesh last took it, for gratuitous probe replies.
     pub longest: AtomicU64,
 }
