@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::{
     mesh::{
         LinkId, Mesh,
+        limits::Bucket,
         native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
         node::Nodes,
         renew::Hold,
@@ -21,7 +22,7 @@ use crate::{
     route::NodeIdx,
     tunnel::{
         RxKey, TxKey,
-        sptps::{Tunnel, TunnelSetup},
+        sptps::{Tunnel, TunnelError, TunnelSetup},
     },
     wire::{EdgeAddress, NodeName, Options, Request, base64},
 };
@@ -32,9 +33,8 @@ pub(super) const RETRY: Duration = Duration::from_secs(10);
 pub(super) const RETRY_BROKEN: Duration = Duration::from_secs(1);
 /// How long a receiving key outlives its successor's first packet.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
-/// Handshakes that a node may start with us in [`ANSWER_WINDOW`].
-const ANSWERS: u8 = 4;
-const ANSWER_WINDOW: Duration = Duration::from_secs(2);
+/// Handshakes that a node may begin with us at once, and renewals: then one in two seconds (T25, T38).
+const BURST: usize = 4;
 /// Trailing word of our REQ_KEY lines. Real daemons ignore it and pass it on; it tells another meshd that the
 /// tie of a simultaneous start may be broken by name (tinc-1.1-wire.md sections 3.6 and 8.5).
 const TIE_BREAK: &[u8] = b" meshd";
@@ -79,9 +79,13 @@ pub(super) struct Keys {
     pub(super) held: bool,
     /// Whether the node has shown itself as a meshd, which needs no hold.
     pub(super) meshd: bool,
-    /// Handshakes answered since `answer_window` began.
-    answers: u8,
-    answer_window: Option<Instant>,
+    /// What the REQ_KEY said of it that `pending` comes from, if it is theirs. Not believed before the
+    /// session is made: anybody can write a REQ_KEY.
+    pending_meshd: Option<bool>,
+    /// Handshakes that the node may begin.
+    answers: Option<Bucket>,
+    /// Renewals in the session that the node may begin.
+    renewals: Option<Bucket>,
 }
 
 impl Keys {
@@ -117,15 +121,8 @@ impl Keys {
     }
 
     fn may_answer(&mut self, now: Instant) -> bool {
-        if self
-            .answer_window
-            .is_none_or(|at| now.saturating_duration_since(at) >= ANSWER_WINDOW)
-        {
-            self.answer_window = Some(now);
-            self.answers = 0;
-        }
-        self.answers = self.answers.saturating_add(1);
-        self.answers <= ANSWERS
+        let answers = self.answers.get_or_insert_with(|| Bucket::new(BURST, now));
+        answers.take_slowly(2, BURST, now)
     }
 }
 
@@ -175,6 +172,7 @@ impl Mesh {
         line.extend_from_slice(TIE_BREAK);
         let keys = &mut self.nodes[idx].keys;
         keys.pending = Some(tunnel);
+        keys.pending_meshd = None;
         keys.asked = Some(now);
         keys.broken = false;
         keys.began = Some(now);
@@ -235,8 +233,7 @@ impl Mesh {
                 let Some(kex) = base64::decode(text) else {
                     return;
                 };
-                self.nodes[from].keys.meshd = line.ends_with(TIE_BREAK);
-                self.answer_handshake(from, &kex, now);
+                self.answer_handshake(from, &kex, line.ends_with(TIE_BREAK), now);
             }
             Some(EXT_ASK) => {
                 if let Some(message) = base64::decode(text) {
@@ -280,7 +277,8 @@ impl Mesh {
         self.send_towards(to, line.line(0).into());
     }
 
-    fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], now: Instant) {
+    /// The node begins a handshake, and says whether it is a meshd.
+    fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
         let node = &mut self.nodes[from];
         if !node.place.reachable || !node.keys.may_answer(now) {
             return;
@@ -290,7 +288,7 @@ impl Mesh {
             .keys
             .asked
             .is_some_and(|at| now.saturating_duration_since(at) < RETRY);
-        if ours && !(node.keys.meshd && *node.name() < self.settings.name) {
+        if ours && !(meshd && *node.name() < self.settings.name) {
             return;
         }
         if self.no_tunnel(from) || !self.allows_sptps(from) {
@@ -305,6 +303,7 @@ impl Mesh {
             Ok((tunnel, answer)) => {
                 let keys = &mut self.nodes[from].keys;
                 keys.pending = Some(tunnel);
+                keys.pending_meshd = Some(meshd);
                 keys.asked = None;
                 keys.began = Some(now);
                 self.send_ans_key(from, &answer);
@@ -391,7 +390,18 @@ impl Mesh {
             fresh = matches!(result, Some(Ok(_)));
         }
         if !fresh && let Some(current) = &mut keys.current {
-            let other = current.receive(datagram, &mut self.rng);
+            let mut renewals = keys
+                .renewals
+                .clone()
+                .unwrap_or_else(|| Bucket::new(BURST, now));
+            let before = current.is_about_to_switch();
+            let other = match renewals.take_slowly(2, BURST, now) {
+                true => current.receive(datagram, &mut self.rng),
+                false => current.receive_no_rekey(datagram),
+            };
+            if !before && current.is_about_to_switch() {
+                keys.renewals = Some(renewals);
+            }
             if other.is_ok() || result.is_none() {
                 result = Some(other);
             }
@@ -399,6 +409,9 @@ impl Mesh {
         match result {
             None => {
                 tracing::debug!(node = %self.nodes[from].name(), "handshake message without a handshake")
+            }
+            Some(Err(TunnelError::TooSoon)) => {
+                tracing::debug!(node = %self.nodes[from].name(), "{}", TunnelError::TooSoon);
             }
             Some(Err(why)) => {
                 keys.broken = true;
@@ -439,6 +452,7 @@ impl Mesh {
             keys.last = keys.current.as_ref().map(Tunnel::rx).unwrap_or_default();
             keys.last.truncate(2);
             keys.current = keys.pending.take();
+            keys.meshd = keys.pending_meshd.take().unwrap_or(keys.meshd);
             keys.asked = None;
             keys.renewing = None;
             tracing::info!(node = %self.nodes[idx].name(), "tunnel established");

@@ -64,6 +64,12 @@ impl Bucket {
         self.take_at(f64::from(seconds).recip(), burst, now)
     }
 
+    /// Whether [`Self::take`] would find a token.
+    #[must_use]
+    pub fn has(&self, rate: u32, burst: usize, now: Instant) -> bool {
+        self.clone().take(rate, burst, now)
+    }
+
     fn take_at(&mut self, rate: f64, burst: usize, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + since * rate).min(burst as f64);

@@ -5,6 +5,8 @@
 //! polls [`Mesh::poll_output`] until `None` and [`Mesh::poll_timeout`]. Graph work happens in the
 //! middle step only, so it is done once per batch of input.
 
+#[cfg(test)]
+mod attacks;
 mod dial;
 mod doubt;
 mod downgrade;
@@ -94,6 +96,8 @@ pub struct Mesh {
     /// What became known lately.
     retell: retell::Retell,
     errors: ErrorLimiter,
+    /// Budget of native first messages that prove to be nobody's.
+    forged: Bucket,
     /// Budget of probes to addresses that packets came from.
     challenge: Bucket,
     paced: info::Paced,
@@ -136,6 +140,7 @@ impl Mesh {
             auto_at: now,
             retell: retell::Retell::default(),
             errors: ErrorLimiter::default(),
+            forged: Bucket::new(native::FORGED_BURST, now),
             challenge: Bucket::new(20, now),
             paced: info::Paced::default(),
             pings: ping::Pings::default(),

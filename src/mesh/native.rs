@@ -49,6 +49,10 @@ const AGAIN: Duration = Duration::from_secs(300);
 const REMEMBERED: usize = 8;
 /// Handshakes that a node may begin with us: two at once, then one in two seconds (T25, T38).
 const BURST: usize = 4;
+/// First messages a second that prove to be nobody's, of all nodes together, and at once. They are not the
+/// node's doing, so they must not use up what it may begin. Source: spec/security.md section 5.6.
+const FORGED: u32 = 200;
+pub(super) const FORGED_BURST: usize = 400;
 
 /// The native sessions with one node.
 #[derive(Default)]
@@ -94,6 +98,12 @@ impl Native {
     pub(super) fn is_unanswered(&self, now: Instant) -> bool {
         let late = self.tries > 0 && self.due.is_some_and(|due| now >= due);
         late && !self.is_established()
+    }
+
+    /// As if no handshake were under way and none had been answered: for who does not keep to any pace.
+    #[cfg(test)]
+    pub(super) fn storm(&mut self) {
+        (self.asking, self.next, self.due) = (None, None, None);
     }
 
     /// Whether a handshake of ours waits for its answer.
@@ -210,8 +220,14 @@ impl Mesh {
         {
             return;
         }
-        let budget = native.budget.get_or_insert_with(|| Bucket::new(BURST, now));
-        if native.seen.contains(&ephemeral) || !budget.take_slowly(2, BURST, now) {
+        let mut budget = native
+            .budget
+            .clone()
+            .unwrap_or_else(|| Bucket::new(BURST, now));
+        if native.seen.contains(&ephemeral)
+            || !budget.take_slowly(2, BURST, now)
+            || !self.forged.has(FORGED, FORGED_BURST, now)
+        {
             return;
         }
         let index = self.session_index(from);
@@ -220,6 +236,7 @@ impl Mesh {
                 let native = &mut self.nodes[from].keys.native;
                 native.seen.truncate(REMEMBERED - 1);
                 native.seen.push_front(ephemeral);
+                native.budget = Some(budget);
                 native.next = Some((session, now));
                 // It asks us: no use to ask it, until ours would have been asked again.
                 native.asking = None;
@@ -227,6 +244,7 @@ impl Mesh {
                 self.send_req_key(from, EXT_ANSWER, base64::encode(&answer));
             }
             Err(why) => {
+                self.forged.take(FORGED, FORGED_BURST, now);
                 tracing::warn!(node = %self.nodes[from].name(), "native tunnel refused: {why}");
             }
         }

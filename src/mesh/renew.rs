@@ -107,7 +107,7 @@ impl Mesh {
     }
 
     /// Renews the keys of a session, in the session.
-    fn renew(&mut self, idx: NodeIdx, now: Instant) {
+    pub(super) fn renew(&mut self, idx: NodeIdx, now: Instant) {
         let expire = self.settings.key_expire;
         let node = &mut self.nodes[idx];
         if !node.place.reachable {
@@ -131,6 +131,14 @@ impl Mesh {
     /// Whether a handshake datagram has to wait because it will change the sending key.
     pub(super) fn held_back(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) -> bool {
         let keys = &mut self.nodes[from].keys;
+        // What anybody may have written neither begins a hold nor takes its room.
+        let authentic = |keys: &Keys| {
+            let current = keys.current.as_ref();
+            current.is_some_and(|tunnel| tunnel.is_authentic(datagram))
+        };
+        if keys.hold.is_some() && !authentic(keys) {
+            return false;
+        }
         if let Some(Hold {
             half: Half::Draining(inbox, _),
             ..
@@ -146,7 +154,7 @@ impl Mesh {
                 .current
                 .as_ref()
                 .is_some_and(Tunnel::is_about_to_switch);
-        if !changes || keys.meshd || keys.held {
+        if !changes || keys.meshd || keys.held || !authentic(keys) {
             return false;
         }
         keys.held = true;

@@ -1,14 +1,16 @@
 //! What the unit tests of the mesh share: some meshes joined by lines and datagrams, in virtual time.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use slotmap::SlotMap;
+use tracing_subscriber::{layer::SubscriberExt, registry};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -136,6 +138,10 @@ pub(super) struct Net {
     pub ack_minor: Option<(u8, u8)>,
     /// Lines of this REQ_KEY extension are lost.
     pub lost: Option<i32>,
+    /// REQ_KEY and ANS_KEY lines that were sent: (sender, line).
+    pub routed: Vec<(u8, Bytes)>,
+    /// Datagrams to addresses where nobody is: (sender, to, length, when).
+    pub stray: Vec<(u8, SocketAddr, usize, Instant)>,
     /// Lines of native handshakes that were sent: (sender, line).
     pub native: Vec<(u8, Bytes)>,
 }
@@ -164,6 +170,8 @@ impl Net {
             dialect: Dialect::Native,
             ack_minor: None,
             lost: None,
+            routed: Vec::new(),
+            stray: Vec::new(),
             native: Vec::new(),
         }
     }
@@ -259,6 +267,9 @@ impl Net {
         match output {
             Output::SendLine { to, mut line } => {
                 self.lines += 1;
+                if line.starts_with(b"15 ") || line.starts_with(b"16 ") {
+                    self.routed.push((me, line.clone()));
+                }
                 if let Some(ext) = native_extension(&line) {
                     self.native.push((me, line.clone()));
                     if self.lost == Some(ext) {
@@ -301,6 +312,9 @@ impl Net {
                 let hit = (0..self.meshes.len())
                     .map(|n| u8::try_from(n).unwrap())
                     .find(|n| self.address(*n) == to);
+                if hit.is_none() {
+                    self.stray.push((me, to, datagram.len(), self.now));
+                }
                 if let Some(node) = hit
                     && !self.no_udp.contains(&(me, node))
                     && !self.no_udp.contains(&(node, me))
@@ -430,4 +444,42 @@ fn native_extension(line: &[u8]) -> Option<i32> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("15 ")?;
     let ext: i32 = line.split(' ').nth(2)?.parse().ok()?;
     (32..=34).contains(&ext).then_some(ext)
+}
+
+thread_local! {
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// The lines that operators get meanwhile. One subscriber for all tests: what a scoped one hears depends on
+/// what other threads do.
+pub(super) fn lines_of(act: impl FnOnce()) -> Vec<String> {
+    struct Layer;
+    struct Text<'a>(&'a mut String);
+    impl tracing::field::Visit for Text<'_> {
+        fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+            self.0.push_str(&format!("{value:?} "));
+        }
+    }
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
+        fn on_event(
+            &self,
+            event: &tracing::Event<'_>,
+            _: tracing_subscriber::layer::Context<'_, S>,
+        ) {
+            LINES.with_borrow_mut(|lines| {
+                if let Some(lines) = lines {
+                    let mut line = String::new();
+                    event.record(&mut Text(&mut line));
+                    lines.push(line);
+                }
+            });
+        }
+    }
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        tracing::subscriber::set_global_default(registry().with(Layer)).expect("the only one");
+    });
+    LINES.set(Some(Vec::new()));
+    act();
+    LINES.take().unwrap_or_default()
 }

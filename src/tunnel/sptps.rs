@@ -62,6 +62,9 @@ pub enum TunnelError {
     /// A record that the current keys do not open.
     #[error("handshake message under a wrong key")]
     BadTag,
+    /// The other side begins a rekey that it may not begin now.
+    #[error("a rekey too soon after the one before")]
+    TooSoon,
     /// No sequence numbers are left for an answer: only a new session helps.
     #[error("the sequence numbers of the session are used up")]
     Exhausted,
@@ -164,13 +167,24 @@ impl Tunnel {
     /// Takes a handshake datagram that came in an ANS_KEY line. Returns the datagrams to send back, in
     /// order. After it, ask [`Self::tx`] and [`Self::rx`] anew. On an error the session is unchanged.
     pub fn receive(&mut self, datagram: &[u8], rng: &mut Rng) -> Result<Vec<Vec<u8>>, TunnelError> {
-        self.receive_with(datagram, || Offer::new(rng))
+        self.receive_with(datagram, || Some(Offer::new(rng)))
+    }
+
+    /// As [`Self::receive`], where the other side may not begin a rekey now ([`TunnelError::TooSoon`]).
+    pub fn receive_no_rekey(&mut self, datagram: &[u8]) -> Result<Vec<Vec<u8>>, TunnelError> {
+        self.receive_with(datagram, || None)
+    }
+
+    /// Whether a handshake datagram is the other end's: sealed with the keys of the session, and no old one.
+    #[must_use]
+    pub fn is_authentic(&self, datagram: &[u8]) -> bool {
+        self.open(&mut datagram.to_vec()).is_ok()
     }
 
     pub(super) fn receive_with(
         &mut self,
         datagram: &[u8],
-        offer: impl FnOnce() -> Offer,
+        offer: impl FnOnce() -> Option<Offer>,
     ) -> Result<Vec<Vec<u8>>, TunnelError> {
         if !self.counter.has_room() {
             return Err(TunnelError::Exhausted);
@@ -281,12 +295,13 @@ impl Tunnel {
         &mut self,
         message: &[u8],
         newest: bool,
-        offer: impl FnOnce() -> Offer,
+        offer: impl FnOnce() -> Option<Offer>,
     ) -> Result<Vec<Vec<u8>>, TunnelError> {
         match &self.stage {
             Stage::Ready => {
                 let theirs = Kex::parse(message)?;
-                Ok(self.answer(offer(), theirs))
+                let offer = offer().ok_or(TunnelError::TooSoon)?;
+                Ok(self.answer(offer, theirs))
             }
             Stage::RekeyKex(_) => {
                 let theirs = Kex::parse(message)?;
@@ -310,7 +325,8 @@ impl Tunnel {
             // Under the new key, so the ACK before it was lost: the next rekey has begun.
             Stage::RekeyAck if newest => {
                 let theirs = Kex::parse(message)?;
-                Ok(self.answer(offer(), theirs))
+                let offer = offer().ok_or(TunnelError::TooSoon)?;
+                Ok(self.answer(offer, theirs))
             }
             Stage::RekeyAck if message.is_empty() => {
                 self.stage = Stage::Ready;

@@ -508,7 +508,7 @@ fn replay_rekey(session: &Value, own_key: &PrivateKey) {
                 }
                 match &mut tunnel {
                     Some(tunnel) => {
-                        let offer = || offers.next().unwrap();
+                        let offer = || offers.next();
                         said.extend(tunnel.receive_with(&wire, offer).unwrap());
                     }
                     None => {

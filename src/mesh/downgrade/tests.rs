@@ -1,15 +1,11 @@
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tracing_subscriber::{layer::SubscriberExt, registry};
 
 use super::*;
 use crate::mesh::{
     Input, Mesh, Settings,
-    testing::{Net, name, settings},
+    testing::{Net, lines_of, name, settings},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -71,32 +67,6 @@ fn lost(net: &mut Net, seconds: usize, mut at_second: impl FnMut(&mut Net, usize
     }
     net.run(SECOND);
     40 * seconds - net.delivered.len()
-}
-
-/// The lines that operators get meanwhile.
-fn lines_of(act: impl FnOnce()) -> Vec<String> {
-    struct Layer(Arc<Mutex<Vec<String>>>);
-    struct Text<'a>(&'a mut String);
-    impl tracing::field::Visit for Text<'_> {
-        fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-            self.0.push_str(&format!("{value:?} "));
-        }
-    }
-    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Layer {
-        fn on_event(
-            &self,
-            event: &tracing::Event<'_>,
-            _: tracing_subscriber::layer::Context<'_, S>,
-        ) {
-            let mut line = String::new();
-            event.record(&mut Text(&mut line));
-            self.0.lock().unwrap().push(line);
-        }
-    }
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let layer = Layer(lines.clone());
-    tracing::subscriber::with_default(registry().with(layer), act);
-    std::mem::take(&mut *lines.lock().unwrap())
 }
 
 fn downgrades(mesh: &Mesh) -> u64 {
