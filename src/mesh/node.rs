@@ -48,6 +48,8 @@ pub(super) struct Node {
     pub introduced: usize,
     /// Who introduced it, if it has no host file.
     pub introduced_by: Option<NodeIdx>,
+    /// Whether its id is another node's: told to the operator.
+    pub collides: bool,
     /// Why the last attempt to dial it failed.
     pub dial_error: Option<String>,
 }
@@ -117,6 +119,7 @@ impl Node {
             unclaimed: Unclaimed::default(),
             introduced: 0,
             introduced_by: None,
+            collides: false,
             dial_error: None,
         }
     }

@@ -4,7 +4,7 @@
 //! Source: tinc-1.0-wire.md section 2.8, spec/architecture.md section 2.4.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -198,15 +198,28 @@ impl Mesh {
         let mut nodes = vec![None; self.nodes.slots()];
         let mut sources = vec![Vec::new(); self.nodes.slots()];
         let mut by_id: HashMap<_, NodeIdx> = HashMap::new();
+        let mut losers = Vec::new();
         let mut by_addr = HashMap::new();
         for (idx, node) in self.nodes.iter() {
             nodes[idx.0 as usize] = Some(node.shared.clone());
             let subnets = node.subnets.iter().map(|subnet| subnet.prefix.masked());
             sources[idx.0 as usize] = subnets.collect();
-            // Two names with one id: the one with a host file wins (T30).
-            let known = self.settings.hosts.contains_key(node.name()) || idx == Nodes::ME;
-            if known || !by_id.contains_key(&node.shared.id) {
-                by_id.insert(node.shared.id, idx);
+            // Two names with one id: ourselves, then the one with a host file, then the first by name (T30).
+            let rank = |idx: NodeIdx| match idx {
+                Nodes::ME => 2,
+                _ => u8::from(self.settings.hosts.contains_key(self.nodes[idx].name())),
+            };
+            match by_id.entry(node.shared.id) {
+                Entry::Vacant(entry) => {
+                    entry.insert(idx);
+                }
+                Entry::Occupied(mut entry) => {
+                    let loser = match rank(*entry.get()) < rank(idx) {
+                        true => entry.insert(idx),
+                        false => idx,
+                    };
+                    losers.push((loser, *entry.get()));
+                }
             }
             if let Some(addr) = node
                 .udp
@@ -216,6 +229,7 @@ impl Mesh {
                 by_addr.insert(addr, idx);
             }
         }
+        self.tell_collisions(losers);
         let broadcast = match self.settings.route.broadcast {
             Broadcast::No => Vec::new(),
             Broadcast::Mst => self
@@ -241,6 +255,15 @@ impl Mesh {
         self.snapshot = Arc::new(snapshot);
         self.outputs
             .push_back(Output::Publish(self.snapshot.clone()));
+    }
+
+    /// Says once of each node whose id is another's that nothing finds it by its id.
+    fn tell_collisions(&mut self, losers: Vec<(NodeIdx, NodeIdx)>) {
+        for (loser, winner) in losers {
+            if !std::mem::replace(&mut self.nodes[loser].collides, true) {
+                tracing::warn!(node = %self.nodes[loser].name(), with = %self.nodes[winner].name(), "has the id of another node, which keeps it: packets by relays do not reach it; rename it");
+            }
+        }
     }
 
     /// Nodes that a direct broadcast goes to.
