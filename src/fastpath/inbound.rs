@@ -126,6 +126,11 @@ impl<S: Sink> Step<'_, S> {
             self.sink.dropped(DropReason::NoRelay);
             return None;
         };
+        // Nobody sends in our name (T29).
+        if origin == self.snapshot.me {
+            self.sink.dropped(DropReason::NoRelay);
+            return None;
+        }
         if to == self.snapshot.me {
             match self.snapshot.node(origin) {
                 Some(origin) => self.open(origin, from, datagram, HEADER),

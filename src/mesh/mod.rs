@@ -98,6 +98,10 @@ pub struct Mesh {
     errors: ErrorLimiter,
     /// Budget of native first messages that prove to be nobody's.
     forged: Bucket,
+    /// Budget of datagrams relayed from addresses that are not proven any more.
+    unproven: Bucket,
+    /// Budgets of probes to addresses that others name.
+    guesses: probe::Guesses,
     /// Budget of probes to addresses that packets came from.
     challenge: Bucket,
     paced: info::Paced,
@@ -141,6 +145,8 @@ impl Mesh {
             retell: retell::Retell::default(),
             errors: ErrorLimiter::default(),
             forged: Bucket::new(native::FORGED_BURST, now),
+            unproven: Bucket::new(packet::UNPROVEN as usize, now),
+            guesses: probe::Guesses::new(now),
             challenge: Bucket::new(20, now),
             paced: info::Paced::default(),
             pings: ping::Pings::default(),
@@ -263,6 +269,7 @@ impl Mesh {
         self.info_tick(now);
         self.retell_tick(now);
         self.pings.forget(now);
+        self.guesses.forget(now);
         self.forget_nodes(now);
     }
 

@@ -29,6 +29,9 @@ use crate::{
 /// Longest tunnel datagram that fits a REQ_KEY line as base64. Source: tinc-1.1-wire.md section 3.7.
 const MAX_BASE64: usize = 1_500;
 
+/// Datagrams a second, and at once, that are passed on from addresses which are not proven any more.
+pub(super) const UNPROVEN: u32 = 1_000;
+
 impl Mesh {
     pub(super) fn handle_punt(&mut self, punt: Punt, now: Instant) {
         match punt {
@@ -211,7 +214,8 @@ impl Mesh {
         let (Some(_), Some(node)) = (self.nodes.get(from), self.nodes.get(to)) else {
             return;
         };
-        if !node.place.reachable || datagram.len() < SPTPS_OVERHEAD {
+        // Nobody sends in our name (T29).
+        if from == Nodes::ME || !node.place.reachable || datagram.len() < SPTPS_OVERHEAD {
             return;
         }
         let snapshot = self.fresh_snapshot();
@@ -310,7 +314,10 @@ impl Mesh {
                 .find(|(_, node)| node.udp.addr == Some(from) && node.place.reachable)
                 .map(|(idx, _)| idx);
             let to = snapshot.by_id.get(&header.to).copied();
-            if let (Some(relay), Some(to)) = (relay, to) {
+            // As it is not proven, a bounded number only.
+            if let (Some(relay), Some(to)) = (relay, to)
+                && self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
+            {
                 self.moved(relay, from, now);
                 self.relay(idx, to, datagram.slice(12..), now);
             }

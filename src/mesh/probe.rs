@@ -4,12 +4,13 @@
 //! answered a probe (spec/security.md T27).
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use crate::{
-    mesh::{Mesh, Output, udp::SUSPICIOUS},
+    mesh::{Mesh, Output, limits::Bucket, udp::SUSPICIOUS},
     route::NodeIdx,
     tunnel::TYPE_PROBE,
 };
@@ -20,6 +21,59 @@ pub(super) const PROBE: u16 = 18;
 const NUMBER: std::ops::Range<usize> = 14..18;
 /// Probes remembered until they are answered: a search and a suspicion of two seconds fit.
 const ASKED: usize = 64;
+
+/// Probes to one address that only others name, in [`GUESS_WINDOW`]: two at the pace of discovery, the others with
+/// [`GUESS_PAUSE`] before them. A hole in a NAT stays open for longer than that, so both ends of a path still
+/// meet (spec/security.md T28).
+const GUESSES: usize = 3;
+const GUESS_WINDOW: Duration = Duration::from_secs(60);
+const GUESS_PAUSE: Duration = Duration::from_secs(20);
+/// Probes a second to all such addresses together, and that many at once: a hundred in any second.
+const GUESS_RATE: u32 = 80;
+const GUESS_BURST: usize = 20;
+/// Addresses that are remembered for it. Memory: about 100 bytes each.
+const MAX_GUESSED: usize = 8_192;
+
+/// Budgets of probes to addresses that nothing but the word of others speaks for.
+pub(super) struct Guesses {
+    all: Bucket,
+    /// When the latest were sent, the last one first.
+    each: BTreeMap<SocketAddr, [Option<Instant>; GUESSES]>,
+}
+
+impl Guesses {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            all: Bucket::new(GUESS_BURST, now),
+            each: BTreeMap::new(),
+        }
+    }
+
+    /// Whether one more may go to `addr`; counts it if so.
+    fn take(&mut self, addr: SocketAddr, now: Instant) -> bool {
+        if self.each.len() >= MAX_GUESSED && !self.each.contains_key(&addr) {
+            return false;
+        }
+        let times = self.each.entry(addr).or_default();
+        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        let [last, second, third] = times.map(since);
+        let few = |time: Option<Duration>| time.is_none_or(|time| time >= GUESS_WINDOW);
+        let paused = last.is_none_or(|last| last >= GUESS_PAUSE);
+        let due = few(third) && (paused || few(second));
+        let takes = due && self.all.take(GUESS_RATE, GUESS_BURST, now);
+        if takes {
+            times.rotate_right(1);
+            times[0] = Some(now);
+        }
+        takes
+    }
+
+    /// Once a second: forgets addresses that nothing was sent to lately.
+    pub(super) fn forget(&mut self, now: Instant) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < GUESS_WINDOW;
+        self.each.retain(|_, times| times[0].is_some_and(recent));
+    }
+}
 
 /// What tells one probe from another.
 pub(super) type Number = [u8; 4];
@@ -57,12 +111,23 @@ impl Mesh {
         }
         let mut sent = Vec::new();
         for addr in targets {
-            if !sent.contains(&addr) && self.may_probe(addr) {
+            if !sent.contains(&addr) && self.may_probe(addr) && self.may_guess(idx, addr, now) {
                 sent.push(addr);
                 self.send_probe(idx, addr, PROBE, now);
             }
         }
         self.nodes[idx].udp.last_sent = Some(now);
+    }
+
+    /// Whether the node may be sought at an address that nothing was heard from yet. Where its own connection
+    /// comes from, or where it has answered before, it may always be; elsewhere a victim may be.
+    fn may_guess(&mut self, idx: NodeIdx, addr: SocketAddr, now: Instant) -> bool {
+        let node = &self.nodes[idx];
+        let link = node.link.and_then(|link| self.active(link));
+        if node.udp.proven == Some(addr) || link.is_some_and(|peer| peer.remote.ip() == addr.ip()) {
+            return true;
+        }
+        !addr.ip().to_canonical().is_loopback() && self.guesses.take(addr, now)
     }
 
     /// Never to nobody, to everybody, or into the mesh itself (spec/security.md T28).
@@ -206,6 +271,7 @@ impl Mesh {
             udp.unconfirm();
             udp.addr = Some(from);
             udp.confirmed = true;
+            udp.proven = Some(from);
             tracing::info!(node = %node.shared.name, addr = %from, "UDP works");
             self.outputs.push_back(Output::AskPathMtu { to: from });
             self.dial_worked_by_udp(idx);

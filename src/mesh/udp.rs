@@ -43,6 +43,8 @@ pub(super) struct UdpState {
     pub addr: Option<SocketAddr>,
     /// Whether a probe to `addr` was answered lately.
     pub confirmed: bool,
+    /// The last address at which it answered.
+    pub(super) proven: Option<SocketAddr>,
     /// Path MTU to `addr`.
     pub pmtu: Pmtu,
     /// Round trip of the last probe.
