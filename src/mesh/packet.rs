@@ -111,7 +111,7 @@ impl Mesh {
     }
 
     /// Seals one record for the node's tunnel.
-    fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
         let keys = &self.nodes[to].keys;
         let tx = keys.tx().filter(|_| !keys.is_resting())?;
         let seq = tx.claim(1)?;
