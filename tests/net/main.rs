@@ -20,6 +20,7 @@ mod dialling;
 mod dump;
 mod dumps;
 mod failover;
+mod faulty;
 mod five;
 mod hooks;
 mod hostile;

@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -218,11 +218,19 @@ impl Node {
 
     /// Panics if the daemon has gone.
     pub(crate) fn assert_runs(&mut self) {
-        let child = self.child.as_mut().expect("started");
-        if let Some(status) = child.try_wait().unwrap() {
-            self.child = None;
+        assert!(self.child.is_some(), "{} was not started", self.name);
+        if let Some(status) = self.ended() {
             panic!("{} ended: {status}", self.name);
         }
+    }
+
+    /// How the daemon has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().unwrap();
+        if status.is_some() {
+            self.child = None;
+        }
+        status
     }
 
     /// Process id of the running daemon.
