@@ -14,15 +14,11 @@ use bytes::Bytes;
 use common::name;
 use criterion::{BatchSize, Criterion};
 use meshd::{
-    crypto::{PrivateKey, Rng, noise::StaticSecret},
+    crypto::{PrivateKey, Rng},
     daemon::clock,
     link::{Dialect, Hello},
-    mesh::{
-        Input, LinkId, Mesh, Settings,
-        settings::{Host, MinProtocol},
-    },
-    route::RouteSettings,
-    wire::{NodeName, Options},
+    mesh::{Input, LinkId, Mesh, Settings, settings::Host},
+    wire::NodeName,
 };
 
 const NODES: u32 = 300;
@@ -39,39 +35,10 @@ fn edge(from: u32, to: u32, weight: u32) -> String {
 }
 
 fn settings() -> Settings {
-    let seconds = Duration::from_secs;
     let key = PrivateKey::generate(&mut Rng::new([1; 32]));
     Settings {
-        name: node(0),
-        secret: Arc::new(StaticSecret::of(&key)),
-        key: Arc::new(key),
-        native: false,
-        min_protocol: MinProtocol::default(),
-        psk: Default::default(),
-        port: 655,
-        has_address: true,
-        options: Options(0x0700_000c),
-        subnets: Vec::new(),
-        broadcast_subnets: Vec::new(),
         hosts: BTreeMap::from_iter((1..NODES).map(|n| (node(n), Arc::new(Host::default())))),
-        connect_to: Vec::new(),
-        auto_connect: false,
-        route: RouteSettings::default(),
-        strict_subnets: false,
-        local_discovery: true,
-        udp_discovery: true,
-        udp_discovery_interval: seconds(2),
-        udp_discovery_keepalive: seconds(10),
-        udp_discovery_timeout: seconds(30),
-        udp_info_interval: seconds(5),
-        mtu_info_interval: seconds(5),
-        ping_interval: seconds(60),
-        ping_timeout: seconds(5),
-        key_expire: seconds(3_600),
-        max_timeout: seconds(900),
-        weight: None,
-        pmtu: None,
-        replay_window: 128,
+        ..Settings::new(node(0), Arc::new(key))
     }
 }
 

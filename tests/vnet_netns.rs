@@ -257,7 +257,10 @@ fn pump(
                     Err(error) => panic!("{error}"),
                 };
                 counts.longest_read = counts.longest_read.max(length);
-                let mut segments = Segments::new(&header, &buffer[..length], checksums).unwrap();
+                let mut segments = Segments::new(&header, &buffer[..length]).unwrap();
+                if checksums == Checksums::Vouched {
+                    segments.vouch();
+                }
                 let left = segments.checksums();
                 while let Some(length) = segments.next_into(&mut slot) {
                     counts.segments += 1;

@@ -16,9 +16,6 @@ use crate::{
     },
 };
 
-/// Lowest minor version whose datagrams carry ids. Source: tinc-1.1-wire.md section 4.1.
-const MINOR_WITH_HEADER: u8 = 4;
-
 /// Packets of one node out of one message, counted together at the end.
 #[derive(Default)]
 struct Tally {
@@ -109,7 +106,7 @@ impl<S: Sink> Step<'_, S> {
             return None;
         };
         let from = (sender, from);
-        if node.state.load().options.minor() < MINOR_WITH_HEADER {
+        if !node.state.load().options.has_ids() {
             self.open(node, from, datagram, 0);
             return None;
         }

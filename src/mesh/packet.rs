@@ -181,7 +181,7 @@ impl Mesh {
     /// Whether what goes straight to the node has ids in front.
     fn wants_ids(&self, idx: NodeIdx) -> bool {
         let native = self.nodes[idx].keys.native.is_established();
-        self.nodes[idx].minor() >= 4 && !native
+        self.nodes[idx].place.options.has_ids() && !native
     }
 
     /// Sends a tunnel datagram over the link to the next hop.

@@ -133,6 +133,45 @@ impl Host {
 }
 
 impl Settings {
+    /// A node of this name and key with the defaults of the variables, that knows nobody, connects to
+    /// nobody and speaks no native.
+    #[must_use]
+    pub fn new(name: NodeName, key: Arc<PrivateKey>) -> Self {
+        Self {
+            name,
+            secret: Arc::new(StaticSecret::of(&key)),
+            key,
+            native: false,
+            min_protocol: MinProtocol::default(),
+            psk: Zeroizing::default(),
+            port: 655,
+            has_address: true,
+            options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)
+                .with_minor(Options::OUR_MINOR),
+            subnets: Vec::new(),
+            broadcast_subnets: Vec::new(),
+            hosts: BTreeMap::new(),
+            connect_to: Vec::new(),
+            auto_connect: false,
+            route: RouteSettings::default(),
+            strict_subnets: false,
+            local_discovery: true,
+            udp_discovery: true,
+            udp_discovery_interval: Duration::from_secs(2),
+            udp_discovery_keepalive: Duration::from_secs(10),
+            udp_discovery_timeout: Duration::from_secs(30),
+            udp_info_interval: Duration::from_secs(5),
+            mtu_info_interval: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(60),
+            ping_timeout: Duration::from_secs(5),
+            key_expire: Duration::from_secs(3600),
+            max_timeout: Duration::from_secs(900),
+            weight: None,
+            pmtu: None,
+            replay_window: 8192,
+        }
+    }
+
     /// The X25519 keys that a node may prove; see [`Host::native_keys`]. Empty if it is not known.
     #[must_use]
     pub fn native_keys(&self, node: &NodeName) -> Vec<StaticPublic> {

@@ -11,20 +11,16 @@ use std::{
 use bytes::Bytes;
 use slotmap::SlotMap;
 use tracing_subscriber::{layer::SubscriberExt, registry};
-use zeroize::Zeroizing;
 
 use crate::{
-    crypto::{PrivateKey, Rng, noise::StaticSecret},
+    crypto::{PrivateKey, Rng},
     link::{Dialect, Hello},
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
-        settings::{Host, HostAddress, MinProtocol},
+        settings::{Host, HostAddress},
     },
-    route::{
-        RouteSettings,
-        router::{self, ErrorLimiter, Verdict},
-    },
-    wire::{NodeId, NodeName, Options, Request, datagram::RelayHeader},
+    route::router::{self, ErrorLimiter, Verdict},
+    wire::{NodeId, NodeName, Request, datagram::RelayHeader},
 };
 
 /// Some point in time: tests count from it.
@@ -55,36 +51,9 @@ pub(super) fn settings(count: u8) -> Vec<Settings> {
         (name(n), Arc::new(host))
     };
     let one = |n: u8| Settings {
-        name: name(n),
-        key: keys[usize::from(n)].clone(),
-        secret: Arc::new(StaticSecret::of(&keys[usize::from(n)])),
-        native: false,
-        min_protocol: MinProtocol::Sptps,
-        psk: Zeroizing::default(),
-        port: 655,
-        has_address: true,
-        options: Options(0x0700_000c),
         subnets: vec![format!("10.0.0.{n}").parse().unwrap()],
-        broadcast_subnets: Vec::new(),
         hosts: (0..count).filter(|other| *other != n).map(host).collect(),
-        connect_to: Vec::new(),
-        auto_connect: false,
-        route: RouteSettings::default(),
-        strict_subnets: false,
-        local_discovery: true,
-        udp_discovery: true,
-        udp_discovery_interval: Duration::from_secs(2),
-        udp_discovery_keepalive: Duration::from_secs(10),
-        udp_discovery_timeout: Duration::from_secs(30),
-        udp_info_interval: Duration::from_secs(5),
-        mtu_info_interval: Duration::from_secs(5),
-        ping_interval: Duration::from_secs(60),
-        ping_timeout: Duration::from_secs(5),
-        key_expire: Duration::from_secs(3600),
-        max_timeout: Duration::from_secs(900),
-        weight: None,
-        pmtu: None,
-        replay_window: 8192,
+        ..Settings::new(name(n), keys[usize::from(n)].clone())
     };
     (0..count).map(one).collect()
 }

@@ -33,9 +33,6 @@ pub enum SendPath {
     Unreachable,
 }
 
-/// Lowest minor version that understands the 12-byte header of ids and relays SPTPS datagrams.
-const MINOR_RELAY: u8 = 4;
-
 /// How a record of `record_len` bytes of data that `from` made for `to` leaves us: a packet of our
 /// own, or one that we relay. `probe` is set for path-MTU probes, which no MTU stops; any answer but
 /// [`SendPath::Udp`] means that a probe cannot be sent, for TCP must not carry one.
@@ -143,7 +140,7 @@ fn choose(
         },
     };
     let direct = record.ours && hop == to;
-    let header = state.options.minor() >= MINOR_RELAY && !(direct && record.native);
+    let header = state.options.has_ids() && !(direct && record.native);
     match state.udp {
         // Without the header only the two ends of a tunnel understand its datagrams.
         Some(addr)

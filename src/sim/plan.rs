@@ -7,16 +7,13 @@ use std::{
     time::Duration,
 };
 
-use zeroize::Zeroizing;
-
 use crate::{
-    crypto::{PrivateKey, Rng, noise::StaticSecret},
+    crypto::{PrivateKey, Rng},
     mesh::{
         Settings,
-        settings::{Host, HostAddress, MinProtocol},
+        settings::{Host, HostAddress},
     },
-    route::RouteSettings,
-    wire::{NodeName, Options, Prefix, Subnet, subnet::DEFAULT_WEIGHT},
+    wire::{NodeName, Prefix, Subnet, subnet::DEFAULT_WEIGHT},
 };
 
 /// Port of every node.
@@ -131,38 +128,15 @@ impl Plan {
         let mut hosts = hosts.clone();
         hosts.remove(&name(node));
         Settings {
-            name: name(node),
-            secret: Arc::new(StaticSecret::of(&key)),
-            key,
             native: self.speaks_native(node),
-            min_protocol: MinProtocol::Sptps,
-            psk: Zeroizing::default(),
             port: PORT,
-            has_address: true,
-            options: Options(Options::PMTU_DISCOVERY | Options::CLAMP_MSS)
-                .with_minor(Options::OUR_MINOR),
             subnets: vec![subnet(node)],
-            broadcast_subnets: Vec::new(),
             hosts,
             connect_to: self.dialled_by(node, rng),
-            auto_connect: false,
-            route: RouteSettings::default(),
-            strict_subnets: false,
-            local_discovery: true,
-            udp_discovery: true,
-            udp_discovery_interval: Duration::from_secs(2),
-            udp_discovery_keepalive: Duration::from_secs(10),
-            udp_discovery_timeout: Duration::from_secs(30),
-            udp_info_interval: Duration::from_secs(5),
-            mtu_info_interval: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(60),
-            ping_timeout: Duration::from_secs(5),
             key_expire: self.key_expire,
             // A quarter of an hour of back-off would only make runs longer.
             max_timeout: Duration::from_secs(60),
-            weight: None,
-            pmtu: None,
-            replay_window: 8192,
+            ..Settings::new(name(node), key)
         }
     }
 

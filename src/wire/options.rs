@@ -29,6 +29,13 @@ impl Options {
         (self.0 >> 24) as u8
     }
 
+    /// Whether the node understands the 12 bytes of ids in front of a datagram, and so can relay it.
+    /// Source: tinc-1.1-wire.md section 4.1.
+    #[must_use]
+    pub const fn has_ids(self) -> bool {
+        self.minor() >= 4
+    }
+
     /// These bits with the top byte replaced by `minor`.
     #[must_use]
     pub const fn with_minor(self, minor: u8) -> Self {

@@ -249,7 +249,7 @@ impl Joined {
         let mut all = Vec::new();
         let mut packet = vec![0; MAX_PACKET];
         for (header, bytes) in &self.written {
-            let mut segments = Segments::new(header, bytes, Checksums::Complete).unwrap();
+            let mut segments = Segments::new(header, bytes).unwrap();
             while let Some(length) = segments.next_into(&mut packet) {
                 all.push(packet[..length].to_vec());
             }

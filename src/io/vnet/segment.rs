@@ -41,13 +41,12 @@ struct Cut {
 }
 
 impl<'a> Segments<'a> {
-    /// The packets for `packet`, which was read with `header`. Where their checksums are `wanted`
-    /// [`Checksums::Vouched`], they are left to the receiver if they are to be computed and stand
-    /// where it will look for them; see [`Self::checksums`].
+    /// The packets for `packet`, which was read with `header`. Their checksums are computed where that is
+    /// still to be done.
     ///
     /// # Errors
     /// If header and packet do not fit each other.
-    pub fn new(header: &Header, packet: &'a [u8], wanted: Checksums) -> Result<Self, VnetError> {
+    pub fn new(header: &Header, packet: &'a [u8]) -> Result<Self, VnetError> {
         if let Some(Unfinished { start, offset }) = header.unfinished
             && usize::from(start) + usize::from(offset) + 2 > packet.len()
         {
@@ -63,21 +62,18 @@ impl<'a> Segments<'a> {
                 length: packet.len(),
             })?,
         };
-        let mut segments = Self {
+        Ok(Self {
             packet,
             cut,
             checksums: Checksums::Complete,
             unfinished: header.unfinished,
             next: Some(cut.payload),
             number: 0,
-        };
-        if wanted == Checksums::Vouched {
-            segments.vouch();
-        }
-        Ok(segments)
+        })
     }
 
-    /// From now on as if [`Checksums::Vouched`] had been wanted from the start.
+    /// From now on checksums that are to be computed are left to the receiver, if they stand where it will
+    /// look for them; see [`Self::checksums`].
     pub fn vouch(&mut self) {
         let found = || Transport::parse(self.packet).map(|transport| transport.unfinished());
         if self.unfinished.is_some() && self.unfinished == found() {

@@ -11,9 +11,21 @@ use super::{
 
 type Written = Vec<(Header, Vec<u8>)>;
 
+fn segments<'a>(
+    header: &Header,
+    packet: &'a [u8],
+    wanted: Checksums,
+) -> Result<Segments<'a>, VnetError> {
+    let mut segments = Segments::new(header, packet)?;
+    if wanted == Vouched {
+        segments.vouch();
+    }
+    Ok(segments)
+}
+
 /// The packets that a read stands for.
 fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>, VnetError> {
-    let mut segments = Segments::new(header, packet, wanted)?;
+    let mut segments = segments(header, packet, wanted)?;
     let longest = segments.longest();
     let (mut all, mut left) = (Vec::new(), Vec::new());
     let mut out = vec![0xaa; MAX_PACKET + 1];
@@ -119,7 +131,7 @@ proptest! {
     #[test]
     fn vouched_segments_are_finished_by_whoever_delivers_them((parts, size) in cuts()) {
         let (header, packet) = parts.unfinished(size);
-        let segments = Segments::new(&header, &packet, Vouched).unwrap();
+        let segments = segments(&header, &packet, Vouched).unwrap();
         prop_assert_eq!(segments.checksums(), Vouched);
         let mut got = Vec::new();
         let pieces = cut(&header, &packet, Vouched).unwrap();
@@ -495,7 +507,7 @@ fn what_needs_no_cut_is_finished_or_left_alone() {
     assert_eq!(cut(&header, &packet, Vouched), Ok(vec![packet.clone()]));
     let plain = Header::default();
     assert_eq!(cut(&plain, &packet, Vouched), Ok(vec![packet.clone()]));
-    let segments = Segments::new(&plain, &packet, Vouched).unwrap();
+    let segments = segments(&plain, &packet, Vouched).unwrap();
     assert_eq!(segments.checksums(), Complete);
 }
 
@@ -511,7 +523,7 @@ fn only_checksums_in_their_usual_place_are_left_to_the_receiver() {
         }),
         ..header
     };
-    let segments = Segments::new(&deep, &packet, Vouched).unwrap();
+    let segments = segments(&deep, &packet, Vouched).unwrap();
     assert_eq!(segments.checksums(), Complete);
     let out = cut(&deep, &packet, Vouched).unwrap();
     assert_eq!(checksum::fold(checksum::sum(&out[0][60..])), [0xff; 2]);
