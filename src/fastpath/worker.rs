@@ -41,6 +41,11 @@ const PARKED: Duration = Duration::from_millis(1);
 /// How long a full send buffer may hold us up before a run is dropped.
 const SEND_WAIT: Duration = Duration::from_millis(5);
 
+/// Bytes in a batch that show bulk: whoever comes meanwhile waits.
+const BULK: usize = 64 << 10;
+/// How long after such a batch what is not TCP is sent to another queue.
+const BULK_LASTS: Duration = Duration::from_millis(250);
+
 const STOP: u64 = 0;
 const DEVICE: u64 = 1;
 const FIRST_SOCKET: u64 = 2;
@@ -51,6 +56,8 @@ pub(super) struct Worker {
     index: usize,
     tun: Option<Arc<Tun>>,
     aside: Option<Arc<Tun>>,
+    /// The last batch of bulk.
+    bulk: Option<Instant>,
     udp: Vec<Arc<UdpSocket>>,
     epoll: Epoll,
     /// Keeps the descriptor open that the epoll set waits for.
@@ -85,6 +92,7 @@ impl Worker {
             index,
             tun,
             aside,
+            bulk: None,
             udp,
             epoll,
             _stop: stop,
@@ -133,6 +141,11 @@ impl Worker {
         let now = now();
         self.punts.begin();
         let parked = self.parked.take();
+        // The detour costs waking another thread: it is for when this one has no time.
+        let busy = self
+            .bulk
+            .is_some_and(|at| now.duration_since(at) < BULK_LASTS);
+        let aside = self.aside.as_deref().filter(|_| busy);
         let mut sink = WorkerSink {
             runs: &mut self.runs,
             tos: 0,
@@ -141,7 +154,7 @@ impl Worker {
             punts: &mut self.punts,
             device: Device {
                 own: self.tun.as_deref(),
-                aside: self.aside.as_deref().or(self.tun.as_deref()),
+                aside: aside.or(self.tun.as_deref()),
             },
             udp: &self.udp,
             counters: &self.shared.workers[self.index].counters,
@@ -151,19 +164,23 @@ impl Worker {
         for (to, packet) in parked {
             step.send(to, &packet);
         }
+        let mut bytes = 0;
         for token in ready {
             match (*token, &self.tun) {
-                (DEVICE, Some(tun)) => drain_device(&mut step, tun, room)?,
+                (DEVICE, Some(tun)) => bytes += drain_device(&mut step, tun, room)?,
                 (token, _) => {
                     let index = token.wrapping_sub(FIRST_SOCKET);
                     let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
                     if let Some(socket) = socket {
-                        drain_socket(&mut step, socket, &mut room.received);
+                        bytes += drain_socket(&mut step, socket, &mut room.received);
                     }
                 }
             }
         }
         step.sink.flush();
+        if bytes >= BULK {
+            self.bulk = Some(now);
+        }
         Ok(())
     }
 }
@@ -175,11 +192,12 @@ struct Room {
     received: RecvBuffers,
 }
 
+/// Takes what the device has, up to the bounds; returns how many bytes that were.
 fn drain_device(
     step: &mut Step<'_, WorkerSink<'_>>,
     tun: &Tun,
     Room { read, cut, .. }: &mut Room,
-) -> io::Result<()> {
+) -> io::Result<usize> {
     let mut bytes = 0;
     for _ in 0..BATCH_PACKETS {
         match tun.read_super(read) {
@@ -198,19 +216,20 @@ fn drain_device(
             break;
         }
     }
-    Ok(())
+    Ok(bytes)
 }
 
+/// As [`drain_device`], for a socket.
 fn drain_socket(
     step: &mut Step<'_, WorkerSink<'_>>,
     socket: &UdpSocket,
     buffers: &mut RecvBuffers,
-) {
+) -> usize {
     let (mut packets, mut bytes) = (0, 0);
     while packets < BATCH_PACKETS && bytes < BATCH_BYTES {
         // Errors here are those that ICMP left on the socket: the next call gets on.
         let Ok(messages) = socket.recv(buffers) else {
-            return;
+            break;
         };
         for (from, message, stride) in buffers.messages(messages) {
             packets += message.len().div_ceil(stride);
@@ -219,9 +238,10 @@ fn drain_socket(
         }
         // Fewer than there was room for: nothing more waits.
         if messages < RecvBuffers::MESSAGES {
-            return;
+            break;
         }
     }
+    bytes
 }
 
 /// The [`Sink`] of the real thing: runs to the sockets, packets to the device, joined where it takes
@@ -303,7 +323,7 @@ impl WorkerSink<'_> {
     }
 }
 
-/// The device to write to: its queue that the thread reads, and another.
+/// The device to write to: its queue that the thread reads, and the one for what should not wait there.
 #[derive(Clone, Copy)]
 struct Device<'a> {
     own: Option<&'a Tun>,
@@ -313,7 +333,7 @@ struct Device<'a> {
 /// Writes packets and super-packets to the device, where there is one.
 ///
 /// The kernel remembers to which queue a flow was written, and gives us the flow's other direction there.
-/// TCP fills the queue it leaves by; what is not TCP gets another one, and need not wait behind it.
+/// TCP fills the queue it leaves by; while it does, what is not TCP gets another one, and need not wait.
 fn write_to<'a>(device: Device<'a>, counters: &'a Counters) -> impl Fn(&Header, &[u8]) + 'a {
     move |header, packet| {
         let tcp = Packet::parse(packet).is_some_and(|packet| packet.protocol() == protocol::TCP);
