@@ -154,7 +154,7 @@ impl Worker {
             punts: &mut self.punts,
             device: Device {
                 own: self.tun.as_deref(),
-                aside: aside.or(self.tun.as_deref()),
+                aside,
             },
             udp: &self.udp,
             counters: &self.shared.workers[self.index].counters,
@@ -323,7 +323,8 @@ impl WorkerSink<'_> {
     }
 }
 
-/// The device to write to: its queue that the thread reads, and the one for what should not wait there.
+/// The device to write to: its queue that the thread reads, and, while there is bulk, the one for what
+/// should not wait there.
 #[derive(Clone, Copy)]
 struct Device<'a> {
     own: Option<&'a Tun>,
@@ -336,8 +337,8 @@ struct Device<'a> {
 /// TCP fills the queue it leaves by; while it does, what is not TCP gets another one, and need not wait.
 fn write_to<'a>(device: Device<'a>, counters: &'a Counters) -> impl Fn(&Header, &[u8]) + 'a {
     move |header, packet| {
-        let tcp = Packet::parse(packet).is_some_and(|packet| packet.protocol() == protocol::TCP);
-        let queue = if tcp { device.own } else { device.aside };
+        let tcp = || Packet::parse(packet).is_some_and(|packet| packet.protocol() == protocol::TCP);
+        let queue = device.aside.filter(|_| !tcp()).or(device.own);
         if queue.is_some_and(|queue| queue.write_super(header, packet).is_err()) {
             counters.dropped(DropReason::SendFailed, 1);
         }
