@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::{
     crypto::{PrivateKey, Rng},
     mesh::{
-        Input, Punt, Settings,
-        testing::{Net, lines_of, name, settings, underlay},
+        Input, Punt,
+        testing::{Net, ends_of_a_line, lines_of, name, settings, underlay},
     },
     route::NodeShared,
     tunnel::sptps::{Tunnel, TunnelSetup},
@@ -19,37 +19,9 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 0 - 1 - 2, where 1 is the attacker, and 0 and 2 have spoken with each other.
+/// 0 - 1 - 2, where 1 is the attacker.
 fn line(native: bool, key_expire: Duration) -> Net {
-    let mut all: Vec<Settings> = settings(3);
-    for one in &mut all {
-        one.native = native;
-        one.key_expire = key_expire;
-    }
-    all[1].native = false;
-    let mut net = Net::new(all);
-    net.join(0, 1);
-    net.join(1, 2);
-    net.run(SECOND);
-    net.send(0, 2, 100);
-    net.run(4 * SECOND);
-    net
-}
-
-/// The attacker says something to one end.
-fn says(net: &mut Net, to: u8, line: &Bytes) {
-    let mut links = net.wires.iter();
-    let (_, (_, link)) = links
-        .find(|((from, _), (end, _))| (*from, *end) == (1, to))
-        .unwrap();
-    let (link, line) = (*link, line.clone());
-    net.input(to, Input::Line { link, line });
-}
-
-fn protocol(net: &Net, at: u8, of: u8) -> String {
-    let rows = net.meshes[usize::from(at)].peers(net.now);
-    let row = rows.into_iter().find(|row| row.name == name(of).as_str());
-    row.unwrap().protocol
+    Net::spoken(ends_of_a_line(native, key_expire))
 }
 
 /// Lines that `from` itself has sent to `to` with this beginning after the names.
@@ -110,7 +82,7 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
                 let seed = u8::try_from(round % 256).unwrap();
                 for (from, to) in [(0, 2), (2, 0)] {
                     for line in forged(from, to, seed, &mut rng) {
-                        says(&mut net, to, &line);
+                        net.says(1, to, line.clone());
                     }
                 }
                 net.settle();
@@ -125,7 +97,7 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
         let made = said.iter().filter(|l| l.contains("established"));
         assert_eq!(made.count(), 0, "no session is made anew");
         let expected = if native { "native" } else { "sptps" };
-        assert_eq!(protocol(&net, 0, 2), expected);
+        assert_eq!(net.protocol(0, 2), expected);
         for (from, to) in [(0, 2), (2, 0)] {
             // A burst of four, then one in two seconds; each renewal of the pair has up to four lines.
             let answers = sent(&net, "16", from, to) + sent(&net, "15", from, to);
@@ -227,14 +199,14 @@ fn probes_to_addresses_that_others_name_are_few_and_short() {
                 format!("12 {:x} p{n} n2 {addr} 700000c 1", 2 * n + 1),
                 format!("12 {:x} n2 p{n} {addr} 700000c 1 {addr}", 2 * n + 2),
             ] {
-                says(&mut net, 0, &edge.into());
+                net.says(1, 0, edge.into());
             }
         }
         net.settle();
         for second in 0..240 {
             for n in 0..if second < 10 { 500 } else { 0 } {
                 let addr = format!("198.18.{second}.{} {}", n % 256, 1_000 + n);
-                says(&mut net, 0, &format!("22 n2 n0 {addr}").into());
+                net.says(1, 0, format!("22 n2 n0 {addr}").into());
                 net.settle();
             }
             net.send(0, 2, 100);
@@ -347,7 +319,7 @@ fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
             {
                 let nonce = 16 * n + k + 1;
                 let edge = format!("12 {nonce:x} {edge} 198.51.100.7 655 700000c 1");
-                says(&mut net, 0, &edge.into());
+                net.says(1, 0, edge.into());
             }
             net.settle();
             let now = net.now;

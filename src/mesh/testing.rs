@@ -18,6 +18,7 @@ use crate::{
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
         settings::{Host, HostAddress},
+        view::PeerRow,
     },
     route::router::{self, ErrorLimiter, Verdict},
     wire::{NodeId, NodeName, Request, datagram::RelayHeader},
@@ -56,6 +57,17 @@ pub(super) fn settings(count: u8) -> Vec<Settings> {
         ..Settings::new(name(n), keys[usize::from(n)].clone())
     };
     (0..count).map(one).collect()
+}
+
+/// Settings for [`Net::spoken`].
+pub(super) fn ends_of_a_line(native: bool, key_expire: Duration) -> Vec<Settings> {
+    let mut all = settings(3);
+    for one in &mut all {
+        one.native = native;
+        one.key_expire = key_expire;
+    }
+    all[1].native = false;
+    all
 }
 
 pub(super) fn name(n: u8) -> NodeName {
@@ -330,6 +342,39 @@ impl Net {
             | Output::Pong { .. }
             | Output::Publish(_) => {}
         }
+    }
+
+    /// Three in a line, 0 - 1 - 2: the one between is as a stock tincd, the ends have spoken with each other.
+    pub(super) fn spoken(all: Vec<Settings>) -> Self {
+        let mut net = Self::new(all);
+        net.join(0, 1);
+        net.join(1, 2);
+        net.run(Duration::from_secs(1));
+        net.send(0, 2, 100);
+        net.run(Duration::from_secs(4));
+        net
+    }
+
+    /// What `at` shows of `of`.
+    pub(super) fn row(&self, at: u8, of: u8) -> PeerRow {
+        let rows = self.meshes[usize::from(at)].peers(self.now);
+        let row = rows.into_iter().find(|row| row.name == name(of).as_str());
+        row.unwrap()
+    }
+
+    /// What `at` speaks with `of` in their tunnel.
+    pub(super) fn protocol(&self, at: u8, of: u8) -> String {
+        self.row(at, of).protocol
+    }
+
+    /// `from` says a line of any content to its neighbour `to`.
+    pub(super) fn says(&mut self, from: u8, to: u8, line: Bytes) {
+        let mut links = self.wires.iter();
+        let (_, (_, link)) = links
+            .find(|((end, _), (other, _))| (*end, *other) == (from, to))
+            .unwrap();
+        let link = *link;
+        self.input(to, Input::Line { link, line });
     }
 
     /// What a worker makes of a datagram that it leaves to the mesh: from a confirmed address it may be

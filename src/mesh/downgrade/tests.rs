@@ -1,55 +1,23 @@
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::*;
 use crate::mesh::{
-    Input, Mesh, Settings,
-    testing::{Net, lines_of, name, settings},
+    Mesh, Settings,
+    testing::{Net, ends_of_a_line, lines_of, settings},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Keys of all change every ten seconds.
+/// Keys of all change every ten seconds. The one between relays and forges.
 fn hasty(native: bool) -> Vec<Settings> {
-    let mut all = settings(3);
-    for one in &mut all {
-        one.native = native;
-        one.key_expire = 10 * SECOND;
-    }
-    // The one between relays and forges, and is a stock tincd.
-    all[1].native = false;
-    all
-}
-
-/// 0 - 1 - 2, where 0 and 2 have spoken with each other.
-fn spoken(native: bool) -> Net {
-    let mut net = Net::new(hasty(native));
-    net.join(0, 1);
-    net.join(1, 2);
-    net.run(SECOND);
-    net.send(0, 2, 100);
-    net.run(4 * SECOND);
-    net
-}
-
-fn protocol(net: &Net, at: u8, of: u8) -> String {
-    let rows = net.meshes[usize::from(at)].peers(net.now);
-    let row = rows.into_iter().find(|row| row.name == name(of).as_str());
-    row.unwrap().protocol
+    ends_of_a_line(native, 10 * SECOND)
 }
 
 /// The one between says to both ends what the other speaks.
 fn forge(net: &mut Net, nonce: usize, options: u32) {
     for (to, about) in [(0, 2), (2, 0)] {
-        let mut links = net.wires.iter();
-        let (_, (_, link)) = links
-            .find(|((from, _), (end, _))| (*from, *end) == (1, to))
-            .unwrap();
         let line = format!("12 {nonce:x} n1 n{about} 192.168.7.{about} 655 {options:x} 10");
-        let link = *link;
-        let line = Bytes::from(line);
-        net.input(to, Input::Line { link, line });
+        net.says(1, to, line.into());
     }
     net.settle();
 }
@@ -82,8 +50,8 @@ fn gossip_does_not_end_what_two_nodes_speak() {
             if !native && lie == 0x0700_000c {
                 continue; // that is the truth
             }
-            let mut net = spoken(native);
-            assert_eq!(protocol(&net, 0, 2), dialect);
+            let mut net = Net::spoken(hasty(native));
+            assert_eq!(net.protocol(0, 2), dialect);
             assert_eq!(downgrades(&net.meshes[0]), 0);
             let said = lines_of(|| {
                 let truth = if native { 0x0780_000c } else { 0x0700_000c };
@@ -96,7 +64,7 @@ fn gossip_does_not_end_what_two_nodes_speak() {
                 assert_eq!(lost, 0, "{dialect}, {lie:x}");
             });
             for (at, of) in [(0, 2), (2, 0)] {
-                assert_eq!(protocol(&net, at, of), dialect, "{lie:x}");
+                assert_eq!(net.protocol(at, of), dialect, "{lie:x}");
                 let count = downgrades(&net.meshes[usize::from(at)]);
                 assert!((10..=80).contains(&count), "{count} of {lie:x}");
             }
@@ -110,7 +78,7 @@ fn gossip_does_not_end_what_two_nodes_speak() {
 #[test]
 fn gossip_does_not_lower_a_node_that_comes_back() {
     for (native, dialect) in [(true, "native"), (false, "sptps")] {
-        let mut net = spoken(native);
+        let mut net = Net::spoken(hasty(native));
         net.part(1, 2);
         net.run(3 * SECOND);
         net.join(1, 2);
@@ -119,7 +87,7 @@ fn gossip_does_not_lower_a_node_that_comes_back() {
         net.run(5 * SECOND);
         let lost = lost(&mut net, 20, |net, second| forge(net, second + 2, 0));
         assert_eq!(lost, 0, "{dialect}");
-        assert_eq!(protocol(&net, 0, 2), dialect);
+        assert_eq!(net.protocol(0, 2), dialect);
         assert!(downgrades(&net.meshes[0]) > 0);
     }
 }
@@ -127,7 +95,7 @@ fn gossip_does_not_lower_a_node_that_comes_back() {
 /// Section 3.8: whoever really goes back to tinc is spoken to in SPTPS, a second later than otherwise.
 #[test]
 fn a_node_behind_others_may_go_back_to_sptps() {
-    let mut net = spoken(true);
+    let mut net = Net::spoken(hasty(true));
     net.part(1, 2);
     net.run(SECOND);
     let mut old = hasty(false).pop().unwrap();
@@ -136,11 +104,11 @@ fn a_node_behind_others_may_go_back_to_sptps() {
     net.join(1, 2);
     net.send(0, 2, 100);
     net.run(3 * SECOND);
-    assert_eq!(protocol(&net, 0, 2), "sptps");
+    assert_eq!(net.protocol(0, 2), "sptps");
     let said = lines_of(|| assert_eq!(lost(&mut net, 30, |_, _| ()), 0));
     let told = said.iter().filter(|l| l.contains("spoke native before"));
     assert_eq!(told.count(), 1);
-    assert_eq!(protocol(&net, 0, 2), "sptps");
+    assert_eq!(net.protocol(0, 2), "sptps");
 }
 
 /// T24: an ACK that denies SPTPS, on a link that speaks it, and one that denies native.
@@ -151,7 +119,7 @@ fn an_ack_is_believed_as_far_as_its_link_allows() {
     net.ack_minor = Some((1, 0));
     net.join(0, 1);
     net.run(4 * SECOND);
-    assert_eq!(protocol(&net, 0, 1), "sptps");
+    assert_eq!(net.protocol(0, 1), "sptps");
     assert_eq!(downgrades(&net.meshes[0]), 1);
     let edges = net.meshes[0].edges();
     let edge = edges.iter().find(|edge| edge.to == "n1").unwrap();
@@ -174,7 +142,7 @@ fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
         let told = said.iter().filter(|l| l.contains("both ends offer native"));
         assert_eq!(told.count(), 2, "one at each end");
         assert_eq!(downgrades(&net.meshes[0]), round);
-        assert_eq!(protocol(&net, 0, 1), "native", "the tunnel is not touched");
+        assert_eq!(net.protocol(0, 1), "native", "the tunnel is not touched");
         net.part(0, 1);
     }
     net.dialect = Dialect::Native;

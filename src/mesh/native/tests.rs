@@ -7,7 +7,6 @@ use crate::{
     mesh::{
         Input, Settings,
         testing::{Net, name, settings, underlay},
-        view::PeerRow,
     },
 };
 
@@ -31,16 +30,6 @@ fn line() -> Net {
     net.join(1, 2);
     net.run(SECOND);
     net
-}
-
-fn row(net: &Net, at: u8, of: u8) -> PeerRow {
-    let rows = net.meshes[usize::from(at)].peers(net.now);
-    let row = rows.into_iter().find(|row| row.name == name(of).as_str());
-    row.unwrap()
-}
-
-fn protocol(net: &Net, at: u8, of: u8) -> String {
-    row(net, at, of).protocol
 }
 
 /// Both ways, `rounds` times at 100 a second; returns how many did not arrive.
@@ -70,7 +59,7 @@ fn neighbours_that_offer_it_speak_native_over_all_that_the_wire_carries() {
     net.join(0, 1);
     net.run(4 * SECOND);
     for (at, of) in [(0, 1), (1, 0)] {
-        assert_eq!(protocol(&net, at, of), "native");
+        assert_eq!(net.protocol(at, of), "native");
         let rows = net.meshes[usize::from(at)].peers(net.now);
         assert_eq!(rows[0].pmtu_bytes, Some(1500 - 28 - 32));
     }
@@ -95,7 +84,7 @@ fn a_pair_of_which_one_does_not_offer_it_speaks_sptps() {
         net.join(0, 1);
         net.run(4 * SECOND);
         assert_eq!(
-            (protocol(&net, 0, 1), protocol(&net, 1, 0)),
+            (net.protocol(0, 1), net.protocol(1, 0)),
             ("sptps".into(), "sptps".into())
         );
         assert!(net.native.is_empty(), "nobody was asked");
@@ -112,15 +101,15 @@ fn native_goes_end_to_end_through_a_node_that_has_none() {
         }
         net.send(0, 2, 100);
         net.run(4 * SECOND);
-        assert_eq!(protocol(&net, 0, 2), "native");
-        assert_eq!(protocol(&net, 2, 0), "native");
-        assert_eq!(protocol(&net, 0, 1), "sptps");
+        assert_eq!(net.protocol(0, 2), "native");
+        assert_eq!(net.protocol(2, 0), "native");
+        assert_eq!(net.protocol(0, 1), "sptps");
         let ours = Aeads::of_this_machine();
-        let cipher = |of| row(&net, 0, of).cipher;
+        let cipher = |of| net.row(0, of).cipher;
         assert_eq!(cipher(1).as_deref(), Some("ChaCha20-Poly1305"));
         assert_eq!(cipher(2).as_deref(), ours.best(ours).map(Aead::name));
         assert_eq!(
-            [1, 2].map(|of| row(&net, 0, of).link.is_some()),
+            [1, 2].map(|of| net.row(0, of).link.is_some()),
             [true, false]
         );
         assert_eq!(lost(&mut net, [0, 2], 300), 0);
@@ -140,13 +129,13 @@ fn a_node_that_hints_and_stays_silent_gets_sptps() {
         net.join(0, 1);
         net.send(0, 1, 100);
         net.run(3 * SECOND);
-        assert_eq!(protocol(&net, 0, 1), "sptps");
+        assert_eq!(net.protocol(0, 1), "sptps");
         net.run(9 * SECOND);
         assert_eq!(lost(&mut net, [0, 1], 100), 0);
         // It is asked again, rarely, and then all is well.
         net.lost = None;
         net.run(310 * SECOND);
-        assert_eq!(protocol(&net, 0, 1), "native");
+        assert_eq!(net.protocol(0, 1), "native");
         assert_eq!(lost(&mut net, [0, 1], 100), 0);
         assert!(handshakes(&net, "32") <= 20, "{}", handshakes(&net, "32"));
     }
@@ -163,7 +152,7 @@ fn a_lost_confirmation_is_made_up_for_by_a_packet() {
     net.send(1, 0, 100);
     net.run(2 * SECOND);
     assert_eq!(
-        (protocol(&net, 0, 1), protocol(&net, 1, 0)),
+        (net.protocol(0, 1), net.protocol(1, 0)),
         ("native".into(), "native".into())
     );
     assert_eq!(lost(&mut net, [0, 1], 100), 0);
@@ -190,7 +179,7 @@ fn sessions_are_renewed_with_nothing_lost() {
         assert_eq!(lost(&mut net, [0, 2], 6_000), 0);
         let begun = handshakes(&net, "32");
         assert!((5..=40).contains(&begun), "{begun} renewals in a minute");
-        assert_eq!(protocol(&net, 0, 2), "native");
+        assert_eq!(net.protocol(0, 2), "native");
     }
 }
 
@@ -263,7 +252,7 @@ fn messages_of_others_do_not_disturb_a_session() {
         "{}",
         handshakes(&net, "33")
     );
-    assert_eq!(protocol(&net, 0, 2), "native");
+    assert_eq!(net.protocol(0, 2), "native");
 }
 
 /// T27: a node that has a new address is found by what it sends, and gets no bulk there before it answered.
@@ -288,7 +277,7 @@ fn a_node_that_goes_back_to_sptps_is_followed() {
     let mut net = Net::new(native(2, &[]));
     net.join(0, 1);
     net.run(4 * SECOND);
-    assert_eq!(protocol(&net, 0, 1), "native");
+    assert_eq!(net.protocol(0, 1), "native");
     net.part(0, 1);
     net.run(SECOND);
     let mut old = native(2, &[1]);
@@ -296,7 +285,7 @@ fn a_node_that_goes_back_to_sptps_is_followed() {
     net.join(0, 1);
     net.run(4 * SECOND);
     assert_eq!(
-        (protocol(&net, 0, 1), protocol(&net, 1, 0)),
+        (net.protocol(0, 1), net.protocol(1, 0)),
         ("sptps".into(), "sptps".into())
     );
     assert_eq!(lost(&mut net, [0, 1], 100), 0);
