@@ -6,10 +6,11 @@
 
 use chacha20::{
     ChaCha20LegacyCore,
-    cipher::{Block, KeyIvInit, StreamCipherCore},
+    cipher::{Block, KeyIvInit, StreamCipherCore, array::Array},
 };
-use poly1305::{Poly1305, universal_hash::KeyInit};
 use subtle::ConstantTimeEq;
+
+use crate::crypto::poly1305;
 
 /// Length of the tag, in bytes.
 pub const TAG: usize = 16;
@@ -29,10 +30,10 @@ pub fn seal(key: &[u8; 32], seq: u32, buffer: &mut [u8]) {
     let (text, tag) = buffer
         .split_last_chunk_mut::<TAG>()
         .expect("the caller leaves room for the tag");
-    let keystream = Keystream::new(key, seq);
-    let mac = keystream.mac();
+    let keystream = Keystream::new(key, seq, text.len());
+    let key = keystream.mac_key();
     keystream.apply(text);
-    *tag = mac.compute_unpadded(text).into();
+    *tag = poly1305::tag(&key, text);
 }
 
 /// Checks the tag in the last [`TAG`] bytes of `buffer` in constant time, then decrypts the bytes
@@ -47,8 +48,8 @@ pub fn open(key: &[u8; 32], seq: u32, buffer: &mut [u8]) -> Result<(), BadTag> {
 #[inline(never)]
 pub fn verify<'a>(key: &[u8; 32], seq: u32, buffer: &'a mut [u8]) -> Result<Verified<'a>, BadTag> {
     let (text, tag) = buffer.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-    let keystream = Keystream::new(key, seq);
-    let computed: [u8; TAG] = keystream.mac().compute_unpadded(text).into();
+    let keystream = Keystream::new(key, seq, text.len());
+    let computed = poly1305::tag(&keystream.mac_key(), text);
     if !bool::from(computed.ct_eq(tag)) {
         return Err(BadTag);
     }
@@ -71,45 +72,63 @@ impl Verified<'_> {
     }
 }
 
-/// Blocks that are made in one go: what the vector units compute at once.
-const AHEAD: usize = 4;
 /// Length of a block, in bytes.
 const BLOCK: usize = 64;
+/// Blocks that are made in one go, at most: what the vector units compute at once.
+const AHEAD: usize = 16;
+/// Blocks are made in multiples of this: four take as long as one, and the library's way of making a
+/// single one takes three times as long.
+const TOGETHER: usize = 4;
 
-/// The key stream of one packet. Block 0 keys Poly1305 and the payload starts with block 1; the first
-/// [`AHEAD`] blocks are made together, so that a small packet costs a single pass.
+/// The key stream of one packet. Block 0 keys Poly1305 and the payload starts with block 1.
 struct Keystream {
     core: ChaCha20LegacyCore,
     ahead: [Block<ChaCha20LegacyCore>; AHEAD],
 }
 
 impl Keystream {
-    fn new(key: &[u8; 32], seq: u32) -> Self {
+    /// The key stream for `length` bytes.
+    fn new(key: &[u8; 32], seq: u32, length: usize) -> Self {
         let nonce = u64::from(seq).to_be_bytes();
-        let mut core = ChaCha20LegacyCore::new(key.into(), &nonce.into());
-        let mut ahead = [Block::<ChaCha20LegacyCore>::default(); AHEAD];
-        core.write_keystream_blocks(&mut ahead);
-        Self { core, ahead }
+        let mut stream = Self {
+            core: ChaCha20LegacyCore::new(key.into(), &nonce.into()),
+            ahead: Default::default(),
+        };
+        stream.make(BLOCK + length);
+        stream
     }
 
-    fn mac(&self) -> Poly1305 {
-        let (key, _) = self.ahead[0]
-            .split_first_chunk::<32>()
-            .expect("a block has 64 bytes");
-        Poly1305::new(key.into())
+    /// Makes the next blocks: those of `length` bytes, or as many as there is room for.
+    fn make(&mut self, length: usize) {
+        let blocks = length.div_ceil(BLOCK).next_multiple_of(TOGETHER);
+        self.core
+            .write_keystream_blocks(&mut self.ahead[..blocks.min(AHEAD)]);
     }
 
-    fn apply(self, text: &mut [u8]) {
-        let (near, far) = text.split_at_mut(text.len().min((AHEAD - 1) * BLOCK));
-        for (text, stream) in near.chunks_mut(BLOCK).zip(&self.ahead[1..]) {
-            text.iter_mut().zip(stream).for_each(|(t, s)| *t ^= s);
+    fn mac_key(&self) -> [u8; 32] {
+        let key = self.ahead[0].first_chunk();
+        *key.expect("a block has 64 bytes")
+    }
+
+    fn apply(mut self, text: &mut [u8]) {
+        let (mut now, mut rest) = text.split_at_mut(text.len().min((AHEAD - 1) * BLOCK));
+        let mut used = 1;
+        loop {
+            let stream = Array::slice_as_flattened(&self.ahead[used..]);
+            now.iter_mut().zip(stream).for_each(|(t, s)| *t ^= s);
+            if rest.is_empty() {
+                return;
+            }
+            self.make(rest.len());
+            used = 0;
+            (now, rest) = rest.split_at_mut(rest.len().min(AHEAD * BLOCK));
         }
-        self.core.apply_keystream_partial(far.into());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ::poly1305::{Poly1305, universal_hash::KeyInit};
     use chacha20::{ChaCha20Legacy, cipher::StreamCipher};
     use proptest::prelude::*;
 

@@ -5,6 +5,7 @@
 pub mod aead;
 pub mod ed25519;
 pub mod noise;
+mod poly1305;
 pub mod replay;
 pub mod rng;
 pub mod seal;
