@@ -4,13 +4,12 @@
 //! over the ciphertext alone, without padding, lengths or associated data.
 //! Source: tinc-1.1-wire.md section 2.2.
 
-use chacha20::{
-    ChaCha20LegacyCore,
-    cipher::{Block, KeyIvInit, StreamCipherCore, array::Array},
-};
 use subtle::ConstantTimeEq;
 
-use crate::crypto::poly1305;
+use crate::crypto::{
+    chacha20::{self, BLOCK, PASS},
+    poly1305,
+};
 
 /// Length of the tag, in bytes.
 pub const TAG: usize = 16;
@@ -30,7 +29,7 @@ pub fn seal(key: &[u8; 32], seq: u32, buffer: &mut [u8]) {
     let (text, tag) = buffer
         .split_last_chunk_mut::<TAG>()
         .expect("the caller leaves room for the tag");
-    let keystream = Keystream::new(key, seq, text.len());
+    let mut keystream = Keystream::new(key, seq, text.len());
     let key = keystream.mac_key();
     keystream.apply(text);
     *tag = poly1305::tag(&key, text);
@@ -46,7 +45,11 @@ pub fn open(key: &[u8; 32], seq: u32, buffer: &mut [u8]) -> Result<(), BadTag> {
 /// The first half of [`open`]: checks the tag and leaves the decryption to the caller, who may still
 /// refuse the packet untouched (a replay).
 #[inline(never)]
-pub fn verify<'a>(key: &[u8; 32], seq: u32, buffer: &'a mut [u8]) -> Result<Verified<'a>, BadTag> {
+pub fn verify<'a>(
+    key: &'a [u8; 32],
+    seq: u32,
+    buffer: &'a mut [u8],
+) -> Result<Verified<'a>, BadTag> {
     let (text, tag) = buffer.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
     let keystream = Keystream::new(key, seq, text.len());
     let computed = poly1305::tag(&keystream.mac_key(), text);
@@ -59,7 +62,7 @@ pub fn verify<'a>(key: &[u8; 32], seq: u32, buffer: &'a mut [u8]) -> Result<Veri
 /// A ciphertext whose tag is right.
 #[must_use]
 pub struct Verified<'a> {
-    keystream: Keystream,
+    keystream: Keystream<'a>,
     text: &'a mut [u8],
 }
 
@@ -67,69 +70,66 @@ impl Verified<'_> {
     /// Decrypts it in place. A function of its own like [`seal`] and [`verify`]: benches/packet.rs leaves
     /// the ciphers out of what it counts by their names.
     #[inline(never)]
-    pub fn decrypt(self) {
+    pub fn decrypt(mut self) {
         self.keystream.apply(self.text);
     }
 }
 
-/// Length of a block, in bytes.
-const BLOCK: usize = 64;
-/// Blocks that are made in one go, at most: what the vector units compute at once.
-const AHEAD: usize = 16;
-/// Blocks are made in multiples of this: four take as long as one, and the library's way of making a
-/// single one takes three times as long.
-const TOGETHER: usize = 4;
-
 /// The key stream of one packet. Block 0 keys Poly1305 and the payload starts with block 1.
-struct Keystream {
-    core: ChaCha20LegacyCore,
-    ahead: [Block<ChaCha20LegacyCore>; AHEAD],
+struct Keystream<'a> {
+    key: &'a [u8; 32],
+    seq: u32,
+    blocks: [[u8; BLOCK]; PASS],
 }
 
-impl Keystream {
+impl<'a> Keystream<'a> {
     /// The key stream for `length` bytes.
-    fn new(key: &[u8; 32], seq: u32, length: usize) -> Self {
-        let nonce = u64::from(seq).to_be_bytes();
+    fn new(key: &'a [u8; 32], seq: u32, length: usize) -> Self {
         let mut stream = Self {
-            core: ChaCha20LegacyCore::new(key.into(), &nonce.into()),
-            ahead: Default::default(),
+            key,
+            seq,
+            blocks: [[0; BLOCK]; PASS],
         };
-        stream.make(BLOCK + length);
+        stream.make(0, BLOCK + length);
         stream
     }
 
-    /// Makes the next blocks: those of `length` bytes, or as many as there is room for.
-    fn make(&mut self, length: usize) {
-        let blocks = length.div_ceil(BLOCK).next_multiple_of(TOGETHER);
-        self.core
-            .write_keystream_blocks(&mut self.ahead[..blocks.min(AHEAD)]);
+    /// Makes the blocks of `length` bytes from `first` on, or as many as there is room for.
+    fn make(&mut self, first: usize, length: usize) {
+        let count = length.div_ceil(BLOCK).min(PASS);
+        chacha20::make(self.key, self.seq, first as u32, count, &mut self.blocks);
     }
 
     fn mac_key(&self) -> [u8; 32] {
-        let key = self.ahead[0].first_chunk();
+        let key = self.blocks[0].first_chunk();
         *key.expect("a block has 64 bytes")
     }
 
-    fn apply(mut self, text: &mut [u8]) {
-        let (mut now, mut rest) = text.split_at_mut(text.len().min((AHEAD - 1) * BLOCK));
+    fn apply(&mut self, text: &mut [u8]) {
+        let (mut now, mut rest) = text.split_at_mut(text.len().min((PASS - 1) * BLOCK));
         let mut used = 1;
+        let mut next = PASS;
         loop {
-            let stream = Array::slice_as_flattened(&self.ahead[used..]);
+            let stream = self.blocks[used..].as_flattened();
             now.iter_mut().zip(stream).for_each(|(t, s)| *t ^= s);
             if rest.is_empty() {
                 return;
             }
-            self.make(rest.len());
+            self.make(next, rest.len());
+            next += PASS;
             used = 0;
-            (now, rest) = rest.split_at_mut(rest.len().min(AHEAD * BLOCK));
+            (now, rest) = rest.split_at_mut(rest.len().min(PASS * BLOCK));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ::chacha20::{
+        ChaCha20Legacy,
+        cipher::{KeyIvInit, StreamCipher},
+    };
     use ::poly1305::{Poly1305, universal_hash::KeyInit};
-    use chacha20::{ChaCha20Legacy, cipher::StreamCipher};
     use proptest::prelude::*;
 
     use super::*;
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn every_length_agrees_with_the_definition() {
         let key = [7; 32];
-        for length in 0..=(AHEAD * BLOCK * 3) {
+        for length in 0..=(PASS * BLOCK * 3) {
             let mut buffer = vec![0x55; length];
             let expected = by_the_book(&key, 9, &buffer);
             buffer.resize(length + TAG, 0);

@@ -3,6 +3,7 @@
 //! Source: tinc-1.1-wire.md sections 1.2 and 2, spec/security.md section 3.
 
 pub mod aead;
+mod chacha20;
 pub mod ed25519;
 pub mod noise;
 mod poly1305;

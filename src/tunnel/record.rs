@@ -170,7 +170,7 @@ impl Rx {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn verify<'a>(&self, datagram: &'a mut [u8]) -> Result<(u32, Verified<'a>), OpenError> {
+    fn verify<'a>(&'a self, datagram: &'a mut [u8]) -> Result<(u32, Verified<'a>), OpenError> {
         if datagram.len() < SPTPS_OVERHEAD {
             return Err(OpenError::Short);
         }
