@@ -32,9 +32,17 @@ fn lossy(kinds: [Kind; 2]) {
     thread::sleep(Duration::from_secs(20));
     let stream = flow.finish();
     wire.lose_nothing();
-    // Three standard deviations of 20,000 draws are 0.6 %; renewing keys may cost a tincd the rest.
-    let lost = stream.lost() as f64 / stream.sent as f64;
-    assert!((0.09..0.115).contains(&lost), "{stream:?}");
+    // A change of keys ends with a line; if the wire loses that, TCP repeats it after 200 ms or 600, and a
+    // tincd reads nothing until then (with tinc alone: 0.44 s, 13 % lost in one of two runs).
+    // Three standard deviations of 20,000 draws are 0.6 %.
+    let (silence, most) = match kinds {
+        [Meshd, Meshd] => (0, 0.115),
+        _ => (stream.longest_gap.as_millis() as u64, 0.13),
+    };
+    assert!(silence < 1500, "{stream:?}");
+    // A packet a millisecond.
+    let lost = stream.lost().saturating_sub(silence) as f64 / stream.sent as f64;
+    assert!((0.08..most).contains(&lost), "{stream:?}");
     a.assert_runs();
     b.assert_runs();
     wait_agree(&[&a, &b]);
