@@ -7,11 +7,7 @@ use std::{
 };
 
 use crate::{
-    crypto::{
-        aead::{self, Verified},
-        replay::ReplayWindow,
-        sptps::Key,
-    },
+    crypto::{aead, replay::ReplayWindow, sptps::Key},
     sync::{AtomicBool, AtomicU64, Mutex},
     tunnel::{OpenError, Opened, SPTPS_OVERHEAD},
 };
@@ -133,11 +129,10 @@ impl Rx {
         window: &mut ReplayWindow,
         datagram: &mut [u8],
     ) -> Result<Opened, OpenError> {
-        let (seq, verified) = self.verify(datagram)?;
+        let seq = self.decrypt(datagram)?;
         if !window.accept(seq.into()) {
             return Err(OpenError::Replayed);
         }
-        verified.decrypt();
         self.used.store(true, Ordering::Relaxed);
         Ok(Opened {
             seq: seq.into(),
@@ -155,8 +150,7 @@ impl Rx {
         window: &mut ReplayWindow,
         datagram: &mut [u8],
     ) -> Result<Opened, OpenError> {
-        let (seq, verified) = self.verify(datagram)?;
-        verified.decrypt();
+        let seq = self.decrypt(datagram)?;
         window.mark(seq.into());
         self.used.store(true, Ordering::Relaxed);
         Ok(Opened {
@@ -170,15 +164,14 @@ impl Rx {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn verify<'a>(&'a self, datagram: &'a mut [u8]) -> Result<(u32, Verified<'a>), OpenError> {
+    fn decrypt(&self, datagram: &mut [u8]) -> Result<u32, OpenError> {
         if datagram.len() < SPTPS_OVERHEAD {
             return Err(OpenError::Short);
         }
         let (number, record) = datagram.split_first_chunk_mut().expect("21 bytes at least");
         let seq = u32::from_be_bytes(*number);
-        let verified =
-            aead::verify(&self.key, seq, record).map_err(|aead::BadTag| OpenError::BadTag)?;
-        Ok((seq, verified))
+        aead::open(&self.key, seq, record).map_err(|aead::BadTag| OpenError::BadTag)?;
+        Ok(seq)
     }
 }
 
