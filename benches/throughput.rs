@@ -1,5 +1,6 @@
-//! Throughput beside tinc 1.1: two hosts, one wire, the same traffic; peers take turns, so that whatever
-//! else the machine does falls on both. Quote ratios of one run only.
+//! Throughput beside tinc 1.1, and beside wireguard-go where it is installed: two hosts, one wire, the same
+//! traffic; programs take turns, so that whatever else the machine does falls on all. Quote ratios of one
+//! run only.
 //!
 //! `./tests/run bench [--rounds N] [--seconds S] [--json] [--readme[=FILE]]`; needs what the namespace tests
 //! need. `--readme` puts what it printed into README.md, or into a file that has the same markers.
@@ -16,6 +17,8 @@ mod dump;
 #[path = "../tests/net/node.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod node;
+#[path = "throughput/pair.rs"]
+mod pair;
 #[path = "throughput/report.rs"]
 mod report;
 #[path = "../tests/net/traffic.rs"]
@@ -30,12 +33,8 @@ use std::{fs, thread, time::Duration};
 use serde_json::Value;
 
 use crate::{
-    node::{
-        Kind::{self, Meshd, Tinc11},
-        Node, bring_up, on_one_wire,
-    },
+    pair::{Pair, Program},
     report::{Peer, Report},
-    traffic::wait_ping,
     world::World,
 };
 
@@ -81,25 +80,25 @@ fn main() {
             },
         }
     }
-    let kinds = [(Meshd, "meshd"), (Tinc11, "tinc 1.1")];
-    let mut all: [Vec<Round>; 2] = Default::default();
+    let programs = Program::installed();
+    let mut all = vec![Vec::<Round>::new(); programs.len()];
     for round in 0..rounds {
-        for turn in 0..kinds.len() {
-            let at = (turn + round) % kinds.len();
-            let result = measure(kinds[at].0, seconds);
-            eprintln!("round {}: {} {result:.1?}", round + 1, kinds[at].1);
+        for turn in 0..programs.len() {
+            let at = (turn + round) % programs.len();
+            let result = measure(&programs[at], seconds);
+            eprintln!("round {}: {} {result:.1?}", round + 1, programs[at].name());
             all[at].push(result);
         }
     }
-    let peer = |at: usize| Peer {
-        name: kinds[at].1.to_owned(),
+    let peers = programs.iter().zip(&all).map(|(program, rounds)| Peer {
+        name: program.name(),
         medians: (0..COLUMNS.len())
-            .map(|column| median(all[at].iter().map(|round| round[column]).collect()))
+            .map(|column| median(rounds.iter().map(|round| round[column]).collect()))
             .collect(),
-    };
+    });
     let report = Report {
         columns: &COLUMNS,
-        peers: [peer(0), peer(1)],
+        peers: peers.collect(),
         rounds,
         seconds,
     };
@@ -117,30 +116,19 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure(kind: Kind, seconds: usize) -> Round {
+fn measure(program: &Program, seconds: usize) -> Round {
     let world = World::alone();
-    let wire = world.wire();
-    let [mut a, mut b] = on_one_wire(&world, &wire, [kind, kind]);
-    for node in [&a, &b] {
-        // As a network card that segments would do it.
-        node.host
-            .exec("ethtool -K eth1 gso on tso on tx-udp-segmentation on");
-    }
-    bring_up(&mut a, &mut b);
-    // The path MTU of tincds is known some seconds later.
-    thread::sleep(Duration::from_secs(4));
-    wait_ping(&a, &b.v4(), 1_400);
-
-    let ping = ping_median(&a, &b.v4());
+    let pair = Pair::start(program, &world);
+    let ping = ping_median(&pair);
     let time = seconds.to_string();
-    let before = cpu(&a) + cpu(&b);
-    let (tcp, bytes) = tcp_of(&a, &b, &["-t", &time]);
-    let used = cpu(&a) + cpu(&b) - before;
-    let (four, _) = tcp_of(&a, &b, &["-t", &time, "-P", "4"]);
-    let (reverse, _) = tcp_of(&a, &b, &["-t", &time, "-R"]);
+    let before = cpu(&pair);
+    let (tcp, bytes) = tcp_of(&pair, &["-t", &time]);
+    let used = cpu(&pair) - before;
+    let (four, _) = tcp_of(&pair, &["-t", &time, "-P", "4"]);
+    let (reverse, _) = tcp_of(&pair, &["-t", &time, "-R"]);
     let small = OFFERED
         .iter()
-        .map(|rate| udp(&a, &b, 64, rate * 64 * 8).0 / 1e3)
+        .map(|rate| udp(&pair, 64, rate * 64 * 8).0 / 1e3)
         .fold(0.0, f64::max);
     [
         tcp,
@@ -148,14 +136,14 @@ fn measure(kind: Kind, seconds: usize) -> Round {
         reverse,
         used / (bytes / 1e9),
         small,
-        loss_free(&a, &b),
+        loss_free(&pair),
         ping,
     ]
 }
 
-/// TCP from a to b, or back: Mbit/s of payload, and bytes.
-fn tcp_of(a: &Node, b: &Node, options: &[&str]) -> (f64, f64) {
-    let report = iperf(a, b, options);
+/// TCP from the first host to the second, or back: Mbit/s of payload, and bytes.
+fn tcp_of(pair: &Pair, options: &[&str]) -> (f64, f64) {
+    let report = iperf(pair, options);
     let received = &report["end"]["sum_received"];
     let value = |key: &str| received[key].as_f64().unwrap();
     (value("bits_per_second") / 1e6, value("bytes"))
@@ -164,11 +152,10 @@ fn tcp_of(a: &Node, b: &Node, options: &[&str]) -> (f64, f64) {
 /// UDP in packets of so many bytes, offered at so many bit/s for two seconds: packets that arrive in a
 /// second, and what part of them all is lost. A transfer that iperf3 could not bring to its end counts as
 /// lost, with its reason on standard error.
-fn udp(a: &Node, b: &Node, length: u32, bits: u32) -> (f64, f64) {
+fn udp(pair: &Pair, length: u32, bits: u32) -> (f64, f64) {
     let (length, bits) = (length.to_string(), bits.to_string());
     let report = iperf(
-        a,
-        b,
+        pair,
         &["-u", "-l", &length, "-b", &bits, "-t", "2", "-w", BUFFER],
     );
     let sum = &report["end"]["sum"];
@@ -182,9 +169,9 @@ fn udp(a: &Node, b: &Node, length: u32, bits: u32) -> (f64, f64) {
 }
 
 /// The most that arrives whole in packets of 1,400 bytes, in Mbit/s; a rate that loses is tried once more.
-fn loss_free(a: &Node, b: &Node) -> f64 {
+fn loss_free(pair: &Pair) -> f64 {
     let arrives = |rate: &u32| {
-        let once = || udp(a, b, 1_400, rate * 1_000_000);
+        let once = || udp(pair, 1_400, rate * 1_000_000);
         let whole = |(_, lost): &(f64, f64)| *lost <= LOST;
         let packets = Some(once()).filter(whole);
         let (packets, _) = packets.or_else(|| Some(once()).filter(whole))?;
@@ -195,20 +182,19 @@ fn loss_free(a: &Node, b: &Node) -> f64 {
     rates.fold(0.0, f64::max)
 }
 
-/// One iperf3 transfer from a to b; its report.
-fn iperf(a: &Node, b: &Node, options: &[&str]) -> Value {
-    let mut server = b
-        .host
+/// One iperf3 transfer from the first host to the second; its report.
+fn iperf(pair: &Pair, options: &[&str]) -> Value {
+    let ([from, to], [_, address]) = (&pair.hosts, &pair.addresses);
+    let mut server = to
         .command("iperf3")
-        .args(["-s", "-1", "-B", &b.v4()])
+        .args(["-s", "-1", "-B", address])
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
     thread::sleep(Duration::from_millis(300));
-    let output = a
-        .host
+    let output = from
         .command("iperf3")
-        .args(["-J", "-c", &b.v4()])
+        .args(["-J", "-c", address])
         .args(options)
         .output()
         .unwrap();
@@ -219,8 +205,9 @@ fn iperf(a: &Node, b: &Node, options: &[&str]) -> Value {
 }
 
 /// Median of 300 pings, in microseconds.
-fn ping_median(from: &Node, to: &str) -> f64 {
-    let text = from.host.exec(&format!("ping -n -i 0.005 -c 300 {to}"));
+fn ping_median(pair: &Pair) -> f64 {
+    let to = &pair.addresses[1];
+    let text = pair.hosts[0].exec(&format!("ping -n -i 0.005 -c 300 {to}"));
     let times = text.lines().filter_map(|line| {
         line.split_once("time=")?
             .1
@@ -232,10 +219,13 @@ fn ping_median(from: &Node, to: &str) -> f64 {
     median(times.collect()) * 1e3
 }
 
-/// Processor seconds that a daemon has used.
-fn cpu(node: &Node) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
-    // After the name, which may hold anything: state is field 3, utime 14, stime 15, in hundredths.
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+/// Processor seconds that both daemons have used.
+fn cpu(pair: &Pair) -> f64 {
+    let of = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        // After the name, which may hold anything: state is field 3, utime 14, stime 15, in hundredths.
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    };
+    pair.pids().into_iter().map(of).sum()
 }

@@ -6,14 +6,14 @@ use serde_json::Value;
 
 /// Medians of one peer, in the order of the columns.
 pub(crate) struct Peer {
-    pub(crate) name: String,
+    pub(crate) name: &'static str,
     pub(crate) medians: Vec<f64>,
 }
 
-/// What was run: two peers, the second of which is compared with.
+/// What was run: the first peer is ours, and compared with each other one.
 pub(crate) struct Report<'a> {
     pub(crate) columns: &'a [&'a str],
-    pub(crate) peers: [Peer; 2],
+    pub(crate) peers: Vec<Peer>,
     pub(crate) rounds: usize,
     pub(crate) seconds: usize,
 }
@@ -22,10 +22,9 @@ pub(crate) struct Report<'a> {
 const MARKERS: [&str; 2] = ["<!-- bench -->\n", "<!-- /bench -->\n"];
 
 impl Report<'_> {
-    /// First peer by second, a column each.
-    fn ratios(&self) -> Vec<f64> {
-        let [ours, theirs] = &self.peers;
-        let pairs = ours.medians.iter().zip(&theirs.medians);
+    /// The first peer by another, a column each.
+    fn ratios(&self, other: &Peer) -> Vec<f64> {
+        let pairs = self.peers[0].medians.iter().zip(&other.medians);
         pairs.map(|(ours, theirs)| ours / theirs).collect()
     }
 
@@ -39,7 +38,7 @@ impl Report<'_> {
     pub(crate) fn text(&self) -> String {
         let line = |head: &str, cells: Vec<String>| {
             let cells = cells.iter().map(|cell| format!(" {cell:>18}"));
-            format!("{head:10}{}\n", cells.collect::<String>())
+            format!("{head:16}{}\n", cells.collect::<String>())
         };
         let numbers = |all: &[f64], digits: usize| {
             let all = all.iter();
@@ -48,9 +47,15 @@ impl Report<'_> {
         let names = self.columns.iter().map(ToString::to_string).collect();
         let mut text = line("median", names);
         for peer in &self.peers {
-            text += &line(&peer.name, numbers(&peer.medians, 1));
+            text += &line(peer.name, numbers(&peer.medians, 1));
         }
-        text + &line("ratio", numbers(&self.ratios(), 2))
+        for other in &self.peers[1..] {
+            text += &line(
+                &format!("by {}", other.name),
+                numbers(&self.ratios(other), 2),
+            );
+        }
+        text
     }
 
     /// Puts the table and the machine between the markers in a file.
@@ -65,21 +70,29 @@ impl Report<'_> {
     }
 
     fn markdown(&self) -> String {
-        let [ours, theirs] = &self.peers;
         let mut text = format!(
-            "Medians of {} rounds of {} s on {}:\n\n| | {} | {} | ratio |\n|---|---|---|---|\n",
+            "Medians of {} rounds of {} s on {}; in brackets, how many times that {} has:\n\n| |",
             self.rounds,
             self.seconds,
             machine(),
-            ours.name,
-            theirs.name
+            self.peers[0].name
         );
-        let medians = ours.medians.iter().zip(&theirs.medians);
-        for ((column, (ours, theirs)), ratio) in self.columns.iter().zip(medians).zip(self.ratios())
-        {
-            text += &format!("| {column} | {ours:.1} | {theirs:.1} | {ratio:.2} |\n");
+        for peer in &self.peers {
+            text += &format!(" {} |", peer.name);
         }
-        text
+        text += "\n|---|";
+        text += &"---|".repeat(self.peers.len());
+        for (at, column) in self.columns.iter().enumerate() {
+            let [ours, others @ ..] = &self.peers[..] else {
+                panic!("nobody was measured");
+            };
+            text += &format!("\n| {column} | {:.1} |", ours.medians[at]);
+            for other in others {
+                let ratio = self.ratios(other)[at];
+                text += &format!(" {:.1} ({ratio:.2}) |", other.medians[at]);
+            }
+        }
+        text + "\n"
     }
 }
 

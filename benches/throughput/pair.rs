@@ -1,0 +1,171 @@
+//! The programs that are compared, each as two daemons that reach each other over one wire.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    node::{
+        Kind::{self, Meshd, Tinc11},
+        Node, bring_up, on_one_wire,
+    },
+    traffic::try_ping,
+    world::{Host, World, output, run, wait_until},
+};
+
+/// What carries the traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Program {
+    Meshd,
+    /// meshd without its own protocol, as it speaks to tinc 1.1.
+    MeshdSptps,
+    Tinc11,
+    /// wireguard-go at this path, configured by `wg`.
+    WireguardGo(PathBuf),
+}
+
+impl Program {
+    /// Ours, tinc, and what else is installed: wireguard-go with `wg`.
+    pub(crate) fn installed() -> Vec<Self> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let find = |name: &str| {
+            let mut places = env::split_paths(&path).map(|dir| dir.join(name));
+            places.find(|file| file.is_file())
+        };
+        let mut all = vec![Self::Meshd, Self::MeshdSptps, Self::Tinc11];
+        if let (Some(program), Some(_)) = (find("wireguard-go"), find("wg")) {
+            all.push(Self::WireguardGo(program));
+        }
+        all
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Meshd => "meshd",
+            Self::MeshdSptps => "meshd, SPTPS",
+            Self::Tinc11 => "tinc 1.1",
+            Self::WireguardGo(_) => "wireguard-go",
+        }
+    }
+}
+
+/// Two daemons of one kind that run.
+pub(crate) struct Pair {
+    daemons: Daemons,
+    pub(crate) hosts: [Host; 2],
+    /// Addresses inside the tunnel.
+    pub(crate) addresses: [String; 2],
+}
+
+enum Daemons {
+    Nodes(Box<[Node; 2]>),
+    Children([Child; 2]),
+}
+
+impl Pair {
+    pub(crate) fn start(program: &Program, world: &World) -> Self {
+        let pair = match program {
+            Program::Meshd => Self::nodes(Meshd, "", world),
+            Program::MeshdSptps => Self::nodes(Meshd, "Native = no\n", world),
+            Program::Tinc11 => Self::nodes(Tinc11, "", world),
+            Program::WireguardGo(path) => Self::wireguard_go(path, world),
+        };
+        for host in &pair.hosts {
+            // As a network card that segments would do it.
+            host.exec("ethtool -K eth1 gso on tso on tx-udp-segmentation on");
+        }
+        // The path MTU of tincds is known some seconds later.
+        thread::sleep(Duration::from_secs(4));
+        wait_until("a long ping", Duration::from_secs(10), || {
+            try_ping(&pair.hosts[0], &pair.addresses[1], 1_400, &[])
+        });
+        pair
+    }
+
+    fn nodes(kind: Kind, setting: &str, world: &World) -> Self {
+        let wire = world.wire();
+        let [mut a, mut b] = on_one_wire(world, &wire, [kind, kind]);
+        for node in [&a, &b] {
+            let file = node.dir().join("tinc.conf");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(file, format!("{setting}{text}")).unwrap();
+        }
+        bring_up(&mut a, &mut b);
+        Self {
+            hosts: [a.host.clone(), b.host.clone()],
+            addresses: [a.v4(), b.v4()],
+            daemons: Daemons::Nodes(Box::new([a, b])),
+        }
+    }
+
+    /// Source: wireguard-go's and wg's manuals.
+    fn wireguard_go(program: &Path, world: &World) -> Self {
+        let wire = world.wire();
+        let hosts = ["a", "b"].map(|name| world.host(name, &[&wire]));
+        let ends = hosts.each_ref().map(|host| {
+            let key = world.dir().join(format!("{}.key", host.name));
+            let make = format!("umask 077; wg genkey > {0}; wg pubkey < {0}", key.display());
+            let public = run(std::process::Command::new("sh").args(["-c", &make]));
+            // Its control sockets are in one directory for all namespaces.
+            let device = format!("wg{}{}", std::process::id(), host.name);
+            (host, key, public.trim().to_owned(), device)
+        });
+        let addresses = hosts
+            .each_ref()
+            .map(|host| format!("10.20.0.{}", host.index));
+        let children = [0, 1].map(|at| {
+            let (host, key, _, device) = &ends[at];
+            let (other, _, public, _) = &ends[1 - at];
+            let child = host
+                .command(program)
+                .args(["-f", device])
+                .env("WG_PROCESS_FOREGROUND", "1")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            let control = format!("/var/run/wireguard/{device}.sock");
+            wait_until(&control, Duration::from_secs(10), || {
+                let there = Path::new(&control).exists();
+                there.then_some(()).ok_or_else(|| "not there".to_owned())
+            });
+            output(&format!(
+                "wg set {device} listen-port 655 private-key {} peer {public} endpoint {}:655 allowed-ips {}/32",
+                key.display(),
+                other.v4()[0],
+                addresses[1 - at]
+            ));
+            host.ip(&format!("addr add {}/24 dev {device}", addresses[at]));
+            host.ip(&format!("link set {device} mtu 1420 up"));
+            child
+        });
+        Self {
+            hosts,
+            addresses,
+            daemons: Daemons::Children(children),
+        }
+    }
+
+    /// Process ids of both.
+    pub(crate) fn pids(&self) -> [u32; 2] {
+        match &self.daemons {
+            Daemons::Nodes(nodes) => nodes.each_ref().map(Node::pid),
+            Daemons::Children(children) => children.each_ref().map(Child::id),
+        }
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        if let Daemons::Children(children) = &mut self.daemons {
+            for child in children {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
