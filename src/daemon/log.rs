@@ -1,4 +1,4 @@
-//! Log lines: to standard error or a file, and to whoever follows with `meshctl log -f`.
+//! Log lines: to standard error, a file or syslog, and to whoever follows with `meshctl log -f`.
 //!
 //! Sources: tinc-config-cli.md section 4.3 (levels, reopening), spec/security.md T41 (at most 20 lines
 //! a second of a class, remote text escaped and cut).
@@ -9,7 +9,7 @@ mod text;
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{fs::OpenOptionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -42,7 +42,14 @@ pub enum Target {
     Journal,
     /// A file, opened anew by [`Log::reopen`].
     File(PathBuf),
+    /// syslog's socket, as facility daemon, under this name. Where nobody listens lines are lost.
+    Syslog(String),
 }
+
+/// Where syslog listens. Source: syslog(3).
+const SYSLOG: &str = "/dev/log";
+/// syslog's facility for daemons. Source: RFC 3164 section 4.1.1.
+const DAEMON: u8 = 3 << 3;
 
 impl Target {
     /// Standard error, in the form that its reader wants: systemd names the journal's stream.
@@ -69,6 +76,7 @@ struct Inner {
     wanted: AtomicU8,
     followed: Mutex<Vec<u8>>,
     file: Mutex<Option<File>>,
+    syslog: Option<UnixDatagram>,
     limiter: Mutex<Limiter<&'static Metadata<'static>>>,
     lines: broadcast::Sender<(Level, LogLine)>,
 }
@@ -97,8 +105,18 @@ impl Log {
     pub fn new(target: Target, level: u8) -> io::Result<Self> {
         let file = match &target {
             Target::File(path) => Some(open(path)?),
-            Target::Stderr | Target::Journal => None,
+            Target::Stderr | Target::Journal | Target::Syslog(_) => None,
         };
+        // Not bound to a name; connected now, before a chroot may hide its place.
+        let syslog = match &target {
+            Target::Syslog(_) => UnixDatagram::unbound().ok(),
+            _ => None,
+        };
+        if let Some(socket) = &syslog {
+            let _ = socket
+                .connect(SYSLOG)
+                .and_then(|()| socket.set_nonblocking(true));
+        }
         let level = level.min(MAX_LEVEL);
         Ok(Self(Arc::new(Inner {
             target,
@@ -106,6 +124,7 @@ impl Log {
             wanted: AtomicU8::new(level),
             followed: Mutex::default(),
             file: Mutex::new(file),
+            syslog,
             limiter: Mutex::default(),
             lines: broadcast::channel(FOLLOW).0,
         })))
@@ -234,6 +253,16 @@ impl Inner {
         let LogLine { time, text, .. } = line;
         if self.target == Target::Journal {
             let _ = writeln!(io::stderr().lock(), "<{}>{text}", priority(level));
+            return;
+        }
+        if let (Target::Syslog(name), Some(socket)) = (&self.target, &self.syslog) {
+            let (priority, pid) = (DAEMON | priority(level), std::process::id());
+            let whole = format!("<{priority}>{name}[{pid}]: {text}");
+            if socket.send(whole.as_bytes()).is_err() {
+                // It was started anew.
+                let _ = socket.send_to(whole.as_bytes(), SYSLOG);
+                let _ = socket.connect(SYSLOG);
+            }
             return;
         }
         let whole = format!("{time} {level:<5} {text}\n");

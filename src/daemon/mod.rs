@@ -25,8 +25,13 @@ mod start;
 mod status;
 mod stop;
 pub mod systemd;
+mod tincd;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -45,7 +50,7 @@ use crate::{
 };
 
 use log::{Log, Target};
-use options::{Command, Options};
+use options::{Called, Command, Options};
 
 /// What the tasks around the driver tell it.
 #[derive(Debug)]
@@ -83,40 +88,66 @@ const EVENTS: usize = 1024;
 /// The whole program: options to exit code. 0 after a stop, 1 where it could not start.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = std::env::args_os().skip(1);
+    let mut args = std::env::args_os();
+    let called = Called::by(args.next().as_deref());
     let args = args.map(|arg| arg.to_string_lossy().into_owned());
-    let options = match options::parse(args) {
+    let options = match options::parse(called, args) {
         Ok(Command::Run(options)) => *options,
+        Ok(Command::Kill(options, signal)) => return tincd::kill(&options, signal),
         Ok(Command::Help) => {
-            print!("{}", options::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Ok(Command::Version) => {
-            println!(
-                "meshd version {} (protocol 17.7)",
-                env!("CARGO_PKG_VERSION")
+            print!(
+                "{}",
+                match called {
+                    Called::Meshd => options::HELP,
+                    Called::Tincd => options::TINCD_HELP,
+                }
             );
             return ExitCode::SUCCESS;
         }
+        Ok(Command::Version) => {
+            let version = env!("CARGO_PKG_VERSION");
+            match called {
+                Called::Meshd => println!("meshd version {version} (protocol 17.7)"),
+                Called::Tincd => {
+                    println!("tinc version 1.0.36 (meshd {version}, protocol 17.7)");
+                }
+            }
+            return ExitCode::SUCCESS;
+        }
         Err(sentence) => {
-            eprintln!("meshd: {sentence}\nTry `meshd --help' for more information.");
+            let name = called.name();
+            eprintln!("{name}: {sentence}\nTry `{name} --help' for more information.");
             return ExitCode::FAILURE;
         }
     };
     match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
+            if options.detached {
+                // As long as nothing is open this is still a terminal.
+                eprintln!("{}: {error:#}", called.name());
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(options: &Options) -> anyhow::Result<()> {
-    let log = open_log(options, options.net.as_deref());
+fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let detaches = tincd::detaches(options);
+    let log = match detaches {
+        // What is wrong with the configuration is for the terminal.
+        true => Log::new(Target::Stderr, options.debug.unwrap_or(0))?,
+        false => open_log(options, options.net.as_deref()),
+    };
     log.install();
     let netname = std::env::var("NETNAME").ok();
-    let found = config::find::find(
+    let mut roots = config::find::ROOTS.map(Path::new);
+    if options.called == Called::Tincd {
+        roots.reverse();
+    }
+    let found = config::find::find_in(
+        roots,
         options.config.as_deref(),
         options.net.as_deref(),
         netname.as_deref(),
@@ -129,6 +160,15 @@ fn run(options: &Options) -> anyhow::Result<()> {
     };
     privileges::check(options.user.as_deref())?;
     let config = load(&source)?;
+    if options.called == Called::Tincd {
+        tincd::refuse_second(&tincd::pid_path(options))?;
+    }
+    if detaches {
+        return tincd::detach();
+    }
+    if options.detached {
+        tincd::leave_session();
+    }
     log.set_level(options.debug.unwrap_or(config.shell.log_level));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -137,15 +177,18 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let done = runtime.block_on(serve(options, config, log));
     // Name look-ups that hang must not hold up the exit.
     runtime.shutdown_background();
-    done
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// A log that cannot be opened is no reason not to run (tinc-config-cli.md section 4.3).
 fn open_log(options: &Options, net: Option<&str>) -> Log {
+    let tincd = options.called == Called::Tincd;
     let target = match &options.logfile {
-        _ if options.syslog => Target::Journal,
+        _ if options.syslog && !tincd => Target::Journal,
+        None if options.detached || options.syslog => Target::Syslog(tincd::ident(net)),
         None => Target::stderr(),
         Some(Some(file)) => Target::File(file.clone()),
+        Some(None) if tincd => Target::File(format!("/var/log/{}.log", tincd::ident(net)).into()),
         Some(None) => {
             let net = net.map_or(String::new(), |net| format!(".{net}"));
             Target::File(format!("/var/log/meshd{net}.log").into())
@@ -193,10 +236,11 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
     let net = config.source.net.as_deref();
     let pidfile = options.pidfile.as_deref();
     let places = Places {
-        pid: options
-            .pidfile
-            .clone()
-            .unwrap_or_else(|| control_proto::pid_path(net)),
+        pid: match (options.called, pidfile) {
+            (Called::Tincd, _) => tincd::pid_path(options),
+            (_, Some(file)) => file.into(),
+            (_, None) => control_proto::pid_path(net),
+        },
         socket: control_proto::socket_path(net, pidfile),
     };
     let (events, queue) = mpsc::channel(EVENTS);
@@ -206,6 +250,9 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
     let started = start_driver(options, config, &log, &places, &events);
     let done = match started {
         Ok(mut driver) => {
+            if options.detached {
+                tincd::opened().context("cannot leave the terminal")?;
+            }
             let sender = control::Sender {
                 net: driver.config.source.net.clone(),
                 node: driver.config.settings.name.to_string(),

@@ -3,13 +3,50 @@
 //!
 //! Source: tinc-config-cli.md section 4.1.
 
-use std::path::PathBuf;
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::Signal;
+
+/// The name that the program was called by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Called {
+    /// Any but tincd's.
+    #[default]
+    Meshd,
+    /// `tincd`: options, places and manners are tincd's.
+    Tincd,
+}
+
+impl Called {
+    /// By the first word of the command line.
+    #[must_use]
+    pub fn by(program: Option<&OsStr>) -> Self {
+        match program.map(Path::new).and_then(Path::file_name) {
+            Some(name) if name == "tincd" => Self::Tincd,
+            _ => Self::Meshd,
+        }
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meshd => "meshd",
+            Self::Tincd => "tincd",
+        }
+    }
+}
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Run the daemon.
     Run(Box<Options>),
+    /// tincd's `-k`: send a signal to the daemon that runs.
+    Kill(Box<Options>, Signal),
     /// Print the help.
     Help,
     /// Print the version.
@@ -19,6 +56,12 @@ pub enum Command {
 /// Options of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
+    /// The name that the program was called by.
+    pub called: Called,
+    /// `-D`. Only tincd does otherwise.
+    pub no_detach: bool,
+    /// We are the half of a tincd that stays in the background.
+    pub detached: bool,
     /// `-c DIR`.
     pub config: Option<PathBuf>,
     /// `-n NET`.
@@ -64,6 +107,28 @@ Joins a mesh VPN as a full node, in the foreground, logging to standard error.
 First mesh: meshctl lab     Nodes and their state: meshctl peers
 ";
 
+/// The text of `tincd --help`.
+pub const TINCD_HELP: &str = "\
+Usage: tincd [OPTION]...
+
+meshd by the name of tincd: the daemon of a mesh VPN, in the background.
+
+  -c, --config=DIR              Read the configuration from DIR.
+  -D, --no-detach               Stay in the foreground, logging to standard error.
+  -d, --debug[=LEVEL]           Raise the debug level, or set it (0 to 10).
+  -k, --kill[=SIGNAL]           Send SIGNAL (TERM) to the tincd that runs, and exit.
+  -n, --net=NET                 Connect to net NET (/etc/tinc/NET).
+  -o, --option=[HOST.]KEY=VALUE Set a variable, of the node HOST where given.
+  -L, --mlock                   Keep all memory in RAM.
+      --logfile[=FILE]          Log to FILE (/var/log/tinc.NET.log), not to syslog.
+  -s, --syslog                  Log to syslog also with -D.
+      --pidfile=FILE            Write the process id to FILE (/run/tinc.NET.pid).
+  -R, --chroot                  Change the root to the configuration directory.
+  -U, --user=USER               Become USER once everything is open.
+      --help                    Show this help.
+      --version                 Show the version.
+";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     Config,
@@ -71,6 +136,8 @@ enum Name {
     Option,
     Debug,
     NoDetach,
+    Detached,
+    Kill,
     Mlock,
     Logfile,
     Syslog,
@@ -89,7 +156,12 @@ enum Value {
     Required,
 }
 
-const TABLE: [(Name, Option<char>, &str, Value); 14] = [
+/// What the foreground half of a tincd says to the other half.
+pub const DETACHED: &str = "detached";
+
+type Row = (Name, Option<char>, &'static str, Value);
+
+const TABLE: [Row; 14] = [
     (Name::Config, Some('c'), "config", Value::Required),
     (Name::Net, Some('n'), "net", Value::Required),
     (Name::Option, Some('o'), "option", Value::Required),
@@ -106,10 +178,27 @@ const TABLE: [(Name, Option<char>, &str, Value); 14] = [
     (Name::Version, None, "version", Value::None),
 ];
 
+/// What only tincd has.
+const TINCD: [Row; 2] = [
+    (Name::Kill, Some('k'), "kill", Value::Optional),
+    (Name::Detached, None, DETACHED, Value::None),
+];
+
+fn table(called: Called) -> impl Iterator<Item = &'static Row> {
+    let more = match called {
+        Called::Meshd => &[][..],
+        Called::Tincd => &TINCD,
+    };
+    TABLE.iter().chain(more)
+}
+
 /// Reads the arguments after the program name. The error is one sentence for the operator.
-pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+pub fn parse(called: Called, args: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut args = args.into_iter().peekable();
-    let mut options = Options::default();
+    let mut options = Options {
+        called,
+        ..Options::default()
+    };
     let mut early = None;
     while let Some(arg) = args.next() {
         if let Some(long) = arg.strip_prefix("--").filter(|long| !long.is_empty()) {
@@ -117,7 +206,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (long, None),
             };
-            let (name, kind) = long_option(name)?;
+            let (name, kind) = long_option(called, name)?;
             if kind == Value::None && given.is_some() {
                 return Err(format!("option {arg:?} takes no value"));
             }
@@ -129,7 +218,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             }
             while let Some(letter) = short.chars().next() {
                 short = &short[letter.len_utf8()..];
-                let row = TABLE.iter().find(|row| row.1 == Some(letter));
+                let row = table(called).find(|row| row.1 == Some(letter));
                 let Some((name, _, _, kind)) = row else {
                     return Err(format!("unknown option -{letter}"));
                 };
@@ -142,14 +231,48 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             return Err(format!("unrecognized argument {arg:?}"));
         }
     }
-    Ok(early.unwrap_or_else(|| Command::Run(Box::new(options))))
+    Ok(match early {
+        Some(Early::Help) => Command::Help,
+        Some(Early::Version) => Command::Version,
+        Some(Early::Kill(signal)) => Command::Kill(Box::new(options), signal),
+        None => Command::Run(Box::new(options)),
+    })
+}
+
+/// What ends the program before it runs as a daemon; the first one given counts.
+enum Early {
+    Help,
+    Version,
+    Kill(Signal),
+}
+
+/// A signal by its name (with or without SIG) or number, as `-k` takes it.
+fn signal(text: &str) -> Result<Signal, String> {
+    let name = text.to_ascii_uppercase();
+    Ok(match name.strip_prefix("SIG").unwrap_or(&name) {
+        "HUP" => Signal::HUP,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "WINCH" => Signal::WINCH,
+        "INT" => Signal::INT,
+        "ALRM" => Signal::ALARM,
+        "ABRT" => Signal::ABORT,
+        _ => {
+            let number = text.parse().ok().and_then(Signal::from_named_raw);
+            return number.ok_or_else(|| {
+                format!("{text:?} is no signal: use HUP, TERM, KILL, USR1, USR2, WINCH, INT, ALRM, ABRT or a number")
+            });
+        }
+    })
 }
 
 /// Finds a long option by its name or an unambiguous beginning of it.
-fn long_option(text: &str) -> Result<(Name, Value), String> {
-    let begins = |row: &&(Name, Option<char>, &str, Value)| row.2.starts_with(text);
-    let mut rows = TABLE.iter().filter(begins);
-    let exact = TABLE.iter().find(|row| row.2 == text);
+fn long_option(called: Called, text: &str) -> Result<(Name, Value), String> {
+    let begins = |row: &&Row| row.2.starts_with(text) && row.0 != Name::Detached;
+    let mut rows = table(called).filter(begins);
+    let exact = table(called).find(|row| row.2 == text);
     match (exact, rows.next(), rows.next()) {
         (Some(row), _, _) | (None, Some(row), None) => Ok((row.0, row.3)),
         (None, Some(_), Some(_)) => Err(format!("option --{text} is ambiguous")),
@@ -177,7 +300,7 @@ fn apply(
     name: Name,
     value: Option<String>,
     options: &mut Options,
-    early: &mut Option<Command>,
+    early: &mut Option<Early>,
 ) -> Result<(), String> {
     match name {
         Name::Config => options.config = value.map(absolute),
@@ -192,7 +315,12 @@ fn apply(
             let level = value.map_or(raised, |text| digits(text).parse().unwrap_or(0));
             options.debug = Some(level.min(10));
         }
-        Name::NoDetach => {}
+        Name::NoDetach => options.no_detach = true,
+        Name::Detached => options.detached = true,
+        Name::Kill => {
+            let signal = value.map_or(Ok(Signal::TERM), |text| signal(&text))?;
+            *early = early.take().or(Some(Early::Kill(signal)));
+        }
         Name::Mlock => options.mlock = true,
         Name::Logfile => {
             options.logfile = Some(value.map(absolute));
@@ -210,8 +338,8 @@ fn apply(
                         leave out --bypass-security"
                 .into());
         }
-        Name::Help => *early = early.take().or(Some(Command::Help)),
-        Name::Version => *early = early.take().or(Some(Command::Version)),
+        Name::Help => *early = early.take().or(Some(Early::Help)),
+        Name::Version => *early = early.take().or(Some(Early::Version)),
     }
     Ok(())
 }
@@ -226,14 +354,14 @@ mod tests {
     use super::*;
 
     fn run(line: &str) -> Options {
-        match parse(line.split_whitespace().map(Into::into)) {
+        match parse(Called::Meshd, line.split_whitespace().map(Into::into)) {
             Ok(Command::Run(options)) => *options,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     fn error(line: &str) -> String {
-        parse(line.split_whitespace().map(Into::into)).unwrap_err()
+        parse(Called::Meshd, line.split_whitespace().map(Into::into)).unwrap_err()
     }
 
     #[test]
@@ -295,7 +423,52 @@ mod tests {
 
     #[test]
     fn help_and_version_win() {
-        assert_eq!(parse(["-D", "--help"].map(Into::into)), Ok(Command::Help));
-        assert_eq!(parse(["--vers"].map(Into::into)), Ok(Command::Version));
+        assert_eq!(
+            parse(Called::Meshd, ["-D", "--help"].map(Into::into)),
+            Ok(Command::Help)
+        );
+        assert_eq!(
+            parse(Called::Meshd, ["--vers"].map(Into::into)),
+            Ok(Command::Version)
+        );
+    }
+
+    #[test]
+    fn tincd_kills_by_every_form_and_meshd_by_none() {
+        for (line, signal) in [
+            ("-k", Signal::TERM),
+            ("-n priv -kHUP", Signal::HUP),
+            ("-k usr1 --pidfile=/x", Signal::USR1),
+            ("--kill=SIGALRM", Signal::ALARM),
+            ("--kill 10", Signal::USR1),
+            ("-k -n priv", Signal::TERM),
+        ] {
+            let words = line.split_whitespace().map(Into::into);
+            match parse(Called::Tincd, words) {
+                Ok(Command::Kill(options, found)) => {
+                    assert_eq!(found, signal, "{line}");
+                    assert_eq!(options.net.is_some(), line.contains("priv"), "{line}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        for bad in ["-kNONE", "-k 0", "-k 99"] {
+            let error = parse(Called::Tincd, bad.split(' ').map(Into::into)).unwrap_err();
+            assert!(error.contains("is no signal"), "{bad}: {error}");
+        }
+        assert!(error("-k").contains("unknown option"));
+        assert!(error("--detached").contains("unknown option"));
+    }
+
+    #[test]
+    fn the_name_is_the_last_part_of_the_path() {
+        for (program, called) in [
+            ("/usr/sbin/tincd", Called::Tincd),
+            ("tincd", Called::Tincd),
+            ("/tincd/meshd", Called::Meshd),
+            ("meshd", Called::Meshd),
+        ] {
+            assert_eq!(Called::by(Some(program.as_ref())), called, "{program}");
+        }
     }
 }

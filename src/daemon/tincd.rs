@@ -1,0 +1,169 @@
+//! The manners of tincd, for who calls us by its name: into the background, signals by `-k`, its places.
+//!
+//! The half in the foreground reads the configuration, starts the other half and waits until that has
+//! opened everything, so mistakes come to the terminal with exit code 1, where tincd has said 0 already.
+//! It does not wait for tinc-up, which may itself wait for us (ifupdown).
+//! Source: tinc-config-cli.md sections 4.1 to 4.3.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{self, Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+};
+
+use anyhow::{Context, bail};
+use rustix::{
+    process::{Pid, Signal, kill_process, setsid, test_kill_process},
+    stdio,
+};
+
+use crate::{
+    config::find::net_name,
+    daemon::options::{Called, DETACHED, Options},
+};
+
+/// `tinc.NET`, or `tinc` without a net: what files and log lines are named by.
+#[must_use]
+pub(super) fn ident(net: Option<&str>) -> String {
+    net.map_or_else(|| "tinc".to_owned(), |net| format!("tinc.{net}"))
+}
+
+/// The net that is meant: `-n`, else NETNAME. A bad name is refused where the directory is looked for.
+fn net(options: &Options) -> Option<String> {
+    let name = options.net.clone().or_else(|| env::var("NETNAME").ok());
+    net_name(&name.unwrap_or_default()).ok()?.0
+}
+
+/// Where its pid file is.
+#[must_use]
+pub(super) fn pid_path(options: &Options) -> PathBuf {
+    let by_net = || Path::new("/run").join(format!("{}.pid", ident(net(options).as_deref())));
+    options.pidfile.clone().unwrap_or_else(by_net)
+}
+
+/// Sends a signal to the daemon that the pid file names.
+pub(super) fn kill(options: &Options, signal: Signal) -> ExitCode {
+    let path = pid_path(options);
+    let whose = net(options).map_or(String::new(), |net| format!(" for net `{net}'"));
+    let Some(pid) = pid_in(&path) else {
+        eprintln!("No other tincd is running{whose}.");
+        return ExitCode::FAILURE;
+    };
+    match kill_process(pid, signal) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(rustix::io::Errno::SRCH) => {
+            eprintln!("The tincd{whose} is no longer running. Removing stale lock file.");
+            let _ = fs::remove_file(path);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("tincd: cannot send a signal to process {pid}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The first word of a pid file.
+fn pid_in(path: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(path).ok()?;
+    let number = text.split_whitespace().next()?.parse().ok()?;
+    (number > 0).then(|| Pid::from_raw(number)).flatten()
+}
+
+/// An error where the pid file names a tincd that runs, of whichever make.
+pub(super) fn refuse_second(path: &Path) -> anyhow::Result<()> {
+    let Some(pid) = pid_in(path).filter(|pid| test_kill_process(*pid).is_ok()) else {
+        return Ok(());
+    };
+    // A number that went to another program since.
+    let pid = pid.as_raw_pid();
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    match name.trim() {
+        "tincd" | "meshd" => bail!("A tincd is already running with pid {pid}: stop it first"),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this process is to start another one and leave.
+#[must_use]
+pub(super) fn detaches(options: &Options) -> bool {
+    let activated = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    options.called == Called::Tincd && !options.no_detach && !options.detached && !activated
+}
+
+/// Starts the half in the background and waits until it is open for business or has failed.
+pub(super) fn detach() -> anyhow::Result<ExitCode> {
+    let program = env::current_exe().context("cannot find our own program")?;
+    let mut child = Command::new(program)
+        .arg0(Called::Tincd.name())
+        .args(env::args_os().skip(1))
+        .arg(format!("--{DETACHED}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the daemon in the background")?;
+    let mut said = [0];
+    let mut stdout = child.stdout.take().context("it has no standard output")?;
+    match stdout.read(&mut said) {
+        Ok(1) => Ok(ExitCode::SUCCESS),
+        // It has said why.
+        _ => {
+            child.wait().context("the daemon in the background")?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// The half in the background leaves the session that it was started from.
+pub(super) fn leave_session() {
+    // It fails where we lead one already, which is as good.
+    let _ = setsid();
+}
+
+/// Tells the half in the foreground that all is open, and leaves its terminal.
+pub(super) fn opened() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(b"\n")?;
+    out.flush()?;
+    let null = File::options().write(true).open("/dev/null")?;
+    stdio::dup2_stdout(&null)?;
+    stdio::dup2_stderr(&null)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_file_counts_while_a_tincd_has_that_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pid");
+        assert!(refuse_second(&path).is_ok(), "no file");
+        for stale in ["", "x\n", "-4\n", "999999999\n"] {
+            fs::write(&path, stale).unwrap();
+            assert!(refuse_second(&path).is_ok(), "{stale:?}");
+        }
+        // Ours is no tincd's: the number went to another program.
+        fs::write(&path, format!("{} COOKIE\n", std::process::id())).unwrap();
+        assert!(refuse_second(&path).is_ok());
+        assert_eq!(pid_in(&path).unwrap(), rustix::process::getpid());
+    }
+
+    #[test]
+    fn places_are_tincs() {
+        let options = |net: Option<&str>, pidfile: Option<&str>| Options {
+            net: net.map(Into::into),
+            pidfile: pidfile.map(Into::into),
+            ..Options::default()
+        };
+        let path = |net, pidfile| pid_path(&options(net, pidfile));
+        assert_eq!(path(Some("priv"), None), Path::new("/run/tinc.priv.pid"));
+        assert_eq!(path(None, None), Path::new("/run/tinc.pid"));
+        assert_eq!(path(Some("."), None), Path::new("/run/tinc.pid"));
+        assert_eq!(path(Some("priv"), Some("/x")), Path::new("/x"));
+    }
+}
