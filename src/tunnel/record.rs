@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     crypto::{
-        aead::{self, Verified},
+        aead::{self, TAG, Verified},
         replay::ReplayWindow,
         sptps::Key,
     },
@@ -143,6 +143,8 @@ impl Rx {
             seq: seq.into(),
             kind: datagram[HEAD - 1],
             head: HEAD,
+            tail: TAG,
+            level: 0,
         })
     }
 
@@ -163,6 +165,8 @@ impl Rx {
             seq: seq.into(),
             kind: datagram[HEAD - 1],
             head: HEAD,
+            tail: TAG,
+            level: 0,
         })
     }
 
