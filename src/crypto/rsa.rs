@@ -11,8 +11,9 @@ use rsa::{
     hazmat::{rsa_decrypt_and_check, rsa_encrypt},
     pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey},
     pkcs8::{DecodePrivateKey, DecodePublicKey},
-    traits::PublicKeyParts,
+    traits::{PrivateKeyParts, PublicKeyParts},
 };
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::crypto::Rng;
@@ -148,6 +149,16 @@ impl RsaPrivate {
         Ok(Self(key))
     }
 
+    /// 32 bytes that nobody without this key can know: to stand in for another private key.
+    #[must_use]
+    pub fn stand_in_seed(&self) -> [u8; 32] {
+        let d = Zeroizing::new(self.0.d().to_be_bytes());
+        let hash = Sha256::new()
+            .chain_update(b"meshd stand-in")
+            .chain_update(&d);
+        hash.finalize().into()
+    }
+
     /// The public half.
     #[must_use]
     pub fn public(&self) -> RsaPublic {
@@ -257,10 +268,7 @@ mod tests {
         assert_eq!(RsaPublic::from_hex("xyz"), Err(RsaError::NoHex));
         assert_eq!(RsaPublic::from_hex(""), Err(RsaError::Unfit));
         // d of another exponent.
-        let d = {
-            use rsa::traits::PrivateKeyParts;
-            hex(private.0.d())
-        };
+        let d = hex(private.0.d());
         assert!(RsaPrivate::from_hex(&d, &public).is_err());
         let again = RsaPrivate::from_hex(&d, &private.public()).unwrap();
         assert_eq!(again.public(), private.public());

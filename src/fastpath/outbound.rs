@@ -1,6 +1,9 @@
 //! From an IP packet to sealed datagrams: what our device gave us, and what we forward.
 
-use std::{net::SocketAddr, sync::atomic::Ordering};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 
@@ -14,7 +17,7 @@ use crate::{
     route::{
         Broadcast, DropReason, ETHER, NodeIdx, NodeShared, NodeState,
         local::ForUs,
-        path::{SendPath, send_path},
+        path::{SendPath, carrier, send_path},
         router::{self, Verdict},
         source,
     },
@@ -114,7 +117,7 @@ impl<'a, S: Sink> Step<'a, S> {
     /// Seals a packet for the tunnel of `to` and queues the datagram. Parks it where the node rests, or
     /// leaves it to the mesh where UDP does not do.
     pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
-        let Some(node) = self.snapshot.node(to) else {
+        let Some(node) = self.carrier(to, packet.len()) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
         let state = node.state.load();
@@ -128,19 +131,31 @@ impl<'a, S: Sink> Step<'a, S> {
         self.take_turn(node, way.key);
         let Some(number) = way.key.claim(1) else {
             self.sink.dropped(DropReason::Exhausted);
-            return self.sink.punt(Punt::Exhausted { node: to });
+            return self.sink.punt(Punt::Exhausted { node: node.idx });
         };
         self.inherit(packet);
         way.seal(self.sink, number, 0, packet.len(), |room| {
             room.copy_from_slice(packet);
         });
-        node.counters.sent(1, packet.len() + ETHER);
+        self.sent(to, 1, packet.len() + ETHER);
+    }
+
+    /// The node whose tunnel carries a packet for `to`.
+    fn carrier(&self, to: NodeIdx, length: usize) -> Option<&'a Arc<NodeShared>> {
+        self.snapshot.node(carrier(self.snapshot, to, length))
+    }
+
+    /// Counts packets for `to`, whoever carries them.
+    fn sent(&self, to: NodeIdx, packets: usize, bytes: usize) {
+        if let Some(node) = self.snapshot.node(to) {
+            node.counters.sent(packets, bytes);
+        }
     }
 
     /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
     /// cut to where it is sealed. Returns `false` and does nothing where not all can go so.
     fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
-        let Some(node) = self.snapshot.node(to) else {
+        let Some(node) = self.carrier(to, first.len()) else {
             return false;
         };
         let state = node.state.load();
@@ -176,7 +191,7 @@ impl<'a, S: Sink> Step<'a, S> {
             packets += 1;
             bytes += length + ETHER;
         }
-        node.counters.sent(packets, bytes);
+        self.sent(to, packets, bytes);
         true
     }
 
@@ -265,13 +280,14 @@ impl Way<'_> {
             false => MAX_RUN,
         };
         let skip = self.header.map_or(0, |_| HEADER);
-        let datagram = sink.datagram(self.to, most, skip + self.key.overhead() + length);
-        let (ids, record) = datagram.split_at_mut(skip);
-        if let Some(header) = self.header {
-            ids.copy_from_slice(&header.to_bytes());
-        }
-        let head = self.key.head();
-        write(&mut record[head..head + length]);
-        self.key.seal(number, kind, record);
+        self.key.seal_into(number, kind, length, write, |sealed| {
+            let (ids, record) = sink
+                .datagram(self.to, most, skip + sealed)
+                .split_at_mut(skip);
+            if let Some(header) = self.header {
+                ids.copy_from_slice(&header.to_bytes());
+            }
+            record
+        });
     }
 }

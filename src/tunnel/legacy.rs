@@ -10,7 +10,6 @@ use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
-use bytes::Bytes;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -314,8 +313,8 @@ impl Tx {
         self.next.load(Ordering::Relaxed) >= renew_at(&self.keys.suite)
     }
 
-    pub(super) fn cipher(&self) -> &'static str {
-        self.keys.suite.cipher.map_or("none", |cipher| cipher.name)
+    pub(super) const fn suite(&self) -> &Suite {
+        &self.keys.suite
     }
 
     /// The longest frame whose datagram has at most so many bytes.
@@ -461,10 +460,11 @@ fn kind_of(frame: &[u8]) -> (u8, usize) {
     }
 }
 
-pub(super) fn unpack(level: u8, data: &[u8]) -> Option<(u8, Bytes)> {
-    let frame = Bytes::from(compress::unpack(level, data, MAX_UNPACKED)?);
+pub(super) fn unpack(level: u8, data: &[u8]) -> Option<(u8, Vec<u8>)> {
+    let mut frame = compress::unpack(level, data, MAX_UNPACKED)?;
     let (kind, header) = kind_of(&frame);
-    Some((kind, frame.slice(header..)))
+    frame.drain(..header);
+    Some((kind, frame))
 }
 
 impl fmt::Debug for Tx {

@@ -110,10 +110,16 @@ impl Opened {
         self.head..length - self.tail
     }
 
+    /// Whether the record data must be unpacked before it means anything.
+    #[must_use]
+    pub const fn is_packed(&self) -> bool {
+        self.level > 0
+    }
+
     /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that. `None` if it is
     /// damaged or too long.
     #[must_use]
-    pub fn unpack(&self, data: &[u8]) -> Option<(u8, Bytes)> {
+    pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
         legacy::unpack(self.level, data)
     }
 }
@@ -258,11 +264,11 @@ impl TxKey {
 
     /// Name of the cipher, for the operator.
     #[must_use]
-    pub fn cipher(&self) -> &'static str {
+    pub fn cipher(&self) -> String {
         match &self.0 {
-            TxKind::Sptps(_) => "ChaCha20-Poly1305",
-            TxKind::Native(tx) => tx.aead().name(),
-            TxKind::Legacy(tx) => tx.cipher(),
+            TxKind::Sptps(_) => "ChaCha20-Poly1305".into(),
+            TxKind::Native(tx) => tx.aead().name().into(),
+            TxKind::Legacy(tx) => tx.suite().to_string(),
         }
     }
 
