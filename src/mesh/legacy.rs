@@ -330,26 +330,21 @@ impl Mesh {
         let (near, far): (Vec<_>, Vec<_>) = keyed
             .map(|(idx, _)| idx)
             .partition(|idx| self.is_at(*idx, from));
-        let near = if !near.is_empty() && self.legacy.near.take(TRY_NEAR, TRY_NEAR as usize, now) {
-            near
-        } else {
-            Vec::new()
-        };
         let fits = |idx: &NodeIdx| {
-            let keys = &self.nodes[*idx].keys.legacy;
-            keys.rx.iter().any(|key| key.fits(datagram))
+            let node = &self.nodes[*idx];
+            // Without a MAC nothing but the address tells.
+            let here = node.udp.addr == Some(from);
+            let mut keys = node.keys.legacy.rx.iter();
+            keys.any(|key| key.fits(datagram).unwrap_or(here))
         };
-        if let Some(idx) = near.into_iter().find(fits) {
+        if !near.is_empty()
+            && self.legacy.near.take(TRY_NEAR, TRY_NEAR as usize, now)
+            && let Some(idx) = near.into_iter().find(fits)
+        {
             return Some(idx);
         }
-        if far.is_empty() || !self.legacy.all.take(TRY_ALL, TRY_ALL as usize, now) {
-            return None;
-        }
-        let fits = |idx: &NodeIdx| {
-            let keys = &self.nodes[*idx].keys.legacy;
-            keys.rx.iter().any(|key| key.fits(datagram))
-        };
-        far.into_iter().find(fits)
+        let all = !far.is_empty() && self.legacy.all.take(TRY_ALL, TRY_ALL as usize, now);
+        far.into_iter().filter(|_| all).find(fits)
     }
 
     /// Whether anybody sees a node at the host of this address.

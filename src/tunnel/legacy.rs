@@ -400,9 +400,10 @@ impl Rx {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether the MAC is right; `false` where packets have none.
-    pub(super) fn fits(&self, datagram: &[u8]) -> bool {
-        self.keys.mac.is_some() && self.keys.verify(datagram) == Some(true)
+    /// Whether the MAC is right; `None` where packets have none.
+    pub(super) fn fits(&self, datagram: &[u8]) -> Option<bool> {
+        self.keys.mac.as_ref()?;
+        Some(self.keys.verify(datagram) == Some(true))
     }
 
     pub(super) fn open(

@@ -361,11 +361,12 @@ impl RxKey {
         }
     }
 
-    /// Whether this is a legacy key that a datagram of nobody known would fit: only its MAC tells who sent it.
+    /// Whether a legacy key made the MAC of a datagram, whose sender nothing else tells; `None` where packets have
+    /// none. Other keys never fit.
     #[must_use]
-    pub fn fits(&self, datagram: &[u8]) -> bool {
+    pub fn fits(&self, datagram: &[u8]) -> Option<bool> {
         match &self.0 {
-            RxKind::Sptps(_) | RxKind::Native(_) => false,
+            RxKind::Sptps(_) | RxKind::Native(_) => Some(false),
             RxKind::Legacy(rx) => rx.fits(datagram),
         }
     }
