@@ -21,6 +21,7 @@ use crate::{
         router::{self, Verdict},
         source,
     },
+    sync::Guard,
     tunnel::{TYPE_VOUCHED, TxKey},
     wire::{
         NodeId,
@@ -117,10 +118,9 @@ impl<'a, S: Sink> Step<'a, S> {
     /// Seals a packet for the tunnel of `to` and queues the datagram. Parks it where the node rests, or
     /// leaves it to the mesh where UDP does not do.
     pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
-        let Some(node) = self.carrier(to, packet.len()) else {
+        let Some(Carrier { owner, node, state }) = self.carrier(to, packet.len()) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
-        let state = node.state.load();
         if state.resting {
             return self.sink.park(to, packet);
         }
@@ -137,28 +137,28 @@ impl<'a, S: Sink> Step<'a, S> {
         way.seal(self.sink, number, 0, packet.len(), |room| {
             room.copy_from_slice(packet);
         });
-        self.sent(to, 1, packet.len() + ETHER);
+        owner.counters.sent(1, packet.len() + ETHER);
     }
 
-    /// The node whose tunnel carries a packet for `to`.
-    fn carrier(&self, to: NodeIdx, length: usize) -> Option<&'a Arc<NodeShared>> {
-        self.snapshot.node(carrier(self.snapshot, to, length))
-    }
-
-    /// Counts packets for `to`, whoever carries them.
-    fn sent(&self, to: NodeIdx, packets: usize, bytes: usize) {
-        if let Some(node) = self.snapshot.node(to) {
-            node.counters.sent(packets, bytes);
+    /// Who carries a packet for `to`.
+    fn carrier(&self, to: NodeIdx, length: usize) -> Option<Carrier<'a>> {
+        let owner = self.snapshot.node(to)?;
+        let state = owner.state.load();
+        if !state.legacy {
+            let node = owner;
+            return Some(Carrier { owner, node, state });
         }
+        let node = self.snapshot.node(carrier(self.snapshot, to, length))?;
+        let state = node.state.load();
+        Some(Carrier { owner, node, state })
     }
 
     /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
     /// cut to where it is sealed. Returns `false` and does nothing where not all can go so.
     fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
-        let Some(node) = self.carrier(to, first.len()) else {
+        let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
             return false;
         };
-        let state = node.state.load();
         if state.resting {
             return false;
         }
@@ -191,7 +191,7 @@ impl<'a, S: Sink> Step<'a, S> {
             packets += 1;
             bytes += length + ETHER;
         }
-        self.sent(to, packets, bytes);
+        owner.counters.sent(packets, bytes);
         true
     }
 
@@ -255,6 +255,16 @@ impl<'a, S: Sink> Step<'a, S> {
             }
         }
     }
+}
+
+/// Who carries a packet.
+struct Carrier<'a> {
+    /// The node that it is for.
+    owner: &'a Arc<NodeShared>,
+    /// The node whose tunnel it goes into: the same, or for a legacy node perhaps one on the way.
+    node: &'a Arc<NodeShared>,
+    /// What `node` is like now.
+    state: Guard<Arc<NodeState>>,
 }
 
 /// The way of packets of ours to a node by UDP.

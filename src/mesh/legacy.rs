@@ -358,3 +358,6 @@ impl Mesh {
         node.udp.addr.is_some_and(here) || back.any(|edge| edge.address.known().is_some_and(here))
     }
 }
+
+#[cfg(test)]
+mod tests;

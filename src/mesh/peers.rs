@@ -209,6 +209,10 @@ impl Mesh {
             teller: None,
         };
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
+        if peer.hello.dialect == Dialect::Legacy {
+            let why = self.why_legacy(&hello.name);
+            tracing::warn!(node = %hello.name, "legacy link, which keeps out outsiders and no more ({why})");
+        }
         if let Some(older) = self.nodes[node].link.replace(link)
             && let Some(peer) = self.peers.get_mut(&older)
         {
