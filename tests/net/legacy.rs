@@ -5,6 +5,7 @@ use std::{thread, time::Duration};
 
 use crate::{
     dump::UDP_CONFIRMED,
+    hostile::Member,
     node::{
         Kind::{self, Meshd, Tinc10, Tinc11},
         Node, introduce, on_one_wire,
@@ -431,4 +432,105 @@ fn a_pinned_node_is_refused() {
     b.signal(rustix::process::Signal::HUP);
     pass(&a, &b);
     assert_eq!(b.peer("a")["reason"]["code"], "legacy");
+}
+
+/// Both ends dial, daemons are killed and come back, links are cut: it always comes up again.
+#[test]
+fn restarts_and_double_dials() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Tinc10]);
+    for node in [&a, &b] {
+        node.tinc(&["set", "PingInterval", "3"]);
+        node.tinc(&["set", "PingTimeout", "2"]);
+        node.tinc(&["set", "MaxTimeout", "3"]);
+    }
+    b.connect_to(&["a"]);
+    bring_up(&mut a, &mut b);
+    for _ in 0..2 {
+        b.kill();
+        a.wait_loses(&b);
+        b.start();
+        pass(&a, &b);
+        a.kill();
+        a.start();
+        pass(&a, &b);
+    }
+    wire.cut(&b.host);
+    a.wait_loses(&b);
+    wire.mend(&b.host);
+    pass(&a, &b);
+    a.assert_runs();
+    b.assert_runs();
+}
+
+/// UDP is blocked and let through again: packets go over the link meanwhile.
+#[test]
+fn udp_that_is_blocked() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Tinc10, Meshd]);
+    for node in [&a, &b] {
+        node.tinc(&["set", "PingInterval", "5"]);
+    }
+    wire.block_udp(&a.host, &b.host);
+    a.connect_to(&["b"]);
+    b.start();
+    a.start();
+    for size in [56, 1400, 8000] {
+        wait_ping(&a, &b.v4(), size);
+        wait_ping(&b, &a.v6(), size);
+    }
+    assert_eq!(b.peer("a")["path"], "tcp");
+    transfer(&a, &b);
+    wire.unblock_udp(&a.host, &b.host);
+    pass(&a, &b);
+    transfer(&a, &b);
+}
+
+/// The path has a smaller MTU than the wire says: both ends find it.
+#[test]
+fn a_narrow_path() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Tinc10]);
+    wire.swallow_udp_longer_than(1300);
+    bring_up(&mut a, &mut b);
+    transfer(&a, &b);
+    // The bridge counts its own 14 bytes: 1,300 - 14 - 28 - 4 of MAC are 78 blocks and a bit; less padding, number and
+    // Ethernet header.
+    crate::world::wait_until("the MTU is found", Duration::from_secs(20), || {
+        let mtu = a.peer("b")["pmtu_bytes"].as_u64();
+        match mtu == Some(78 * 16 - 1 - 4 - 14) {
+            true => Ok(()),
+            false => Err(format!("{mtu:?}")),
+        }
+    });
+}
+
+/// T09: edges to something that is no address, and requests of nodes that are not reachable, either of which kills a
+/// tinc 1.0.36, said by a member: they end at us. Without us between, they do kill it.
+#[test]
+fn what_kills_a_tinc_1_0_is_not_passed_on() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b, c] = on_one_wire(&world, &wire, [Meshd, Tinc10, Tinc11]);
+    bring_up(&mut a, &mut b);
+    let mut member = Member::reachable(&c, &a, &wire);
+    member.flood(12, "c x example.org 655 c 1");
+    member.flood(12, "x c example.org 655 c 1");
+    member.flood(12, "x c not-an-address what c 1");
+    member.say("15 ghost b");
+    member.say("15 x b");
+    a.wait_dump("knows x", |dump| dump.node("x").is_some());
+    // What comes after has passed, so what came before has been dealt with.
+    member.flood(10, "c 10.66.0.1");
+    crate::world::wait_until("b hears of c", Duration::from_secs(10), || {
+        match b.log().contains("Got ADD_SUBNET from a") && member.is_alive() {
+            true => Ok(()),
+            false => Err(b.log()),
+        }
+    });
+    pass(&a, &b);
+    b.assert_runs();
 }
