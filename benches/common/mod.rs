@@ -240,6 +240,7 @@ impl Path {
         };
         let from = SocketAddr::from(([192, 0, 2, 1], 655));
         let state = |idx: NodeIdx| NodeState {
+            legacy: false,
             reachable: true,
             neighbour: idx == PEER,
             options: Options(0x0700_0000 | Options::PMTU_DISCOVERY | Options::CLAMP_MSS),

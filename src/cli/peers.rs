@@ -84,11 +84,11 @@ fn headline(
     parts.join(if utf8 { " · " } else { " - " })
 }
 
-/// `sptps`; with its cipher where there is a choice: `native AES-256-GCM`.
+/// `sptps`; with its cipher where there is a choice: `native AES-256-GCM`, `legacy aes-256-cbc sha256/4`.
 fn tunnel(row: &PeerRow) -> String {
     match (row.protocol.as_str(), &row.cipher) {
         ("none", _) => "-".into(),
-        ("native", Some(cipher)) => format!("native {cipher}"),
+        (protocol @ ("native" | "legacy"), Some(cipher)) => format!("{protocol} {cipher}"),
         (protocol, _) => protocol.into(),
     }
 }

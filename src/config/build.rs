@@ -18,11 +18,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{
-        AddressFamily, Config, DeviceType, Problem, Shell, Source, host, keys,
+        AddressFamily, Config, DeviceType, Problem, Shell, Source, host, keys, legacy,
         tree::{Reader, Tree},
         values,
     },
-    crypto::{PrivateKey, noise::StaticSecret},
+    crypto::{PrivateKey, noise::StaticSecret, rsa::RsaPrivate},
     mesh::{
         Settings,
         settings::{Host, MinProtocol},
@@ -54,10 +54,14 @@ pub(super) fn build(
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
     let shell = shell(source, &mut reader, device_type, port, options);
-    let secrets = secrets(source, tree, last, &mut reader.problems);
+    let experimental = reader.boolean("ExperimentalProtocol");
+    let secrets = secrets(source, tree, last, experimental, &mut reader.problems);
     if let (Some(name), Some(secrets)) = (&name, &secrets) {
-        check_own_key(source, name, &secrets.key, tree, &mut reader.problems);
-        check_native_key(name, &secrets.native, tree, &mut reader.problems);
+        check_own_rsa(source, name, secrets, tree, &mut reader.problems);
+        if secrets.sptps {
+            check_own_key(source, name, &secrets.key, tree, &mut reader.problems);
+            check_native_key(name, &secrets.native, tree, &mut reader.problems);
+        }
     }
     let parts = name
         .zip(secrets)
@@ -80,11 +84,6 @@ fn supported(reader: &mut Reader<'_>) -> DeviceType {
             "DeviceType",
             !matches!(device, "tun" | "tap" | "dummy"),
             "only DeviceType = tun, tap and dummy are supported yet",
-        ),
-        (
-            "ExperimentalProtocol",
-            !reader.flag("ExperimentalProtocol"),
-            "the legacy protocol alone is not supported yet; remove the line",
         ),
     ];
     for (name, wrong, text) in refuse {
@@ -116,6 +115,9 @@ fn options(reader: &mut Reader<'_>) -> Options {
 /// What nobody but us may know.
 struct Secrets {
     key: Arc<PrivateKey>,
+    /// Whether `key` is more than a stand-in.
+    sptps: bool,
+    rsa: Option<Arc<RsaPrivate>>,
     native: Arc<StaticSecret>,
     psk: Zeroizing<[u8; 32]>,
 }
@@ -124,14 +126,40 @@ fn secrets(
     source: &Source,
     tree: &Tree,
     last: Option<&Config>,
+    experimental: Option<bool>,
     problems: &mut Vec<Problem>,
 ) -> Option<Secrets> {
     let named = |variable| tree.first(variable).map(|e| PathBuf::from(&e.value));
     let last = last.map(|last| &last.settings);
+    let rsa = own_rsa(
+        source,
+        tree,
+        last.and_then(|last| last.rsa.as_ref()),
+        problems,
+    )?;
     let shown = named("Ed25519PrivateKeyFile").unwrap_or_else(|| "ed25519_key.priv".into());
-    let key = read_or_keep(source, &shown, last.map(|last| &last.key), |path| {
-        keys::read_private(path, &shown, problems).map(Arc::new)
-    });
+    // A directory of tinc 1.0 has no such file: then we are one more 1.0, as tinc 1.1 would be.
+    let missing = experimental.is_none() && !source.base.join(&shown).exists();
+    let sptps = experimental != Some(false) && !(missing && rsa.is_some());
+    if missing && !sptps {
+        let text = "no such file, so only the legacy protocol of tinc 1.0 is spoken; `meshctl keygen` makes a key";
+        problems.push(Problem::warning(&shown, 0, text));
+    }
+    let key = match (sptps, &rsa) {
+        (true, _) => read_or_keep(source, &shown, last.map(|last| &last.key), |path| {
+            keys::read_private(path, &shown, problems).map(Arc::new)
+        }),
+        // Nobody ever sees it; as secret as our other key, and the same at every reload.
+        (false, Some(rsa)) => Some(Arc::new(PrivateKey::from_seed(&rsa.stand_in_seed()))),
+        (false, None) => {
+            let text = "ExperimentalProtocol = no leaves us nothing but RSA, and there is no rsa_key.priv; remove the line, or restore that file";
+            problems.extend(
+                tree.first("ExperimentalProtocol")
+                    .map(|entry| entry.error(text)),
+            );
+            None
+        }
+    };
     let native = named("NativePrivateKeyFile").map(|shown| {
         read_or_keep(source, &shown, last.map(|last| &last.secret), |path| {
             let secret = keys::read_secret(path, &shown, problems)?;
@@ -145,10 +173,58 @@ fn secrets(
     });
     let key = key?;
     Some(Secrets {
+        sptps,
+        rsa,
         native: native.unwrap_or_else(|| Some(Arc::new(StaticSecret::of(&key))))?,
         psk: psk.unwrap_or_else(|| Some(Zeroizing::default()))?,
         key,
     })
+}
+
+/// Our RSA key, if we have one. Outer `None`: there is one and it is bad.
+#[expect(
+    clippy::option_option,
+    reason = "no RSA key is legal, a bad one is not"
+)]
+fn own_rsa(
+    source: &Source,
+    tree: &Tree,
+    last: Option<&Arc<RsaPrivate>>,
+    problems: &mut Vec<Problem>,
+) -> Option<Option<Arc<RsaPrivate>>> {
+    let (shown, named) = legacy::private_key_file(tree);
+    let wanted = named || tree.first("PrivateKey").is_some();
+    if !wanted && !source.base.join(&shown).exists() {
+        return Some(None);
+    }
+    let key = read_or_keep(source, &shown, last, |path| {
+        legacy::private_key(tree, path, &shown, problems).map(Arc::new)
+    });
+    key.map(Some)
+}
+
+/// Others refuse us in legacy if the RSA key that our host file shows is not ours.
+fn check_own_rsa(
+    source: &Source,
+    name: &NodeName,
+    secrets: &Secrets,
+    tree: &Tree,
+    problems: &mut Vec<Problem>,
+) {
+    let Some(private) = &secrets.rsa else { return };
+    let shown = host::host_path(name);
+    let text = crate::config::files::read_text(&source.base.join(&shown)).unwrap_or_default();
+    let public = legacy::public_key(tree, &source.base, &shown, &text, false, problems);
+    let text = match public {
+        Some(key) if key == private.public() => return,
+        Some(_) => {
+            "its RSA public key is not that of our private key, so others refuse us in the legacy protocol"
+        }
+        // Only a node that speaks nothing else has to show one.
+        None if secrets.sptps => return,
+        None => "it has no RSA public key that others could know us by",
+    };
+    problems.push(Problem::warning(&shown, 0, text));
 }
 
 /// On a reload without root's rights (-U) a secret file may be closed to us: what it held at start stays.
@@ -214,14 +290,19 @@ fn check_native_key(
 }
 
 /// Whether we offer native, and what nodes must speak at least whose host files do not say so.
-fn protocols(reader: &mut Reader<'_>) -> (bool, MinProtocol) {
-    let native = reader.flag("Native");
-    let min = host::min_protocol(reader).unwrap_or_default();
-    if min == MinProtocol::Native
-        && !native
-        && let Some(entry) = reader.tree.first("MinProtocol")
-    {
-        let text = "MinProtocol = native needs Native = yes, or no link is possible at all";
+fn protocols(reader: &mut Reader<'_>, sptps: bool) -> (bool, Option<MinProtocol>) {
+    let native = reader.flag("Native") && sptps;
+    let min = host::min_protocol(reader);
+    let text = match min {
+        Some(MinProtocol::Native) if !native => {
+            "MinProtocol = native needs Native = yes, or no link is possible at all"
+        }
+        Some(MinProtocol::Sptps) if !sptps => {
+            "MinProtocol = sptps needs an Ed25519 key of ours and no ExperimentalProtocol = no, or no link is possible at all"
+        }
+        _ => return (native, min),
+    };
+    if let Some(entry) = reader.tree.first("MinProtocol") {
         reader.problems.push(entry.error(text));
     }
     (native, min)
@@ -239,7 +320,11 @@ fn settings(
     let strict_subnets = reader.flag("StrictSubnets") || tunnel_server;
     let (ping_interval, ping_timeout) = pings(reader);
     let max_timeout = reader.number("MaxTimeout", 1, i32::MAX).unsigned_abs();
-    let (native, min_protocol) = protocols(reader);
+    let (native, min_protocol) = protocols(reader, secrets.sptps);
+    let options = match secrets.sptps {
+        true => options,
+        false => options.with_minor(0),
+    };
     let replay_bytes = reader
         .number("ReplayWindow", 0, i32::MAX)
         .min(MAX_REPLAY_BYTES);
@@ -269,6 +354,9 @@ fn settings(
         replay_window: replay_bytes.unsigned_abs() * 8,
         name,
         key: secrets.key,
+        sptps: secrets.sptps,
+        rsa: secrets.rsa,
+        suite: legacy::suite(reader),
         secret: secrets.native,
         native,
         min_protocol,
@@ -320,8 +408,8 @@ fn connect_to(
             None => Some(format!(
                 "there is no usable hosts/{name}; copy it from that node"
             )),
-            Some(host) if host.key.is_none() => Some(format!(
-                "hosts/{name} has no Ed25519PublicKey, so no link is possible"
+            Some(host) if host.key.is_none() && host.rsa.is_none() => Some(format!(
+                "hosts/{name} has no public key, so no link is possible"
             )),
             Some(host) if host.addresses.is_empty() => {
                 Some(format!("hosts/{name} has no Address to dial"))

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use crate::{
     config::{Config, Shell},
+    crypto::rsa::RsaPrivate,
     mesh::{Settings, settings::Host},
     route::RouteSettings,
     wire::{NodeName, Options},
@@ -69,6 +70,9 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     let Settings {
         name,
         key,
+        sptps,
+        rsa,
+        suite,
         secret,
         native,
         min_protocol,
@@ -101,6 +105,10 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     diff.restart("Name", &old.name, name);
     let keys = (old.key.public(), key.public());
     diff.restart("Ed25519PrivateKeyFile", &keys.0, &keys.1);
+    diff.restart("ExperimentalProtocol", &old.sptps, sptps);
+    let public = |key: &Option<Arc<RsaPrivate>>| key.as_ref().map(|key| key.public());
+    diff.restart("PrivateKeyFile", &public(&old.rsa), &public(rsa));
+    diff.value("Cipher, Digest, MACLength, Compression", &old.suite, suite);
     let natives = (old.secret.public(), secret.public());
     if keys.0 == keys.1 {
         diff.restart("NativePrivateKeyFile", &natives.0, &natives.1);
@@ -197,6 +205,9 @@ fn hosts_changed(diff: &mut Diff, old: &Hosts, new: &Hosts) {
 fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
     let Host {
         key,
+        rsa,
+        null_cipher,
+        null_digest,
         next,
         native,
         min,
@@ -213,6 +224,9 @@ fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
     [
         ("Ed25519PublicKey", old.key != *key),
         ("Ed25519PublicKeyNext", old.next != *next),
+        ("RSA public key", old.rsa != *rsa),
+        ("Cipher", old.null_cipher != *null_cipher),
+        ("Digest", old.null_digest != *null_digest),
         ("NativePublicKey", old.native != *native),
         ("MinProtocol", old.min != *min),
         ("psk.d", old.psk != *psk),

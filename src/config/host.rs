@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{
-        Problem, Source, cache, files, keys,
+        Problem, Source, cache, files, keys, legacy,
         tincconf::{self, Lines, Trouble},
         tree::{self, CliOption, Reader, Tree},
         values,
@@ -45,7 +45,9 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
         read_lines(&base.join(&shown), &shown, Trouble::is_tear, &mut problems)
     {
         // An empty file is what a copy in progress looks like.
-        if lines.lines.is_empty() && keys::public_block(&bytes).is_none() {
+        let has_key = keys::public_block(&bytes).is_some()
+            || bytes.windows(11).any(|text| text == b"PUBLIC KEY-");
+        if lines.lines.is_empty() && !has_key {
             problems.push(Problem::error(
                 &shown,
                 0,
@@ -59,6 +61,9 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
         tree.drop_misplaced(&mut problems);
         problems.extend(tree.remarks(false));
         let key = key(&tree, base, &shown, &bytes, &mut problems);
+        let needed = key == Some(None);
+        let rsa = legacy::public_key(&tree, base, &shown, &bytes, needed, &mut problems);
+        let torn = torn || needed && rsa.is_none() && problems.iter().any(|p| p.error);
         let psk = psk(base, name, &mut problems);
         let mut reader = Reader::new(&tree);
         let read = host_of(&mut reader, cache::read(base, name));
@@ -70,6 +75,7 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
             .filter(|_| !torn)
             .map(|((key, psk), (next, native, min))| Host {
                 key,
+                rsa,
                 psk,
                 next,
                 native,
@@ -186,6 +192,7 @@ pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
     reader.tree.first("MinProtocol")?;
     Some(match reader.word("MinProtocol") {
         "native" => MinProtocol::Native,
+        "legacy" => MinProtocol::Legacy,
         _ => MinProtocol::Sptps,
     })
 }
@@ -196,7 +203,10 @@ fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
     let tcp_only = reader.flag("TCPOnly");
+    let [null_cipher, null_digest] = legacy::nulls(reader);
     Host {
+        null_cipher,
+        null_digest,
         addresses: reader.each("Address", |text| values::address(text, port)),
         subnets: reader.each("Subnet", Subnet::from_config),
         indirect: reader.flag("IndirectData") || tcp_only,

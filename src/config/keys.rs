@@ -22,12 +22,12 @@ const PRIVATE_MODE: u32 = 0o600;
 /// Mode of a host file that we make.
 const HOST_MODE: u32 = 0o644;
 
-/// Our private key; too open a mode is a warning. `shown` is the name of the file in messages.
-pub(super) fn read_private(
+/// The text of a private key file; too open a mode is a warning. `shown` is the name of the file in messages.
+pub(super) fn read_private_text(
     path: &Path,
     shown: &Path,
     problems: &mut Vec<Problem>,
-) -> Option<PrivateKey> {
+) -> Option<Vec<u8>> {
     let bytes = match files::read_text(path) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -47,6 +47,16 @@ pub(super) fn read_private(
         );
         problems.push(Problem::warning(shown, 0, text));
     }
+    Some(bytes)
+}
+
+/// Our private key; see [`read_private_text`].
+pub(super) fn read_private(
+    path: &Path,
+    shown: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<PrivateKey> {
+    let bytes = read_private_text(path, shown, problems)?;
     match PrivateKey::from_pem(&String::from_utf8_lossy(&bytes)) {
         Ok(key) => Some(key),
         Err(error) => {

@@ -9,6 +9,7 @@ pub mod files;
 pub mod find;
 mod host;
 pub mod keys;
+mod legacy;
 mod load;
 pub mod tincconf;
 mod tree;

@@ -1,16 +1,22 @@
-//! Cryptographic primitives the key exchanges of SPTPS and of native links. No IO, no clock, no global randomness.
+//! Cryptographic primitives and the key exchanges of SPTPS and of native links. No IO, no clock, no global randomness.
 //!
-//! Source: tinc-1.1-wire.md sections 1.2 and 2, spec/security.md section 3.
+//! Source: tinc-1.1-wire.md sections 1.2 and 2, tinc-1.0-wire.md sections 1.4 to 1.6, 3 and 8, spec/security.md
+//! section 3.
 
 pub mod aead;
 mod chacha20;
+pub mod compress;
 pub mod ed25519;
+mod lzo;
 pub mod noise;
 mod poly1305;
 pub mod replay;
 pub mod rng;
+pub mod rsa;
 pub mod seal;
 pub mod sptps;
+pub mod stream;
+pub mod suite;
 
 pub use ed25519::{PrivateKey, PublicKey};
 pub use rng::Rng;

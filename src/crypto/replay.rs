@@ -35,6 +35,12 @@ impl ReplayWindow {
         }
     }
 
+    /// Highest number seen, plus one; 0 before the first.
+    #[must_use]
+    pub const fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Whether `seq` (below `u64::MAX`) is new: ahead of every number seen, or inside the window and not yet marked.
     #[must_use]
     pub fn check(&self, seq: u64) -> bool {
@@ -47,6 +53,7 @@ impl ReplayWindow {
     /// Marks `seq` as seen; older numbers leave the window if it is the highest so far.
     pub fn mark(&mut self, seq: u64) {
         if self.size == 0 {
+            self.next = self.next.max(seq + 1);
             return;
         }
         if seq >= self.next {

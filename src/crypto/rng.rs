@@ -64,6 +64,11 @@ impl Rng {
         (wide >> 32) as u32
     }
 
+    /// The generator itself, for crates that ask for one.
+    pub(super) fn crypto(&mut self) -> &mut ChaCha20Rng {
+        &mut self.generator
+    }
+
     /// Mixes 32 fresh bytes into the state.
     pub fn add_entropy(&mut self, entropy: &[u8; 32]) {
         let mut seed: [u8; 32] = self.bytes();

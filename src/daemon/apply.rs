@@ -71,6 +71,8 @@ impl Driver {
         let mut settings = crate::mesh::Settings::clone(&with_port(&new.settings, self.port));
         settings.name = old.settings.name.clone();
         settings.key = Arc::clone(&old.settings.key);
+        settings.sptps = old.settings.sptps;
+        settings.rsa = old.settings.rsa.clone();
         settings.secret = Arc::clone(&old.settings.secret);
         let mut shell = config::Shell::clone(&old.shell);
         shell.scripts_interpreter = new.shell.scripts_interpreter.clone();

@@ -454,6 +454,8 @@ fn identity(settings: &Settings) -> Arc<Identity> {
     Arc::new(Identity {
         name: settings.name.clone(),
         key: Arc::clone(&settings.key),
+        sptps: settings.sptps,
+        rsa: settings.rsa.clone(),
         native: settings.native.then(|| NativeIdentity {
             secret: Arc::clone(&settings.secret),
             aeads: Aeads::of_this_machine(),

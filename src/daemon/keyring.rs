@@ -10,12 +10,17 @@ use std::{
 use crate::{
     config::{self, Source},
     link::{Credentials, Keyring},
-    mesh::{Settings, settings::Host},
+    mesh::{Settings, limits::Bucket, settings::Host},
     wire::NodeName,
 };
 
 /// How long a name without host file is not looked for again. Source: spec/security.md section 4.
 const NEGATIVE: Duration = Duration::from_secs(1);
+/// RSA operations a second for links that are not authenticated, from addresses of nodes and from others each: about
+/// 2 ms of work for a key of 2048 bits. Source: spec/security.md T37.
+const RSA_RATE: u32 = 20;
+/// How many of them at once.
+const RSA_BURST: usize = 40;
 /// Most names remembered as unknown; then all unknown names wait for the second to pass.
 const MAX_UNKNOWN: usize = 256;
 
@@ -25,6 +30,8 @@ pub struct HostKeys {
     settings: Arc<Settings>,
     now: Cell<Instant>,
     unknown: RefCell<BTreeMap<NodeName, Instant>>,
+    /// RSA operations for strangers, and for those who call from an address of some node.
+    rsa: [RefCell<Bucket>; 2],
     found: RefCell<Vec<(NodeName, Arc<Host>)>>,
 }
 
@@ -37,6 +44,7 @@ impl HostKeys {
             settings,
             now: Cell::new(now),
             unknown: RefCell::default(),
+            rsa: [(); 2].map(|()| RefCell::new(Bucket::new(RSA_BURST, now))),
             found: RefCell::default(),
         }
     }
@@ -89,5 +97,10 @@ impl Keyring for HostKeys {
         let host = self.settings.hosts.get(name);
         host.and_then(|host| self.settings.credentials(host))
             .or_else(|| self.load(name))
+    }
+
+    fn may_compute(&self, known: bool) -> bool {
+        let mut bucket = self.rsa[usize::from(known)].borrow_mut();
+        bucket.take(RSA_RATE, RSA_BURST, self.now.get())
     }
 }

@@ -145,6 +145,7 @@ impl Links {
             self.rng.fork(),
             now,
         );
+        let link = if known { link.from_known() } else { link };
         let events = &self.events;
         let id = self.conns.insert_with_key(|id| Conn {
             link,
@@ -209,7 +210,8 @@ impl Links {
         let connected = result.and_then(|stream| {
             let local = stream.local_addr().map_err(|error| error.to_string())?;
             let theirs = keys.credentials(&node);
-            let theirs = theirs.ok_or_else(|| format!("no Ed25519PublicKey in hosts/{node}"))?;
+            let theirs =
+                theirs.ok_or_else(|| format!("no public key in hosts/{node} that may be used"))?;
             Ok((stream, canonical(local), theirs))
         });
         match connected {

@@ -195,12 +195,21 @@ impl<S: Sink> Step<'_, S> {
         tally: &mut Tally,
     ) {
         let length = datagram.len();
-        let data = &mut datagram[opened.data(length)];
+        let mut data = &mut datagram[opened.data(length)];
         if sender == Some(node.idx) {
             tally.longest = tally.longest.max(data.len());
         }
-        // We announce no compression, so compressed data is as wrong as any other type.
-        let (header, checksums) = match opened.kind {
+        // In SPTPS we announce no compression: there, compressed data is as wrong as any other type.
+        let mut unpacked;
+        let mut kind = opened.kind;
+        if opened.is_packed() {
+            let Some((kind_inside, frame)) = opened.unpack(data) else {
+                return self.sink.dropped(DropReason::Malformed);
+            };
+            (kind, unpacked) = (kind_inside, frame);
+            data = &mut unpacked;
+        }
+        let (header, checksums) = match kind {
             0 => (0, Checksums::Complete),
             TYPE_VOUCHED if opened.is_native() => (0, Checksums::Vouched),
             // A whole frame is legal in router mode too, if unusual: its header says nothing new.

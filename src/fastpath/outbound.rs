@@ -1,6 +1,9 @@
 //! From an IP packet to sealed datagrams: what our device gave us, and what we forward.
 
-use std::{net::SocketAddr, sync::atomic::Ordering};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 
@@ -14,10 +17,11 @@ use crate::{
     route::{
         Broadcast, DropReason, ETHER, NodeIdx, NodeShared, NodeState,
         local::ForUs,
-        path::{SendPath, send_path},
+        path::{SendPath, carrier, send_path},
         router::{self, Verdict},
         source,
     },
+    sync::Guard,
     tunnel::{TYPE_VOUCHED, TxKey},
     wire::{
         NodeId,
@@ -114,10 +118,9 @@ impl<'a, S: Sink> Step<'a, S> {
     /// Seals a packet for the tunnel of `to` and queues the datagram. Parks it where the node rests, or
     /// leaves it to the mesh where UDP does not do.
     pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
-        let Some(node) = self.snapshot.node(to) else {
+        let Some(Carrier { owner, node, state }) = self.carrier(to, packet.len()) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
-        let state = node.state.load();
         if state.resting {
             return self.sink.park(to, packet);
         }
@@ -128,22 +131,34 @@ impl<'a, S: Sink> Step<'a, S> {
         self.take_turn(node, way.key);
         let Some(number) = way.key.claim(1) else {
             self.sink.dropped(DropReason::Exhausted);
-            return self.sink.punt(Punt::Exhausted { node: to });
+            return self.sink.punt(Punt::Exhausted { node: node.idx });
         };
         self.inherit(packet);
         way.seal(self.sink, number, 0, packet.len(), |room| {
             room.copy_from_slice(packet);
         });
-        node.counters.sent(1, packet.len() + ETHER);
+        owner.counters.sent(1, packet.len() + ETHER);
+    }
+
+    /// Who carries a packet for `to`.
+    fn carrier(&self, to: NodeIdx, length: usize) -> Option<Carrier<'a>> {
+        let owner = self.snapshot.node(to)?;
+        let state = owner.state.load();
+        if !state.legacy {
+            let node = owner;
+            return Some(Carrier { owner, node, state });
+        }
+        let node = self.snapshot.node(carrier(self.snapshot, to, length))?;
+        let state = node.state.load();
+        Some(Carrier { owner, node, state })
     }
 
     /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
     /// cut to where it is sealed. Returns `false` and does nothing where not all can go so.
     fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
-        let Some(node) = self.snapshot.node(to) else {
+        let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
             return false;
         };
-        let state = node.state.load();
         if state.resting {
             return false;
         }
@@ -176,7 +191,7 @@ impl<'a, S: Sink> Step<'a, S> {
             packets += 1;
             bytes += length + ETHER;
         }
-        node.counters.sent(packets, bytes);
+        owner.counters.sent(packets, bytes);
         true
     }
 
@@ -242,6 +257,16 @@ impl<'a, S: Sink> Step<'a, S> {
     }
 }
 
+/// Who carries a packet.
+struct Carrier<'a> {
+    /// The node that it is for.
+    owner: &'a Arc<NodeShared>,
+    /// The node whose tunnel it goes into: the same, or for a legacy node perhaps one on the way.
+    node: &'a Arc<NodeShared>,
+    /// What `node` is like now.
+    state: Guard<Arc<NodeState>>,
+}
+
 /// The way of packets of ours to a node by UDP.
 struct Way<'a> {
     to: SocketAddr,
@@ -265,13 +290,14 @@ impl Way<'_> {
             false => MAX_RUN,
         };
         let skip = self.header.map_or(0, |_| HEADER);
-        let datagram = sink.datagram(self.to, most, skip + self.key.overhead() + length);
-        let (ids, record) = datagram.split_at_mut(skip);
-        if let Some(header) = self.header {
-            ids.copy_from_slice(&header.to_bytes());
-        }
-        let head = self.key.head();
-        write(&mut record[head..head + length]);
-        self.key.seal(number, kind, record);
+        self.key.seal_into(number, kind, length, write, |sealed| {
+            let (ids, record) = sink
+                .datagram(self.to, most, skip + sealed)
+                .split_at_mut(skip);
+            if let Some(header) = self.header {
+                ids.copy_from_slice(&header.to_bytes());
+            }
+            record
+        });
     }
 }

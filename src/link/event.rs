@@ -9,6 +9,8 @@ use crate::wire::NodeName;
 /// What a link speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
+    /// RSA and AES-CFB, as tinc 1.0 does.
+    Legacy,
     /// SPTPS, as tinc 1.1 does.
     Sptps,
     /// Noise, as only meshd does.
@@ -20,6 +22,7 @@ impl Dialect {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Legacy => "legacy",
             Self::Sptps => "sptps",
             Self::Native => "native",
         }
@@ -48,7 +51,7 @@ pub enum LinkEvent {
     Up(Hello),
     /// One request line, without its LF. Lengths of data (17, 21) are taken out by the link.
     Line(Bytes),
-    /// A frame, in SPTPS as PACKET (17): 14 bytes of Ethernet header, then the packet.
+    /// A frame, in SPTPS and legacy as PACKET (17): 14 bytes of Ethernet header, then the packet.
     Frame(Bytes),
     /// A relay datagram, in SPTPS as SPTPS_PACKET (21): dst id, src id, SPTPS datagram.
     Relayed(Bytes),

@@ -49,12 +49,24 @@ impl Id {
     }
 }
 
-/// Our ID line, without its LF. `native`: whether we offer the native handshake.
-pub(super) fn line(name: &NodeName, native: bool) -> String {
+/// What our ID line says that we speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    /// No more than tinc 1.0: any minor version would make a tinc 1.1 expect the rest of SPTPS.
+    Legacy,
+    /// SPTPS.
+    Sptps,
+    /// SPTPS, and native if the other side offers it too.
+    Native,
+}
+
+/// Our ID line, without its LF.
+pub(super) fn line(name: &NodeName, offer: Offer) -> String {
     let minor = Options::OUR_MINOR;
-    match native {
-        true => format!("0 {name} {MAJOR}.{minor} {NATIVE}"),
-        false => format!("0 {name} {MAJOR}.{minor}"),
+    match offer {
+        Offer::Legacy => format!("0 {name} {MAJOR}"),
+        Offer::Sptps => format!("0 {name} {MAJOR}.{minor}"),
+        Offer::Native => format!("0 {name} {MAJOR}.{minor} {NATIVE}"),
     }
 }
 
@@ -122,12 +134,16 @@ mod tests {
     #[test]
     fn our_own_line_is_read_back() {
         let name = NodeName::new("bob").unwrap();
-        for (native, expected) in [(false, "0 bob 17.7"), (true, "0 bob 17.7 native1")] {
-            let line = line(&name, native);
+        for (offer, minor, expected) in [
+            (Offer::Legacy, 0, "0 bob 17"),
+            (Offer::Sptps, Options::OUR_MINOR, "0 bob 17.7"),
+            (Offer::Native, Options::OUR_MINOR, "0 bob 17.7 native1"),
+        ] {
+            let line = line(&name, offer);
             assert_eq!(line, expected);
             let id = Id::parse(line.as_bytes()).unwrap();
-            assert!(id.is_our_protocol() && id.minor == Options::OUR_MINOR && id.name == name);
-            assert_eq!(id.native, native);
+            assert!(id.is_our_protocol() && id.minor == minor && id.name == name);
+            assert_eq!(id.native, offer == Offer::Native);
         }
     }
 

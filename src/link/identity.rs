@@ -8,8 +8,10 @@ use crate::{
     crypto::{
         PrivateKey, PublicKey,
         noise::{StaticPublic, StaticSecret},
+        rsa::{RsaPrivate, RsaPublic},
         seal::Aeads,
     },
+    link::hello::Offer,
     wire::NodeName,
 };
 
@@ -19,8 +21,24 @@ pub struct Identity {
     pub name: NodeName,
     /// Our private key.
     pub key: Arc<PrivateKey>,
+    /// Whether we speak SPTPS and more (ExperimentalProtocol); else nothing but legacy.
+    pub sptps: bool,
+    /// Our RSA key; without it there are no legacy links.
+    pub rsa: Option<Arc<RsaPrivate>>,
     /// What native links need; `None` if we do not offer them.
     pub native: Option<NativeIdentity>,
+}
+
+impl Identity {
+    /// What we say that we speak to a node: legacy only if there is nothing better in common.
+    pub(super) fn offer_to(&self, theirs: &Credentials) -> Offer {
+        let keys = theirs.key.is_some() || !theirs.native.is_empty();
+        match (self.sptps && keys, &self.native) {
+            (false, _) => Offer::Legacy,
+            (true, None) => Offer::Sptps,
+            (true, Some(_)) => Offer::Native,
+        }
+    }
 }
 
 /// Our own side of every native link.
@@ -36,7 +54,9 @@ pub struct NativeIdentity {
 #[derive(Clone)]
 pub struct Credentials {
     /// Its Ed25519 key (SPTPS).
-    pub key: PublicKey,
+    pub key: Option<PublicKey>,
+    /// Its RSA key, if it may be spoken to in legacy (MinProtocol).
+    pub rsa: Option<RsaPublic>,
     /// The Ed25519 key that it is about to change to, as good as `key`.
     pub next: Option<PublicKey>,
     /// Its X25519 keys (native), each as good as the others. Who dials calls the first one.
@@ -52,7 +72,8 @@ impl Credentials {
     #[must_use]
     pub fn of(key: PublicKey) -> Self {
         Self {
-            key,
+            key: Some(key),
+            rsa: None,
             next: None,
             native: vec![StaticPublic::of(&key)],
             native_only: false,
@@ -65,4 +86,8 @@ impl Credentials {
 pub trait Keyring {
     /// The credentials of `name`; `None` if there is no such node, or no key of it.
     fn credentials(&self, name: &NodeName) -> Option<Credentials>;
+
+    /// Whether there is time for one RSA operation for a stranger now: it costs milliseconds
+    /// (spec/security.md T37). `known`: it calls from an address of some node.
+    fn may_compute(&self, known: bool) -> bool;
 }

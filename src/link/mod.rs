@@ -1,13 +1,15 @@
 //! One meta connection: bytes in, authenticated request lines out, and back. The dialects live behind
-//! [`Link`] and are told apart in this file only: SPTPS, and native where both ID lines offer it.
+//! [`Link`] and are told apart in this file only: SPTPS, native where both ID lines offer it, and legacy where one
+//! side speaks nothing else and host files allow it.
 //!
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
-//! Source: tinc-1.1-wire.md sections 2 and 3, spec/security.md section 3.
+//! Source: tinc-1.1-wire.md sections 2 and 3, tinc-1.0-wire.md section 1, spec/security.md section 3.
 
 mod event;
 mod frame;
 mod hello;
 mod identity;
+mod legacy;
 mod noise;
 mod record;
 pub mod sptps;
@@ -33,7 +35,8 @@ use crate::{
     },
     link::{
         frame::{Bulk, Framed, Step},
-        hello::{Id, shown},
+        hello::{Id, Offer, shown},
+        legacy::Legacy,
         noise::{Native, Terms},
         sptps::Stream,
     },
@@ -57,6 +60,8 @@ pub struct Link {
     /// Dialled, or claimed in the ID line.
     peer: Option<NodeName>,
     outgoing: bool,
+    /// Whether it comes from, or goes to, an address of some node.
+    known: bool,
     started: Instant,
     auth_timeout: Duration,
     phase: Phase,
@@ -72,6 +77,8 @@ pub struct Link {
 enum Phase {
     /// The other side's ID line is due; its credentials are known already if we dialled.
     Hello(Box<Rng>, Option<Box<Credentials>>),
+    /// With the other side's minor version.
+    Legacy(u8, Box<Legacy>),
     /// With the other side's minor version.
     Sptps(u8, Box<Framed>),
     /// With the other side's minor version.
@@ -91,9 +98,10 @@ impl Link {
         rng: Rng,
         now: Instant,
     ) -> Self {
+        let offer = local.offer_to(&credentials);
         let phase = Phase::Hello(rng.into(), Some(credentials.into()));
         let mut link = Self::new(local, Some(peer), phase, auth_timeout, now);
-        link.write_id();
+        link.write_id(offer);
         link
     }
 
@@ -110,6 +118,13 @@ impl Link {
         )
     }
 
+    /// Says that the link comes from an address of some node.
+    #[must_use]
+    pub fn from_known(mut self) -> Self {
+        self.known = true;
+        self
+    }
+
     fn new(
         local: Arc<Identity>,
         peer: Option<NodeName>,
@@ -120,6 +135,7 @@ impl Link {
         Self {
             local,
             outgoing: peer.is_some(),
+            known: peer.is_some(),
             peer,
             started: now,
             auth_timeout: auth_timeout.min(MAX_AUTH),
@@ -194,6 +210,10 @@ impl Link {
         let written = match &mut self.phase {
             Phase::Sptps(_, framed) => framed.write_line(line, &mut self.output),
             Phase::Native(_, native) => native.write_line(line, &mut self.output),
+            Phase::Legacy(_, legacy) => {
+                legacy.write_line(line, &mut self.output);
+                Ok(())
+            }
             Phase::Hello(..) | Phase::Dead => return,
         };
         if let Err(error) = written {
@@ -223,6 +243,7 @@ impl Link {
         let written = match &mut self.phase {
             Phase::Sptps(_, framed) => framed.write_bulk(bulk, data, &mut self.output),
             Phase::Native(_, native) => native.write_bulk(bulk, data, &mut self.output),
+            Phase::Legacy(_, legacy) => Ok(legacy.write_bulk(bulk, data, &mut self.output)),
             Phase::Hello(..) | Phase::Dead => return false,
         };
         written.unwrap_or_else(|error| {
@@ -238,7 +259,7 @@ impl Link {
             Phase::Dead => None,
             _ if !self.up => Some(self.started + self.auth_timeout),
             Phase::Native(_, native) => native.poll_timeout(),
-            Phase::Hello(..) | Phase::Sptps(..) => None,
+            Phase::Hello(..) | Phase::Legacy(..) | Phase::Sptps(..) => None,
         }
     }
 
@@ -264,6 +285,10 @@ impl Link {
     fn step(&mut self, keys: &dyn Keyring, now: Instant) -> bool {
         let step = match &mut self.phase {
             Phase::Hello(..) => self.hello(keys),
+            Phase::Legacy(_, legacy) => {
+                let may_compute = || self.outgoing || keys.may_compute(self.known);
+                legacy.read(&mut self.input, &mut self.output, &may_compute)
+            }
             Phase::Sptps(_, framed) => framed.read(&mut self.input, &mut self.output),
             Phase::Native(_, native) => native.read(&mut self.input, &mut self.output, now),
             Phase::Dead => return false,
@@ -283,6 +308,7 @@ impl Link {
 
     fn come_up(&mut self) {
         let (minor, dialect) = match &self.phase {
+            Phase::Legacy(minor, _) => (*minor, Dialect::Legacy),
             Phase::Sptps(minor, _) => (*minor, Dialect::Sptps),
             Phase::Native(minor, _) => (*minor, Dialect::Native),
             Phase::Hello(..) | Phase::Dead => unreachable!("nobody is authenticated there"),
@@ -334,25 +360,48 @@ impl Link {
         };
         let theirs = self.credentials_for(&id, dialled, keys)?;
         self.peer = Some(id.name.clone());
-        if let Some(reason) = incompatible(&id) {
-            return Err(LinkError::Incompatible(reason));
+        if !id.is_our_protocol() {
+            return Err(LinkError::Incompatible(other_protocol(&id)));
         }
         let native = self.local.native.clone().filter(|_| id.native);
-        if theirs.native_only && native.is_none() {
+        let mut offer = self.local.offer_to(&theirs);
+        if id.minor < SPTPS_MINOR {
+            offer = Offer::Legacy;
+        }
+        let own_rsa = self.local.rsa.clone();
+        let rsa = own_rsa.zip(theirs.rsa.clone());
+        if theirs.native_only && (native.is_none() || offer == Offer::Legacy) {
             return Err(LinkError::Incompatible(self.refused_sptps(&id)));
         }
+        if offer == Offer::Legacy && rsa.is_none() {
+            return Err(LinkError::Incompatible(self.refused_legacy(&id, &theirs)));
+        }
         if !self.outgoing {
-            self.write_id();
+            self.write_id(offer);
+        }
+        if let Some((own, peer)) = rsa.filter(|_| offer == Offer::Legacy) {
+            let terms = legacy::Terms {
+                outgoing: self.outgoing,
+                own,
+                peer,
+                rng: *rng,
+            };
+            let legacy = Legacy::start(terms, &mut self.output)?;
+            self.phase = Phase::Legacy(id.minor, Box::new(legacy));
+            return Ok(Some(Step::Nothing));
         }
         let Some(native) = native else {
-            let stream = self.start_sptps(&id, &theirs, &mut rng);
+            let stream = self.start_sptps(&id, &theirs, &mut rng)?;
             self.phase = Phase::Sptps(id.minor, Box::new(Framed::new(stream)));
             return Ok(Some(Step::Nothing));
         };
         let terms = Terms {
             outgoing: self.outgoing,
             names: [self.local.name.clone(), id.name],
-            ids: [self.own_id().into_bytes(), line.to_vec()],
+            ids: [
+                hello::line(&self.local.name, Offer::Native).into_bytes(),
+                line.to_vec(),
+            ],
             secret: native.secret,
             peers: theirs.native,
             psk: theirs.psk,
@@ -364,18 +413,21 @@ impl Link {
         Ok(Some(Step::Nothing))
     }
 
-    /// Our ID line, without its LF.
-    fn own_id(&self) -> String {
-        hello::line(&self.local.name, self.local.native.is_some())
-    }
-
-    fn write_id(&mut self) {
-        let id = self.own_id();
+    fn write_id(&mut self, offer: Offer) {
+        let id = hello::line(&self.local.name, offer);
         self.output.extend_from_slice(id.as_bytes());
         self.output.extend_from_slice(b"\n");
     }
 
-    fn start_sptps(&mut self, id: &Id, theirs: &Credentials, rng: &mut Rng) -> Stream {
+    fn start_sptps(
+        &mut self,
+        id: &Id,
+        theirs: &Credentials,
+        rng: &mut Rng,
+    ) -> Result<Stream, LinkError> {
+        let peer_key = theirs.key.ok_or_else(|| {
+            LinkError::Incompatible(format!("no Ed25519PublicKey in hosts/{}", id.name))
+        })?;
         let (role, label) = match self.outgoing {
             true => (Role::Initiator, link_label(&self.local.name, &id.name)),
             false => (Role::Responder, link_label(&id.name, &self.local.name)),
@@ -383,11 +435,11 @@ impl Link {
         let parties = Parties {
             role,
             key: self.local.key.clone(),
-            peer_key: theirs.key,
+            peer_key,
             next_key: theirs.next,
             label,
         };
-        Stream::start(parties, rng, &mut self.output)
+        Ok(Stream::start(parties, rng, &mut self.output))
     }
 
     /// Why a node that must speak native may not speak SPTPS, and what to do about it. Short: logs cut
@@ -401,6 +453,23 @@ impl Link {
             false => format!(
                 "MinProtocol = native, but {name} offers no native link: upgrade it, or set sptps in hosts/{name}"
             ),
+        }
+    }
+
+    /// Why a node may not speak legacy, or we cannot, and what to do about it.
+    fn refused_legacy(&self, id: &Id, theirs: &Credentials) -> String {
+        let Id { name, minor, .. } = id;
+        match (minor, theirs.key) {
+            (1, Some(_)) => format!(
+                "{name} does not know our Ed25519 key (17.1): put our host file into its hosts/"
+            ),
+            (_, Some(_)) if self.local.rsa.is_some() => format!(
+                "{name} speaks only the legacy protocol: if that is right, its RSA key and MinProtocol = legacy in hosts/{name} allow it"
+            ),
+            (_, Some(_)) => format!(
+                "{name} speaks only the legacy protocol (17.0), and we have no RSA key: see PrivateKeyFile"
+            ),
+            (_, None) => format!("hosts/{name} has no key that we could use with our own keys"),
         }
     }
 
@@ -422,14 +491,14 @@ impl Link {
             ))),
             _ => keys.credentials(name).ok_or_else(|| {
                 LinkError::Incompatible(format!(
-                    "{name} is not known: put its host file with Ed25519PublicKey into hosts/"
+                    "{name} is not known: put its host file with its public key into hosts/"
                 ))
             }),
         }
     }
 
     fn is_in_handshake(&self) -> bool {
-        matches!(self.phase, Phase::Sptps(..) | Phase::Native(..)) && !self.up
+        !self.up && !matches!(self.phase, Phase::Hello(..) | Phase::Dead)
     }
 
     fn handshake_failed(&self, what: &str) -> LinkError {
@@ -446,22 +515,14 @@ impl Link {
 }
 
 /// Why we cannot talk to the sender of this ID line, and what to do about it.
-fn incompatible(id: &Id) -> Option<String> {
+fn other_protocol(id: &Id) -> String {
     let Id {
         name, major, minor, ..
     } = id;
-    match minor {
-        _ if !id.is_our_protocol() => Some(format!(
-            "{name} speaks protocol {major}.{minor} and we 17.7: install a version that fits"
-        )),
-        0 => Some(format!(
-            "{name} speaks only the legacy protocol (17.0): not supported yet"
-        )),
-        1 => Some(format!(
-            "{name} does not know our Ed25519 key (17.1): put our host file into its hosts/"
-        )),
-        _ => None,
-    }
+    format!("{name} speaks protocol {major}.{minor} and we 17.7: install a version that fits")
 }
+
+/// Lowest minor version that speaks SPTPS. Source: tinc-1.1-wire.md section 3.1.
+const SPTPS_MINOR: u8 = 2;
 
 const _: () = assert!(MAX_LINE < MAX_PREAUTH);

@@ -133,8 +133,8 @@ impl Mesh {
                 addresses.push_back(addr);
             }
         };
-        let Some(host) = host.filter(|host| host.key.is_some()) else {
-            let why = format!("hosts/{name} is missing or has no usable Ed25519PublicKey");
+        let Some(host) = host.filter(|host| self.settings.credentials(host).is_some()) else {
+            let why = format!("hosts/{name} is missing or has no usable public key");
             self.round_failed(name, &why, true, now);
             return;
         };
@@ -431,8 +431,11 @@ impl Mesh {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
             let unlinked = node.is_none_or(|node| node.link.is_none());
             let known = !host.addresses.is_empty() || node.is_some_and(|node| node.place.reachable);
-            (unlinked && known && host.key.is_some() && !self.outgoing.contains_key(name))
-                .then(|| name.clone())
+            (unlinked
+                && known
+                && self.settings.credentials(host).is_some()
+                && !self.outgoing.contains_key(name))
+            .then(|| name.clone())
         })
     }
 

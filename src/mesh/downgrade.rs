@@ -23,12 +23,21 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Spoke {
     /// Its minor version, while its tunnel was made; 0 before there was one.
     minor: u8,
+    /// Its minor version on its last link to us.
+    linked: u8,
     /// Whether it has had a native tunnel with us and not fallen silent in it since.
     native: bool,
     /// What the graph says of it, believed or not.
     said: Options,
     /// When the operator was told of it.
     told: Option<Instant>,
+}
+
+impl Spoke {
+    /// Whether it has shown, in a tunnel or on its own link, that it speaks more than legacy.
+    pub(super) fn more_than_legacy(&self) -> bool {
+        self.minor >= SPTPS || self.linked >= SPTPS || self.native
+    }
 }
 
 impl Mesh {
@@ -40,6 +49,10 @@ impl Mesh {
         anew: bool,
         now: Instant,
     ) -> Options {
+        if self.is_legacy(idx, said) {
+            self.nodes[idx].spoke.said = said;
+            return Options(said.with_minor(0).0 & !Options::NATIVE);
+        }
         let node = &self.nodes[idx];
         let believed = match node.link.and_then(|link| self.active(link)) {
             Some(peer) => said.speaking_as(peer.options),
@@ -72,6 +85,12 @@ impl Mesh {
         theirs: Options,
         now: Instant,
     ) -> Options {
+        self.nodes[idx].spoke.linked = hello.minor;
+        if hello.dialect == Dialect::Legacy {
+            // It can speak no more than this now: a tinc may have taken the place of another (section 3.8).
+            self.nodes[idx].spoke = Spoke::default();
+            return theirs;
+        }
         if theirs.minor() < SPTPS {
             self.refuse_downgrade(idx, theirs, now);
             return theirs.with_minor(hello.minor.max(SPTPS));

@@ -79,7 +79,8 @@ impl Mesh {
             Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
             Request::KeyChanged { origin } => {
                 // Legacy keys only; SPTPS tunnels renew inside (tinc-1.1-wire.md section 2.6).
-                if self.nodes.find(origin).is_some_and(|idx| idx != Nodes::ME) {
+                if let Some(idx) = self.nodes.find(origin).filter(|idx| *idx != Nodes::ME) {
+                    self.legacy_key_changed(idx);
                     self.forward(link, line);
                 }
             }
@@ -96,13 +97,16 @@ impl Mesh {
                 to,
                 key,
                 cipher,
+                digest,
+                mac_length,
+                compression,
                 address,
-                ..
             } => {
+                let numbers = [*cipher, *digest, *mac_length, *compression];
                 self.handle_ans_key(
                     link,
                     (from, to),
-                    (key, *cipher, address.as_ref()),
+                    (key, numbers, address.as_ref()),
                     line,
                     now,
                 );

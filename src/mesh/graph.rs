@@ -39,6 +39,7 @@ pub(super) fn places(nodes: &Nodes) -> BTreeMap<NodeIdx, Place> {
             }
             let indirect = from.indirect || edge.options.has(Options::INDIRECT);
             let place = Place {
+                legacy: false,
                 reachable: true,
                 indirect,
                 distance: from.distance + 1,

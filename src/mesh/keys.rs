@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::{
     mesh::{
         LinkId, Mesh,
+        legacy::Legacy,
         limits::Bucket,
         native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
         node::Nodes,
@@ -53,6 +54,8 @@ pub(super) const EXT_PACKET: i32 = 21;
 pub(super) struct Keys {
     /// Native sessions. They come before SPTPS wherever there is one.
     pub(super) native: Native,
+    /// Keys of the legacy protocol, where the node speaks nothing else.
+    pub(super) legacy: Legacy,
     /// The session in use.
     pub(super) current: Option<Tunnel>,
     /// One that is being made: by us or by them.
@@ -91,7 +94,7 @@ pub(super) struct Keys {
 impl Keys {
     /// Whether data can be sent.
     pub(super) fn is_established(&self) -> bool {
-        self.current.is_some() || self.native.is_established()
+        self.current.is_some() || self.native.is_established() || self.legacy.tx.is_some()
     }
 
     /// Whether a handshake of ours waits for its answer.
@@ -102,14 +105,16 @@ impl Keys {
     /// The sending key.
     pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
         let sptps = || self.current.as_ref()?.tx();
-        self.native.tx().or_else(sptps)
+        let legacy = || self.legacy.tx.clone();
+        self.native.tx().or_else(sptps).or_else(legacy)
     }
 
     /// Receiving keys, most likely first.
     pub(super) fn rx(&self) -> Vec<Arc<RxKey>> {
         let sptps = self.current.iter().flat_map(Tunnel::rx);
         let sptps = sptps.chain(self.last.iter().cloned()).take(4);
-        self.native.rx().chain(sptps).collect()
+        let legacy = self.legacy.rx.iter().cloned();
+        self.native.rx().chain(sptps).chain(legacy).collect()
     }
 
     /// A native session has taken over: the SPTPS session goes at `at`, and no handshake is wanted.
@@ -132,7 +137,10 @@ impl Mesh {
         if self.nodes[idx].keys.is_established() {
             return;
         }
-        self.start_handshake(idx, now);
+        match self.nodes[idx].place.legacy {
+            true => self.want_legacy_key(idx, now),
+            false => self.start_handshake(idx, now),
+        }
     }
 
     pub(super) fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
@@ -223,7 +231,8 @@ impl Mesh {
                 if let Some(datagram) = base64::decode(text) {
                     self.relay(from, to, datagram.into(), now);
                 }
-            } else if !deadly {
+            } else if !deadly && (!bare || self.nodes[from].place.reachable) {
+                // A bare one of a node that it does not hold reachable kills a 1.0.36 (tinc-1.0-wire.md section 9).
                 self.pass_on(to, line.clone());
             }
             return;
@@ -261,6 +270,7 @@ impl Mesh {
                     self.open_tunnelled(from, datagram.into(), now);
                 }
             }
+            None | Some(0) => self.legacy_asked(from, now),
             _ => {
                 tracing::debug!(node = %self.nodes[from].name(), "ignored REQ_KEY with extension {ext:?}")
             }
@@ -331,7 +341,7 @@ impl Mesh {
         &mut self,
         link: LinkId,
         (from, to): (&NodeName, &NodeName),
-        (key, cipher, address): (&str, i32, Option<&EdgeAddress>),
+        (key, numbers, address): (&str, [i32; 4], Option<&EdgeAddress>),
         line: &Bytes,
         now: Instant,
     ) {
@@ -346,7 +356,10 @@ impl Mesh {
             self.pass_on(to, line);
             return;
         }
-        if cipher != -1 {
+        if numbers[0] != -1 && self.nodes[from].place.legacy {
+            return self.legacy_answered(from, (key, numbers), address, now);
+        }
+        if numbers[0] != -1 {
             // A legacy key for a node whose host file has an Ed25519 key is never taken (T23, T24).
             tracing::debug!(node = %self.nodes[from].name(), "ignored a legacy ANS_KEY");
             return;

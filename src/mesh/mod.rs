@@ -16,6 +16,7 @@ mod flood;
 mod graph;
 mod info;
 mod keys;
+mod legacy;
 pub mod limits;
 mod native;
 mod node;
@@ -96,6 +97,7 @@ pub struct Mesh {
     /// What became known lately.
     retell: retell::Retell,
     errors: ErrorLimiter,
+    legacy: legacy::Common,
     /// Budget of native first messages that prove to be nobody's.
     forged: Bucket,
     /// Budget of datagrams relayed from addresses that are not proven any more.
@@ -144,6 +146,7 @@ impl Mesh {
             auto_at: now,
             retell: retell::Retell::default(),
             errors: ErrorLimiter::default(),
+            legacy: legacy::Common::new(settings.key_expire, now),
             forged: Bucket::new(native::FORGED_BURST, now),
             unproven: Bucket::new(packet::UNPROVEN as usize, now),
             guesses: probe::Guesses::new(now),
@@ -265,6 +268,7 @@ impl Mesh {
         self.auto_connect(now);
         self.dial_due(now);
         self.key_tick(now);
+        self.legacy_tick(now);
         self.udp_tick(now);
         self.info_tick(now);
         self.retell_tick(now);

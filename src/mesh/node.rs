@@ -67,6 +67,8 @@ pub(super) struct Place {
     pub nexthop: NodeIdx,
     /// The node that UDP for it is sent to.
     pub via: NodeIdx,
+    /// Whether we speak legacy with it.
+    pub legacy: bool,
     /// Options of the last edge of the path, as far as they are believed.
     pub options: Options,
     /// Address in the last edge of the path.
@@ -81,6 +83,7 @@ impl Place {
             distance: -1,
             nexthop: me,
             via: me,
+            legacy: false,
             options: Options(0),
             address: None,
         }
@@ -92,6 +95,7 @@ impl Node {
         let state = NodeState {
             reachable: false,
             neighbour: false,
+            legacy: false,
             options: Options(0),
             nexthop: me,
             via: me,

@@ -15,7 +15,7 @@ use crate::{
     },
     route::{
         ETHER, MTU, NodeIdx, RouteSnapshot,
-        path::{SendPath, send_path},
+        path::{SendPath, carrier, send_path},
         router::{self, Verdict},
     },
     tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
@@ -26,8 +26,9 @@ use crate::{
     },
 };
 
-/// Longest tunnel datagram that fits a REQ_KEY line as base64. Source: tinc-1.1-wire.md section 3.7.
-const MAX_BASE64: usize = 1_500;
+/// Longest tunnel datagram that fits a REQ_KEY line as base64, of 2,048 characters: whatever an MTU of 1,500 gives.
+/// Source: tinc-1.1-wire.md section 3.7.
+const MAX_BASE64: usize = 1_536;
 
 /// Datagrams a second, and at once, that are passed on from addresses which are not proven any more.
 pub(super) const UNPROVEN: u32 = 1_000;
@@ -44,8 +45,10 @@ impl Mesh {
             Punt::BadTag { node } => self.handle_bad_tag(node, now),
             Punt::Exhausted { node } => {
                 // Numbers go on over renewals: only a new session starts from nothing (T10).
-                if self.nodes.get(node).is_some() {
-                    self.start_handshake(node, now);
+                match self.nodes.get(node).map(|node| node.place.legacy) {
+                    Some(true) => self.ask_again(node, now),
+                    Some(false) => self.start_handshake(node, now),
+                    None => {}
                 }
             }
         }
@@ -54,29 +57,35 @@ impl Mesh {
     /// Sends one inner IP packet to the node that owns its destination.
     pub(super) fn send_packet(&mut self, to: NodeIdx, packet: Bytes, now: Instant) {
         let snapshot = self.fresh_snapshot();
+        let (owner, to) = (to, carrier(&snapshot, to, packet.len()));
         let Some(node) = self.nodes.get(to).filter(|node| node.place.reachable) else {
             return;
+        };
+        let sent = || {
+            if let Some(owner) = self.nodes.get(owner) {
+                owner.shared.counters.sent(1, packet.len() + ETHER);
+            }
         };
         match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
             SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
                 self.let_wait(to, packet);
             }
             SendPath::Udp { to: addr, .. } => {
-                node.shared.counters.sent(1, packet.len() + ETHER);
+                sent();
                 self.send_sealed(&snapshot, to, addr, 0, &packet);
             }
             SendPath::Frame(hop) => {
                 let Some(link) = self.nodes[hop].link else {
                     return;
                 };
-                self.want_key(to, now);
-                self.nodes[to].shared.counters.sent(1, packet.len() + ETHER);
+                sent();
                 let frame = frame(&packet);
                 self.outputs
                     .push_back(Output::SendFrame { to: link, frame });
+                self.want_key(to, now);
             }
             SendPath::Relayed(_) => {
-                node.shared.counters.sent(1, packet.len() + ETHER);
+                sent();
                 if let Some(datagram) = self.seal(to, 0, &packet) {
                     self.send_relayed(Nodes::ME, to, datagram);
                 }
@@ -86,6 +95,13 @@ impl Mesh {
                 self.want_key(to, now);
             }
             SendPath::Unreachable => {}
+        }
+        // Perhaps a key would let packets of a legacy node skip some of the way.
+        if owner != to {
+            let via = self.nodes[owner].place.via;
+            if via != Nodes::ME {
+                self.want_key(via, now);
+            }
         }
     }
 
@@ -115,13 +131,17 @@ impl Mesh {
         let keys = &self.nodes[to].keys;
         let tx = keys.tx().filter(|_| !keys.is_resting())?;
         let seq = tx.claim(1)?;
-        let padding = match kind {
-            TYPE_PROBE => tx.probe_padding(),
-            _ => 0,
-        };
-        let mut datagram = vec![0; tx.overhead() + data.len() + padding];
-        datagram[tx.head()..][..data.len()].copy_from_slice(data);
-        tx.seal(seq, kind, &mut datagram);
+        let mut datagram = Vec::new();
+        tx.seal_into(
+            seq,
+            kind,
+            data.len(),
+            |room| room.copy_from_slice(data),
+            |length| {
+                datagram.resize(length, 0);
+                &mut datagram
+            },
+        );
         Some(datagram)
     }
 
@@ -300,6 +320,9 @@ impl Mesh {
         };
         let snapshot = self.fresh_snapshot();
         let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
+            if let Some(idx) = self.legacy_sender(from, &datagram, now) {
+                self.came_from(idx, from, &datagram, now);
+            }
             return;
         };
         if idx == Nodes::ME {
@@ -409,6 +432,10 @@ fn open(keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
         return Some((0, Bytes::from(bytes).slice(data)));
     }
     let data = Bytes::from(bytes).slice(data);
+    if opened.is_packed() {
+        let (kind, data) = opened.unpack(&data)?;
+        return Some((kind, data.into()));
+    }
     match opened.kind {
         TYPE_PROBE => Some((TYPE_PROBE, opened.probe(data))),
         kind => Some((kind, data)),

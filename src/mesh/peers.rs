@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    link::Hello,
+    link::{Dialect, Hello},
     mesh::{
         LinkId, Mesh, Output,
         edge::Edge,
@@ -98,7 +98,7 @@ impl Mesh {
             .and_then(|host| host.weight)
             .or(self.settings.weight)
             .unwrap_or_else(|| i32::try_from(elapsed).unwrap_or(i32::MAX));
-        let options = self.options_for(&hello.name);
+        let options = self.options_for(&hello);
         let ack = Request::Ack {
             port: self.settings.port,
             weight,
@@ -127,7 +127,8 @@ impl Mesh {
     }
 
     /// What we say of ourselves to one neighbour. Source: tinc-1.0-wire.md section 1.7.
-    fn options_for(&self, name: &NodeName) -> Options {
+    fn options_for(&self, hello: &Hello) -> Options {
+        let name = &hello.name;
         let mut bits = self.settings.options.0;
         if self.settings.native {
             bits |= Options::NATIVE;
@@ -148,7 +149,14 @@ impl Mesh {
         if bits & Options::TCP_ONLY != 0 {
             bits &= !Options::PMTU_DISCOVERY;
         }
-        Options(bits).with_minor(Options::OUR_MINOR)
+        // A tinc 1.1 that knows no key of us, or whose key we do not know, must not try SPTPS with us. What a 1.0
+        // is told it passes on to nodes that may.
+        let legacy = hello.dialect == Dialect::Legacy && hello.minor > 0;
+        let minor = match legacy {
+            true => 0,
+            false => self.settings.options.minor(),
+        };
+        Options(bits).with_minor(minor)
     }
 
     pub(super) fn handle_ack(
@@ -201,6 +209,10 @@ impl Mesh {
             teller: None,
         };
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
+        if peer.hello.dialect == Dialect::Legacy {
+            let why = self.why_legacy(&hello.name);
+            tracing::warn!(node = %hello.name, "legacy link, which keeps out outsiders and no more ({why})");
+        }
         if let Some(older) = self.nodes[node].link.replace(link)
             && let Some(peer) = self.peers.get_mut(&older)
         {
@@ -246,9 +258,16 @@ impl Mesh {
                 );
             }
         }
+        let legacy = self
+            .peers
+            .get(&link)
+            .is_some_and(|peer| peer.hello.dialect == Dialect::Legacy);
         for line in lines {
             let nonce = self.nonce();
-            self.send_line(link, line.line(nonce).into());
+            let line = Bytes::from(line.line(nonce));
+            if !(legacy && is_fatal_to_legacy(&line)) {
+                self.send_line(link, line);
+            }
         }
     }
 
@@ -461,8 +480,11 @@ impl Mesh {
 
     /// Sends a line to every active link but one.
     pub(super) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
+        let is_legacy = |peer: &Peer| peer.hello.dialect == Dialect::Legacy;
+        let fatal = self.peers.values().any(is_legacy) && is_fatal_to_legacy(line);
         for (id, peer) in &self.peers {
-            if peer.active && Some(*id) != except {
+            let spared = fatal && is_legacy(peer);
+            if peer.active && Some(*id) != except && !spared {
                 self.outputs.push_back(Output::SendLine {
                     to: *id,
                     line: line.clone(),
@@ -516,4 +538,10 @@ impl Mesh {
     pub(super) fn nonce(&mut self) -> u32 {
         u32::from_le_bytes(self.rng.bytes()) & 0x7fff_ffff
     }
+}
+
+/// Whether a line is an edge to an address that is not numeric: a tinc 1.0.36 that gets one aborts (T09).
+fn is_fatal_to_legacy(line: &[u8]) -> bool {
+    let request = Request::parse(line);
+    matches!(request, Ok(Request::AddEdge { address, .. }) if address.known().is_none())
 }

@@ -66,16 +66,20 @@ impl Mesh {
         let nowhere = Place::nowhere(Nodes::ME);
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         let mut flips = Vec::new();
+        let mut changed = Vec::new();
         for idx in all {
             let mut place = places.remove(&idx).unwrap_or(nowhere);
             if place.reachable && idx != Nodes::ME {
                 let anew = !self.nodes[idx].place.reachable;
+                place.legacy = self.is_legacy(idx, place.options);
                 place.options = self.believed(idx, place.options, anew, now);
             }
             let node = &mut self.nodes[idx];
             let old = std::mem::replace(&mut node.place, place);
             if idx != Nodes::ME && old.reachable != place.reachable {
                 flips.push(idx);
+            } else if place.reachable && old.legacy != place.legacy {
+                changed.push(idx);
             } else if place.reachable && node.udp.addr.is_none() {
                 node.udp.addr = place.address;
             }
@@ -86,6 +90,13 @@ impl Mesh {
         // In order of names, when all places are known: a script may look at other nodes.
         for idx in flips {
             self.flip(idx, now);
+        }
+        for idx in changed {
+            self.drop_keys(idx);
+            let node = &mut self.nodes[idx];
+            node.udp.reset(node.place.address);
+            self.update_state(idx);
+            self.make_keys(idx, now);
         }
         self.tree = graph::tree_neighbours(&self.nodes);
         self.dirty_routes = true;
@@ -119,9 +130,17 @@ impl Mesh {
             }));
         }
         self.update_state(idx);
-        if up && self.nodes[idx].link.is_some() {
-            // A neighbour's tunnel is made before the first packet wants it.
-            self.want_key(idx, now);
+        if up {
+            self.make_keys(idx, now);
+        }
+    }
+
+    /// A neighbour's tunnel is made before the first packet wants it.
+    fn make_keys(&mut self, idx: NodeIdx, now: Instant) {
+        match (self.nodes[idx].link, self.nodes[idx].place.legacy) {
+            (Some(_), true) => self.send_legacy_key(idx, now),
+            (Some(_), false) => self.want_key(idx, now),
+            (None, _) => {}
         }
     }
 
@@ -150,6 +169,7 @@ impl Mesh {
         NodeState {
             reachable: place.reachable || node.shared.idx == Nodes::ME,
             neighbour: node.link.is_some(),
+            legacy: place.legacy,
             options: if node.shared.idx == Nodes::ME {
                 self.settings.options
             } else {

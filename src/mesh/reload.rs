@@ -41,6 +41,11 @@ impl Mesh {
             self.dial_anew(&name, now);
         }
         self.reconcile_outgoing(now);
+        // Host files say who is spoken to in legacy.
+        self.dirty_graph = true;
+        if old.suite != self.settings.suite {
+            self.renew_legacy_keys(now);
+        }
         let all: Vec<_> = self.nodes.by_name().collect();
         for idx in all {
             self.update_state(idx);
@@ -114,21 +119,24 @@ impl Mesh {
         let same_key = Arc::ptr_eq(&old.key, &self.settings.key)
             || old.key.public() == self.settings.key.public();
         let revoked = |name: &NodeName| match (old.hosts.get(name), self.settings.hosts.get(name)) {
-            (None, new) => new.is_some_and(|new| new.key.is_some()),
-            (Some(old), None) => old.key.is_some(),
+            (None, new) => new.is_some_and(|new| new.key.is_some() || new.rsa.is_some()),
+            (Some(old), None) => old.key.is_some() || old.rsa.is_some(),
             (Some(old), Some(new)) => {
                 let gone = |key: &PublicKey| new.key != Some(*key) && new.next != Some(*key);
                 let natives = new.native_keys();
                 old.key.is_none() && new.key.is_some()
+                    || old.rsa.is_some() && old.rsa != new.rsa
                     || old.key.iter().chain(&old.next).any(gone)
                     || old.native_keys().iter().any(|key| !natives.contains(key))
             }
         };
+        let forbidden =
+            |node: &super::Node| node.place.legacy && !self.settings.allows_legacy(node.name());
         let revoked: Vec<_> = self
             .nodes
             .iter()
             .filter(|(idx, _)| *idx != Nodes::ME)
-            .filter(|(_, node)| revoked(node.name()) || !same_key)
+            .filter(|(_, node)| revoked(node.name()) || !same_key || forbidden(node))
             .map(|(idx, node)| (idx, node.name().clone()))
             .collect();
         for (idx, name) in revoked {

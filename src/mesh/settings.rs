@@ -8,9 +8,11 @@ use crate::{
     crypto::{
         PrivateKey, PublicKey,
         noise::{StaticPublic, StaticSecret},
+        rsa::{RsaPrivate, RsaPublic},
     },
     link::Credentials,
     route::RouteSettings,
+    tunnel::legacy::Suite,
     wire::{NodeName, Options, Subnet},
 };
 
@@ -21,12 +23,18 @@ pub struct Settings {
     pub name: NodeName,
     /// Our key.
     pub key: Arc<PrivateKey>,
+    /// Whether `key` is in use (ExperimentalProtocol): if not, we speak nothing but legacy.
+    pub sptps: bool,
+    /// Our RSA key; without it nobody is spoken to in legacy.
+    pub rsa: Option<Arc<RsaPrivate>>,
+    /// How legacy packets to us are to be made (Cipher, Digest, MACLength, Compression).
+    pub suite: Suite,
     /// Our X25519 secret (native): that of `key`, or NativePrivateKeyFile.
     pub secret: Arc<StaticSecret>,
     /// Native: whether we offer native links and tunnels.
     pub native: bool,
     /// MinProtocol, for nodes whose host file does not name it: see [`Self::min_protocol_of`].
-    pub min_protocol: MinProtocol,
+    pub min_protocol: Option<MinProtocol>,
     /// PresharedKeyFile, for nodes without one of their own, all zero if there is none: see
     /// [`Self::psk_of`].
     pub psk: Zeroizing<[u8; 32]>,
@@ -85,6 +93,12 @@ pub struct Settings {
 pub struct Host {
     /// Its Ed25519 key.
     pub key: Option<PublicKey>,
+    /// Its RSA key.
+    pub rsa: Option<RsaPublic>,
+    /// Whether its legacy packets may go without cipher (Cipher = none).
+    pub null_cipher: bool,
+    /// Whether its legacy packets may go without MAC (Digest = none or MACLength = 0).
+    pub null_digest: bool,
     /// Ed25519PublicKeyNext: as good as `key`, while the node changes from the one to the other.
     pub next: Option<PublicKey>,
     /// NativePublicKey: takes the place of the X25519 form of `key`.
@@ -112,10 +126,11 @@ pub struct Host {
 }
 
 /// What a node must speak at least.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MinProtocol {
-    /// Anything that meshd speaks. `MinProtocol = legacy` is this too: there is no legacy protocol yet.
-    #[default]
+    /// Anything that meshd speaks.
+    Legacy,
+    /// SPTPS, as tinc 1.1 does.
     Sptps,
     /// Native links and tunnels, with no way back to SPTPS.
     Native,
@@ -141,8 +156,11 @@ impl Settings {
             name,
             secret: Arc::new(StaticSecret::of(&key)),
             key,
+            sptps: true,
+            rsa: None,
+            suite: Suite::default_of_tinc(),
             native: false,
-            min_protocol: MinProtocol::default(),
+            min_protocol: None,
             psk: Zeroizing::default(),
             port: 655,
             has_address: true,
@@ -179,11 +197,28 @@ impl Settings {
         host.map(|host| host.native_keys()).unwrap_or_default()
     }
 
-    /// What a node must speak at least: its host file's word, else ours.
+    /// What a node must speak at least: its host file's word, else ours, else what its keys are for. A node
+    /// without a host file can be no neighbour; tinc 1.0 knows most nodes so.
     #[must_use]
     pub fn min_protocol_of(&self, node: &NodeName) -> MinProtocol {
-        let host = self.hosts.get(node);
-        host.and_then(|host| host.min).unwrap_or(self.min_protocol)
+        match self.hosts.get(node) {
+            Some(host) => self.min_protocol(host),
+            None => self.min_protocol(&Host::default()),
+        }
+    }
+
+    fn min_protocol(&self, host: &Host) -> MinProtocol {
+        let by_keys = match self.rsa.is_some() && (host.key.is_none() || !self.sptps) {
+            true => MinProtocol::Legacy,
+            false => MinProtocol::Sptps,
+        };
+        host.min.or(self.min_protocol).unwrap_or(by_keys)
+    }
+
+    /// Whether packets may go to a node in legacy, if it speaks nothing else.
+    #[must_use]
+    pub fn allows_legacy(&self, node: &NodeName) -> bool {
+        self.rsa.is_some() && self.min_protocol_of(node) == MinProtocol::Legacy
     }
 
     /// The secret that we share with a node besides all keys: its own, else that of all; all zero if
@@ -194,16 +229,20 @@ impl Settings {
         host.and_then(|host| host.psk.as_ref()).unwrap_or(&self.psk)
     }
 
-    /// What a link must know of the node of a host file; `None` without its Ed25519 key.
+    /// What a link must know of the node of a host file; `None` without a key that would do.
     #[must_use]
     pub fn credentials(&self, host: &Host) -> Option<Credentials> {
-        Some(Credentials {
-            key: host.key?,
+        let min = self.min_protocol(host);
+        let legacy = self.rsa.is_some() && min == MinProtocol::Legacy;
+        let credentials = Credentials {
+            key: host.key,
+            rsa: host.rsa.clone().filter(|_| legacy),
             next: host.next,
             native: host.native_keys(),
-            native_only: host.min.unwrap_or(self.min_protocol) == MinProtocol::Native,
+            native_only: min == MinProtocol::Native,
             psk: host.psk.as_ref().unwrap_or(&self.psk).clone(),
-        })
+        };
+        (credentials.key.is_some() || credentials.rsa.is_some()).then_some(credentials)
     }
 }
 

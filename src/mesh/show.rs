@@ -53,13 +53,15 @@ impl Mesh {
             endpoint: endpoint.map(|addr| addr.to_string()),
             protocol: if node.keys.native.is_established() {
                 "native"
+            } else if node.place.legacy {
+                "legacy"
             } else if node.keys.is_established() {
                 "sptps"
             } else {
                 "none"
             }
             .to_owned(),
-            cipher: node.keys.tx().map(|tx| tx.cipher().to_owned()),
+            cipher: node.keys.tx().map(|tx| tx.cipher()),
             link: link.map(|link| link.hello.dialect.name().to_owned()),
             rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
             pmtu_bytes: self.proven_mtu(node),
@@ -116,7 +118,7 @@ impl Mesh {
         };
         let name = node.name();
         let host = self.settings.hosts.get(name);
-        if host.is_none_or(|host| host.key.is_none()) {
+        if !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
             return reason(
                 "no_key",
                 format!("no usable Ed25519PublicKey in hosts/{name}"),
@@ -131,6 +133,12 @@ impl Mesh {
                 ),
                 None => reason("no_path", "no node reaches it".into()),
             };
+        }
+        if let Some(why) = &node.keys.legacy.refused {
+            return reason("legacy_cipher", format!("{why}: packets go over TCP"));
+        }
+        if path == PathKind::Udp && node.place.legacy {
+            return reason("legacy", self.why_legacy(name));
         }
         if path == PathKind::Udp {
             let slow = node.udp.pmtu.fixed && node.udp.pmtu.min < crate::route::MIN_MTU;

@@ -19,7 +19,8 @@ use crate::{
         probe::{Asked, Number, PROBE},
     },
     route::{MIN_MTU, NodeIdx},
-    wire::Options,
+    tunnel::SPTPS_OVERHEAD,
+    wire::{Options, datagram::HEADER},
 };
 
 /// Pace of probes to a node with traffic.
@@ -32,9 +33,8 @@ const DEAD: u8 = 11;
 const LATE: u8 = 0;
 /// How often a fixed MTU is looked at again on an idle path, and whether a longer one passes.
 const RECHECK: Duration = Duration::from_secs(60);
-/// Bytes of an outer packet around the record data: UDP 8, sequence number and tag 21 with the type,
-/// ids 12.
-const OUTER: u16 = 8 + 21 + 12;
+/// Bytes of the header of UDP.
+const UDP: u16 = 8;
 
 /// The UDP side of one node.
 #[derive(Debug, Default)]
@@ -305,7 +305,7 @@ impl Mesh {
     /// The kernel's MTU towards an address, in bytes of an IP packet.
     pub(super) fn handle_path_mtu(&mut self, to: SocketAddr, mtu: u16, now: Instant) {
         let header = if to.is_ipv4() { 20 } else { 40 };
-        let limit = mtu.saturating_sub(header + OUTER);
+        let datagram = mtu.saturating_sub(header + UDP);
         let hit: Vec<NodeIdx> = self
             .nodes
             .iter()
@@ -313,6 +313,7 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in hit {
+            let limit = self.longest_record(idx, datagram.into());
             let udp = &mut self.nodes[idx].udp;
             udp.limit = Some(limit);
             udp.pmtu.start(limit);
@@ -326,8 +327,6 @@ impl Mesh {
 
     /// A datagram of ours was too long for the kernel.
     pub(super) fn handle_too_long(&mut self, to: SocketAddr, length: usize, now: Instant) {
-        let record = length.saturating_sub(usize::from(OUTER - 8));
-        let record = u16::try_from(record).unwrap_or(u16::MAX);
         let hit: Vec<NodeIdx> = self
             .nodes
             .iter()
@@ -335,6 +334,10 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in hit {
+            // The shortest record that makes so long a datagram.
+            let record = self
+                .longest_record(idx, length.saturating_sub(1))
+                .saturating_add(1);
             let udp = &mut self.nodes[idx].udp;
             let known = udp.limit.is_some_and(|limit| limit < record);
             udp.pmtu.too_long(record);
@@ -345,5 +348,14 @@ impl Mesh {
             self.mark_state(idx);
             self.search_mtu(idx, now);
         }
+    }
+
+    /// The longest record for the node whose datagram has at most so many bytes, behind ids where SPTPS has them.
+    fn longest_record(&self, idx: NodeIdx, datagram: usize) -> u16 {
+        let longest = match self.nodes[idx].keys.tx() {
+            Some(tx) => tx.longest_record(datagram),
+            None => datagram.saturating_sub(HEADER + SPTPS_OVERHEAD),
+        };
+        u16::try_from(longest).unwrap_or(u16::MAX)
     }
 }

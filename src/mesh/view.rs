@@ -41,13 +41,13 @@ pub struct PeerRow {
     pub via: Option<String>,
     /// UDP or TCP address in use, `ADDR:PORT`.
     pub endpoint: Option<String>,
-    /// `native`, `sptps`, or `none` before there is a key.
+    /// `native`, `sptps`, `legacy`, or `none` before there is a key.
     pub protocol: String,
-    /// Cipher of what we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`; `None` before there is
-    /// a key.
+    /// Cipher of what we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`, in legacy with digest and length
+    /// of the MAC `aes-256-cbc sha256/4`; `None` before there is a key.
     #[serde(default)]
     pub cipher: Option<String>,
-    /// What our link to it speaks, `sptps` or `native`; `None` if it is no neighbour.
+    /// What our link to it speaks, `sptps`, `native` or `legacy`; `None` if it is no neighbour.
     #[serde(default)]
     pub link: Option<String>,
     /// Round trip by UDP probe, else of the link's ping, in seconds.
@@ -163,7 +163,7 @@ pub struct ConnectionRow {
     pub status: u32,
     /// Whether we dialled.
     pub outgoing: bool,
-    /// What the link speaks: `sptps` or `native`.
+    /// What the link speaks: `sptps`, `native` or `legacy`.
     pub protocol: String,
     /// Round trip of the last PING, in seconds.
     pub rtt_seconds: Option<f64>,

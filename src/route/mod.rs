@@ -167,6 +167,8 @@ pub struct NodeState {
     pub reachable: bool,
     /// Whether we have a link to it.
     pub neighbour: bool,
+    /// Whether we speak legacy with it: its packets are opened and sealed again at every hop.
+    pub legacy: bool,
     /// Options of the last edge to it; the top byte is its minor version.
     pub options: Options,
     /// Next hop on the path; itself for a neighbour, us for ourselves.

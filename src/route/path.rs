@@ -23,7 +23,8 @@ pub enum SendPath {
         /// a native one that goes straight to its destination.
         header: bool,
     },
-    /// As a whole frame over the link to this neighbour, the destination itself (PACKET, 17).
+    /// As a whole frame over the link to this neighbour, the destination itself or, for a legacy node, the next
+    /// one on the way (PACKET, 17).
     Frame(NodeIdx),
     /// As a sealed datagram over the link to this neighbour (SPTPS_PACKET, 21 or REQ_KEY 21).
     Relayed(NodeIdx),
@@ -31,6 +32,31 @@ pub enum SendPath {
     NoKey,
     /// There is no path.
     Unreachable,
+}
+
+/// The node whose tunnel carries a packet of `length` bytes of ours for `to`: `to` itself, but for a legacy node
+/// the last one on its path that UDP reaches straight, or else the next one, which opens the packet and sends it on.
+/// Source: tinc-1.0-wire.md section 3.7.
+#[must_use]
+pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx {
+    let Some(target) = snapshot.state(to).filter(|target| target.legacy) else {
+        return to;
+    };
+    if target.via == snapshot.me || target.via == target.nexthop {
+        return target.nexthop;
+    }
+    let takes = |via: &NodeState| {
+        !via.legacy || via.tx.is_some() && via.udp.is_some() && takes_frame(via, length)
+    };
+    match snapshot.state(target.via).is_some_and(|via| takes(&via)) {
+        true => target.via,
+        false => target.nexthop,
+    }
+}
+
+/// Whether a packet fits into the node's path by UDP as a frame.
+fn takes_frame(state: &NodeState, length: usize) -> bool {
+    length + ETHER <= state.min_mtu.into() && !state.options.has(Options::TCP_ONLY)
 }
 
 /// How a record of `record_len` bytes of data that `from` made for `to` leaves us: a packet of our
@@ -114,6 +140,18 @@ fn choose(
         return SendPath::Unreachable;
     }
     let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
+    if record.ours && target.legacy {
+        let fits = record.probe || takes_frame(target, record.len);
+        return match target.udp.filter(|_| fits && record.keyed && !tcp_only(me)) {
+            Some(addr) => SendPath::Udp {
+                hop: to,
+                to: addr,
+                direct: true,
+                header: false,
+            },
+            None => SendPath::Frame(target.nexthop),
+        };
+    }
     if record.ours && target.neighbour && !record.probe {
         // As a real daemon compares, who counts the Ethernet header; native is not bound to that.
         let fits = match record.native {

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::atomic::Ordering};
 
 use crate::{
-    route::{NodeIdx, RouteSnapshot, SourceCheck},
+    route::{NodeIdx, RouteSnapshot, SourceCheck, lpm::Owner},
     wire::ip::Packet,
 };
 
@@ -31,12 +31,26 @@ pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeI
         IpAddr::V4(to) => to.is_multicast() || to.is_broadcast(),
         IpAddr::V6(to) => to.is_multicast(),
     };
-    if to_many || snapshot.owns(sender, packet.source()) {
+    if to_many || snapshot.owns(sender, packet.source()) || is_passed_on(snapshot, packet, sender) {
         return Origin::Sound;
     }
     match all || snapshot.state(sender).is_some_and(|s| s.is_native()) {
         true => Origin::Refused,
         false => Origin::Counted,
+    }
+}
+
+/// Whether a packet is of a legacy node and came by another one, as they do: each opens and seals it again. Nodes that
+/// speak more are not to be spoken for.
+fn is_passed_on(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeIdx) -> bool {
+    let legacy = |node| snapshot.state(node).is_some_and(|state| state.legacy);
+    let owner = match packet.source() {
+        IpAddr::V4(from) => snapshot.v4.lookup(from.to_bits()),
+        IpAddr::V6(from) => snapshot.v6.lookup(from.to_bits()),
+    };
+    match owner {
+        Some(Owner::Node(owner) | Owner::Unreachable(owner)) => legacy(sender) && legacy(owner),
+        Some(Owner::Broadcast) | None => false,
     }
 }
 

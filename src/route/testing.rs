@@ -22,6 +22,7 @@ pub(crate) const ME: NodeIdx = NodeIdx(0);
 /// A reachable node of the current version with a proven UDP path of 1400 bytes and no key.
 pub(crate) fn node(idx: NodeIdx, nexthop: NodeIdx, via: NodeIdx) -> NodeState {
     NodeState {
+        legacy: false,
         reachable: true,
         neighbour: nexthop == idx,
         options: Options(0x0700_0000 | Options::PMTU_DISCOVERY | Options::CLAMP_MSS),

@@ -65,6 +65,8 @@ impl SimNode {
             identity: Arc::new(Identity {
                 name: settings.name.clone(),
                 key: settings.key.clone(),
+                sptps: settings.sptps,
+                rsa: settings.rsa.clone(),
                 native: settings.native.then(|| NativeIdentity {
                     secret: settings.secret.clone(),
                     aeads: Aeads::of_this_machine(),
@@ -151,5 +153,9 @@ pub(super) struct Keys<'a>(pub(super) &'a Settings);
 impl Keyring for Keys<'_> {
     fn credentials(&self, name: &NodeName) -> Option<Credentials> {
         self.0.credentials(self.0.hosts.get(name)?)
+    }
+
+    fn may_compute(&self, _: bool) -> bool {
+        true
     }
 }

@@ -1,8 +1,8 @@
-//! Per-destination packet keys: SPTPS and native. A third kind (legacy) will live here too; kinds are
-//! told apart in this file only.
+//! Per-destination packet keys: SPTPS, native and legacy. Kinds are told apart in this file only.
 //!
-//! Source: tinc-1.1-wire.md sections 2 and 3.6, spec/security.md section 3.
+//! Source: tinc-1.1-wire.md sections 2 and 3.6, tinc-1.0-wire.md section 3, spec/security.md section 3.
 
+pub mod legacy;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
@@ -60,6 +60,7 @@ pub struct TxKey(TxKind);
 enum TxKind {
     Sptps(record::Tx),
     Native(native::Tx),
+    Legacy(legacy::Tx),
 }
 
 /// A receiving key of one tunnel. Keys of one session share its replay window.
@@ -70,6 +71,7 @@ pub struct RxKey(RxKind);
 enum RxKind {
     Sptps(record::Rx),
     Native(native::Rx),
+    Legacy(legacy::Rx),
 }
 
 /// What [`RxKey::open`] found in a datagram.
@@ -81,6 +83,10 @@ pub struct Opened {
     pub kind: u8,
     /// Bytes in front of the record data.
     head: usize,
+    /// Bytes behind it.
+    tail: usize,
+    /// How the record data is compressed ([`TYPE_COMPRESSED`], legacy only).
+    level: u8,
 }
 
 impl Opened {
@@ -101,7 +107,20 @@ impl Opened {
     /// Where the record data stands in a datagram of `length` bytes.
     #[must_use]
     pub const fn data(&self, length: usize) -> Range<usize> {
-        self.head..length - TAG
+        self.head..length - self.tail
+    }
+
+    /// Whether the record data must be unpacked before it means anything.
+    #[must_use]
+    pub const fn is_packed(&self) -> bool {
+        self.level > 0
+    }
+
+    /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that. `None` if it is
+    /// damaged or too long.
+    #[must_use]
+    pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
+        legacy::unpack(self.level, data)
     }
 }
 
@@ -129,6 +148,7 @@ impl TxKey {
         match &self.0 {
             TxKind::Sptps(tx) => tx.claim(count).map(u64::from),
             TxKind::Native(tx) => tx.claim(count),
+            TxKind::Legacy(tx) => tx.claim(count).map(u64::from),
         }
     }
 
@@ -138,6 +158,7 @@ impl TxKey {
         match &self.0 {
             TxKind::Sptps(tx) => tx.claimed().into(),
             TxKind::Native(tx) => tx.claimed(),
+            TxKind::Legacy(tx) => tx.claimed().into(),
         }
     }
 
@@ -148,6 +169,7 @@ impl TxKey {
         match &self.0 {
             TxKind::Sptps(tx) => tx.wants_renewal(),
             TxKind::Native(tx) => tx.wants_renewal(),
+            TxKind::Legacy(tx) => tx.wants_renewal(),
         }
     }
 
@@ -158,16 +180,23 @@ impl TxKey {
         matches!(self.0, TxKind::Native(_))
     }
 
-    /// Bytes in front of the record data.
+    /// Whether the key is one of the legacy protocol.
+    #[must_use]
+    pub const fn is_legacy(&self) -> bool {
+        matches!(self.0, TxKind::Legacy(_))
+    }
+
+    /// Bytes in front of the data of a packet.
     #[must_use]
     pub const fn head(&self) -> usize {
         match &self.0 {
             TxKind::Sptps(_) => record::HEAD,
             TxKind::Native(_) => native::HEAD,
+            TxKind::Legacy(_) => legacy::HEAD,
         }
     }
 
-    /// Bytes that a datagram adds to its record data.
+    /// Bytes that a datagram adds to its record data; not for legacy keys, where that depends on the data.
     #[must_use]
     pub const fn overhead(&self) -> usize {
         self.head() + TAG
@@ -178,7 +207,7 @@ impl TxKey {
     #[must_use]
     pub const fn probe_padding(&self) -> usize {
         match &self.0 {
-            TxKind::Sptps(_) => 0,
+            TxKind::Sptps(_) | TxKind::Legacy(_) => 0,
             TxKind::Native(_) => PROBE_PADDING,
         }
     }
@@ -187,7 +216,7 @@ impl TxKey {
     /// caller has written the data; all else is written here.
     ///
     /// # Panics
-    /// If `datagram` is shorter than [`Self::overhead`].
+    /// If `datagram` is shorter than [`Self::overhead`], or the key a legacy one: see [`Self::seal_into`].
     pub fn seal(&self, seq: u64, kind: u8, datagram: &mut [u8]) {
         match &self.0 {
             TxKind::Sptps(tx) => {
@@ -195,15 +224,51 @@ impl TxKey {
                 tx.seal(seq, kind, datagram);
             }
             TxKind::Native(tx) => tx.seal(seq, kind, datagram),
+            TxKind::Legacy(_) => unreachable!("legacy packets are sealed by seal_into"),
+        }
+    }
+
+    /// Seals one record where `room` makes place for a datagram: `write` puts its data of `length` bytes there.
+    /// A probe gets its [`Self::probe_padding`].
+    pub fn seal_into<'r>(
+        &self,
+        seq: u64,
+        kind: u8,
+        length: usize,
+        write: impl FnOnce(&mut [u8]),
+        room: impl FnOnce(usize) -> &'r mut [u8],
+    ) {
+        if let TxKind::Legacy(tx) = &self.0 {
+            let seq = u32::try_from(seq).expect("a number that `claim` gave");
+            return tx.seal(seq, kind, length, write, room);
+        }
+        let padding = match kind {
+            TYPE_PROBE => self.probe_padding(),
+            _ => 0,
+        };
+        let datagram = room(self.overhead() + length + padding);
+        write(&mut datagram[self.head()..][..length]);
+        self.seal(seq, kind, datagram);
+    }
+
+    /// The longest record that fits into a datagram of `datagram` bytes behind ids, as probes count it.
+    #[must_use]
+    pub fn longest_record(&self, datagram: usize) -> usize {
+        match &self.0 {
+            TxKind::Sptps(_) | TxKind::Native(_) => {
+                datagram.saturating_sub(HEADER + SPTPS_OVERHEAD)
+            }
+            TxKind::Legacy(tx) => tx.longest_frame(datagram),
         }
     }
 
     /// Name of the cipher, for the operator.
     #[must_use]
-    pub const fn cipher(&self) -> &'static str {
+    pub fn cipher(&self) -> String {
         match &self.0 {
-            TxKind::Sptps(_) => "ChaCha20-Poly1305",
-            TxKind::Native(tx) => tx.aead().name(),
+            TxKind::Sptps(_) => "ChaCha20-Poly1305".into(),
+            TxKind::Native(tx) => tx.aead().name().into(),
+            TxKind::Legacy(tx) => tx.suite().to_string(),
         }
     }
 
@@ -213,6 +278,7 @@ impl TxKey {
         match &self.0 {
             TxKind::Sptps(tx) => tx.fast_forward(u32::try_from(seq).expect("32 bits")),
             TxKind::Native(tx) => tx.fast_forward(seq),
+            TxKind::Legacy(tx) => tx.fast_forward(u32::try_from(seq).expect("32 bits")),
         }
     }
 }
@@ -245,6 +311,7 @@ impl RxKey {
         let window = match &self.0 {
             RxKind::Sptps(rx) => rx.window(),
             RxKind::Native(rx) => rx.window(),
+            RxKind::Legacy(rx) => rx.window(),
         };
         window.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -258,6 +325,7 @@ impl RxKey {
         match &self.0 {
             RxKind::Sptps(rx) => rx.open(window, datagram),
             RxKind::Native(rx) => rx.open(window, datagram),
+            RxKind::Legacy(rx) => rx.open(window, datagram),
         }
     }
 
@@ -266,8 +334,17 @@ impl RxKey {
     #[must_use]
     pub fn is_named_by(&self, datagram: &[u8]) -> bool {
         match &self.0 {
-            RxKind::Sptps(_) => false,
+            RxKind::Sptps(_) | RxKind::Legacy(_) => false,
             RxKind::Native(rx) => rx.is_named_by(datagram),
+        }
+    }
+
+    /// Whether so many packets have come that another key is due; always `false` for kinds whose sender asks.
+    #[must_use]
+    pub fn wants_renewal(&self) -> bool {
+        match &self.0 {
+            RxKind::Sptps(_) | RxKind::Native(_) => false,
+            RxKind::Legacy(rx) => rx.wants_renewal(),
         }
     }
 
@@ -280,7 +357,17 @@ impl RxKey {
     fn open_handshake(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         match &self.0 {
             RxKind::Sptps(rx) => rx.open_handshake(&mut self.window(), datagram),
-            RxKind::Native(_) => Err(OpenError::BadTag),
+            RxKind::Native(_) | RxKind::Legacy(_) => Err(OpenError::BadTag),
+        }
+    }
+
+    /// Whether a legacy key made the MAC of a datagram, whose sender nothing else tells; `None` where packets have
+    /// none. Other keys never fit.
+    #[must_use]
+    pub fn fits(&self, datagram: &[u8]) -> Option<bool> {
+        match &self.0 {
+            RxKind::Sptps(_) | RxKind::Native(_) => Some(false),
+            RxKind::Legacy(rx) => rx.fits(datagram),
         }
     }
 
@@ -290,6 +377,7 @@ impl RxKey {
         match &self.0 {
             RxKind::Sptps(rx) => rx.is_used(),
             RxKind::Native(rx) => rx.is_used(),
+            RxKind::Legacy(rx) => rx.is_used(),
         }
     }
 }

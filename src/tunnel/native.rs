@@ -322,6 +322,8 @@ impl Rx {
             seq,
             kind: head[0] & !MARK,
             head: HEAD,
+            tail: TAG,
+            level: 0,
         })
     }
 

@@ -7,7 +7,11 @@ use std::{
 };
 
 use crate::{
-    crypto::{aead, replay::ReplayWindow, sptps::Key},
+    crypto::{
+        aead::{self, TAG},
+        replay::ReplayWindow,
+        sptps::Key,
+    },
     sync::{AtomicBool, AtomicU64, Mutex},
     tunnel::{OpenError, Opened, SPTPS_OVERHEAD},
 };
@@ -138,6 +142,8 @@ impl Rx {
             seq: seq.into(),
             kind: datagram[HEAD - 1],
             head: HEAD,
+            tail: TAG,
+            level: 0,
         })
     }
 
@@ -157,6 +163,8 @@ impl Rx {
             seq: seq.into(),
             kind: datagram[HEAD - 1],
             head: HEAD,
+            tail: TAG,
+            level: 0,
         })
     }
 

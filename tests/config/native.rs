@@ -49,12 +49,12 @@ fn by_default_native_is_offered_and_nobody_must_speak_it() {
 
 #[test]
 fn the_host_file_says_what_a_node_must_speak_else_tinc_conf_does() {
-    use MinProtocol::{Native, Sptps};
+    use MinProtocol::{Legacy, Native, Sptps};
     for (ours, theirs, expected) in [
         ("", "", Sptps),
         ("MinProtocol = native\n", "", Native),
         ("MinProtocol = NATIVE\n", "MinProtocol = sptps\n", Sptps),
-        ("MinProtocol = native\n", "MinProtocol = legacy\n", Sptps),
+        ("MinProtocol = native\n", "MinProtocol = legacy\n", Legacy),
         ("MinProtocol = legacy\n", "MinProtocol = native\n", Native),
     ] {
         let tree = Tree::of_three();
@@ -94,7 +94,7 @@ fn a_node_may_have_a_next_key_and_a_native_one() {
     assert_eq!(settings.native_keys(&name("a")), [mapped(1), mapped(7)]);
     assert_eq!(settings.native_keys(&name("b")), [own]);
     let credentials = settings.credentials(&settings.hosts[&name("a")]).unwrap();
-    assert_eq!(credentials.key, key(1).public());
+    assert_eq!(credentials.key, Some(key(1).public()));
     assert_eq!(credentials.next, Some(key(7).public()));
 }
 

@@ -25,6 +25,7 @@ mod five;
 mod hooks;
 mod hostile;
 mod insider;
+mod legacy;
 mod line;
 mod native;
 mod native_tunnels;

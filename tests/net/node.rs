@@ -143,7 +143,12 @@ impl Node {
 
     /// Copies this node's host file to `others`, as `tinc export | tinc import` does.
     pub(crate) fn introduce_to(&self, others: &[&Self]) {
-        let export = self.tinc(&["export"]);
+        let mut export = self.tinc(&["export"]);
+        if self.kind == Kind::Tinc10 {
+            // It has no such key, whatever made its tree; who holds one for it expects SPTPS.
+            let lines = export.lines().filter(|line| !line.starts_with("Ed25519"));
+            export = lines.map(|line| format!("{line}\n")).collect();
+        }
         for other in others.iter().filter(|other| other.name != self.name) {
             let mut command = other.tinc_command();
             command

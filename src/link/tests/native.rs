@@ -22,6 +22,8 @@ fn offering(of: &str, key_of: &str, aeads: Aeads) -> Arc<Identity> {
     let key = key(key_of);
     Arc::new(Identity {
         name: name(of),
+        sptps: true,
+        rsa: None,
         native: Some(NativeIdentity {
             secret: Arc::new(StaticSecret::of(&key)),
             aeads,
@@ -346,6 +348,8 @@ fn a_node_may_prove_the_key_that_it_changes_to() {
             let proto = speaks(key_of);
             Arc::new(Identity {
                 name: name(of),
+                sptps: true,
+                rsa: None,
                 key: proto.key.clone(),
                 native: proto.native.clone(),
             })

@@ -1,0 +1,165 @@
+//! What belongs to the legacy protocol of tinc 1.0: RSA keys, cipher, digest, MAC and compression.
+//!
+//! Source: tinc-config-cli.md section 2, tinc-1.0-wire.md sections 1.4 and 8.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{
+        Problem, files, keys,
+        tree::{Entry, Reader, Tree},
+    },
+    crypto::{
+        compress::MAX_LEVEL,
+        rsa::{RsaError, RsaPrivate, RsaPublic, WEAK_BITS},
+        suite::{Cipher, Digest},
+    },
+    tunnel::legacy::Suite,
+};
+
+/// Where tinc keeps the private key if PrivateKeyFile does not say so.
+pub(super) const PRIVATE_KEY: &str = "rsa_key.priv";
+
+/// A node's RSA key: the number, else the file that is named, else the block in the host file itself. A bad one is a
+/// problem; `needed` says whether that is an error: whether it is all that the node has.
+pub(super) fn public_key(
+    tree: &Tree,
+    base: &Path,
+    shown: &Path,
+    own_text: &[u8],
+    needed: bool,
+    problems: &mut Vec<Problem>,
+) -> Option<RsaPublic> {
+    let of_file = |text: &[u8]| RsaPublic::from_pem(&String::from_utf8_lossy(text));
+    let (found, place) = if let Some(entry) = tree.first("PublicKey") {
+        let key = RsaPublic::from_hex(&entry.value).map_err(|error| format!("PublicKey {error}"));
+        (key, entry.clone())
+    } else if let Some(entry) = tree.first("PublicKeyFile") {
+        let key = files::read_text(&base.join(&entry.value))
+            .map_err(|error| format!("{}: {error}", entry.value))
+            .and_then(|text| of_file(&text).map_err(|error| format!("{} {error}", entry.value)));
+        (key, entry.clone())
+    } else {
+        let place = Entry {
+            file: shown.into(),
+            ..Entry::default()
+        };
+        match of_file(own_text) {
+            Err(RsaError::NoPem) => return None,
+            found => (found.map_err(|error| error.to_string()), place),
+        }
+    };
+    match found {
+        Ok(key) => {
+            if key.bits() < WEAK_BITS {
+                let text = format!(
+                    "its RSA key of {} bits is weak; make a longer one",
+                    key.bits()
+                );
+                problems.push(place.warning(text));
+            }
+            Some(key)
+        }
+        Err(text) if needed => {
+            problems.push(place.error(text));
+            None
+        }
+        Err(text) => {
+            problems.push(place.warning(format!("{text}; the key is not used")));
+            None
+        }
+    }
+}
+
+/// The name of our private key file, and whether the configuration names it.
+pub(super) fn private_key_file(tree: &Tree) -> (PathBuf, bool) {
+    match tree.first("PrivateKeyFile") {
+        Some(entry) => (PathBuf::from(&entry.value), true),
+        None => (PRIVATE_KEY.into(), false),
+    }
+}
+
+/// Our RSA private key: the number, which needs the public one beside it, or the file.
+pub(super) fn private_key(
+    tree: &Tree,
+    path: &Path,
+    shown: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<RsaPrivate> {
+    if let Some(entry) = tree.first("PrivateKey") {
+        let public = tree
+            .first("PublicKey")
+            .map(|entry| RsaPublic::from_hex(&entry.value));
+        let key = match public {
+            Some(public) => public
+                .and_then(|public| RsaPrivate::from_hex(&entry.value, &public))
+                .map_err(|error| format!("PrivateKey {error}")),
+            None => {
+                Err("PrivateKey needs the PublicKey that belongs to it in our host file".into())
+            }
+        };
+        return key.map_err(|text| problems.push(entry.error(text))).ok();
+    }
+    let text = Zeroizing::new(keys::read_private_text(path, shown, problems)?);
+    match RsaPrivate::from_pem(&String::from_utf8_lossy(&text)) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let text = format!("{error}; restore the file, or make a new key");
+            problems.push(Problem::error(shown, 0, text));
+            None
+        }
+    }
+}
+
+/// How packets to us are to be made.
+pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
+    let usual = Suite::default_of_tinc();
+    let cipher = reader.one("Cipher", |name| {
+        or_none(name, Cipher::by_name).ok_or_else(|| {
+            format!(
+                "{name} is a Cipher that meshd does not have, or one whose keystream repeats; use aes-256-cbc, \
+                 or see the manual for others"
+            )
+        })
+    });
+    let digest = reader.one("Digest", |name| {
+        or_none(name, Digest::by_name).ok_or_else(|| {
+            format!("{name} is a Digest that meshd does not have; use sha256 or sha512")
+        })
+    });
+    let cipher = cipher.unwrap_or(usual.cipher);
+    let digest = digest.unwrap_or(usual.digest);
+    let size = digest.map_or(0, |digest| digest.size);
+    let most = i32::try_from(size).unwrap_or(0);
+    // Without a digest any length will do, as in tinc: there is no MAC.
+    let most = if digest.is_none() { i32::MAX } else { most };
+    let mac = reader.number_if("MACLength", 0, most);
+    let mac = mac.map_or(usual.mac, |mac| mac.unsigned_abs() as usize);
+    let level = reader.number("Compression", 0, MAX_LEVEL.into());
+    Suite {
+        cipher,
+        digest,
+        mac: mac.min(size),
+        compression: u8::try_from(level).unwrap_or(0),
+    }
+}
+
+/// Whether packets to a node may go without cipher, and without MAC, as far as its host file says.
+pub(super) fn nulls(reader: &mut Reader<'_>) -> [bool; 2] {
+    let says = |name| {
+        let entry = reader.tree.first(name);
+        entry.is_some_and(|entry| entry.value.eq_ignore_ascii_case("none"))
+    };
+    let (cipher, digest) = (says("Cipher"), says("Digest"));
+    [cipher, digest || reader.int("MACLength") == Some(0)]
+}
+
+#[expect(clippy::option_option, reason = "no cipher is not an unknown cipher")]
+fn or_none<T>(name: &str, find: impl Fn(&str) -> Option<&'static T>) -> Option<Option<&'static T>> {
+    match name.eq_ignore_ascii_case("none") {
+        true => Some(None),
+        false => find(name).map(Some),
+    }
+}

@@ -1,0 +1,96 @@
+//! Compression of packets in the legacy protocol: zlib (levels 1 to 9) and LZO (10 and 11).
+//!
+//! Source: tinc-1.0-wire.md section 3.2. LZO is only taken apart; what we send in it is not made smaller.
+
+use std::sync::PoisonError;
+
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+
+use crate::{crypto::lzo, sync::Mutex};
+
+/// Highest level.
+pub const MAX_LEVEL: u8 = 11;
+/// First level that means LZO.
+const LZO: u8 = 10;
+
+/// What makes packets for one node smaller.
+pub struct Packer {
+    level: u8,
+    /// Large: made once, not for every packet.
+    zlib: Option<Mutex<Compress>>,
+}
+
+impl Packer {
+    /// For level 1 to [`MAX_LEVEL`]; `None` for 0 and above.
+    #[must_use]
+    pub fn new(level: u8) -> Option<Self> {
+        let zlib = |level: u8| Mutex::new(Compress::new(Compression::new(level.into()), true));
+        (1..=MAX_LEVEL).contains(&level).then(|| Self {
+            level,
+            zlib: (level < LZO).then(|| zlib(level)),
+        })
+    }
+
+    /// The level.
+    #[must_use]
+    pub const fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// Packs one packet.
+    #[must_use]
+    pub fn pack(&self, data: &[u8]) -> Vec<u8> {
+        let Some(zlib) = &self.zlib else {
+            return lzo::store(data);
+        };
+        let mut zlib = zlib.lock().unwrap_or_else(PoisonError::into_inner);
+        zlib.reset();
+        // zlib's bound for what cannot be made smaller, rounded up.
+        let mut out = Vec::with_capacity(data.len() + data.len() / 100 + 64);
+        let done = zlib.compress_vec(data, &mut out, FlushCompress::Finish);
+        debug_assert!(matches!(done, Ok(Status::StreamEnd)));
+        out
+    }
+}
+
+/// Unpacks a packet of at most `most` bytes that was packed with `level`. `None` if it is longer or damaged.
+#[must_use]
+pub fn unpack(level: u8, data: &[u8], most: usize) -> Option<Vec<u8>> {
+    if level >= LZO {
+        return lzo::load(data, most);
+    }
+    let mut out = Vec::with_capacity(most);
+    let mut zlib = Decompress::new(true);
+    let done = zlib.decompress_vec(data, &mut out, FlushDecompress::Finish);
+    matches!(done, Ok(Status::StreamEnd)).then_some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_is_undone() {
+        let text = b"as long as it is broad, ".repeat(60);
+        for level in 1..=MAX_LEVEL {
+            let packed = Packer::new(level).unwrap();
+            for _ in 0..2 {
+                let packed = packed.pack(&text);
+                assert_eq!(packed.len() < text.len(), level < LZO, "{level}");
+                assert_eq!(unpack(level, &packed, 1661).as_deref(), Some(&text[..]));
+                assert_eq!(unpack(level, &packed, text.len() - 1), None, "{level}");
+                assert_eq!(unpack(level, &packed[..packed.len() - 1], 1661), None);
+            }
+        }
+        assert!(Packer::new(0).is_none() && Packer::new(12).is_none());
+    }
+
+    /// T35: what one packet can make of itself is bounded.
+    #[test]
+    fn bombs_are_not_unpacked() {
+        let zlib = Packer::new(9).unwrap().pack(&vec![0; 1 << 20]);
+        assert_eq!(unpack(9, &zlib, 1661), None);
+        let bomb = lzokay_native::compress(&vec![0; 300_000]).unwrap();
+        assert_eq!(unpack(10, &bomb, 1661), None);
+    }
+}

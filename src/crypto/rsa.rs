@@ -1,0 +1,313 @@
+//! Raw RSA as the links of tinc 1.0 use it: a number of the modulus' length, no padding.
+//!
+//! Source: tinc-1.0-wire.md sections 1.4 and 1.5. The private operation is constant in time, blinded and
+//! checked (spec/security.md T06).
+
+use std::fmt;
+
+use data_encoding::HEXUPPER_PERMISSIVE;
+use rsa::{
+    BoxedUint, RsaPrivateKey, RsaPublicKey,
+    hazmat::{rsa_decrypt_and_check, rsa_encrypt},
+    pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey},
+    pkcs8::{DecodePrivateKey, DecodePublicKey},
+    traits::{PrivateKeyParts, PublicKeyParts},
+};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::crypto::Rng;
+
+/// Shortest modulus that is accepted, in bits. Source: spec/security.md T07.
+pub const MIN_BITS: u32 = 1024;
+/// Longest modulus, in bits: its METAKEY has 2,048 digits. Source: tinc-1.0-wire.md section 1.4.
+pub const MAX_BITS: u32 = 8192;
+/// A shorter modulus than this is weak by today's standards, in bits.
+pub const WEAK_BITS: u32 = 2048;
+/// The exponent of keys written as `PublicKey = HEX`. Source: tinc-1.0-wire.md section 1.4.
+const HEX_EXPONENT: u32 = 0xffff;
+
+/// Why a key is not usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RsaError {
+    /// There is no RSA key in the text.
+    #[error("holds no RSA key in PEM form")]
+    NoPem,
+    /// There is one, but it cannot be read.
+    #[error("holds an RSA key that is damaged")]
+    Damaged,
+    /// Not the hexadecimal digits of a modulus or exponent.
+    #[error("is no RSA key in hexadecimal digits")]
+    NoHex,
+    /// Shorter than [`MIN_BITS`] or longer than [`MAX_BITS`], an even modulus or exponent, or an exponent of 1.
+    #[error(
+        "is no RSA key that is fit for use: 1024 to 8192 bits, odd modulus, odd exponent of at least 3"
+    )]
+    Unfit,
+    /// The halves of a private key do not belong together.
+    #[error("is an RSA key whose halves do not belong together")]
+    Mismatch,
+}
+
+/// The public key of a node.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RsaPublic(RsaPublicKey);
+
+impl RsaPublic {
+    /// The first RSA public key in a text: PKCS#1 or SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// [`RsaError`] if there is none, or it is damaged or unfit.
+    pub fn from_pem(text: &str) -> Result<Self, RsaError> {
+        let (label, pem) = block(text, &["RSA PUBLIC KEY", "PUBLIC KEY"]).ok_or(RsaError::NoPem)?;
+        let key = match label {
+            "RSA PUBLIC KEY" => RsaPublicKey::from_pkcs1_pem(&pem).map_err(|_| ()),
+            _ => RsaPublicKey::from_public_key_pem(&pem).map_err(|_| ()),
+        };
+        Self::fit(key.map_err(|()| RsaError::Damaged)?)
+    }
+
+    /// A key of the obsolete form `PublicKey = HEX`: the modulus, with the exponent 65535.
+    ///
+    /// # Errors
+    /// [`RsaError`] if it is no number or unfit.
+    pub fn from_hex(text: &str) -> Result<Self, RsaError> {
+        let key = RsaPublicKey::new(number(text)?, BoxedUint::from(HEX_EXPONENT));
+        Self::fit(key.map_err(|_| RsaError::Unfit)?)
+    }
+
+    fn fit(key: RsaPublicKey) -> Result<Self, RsaError> {
+        let odd = |n: &BoxedUint| n.to_be_bytes().last().is_some_and(|byte| byte % 2 == 1);
+        let bits = key.n().bits();
+        let fits = (MIN_BITS..=MAX_BITS).contains(&bits)
+            && odd(key.n().as_ref())
+            && odd(key.e())
+            && *key.e() != BoxedUint::one();
+        fits.then_some(Self(key)).ok_or(RsaError::Unfit)
+    }
+
+    /// Length of the modulus in bytes: of everything that is made for this key.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.size()
+    }
+
+    /// Length of the modulus in bits.
+    #[must_use]
+    pub fn bits(&self) -> u32 {
+        self.0.n().bits()
+    }
+
+    /// `message`^e, big endian, of [`Self::size`] bytes. `None` unless `message` has as many bytes and is below the
+    /// modulus.
+    #[must_use]
+    pub fn encrypt(&self, message: &[u8]) -> Option<Vec<u8>> {
+        let message = integer(&self.0, message)?;
+        let sealed = rsa_encrypt(&self.0, &message).ok()?;
+        Some(bytes(&sealed, self.size()).to_vec())
+    }
+}
+
+impl fmt::Debug for RsaPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RSA public key of {} bits", self.bits())
+    }
+}
+
+/// Our private key.
+pub struct RsaPrivate(RsaPrivateKey);
+
+impl RsaPrivate {
+    /// The first RSA private key in a text: PKCS#1 or PKCS#8, not encrypted.
+    ///
+    /// # Errors
+    /// [`RsaError`] if there is none, it is damaged or unfit, or its halves do not belong together.
+    pub fn from_pem(text: &str) -> Result<Self, RsaError> {
+        let (label, pem) =
+            block(text, &["RSA PRIVATE KEY", "PRIVATE KEY"]).ok_or(RsaError::NoPem)?;
+        let pem = Zeroizing::new(pem);
+        let key = match label {
+            "RSA PRIVATE KEY" => RsaPrivateKey::from_pkcs1_pem(&pem).map_err(|_| ()),
+            _ => RsaPrivateKey::from_pkcs8_pem(&pem).map_err(|_| ()),
+        };
+        Self::fit(key.map_err(|()| RsaError::Damaged)?)
+    }
+
+    /// A key of the obsolete form: `PrivateKey = HEX` is d, the modulus is that of `PublicKey`.
+    ///
+    /// # Errors
+    /// [`RsaError`] if it is no number, unfit, or does not belong to the public key.
+    pub fn from_hex(text: &str, public: &RsaPublic) -> Result<Self, RsaError> {
+        let (n, e) = (public.0.n().as_ref().clone(), public.0.e().clone());
+        let key = RsaPrivateKey::from_components(n, e, number(text)?, Vec::new());
+        Self::fit(key.map_err(|_| RsaError::Mismatch)?)
+    }
+
+    fn fit(key: RsaPrivateKey) -> Result<Self, RsaError> {
+        key.validate().map_err(|_| RsaError::Mismatch)?;
+        RsaPublic::fit(key.to_public_key())?;
+        Ok(Self(key))
+    }
+
+    /// 32 bytes that nobody without this key can know: to stand in for another private key.
+    #[must_use]
+    pub fn stand_in_seed(&self) -> [u8; 32] {
+        let d = Zeroizing::new(self.0.d().to_be_bytes());
+        let hash = Sha256::new()
+            .chain_update(b"meshd stand-in")
+            .chain_update(&d);
+        hash.finalize().into()
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> RsaPublic {
+        RsaPublic(self.0.to_public_key())
+    }
+
+    /// The inverse of [`RsaPublic::encrypt`]. `rng` blinds the operation. `None` unless `sealed` has as many bytes as
+    /// the modulus and is below it.
+    #[must_use]
+    pub fn decrypt(&self, sealed: &[u8], rng: &mut Rng) -> Option<Zeroizing<Vec<u8>>> {
+        let sealed = integer(&self.0, sealed)?;
+        let message = rsa_decrypt_and_check(&self.0, Some(rng.crypto()), &sealed).ok()?;
+        Some(bytes(&message, self.0.size()))
+    }
+}
+
+impl fmt::Debug for RsaPrivate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RSA private key of {} bits", self.0.n().bits())
+    }
+}
+
+/// A number of exactly the modulus' length.
+fn integer(key: &impl PublicKeyParts, bytes: &[u8]) -> Option<BoxedUint> {
+    let number = BoxedUint::from_be_slice(bytes, key.n_bits_precision()).ok()?;
+    (bytes.len() == key.size() && number < *key.n().as_ref()).then_some(number)
+}
+
+/// The last `size` bytes of a number, big endian.
+fn bytes(number: &BoxedUint, size: usize) -> Zeroizing<Vec<u8>> {
+    let whole = Zeroizing::new(number.to_be_bytes());
+    let mut bytes = Zeroizing::new(vec![0; size.saturating_sub(whole.len())]);
+    bytes.extend_from_slice(&whole[whole.len().saturating_sub(size)..]);
+    bytes
+}
+
+fn number(text: &str) -> Result<BoxedUint, RsaError> {
+    let text = text.trim();
+    let even = match text.len() % 2 {
+        0 => text.to_owned(),
+        _ => format!("0{text}"),
+    };
+    let bytes = Zeroizing::new(
+        HEXUPPER_PERMISSIVE
+            .decode(even.as_bytes())
+            .map_err(|_| RsaError::NoHex)?,
+    );
+    let bits = u32::try_from(bytes.len() * 8).map_err(|_| RsaError::Unfit)?;
+    match bits {
+        1..=MAX_BITS => BoxedUint::from_be_slice(&bytes, bits).map_err(|_| RsaError::NoHex),
+        _ => Err(RsaError::Unfit),
+    }
+}
+
+/// The first PEM block with one of these labels, its lines trimmed: what else is in a host file is not PEM.
+fn block<'l>(text: &str, labels: &[&'l str]) -> Option<(&'l str, String)> {
+    let find = |label: &&'l str| {
+        let begin = text.find(&format!("-----BEGIN {label}-----"))?;
+        Some((begin, *label))
+    };
+    let (begin, label) = labels.iter().filter_map(find).min()?;
+    let end = format!("-----END {label}-----");
+    let length = text[begin..].find(&end)? + end.len();
+    let lines = text[begin..begin + length].lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty());
+    Some((label, lines.map(|line| format!("{line}\n")).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vectors() -> serde_json::Value {
+        let text = include_str!("../../tests/vectors/tinc-1.0.json");
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn pem(half: &str) -> String {
+        vectors()["rsa_keys"]["alpha"][half]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Every form in which a key may be written is the same key.
+    #[test]
+    fn forms_of_a_key() {
+        use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
+        let private = RsaPrivate::from_pem(&pem("private_pem")).unwrap();
+        let public = private.public();
+        let pkcs8 = private.0.to_pkcs8_pem(LineEnding::CRLF).unwrap();
+        assert_eq!(RsaPrivate::from_pem(&pkcs8).unwrap().public(), public);
+        let spki = public.0.to_public_key_pem(LineEnding::LF).unwrap();
+        let host = format!("Address = 10.0.0.1\n{spki}\nSubnet = 10.0.0.0/8\n");
+        assert_eq!(RsaPublic::from_pem(&host), Ok(public.clone()));
+        let host = format!("Port = 7\r\n{}x", pem("public_pem").replace('\n', "\r\n"));
+        assert_eq!(RsaPublic::from_pem(&host), Ok(public));
+    }
+
+    #[test]
+    fn numbers_in_hexadecimal_have_the_old_exponent() {
+        let private = RsaPrivate::from_pem(&pem("private_pem")).unwrap();
+        let hex = |n: &BoxedUint| HEXUPPER_PERMISSIVE.encode(&n.to_be_bytes());
+        let public = RsaPublic::from_hex(&hex(private.0.n().as_ref())).unwrap();
+        assert_eq!(public.0.n(), private.0.n());
+        assert_eq!(*public.0.e(), BoxedUint::from(65_535_u32));
+        assert_eq!(RsaPublic::from_hex("xyz"), Err(RsaError::NoHex));
+        assert_eq!(RsaPublic::from_hex(""), Err(RsaError::Unfit));
+        // d of another exponent.
+        let d = hex(private.0.d());
+        assert!(RsaPrivate::from_hex(&d, &public).is_err());
+        let again = RsaPrivate::from_hex(&d, &private.public()).unwrap();
+        assert_eq!(again.public(), private.public());
+    }
+
+    /// T07.
+    #[test]
+    fn unfit_keys_are_refused() {
+        let odd = "C".repeat(255) + "1";
+        assert!(RsaPublic::from_hex(&odd).is_ok());
+        for text in [
+            odd.replace("1", "2"),
+            "C".repeat(127) + "1",
+            "1".repeat(2050),
+        ] {
+            assert_eq!(RsaPublic::from_hex(&text), Err(RsaError::Unfit), "{text}");
+        }
+        assert_eq!(RsaPublic::from_pem("Port = 1\n"), Err(RsaError::NoPem));
+        let torn = pem("public_pem").replace('M', "!");
+        assert_eq!(RsaPublic::from_pem(&torn), Err(RsaError::Damaged));
+        let half = pem("private_pem");
+        assert_eq!(
+            RsaPrivate::from_pem(&half[..half.len() / 2]).unwrap_err(),
+            RsaError::NoPem
+        );
+    }
+
+    #[test]
+    fn only_numbers_below_the_modulus_are_taken() {
+        let private = RsaPrivate::from_pem(&pem("private_pem")).unwrap();
+        let public = private.public();
+        let mut rng = Rng::new([3; 32]);
+        for message in [vec![0xff; 256], vec![0; 255], vec![0; 257], Vec::new()] {
+            assert_eq!(public.encrypt(&message), None);
+            assert_eq!(private.decrypt(&message, &mut rng), None);
+        }
+        let mut message = vec![0x7f; 256];
+        message[..2].fill(0);
+        let sealed = public.encrypt(&message).unwrap();
+        assert_eq!(*private.decrypt(&sealed, &mut rng).unwrap(), message);
+    }
+}

@@ -1,0 +1,101 @@
+//! The encrypted stream of a meta connection of tinc 1.0: AES in CFB mode with feedback of whole blocks, one
+//! stream a direction without an end. Source: tinc-1.0-wire.md section 1.5.
+
+use aes::{Aes128, Aes192, Aes256};
+use cfb_mode::{
+    BufDecryptor, BufEncryptor,
+    cipher::{BlockCipherEncrypt, BlockSizeUser, KeyInit, KeyIvInit, array::typenum::U16},
+};
+
+/// Length of the IV in bytes.
+const IV: usize = 16;
+
+/// A cipher of meta connections.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StreamCipher {
+    /// OpenSSL's number.
+    pub nid: i32,
+    /// Length of the key in bytes.
+    pub key: usize,
+}
+
+/// What real daemons name: they choose by the length of their packet cipher's key.
+pub static STREAM_CIPHERS: [StreamCipher; 3] = [
+    StreamCipher { nid: 421, key: 16 },
+    StreamCipher { nid: 425, key: 24 },
+    StreamCipher { nid: 429, key: 32 },
+];
+
+/// One direction of the stream.
+pub struct Stream(Box<Apply>);
+
+type Apply = dyn FnMut(&mut [u8]) + Send + Sync;
+
+impl StreamCipher {
+    /// The cipher of a number.
+    #[must_use]
+    pub fn by_nid(nid: i32) -> Option<&'static Self> {
+        STREAM_CIPHERS.iter().find(|cipher| cipher.nid == nid)
+    }
+
+    /// The strongest one, which we send.
+    #[must_use]
+    pub fn ours() -> &'static Self {
+        &STREAM_CIPHERS[2]
+    }
+
+    /// To send, with what METAKEY carried: the key is the end of it, the IV stands before the key.
+    ///
+    /// # Panics
+    /// If `secret` is shorter than both; an RSA key of the least length is longer.
+    #[must_use]
+    pub fn encrypt(&self, secret: &[u8]) -> Stream {
+        match self.key {
+            16 => encrypt::<Aes128>(secret),
+            24 => encrypt::<Aes192>(secret),
+            _ => encrypt::<Aes256>(secret),
+        }
+    }
+
+    /// To receive, likewise.
+    ///
+    /// # Panics
+    /// As [`Self::encrypt`].
+    #[must_use]
+    pub fn decrypt(&self, secret: &[u8]) -> Stream {
+        match self.key {
+            16 => decrypt::<Aes128>(secret),
+            24 => decrypt::<Aes192>(secret),
+            _ => decrypt::<Aes256>(secret),
+        }
+    }
+}
+
+impl Stream {
+    /// Encrypts or decrypts what comes next, in place.
+    pub fn apply(&mut self, data: &mut [u8]) {
+        (self.0)(data);
+    }
+}
+
+trait Aes: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit + Send + Sync {}
+
+impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit + Send + Sync> Aes for C {}
+
+fn encrypt<C: Aes + 'static>(secret: &[u8]) -> Stream {
+    let (key, iv) = parts(secret, C::key_size());
+    let mut mode = BufEncryptor::<C>::new_from_slices(key, iv).expect("parts of these lengths");
+    Stream(Box::new(move |data| mode.encrypt(data)))
+}
+
+fn decrypt<C: Aes + 'static>(secret: &[u8]) -> Stream {
+    let (key, iv) = parts(secret, C::key_size());
+    let mut mode = BufDecryptor::<C>::new_from_slices(key, iv).expect("parts of these lengths");
+    Stream(Box::new(move |data| mode.decrypt(data)))
+}
+
+/// Key and IV.
+fn parts(secret: &[u8], key: usize) -> (&[u8], &[u8]) {
+    let (rest, key) = secret.split_at(secret.len() - key);
+    (key, &rest[rest.len() - IV..])
+}

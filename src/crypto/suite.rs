@@ -1,0 +1,341 @@
+//! Ciphers and digests of tinc 1.0 by OpenSSL's names and numbers (NIDs).
+//!
+//! Left out are those whose keystream repeats from packet to packet under tinc's constant IV (OFB, CTR, ChaCha20,
+//! chacha20-poly1305), ECB, and what no daemon in use can run; packets to a node that wants one of them go over
+//! its link. CFB stays: its first block holds nothing but the sequence number and zeros, all others depend on it.
+//! Source: tinc-1.0-wire.md sections 3.1 and 8.
+
+use std::fmt;
+
+use aes::{Aes128, Aes192, Aes256};
+use aria::{Aria128, Aria192, Aria256};
+use blowfish::Blowfish;
+use camellia::{Camellia128, Camellia192, Camellia256};
+use cast5::Cast5;
+use cbc::cipher::{
+    BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit,
+    KeyInit, array::Array,
+};
+use des::TdesEde3;
+use hmac::{Mac as _, SimpleHmac, digest::common::BlockSizeUser};
+use sm4::Sm4;
+
+/// Longest MAC in bytes.
+pub const MAX_MAC: usize = 64;
+
+/// A cipher for packets.
+pub struct Cipher {
+    /// OpenSSL's name.
+    pub name: &'static str,
+    /// Other names that a configuration may use.
+    aliases: &'static [&'static str],
+    /// OpenSSL's number.
+    pub nid: i32,
+    /// Length of the key in bytes.
+    pub key: usize,
+    /// What the length of a plain text is padded to a multiple of, in bytes; 1: no padding.
+    pub block: usize,
+    /// Length of the IV in bytes.
+    pub iv: usize,
+    /// Block length of the cipher inside, in bytes: after 2^(4 * this) blocks it must have another key.
+    pub inner: usize,
+    make: fn(&[u8]) -> Box<dyn Mode>,
+}
+
+/// A cipher with its key: whole blocks where it pads.
+pub trait Mode: Send + Sync {
+    /// Encrypts in place; `data` is a multiple of the block length, `iv` has the IV's.
+    fn encrypt(&self, iv: &[u8], data: &mut [u8]);
+    /// Decrypts in place, likewise.
+    fn decrypt(&self, iv: &[u8], data: &mut [u8]);
+}
+
+impl Cipher {
+    /// The cipher of a configured name, in any case. `None`: unknown or unsafe; "none" is no cipher either.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        let is = |known: &&str| known.eq_ignore_ascii_case(name);
+        CIPHERS
+            .iter()
+            .find(|cipher| is(&cipher.name) || cipher.aliases.iter().any(&is))
+    }
+
+    /// The cipher of a number.
+    #[must_use]
+    pub fn by_nid(nid: i32) -> Option<&'static Self> {
+        CIPHERS.iter().find(|cipher| cipher.nid == nid)
+    }
+
+    /// Makes it ready for use.
+    ///
+    /// # Panics
+    /// If `key` has not [`Self::key`] bytes.
+    #[must_use]
+    pub fn with_key(&self, key: &[u8]) -> Box<dyn Mode> {
+        (self.make)(key)
+    }
+}
+
+impl PartialEq for Cipher {
+    fn eq(&self, other: &Self) -> bool {
+        self.nid == other.nid
+    }
+}
+
+impl Eq for Cipher {}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+struct Cbc<C>(C);
+
+impl<C> Mode for Cbc<C>
+where
+    C: BlockCipherEncrypt + BlockCipherDecrypt + Send + Sync,
+{
+    fn encrypt(&self, iv: &[u8], data: &mut [u8]) {
+        let mut mode = cbc::Encryptor::inner_iv_slice_init(&self.0, iv).expect("the IV's length");
+        mode.encrypt_blocks(Array::slice_as_chunks_mut(data).0);
+    }
+
+    fn decrypt(&self, iv: &[u8], data: &mut [u8]) {
+        let mut mode = cbc::Decryptor::inner_iv_slice_init(&self.0, iv).expect("the IV's length");
+        mode.decrypt_blocks(Array::slice_as_chunks_mut(data).0);
+    }
+}
+
+struct Cfb<C>(C);
+
+impl<C: BlockCipherEncrypt + Send + Sync> Mode for Cfb<C> {
+    fn encrypt(&self, iv: &[u8], data: &mut [u8]) {
+        let mode = cfb_mode::BufEncryptor::inner_iv_slice_init(&self.0, iv);
+        mode.expect("the IV's length").encrypt(data);
+    }
+
+    fn decrypt(&self, iv: &[u8], data: &mut [u8]) {
+        let mode = cfb_mode::BufDecryptor::inner_iv_slice_init(&self.0, iv);
+        mode.expect("the IV's length").decrypt(data);
+    }
+}
+
+fn keyed<C: KeyInit>(key: &[u8]) -> C {
+    C::new_from_slice(key).expect("a key of the cipher's length")
+}
+
+fn cbc<C>(key: &[u8]) -> Box<dyn Mode>
+where
+    C: BlockCipherEncrypt + BlockCipherDecrypt + KeyInit + Send + Sync + 'static,
+{
+    Box::new(Cbc::<C>(keyed(key)))
+}
+
+fn cfb<C>(key: &[u8]) -> Box<dyn Mode>
+where
+    C: BlockCipherEncrypt + KeyInit + Send + Sync + 'static,
+{
+    Box::new(Cfb::<C>(keyed(key)))
+}
+
+type Make = fn(&[u8]) -> Box<dyn Mode>;
+
+const fn in_blocks(
+    name: &'static str,
+    aliases: &'static [&'static str],
+    nid: i32,
+    key: usize,
+    block: usize,
+    make: Make,
+) -> Cipher {
+    Cipher {
+        name,
+        aliases,
+        nid,
+        key,
+        block,
+        iv: block,
+        inner: block,
+        make,
+    }
+}
+
+const fn as_stream(name: &'static str, nid: i32, key: usize, make: Make) -> Cipher {
+    Cipher {
+        name,
+        aliases: &[],
+        nid,
+        key,
+        block: 1,
+        iv: 16,
+        inner: 16,
+        make,
+    }
+}
+
+/// Every cipher that packets may have.
+pub static CIPHERS: [Cipher; 16] = [
+    in_blocks("aes-128-cbc", &["aes128"], 419, 16, 16, cbc::<Aes128>),
+    in_blocks("aes-192-cbc", &["aes192"], 423, 24, 16, cbc::<Aes192>),
+    in_blocks("aes-256-cbc", &["aes256"], 427, 32, 16, cbc::<Aes256>),
+    as_stream("aes-128-cfb", 421, 16, cfb::<Aes128>),
+    as_stream("aes-192-cfb", 425, 24, cfb::<Aes192>),
+    as_stream("aes-256-cfb", 429, 32, cfb::<Aes256>),
+    in_blocks(
+        "camellia-128-cbc",
+        &["camellia128"],
+        751,
+        16,
+        16,
+        cbc::<Camellia128>,
+    ),
+    in_blocks(
+        "camellia-192-cbc",
+        &["camellia192"],
+        752,
+        24,
+        16,
+        cbc::<Camellia192>,
+    ),
+    in_blocks(
+        "camellia-256-cbc",
+        &["camellia256"],
+        753,
+        32,
+        16,
+        cbc::<Camellia256>,
+    ),
+    in_blocks("aria-128-cbc", &["aria128"], 1066, 16, 16, cbc::<Aria128>),
+    in_blocks("aria-192-cbc", &["aria192"], 1071, 24, 16, cbc::<Aria192>),
+    in_blocks("aria-256-cbc", &["aria256"], 1076, 32, 16, cbc::<Aria256>),
+    in_blocks("sm4-cbc", &["sm4"], 1134, 16, 16, cbc::<Sm4>),
+    in_blocks("des-ede3-cbc", &["des3"], 44, 24, 8, cbc::<TdesEde3>),
+    in_blocks("bf-cbc", &["bf", "blowfish"], 91, 16, 8, cbc::<Blowfish>),
+    in_blocks("cast5-cbc", &["cast", "cast-cbc"], 108, 16, 8, cbc::<Cast5>),
+];
+
+/// A digest: HMAC for packets, by itself for CHAL_REPLY.
+pub struct Digest {
+    /// OpenSSL's name.
+    pub name: &'static str,
+    /// Other names that a configuration may use.
+    aliases: &'static [&'static str],
+    /// OpenSSL's number.
+    pub nid: i32,
+    /// Length of its output in bytes.
+    pub size: usize,
+    hash: fn(&[u8]) -> Vec<u8>,
+    hmac: fn(&[u8]) -> Box<dyn Mac>,
+}
+
+/// HMAC with its key.
+pub trait Mac: Send + Sync {
+    /// The HMAC of `data`: as many bytes as the digest has, then zeros.
+    fn tag(&self, data: &[u8]) -> [u8; MAX_MAC];
+}
+
+impl Digest {
+    /// The digest of a configured name, in any case; "none" is no digest.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<&'static Self> {
+        let is = |known: &&str| known.eq_ignore_ascii_case(name);
+        DIGESTS
+            .iter()
+            .find(|digest| is(&digest.name) || digest.aliases.iter().any(&is))
+    }
+
+    /// The digest of a number.
+    #[must_use]
+    pub fn by_nid(nid: i32) -> Option<&'static Self> {
+        DIGESTS.iter().find(|digest| digest.nid == nid)
+    }
+
+    /// The digest of `data`, of [`Self::size`] bytes.
+    #[must_use]
+    pub fn hash(&self, data: &[u8]) -> Vec<u8> {
+        (self.hash)(data)
+    }
+
+    /// HMAC with a key of any length.
+    #[must_use]
+    pub fn with_key(&self, key: &[u8]) -> Box<dyn Mac> {
+        (self.hmac)(key)
+    }
+}
+
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.nid == other.nid
+    }
+}
+
+impl Eq for Digest {}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// What HMAC asks of a digest.
+trait Core: sha2::Digest + BlockSizeUser + Clone + Send + Sync {}
+
+impl<D: sha2::Digest + BlockSizeUser + Clone + Send + Sync> Core for D {}
+
+impl<D: Core> Mac for SimpleHmac<D> {
+    fn tag(&self, data: &[u8]) -> [u8; MAX_MAC] {
+        let tag = self.clone().chain_update(data).finalize().into_bytes();
+        let mut padded = [0; MAX_MAC];
+        padded[..tag.len()].copy_from_slice(&tag);
+        padded
+    }
+}
+
+fn hash<D: sha2::Digest>(data: &[u8]) -> Vec<u8> {
+    D::digest(data).to_vec()
+}
+
+fn hmac<D: Core + 'static>(key: &[u8]) -> Box<dyn Mac> {
+    let keyed = <SimpleHmac<D> as KeyInit>::new_from_slice(key);
+    Box::new(keyed.expect("HMAC takes keys of any length"))
+}
+
+macro_rules! digest {
+    ($name:literal, $aliases:expr, $nid:literal, $size:literal, $type:ty) => {
+        Digest {
+            name: $name,
+            aliases: $aliases,
+            nid: $nid,
+            size: $size,
+            hash: hash::<$type>,
+            hmac: hmac::<$type>,
+        }
+    };
+}
+
+/// Every digest that packets may have.
+pub static DIGESTS: [Digest; 16] = [
+    digest!("md5", &[], 4, 16, md5::Md5),
+    digest!("sha1", &["sha"], 64, 20, sha1::Sha1),
+    digest!(
+        "ripemd160",
+        &["rmd160", "ripemd"],
+        117,
+        20,
+        ripemd::Ripemd160
+    ),
+    digest!("sha224", &[], 675, 28, sha2::Sha224),
+    digest!("sha256", &[], 672, 32, sha2::Sha256),
+    digest!("sha384", &[], 673, 48, sha2::Sha384),
+    digest!("sha512", &[], 674, 64, sha2::Sha512),
+    digest!("sha512-224", &[], 1094, 28, sha2::Sha512_224),
+    digest!("sha512-256", &[], 1095, 32, sha2::Sha512_256),
+    digest!("blake2b512", &[], 1056, 64, blake2::Blake2b512),
+    digest!("blake2s256", &[], 1057, 32, blake2::Blake2s256),
+    digest!("sha3-224", &[], 1096, 28, sha3::Sha3_224),
+    digest!("sha3-256", &[], 1097, 32, sha3::Sha3_256),
+    digest!("sha3-384", &[], 1098, 48, sha3::Sha3_384),
+    digest!("sha3-512", &[], 1099, 64, sha3::Sha3_512),
+    digest!("sm3", &[], 1143, 32, sm3::Sm3),
+];
