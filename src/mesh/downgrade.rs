@@ -41,15 +41,16 @@ impl Spoke {
 }
 
 impl Mesh {
-    /// The options of a node, where those of the path to it are `said`. `anew`: it became reachable just now.
+    /// The options of a node, where those of the path to it are `said`. `legacy`: we speak nothing else with
+    /// it. `anew`: it became reachable just now.
     pub(super) fn believed(
         &mut self,
         idx: NodeIdx,
         said: Options,
-        anew: bool,
+        (legacy, anew): (bool, bool),
         now: Instant,
     ) -> Options {
-        if self.is_legacy(idx, said) {
+        if legacy {
             self.nodes[idx].spoke.said = said;
             return Options(said.with_minor(0).0 & !Options::NATIVE);
         }

@@ -20,14 +20,14 @@ use crate::{
         Mesh,
         keys::{LINGER, RETRY},
         limits::Bucket,
-        node::Nodes,
+        node::{Nodes, Place},
     },
     route::NodeIdx,
     tunnel::{
         RxKey, TxKey,
         legacy::{MIN_MAC, Suite, SuiteError},
     },
-    wire::{EdgeAddress, NodeName, Options, Request},
+    wire::{EdgeAddress, NodeName, Request},
 };
 
 /// Receiving keys of one node that are tried: the newest, and those of packets on the way.
@@ -84,16 +84,24 @@ impl Common {
 }
 
 impl Mesh {
-    /// Whether we speak legacy with a node whose path has these options: where its host file allows it, and its own
-    /// link, or the path and no better word of its own, says that it speaks nothing else (spec/security.md T24).
-    pub(super) fn is_legacy(&self, idx: NodeIdx, said: Options) -> bool {
+    /// Whether we speak legacy with a node at this place: where its host file allows it, and its own link, or the path
+    /// and no better word of its own, says that it speaks nothing else (spec/security.md T24).
+    pub(super) fn is_legacy(&self, idx: NodeIdx, place: &Place) -> bool {
         let node = &self.nodes[idx];
-        if idx == Nodes::ME || !self.settings.allows_legacy(node.name()) {
-            return false;
-        }
-        match node.link.and_then(|link| self.active(link)) {
-            Some(peer) => peer.hello.dialect == Dialect::Legacy,
-            None => !self.settings.sptps || said.minor() < 2 && !node.spoke.more_than_legacy(),
+        let dialect = |of: NodeIdx| {
+            let link = self.nodes[of].link.and_then(|link| self.active(link));
+            link.map(|peer| peer.hello.dialect)
+        };
+        let behind = || dialect(place.nexthop) == Some(Dialect::Legacy);
+        let allowed = self.settings.allows_legacy(node.name())
+            || self.settings.allows_hearsay(node.name()) && behind();
+        match dialect(idx) {
+            _ if !allowed || idx == Nodes::ME => false,
+            Some(dialect) => dialect == Dialect::Legacy,
+            None => {
+                let says_so = place.options.minor() < 2 && !node.spoke.more_than_legacy();
+                !self.settings.sptps || says_so
+            }
         }
     }
 

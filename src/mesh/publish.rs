@@ -71,8 +71,8 @@ impl Mesh {
             let mut place = places.remove(&idx).unwrap_or(nowhere);
             if place.reachable && idx != Nodes::ME {
                 let anew = !self.nodes[idx].place.reachable;
-                place.legacy = self.is_legacy(idx, place.options);
-                place.options = self.believed(idx, place.options, anew, now);
+                place.legacy = self.is_legacy(idx, &place);
+                place.options = self.believed(idx, place.options, (place.legacy, anew), now);
             }
             let node = &mut self.nodes[idx];
             let old = std::mem::replace(&mut node.place, place);

@@ -119,19 +119,27 @@ impl Mesh {
         let same_key = Arc::ptr_eq(&old.key, &self.settings.key)
             || old.key.public() == self.settings.key.public();
         let revoked = |name: &NodeName| match (old.hosts.get(name), self.settings.hosts.get(name)) {
-            (None, new) => new.is_some_and(|new| new.key.is_some() || new.rsa.is_some()),
+            (None, new) => new.is_some_and(|new| new.key.is_some()),
             (Some(old), None) => old.key.is_some() || old.rsa.is_some(),
             (Some(old), Some(new)) => {
                 let gone = |key: &PublicKey| new.key != Some(*key) && new.next != Some(*key);
                 let natives = new.native_keys();
                 old.key.is_none() && new.key.is_some()
-                    || old.rsa.is_some() && old.rsa != new.rsa
                     || old.key.iter().chain(&old.next).any(gone)
                     || old.native_keys().iter().any(|key| !natives.contains(key))
             }
         };
-        let forbidden =
-            |node: &super::Node| node.place.legacy && !self.settings.allows_legacy(node.name());
+        let rsa =
+            |of: &Settings, name: &NodeName| of.hosts.get(name).and_then(|host| host.rsa.clone());
+        let other_rsa = |name: &NodeName| {
+            let before = rsa(old, name);
+            before.is_some() && before != rsa(&self.settings, name)
+        };
+        let forbidden = |node: &super::Node| {
+            let name = node.name();
+            let allowed = self.settings.allows_legacy(name) || self.settings.allows_hearsay(name);
+            node.place.legacy && (!allowed || other_rsa(name))
+        };
         let revoked: Vec<_> = self
             .nodes
             .iter()

@@ -197,13 +197,15 @@ impl Settings {
         host.map(|host| host.native_keys()).unwrap_or_default()
     }
 
-    /// What a node must speak at least: its host file's word, else ours, else what its keys are for. A node
-    /// without a host file can be no neighbour; tinc 1.0 knows most nodes so.
+    /// What a node must speak at least: its host file's word, else ours, else what its keys are for.
     #[must_use]
     pub fn min_protocol_of(&self, node: &NodeName) -> MinProtocol {
         match self.hosts.get(node) {
             Some(host) => self.min_protocol(host),
-            None => self.min_protocol(&Host::default()),
+            None => self.min_protocol.unwrap_or(match self.sptps {
+                true => MinProtocol::Sptps,
+                false => MinProtocol::Legacy,
+            }),
         }
     }
 
@@ -219,6 +221,13 @@ impl Settings {
     #[must_use]
     pub fn allows_legacy(&self, node: &NodeName) -> bool {
         self.rsa.is_some() && self.min_protocol_of(node) == MinProtocol::Legacy
+    }
+
+    /// Whether a node that nothing but hearsay is known of may be spoken to in legacy where a legacy neighbour leads
+    /// to it: that one could read its packets anyway. tinc 1.0 knows most nodes so.
+    #[must_use]
+    pub fn allows_hearsay(&self, node: &NodeName) -> bool {
+        self.rsa.is_some() && self.min_protocol.is_none() && !self.hosts.contains_key(node)
     }
 
     /// The secret that we share with a node besides all keys: its own, else that of all; all zero if

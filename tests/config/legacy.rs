@@ -53,8 +53,10 @@ fn nodes_with_an_rsa_key_only_are_spoken_to_in_legacy() {
         assert_eq!(credentials.rsa.is_some(), min == MinProtocol::Legacy);
     }
     assert_eq!(settings.hosts[&name("b")].rsa, Some(public("beta")));
-    // tinc 1.0 knows most nodes by hearsay.
-    assert!(settings.allows_legacy(&name("unknown")));
+    // tinc 1.0 knows most nodes by hearsay: behind a legacy neighbour only.
+    let unknown = name("unknown");
+    assert!(!settings.allows_legacy(&unknown) && settings.allows_hearsay(&unknown));
+    assert!(!settings.allows_hearsay(&name("a")));
 }
 
 #[test]
@@ -74,7 +76,7 @@ fn min_protocol_has_the_last_word() {
     let tree = tree();
     tree.write("tinc.conf", "Name = me\nMinProtocol = sptps\n");
     let settings = tree.clean().settings;
-    assert!(!settings.allows_legacy(&name("b")) && !settings.allows_legacy(&name("unknown")));
+    assert!(!settings.allows_legacy(&name("b")) && !settings.allows_hearsay(&name("unknown")));
     assert!(settings.credentials(&settings.hosts[&name("b")]).is_none());
 }
 
@@ -85,7 +87,7 @@ fn without_our_rsa_key_there_is_no_legacy() {
     fs::remove_file(tree.at("rsa_key.priv")).unwrap();
     let settings = tree.clean().settings;
     assert!(settings.rsa.is_none());
-    assert!(!settings.allows_legacy(&name("b")) && !settings.allows_legacy(&name("unknown")));
+    assert!(!settings.allows_legacy(&name("b")) && !settings.allows_hearsay(&name("unknown")));
 }
 
 /// The directory of a tinc 1.0, as it is.

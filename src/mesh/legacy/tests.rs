@@ -8,6 +8,7 @@ use crate::{
         settings::{Host, MinProtocol},
         testing::{Net, lines_of, name, settings},
     },
+    route::SourceCheck,
     wire::EdgeAddress,
 };
 
@@ -124,7 +125,8 @@ fn every_way_to_make_packets() {
 #[test]
 fn a_relay_opens_what_it_passes_on() {
     for blocked in [true, false] {
-        let mut net = net(3, |_, _| ());
+        // What a relay passes on of another legacy node is not foreign.
+        let mut net = net(3, |_, one| one.route.source_check = SourceCheck::Strict);
         if blocked {
             net.no_udp.extend([(0, 2), (2, 0)]);
         }
@@ -193,6 +195,61 @@ fn gossip_makes_nobody_legacy() {
     all.input(0, Input::Config(Arc::new(settings)));
     all.settle();
     assert_eq!(all.row(0, 2).protocol, "none");
+}
+
+/// Another RSA key in the host file, or no leave for legacy any more: the link ends with the reload.
+#[test]
+fn a_reload_ends_what_it_forbids() {
+    type Change = fn(&mut Settings);
+    let changes: [(Change, bool); 4] = [
+        (|one| one.min_protocol = Some(MinProtocol::Sptps), false),
+        (
+            |one| host(one, 1, |host| host.min = Some(MinProtocol::Sptps)),
+            false,
+        ),
+        (|one| host(one, 1, |host| host.rsa = None), false),
+        (
+            |one| one.suite = Suite::from_wire([419, 64, 20, 0]).unwrap(),
+            true,
+        ),
+    ];
+    for (change, stays) in changes {
+        let mut net = pair();
+        net.dial = false;
+        net.routed.clear();
+        let mut settings = Settings::clone(&net.meshes[0].settings);
+        change(&mut settings);
+        net.input(0, Input::Config(Arc::new(settings)));
+        net.run(SECOND);
+        assert_eq!(net.row(0, 1).up, stays);
+        if stays {
+            assert_eq!(told(&net, 0), ["419 64 20 0"]);
+            net.send(1, 0, 500);
+            assert_eq!(net.row(1, 0).cipher.as_deref(), Some("aes-128-cbc sha1/20"));
+            assert_eq!(net.delivered.len(), 1);
+        }
+    }
+}
+
+/// A node without a host file is spoken to in legacy behind a legacy neighbour, and nowhere else.
+#[test]
+fn hearsay_is_believed_behind_a_legacy_neighbour_only() {
+    for (dialect, expected) in [(Dialect::Legacy, "legacy"), (Dialect::Sptps, "none")] {
+        let mut net = net(3, |n, one| {
+            if n == 0 {
+                one.hosts.remove(&name(2));
+            }
+        });
+        net.dialect = dialect;
+        net.join(0, 1);
+        net.dialect = Dialect::Legacy;
+        net.join(1, 2);
+        // The middle one hides that the third speaks SPTPS.
+        net.says(1, 0, "12 1 n1 n2 192.168.7.2 655 c 1".into());
+        net.run(SECOND);
+        let row = net.row(0, 2);
+        assert!(row.up && row.protocol == expected, "{row:?}");
+    }
 }
 
 /// T02: no cipher, no digest, a short MAC, odd numbers and lengths: the old key goes, packets go over the link.
