@@ -27,7 +27,7 @@ use crate::{
         RxKey, TxKey,
         legacy::{MIN_MAC, Suite, SuiteError},
     },
-    wire::{EdgeAddress, NodeName, Request},
+    wire::{EdgeAddress, NodeName, Options, Request},
 };
 
 /// Receiving keys of one node that are tried: the newest, and those of packets on the way.
@@ -99,8 +99,13 @@ impl Mesh {
             _ if !allowed || idx == Nodes::ME => false,
             Some(dialect) => dialect == Dialect::Legacy,
             None => {
-                let says_so = place.options.minor() < 2 && !node.spoke.more_than_legacy();
-                !self.settings.sptps || says_so
+                // Two meshds whose keys are made but not yet handed round: neither can speak anything else. A
+                // tincd 1.1 must not be asked so: it ends.
+                let host = self.settings.hosts.get(node.name());
+                let unknown = host.is_none_or(|host| host.key.is_none());
+                let meshd = unknown && place.options.has(Options::NATIVE);
+                let says_so = place.options.minor() < 2 || meshd;
+                !self.settings.sptps || says_so && !node.spoke.more_than_legacy()
             }
         }
     }

@@ -35,6 +35,7 @@ mod pairs;
 mod paths;
 mod rekey;
 mod reload;
+mod rolling;
 mod routing;
 mod traffic;
 mod world;

@@ -323,6 +323,11 @@ impl Node {
         command
     }
 
+    /// `meshctl keygen`: an Ed25519 key of its own.
+    pub(crate) fn keygen(&self) {
+        run(self.meshctl().arg("-c").arg(&self.dir).arg("keygen"));
+    }
+
     fn dump_with(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = match self.kind {
             Kind::Meshd => self.meshctl(),

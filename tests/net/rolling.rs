@@ -1,0 +1,146 @@
+//! The rolling move: six droplets of tinc 1.0.36 on one shared wire become meshds one after another, with the same
+//! directories and keys, and go back; then they become meshds for good, get Ed25519 keys, and legacy is forbidden.
+//! A TCP stream runs through a relay the whole time.
+
+use std::{fs, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::{
+    node::{
+        Kind::{self, Meshd, Tinc10},
+        Node, PATIENCE, introduce, on_one_wire,
+    },
+    traffic::{Flow, Transfer, try_ping, wait_ping},
+    world::{Wire, World, wait_until},
+};
+
+/// The relay: all others connect to it, and the first and the last hear each other only through it.
+const RELAY: usize = 2;
+/// Packets a second to a node that changes its daemon.
+const RATE: u64 = 200;
+/// What a change of daemons may take longer than tincd's own restart: two samples of timers in seconds.
+const SLACK: Duration = Duration::from_millis(1_500);
+
+/// Six nodes as tinc 1.0 users have them: RSA keys only.
+fn droplets(world: &World, wire: &Wire) -> Vec<Node> {
+    let nodes = on_one_wire(world, wire, [Tinc10; 6]);
+    for node in &nodes {
+        fs::remove_file(node.dir().join("ed25519_key.priv")).unwrap();
+        let own = node.dir().join("hosts").join(&node.name);
+        let text = fs::read_to_string(&own).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("Ed25519"));
+        fs::write(
+            own,
+            lines.map(|line| format!("{line}\n")).collect::<String>(),
+        )
+        .unwrap();
+    }
+    let relay = nodes[RELAY].name.clone();
+    for node in nodes.iter().filter(|node| node.name != relay) {
+        node.connect_to(&[&relay]);
+    }
+    nodes.into()
+}
+
+/// Each node in turn stops its daemon and starts one of this kind. How long each was out of reach, longest first.
+fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
+    let mut silences = Vec::new();
+    for at in 0..nodes.len() {
+        // From a node that hears it directly.
+        let from = if at == 1 { 3 } else { 1 };
+        let flow = Flow::start(&nodes[from], &nodes[at], &nodes[at].v4(), RATE, 200);
+        wait_until("packets arrive before the change", PATIENCE, || {
+            let arrived = flow.any_arrived();
+            arrived.then_some(()).ok_or_else(|| "none".to_owned())
+        });
+        let node = &mut nodes[at];
+        node.stop();
+        node.kind = kind;
+        node.start();
+        for other in 0..nodes.len() {
+            if other != at {
+                wait_ping(&nodes[at], &nodes[other].v4(), 56);
+            }
+        }
+        stream.wait_progress(PATIENCE);
+        silences.push(flow.finish().longest_gap);
+    }
+    eprintln!("{kind:?}: out of reach for {silences:.1?}");
+    silences.sort();
+    silences.reverse();
+    silences
+}
+
+fn wait_protocol(nodes: &[Node], protocol: &str) {
+    for node in nodes {
+        for other in nodes.iter().filter(|other| other.name != node.name) {
+            let what = format!("{} speaks {protocol} with {}", node.name, other.name);
+            wait_until(&what, PATIENCE, || {
+                // Somebody must want to say something.
+                let _ = try_ping(&node.host, &other.v4(), 56, &[]);
+                let row = node.peer(&other.name);
+                let is = row["protocol"] == protocol;
+                is.then_some(()).ok_or_else(|| row.to_string())
+            });
+        }
+    }
+}
+
+#[test]
+fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
+    let world = World::new();
+    let wire = world.wire();
+    let mut nodes = droplets(&world, &wire);
+    let (first, last) = (0, nodes.len() - 1);
+    wire.block_udp(&nodes[first].host, &nodes[last].host);
+    wire.block_tcp(&nodes[first].host, &nodes[last].host);
+    for node in &mut nodes {
+        node.start();
+    }
+    for other in &nodes[1..] {
+        wait_ping(&nodes[first], &other.v4(), 1_400);
+    }
+    // Until it is stopped, and slow enough to leave the machine to the daemons.
+    let pause = Duration::from_millis(100);
+    let address = nodes[last].v4();
+    let stream = Transfer::start_paced(&nodes[first], &nodes[last], &address, 1 << 60, pause);
+
+    let control = change(&mut nodes, Tinc10, &stream);
+    let forth = change(&mut nodes, Meshd, &stream);
+    wait_protocol(&nodes, "legacy");
+    let back = change(&mut nodes, Tinc10, &stream);
+    for (what, silences) in [("to meshd", forth), ("back", back)] {
+        assert!(
+            silences[0] <= control[0] + SLACK,
+            "{what}: {silences:?}, tincd's own restarts: {control:?}"
+        );
+    }
+
+    // First each node has its key, then the others hear of it: who knows a node's key speaks no legacy with it.
+    nodes.iter().for_each(Node::keygen);
+    change(&mut nodes, Meshd, &stream);
+    wait_protocol(&nodes, "legacy");
+    introduce(&nodes.iter().collect::<Vec<_>>());
+    for node in &nodes {
+        node.signal(Signal::HUP);
+    }
+    wait_protocol(&nodes, "native");
+    stream.wait_progress(PATIENCE);
+    for node in &nodes {
+        let conf = node.dir().join("tinc.conf");
+        let text = fs::read_to_string(&conf).unwrap();
+        fs::write(conf, format!("MinProtocol = native\n{text}")).unwrap();
+        node.signal(Signal::HUP);
+    }
+    wait_protocol(&nodes, "native");
+    for node in &nodes {
+        wait_ping(node, &nodes[RELAY].v4(), 1_400);
+    }
+    stream.wait_progress(PATIENCE);
+    stream.stop();
+    stream.finish();
+    for node in &mut nodes {
+        node.assert_runs();
+    }
+}
