@@ -151,7 +151,7 @@ pub(crate) fn super_packet(inbound: bool) -> (Header, Vec<u8>) {
 /// The segments of [`super_packet`], each of 1,400 bytes with right checksums.
 pub(crate) fn packets(inbound: bool) -> Vec<Vec<u8>> {
     let (header, packet) = super_packet(inbound);
-    let mut segments = Segments::new(&header, &packet).expect("a good super-packet");
+    let mut segments = Segments::new(&header, &packet, 0).expect("a good super-packet");
     let mut packets = Vec::new();
     while let Some(length) = segments.next_len() {
         let mut segment = vec![0; length];
@@ -198,7 +198,7 @@ impl Sink for Gathering {
         let write = |header: &Header, packet: &[u8]| {
             black_box((header, packet));
         };
-        self.coalescer.push(packet, checksums, write);
+        self.coalescer.push(packet, 0, checksums, write);
     }
 
     fn park(&mut self, _: NodeIdx, _: &[u8]) {

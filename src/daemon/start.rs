@@ -17,7 +17,7 @@ use crate::{
     daemon::{conn, privileges},
     io::{
         files::write_atomic,
-        tun::{Tun, TunOffloads},
+        tun::{Layer, Tun, TunOffloads},
         udp::{SocketOptions, UdpSocket},
     },
 };
@@ -178,10 +178,10 @@ pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Vec<Tun>> {
     }
     let interface = shell.interface.as_deref();
     let workers = workers(shell);
-    let several = (workers > 1).then(|| Tun::open_offload(interface, true).ok());
+    let several = (workers > 1).then(|| Tun::open_offload(Layer::Ip, interface, true).ok());
     let several = several.flatten();
     let single = several.is_none();
-    let tun = several.map_or_else(|| Tun::open_offload(interface, false), Ok);
+    let tun = several.map_or_else(|| Tun::open_offload(Layer::Ip, interface, false), Ok);
     let tun = tun.with_context(|| {
         let name = interface.unwrap_or("of the kernel's choice");
         format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")

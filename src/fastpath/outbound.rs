@@ -40,7 +40,7 @@ impl<'a, S: Sink> Step<'a, S> {
             return self.from_device(packet);
         }
         // The router may change the first packet, so its checksum must be in its place.
-        let Ok(mut segments) = Segments::new(header, packet) else {
+        let Ok(mut segments) = Segments::new(header, packet, 0) else {
             return self.sink.dropped(DropReason::Malformed);
         };
         let Some(length) = segments.next_into(scratch) else {

@@ -23,7 +23,7 @@ use crate::{
         epoll::{Epoll, EventFd},
         tun::Tun,
         udp::{RecvBuffers, UdpSocket, is_too_long},
-        vnet::{Checksums, Coalescer, Header, MAX_PACKET},
+        vnet::{Checksums, Coalescer, Header, MAX_LINK_HEADER, MAX_PACKET},
     },
     mesh::{Input, event::Punt},
     route::{DropReason, NodeIdx, router::ErrorLimiter},
@@ -113,8 +113,8 @@ impl Worker {
             .map(|offloads| Coalescer::new(offloads.uso));
         let mut ready = Vec::new();
         let mut room = Room {
-            read: vec![0; MAX_PACKET],
-            cut: vec![0; MAX_PACKET],
+            read: vec![0; MAX_PACKET + MAX_LINK_HEADER],
+            cut: vec![0; MAX_PACKET + MAX_LINK_HEADER],
             received: RecvBuffers::default(),
         };
         loop {
@@ -277,7 +277,7 @@ impl Sink for WorkerSink<'_> {
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
         let write = write_to(self.device, self.counters);
         match &mut self.coalescer {
-            Some(coalescer) => coalescer.push(packet, checksums, write),
+            Some(coalescer) => coalescer.push(packet, 0, checksums, write),
             None => {
                 complete(packet, checksums);
                 write(&Header::default(), packet);

@@ -11,12 +11,46 @@ use super::{
 
 type Written = Vec<(Header, Vec<u8>)>;
 
+/// What stands in front of IP packets: nothing, an Ethernet header, one with a tag.
+const LINK: [&[u8]; 3] = [
+    &[],
+    &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0],
+    &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 7, 8, 0],
+];
+
+/// A packet in its frame.
+fn framed(link: &[u8], packet: &[u8]) -> Vec<u8> {
+    [link, packet].concat()
+}
+
+/// What a device with frames gives where one without gives `header`.
+fn shifted(link: &[u8], header: Header) -> Header {
+    let unfinished = header.unfinished.map(|unfinished| Unfinished {
+        start: unfinished.start + link.len() as u16,
+        ..unfinished
+    });
+    let gso = header.gso.map(|gso| Gso {
+        header_len: gso.header_len + link.len() as u16,
+        ..gso
+    });
+    Header { unfinished, gso }
+}
+
 fn segments<'a>(
     header: &Header,
     packet: &'a [u8],
     wanted: Checksums,
 ) -> Result<Segments<'a>, VnetError> {
-    let mut segments = Segments::new(header, packet)?;
+    segments_at(0, header, packet, wanted)
+}
+
+fn segments_at<'a>(
+    ip: usize,
+    header: &Header,
+    packet: &'a [u8],
+    wanted: Checksums,
+) -> Result<Segments<'a>, VnetError> {
+    let mut segments = Segments::new(header, packet, ip)?;
     if wanted == Vouched {
         segments.vouch();
     }
@@ -25,10 +59,19 @@ fn segments<'a>(
 
 /// The packets that a read stands for.
 fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>, VnetError> {
-    let mut segments = segments(header, packet, wanted)?;
+    cut_at(0, header, packet, wanted)
+}
+
+fn cut_at(
+    ip: usize,
+    header: &Header,
+    packet: &[u8],
+    wanted: Checksums,
+) -> Result<Vec<Vec<u8>>, VnetError> {
+    let mut segments = segments_at(ip, header, packet, wanted)?;
     let longest = segments.longest();
     let (mut all, mut left) = (Vec::new(), Vec::new());
-    let mut out = vec![0xaa; MAX_PACKET + 1];
+    let mut out = vec![0xaa; MAX_PACKET + MAX_LINK_HEADER + 1];
     while let Some(length) = segments.next_len() {
         assert!(length <= longest);
         left.push(segments.left());
@@ -45,10 +88,16 @@ fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>
 
 /// What a device is given for these packets.
 fn join(udp: bool, packets: &[(Vec<u8>, Checksums)]) -> Written {
+    join_at(0, udp, packets)
+}
+
+fn join_at(ip: usize, udp: bool, packets: &[(Vec<u8>, Checksums)]) -> Written {
     let mut coalescer = Coalescer::new(udp);
     let mut written = Vec::new();
     for (packet, checksums) in packets {
-        coalescer.push(packet, *checksums, |h, p| written.push((*h, p.to_vec())));
+        coalescer.push(packet, ip, *checksums, |h, p| {
+            written.push((*h, p.to_vec()))
+        });
     }
     coalescer.flush(|h, p| written.push((*h, p.to_vec())));
     assert!(coalescer.is_empty());
@@ -111,11 +160,13 @@ proptest! {
     fn a_super_packet_is_cut_as_the_reference_does(
         (parts, size) in cuts(),
         ip_options in words(10),
+        link in prop::sample::select(LINK.to_vec()),
     ) {
         let parts = Parts { ip_options, ..parts };
         let (header, packet) = parts.unfinished(size);
-        let want: Vec<_> = parts.cut(size).iter().map(Parts::build).collect();
-        prop_assert_eq!(cut(&header, &packet, Complete).unwrap(), want);
+        let (header, packet) = (shifted(link, header), framed(link, &packet));
+        let want: Vec<_> = parts.cut(size).iter().map(|p| framed(link, &p.build())).collect();
+        prop_assert_eq!(cut_at(link.len(), &header, &packet, Complete).unwrap(), want);
     }
 
     #[test]
@@ -143,15 +194,23 @@ proptest! {
     }
 
     #[test]
-    fn what_was_cut_is_joined_again((parts, size) in cuts(), vouched in any::<bool>()) {
+    fn what_was_cut_is_joined_again(
+        (parts, size) in cuts(),
+        vouched in any::<bool>(),
+        link in prop::sample::select(LINK.to_vec()),
+    ) {
+        // A frame is no longer than a packet.
+        let mut parts = parts;
+        parts.payload.truncate(60_000 - link.len());
         let (header, packet) = parts.unfinished(size);
+        let (header, packet) = (shifted(link, header), framed(link, &packet));
         let wanted = if vouched { Vouched } else { Complete };
-        let pieces = cut(&header, &packet, wanted).unwrap();
+        let pieces = cut_at(link.len(), &header, &packet, wanted).unwrap();
         let alone = pieces.len() == 1;
         let pieces: Vec<_> = pieces.into_iter().map(|piece| (piece, wanted)).collect();
-        let written = join(true, &pieces);
+        let written = join_at(link.len(), true, &pieces);
         if alone && !vouched {
-            prop_assert_eq!(written, vec![(Header::default(), parts.build())]);
+            prop_assert_eq!(written, vec![(Header::default(), framed(link, &parts.build()))]);
         } else {
             prop_assert_eq!(written, vec![(header, packet)]);
         }
@@ -230,9 +289,11 @@ proptest! {
         }
         if let Ok(header) = Header::parse(&header) {
             for wanted in [Complete, Vouched] {
-                if let Ok(pieces) = cut(&header, &packet, wanted) {
-                    let pieces: Vec<_> = pieces.into_iter().map(|piece| (piece, wanted)).collect();
-                    join(true, &pieces);
+                for ip in [0, 14, packet.len(), packet.len() + 1] {
+                    if let Ok(pieces) = cut_at(ip, &header, &packet, wanted) {
+                        let pieces: Vec<_> = pieces.into_iter().map(|p| (p, wanted)).collect();
+                        join_at(ip, true, &pieces);
+                    }
                 }
             }
         }
@@ -360,6 +421,46 @@ fn what_differs_in_its_headers_is_not_joined() {
         change(&mut packets[1]);
         assert_eq!(join(true, &built(&packets, Complete)).len(), 2);
     }
+}
+
+/// Two bridges may send the same addresses and ports: their frames are not each other's.
+#[test]
+fn frames_with_other_ethernet_headers_are_not_joined() {
+    let packets = built(&flow(&Parts::default(), 2), Complete);
+    for link in &LINK[1..] {
+        for at in 0..link.len() - 2 {
+            let mut frames: Vec<_> = packets
+                .iter()
+                .map(|(packet, sums)| (framed(link, packet), *sums))
+                .collect();
+            assert_eq!(join_at(link.len(), true, &frames).len(), 1);
+            frames[1].0[at] ^= 1;
+            let want: Vec<_> = frames
+                .iter()
+                .map(|(frame, _)| (Header::default(), frame.clone()))
+                .collect();
+            assert_eq!(join_at(link.len(), true, &frames), want);
+        }
+    }
+}
+
+/// A frame without IP is written at once, whatever waits.
+#[test]
+fn frames_without_ip_wait_for_nothing() {
+    let link = LINK[1];
+    let mut frames: Vec<_> = built(&flow(&Parts::default(), 2), Complete)
+        .into_iter()
+        .map(|(packet, sums)| (framed(link, &packet), sums, link.len()))
+        .collect();
+    let arp = framed(&[0xff; 12], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frames.insert(1, (arp.clone(), Complete, arp.len()));
+    let (mut coalescer, mut written) = (Coalescer::new(true), Vec::new());
+    for (frame, sums, ip) in &frames {
+        coalescer.push(frame, *ip, *sums, |_, frame| written.push(frame.to_vec()));
+    }
+    assert_eq!(written, [arp]);
+    coalescer.flush(|_, frame| written.push(frame.to_vec()));
+    assert_eq!(written.len(), 2);
 }
 
 #[test]
