@@ -105,9 +105,9 @@ impl Tun {
         Ok(rustix::io::read(&self.device, buffer)?)
     }
 
-    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes, and the Ethernet
-    /// header in front of it where there is one; a longer one than
-    /// `buffer` is cut. Of a device without offloads every packet is an ordinary one.
+    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes, behind its Ethernet header
+    /// where it has one; a longer one than `buffer` is cut. Of a device without offloads every packet is an
+    /// ordinary one.
     ///
     /// # Errors
     /// `WouldBlock` if none waits. `InvalidData`: a packet came whose header makes no sense; it is

@@ -16,6 +16,7 @@ mod flood;
 mod graph;
 mod info;
 mod keys;
+mod learn;
 pub mod limits;
 mod native;
 mod node;
@@ -55,7 +56,7 @@ use crate::{
         limits::Bucket,
         node::{Node, Nodes},
     },
-    route::{NodeIdx, RouteSnapshot, router::ErrorLimiter},
+    route::{NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
     sync::AtomicU64,
     wire::NodeName,
 };
@@ -74,6 +75,8 @@ pub struct Mesh {
     peers: BTreeMap<LinkId, peers::Peer>,
     outgoing: BTreeMap<NodeName, dial::Outgoing>,
     seen: seen::Seen,
+    /// Ethernet addresses behind our device.
+    learned: learn::Learned,
     /// Nodes that lost an edge: see [`Mesh::withdraw_orphans`].
     orphans: BTreeSet<NodeIdx>,
     /// Links that broke the protocol while their input was handled.
@@ -143,6 +146,7 @@ impl Mesh {
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
             auto_at: now,
             retell: retell::Retell::default(),
+            learned: learn::Learned::new(now),
             errors: ErrorLimiter::default(),
             forged: Bucket::new(native::FORGED_BURST, now),
             unproven: Bucket::new(packet::UNPROVEN as usize, now),
@@ -270,6 +274,7 @@ impl Mesh {
         self.retell_tick(now);
         self.pings.forget(now);
         self.guesses.forget(now);
+        self.learn_tick(now);
         self.forget_nodes(now);
     }
 

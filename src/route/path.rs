@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    route::{ETHER, MTU, NodeIdx, NodeState, RouteSnapshot},
+    route::{MTU, Mode, NodeIdx, NodeState, RouteSnapshot},
     tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
     wire::{Options, datagram::HEADER},
 };
@@ -93,15 +93,17 @@ const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
 /// Bytes that it has more where it needs ids too.
 const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
 
-/// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header: that counts
-/// for SPTPS only, where a frame may be inside.
-pub(crate) fn native_mtu(mtu: u16, direct: bool) -> u16 {
-    let longer = mtu + ETHER as u16;
-    let mtu = match direct {
-        true => longer + NATIVE_SAVES as u16,
-        false => longer - NATIVE_RELAYED as u16,
-    };
-    mtu.min(MTU)
+impl Mode {
+    /// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header, which counts
+    /// there for what is carried without it only in SPTPS.
+    pub(crate) fn native_mtu(self, mtu: u16, direct: bool) -> u16 {
+        let longer = self.frame_len(mtu.into()) as u16;
+        let mtu = match direct {
+            true => longer + NATIVE_SAVES as u16,
+            false => longer - NATIVE_RELAYED as u16,
+        };
+        mtu.min(MTU)
+    }
 }
 
 fn choose(
@@ -118,7 +120,7 @@ fn choose(
         // As a real daemon compares, who counts the Ethernet header; native is not bound to that.
         let fits = match record.native {
             true => record.fits(target.min_mtu, true),
-            false => record.len + ETHER <= target.min_mtu.into(),
+            false => snapshot.settings.mode.frame_len(record.len) <= target.min_mtu.into(),
         };
         if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
             return SendPath::Frame(to);
@@ -160,7 +162,10 @@ fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::testing::{ME, addr, neighbour, node, snapshot};
+    use crate::route::{
+        ETHER,
+        testing::{ME, addr, neighbour, node, snapshot},
+    };
 
     const B: NodeIdx = NodeIdx(1);
     const C: NodeIdx = NodeIdx(2);

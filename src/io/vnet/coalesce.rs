@@ -237,7 +237,7 @@ impl Run {
             && self.data.len() + length <= MAX_PACKET
             && transport.ip == self.transport.ip
             && transport.payload == self.transport.payload
-            && packet[..transport.ip] == self.data[..transport.ip]
+            && (transport.ip == 0 || packet[..transport.ip] == self.data[..transport.ip])
             && self.has_ip_header_of(&packet[transport.ip..])
             && match transport.protocol {
                 Protocol::Tcp => self.has_tcp_header_of(packet, transport),

@@ -13,7 +13,7 @@ const FIRST_ONLY: u8 = 0x80;
 
 /// The packets that one read of the device stands for, in order: the packet itself where it is no
 /// super-packet. Each is written once, straight to where the caller wants it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Segments<'a> {
     packet: &'a [u8],
     /// Where the IP header stands.

@@ -1,40 +1,18 @@
 //! Segments and Coalescer against the naive reference and against each other.
 
+mod cutting;
+mod frames;
+
 use crate::wire::ip::finish_checksum;
 use proptest::prelude::*;
 
 use super::{
     Checksums::{Complete, Vouched},
-    testing::Parts,
+    testing::{LINK, Parts, framed, shifted},
     *,
 };
 
 type Written = Vec<(Header, Vec<u8>)>;
-
-/// What stands in front of IP packets: nothing, an Ethernet header, one with a tag.
-const LINK: [&[u8]; 3] = [
-    &[],
-    &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0],
-    &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 7, 8, 0],
-];
-
-/// A packet in its frame.
-fn framed(link: &[u8], packet: &[u8]) -> Vec<u8> {
-    [link, packet].concat()
-}
-
-/// What a device with frames gives where one without gives `header`.
-fn shifted(link: &[u8], header: Header) -> Header {
-    let unfinished = header.unfinished.map(|unfinished| Unfinished {
-        start: unfinished.start + link.len() as u16,
-        ..unfinished
-    });
-    let gso = header.gso.map(|gso| Gso {
-        header_len: gso.header_len + link.len() as u16,
-        ..gso
-    });
-    Header { unfinished, gso }
-}
 
 fn segments<'a>(
     header: &Header,
@@ -423,46 +401,6 @@ fn what_differs_in_its_headers_is_not_joined() {
     }
 }
 
-/// Two bridges may send the same addresses and ports: their frames are not each other's.
-#[test]
-fn frames_with_other_ethernet_headers_are_not_joined() {
-    let packets = built(&flow(&Parts::default(), 2), Complete);
-    for link in &LINK[1..] {
-        for at in 0..link.len() - 2 {
-            let mut frames: Vec<_> = packets
-                .iter()
-                .map(|(packet, sums)| (framed(link, packet), *sums))
-                .collect();
-            assert_eq!(join_at(link.len(), true, &frames).len(), 1);
-            frames[1].0[at] ^= 1;
-            let want: Vec<_> = frames
-                .iter()
-                .map(|(frame, _)| (Header::default(), frame.clone()))
-                .collect();
-            assert_eq!(join_at(link.len(), true, &frames), want);
-        }
-    }
-}
-
-/// A frame without IP is written at once, whatever waits.
-#[test]
-fn frames_without_ip_wait_for_nothing() {
-    let link = LINK[1];
-    let mut frames: Vec<_> = built(&flow(&Parts::default(), 2), Complete)
-        .into_iter()
-        .map(|(packet, sums)| (framed(link, &packet), sums, link.len()))
-        .collect();
-    let arp = framed(&[0xff; 12], &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    frames.insert(1, (arp.clone(), Complete, arp.len()));
-    let (mut coalescer, mut written) = (Coalescer::new(true), Vec::new());
-    for (frame, sums, ip) in &frames {
-        coalescer.push(frame, *ip, *sums, |_, frame| written.push(frame.to_vec()));
-    }
-    assert_eq!(written, [arp]);
-    coalescer.flush(|_, frame| written.push(frame.to_vec()));
-    assert_eq!(written.len(), 2);
-}
-
 #[test]
 fn control_segments_come_behind_what_waits_of_their_flow() {
     let data = flow(&Parts::default(), 3);
@@ -598,109 +536,4 @@ fn no_super_packet_is_longer_than_a_packet_may_be() {
         assert!(written.iter().all(|(_, packet)| packet.len() <= MAX_PACKET));
         assert!(written.len() == 3);
     }
-}
-
-#[test]
-fn what_needs_no_cut_is_finished_or_left_alone() {
-    let parts = Parts::default();
-    let (header, packet) = parts.unfinished(1000);
-    assert_eq!(cut(&header, &packet, Complete), Ok(vec![parts.build()]));
-    assert_eq!(cut(&header, &packet, Vouched), Ok(vec![packet.clone()]));
-    let plain = Header::default();
-    assert_eq!(cut(&plain, &packet, Vouched), Ok(vec![packet.clone()]));
-    let segments = segments(&plain, &packet, Vouched).unwrap();
-    assert_eq!(segments.checksums(), Complete);
-}
-
-/// A checksum deep inside (a tunnel's inner packet) is no receiver's to find.
-#[test]
-fn only_checksums_in_their_usual_place_are_left_to_the_receiver() {
-    let (header, mut packet) = Parts::default().unfinished(1000);
-    packet[76..78].fill(0);
-    let deep = Header {
-        unfinished: Some(Unfinished {
-            start: 60,
-            offset: 16,
-        }),
-        ..header
-    };
-    let segments = segments(&deep, &packet, Vouched).unwrap();
-    assert_eq!(segments.checksums(), Complete);
-    let out = cut(&deep, &packet, Vouched).unwrap();
-    assert_eq!(checksum::fold(checksum::sum(&out[0][60..])), [0xff; 2]);
-}
-
-/// The kernel names the place of the transport header behind extension headers.
-#[test]
-fn tcp_behind_extension_headers_is_cut() {
-    let parts = Parts {
-        v6: true,
-        payload: vec![9; 250],
-        ..Parts::default()
-    };
-    let extension = [6, 0, 1, 4, 0, 0, 0, 0];
-    let extend = |packet: &mut Vec<u8>| {
-        packet[6] = 60;
-        packet[5] += 8;
-        packet.splice(40..40, extension);
-    };
-    let (mut header, mut packet) = parts.unfinished(100);
-    extend(&mut packet);
-    header.unfinished.as_mut().unwrap().start += 8;
-    let mut want: Vec<_> = parts.cut(100).iter().map(Parts::build).collect();
-    want.iter_mut().for_each(extend);
-    assert_eq!(cut(&header, &packet, Vouched), Ok(want));
-}
-
-#[test]
-fn headers_that_do_not_fit_are_refused() {
-    let (header, packet) = Parts {
-        payload: vec![1; 300],
-        ..Parts::default()
-    }
-    .unfinished(100);
-    let gso = header.gso.unwrap();
-    let sum = header.unfinished.unwrap();
-    let bad = [
-        (None, Some(gso)),
-        (Some(sum), Some(Gso { size: 0, ..gso })),
-        (
-            Some(sum),
-            Some(Gso {
-                kind: GsoKind::TcpV6,
-                ..gso
-            }),
-        ),
-        (
-            Some(sum),
-            Some(Gso {
-                kind: GsoKind::Udp,
-                ..gso
-            }),
-        ),
-        (Some(Unfinished { start: 24, ..sum }), Some(gso)),
-        (Some(Unfinished { offset: 6, ..sum }), Some(gso)),
-    ];
-    for (unfinished, gso) in bad {
-        let header = Header { unfinished, gso };
-        let length = packet.len();
-        assert_eq!(
-            cut(&header, &packet, Complete),
-            Err(VnetError::BadGso { length })
-        );
-    }
-    let long = Parts {
-        v6: true,
-        payload: vec![1; 70_000],
-        ..Parts::default()
-    };
-    let (long_header, long) = long.unfinished(1400);
-    assert!(cut(&long_header, &long, Complete).is_err());
-    for short in [&packet[..10], &packet[..39], &packet[..40]] {
-        assert!(cut(&header, short, Complete).is_err());
-    }
-    assert_eq!(
-        Header::parse(&[1, 3, 0, 0, 0, 0, 0, 0, 0, 0]),
-        Err(VnetError::UnknownGso(3))
-    );
 }
