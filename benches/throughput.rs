@@ -1,8 +1,8 @@
 //! Throughput beside tinc 1.1: two hosts, one wire, the same traffic; peers take turns, so that whatever
 //! else the machine does falls on both. Quote ratios of one run only.
 //!
-//! `./tests/run bench [--rounds N] [--seconds S] [--json] [--readme[=FILE]]`; needs what the namespace tests
-//! need. `--readme` puts what it printed into README.md, or into a file that has the same markers.
+//! `./tests/run bench [--rounds N] [--seconds S] [--mode MODE] [--json] [--readme[=FILE]]`; needs what the
+//! namespace tests need. With another mode than router, meshd in router mode takes its turns too. `--readme` puts what it printed into README.md, or into a file that has the same markers.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::disallowed_methods,
@@ -66,8 +66,13 @@ type Round = [f64; COLUMNS.len()];
 
 fn main() {
     let (mut rounds, mut seconds, mut json, mut readme) = (3_usize, 5_usize, false, None);
+    let mut mode = "router".to_owned();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        if argument == "--mode" {
+            mode = arguments.next().expect("--mode takes a word");
+            continue;
+        }
         let mut number = || arguments.next().and_then(|n| n.parse().ok());
         match argument.as_str() {
             "--rounds" => rounds = number().expect("--rounds takes a number"),
@@ -81,21 +86,31 @@ fn main() {
             },
         }
     }
-    let kinds = [(Meshd, "meshd"), (Tinc11, "tinc 1.1")];
-    let mut all: [Vec<Round>; 2] = Default::default();
+    let mut kinds = vec![(Meshd, mode.as_str(), "meshd"), (Tinc11, &mode, "tinc 1.1")];
+    if mode != "router" {
+        kinds.push((Meshd, "router", "meshd in router mode"));
+    }
+    let mut all = vec![Vec::<Round>::new(); kinds.len()];
     for round in 0..rounds {
         for turn in 0..kinds.len() {
             let at = (turn + round) % kinds.len();
-            let result = measure(kinds[at].0, seconds);
-            eprintln!("round {}: {} {result:.1?}", round + 1, kinds[at].1);
+            let (kind, mode, name) = kinds[at];
+            let result = measure(kind, mode, seconds);
+            eprintln!("round {}: {name} {result:.1?}", round + 1);
             all[at].push(result);
         }
     }
+    let medians = |rounds: &[Round]| -> Vec<f64> {
+        (0..COLUMNS.len())
+            .map(|column| median(rounds.iter().map(|round| round[column]).collect()))
+            .collect()
+    };
+    for (rounds, (_, _, name)) in all.iter().zip(&kinds).skip(2) {
+        eprintln!("{name}, medians: {:.1?}", medians(rounds));
+    }
     let peer = |at: usize| Peer {
-        name: kinds[at].1.to_owned(),
-        medians: (0..COLUMNS.len())
-            .map(|column| median(all[at].iter().map(|round| round[column]).collect()))
-            .collect(),
+        name: kinds[at].2.to_owned(),
+        medians: medians(&all[at]),
     };
     let report = Report {
         columns: &COLUMNS,
@@ -117,11 +132,12 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure(kind: Kind, seconds: usize) -> Round {
+fn measure(kind: Kind, mode: &str, seconds: usize) -> Round {
     let world = World::alone();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [kind, kind]);
     for node in [&a, &b] {
+        node.tinc(&["set", "Mode", mode]);
         // As a network card that segments would do it.
         node.host
             .exec("ethtool -K eth1 gso on tso on tx-udp-segmentation on");
