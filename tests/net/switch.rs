@@ -130,6 +130,10 @@ fn frames(mode: &str, kinds: [Kind; 2]) {
 }
 
 /// A host that moves from one bridge to another is found where it is, and forgotten when it is silent.
+///
+/// 1.1~pre18 learns an address at once that somebody else has (the head of 1.1 is said not to), and gives up
+/// one that somebody else announces at its next check, up to 10 s later; until then both have it, and the
+/// first by name gets its frames.
 fn moves(kinds: [Kind; 3]) {
     let world = World::new();
     let settings = [("Mode", "switch"), ("MACExpire", "15")];
