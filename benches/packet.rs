@@ -10,9 +10,9 @@
 
 mod common;
 
-use common::{Keys, Path, packets, super_packet};
+use common::{Keys, Path, carried_packets, carried_super};
 use gungraun::{Callgrind, EventKind, prelude::*};
-use meshd::io::vnet::Header;
+use meshd::{io::vnet::Header, route::Mode};
 
 /// Where the ciphers begin: callgrind stops counting there and goes on when they return.
 const CIPHERS: [&str; 4] = [
@@ -37,28 +37,28 @@ fn at_most(bench: &str, instructions: u64) -> LibraryBenchmarkConfig {
 }
 
 /// A path that has sent two packets, and one more.
-fn packet(keys: Keys) -> (Box<Path>, Vec<u8>) {
-    let mut path = Box::new(Path::new(keys));
-    let mut packets = packets(false);
+fn packet(keys: Keys, mode: Mode) -> (Box<Path>, Vec<u8>) {
+    let mut path = Box::new(Path::in_mode(keys, mode));
+    let mut packets = carried_packets(mode, false);
     path.send(&mut packets[0]);
     path.send(&mut packets[1]);
     (path, packets.swap_remove(2))
 }
 
 /// A path that has sent a super-packet, and one more.
-fn super_packets(keys: Keys) -> (Box<Path>, Header, Vec<u8>) {
-    let mut path = Box::new(Path::new(keys));
-    let (header, packet) = super_packet(false);
+fn super_packets(keys: Keys, mode: Mode) -> (Box<Path>, Header, Vec<u8>) {
+    let mut path = Box::new(Path::in_mode(keys, mode));
+    let (header, packet) = carried_super(mode);
     path.send_super(&header, &mut packet.clone());
     path.sink.flush();
     (path, header, packet)
 }
 
 /// A path that has received two datagrams, and one more.
-fn datagram(keys: Keys) -> (Box<Path>, Vec<u8>) {
-    let mut path = Box::new(Path::new(keys));
+fn datagram(keys: Keys, mode: Mode) -> (Box<Path>, Vec<u8>) {
+    let mut path = Box::new(Path::in_mode(keys, mode));
     let mut datagram = Vec::new();
-    let packets = packets(true);
+    let packets = carried_packets(mode, true);
     for packet in &packets[..2] {
         path.seal(packet, &mut datagram);
         path.receive(&mut datagram);
@@ -70,16 +70,18 @@ fn datagram(keys: Keys) -> (Box<Path>, Vec<u8>) {
 // What comes back is dropped outside of the count.
 
 #[library_benchmark]
-#[bench::sptps(args = (Keys::Sptps), setup = packet, config = at_most("from_device", 1_730))]
-#[bench::native(args = (Keys::Native), setup = packet, config = at_most("from_device", 1_730))]
+#[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = packet, config = at_most("from_device", 1_730))]
+#[bench::native(args = (Keys::Native, Mode::Router), setup = packet, config = at_most("from_device", 1_730))]
+#[bench::frames(args = (Keys::Native, Mode::Switch), setup = packet, config = at_most("from_device", 1_920))]
 fn from_device((mut path, mut packet): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.send(&mut packet);
     (path, packet)
 }
 
 #[library_benchmark]
-#[bench::sptps(args = (Keys::Sptps), setup = super_packets, config = at_most("from_device_super", 71_000))]
-#[bench::native(args = (Keys::Native), setup = super_packets, config = at_most("from_device_super", 71_000))]
+#[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = super_packets, config = at_most("from_device_super", 71_000))]
+#[bench::native(args = (Keys::Native, Mode::Router), setup = super_packets, config = at_most("from_device_super", 71_000))]
+#[bench::frames(args = (Keys::Native, Mode::Switch), setup = super_packets, config = at_most("from_device_super", 34_500))]
 fn from_device_super(
     (mut path, header, mut packet): (Box<Path>, Header, Vec<u8>),
 ) -> (Box<Path>, Vec<u8>) {
@@ -88,8 +90,9 @@ fn from_device_super(
 }
 
 #[library_benchmark]
-#[bench::sptps(args = (Keys::Sptps), setup = datagram, config = at_most("from_network", 3_500))]
-#[bench::native(args = (Keys::Native), setup = datagram, config = at_most("from_network", 3_500))]
+#[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = datagram, config = at_most("from_network", 3_900))]
+#[bench::native(args = (Keys::Native, Mode::Router), setup = datagram, config = at_most("from_network", 3_900))]
+#[bench::frames(args = (Keys::Native, Mode::Switch), setup = datagram, config = at_most("from_network", 3_400))]
 fn from_network((mut path, mut datagram): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.receive(&mut datagram);
     (path, datagram)

@@ -8,7 +8,7 @@ use common::{Keys, ME, PREFIXES, Path};
 use criterion::Criterion;
 use meshd::{
     daemon::clock,
-    route::router::{self, ErrorLimiter},
+    route::verdict::{self, ErrorLimiter},
 };
 
 /// A binary search: addresses in no order, so that no branch can be foreseen.
@@ -30,7 +30,7 @@ fn decide(c: &mut Criterion) {
     c.bench_function("decide on an IPv4 packet of 1400 bytes", |b| {
         b.iter(|| {
             let packet = black_box(&mut packet);
-            router::decide(&path.snapshot, packet, ME, &mut limiter, now)
+            verdict::decide(&path.snapshot, packet, ME, &mut limiter, now)
         });
     });
 }

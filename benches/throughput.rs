@@ -2,8 +2,8 @@
 //! traffic; programs take turns, so that whatever else the machine does falls on all. Quote ratios of one
 //! run only.
 //!
-//! `./tests/run bench [--rounds N] [--seconds S] [--json] [--readme[=FILE]]`; needs what the namespace tests
-//! need. `--readme` puts what it printed into README.md, or into a file that has the same markers.
+//! `./tests/run bench [--rounds N] [--seconds S] [--mode MODE] [--json] [--readme[=FILE]]`; needs what
+//! the namespace tests need. MODE is switch or hub: frames, and meshd with packets beside them. `--readme` puts what it printed into README.md, or into a file that has the same markers.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::disallowed_methods,
@@ -65,12 +65,17 @@ type Round = [f64; COLUMNS.len()];
 
 fn main() {
     let (mut rounds, mut seconds, mut json, mut readme) = (3_usize, 5_usize, false, None);
+    let mut programs = Program::installed();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
-        let mut number = || arguments.next().and_then(|n| n.parse().ok());
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
         match argument.as_str() {
-            "--rounds" => rounds = number().expect("--rounds takes a number"),
-            "--seconds" => seconds = number().expect("--seconds takes a number"),
+            "--rounds" => rounds = number(arguments.next()).expect("--rounds takes a number"),
+            "--seconds" => seconds = number(arguments.next()).expect("--seconds takes a number"),
+            "--mode" => {
+                let mode = arguments.next().expect("--mode takes a word");
+                programs = Program::in_mode(&mode);
+            }
             "--json" => json = true,
             "--readme" => readme = Some("README.md".to_owned()),
             "--bench" => {}
@@ -80,18 +85,17 @@ fn main() {
             },
         }
     }
-    let programs = Program::installed();
     let mut all = vec![Vec::<Round>::new(); programs.len()];
     for round in 0..rounds {
         for turn in 0..programs.len() {
             let at = (turn + round) % programs.len();
             let result = measure(&programs[at], seconds);
-            eprintln!("round {}: {} {result:.1?}", round + 1, programs[at].name());
+            eprintln!("round {}: {} {result:.1?}", round + 1, programs[at].name);
             all[at].push(result);
         }
     }
     let peers = programs.iter().zip(&all).map(|(program, rounds)| Peer {
-        name: program.name(),
+        name: program.name.clone(),
         medians: (0..COLUMNS.len())
             .map(|column| median(rounds.iter().map(|round| round[column]).collect()))
             .collect(),

@@ -13,10 +13,11 @@ use std::{
     hint::black_box,
 };
 
-use common::{Keys, Path, packets, super_packet};
+use common::{Keys, Path, carried_packets, carried_super};
+use meshd::route::Mode;
 
 /// Packets each way; the super-packets stand for 48 each.
-const PACKETS: usize = 10_000;
+const PACKETS: usize = 4_000;
 /// Packets of a worker's batch, more or less.
 const BATCH: usize = 100;
 
@@ -90,44 +91,54 @@ fn the_counter_counts() {
     assert_eq!(allocations(|| drop(black_box(vec![0_u8; 9]))), 1);
 }
 
+/// Everything that a path may carry, and by what.
+fn paths() -> impl Iterator<Item = (Keys, Mode)> {
+    let modes = [Mode::Router, Mode::Switch, Mode::Hub];
+    Keys::ALL
+        .into_iter()
+        .flat_map(move |keys| modes.map(|mode| (keys, mode)))
+}
+
 #[test]
 fn packets_of_the_device_allocate_nothing() {
-    for keys in Keys::ALL {
-        let (mut path, mut packets) = (Path::new(keys), packets(false));
+    for (keys, mode) in paths() {
+        let mut path = Path::in_mode(keys, mode);
+        let mut packets = carried_packets(mode, false);
         let allocated = steady(&mut path, |path, n| {
             let at = n % packets.len();
             path.send(&mut packets[at]);
         });
-        assert_eq!(path.sink.counts, [PACKETS, 0, 0], "{keys:?}");
-        assert_eq!(allocated, 0, "{keys:?}");
+        assert_eq!(path.sink.counts, [PACKETS, 0, 0], "{keys:?} {mode:?}");
+        assert_eq!(allocated, 0, "{keys:?} {mode:?}");
     }
 }
 
 #[test]
 fn super_packets_of_the_device_allocate_nothing() {
-    for keys in Keys::ALL {
-        let (mut path, (header, mut packet)) = (Path::new(keys), super_packet(false));
+    for (keys, mode) in paths() {
+        let mut path = Path::in_mode(keys, mode);
+        let (header, mut packet) = carried_super(mode);
         let allocated = steady(&mut path, |path, n| {
             if n % 48 == 0 {
                 path.send_super(&header, &mut packet);
             }
         });
         let sent = PACKETS.next_multiple_of(48);
-        assert_eq!(path.sink.counts, [sent, 0, 0], "{keys:?}");
-        assert_eq!(allocated, 0, "{keys:?}");
+        assert_eq!(path.sink.counts, [sent, 0, 0], "{keys:?} {mode:?}");
+        assert_eq!(allocated, 0, "{keys:?} {mode:?}");
     }
 }
 
 #[test]
 fn datagrams_allocate_nothing() {
-    for keys in Keys::ALL {
-        let (mut path, packets) = (Path::new(keys), packets(true));
+    for (keys, mode) in paths() {
+        let (mut path, packets) = (Path::in_mode(keys, mode), carried_packets(mode, true));
         let mut datagram = Vec::new();
         let allocated = steady(&mut path, |path, n| {
             path.seal(&packets[n % packets.len()], &mut datagram);
             path.receive(&mut datagram);
         });
-        assert_eq!(path.sink.counts, [0, PACKETS, 0], "{keys:?}");
-        assert_eq!(allocated, 0, "{keys:?}");
+        assert_eq!(path.sink.counts, [0, PACKETS, 0], "{keys:?} {mode:?}");
+        assert_eq!(allocated, 0, "{keys:?} {mode:?}");
     }
 }

@@ -16,18 +16,22 @@ use meshd::{
     },
     daemon::clock,
     fastpath::{Sink, Step, runs::Runs},
-    io::vnet::{Checksums, Coalescer, Gso, GsoKind, Header, MAX_PACKET, Segments, Unfinished},
+    io::vnet::{
+        Checksums, Coalescer, Gso, GsoKind, Header, MAX_LINK_HEADER, MAX_PACKET, Segments,
+        Unfinished,
+    },
     mesh::event::Punt,
     route::{
-        DropReason, MTU, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
-        router::ErrorLimiter,
+        switch::{MacEntry, MacTable},
+        verdict::ErrorLimiter,
     },
     tunnel::{
         Tunnel, TunnelSetup, TxKey,
         native::{self, Session, Setup},
     },
-    wire::{NodeId, NodeName, Options, Prefix, datagram::RelayHeader},
+    wire::{NodeId, NodeName, Options, Prefix, datagram::RelayHeader, ether::Mac},
 };
 
 /// Ourselves, and the other node.
@@ -35,6 +39,8 @@ pub(crate) const ME: NodeIdx = NodeIdx(0);
 pub(crate) const PEER: NodeIdx = NodeIdx(1);
 /// Prefixes in every table.
 pub(crate) const PREFIXES: u32 = 2_000;
+/// Ethernet addresses behind us and behind the other node.
+const MACS: [Mac; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 /// Payload of a TCP segment of 1,400 bytes, in bytes.
 const SEGMENT: usize = 1_360;
 
@@ -151,7 +157,7 @@ pub(crate) fn super_packet(inbound: bool) -> (Header, Vec<u8>) {
 /// The segments of [`super_packet`], each of 1,400 bytes with right checksums.
 pub(crate) fn packets(inbound: bool) -> Vec<Vec<u8>> {
     let (header, packet) = super_packet(inbound);
-    let mut segments = Segments::new(&header, &packet).expect("a good super-packet");
+    let mut segments = Segments::new(&header, &packet, 0).expect("a good super-packet");
     let mut packets = Vec::new();
     while let Some(length) = segments.next_len() {
         let mut segment = vec![0; length];
@@ -161,9 +167,37 @@ pub(crate) fn packets(inbound: bool) -> Vec<Vec<u8>> {
     packets
 }
 
+/// A packet as it is carried in a mode: from us to the other node, or (`inbound`) back.
+fn carried(mode: Mode, inbound: bool, packet: &[u8]) -> Vec<u8> {
+    let [from, to] = if inbound { [MACS[1], MACS[0]] } else { MACS };
+    match mode {
+        Mode::Router => packet.to_vec(),
+        Mode::Switch | Mode::Hub => [&to[..], &from, &[8, 0], packet].concat(),
+    }
+}
+
+/// [`packets`] as they are carried in a mode.
+pub(crate) fn carried_packets(mode: Mode, inbound: bool) -> Vec<Vec<u8>> {
+    let packets = packets(inbound);
+    let packets = packets.iter();
+    packets
+        .map(|packet| carried(mode, inbound, packet))
+        .collect()
+}
+
+/// [`super_packet`] to the other node, as it is carried in a mode.
+pub(crate) fn carried_super(mode: Mode) -> (Header, Vec<u8>) {
+    let (mut header, packet) = super_packet(false);
+    if let Some(unfinished) = header.unfinished.as_mut() {
+        unfinished.start += mode.frame_len(0).abs_diff(ETHER) as u16;
+    }
+    (header, carried(mode, false, &packet))
+}
+
 /// The [`Sink`] of a worker without sockets and device: runs and super-packets gather, and are let go
 /// of where a worker would hand them to the kernel.
 pub(crate) struct Gathering {
+    mode: Mode,
     runs: Runs,
     coalescer: Coalescer,
     /// Datagrams sent, packets delivered, and what went any other way.
@@ -198,7 +232,8 @@ impl Sink for Gathering {
         let write = |header: &Header, packet: &[u8]| {
             black_box((header, packet));
         };
-        self.coalescer.push(packet, checksums, write);
+        self.coalescer
+            .push(packet, self.mode.ip_at(packet), checksums, write);
     }
 
     fn park(&mut self, _: NodeIdx, _: &[u8]) {
@@ -228,6 +263,10 @@ pub(crate) struct Path {
 
 impl Path {
     pub(crate) fn new(keys: Keys) -> Self {
+        Self::in_mode(keys, Mode::Router)
+    }
+
+    pub(crate) fn in_mode(keys: Keys, mode: Mode) -> Self {
         let (tx, rx, their_key) = match keys {
             Keys::Sptps => {
                 let (ours, theirs) = sptps_tunnel();
@@ -265,16 +304,26 @@ impl Path {
         snapshot.sources = vec![Vec::new(), vec![Prefix::V4(Ipv4Addr::new(10, 0, 0, 0), 8)]];
         snapshot.by_id.insert(their_id, PEER);
         snapshot.by_addr.insert(from, PEER);
+        snapshot.settings.mode = mode;
+        snapshot.broadcast = vec![PEER];
+        let entry = |(mac, owner): (Mac, NodeIdx)| MacEntry {
+            mac,
+            owner,
+            sighting: (owner == ME).then(Arc::default),
+        };
+        let owners = MACS.into_iter().zip([ME, PEER]);
+        snapshot.macs = MacTable::new(owners.map(entry).collect());
         Self {
             snapshot,
             sink: Gathering {
+                mode,
                 runs: Runs::default(),
                 coalescer: Coalescer::new(true),
                 counts: [0; 3],
             },
             limiter: ErrorLimiter::default(),
             now: clock::now(),
-            scratch: vec![0; MAX_PACKET],
+            scratch: vec![0; MAX_PACKET + MAX_LINK_HEADER],
             from,
             their_id,
             their_key: their_key.expect("an established tunnel"),
@@ -316,6 +365,7 @@ impl Path {
         datagram.resize(ids + self.their_key.overhead() + packet.len(), 0);
         datagram[data..data + packet.len()].copy_from_slice(packet);
         let number = self.their_key.claim(1).expect("numbers enough");
-        self.their_key.seal(number, 0, &mut datagram[ids..]);
+        let kind = self.sink.mode.record_type();
+        self.their_key.seal(number, kind, &mut datagram[ids..]);
     }
 }

@@ -18,38 +18,55 @@ use crate::{
 };
 
 /// What carries the traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Program {
-    Meshd,
-    /// meshd without its own protocol, as it speaks to tinc 1.1.
-    MeshdSptps,
-    Tinc11,
+pub(crate) struct Program {
+    pub(crate) name: String,
+    daemon: Daemon,
+}
+
+enum Daemon {
+    /// Nodes of this kind, with these lines in tinc.conf.
+    Node(Kind, String),
     /// wireguard-go at this path, configured by `wg`.
     WireguardGo(PathBuf),
 }
 
 impl Program {
-    /// Ours, tinc, and what else is installed: wireguard-go with `wg`.
+    fn node(name: &str, kind: Kind, lines: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            daemon: Daemon::Node(kind, lines.to_owned()),
+        }
+    }
+
+    /// Ours, as it speaks to itself and to tinc 1.1; tinc; and what else is installed: wireguard-go with `wg`.
     pub(crate) fn installed() -> Vec<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
         let find = |name: &str| {
             let mut places = env::split_paths(&path).map(|dir| dir.join(name));
             places.find(|file| file.is_file())
         };
-        let mut all = vec![Self::Meshd, Self::MeshdSptps, Self::Tinc11];
+        let mut all = vec![
+            Self::node("meshd", Meshd, ""),
+            Self::node("meshd, SPTPS", Meshd, "Native = no\n"),
+            Self::node("tinc 1.1", Tinc11, ""),
+        ];
         if let (Some(program), Some(_)) = (find("wireguard-go"), find("wg")) {
-            all.push(Self::WireguardGo(program));
+            all.push(Self {
+                name: "wireguard-go".to_owned(),
+                daemon: Daemon::WireguardGo(program),
+            });
         }
         all
     }
 
-    pub(crate) const fn name(&self) -> &'static str {
-        match self {
-            Self::Meshd => "meshd",
-            Self::MeshdSptps => "meshd, SPTPS",
-            Self::Tinc11 => "tinc 1.1",
-            Self::WireguardGo(_) => "wireguard-go",
-        }
+    /// Those that carry frames, in mode switch or hub, and meshd with packets beside them.
+    pub(crate) fn in_mode(mode: &str) -> Vec<Self> {
+        let line = format!("Mode = {mode}\n");
+        vec![
+            Self::node(&format!("meshd, {mode}"), Meshd, &line),
+            Self::node(&format!("tinc 1.1, {mode}"), Tinc11, &line),
+            Self::node("meshd, router", Meshd, ""),
+        ]
     }
 }
 
@@ -68,11 +85,9 @@ enum Daemons {
 
 impl Pair {
     pub(crate) fn start(program: &Program, world: &World) -> Self {
-        let pair = match program {
-            Program::Meshd => Self::nodes(Meshd, "", world),
-            Program::MeshdSptps => Self::nodes(Meshd, "Native = no\n", world),
-            Program::Tinc11 => Self::nodes(Tinc11, "", world),
-            Program::WireguardGo(path) => Self::wireguard_go(path, world),
+        let pair = match &program.daemon {
+            Daemon::Node(kind, lines) => Self::nodes(*kind, lines, world),
+            Daemon::WireguardGo(path) => Self::wireguard_go(path, world),
         };
         for host in &pair.hosts {
             // As a network card that segments would do it.
@@ -86,13 +101,13 @@ impl Pair {
         pair
     }
 
-    fn nodes(kind: Kind, setting: &str, world: &World) -> Self {
+    fn nodes(kind: Kind, lines: &str, world: &World) -> Self {
         let wire = world.wire();
         let [mut a, mut b] = on_one_wire(world, &wire, [kind, kind]);
         for node in [&a, &b] {
             let file = node.dir().join("tinc.conf");
             let text = fs::read_to_string(&file).unwrap();
-            fs::write(file, format!("{setting}{text}")).unwrap();
+            fs::write(file, format!("{lines}{text}")).unwrap();
         }
         bring_up(&mut a, &mut b);
         Self {

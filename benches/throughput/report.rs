@@ -6,7 +6,7 @@ use serde_json::Value;
 
 /// Medians of one peer, in the order of the columns.
 pub(crate) struct Peer {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) medians: Vec<f64>,
 }
 
@@ -47,7 +47,7 @@ impl Report<'_> {
         let names = self.columns.iter().map(ToString::to_string).collect();
         let mut text = line("median", names);
         for peer in &self.peers {
-            text += &line(peer.name, numbers(&peer.medians, 1));
+            text += &line(&peer.name, numbers(&peer.medians, 1));
         }
         for other in &self.peers[1..] {
             text += &line(

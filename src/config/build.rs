@@ -27,7 +27,7 @@ use crate::{
         Settings,
         settings::{Host, MinProtocol},
     },
-    route::{Broadcast, Forwarding, RouteSettings, SourceCheck},
+    route::{Broadcast, Forwarding, Mode, RouteSettings, SourceCheck},
     wire::{NodeName, Options, Subnet},
 };
 
@@ -48,7 +48,8 @@ pub(super) fn build(
     problems: &mut Vec<Problem>,
 ) -> Option<(Settings, Shell)> {
     let mut reader = Reader::new(tree);
-    let device_type = supported(&mut reader);
+    let mode = mode(&mut reader);
+    let device_type = supported(&mut reader, mode);
     let port = reader
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
@@ -65,25 +66,41 @@ pub(super) fn build(
     }
     let parts = name
         .zip(secrets)
-        .map(|(name, secrets)| settings(&mut reader, name, secrets, port, options, hosts));
+        .map(|(name, secrets)| settings(&mut reader, name, secrets, port, options, hosts, mode));
     problems.append(&mut reader.problems);
     parts.map(|settings| (settings, shell))
 }
 
+fn mode(reader: &mut Reader<'_>) -> Mode {
+    match reader.word("Mode") {
+        "switch" => Mode::Switch,
+        "hub" => Mode::Hub,
+        _ => Mode::Router,
+    }
+}
+
 /// The kind of device. Refuses what would make us behave as something else than the file says.
-fn supported(reader: &mut Reader<'_>) -> DeviceType {
-    let mode = reader.word("Mode");
-    let device = reader.word("DeviceType");
+fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
+    let device = match reader.word("DeviceType") {
+        "" if mode == Mode::Router => "tun",
+        "" => "tap",
+        device => device,
+    };
     let refuse = [
-        (
-            "Mode",
-            mode != "router",
-            "only Mode = router is supported yet",
-        ),
         (
             "DeviceType",
             !matches!(device, "tun" | "tap" | "dummy"),
             "only DeviceType = tun, tap and dummy are supported yet",
+        ),
+        (
+            "DeviceType",
+            device == "tun" && mode != Mode::Router,
+            "Mode = switch and hub carry frames, which a tun device has not; use DeviceType = tap",
+        ),
+        (
+            "DeviceType",
+            device == "tap" && mode == Mode::Router,
+            "Mode = router is supported with DeviceType = tun only yet; use that, or Mode = switch",
         ),
     ];
     for (name, wrong, text) in refuse {
@@ -315,6 +332,7 @@ fn settings(
     port: u16,
     options: Options,
     hosts: BTreeMap<NodeName, Arc<Host>>,
+    mode: Mode,
 ) -> Settings {
     let tunnel_server = reader.flag("TunnelServer");
     let strict_subnets = reader.flag("StrictSubnets") || tunnel_server;
@@ -336,7 +354,8 @@ fn settings(
         broadcast_subnets: broadcast_subnets(reader),
         connect_to: connect_to(reader, &name, &hosts),
         auto_connect: reader.flag("AutoConnect"),
-        route: route(reader, tunnel_server),
+        route: route(reader, tunnel_server, mode),
+        mac_expire: reader.seconds("MACExpire"),
         strict_subnets,
         local_discovery: reader.flag("LocalDiscovery"),
         udp_discovery: reader.flag("UDPDiscovery"),
@@ -422,8 +441,9 @@ fn connect_to(
     names
 }
 
-fn route(reader: &mut Reader<'_>, tunnel_server: bool) -> RouteSettings {
+fn route(reader: &mut Reader<'_>, tunnel_server: bool, mode: Mode) -> RouteSettings {
     RouteSettings {
+        mode,
         forwarding: match reader.word("Forwarding") {
             "off" => Forwarding::Off,
             "kernel" => Forwarding::Kernel,

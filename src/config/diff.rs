@@ -86,6 +86,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         connect_to,
         auto_connect,
         route,
+        mac_expire,
         strict_subnets,
         local_discovery,
         udp_discovery,
@@ -130,6 +131,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     diff.list("ConnectTo", &old.connect_to, connect_to);
     diff.value("AutoConnect", &old.auto_connect, auto_connect);
     router(diff, &old.route, route);
+    diff.value("MACExpire", &old.mac_expire, mac_expire);
     diff.value("StrictSubnets", &old.strict_subnets, strict_subnets);
     diff.value("LocalDiscovery", &old.local_discovery, local_discovery);
     diff.value("UDPDiscovery", &old.udp_discovery, udp_discovery);
@@ -162,6 +164,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
 
 fn router(diff: &mut Diff, old: &RouteSettings, new: &RouteSettings) {
     let RouteSettings {
+        mode,
         forwarding,
         broadcast,
         decrement_ttl,
@@ -170,6 +173,7 @@ fn router(diff: &mut Diff, old: &RouteSettings, new: &RouteSettings) {
         tunnel_server,
         source_check,
     } = new;
+    diff.restart("Mode", &old.mode, mode);
     diff.value("SourceCheck", &old.source_check, source_check);
     diff.value("Forwarding", &old.forwarding, forwarding);
     diff.value("Broadcast", &old.broadcast, broadcast);

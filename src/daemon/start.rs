@@ -17,7 +17,7 @@ use crate::{
     daemon::{conn, privileges},
     io::{
         files::write_atomic,
-        tun::{Tun, TunOffloads},
+        tun::{Layer, Tun, TunOffloads},
         udp::{SocketOptions, UdpSocket},
     },
 };
@@ -162,13 +162,11 @@ fn open_some(
 /// Opens the device, a queue for each worker; none where the configuration wants none, and a single one
 /// where the device was made for one.
 pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Vec<Tun>> {
-    match shell.device_type {
+    let layer = match shell.device_type {
         DeviceType::Dummy => return Ok(Vec::new()),
-        DeviceType::Tap => {
-            bail!("DeviceType = tap is not supported yet: use tun, or dummy for a relay")
-        }
-        DeviceType::Tun => {}
-    }
+        DeviceType::Tap => Layer::Ethernet,
+        DeviceType::Tun => Layer::Ip,
+    };
     if let Some(device) = shell
         .device
         .as_deref()
@@ -178,10 +176,10 @@ pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Vec<Tun>> {
     }
     let interface = shell.interface.as_deref();
     let workers = workers(shell);
-    let several = (workers > 1).then(|| Tun::open_offload(interface, true).ok());
+    let several = (workers > 1).then(|| Tun::open_offload(layer, interface, true).ok());
     let several = several.flatten();
     let single = several.is_none();
-    let tun = several.map_or_else(|| Tun::open_offload(interface, false), Ok);
+    let tun = several.map_or_else(|| Tun::open_offload(layer, interface, false), Ok);
     let tun = tun.with_context(|| {
         let name = interface.unwrap_or("of the kernel's choice");
         format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")

@@ -1,4 +1,4 @@
-//! From datagrams to IP packets: who sent them, whose tunnel opens them, where they go.
+//! From datagrams to packets: who sent them, whose tunnel opens them, where they go.
 
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
@@ -8,8 +8,8 @@ use crate::{
     fastpath::{Sink, Step},
     io::vnet::Checksums,
     mesh::event::Punt,
-    route::{DropReason, ETHER, MTU, NodeIdx, NodeShared},
-    tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
+    route::{DropReason, MTU, Mode, NodeIdx, NodeShared},
+    tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
     wire::{
         NodeId,
         datagram::{HEADER, RelayHeader},
@@ -194,6 +194,11 @@ impl<S: Sink> Step<'_, S> {
         datagram: &mut [u8],
         tally: &mut Tally,
     ) {
+        let mode = self.snapshot.settings.mode;
+        let opened = match mode {
+            Mode::Router => opened,
+            Mode::Switch | Mode::Hub => opened.as_frame(),
+        };
         let length = datagram.len();
         let mut data = &mut datagram[opened.data(length)];
         if sender == Some(node.idx) {
@@ -203,30 +208,31 @@ impl<S: Sink> Step<'_, S> {
         let mut unpacked;
         let mut kind = opened.kind;
         if opened.is_packed() {
-            let Some((kind_inside, frame)) = opened.unpack(data) else {
+            let Some((kind_inside, frame)) = opened.unpack(data, mode != Mode::Router) else {
                 return self.sink.dropped(DropReason::Malformed);
             };
             (kind, unpacked) = (kind_inside, frame);
             data = &mut unpacked;
         }
-        let (header, checksums) = match kind {
-            0 => (0, Checksums::Complete),
-            TYPE_VOUCHED if opened.is_native() => (0, Checksums::Vouched),
-            // A whole frame is legal in router mode too, if unusual: its header says nothing new.
-            TYPE_MAC => (ETHER, Checksums::Complete),
-            TYPE_PROBE => {
-                let data = opened.probe(Bytes::copy_from_slice(data));
-                let node = node.idx;
-                return self.sink.punt(Punt::Probe { node, from, data });
-            }
-            _ => return self.sink.dropped(DropReason::BadType),
+        if kind == TYPE_PROBE {
+            let data = opened.probe(Bytes::copy_from_slice(data));
+            let node = node.idx;
+            return self.sink.punt(Punt::Probe { node, from, data });
+        }
+        let (kind, checksums) = match opened.is_native() && kind & TYPE_VOUCHED != 0 {
+            true => (kind & !TYPE_VOUCHED, Checksums::Vouched),
+            false => (kind, Checksums::Complete),
         };
-        let packet = data.get_mut(header..).unwrap_or_default();
-        if packet.is_empty() || packet.len() + ETHER > usize::from(MTU) {
+        let Some(skip) = mode.packet_at(kind) else {
+            return self.sink.dropped(DropReason::BadType);
+        };
+        let packet = data.get_mut(skip..).unwrap_or_default();
+        let length = mode.frame_len(packet.len());
+        if packet.is_empty() || length > usize::from(MTU) {
             return self.sink.dropped(DropReason::Malformed);
         }
         tally.packets += 1;
-        tally.bytes += packet.len() + ETHER;
+        tally.bytes += length;
         self.route(node.idx, packet, checksums);
     }
 }

@@ -33,7 +33,9 @@ use tokio::sync::mpsc;
 use crate::{
     io::{epoll::EventFd, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
-    route::{DropCounts, DropReason, NodeIdx, RouteSnapshot, local::ForUs, router::ErrorLimiter},
+    route::{
+        DropCounts, DropReason, Mode, NodeIdx, RouteSnapshot, local::ForUs, verdict::ErrorLimiter,
+    },
     sync::{ArcSwap, AtomicU64},
     wire::ip,
 };
@@ -48,7 +50,7 @@ pub trait Sink {
     fn datagram(&mut self, to: SocketAddr, most: usize, length: usize) -> &mut [u8];
     /// Type of service (traffic class) of the datagrams that are appended from now on; 0 at first.
     fn priority(&mut self, _tos: u8) {}
-    /// Hands an IP packet to our own device, with what is known of its checksum.
+    /// Hands a packet to our own device, with what is known of its checksum.
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums);
     /// Hands all datagrams appended so far to the kernel.
     fn send_off(&mut self) {}
@@ -97,8 +99,10 @@ impl<'a, S> Step<'a, S> {
 }
 
 /// Computes the checksum of a packet where that is still to be done.
-pub(crate) fn complete(packet: &mut [u8], checksums: Checksums) {
-    if checksums == Checksums::Vouched {
+pub(crate) fn complete(mode: Mode, packet: &mut [u8], checksums: Checksums) {
+    if checksums == Checksums::Vouched
+        && let Some(packet) = packet.get_mut(mode.ip_at(packet)..)
+    {
         ip::finish_checksum(packet);
     }
 }

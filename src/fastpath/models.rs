@@ -9,6 +9,7 @@ use crate::{
     route::{
         NodeState,
         lpm::Owner,
+        switch::Sighting,
         testing::{ME, addr, neighbour, now, snapshot},
     },
     sync::model,
@@ -286,6 +287,25 @@ fn the_longest_record_is_told_sooner_or_later() {
             .for_each(|worker| worker.join().unwrap());
         assert_eq!(early.max(counters.take_longest()), 1000);
         assert_eq!(counters.take_longest(), 0);
+    });
+}
+
+/// Workers see frames of an address, and the mesh asks at any time: none is seen for nothing, and silence
+/// is silence.
+#[test]
+fn a_frame_of_an_address_is_noted_sooner_or_later() {
+    model::check(|| {
+        let sighting = Arc::new(Sighting::default());
+        let workers = [(); 2].map(|()| {
+            let sighting = Arc::clone(&sighting);
+            model::spawn(move || sighting.note())
+        });
+        let early = sighting.take();
+        workers
+            .into_iter()
+            .for_each(|worker| worker.join().unwrap());
+        assert!(early | sighting.take());
+        assert!(!sighting.take());
     });
 }
 

@@ -1,4 +1,4 @@
-//! From an IP packet to sealed datagrams: what our device gave us, and what we forward.
+//! From a packet to sealed datagrams: what our device gave us, and what we forward.
 
 use std::{
     net::SocketAddr,
@@ -15,11 +15,11 @@ use crate::{
     io::vnet::{Checksums, Header, Segments},
     mesh::event::Punt,
     route::{
-        Broadcast, DropReason, ETHER, NodeIdx, NodeShared, NodeState,
+        DropReason, Mode, NodeIdx, NodeShared, NodeState,
         local::ForUs,
         path::{SendPath, carrier, send_path},
-        router::{self, Verdict},
-        source,
+        router, source, switch,
+        verdict::{self, Verdict},
     },
     sync::Guard,
     tunnel::{TYPE_VOUCHED, TxKey},
@@ -30,9 +30,19 @@ use crate::{
 };
 
 impl<'a, S: Sink> Step<'a, S> {
-    /// Sends on one IP packet that our device gave us. The packet may be changed (MSS).
+    /// Sends on one packet that our device gave us. The packet may be changed (MSS).
     pub fn from_device(&mut self, packet: &mut [u8]) {
+        self.learn(packet);
         self.route(self.snapshot.me, packet, Checksums::Complete);
+    }
+
+    /// Looks at who sent a frame that our device gave us.
+    fn learn(&mut self, frame: &[u8]) {
+        if self.snapshot.settings.mode == Mode::Switch
+            && let Some(mac) = switch::sight(self.snapshot, frame)
+        {
+            self.sink.punt(Punt::NewMac { mac });
+        }
     }
 
     /// Sends on what one read of our device gave: a packet, or a super-packet of up to 64 KiB as its
@@ -44,26 +54,47 @@ impl<'a, S: Sink> Step<'a, S> {
             return self.from_device(packet);
         }
         // The router may change the first packet, so its checksum must be in its place.
-        let Ok(mut segments) = Segments::new(header, packet) else {
+        let ip = self.snapshot.settings.mode.ip_at(packet);
+        let Ok(mut segments) = Segments::new(header, packet, ip) else {
             return self.sink.dropped(DropReason::Malformed);
         };
         let Some(length) = segments.next_into(scratch) else {
             return self.sink.dropped(DropReason::Malformed);
         };
         let (me, first) = (self.snapshot.me, &mut scratch[..length]);
-        let verdict = router::decide(self.snapshot, first, me, self.limiter, self.now);
-        if let Verdict::Send(to) = verdict
-            && self.seal_all(to, first, &mut segments)
-        {
-            return;
+        self.learn(first);
+        let verdict = verdict::decide(self.snapshot, first, me, self.limiter, self.now);
+        match verdict {
+            Verdict::Send(to) if self.seal_all(to, first, &mut segments) => return,
+            Verdict::Broadcast => return self.spread_super(header, packet, scratch),
+            verdict => self.obey(verdict, me, first),
         }
-        self.obey(verdict, me, first);
         while let Some(length) = segments.next_into(scratch) {
             self.from_device(&mut scratch[..length]);
         }
     }
 
-    /// Asks the router about one IP packet of `source` and does what it says.
+    /// Spreads what one read of our device gave, as [`Self::spread`] does. Only TCP is held down to what
+    /// ways take (MSS), and what begins a flow is no super-packet.
+    #[inline(never)] // the way of most packets is shorter without it
+    fn spread_super(&mut self, header: &Header, packet: &[u8], scratch: &mut [u8]) {
+        let ip = self.snapshot.settings.mode.ip_at(packet);
+        for to in self.snapshot.spread_to(self.snapshot.me) {
+            let Ok(mut segments) = Segments::new(header, packet, ip) else {
+                return;
+            };
+            if let Some(length) = segments.next_into(scratch)
+                && !self.seal_all(to, &scratch[..length], &mut segments)
+            {
+                self.send(to, &scratch[..length]);
+                while let Some(length) = segments.next_into(scratch) {
+                    self.send(to, &scratch[..length]);
+                }
+            }
+        }
+    }
+
+    /// Asks the router about one packet of `source` and does what it says.
     pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8], checksums: Checksums) {
         if let Some(rule) = &self.for_us
             && rule.takes(packet, source)
@@ -73,12 +104,23 @@ impl<'a, S: Sink> Step<'a, S> {
             }
             return self.sink.deliver(packet, checksums);
         }
-        let verdict = router::decide(self.snapshot, packet, source, self.limiter, self.now);
-        if verdict == Verdict::Local {
-            self.for_us = ForUs::like(self.snapshot, packet, source);
+        let mode = self.snapshot.settings.mode;
+        let verdict = verdict::decide(self.snapshot, packet, source, self.limiter, self.now);
+        if matches!(verdict, Verdict::Local) {
+            if mode == Mode::Router {
+                self.for_us = ForUs::like(self.snapshot, packet, source);
+            }
             return self.sink.deliver(packet, checksums);
         }
-        complete(packet, checksums);
+        if matches!(verdict, Verdict::Broadcast)
+            && mode != Mode::Router
+            && source != self.snapshot.me
+            && self.snapshot.spread_to(source).next().is_none()
+        {
+            // It ends here, so its checksum may be left to the kernel.
+            return self.sink.deliver(packet, checksums);
+        }
+        complete(mode, packet, checksums);
         self.obey(verdict, source, packet);
     }
 
@@ -99,19 +141,14 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Spreads a broadcast. In direct mode only its origin does; along the tree every node passes it
-    /// on to all others (tinc-config-cli.md section 6.6).
+    /// Spreads a broadcast: to our device, unless it is from there, and to
+    /// [`crate::route::RouteSnapshot::spread_to`].
     fn spread(&mut self, source: NodeIdx, packet: &mut [u8]) {
-        let settings = &self.snapshot.settings;
-        let ours = source == self.snapshot.me;
-        if !ours {
+        let snapshot = self.snapshot;
+        let others = snapshot.spread_to(source);
+        others.for_each(|to| self.send(to, packet));
+        if source != snapshot.me {
             self.sink.deliver(packet, Checksums::Complete);
-        }
-        if ours || (settings.broadcast == Broadcast::Mst && !settings.tunnel_server) {
-            let others = self.snapshot.broadcast.iter();
-            others
-                .filter(|to| **to != source)
-                .for_each(|to| self.send(*to, packet));
         }
     }
 
@@ -134,10 +171,12 @@ impl<'a, S: Sink> Step<'a, S> {
             return self.sink.punt(Punt::Exhausted { node: node.idx });
         };
         self.inherit(packet);
-        way.seal(self.sink, number, 0, packet.len(), |room| {
+        let mode = self.snapshot.settings.mode;
+        let kind = mode.record_type();
+        way.seal(self.sink, number, kind, packet.len(), |room| {
             room.copy_from_slice(packet);
         });
-        owner.counters.sent(1, packet.len() + ETHER);
+        owner.counters.sent(1, mode.frame_len(packet.len()));
     }
 
     /// Who carries a packet for `to`.
@@ -171,16 +210,18 @@ impl<'a, S: Sink> Step<'a, S> {
             return false;
         };
         self.inherit(first);
-        way.seal(self.sink, number, 0, first.len(), |room| {
+        let mode = self.snapshot.settings.mode;
+        let mut kind = mode.record_type();
+        way.seal(self.sink, number, kind, first.len(), |room| {
             room.copy_from_slice(first);
         });
-        let (mut packets, mut bytes) = (1, first.len() + ETHER);
-        let mut kind = 0;
+        let not_carried = mode.frame_len(0);
+        let (mut packets, mut bytes) = (1, first.len() + not_carried);
         // tinc's peers write what they get as it is, so every checksum must be in its place.
         if way.key.is_native() {
             others.vouch();
             if others.checksums() == Checksums::Vouched {
-                kind = TYPE_VOUCHED;
+                kind |= TYPE_VOUCHED;
             }
         }
         while let Some(length) = others.next_len() {
@@ -189,7 +230,7 @@ impl<'a, S: Sink> Step<'a, S> {
                 others.next_into(room);
             });
             packets += 1;
-            bytes += length + ETHER;
+            bytes += length + not_carried;
         }
         owner.counters.sent(packets, bytes);
         true
@@ -205,8 +246,10 @@ impl<'a, S: Sink> Step<'a, S> {
 
     /// PriorityInheritance: the datagrams of a packet get its type of service.
     fn inherit(&mut self, packet: &[u8]) {
-        if self.snapshot.settings.priority_inheritance {
-            self.sink.priority(router::priority(packet));
+        let settings = &self.snapshot.settings;
+        if settings.priority_inheritance {
+            let packet = packet.get(settings.mode.ip_at(packet)..);
+            self.sink.priority(packet.map_or(0, router::priority));
         }
     }
 

@@ -7,11 +7,14 @@ use tokio::sync::mpsc;
 use crate::{
     mesh::{Input, event::Punt},
     route::NodeIdx,
+    wire::ether::Mac,
 };
 
 /// Length of the queue between workers and driver. Memory: at most that many packets of 1,518 bytes
 /// and their envelopes, 2 MiB.
 pub const QUEUE: usize = 1024;
+/// New Ethernet addresses that a batch tells of at most.
+const MAX_MACS: usize = 16;
 
 /// A worker's end of the queue. What concerns a node and not a packet is told once a batch.
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub struct Punts {
     bad_tag: Vec<NodeIdx>,
     exhausted: Vec<NodeIdx>,
     too_long: Vec<(SocketAddr, usize)>,
+    macs: Vec<Mac>,
 }
 
 impl Punts {
@@ -31,6 +35,7 @@ impl Punts {
             bad_tag: Vec::new(),
             exhausted: Vec::new(),
             too_long: Vec::new(),
+            macs: Vec::new(),
         }
     }
 
@@ -39,11 +44,19 @@ impl Punts {
         self.bad_tag.clear();
         self.exhausted.clear();
         self.too_long.clear();
+        self.macs.clear();
     }
 
     /// Queues a punt. Returns `false` if it was lost because the queue is full.
     #[must_use]
     pub fn send(&mut self, punt: Punt) -> bool {
+        if let Punt::NewMac { mac } = &punt {
+            // Whoever is not told now is in the next batch.
+            if self.macs.len() >= MAX_MACS || self.macs.contains(mac) {
+                return true;
+            }
+            self.macs.push(*mac);
+        }
         let known = match &punt {
             Punt::BadTag { node } => Some((&mut self.bad_tag, *node)),
             Punt::Exhausted { node } => Some((&mut self.exhausted, *node)),
@@ -87,5 +100,23 @@ mod tests {
         assert!(rx.try_recv().is_ok());
         assert!(punts.send(bad(1)), "a new batch tells again");
         assert!(rx.try_recv().is_ok() && rx.try_recv().is_ok() && rx.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_batch_tells_of_a_few_new_macs_once_each() {
+        let (tx, mut rx) = mpsc::channel(QUEUE);
+        let mut punts = Punts::new(tx);
+        let mut told = |punts: &mut Punts, macs: u8| {
+            for n in (0..macs).chain(0..macs) {
+                let mac = [2, 0, 0, 0, 0, n];
+                assert!(punts.send(Punt::NewMac { mac }));
+            }
+            std::iter::from_fn(|| rx.try_recv().ok()).count()
+        };
+        assert_eq!(told(&mut punts, 3), 3);
+        assert_eq!(told(&mut punts, 3), 0);
+        assert_eq!(told(&mut punts, 200), MAX_MACS - 3);
+        punts.begin();
+        assert_eq!(told(&mut punts, 200), MAX_MACS);
     }
 }

@@ -1,5 +1,6 @@
 //! The pure steps over snapshots made by hand: we are node 0, node 1 is a neighbour, node 2 is behind it.
 
+mod frames;
 mod super_packets;
 
 use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering::Relaxed};
@@ -17,10 +18,10 @@ use crate::{
     io::vnet::Checksums,
     mesh::event::Punt,
     route::{
-        DropReason, NodeIdx, NodeState, RouteSnapshot, SourceCheck,
+        DropReason, Mode, NodeIdx, NodeState, RouteSnapshot, SourceCheck,
         lpm::Owner,
-        router::ErrorLimiter,
         testing::{ME, addr, neighbour, node, snapshot},
+        verdict::ErrorLimiter,
     },
     tunnel::{Tunnel, TunnelSetup, TxKey, native},
     wire::{
@@ -35,6 +36,7 @@ const TWO: NodeIdx = NodeIdx(2);
 
 #[derive(Debug, Default)]
 struct Seen {
+    mode: Mode,
     sent: Vec<(SocketAddr, Vec<u8>)>,
     device: Vec<Vec<u8>>,
     parked: Vec<(NodeIdx, Vec<u8>)>,
@@ -50,7 +52,7 @@ impl Sink for Seen {
     }
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
-        complete(packet, checksums);
+        complete(self.mode, packet, checksums);
         self.device.push(packet.to_vec());
     }
 
@@ -72,7 +74,10 @@ impl Sink for Seen {
 }
 
 fn step(snapshot: &RouteSnapshot, act: impl FnOnce(&mut Step<'_, Seen>)) -> Seen {
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        mode: snapshot.settings.mode,
+        ..Seen::default()
+    };
     let mut limiter = ErrorLimiter::default();
     act(&mut Step::new(
         snapshot,

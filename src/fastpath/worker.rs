@@ -23,10 +23,10 @@ use crate::{
         epoll::{Epoll, EventFd},
         tun::Tun,
         udp::{RecvBuffers, UdpSocket, is_too_long},
-        vnet::{Checksums, Coalescer, Header, MAX_PACKET},
+        vnet::{Checksums, Coalescer, Header, MAX_LINK_HEADER, MAX_PACKET},
     },
     mesh::{Input, event::Punt},
-    route::{DropReason, NodeIdx, router::ErrorLimiter},
+    route::{DropReason, Mode, NodeIdx, verdict::ErrorLimiter},
     wire::ip::{Packet, protocol},
 };
 
@@ -113,8 +113,8 @@ impl Worker {
             .map(|offloads| Coalescer::new(offloads.uso));
         let mut ready = Vec::new();
         let mut room = Room {
-            read: vec![0; MAX_PACKET],
-            cut: vec![0; MAX_PACKET],
+            read: vec![0; MAX_PACKET + MAX_LINK_HEADER],
+            cut: vec![0; MAX_PACKET + MAX_LINK_HEADER],
             received: RecvBuffers::default(),
         };
         loop {
@@ -147,6 +147,7 @@ impl Worker {
             .is_some_and(|at| now.duration_since(at) < BULK_LASTS);
         let aside = self.aside.as_deref().filter(|_| busy);
         let mut sink = WorkerSink {
+            mode: snapshot.settings.mode,
             runs: &mut self.runs,
             tos: 0,
             coalescer: self.coalescer.as_mut(),
@@ -247,6 +248,7 @@ fn drain_socket(
 /// The [`Sink`] of the real thing: runs to the sockets, packets to the device, joined where it takes
 /// super-packets.
 struct WorkerSink<'a> {
+    mode: Mode,
     runs: &'a mut Runs,
     /// Of the datagrams to come.
     tos: u8,
@@ -275,11 +277,11 @@ impl Sink for WorkerSink<'_> {
     }
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
-        let write = write_to(self.device, self.counters);
+        let write = write_to(self.mode, self.device, self.counters);
         match &mut self.coalescer {
-            Some(coalescer) => coalescer.push(packet, checksums, write),
+            Some(coalescer) => coalescer.push(packet, self.mode.ip_at(packet), checksums, write),
             None => {
-                complete(packet, checksums);
+                complete(self.mode, packet, checksums);
                 write(&Header::default(), packet);
             }
         }
@@ -307,7 +309,7 @@ impl WorkerSink<'_> {
     fn flush(&mut self) {
         self.send();
         if let Some(coalescer) = &mut self.coalescer {
-            coalescer.flush(write_to(self.device, self.counters));
+            coalescer.flush(write_to(self.mode, self.device, self.counters));
         }
     }
 
@@ -335,9 +337,16 @@ struct Device<'a> {
 ///
 /// The kernel remembers to which queue a flow was written, and gives us the flow's other direction there.
 /// TCP fills the queue it leaves by; while it does, what is not TCP gets another one, and need not wait.
-fn write_to<'a>(device: Device<'a>, counters: &'a Counters) -> impl Fn(&Header, &[u8]) + 'a {
+fn write_to<'a>(
+    mode: Mode,
+    device: Device<'a>,
+    counters: &'a Counters,
+) -> impl Fn(&Header, &[u8]) + 'a {
     move |header, packet| {
-        let tcp = || Packet::parse(packet).is_some_and(|packet| packet.protocol() == protocol::TCP);
+        let tcp = || {
+            let packet = packet.get(mode.ip_at(packet)..).and_then(Packet::parse);
+            packet.is_some_and(|packet| packet.protocol() == protocol::TCP)
+        };
         let queue = device.aside.filter(|_| !tcp()).or(device.own);
         if queue.is_some_and(|queue| queue.write_super(header, packet).is_err()) {
             counters.dropped(DropReason::SendFailed, 1);

@@ -1,4 +1,4 @@
-//! The TUN device: one IP packet a call or, with offloads, one super-packet. No packet-info header.
+//! TUN and TAP devices: one packet a call or, with offloads, one super-packet. No packet-info header.
 
 #![expect(unsafe_code, reason = "two ioctls that no crate wraps")]
 
@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::ioctl::{self, IntegerSetter, Setter, opcode};
-use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::vnet::{HEADER_LEN, Header};
 
@@ -20,10 +20,21 @@ const TSO: c_uint = 0x02 | 0x04;
 const TSO_ECN: c_uint = 0x08;
 const USO: c_uint = 0x20 | 0x40;
 
-/// An open TUN device; it vanishes with the last queue. Readers and writers never block.
+/// What a device gives and takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Layer {
+    /// IP packets: a TUN device.
+    #[default]
+    Ip,
+    /// Ethernet frames, tags of 802.1Q among their bytes: a TAP device.
+    Ethernet,
+}
+
+/// An open TUN or TAP device; it vanishes with the last queue. Readers and writers never block.
 pub struct Tun {
     device: SyncDevice,
     name: String,
+    layer: Layer,
     offloads: TunOffloads,
 }
 
@@ -41,29 +52,35 @@ pub struct TunOffloads {
 impl Tun {
     /// Opens the device `name`, or one that the kernel names. It is left down: `tinc-up` or netlink
     /// sets it up. `multi_queue` allows more queues later.
-    pub fn open(name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
-        Self::from_device(builder(name, multi_queue).build_sync()?)
+    pub fn open(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
+        Self::from_device(builder(layer, name, multi_queue).build_sync()?, layer)
     }
 
     /// As [`Self::open`], with the offloads that the kernel has; [`Self::offloads`] says which. Where
     /// it has none the device is the same as without.
-    pub fn open_offload(name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
-        let device = builder(name, multi_queue).offload(true).build_sync();
-        match device.and_then(Self::from_device) {
+    pub fn open_offload(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
+        let device = builder(layer, name, multi_queue).offload(true).build_sync();
+        match device.and_then(|device| Self::from_device(device, layer)) {
             Ok(tun) => Ok(tun),
-            Err(_) => Self::open(name, multi_queue),
+            Err(_) => Self::open(layer, name, multi_queue),
         }
     }
 
     /// Opens one more queue of a device with several.
     pub fn add_queue(&self) -> io::Result<Self> {
-        Self::from_device(self.device.try_clone()?)
+        Self::from_device(self.device.try_clone()?, self.layer)
     }
 
     /// Its name in the kernel.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it gives and takes.
+    #[must_use]
+    pub const fn layer(&self) -> Layer {
+        self.layer
     }
 
     /// What it does in one call.
@@ -77,7 +94,7 @@ impl Tun {
         self.device.mtu()
     }
 
-    /// Reads one IP packet; `WouldBlock` if none waits. A packet longer than `buffer` is cut.
+    /// Reads one packet; `WouldBlock` if none waits. A packet longer than `buffer` is cut.
     ///
     /// # Errors
     /// `Unsupported` for a device with offloads: what it gives is no packet without its header.
@@ -88,8 +105,9 @@ impl Tun {
         Ok(rustix::io::read(&self.device, buffer)?)
     }
 
-    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes; a longer one than
-    /// `buffer` is cut. Of a device without offloads every packet is an ordinary one.
+    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes, behind its Ethernet header
+    /// where it has one; a longer one than `buffer` is cut. Of a device without offloads every packet is an
+    /// ordinary one.
     ///
     /// # Errors
     /// `WouldBlock` if none waits. `InvalidData`: a packet came whose header makes no sense; it is
@@ -108,7 +126,7 @@ impl Tun {
         Ok((Header::parse(&header).map_err(invalid)?, length))
     }
 
-    /// Writes one IP packet.
+    /// Writes one packet.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
         self.write_super(&Header::default(), packet)
     }
@@ -130,7 +148,7 @@ impl Tun {
         Ok(())
     }
 
-    fn from_device(device: SyncDevice) -> io::Result<Self> {
+    fn from_device(device: SyncDevice, layer: Layer) -> io::Result<Self> {
         device.set_nonblocking(true)?;
         let offloads = TunOffloads {
             vnet: device.tcp_gso(),
@@ -147,14 +165,18 @@ impl Tun {
         Ok(Self {
             device,
             name,
+            layer,
             offloads,
         })
     }
 }
 
-fn builder(name: Option<&str>, multi_queue: bool) -> DeviceBuilder {
+fn builder(layer: Layer, name: Option<&str>, multi_queue: bool) -> DeviceBuilder {
     let builder = DeviceBuilder::new()
-        .layer(Layer::L3)
+        .layer(match layer {
+            Layer::Ip => tun_rs::Layer::L3,
+            Layer::Ethernet => tun_rs::Layer::L2,
+        })
         .packet_information(false)
         .multi_queue(multi_queue)
         .inherit_enable_state();

@@ -8,7 +8,7 @@ use crate::{
     link::Hello,
     mesh::Settings,
     route::{NodeIdx, RouteSnapshot},
-    wire::{NodeName, Subnet},
+    wire::{NodeName, Subnet, ether::Mac},
 };
 
 slotmap::new_key_type! {
@@ -114,7 +114,7 @@ pub enum Input {
 /// What a worker cannot do by itself.
 #[derive(Debug)]
 pub enum Punt {
-    /// An inner IP packet for a node that cannot go by UDP now: no key, TCP, too long for the path.
+    /// An inner packet for a node that cannot go by UDP now: no key, TCP, too long for the path.
     Packet {
         /// Where it is to go.
         to: NodeIdx,
@@ -151,6 +151,11 @@ pub enum Punt {
     BadTag {
         /// Whose.
         node: NodeIdx,
+    },
+    /// Frames of this Ethernet address, which we have not learned, came from our device.
+    NewMac {
+        /// The address.
+        mac: Mac,
     },
     /// The sending key runs out of numbers.
     Exhausted {
@@ -190,7 +195,7 @@ pub enum Output {
         /// The payload.
         datagram: Bytes,
     },
-    /// Write this IP packet to our device.
+    /// Write this packet to our device.
     TunWrite(Bytes),
     /// Resolve a host name; answer with [`Input::Resolved`].
     Resolve {

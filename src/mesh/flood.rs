@@ -13,14 +13,14 @@ use crate::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
         limits::{
-            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
-            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
+            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_MACS_PER_NODE,
+            MAX_NODES, MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
         },
         node::Nodes,
         retell::News,
     },
     route::NodeIdx,
-    wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
+    wire::{NodeName, Prefix, Request, Subnet, name::MAX_NAME, printable},
 };
 
 impl Mesh {
@@ -248,12 +248,16 @@ impl Mesh {
             self.forward(link, line);
             return;
         }
-        if self.subnet_count >= MAX_SUBNETS || self.nodes[idx].subnets.len() >= MAX_SUBNETS_PER_NODE
-        {
+        let most = match subnet.prefix {
+            Prefix::Mac(_) => MAX_MACS_PER_NODE,
+            Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
+        };
+        if self.subnet_count >= MAX_SUBNETS || self.nodes[idx].subnets.len() >= most {
             self.refused += 1;
             return;
         }
         self.insert_subnet(idx, subnet);
+        self.taken_over(subnet);
         self.retell.note(News::Subnet(idx, subnet), now);
         self.forward(link, line);
     }

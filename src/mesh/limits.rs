@@ -11,6 +11,16 @@ pub const MAX_EDGES: usize = 262_144;
 pub const MAX_SUBNETS: usize = 65_536;
 /// Subnets of one node at most.
 pub const MAX_SUBNETS_PER_NODE: usize = 1_024;
+/// Ethernet addresses of one node at most, in place of [`MAX_SUBNETS_PER_NODE`].
+pub const MAX_MACS_PER_NODE: usize = MAX_LEARNED + MAX_SUBNETS_PER_NODE;
+/// Ethernet addresses that we learn at most; one more takes the place of that which was silent for longest.
+/// Memory: about 200 bytes each, 1 MiB.
+pub const MAX_LEARNED: usize = 4_096;
+/// Ethernet addresses that we learn a second, and at once. Each may be two lines for all others, whose
+/// [`LINE_RATE`] must not be used up by who floods our device.
+pub const LEARN_RATE: u32 = 50;
+/// See [`LEARN_RATE`].
+pub const LEARN_BURST: usize = 1_024;
 /// Names without a host file that one neighbour may introduce, however often it comes back.
 pub const MAX_UNKNOWN_PER_NEIGHBOUR: usize = 256;
 /// How long an unreachable node without a host file and without edges is remembered.
@@ -34,6 +44,7 @@ pub const MAX_DOUBTS: usize = 1_024;
 /// Corrections (answers to lines about ourselves) that we send to one link a second.
 pub const CORRECTION_RATE: u32 = 20;
 
+const _: () = assert!(LEARN_RATE * 2 < LINE_RATE && LEARN_BURST * 2 < LINE_BURST);
 const _: () = assert!(MAX_SEEN * 2 * 16 <= 4 << 20);
 const _: () = assert!(MAX_NODES * 1024 + MAX_EDGES * 200 + MAX_SUBNETS * 100 <= 80 << 20);
 

@@ -16,6 +16,7 @@ mod flood;
 mod graph;
 mod info;
 mod keys;
+mod learn;
 mod legacy;
 pub mod limits;
 mod native;
@@ -56,7 +57,7 @@ use crate::{
         limits::Bucket,
         node::{Node, Nodes},
     },
-    route::{NodeIdx, RouteSnapshot, router::ErrorLimiter},
+    route::{NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
     sync::AtomicU64,
     wire::NodeName,
 };
@@ -75,6 +76,8 @@ pub struct Mesh {
     peers: BTreeMap<LinkId, peers::Peer>,
     outgoing: BTreeMap<NodeName, dial::Outgoing>,
     seen: seen::Seen,
+    /// Ethernet addresses behind our device.
+    learned: learn::Learned,
     /// Nodes that lost an edge: see [`Mesh::withdraw_orphans`].
     orphans: BTreeSet<NodeIdx>,
     /// Links that broke the protocol while their input was handled.
@@ -145,6 +148,7 @@ impl Mesh {
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
             auto_at: now,
             retell: retell::Retell::default(),
+            learned: learn::Learned::new(now),
             errors: ErrorLimiter::default(),
             legacy: legacy::Common::new(settings.key_expire, now),
             forged: Bucket::new(native::FORGED_BURST, now),
@@ -274,6 +278,7 @@ impl Mesh {
         self.retell_tick(now);
         self.pings.forget(now);
         self.guesses.forget(now);
+        self.learn_tick(now);
         self.forget_nodes(now);
     }
 

@@ -1,6 +1,6 @@
 //! The slow path of packets: what workers leave to us, and what comes over TCP.
 //!
-//! It asks the same [`router::decide`] and [`path::send_path`] as the workers.
+//! It asks the same [`verdict::decide`] and [`path::send_path`] as the workers.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -14,15 +14,15 @@ use crate::{
         node::Nodes,
     },
     route::{
-        ETHER, MTU, NodeIdx, RouteSnapshot,
+        ETHER, MTU, Mode, NodeIdx, RouteSnapshot,
         path::{SendPath, carrier, send_path},
-        router::{self, Verdict},
+        verdict::{self, Verdict},
     },
-    tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
+    tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
     wire::{
         NodeId, Request, base64,
         datagram::{HEADER, RelayHeader},
-        ip,
+        ether, ip,
     },
 };
 
@@ -42,6 +42,7 @@ impl Mesh {
                 self.handle_probe(node, from, &data, now);
             }
             Punt::Relay { to, from, datagram } => self.relay(from, to, datagram, now),
+            Punt::NewMac { mac } => self.learn(mac, now),
             Punt::BadTag { node } => self.handle_bad_tag(node, now),
             Punt::Exhausted { node } => {
                 // Numbers go on over renewals: only a new session starts from nothing (T10).
@@ -54,16 +55,18 @@ impl Mesh {
         }
     }
 
-    /// Sends one inner IP packet to the node that owns its destination.
+    /// Sends one inner packet to a node.
     pub(super) fn send_packet(&mut self, to: NodeIdx, packet: Bytes, now: Instant) {
         let snapshot = self.fresh_snapshot();
+        let mode = snapshot.settings.mode;
         let (owner, to) = (to, carrier(&snapshot, to, packet.len()));
         let Some(node) = self.nodes.get(to).filter(|node| node.place.reachable) else {
             return;
         };
+        let (length, kind) = (mode.frame_len(packet.len()), mode.record_type());
         let sent = || {
             if let Some(owner) = self.nodes.get(owner) {
-                owner.shared.counters.sent(1, packet.len() + ETHER);
+                owner.shared.counters.sent(1, length);
             }
         };
         match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
@@ -72,21 +75,24 @@ impl Mesh {
             }
             SendPath::Udp { to: addr, .. } => {
                 sent();
-                self.send_sealed(&snapshot, to, addr, 0, &packet);
+                self.send_sealed(&snapshot, to, addr, kind, &packet);
             }
             SendPath::Frame(hop) => {
                 let Some(link) = self.nodes[hop].link else {
                     return;
                 };
                 sent();
-                let frame = frame(&packet);
+                let frame = match mode {
+                    Mode::Router => frame(&packet),
+                    Mode::Switch | Mode::Hub => packet,
+                };
                 self.outputs
                     .push_back(Output::SendFrame { to: link, frame });
                 self.want_key(to, now);
             }
             SendPath::Relayed(_) => {
                 sent();
-                if let Some(datagram) = self.seal(to, 0, &packet) {
+                if let Some(datagram) = self.seal(to, kind, &packet) {
                     self.send_relayed(Nodes::ME, to, datagram);
                 }
             }
@@ -266,8 +272,11 @@ impl Mesh {
         if frame.len() <= ETHER || frame[12..14] == [0, 0] {
             return;
         }
-        self.nodes[source].shared.counters.received(1, frame.len());
-        self.route_packet(source, frame.slice(ETHER..), now);
+        let packet = match self.settings.route.mode {
+            Mode::Router => frame.slice(ETHER..),
+            Mode::Switch | Mode::Hub => frame.clone(),
+        };
+        self.arrived(source, packet, now);
     }
 
     /// A relay datagram came over a link as SPTPS_PACKET (21).
@@ -293,13 +302,13 @@ impl Mesh {
         let Some(node) = self.nodes.get(from) else {
             return;
         };
-        match open(&node.keys.rx(), &datagram) {
-            Some((0, data)) => {
-                node.shared.counters.received(1, data.len() + ETHER);
-                self.route_packet(from, data, now);
-                self.tell_better_path(from, now);
+        match open(self.settings.route.mode, &node.keys.rx(), &datagram) {
+            Some((kind, data)) => {
+                if let Some(packet) = self.packet_in(kind, data) {
+                    self.arrived(from, packet, now);
+                    self.tell_better_path(from, now);
+                }
             }
-            Some(_) => {}
             None => {
                 if node.keys.rx().is_empty() {
                     self.want_key(from, now);
@@ -360,7 +369,7 @@ impl Mesh {
     /// A tunnel datagram of the node came straight from an address that is not its confirmed one.
     fn came_from(&mut self, idx: NodeIdx, from: SocketAddr, datagram: &[u8], now: Instant) {
         let node = &self.nodes[idx];
-        let Some((kind, data)) = open(&node.keys.rx(), datagram) else {
+        let Some((kind, data)) = open(self.settings.route.mode, &node.keys.rx(), datagram) else {
             if node.keys.rx().is_empty() {
                 // It has a tunnel with our former life: as rarely as any handshake, whoever sent this.
                 self.want_key(idx, now);
@@ -370,35 +379,37 @@ impl Mesh {
         node.shared.counters.came(data.len());
         self.moved(idx, from, now);
         match kind {
-            0 => {
-                self.nodes[idx]
-                    .shared
-                    .counters
-                    .received(1, data.len() + ETHER);
-                self.route_packet(idx, data, now);
-            }
             TYPE_PROBE => self.handle_probe(idx, from, &data, now),
-            _ => {}
+            kind => {
+                if let Some(packet) = self.packet_in(kind, data) {
+                    self.arrived(idx, packet, now);
+                }
+            }
         }
     }
 
-    /// Routes a packet that came from `source` by the slow path.
-    fn route_packet(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
-        if packet.is_empty() || packet.len() + ETHER > usize::from(MTU) {
+    /// The packet in a record of this type.
+    fn packet_in(&self, kind: u8, data: Bytes) -> Option<Bytes> {
+        let at = self.settings.route.mode.packet_at(kind)?;
+        (at < data.len()).then(|| data.slice(at..))
+    }
+
+    /// Counts and routes a packet that came from `source` by the slow path.
+    fn arrived(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
+        let length = self.settings.route.mode.frame_len(packet.len());
+        if length > usize::from(MTU) {
             return;
         }
+        self.nodes[source].shared.counters.received(1, length);
         let snapshot = self.fresh_snapshot();
         let mut packet = packet.to_vec();
-        match router::decide(&snapshot, &mut packet, source, &mut self.errors, now) {
+        match verdict::decide(&snapshot, &mut packet, source, &mut self.errors, now) {
             Verdict::Send(to) => self.send_packet(to, packet.into(), now),
             Verdict::Local => self.outputs.push_back(Output::TunWrite(packet.into())),
             Verdict::Broadcast => {
                 let packet = Bytes::from(packet);
-                let from = self.nodes[source].place.nexthop;
-                for to in snapshot.broadcast.clone() {
-                    if to != from {
-                        self.send_packet(to, packet.clone(), now);
-                    }
+                for to in snapshot.spread_to(source) {
+                    self.send_packet(to, packet.clone(), now);
                 }
                 if source != Nodes::ME {
                     self.outputs.push_back(Output::TunWrite(packet));
@@ -422,18 +433,27 @@ impl Mesh {
 }
 
 /// Opens a datagram with the key that fits; returns the record type and the data, whose checksums are
-/// complete.
-fn open(keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
+/// complete then.
+fn open(mode: Mode, keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
     let mut bytes = datagram.to_vec();
-    let opened = tunnel::open(keys, &mut bytes).ok()?;
+    let mut opened = tunnel::open(keys, &mut bytes).ok()?;
+    if mode != Mode::Router {
+        opened = opened.as_frame();
+    }
     let data = opened.data(bytes.len());
-    if opened.is_native() && opened.kind == TYPE_VOUCHED {
-        ip::finish_checksum(&mut bytes[data.clone()]);
-        return Some((0, Bytes::from(bytes).slice(data)));
+    if opened.is_native() && opened.kind & TYPE_VOUCHED != 0 {
+        let (kind, packet) = (opened.kind & !TYPE_VOUCHED, &mut bytes[data.clone()]);
+        let ip = if kind == TYPE_MAC {
+            ether::ip_at(packet)
+        } else {
+            0
+        };
+        ip::finish_checksum(&mut packet[ip..]);
+        return Some((kind, Bytes::from(bytes).slice(data)));
     }
     let data = Bytes::from(bytes).slice(data);
     if opened.is_packed() {
-        let (kind, data) = opened.unpack(&data)?;
+        let (kind, data) = opened.unpack(&data, mode != Mode::Router)?;
         return Some((kind, data.into()));
     }
     match opened.kind {

@@ -35,6 +35,12 @@ const BROADCASTS: [Prefix; 4] = [
     Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
 ];
 
+/// What a node owns but Ethernet addresses, of which there may be thousands: they come first in order.
+fn ip_subnets(node: &Node) -> impl Iterator<Item = &Subnet> {
+    let is_mac = |subnet: &&Subnet| matches!(subnet.prefix, Prefix::Mac(_));
+    node.subnets.iter().skip_while(is_mac)
+}
+
 impl Mesh {
     /// Computes paths anew if edges changed, then publishes if it is time.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -222,8 +228,8 @@ impl Mesh {
         let mut by_addr = HashMap::new();
         for (idx, node) in self.nodes.iter() {
             nodes[idx.0 as usize] = Some(node.shared.clone());
-            let subnets = node.subnets.iter().map(|subnet| subnet.prefix.masked());
-            sources[idx.0 as usize] = subnets.collect();
+            let prefixes = ip_subnets(node).map(|subnet| subnet.prefix.masked());
+            sources[idx.0 as usize] = prefixes.collect();
             // Two names with one id: ourselves, then the one with a host file, then the first by name (T30).
             let rank = |idx: NodeIdx| match idx {
                 Nodes::ME => 2,
@@ -267,6 +273,7 @@ impl Mesh {
             nodes,
             v4,
             v6,
+            macs: self.mac_table(),
             by_id,
             by_addr,
             broadcast,
@@ -306,7 +313,7 @@ impl Mesh {
     fn tables(&self) -> (Table<u32>, Table<u128>) {
         let mut best: BTreeMap<Prefix, (bool, i32, Owner)> = BTreeMap::new();
         for (idx, node) in self.nodes.iter() {
-            for subnet in &node.subnets {
+            for subnet in ip_subnets(node) {
                 let reachable = node.place.reachable || idx == Nodes::ME;
                 let owner = if reachable {
                     Owner::Node(idx)

@@ -13,17 +13,22 @@ use crate::{
 
 impl Mesh {
     pub(super) fn reconfigure(&mut self, settings: Arc<Settings>, now: Instant) {
-        // Name and port are who we are to others: they change by a restart only.
-        let same = settings.name == self.settings.name && settings.port == self.settings.port;
+        // Name and port are who we are to others, and the mode is that of our device: they change by a
+        // restart only.
+        let same = settings.name == self.settings.name
+            && settings.port == self.settings.port
+            && settings.route.mode == self.settings.route.mode;
         let settings = if same {
             settings
         } else {
             let mut kept = Settings::clone(&settings);
             kept.name = self.settings.name.clone();
             kept.port = self.settings.port;
+            kept.route.mode = self.settings.route.mode;
             Arc::new(kept)
         };
         let old = std::mem::replace(&mut self.settings, settings);
+        self.keep_for_ever();
         self.reload_own_subnets(&old);
         if self.settings.strict_subnets {
             self.load_strict_subnets(now);

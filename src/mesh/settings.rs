@@ -56,6 +56,8 @@ pub struct Settings {
     pub auto_connect: bool,
     /// Router switches.
     pub route: RouteSettings,
+    /// MACExpire, default 600 s.
+    pub mac_expire: Duration,
     /// StrictSubnets (implied by TunnelServer).
     pub strict_subnets: bool,
     /// LocalDiscovery.
@@ -172,6 +174,7 @@ impl Settings {
             connect_to: Vec::new(),
             auto_connect: false,
             route: RouteSettings::default(),
+            mac_expire: Duration::from_secs(600),
             strict_subnets: false,
             local_discovery: true,
             udp_discovery: true,

@@ -15,7 +15,7 @@ use crate::{
             SubnetRow,
         },
     },
-    route::{ETHER, NodeIdx, path::native_mtu},
+    route::{ETHER, NodeIdx},
     sync::AtomicU64,
     wire::{EdgeAddress, NodeName, Options, Subnet, subnet::DEFAULT_WEIGHT},
 };
@@ -104,7 +104,7 @@ impl Mesh {
         let min = node.udp.pmtu.min;
         let proven = node.udp.confirmed && min >= crate::route::MIN_MTU;
         proven.then(|| match node.keys.native.is_established() {
-            true => native_mtu(min, true) - ETHER as u16,
+            true => self.settings.route.mode.native_mtu(min, true) - ETHER as u16,
             false => min - ETHER as u16,
         })
     }

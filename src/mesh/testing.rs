@@ -20,7 +20,7 @@ use crate::{
         settings::{Host, HostAddress},
         view::PeerRow,
     },
-    route::router::{self, ErrorLimiter, Verdict},
+    route::verdict::{self, ErrorLimiter, Verdict},
     wire::{NodeId, NodeName, Request, datagram::RelayHeader},
 };
 
@@ -432,7 +432,7 @@ impl Net {
         let mut packet = packet(from, to, length).to_vec();
         let snapshot = mesh.snapshot();
         let mut limiter = ErrorLimiter::default();
-        let verdict = router::decide(&snapshot, &mut packet, snapshot.me, &mut limiter, now);
+        let verdict = verdict::decide(&snapshot, &mut packet, snapshot.me, &mut limiter, now);
         let (to, packets) = match verdict {
             Verdict::Send(to) => (to, vec![packet]),
             Verdict::Fragments(to, pieces) => (to, pieces),

@@ -28,7 +28,7 @@ pub struct ForUs {
 }
 
 impl ForUs {
-    /// The rule for packets like `packet`, about which [`router::decide`] said [`router::Verdict::Local`].
+    /// The rule for packets like `packet`, about which [`verdict::decide`] said [`verdict::Verdict::Local`].
     #[must_use]
     pub fn like(snapshot: &RouteSnapshot, packet: &[u8], source: NodeIdx) -> Option<Self> {
         let kernel = snapshot.settings.forwarding == Forwarding::Kernel && source != snapshot.me;
@@ -64,8 +64,8 @@ mod tests {
     use crate::{
         route::{
             lpm::Owner,
-            router::{self, ErrorLimiter, Verdict},
             testing::{ME, neighbour, now, snapshot},
+            verdict::{self, ErrorLimiter, Verdict},
         },
         wire::testing::{tcp, v4},
     };
@@ -104,7 +104,7 @@ mod tests {
                 let packet = v4("10.0.1.9", to, 6, &syn);
                 let (mut routed, mut ruled) = (packet.clone(), packet);
                 let mut limiter = ErrorLimiter::default();
-                let verdict = router::decide(&tables, &mut routed, ONE, &mut limiter, now());
+                let verdict = verdict::decide(&tables, &mut routed, ONE, &mut limiter, now());
                 assert_eq!(verdict, Verdict::Local);
                 let taken = rule.is_some_and(|rule: ForUs| rule.takes(&mut ruled, ONE));
                 assert_eq!(taken, like_before);

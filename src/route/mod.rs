@@ -1,15 +1,20 @@
 //! Data-plane decisions, pure: where does a packet go, and what is the answer where it cannot?
 //!
-//! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`router::decide`]
-//! and [`path::send_path`]. Source: tinc-config-cli.md section 6, tinc-1.1-wire.md section 4.
+//! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`verdict::decide`]
+//! and [`path::send_path`]. A packet is what the [`Mode`] carries: an IP packet, or a frame. Source: tinc-config-cli.md section 6, tinc-1.1-wire.md section 4.
 
 pub mod local;
 pub mod lpm;
+pub mod mode;
 pub mod path;
 pub mod router;
 pub(crate) mod source;
+pub mod switch;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod verdict;
+
+pub use mode::Mode;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,7 +25,7 @@ use std::{
 use crate::{
     sync::{ArcSwap, AtomicU64, Guard, Mutex},
     tunnel::{RxKey, TxKey},
-    wire::{NodeId, NodeName, Options, Prefix},
+    wire::{NodeId, NodeName, Options, Prefix, ether},
 };
 
 /// Index of a node in [`RouteSnapshot::nodes`]; stable for the life of the node.
@@ -44,7 +49,7 @@ pub const MTU: u16 = 1518;
 /// Smallest MTU that discovery works with, in bytes.
 pub const MIN_MTU: u16 = 512;
 /// Length of the Ethernet header that MTU comparisons count though it is not sent.
-pub const ETHER: usize = 14;
+pub const ETHER: usize = ether::HEADER;
 
 /// The Forwarding variable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,6 +90,8 @@ pub enum SourceCheck {
 /// What the router must know besides the tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteSettings {
+    /// Mode.
+    pub mode: Mode,
     /// Forwarding.
     pub forwarding: Forwarding,
     /// Broadcast.
@@ -97,7 +104,7 @@ pub struct RouteSettings {
     pub priority_inheritance: bool,
     /// TunnelServer: broadcasts of others are not spread.
     pub tunnel_server: bool,
-    /// SourceCheck.
+    /// SourceCheck; router mode only.
     pub source_check: SourceCheck,
 }
 
@@ -116,6 +123,8 @@ pub struct RouteSnapshot {
     pub v4: lpm::Table<u32>,
     /// IPv6 subnets.
     pub v6: lpm::Table<u128>,
+    /// Ethernet addresses (switch mode).
+    pub macs: switch::MacTable,
     /// The subnets of each node, by index: where its packets may come from.
     pub sources: Vec<Vec<Prefix>>,
     /// Node by id, for relay headers.
@@ -261,6 +270,7 @@ impl RouteSnapshot {
             nodes: vec![Some(me)],
             v4: lpm::Table::default(),
             v6: lpm::Table::default(),
+            macs: switch::MacTable::default(),
             by_addr: HashMap::new(),
             broadcast: Vec::new(),
             sources: Vec::new(),
@@ -272,6 +282,16 @@ impl RouteSnapshot {
     pub fn owns(&self, node: NodeIdx, addr: IpAddr) -> bool {
         let subnets = self.sources.get(node.0 as usize);
         subnets.is_some_and(|subnets| subnets.iter().any(|subnet| subnet.contains(addr)))
+    }
+
+    /// Whom a broadcast of `source` goes on to. In direct mode its origin alone sends it, to all; along the
+    /// tree every node passes it on to all but the one that it came by (tinc-config-cli.md section 6.6).
+    pub fn spread_to(&self, source: NodeIdx) -> impl Iterator<Item = NodeIdx> + '_ {
+        let ours = source == self.me;
+        let passed_on = self.settings.broadcast == Broadcast::Mst && !self.settings.tunnel_server;
+        let came_by = self.state(source).map(|state| state.nexthop);
+        let all = self.broadcast.iter().copied();
+        all.filter(move |to| ours || passed_on && *to != source && Some(*to) != came_by)
     }
 
     /// The node at `idx`, if it is still known.
@@ -291,7 +311,7 @@ impl RouteSnapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// Not IPv4 and not IPv6, or cut short.
+    /// Not IPv4 and not IPv6, cut short, or a frame that is too long.
     Malformed,
     /// The owner of the destination is the node that the packet came from.
     LoopingBack,
@@ -324,11 +344,13 @@ pub enum DropReason {
     Exhausted,
     /// Its source is in no subnet of the node that sent it (SourceCheck).
     ForeignSource,
+    /// Forwarding or DirectOnly forbids it, and frames get no answer.
+    Prohibited,
 }
 
 impl DropReason {
     /// Every reason, in order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::LoopingBack,
         Self::RoutingLoop,
@@ -345,6 +367,7 @@ impl DropReason {
         Self::NoBroadcast,
         Self::Exhausted,
         Self::ForeignSource,
+        Self::Prohibited,
     ];
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::{
-    route::{ETHER, MTU, NodeIdx, NodeState, RouteSnapshot},
+    route::{MTU, Mode, NodeIdx, NodeState, RouteSnapshot},
     tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
     wire::{Options, datagram::HEADER},
 };
@@ -46,7 +46,10 @@ pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx 
         return target.nexthop;
     }
     let takes = |via: &NodeState| {
-        !via.legacy || via.tx.is_some() && via.udp.is_some() && takes_frame(via, length)
+        !via.legacy
+            || via.tx.is_some()
+                && via.udp.is_some()
+                && takes_frame(snapshot.settings.mode, via, length)
     };
     match snapshot.state(target.via).is_some_and(|via| takes(&via)) {
         true => target.via,
@@ -55,8 +58,8 @@ pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx 
 }
 
 /// Whether a packet fits into the node's path by UDP as a frame.
-fn takes_frame(state: &NodeState, length: usize) -> bool {
-    length + ETHER <= state.min_mtu.into() && !state.options.has(Options::TCP_ONLY)
+fn takes_frame(mode: Mode, state: &NodeState, length: usize) -> bool {
+    mode.frame_len(length) <= state.min_mtu.into() && !state.options.has(Options::TCP_ONLY)
 }
 
 /// How a record of `record_len` bytes of data that `from` made for `to` leaves us: a packet of our
@@ -119,15 +122,17 @@ const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
 /// Bytes that it has more where it needs ids too.
 const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
 
-/// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header: that counts
-/// for SPTPS only, where a frame may be inside.
-pub(crate) fn native_mtu(mtu: u16, direct: bool) -> u16 {
-    let longer = mtu + ETHER as u16;
-    let mtu = match direct {
-        true => longer + NATIVE_SAVES as u16,
-        false => longer - NATIVE_RELAYED as u16,
-    };
-    mtu.min(MTU)
+impl Mode {
+    /// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header, which counts
+    /// there for what is carried without it only in SPTPS.
+    pub(crate) fn native_mtu(self, mtu: u16, direct: bool) -> u16 {
+        let longer = self.frame_len(mtu.into()) as u16;
+        let mtu = match direct {
+            true => longer + NATIVE_SAVES as u16,
+            false => longer - NATIVE_RELAYED as u16,
+        };
+        mtu.min(MTU)
+    }
 }
 
 fn choose(
@@ -141,7 +146,7 @@ fn choose(
     }
     let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
     if record.ours && target.legacy {
-        let fits = record.probe || takes_frame(target, record.len);
+        let fits = record.probe || takes_frame(snapshot.settings.mode, target, record.len);
         return match target.udp.filter(|_| fits && record.keyed && !tcp_only(me)) {
             Some(addr) => SendPath::Udp {
                 hop: to,
@@ -156,7 +161,7 @@ fn choose(
         // As a real daemon compares, who counts the Ethernet header; native is not bound to that.
         let fits = match record.native {
             true => record.fits(target.min_mtu, true),
-            false => record.len + ETHER <= target.min_mtu.into(),
+            false => snapshot.settings.mode.frame_len(record.len) <= target.min_mtu.into(),
         };
         if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
             return SendPath::Frame(to);
@@ -198,7 +203,10 @@ fn choose(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::route::testing::{ME, addr, neighbour, node, snapshot};
+    use crate::route::{
+        ETHER,
+        testing::{ME, addr, neighbour, node, snapshot},
+    };
 
     const B: NodeIdx = NodeIdx(1);
     const C: NodeIdx = NodeIdx(2);

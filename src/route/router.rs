@@ -6,13 +6,14 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use crate::{
     route::{
         Broadcast, DropReason, ETHER, Forwarding, MTU, NodeIdx, NodeState, RouteSnapshot,
-        lpm::Owner, path::native_mtu, source::is_foreign,
+        lpm::Owner,
+        source::is_foreign,
+        verdict::{Stop, Verdict},
     },
     sync::Guard,
     wire::{
@@ -22,85 +23,19 @@ use crate::{
     },
 };
 
-/// What to do with a packet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Send it to this node's tunnel; [`crate::route::path::send_path`] says how.
-    Send(NodeIdx),
-    /// Write it to our own device.
-    Local,
-    /// Spread it: to our device if it is not from there, and to [`crate::route::RouteSnapshot::broadcast`].
-    Broadcast,
-    /// It cannot go on: this packet answers it, to be routed back to where it came from.
-    Reply(Vec<u8>),
-    /// Too long without DF: these pieces go to the node instead.
-    Fragments(NodeIdx, Vec<Vec<u8>>),
-    /// Drop it.
-    Drop(DropReason),
-}
-
-/// Bounds the errors that we answer with: [`Self::PER_SECOND`] in every second, of both IP versions
-/// together. Source: tinc-config-cli.md section 6.5.
-#[derive(Debug, Default)]
-pub struct ErrorLimiter {
-    /// Start of the current second, and errors in it.
-    current: Option<(Instant, u32)>,
-}
-
-impl ErrorLimiter {
-    /// Errors allowed in one second.
-    pub const PER_SECOND: u32 = 3;
-
-    /// Whether one more error may go out now; counts it if so.
-    pub fn allow(&mut self, now: Instant) -> bool {
-        let fresh = self
-            .current
-            .filter(|(start, _)| now.saturating_duration_since(*start) < Duration::from_secs(1));
-        let (start, count) = fresh.unwrap_or((now, 0));
-        let allowed = count < Self::PER_SECOND;
-        self.current = Some((start, count + u32::from(allowed)));
-        allowed
-    }
-}
-
 /// Type of service or traffic class of an inner packet, for PriorityInheritance; 0 for anything else.
 #[must_use]
 pub fn priority(packet: &[u8]) -> u8 {
     Packet::parse(packet).map_or(0, |packet| packet.traffic_class())
 }
 
-/// Decides on one IP packet that came from `source`: ourselves for our device, else the node whose
-/// tunnel or link it came out of. TTL and MSS may be changed in place.
-///
-/// The snapshot must hold a state for ourselves: reachable, ourselves as its next hop and via.
-pub fn decide(
+/// Decides on one IP packet of `source`. TTL and MSS may be changed in place.
+#[inline]
+pub(super) fn route(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
     source: NodeIdx,
-    limiter: &mut ErrorLimiter,
-    now: Instant,
-) -> Verdict {
-    route(snapshot, bytes, source).unwrap_or_else(|stop| match stop {
-        Stop::Drop(reason) => Verdict::Drop(reason),
-        Stop::Error(Some(error)) if limiter.allow(now) => Verdict::Reply(error),
-        Stop::Error(_) => Verdict::Drop(DropReason::ErrorLimit),
-    })
-}
-
-/// Why a packet goes no further.
-enum Stop {
-    Drop(DropReason),
-    /// With this answer, unless it must not be answered.
-    Error(Option<Vec<u8>>),
-}
-
-impl Stop {
-    fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Self {
-        Self::Error(icmp::unreachable(packet, why))
-    }
-}
-
-fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
+) -> Result<Verdict, Stop> {
     let me = snapshot.me;
     let settings = &snapshot.settings;
     if settings.forwarding == Forwarding::Kernel && source != me {
@@ -124,11 +59,7 @@ fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<
     }
 
     let packet = parse(bytes)?;
-    let next = if state.via == me {
-        state.nexthop
-    } else {
-        state.via
-    };
+    let next = next_of(snapshot, &state);
     if next == source {
         return Err(Stop::Drop(DropReason::RoutingLoop));
     }
@@ -138,11 +69,7 @@ fn route(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<
     let Some(next_state) = snapshot.state(next) else {
         return Err(Stop::unreachable(&packet, Unreachable::Owner));
     };
-    let next_mtu = match next {
-        next if next == me => MTU,
-        next if state.is_native() => native_mtu(next_state.mtu, next == owner),
-        _ => next_state.mtu,
-    };
+    let next_mtu = next_mtu(snapshot, (owner, &state), (next, &next_state));
     let limit = next_mtu.max(if packet.is_v6() { LIMIT_V6 } else { LIMIT_V4 });
     if next != me && bytes.len() + ETHER > limit.into() {
         return too_long(&packet, owner, limit - ETHER as u16);
@@ -163,7 +90,7 @@ const LIMIT_V4: u16 = 576 + ETHER as u16;
 /// The same for IPv6.
 const LIMIT_V6: u16 = 1280 + ETHER as u16;
 
-fn parse(bytes: &[u8]) -> Result<Packet<'_>, Stop> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Stop> {
     Packet::parse(bytes).ok_or(Stop::Drop(DropReason::Malformed))
 }
 
@@ -196,17 +123,23 @@ fn owner_of(
 }
 
 fn broadcast(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
-    let settings = &snapshot.settings;
     if source != snapshot.me {
         decrement_ttl(snapshot, bytes)?;
-    } else if settings.broadcast == Broadcast::No || settings.tunnel_server {
-        return Err(Stop::Drop(DropReason::NoBroadcast));
     }
-    Ok(Verdict::Broadcast)
+    may_broadcast(snapshot, source)
+}
+
+/// What goes to many is for our device at least, unless it came from there.
+pub(super) fn may_broadcast(snapshot: &RouteSnapshot, source: NodeIdx) -> Result<Verdict, Stop> {
+    let settings = &snapshot.settings;
+    match settings.broadcast == Broadcast::No || settings.tunnel_server {
+        true if source == snapshot.me => Err(Stop::Drop(DropReason::NoBroadcast)),
+        _ => Ok(Verdict::Broadcast),
+    }
 }
 
 /// DecrementTTL for a packet in transit.
-fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop> {
+pub(super) fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop> {
     if !snapshot.settings.decrement_ttl || ip::decrement_ttl(bytes) {
         return Ok(());
     }
@@ -225,6 +158,30 @@ fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop>
     Err(Stop::Error(icmp::time_exceeded(&packet, source)))
 }
 
+/// The node that packets to one of this state go to next.
+pub(super) fn next_of(snapshot: &RouteSnapshot, state: &NodeState) -> NodeIdx {
+    match state.via == snapshot.me {
+        true => state.nexthop,
+        false => state.via,
+    }
+}
+
+/// What a packet may have on its way to `owner` by `next`, in bytes with the Ethernet header.
+pub(super) fn next_mtu(
+    snapshot: &RouteSnapshot,
+    (owner, state): (NodeIdx, &NodeState),
+    (next, next_state): (NodeIdx, &NodeState),
+) -> u16 {
+    match next {
+        next if next == snapshot.me => MTU,
+        next if state.is_native() => {
+            let mode = snapshot.settings.mode;
+            mode.native_mtu(next_state.mtu, next == owner)
+        }
+        _ => next_state.mtu,
+    }
+}
+
 /// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.
 pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
     match node != snapshot.me {
@@ -234,7 +191,7 @@ pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
 }
 
 /// A packet for which a path of `mtu` bytes (without Ethernet header) is too narrow.
-fn too_long(packet: &Packet<'_>, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
+pub(super) fn too_long(packet: &Packet<'_>, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
     if packet.dont_fragment() {
         return Err(Stop::Error(icmp::too_big(packet, mtu)));
     }
@@ -245,11 +202,16 @@ fn too_long(packet: &Packet<'_>, owner: NodeIdx, mtu: u16) -> Result<Verdict, St
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
-        route::testing::{ME, neighbour, node, now, snapshot},
+        route::{
+            testing::{ME, neighbour, node, now, snapshot},
+            verdict::{ErrorLimiter, decide},
+        },
         wire::testing::{fix_payload, sums_are_right, tcp, v4, v6},
     };
 

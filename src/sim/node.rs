@@ -11,7 +11,7 @@ use crate::{
     io::vnet::Checksums,
     link::{Credentials, Identity, Keyring, Link, NativeIdentity},
     mesh::{LinkId, Mesh, Settings, event::Punt},
-    route::{DropReason, NodeIdx, RouteSnapshot, router::ErrorLimiter},
+    route::{DropReason, Mode, NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
     sim::conn::EndId,
     wire::NodeName,
 };
@@ -130,7 +130,7 @@ impl Sink for Gathered {
     }
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
-        complete(packet, checksums);
+        complete(Mode::Router, packet, checksums);
         self.delivered.push(packet.to_vec());
     }
 

@@ -21,11 +21,13 @@ use crate::{
         suite::{Cipher, Digest, Mac, Mode},
     },
     sync::{AtomicBool, AtomicU64, Mutex},
-    tunnel::{OpenError, Opened, RxKey, RxKind, TYPE_COMPRESSED, TYPE_PROBE, TxKey, TxKind},
+    tunnel::{
+        OpenError, Opened, RxKey, RxKind, TYPE_COMPRESSED, TYPE_MAC, TYPE_PROBE, TxKey, TxKind,
+    },
 };
 
 /// Length of the sequence number in bytes.
-const NUMBER: usize = 4;
+pub(super) const NUMBER: usize = 4;
 /// Length of the Ethernet header in bytes.
 const ETHER: usize = 14;
 /// Bytes in front of an IP packet.
@@ -43,7 +45,7 @@ const RENEW: u64 = 1 << 30;
 /// The same for ciphers with blocks of 8 bytes: less than 1 GiB (spec/security.md T05).
 const RENEW_SHORT: u64 = 1 << 19;
 /// A frame that is none: its EtherType is neither that of IP nor of a probe.
-const TYPE_OTHER: u8 = u8::MAX;
+pub(super) const TYPE_OTHER: u8 = u8::MAX;
 
 /// How the packets to one node are made; that node chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -337,7 +339,10 @@ impl Tx {
         write: impl FnOnce(&mut [u8]),
         room: impl FnOnce(usize) -> &'r mut [u8],
     ) {
-        let header = if kind == TYPE_PROBE { 0 } else { ETHER };
+        let header = match kind {
+            TYPE_PROBE | TYPE_MAC => 0,
+            _ => ETHER,
+        };
         let fill = |frame: &mut [u8]| {
             let (ether, data) = frame.split_at_mut(header);
             write(data);
@@ -435,6 +440,7 @@ impl Rx {
             head: NUMBER + header,
             tail: whole - length,
             level: self.keys.suite.compression,
+            legacy: true,
         })
     }
 
@@ -461,9 +467,12 @@ fn kind_of(frame: &[u8]) -> (u8, usize) {
     }
 }
 
-pub(super) fn unpack(level: u8, data: &[u8]) -> Option<(u8, Vec<u8>)> {
+pub(super) fn unpack(level: u8, data: &[u8], whole: bool) -> Option<(u8, Vec<u8>)> {
     let mut frame = compress::unpack(level, data, MAX_UNPACKED)?;
-    let (kind, header) = kind_of(&frame);
+    let (kind, header) = match kind_of(&frame) {
+        (0 | TYPE_OTHER, _) if whole => (TYPE_MAC, 0),
+        other => other,
+    };
     frame.drain(..header);
     Some((kind, frame))
 }

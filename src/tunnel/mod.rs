@@ -87,6 +87,8 @@ pub struct Opened {
     tail: usize,
     /// How the record data is compressed ([`TYPE_COMPRESSED`], legacy only).
     level: u8,
+    /// It came in a legacy packet.
+    legacy: bool,
 }
 
 impl Opened {
@@ -94,6 +96,15 @@ impl Opened {
     #[must_use]
     pub const fn is_native(&self) -> bool {
         self.head == native::HEAD
+    }
+
+    /// The same for who wants frames: what came in legacy is one, whatever is in it.
+    #[must_use]
+    pub const fn as_frame(mut self) -> Self {
+        if matches!(self.kind, 0 | legacy::TYPE_OTHER) && self.legacy {
+            (self.kind, self.head) = (TYPE_MAC, legacy::NUMBER);
+        }
+        self
     }
 
     /// The data of a probe without its [`TxKey::probe_padding`].
@@ -116,11 +127,11 @@ impl Opened {
         self.level > 0
     }
 
-    /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that. `None` if it is
-    /// damaged or too long.
+    /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that; as
+    /// [`Self::as_frame`] has it where `whole` is set. `None` if it is damaged or too long.
     #[must_use]
-    pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
-        legacy::unpack(self.level, data)
+    pub fn unpack(&self, data: &[u8], whole: bool) -> Option<(u8, Vec<u8>)> {
+        legacy::unpack(self.level, data, whole)
     }
 }
 

@@ -324,6 +324,7 @@ impl Rx {
             head: HEAD,
             tail: TAG,
             level: 0,
+            legacy: false,
         })
     }
 

@@ -144,6 +144,7 @@ impl Rx {
             head: HEAD,
             tail: TAG,
             level: 0,
+            legacy: false,
         })
     }
 
@@ -165,6 +166,7 @@ impl Rx {
             head: HEAD,
             tail: TAG,
             level: 0,
+            legacy: false,
         })
     }
 

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod base64;
 pub mod datagram;
+pub mod ether;
 pub mod icmp;
 pub mod ip;
 pub mod name;

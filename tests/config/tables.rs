@@ -7,7 +7,7 @@ use meshd::{
         AddressFamily, DeviceType,
         vars::{Honoured, VARS, Version},
     },
-    route::{Broadcast, Forwarding},
+    route::{Broadcast, Forwarding, Mode},
     wire::Options,
 };
 
@@ -109,8 +109,8 @@ fn every_honoured_variable_is_read() {
          ListenAddress = 127.0.0.2 7000\nListenAddress = 127.0.0.1\nBindToInterface = eth1\n\
          Broadcast = direct\nBroadcastSubnet = 10.255.255.255\nConnectTo = a\nDecrementTTL = yes\n\
          Device = /dev/tun9\nDeviceType = dummy\nDirectOnly = yes\nForwarding = kernel\nFWMark = 7\n\
-         Interface = mesh0\nKeyExpire = 10\nLocalDiscovery = no\nLogLevel = 3\nMaxTimeout = 30\n\
-         MTUInfoInterval = 6\nPingInterval = 20\nPingTimeout = 4\nPriorityInheritance = yes\n\
+         Interface = mesh0\nKeyExpire = 10\nLocalDiscovery = no\nLogLevel = 3\nMACExpire = 60\nMaxTimeout = 30\n\
+         Mode = switch\nMTUInfoInterval = 6\nPingInterval = 20\nPingTimeout = 4\nPriorityInheritance = yes\n\
          ProcessPriority = high\nReplayWindow = 32\nScriptsExtension = .sh\n\
          ScriptsInterpreter = /bin/sh -e\nTunnelServer = yes\nUDPDiscovery = no\n\
          UDPDiscoveryInterval = 3\nUDPDiscoveryKeepaliveInterval = 4\nUDPDiscoveryTimeout = 5\n\
@@ -164,6 +164,8 @@ fn every_honoured_variable_is_read() {
         seconds,
         [3, 4, 5, 7, 6, 20, 4, 10, 30].map(Duration::from_secs)
     );
+    assert_eq!(settings.route.mode, Mode::Switch);
+    assert_eq!(settings.mac_expire, Duration::from_secs(60));
     assert_eq!(
         (settings.weight, settings.pmtu, settings.replay_window),
         (Some(-3), Some(1400), 256)
@@ -215,10 +217,27 @@ fn ping_times_are_clamped_as_tinc_clamps_them() {
 }
 
 #[test]
+fn the_device_is_that_of_the_mode() {
+    for (lines, device) in [
+        ("", DeviceType::Tun),
+        ("Mode = router\n", DeviceType::Tun),
+        ("Mode = switch\n", DeviceType::Tap),
+        ("Mode = hub\n", DeviceType::Tap),
+        ("Mode = switch\nDeviceType = tap\n", DeviceType::Tap),
+        ("Mode = hub\nDeviceType = dummy\n", DeviceType::Dummy),
+    ] {
+        let tree = Tree::of_three();
+        tree.write("tinc.conf", &format!("Name = me\n{lines}"));
+        assert_eq!(tree.clean().shell.device_type, device, "{lines}");
+    }
+}
+
+#[test]
 fn bad_values_stop_us_where_they_stop_tinc() {
     for fatal in [
         "Mode = zzz",
-        "Mode = switch",
+        "Mode = switch\nDeviceType = tun",
+        "DeviceType = tap",
         "DeviceType = toaster",
         "DeviceType = fd",
         "ExperimentalProtocol = no",
@@ -243,7 +262,9 @@ fn bad_values_stop_us_where_they_stop_tinc() {
             .map(ToString::to_string)
             .collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
-        assert!(errors[0].starts_with("tinc.conf:2: "), "{errors:?}");
+        let line = 1 + fatal.lines().count();
+        let place = format!("tinc.conf:{line}: ");
+        assert!(errors[0].starts_with(&place), "{errors:?}");
     }
     for harmless in [
         "TCPOnly = maybe",

@@ -18,7 +18,7 @@ use crate::{
 const SHORT: u64 = 8 << 20;
 
 /// Starts two nodes of which `a` dials `b`, and waits until packets pass both ways, by UDP as far as a meshd says.
-fn bring_up(a: &mut Node, b: &mut Node) {
+pub(crate) fn bring_up(a: &mut Node, b: &mut Node) {
     a.connect_to(&[&b.name]);
     b.start();
     a.start();

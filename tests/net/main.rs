@@ -16,12 +16,14 @@
     reason = "drives real daemons in real time, and a failed step is a failed test"
 )]
 
+mod broadcasts;
 mod dialling;
 mod dump;
 mod dumps;
 mod failover;
 mod faulty;
 mod five;
+mod frames;
 mod hooks;
 mod hostile;
 mod insider;
@@ -37,5 +39,6 @@ mod rekey;
 mod reload;
 mod rolling;
 mod routing;
+mod switch;
 mod traffic;
 mod world;

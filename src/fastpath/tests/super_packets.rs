@@ -249,7 +249,7 @@ impl Joined {
         let mut all = Vec::new();
         let mut packet = vec![0; MAX_PACKET];
         for (header, bytes) in &self.written {
-            let mut segments = Segments::new(header, bytes).unwrap();
+            let mut segments = Segments::new(header, bytes, 0).unwrap();
             while let Some(length) = segments.next_into(&mut packet) {
                 all.push(packet[..length].to_vec());
             }
@@ -267,7 +267,7 @@ impl Sink for Joined {
 
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums) {
         let written = &mut self.written;
-        self.coalescer.push(packet, checksums, |header, packet| {
+        self.coalescer.push(packet, 0, checksums, |header, packet| {
             written.push((*header, packet.to_vec()));
         });
     }

@@ -44,17 +44,19 @@ impl Coalescer {
         }
     }
 
-    /// Takes one IP packet of at most 65,535 bytes. What cannot be joined is written at once, after
-    /// what waits of its flow. Packets with wrong checksums are written as they came, alone.
+    /// Takes one packet of at most 65,535 bytes, whose IP header is at `ip` (behind its end if it is no IP
+    /// packet). What cannot be joined is written at once, after what waits of its flow. Packets with
+    /// wrong checksums are written as they came, alone.
     pub fn push(
         &mut self,
         packet: &[u8],
+        ip: usize,
         checksums: Checksums,
         mut write: impl FnMut(&Header, &[u8]),
     ) {
-        let Some(transport) = Transport::parse(packet).filter(|_| packet.len() <= MAX_PACKET)
+        let Some(transport) = Transport::parse(packet, ip).filter(|_| packet.len() <= MAX_PACKET)
         else {
-            self.flush_between(packet, &mut write);
+            self.flush_between(packet.get(ip..).unwrap_or_default(), &mut write);
             return write(&Header::default(), packet);
         };
         let flow = Flow::of(packet, &transport);
@@ -123,9 +125,14 @@ impl Coalescer {
     /// express.
     fn is_joinable(&self, packet: &[u8], transport: &Transport) -> bool {
         let &Transport {
-            v6, start, payload, ..
+            v6,
+            ip,
+            start,
+            payload,
+            ..
         } = transport;
-        let plain = v6 || (start == HEADER_V4 && fold(sum(&packet[..start])) == RIGHT);
+        let header = &packet[ip..start];
+        let plain = v6 || (header.len() == HEADER_V4 && fold(sum(header)) == RIGHT);
         let right = match transport.protocol {
             Protocol::Tcp => packet[start + 13] & (SYN | RST | URG | ACK) == ACK,
             // Without a checksum is what a super-packet cannot say.
@@ -159,7 +166,7 @@ impl Flow {
             addresses: [0; 32],
             ports: [0; 4],
         };
-        let between = addresses(packet, transport.v6);
+        let between = addresses(&packet[transport.ip..], transport.v6);
         flow.addresses[..between.len()].copy_from_slice(between);
         flow.ports
             .copy_from_slice(&packet[transport.start..transport.start + 4]);
@@ -171,7 +178,8 @@ impl Flow {
     }
 }
 
-/// Packets of one flow, joined: the headers of the first, then the payloads of all.
+/// Packets of one flow, joined: the headers of the first, that of Ethernet among them if they have one,
+/// then the payloads of all.
 #[derive(Debug)]
 struct Run {
     flow: Flow,
@@ -198,6 +206,7 @@ impl Run {
             transport: Transport {
                 v6: false,
                 protocol: Protocol::Tcp,
+                ip: 0,
                 start: 0,
                 payload: 0,
             },
@@ -226,8 +235,10 @@ impl Run {
         let length = packet.len() - transport.payload;
         length <= self.size
             && self.data.len() + length <= MAX_PACKET
+            && transport.ip == self.transport.ip
             && transport.payload == self.transport.payload
-            && self.has_ip_header_of(packet)
+            && (transport.ip == 0 || packet[..transport.ip] == self.data[..transport.ip])
+            && self.has_ip_header_of(&packet[transport.ip..])
             && match transport.protocol {
                 Protocol::Tcp => self.has_tcp_header_of(packet, transport),
                 Protocol::Udp => self.count < MAX_DATAGRAMS,
@@ -241,7 +252,7 @@ impl Run {
     /// Whether the IP headers differ in nothing but length, checksum and a number that counts on or,
     /// in a packet that is never fragmented, means nothing (RFC 6864).
     fn has_ip_header_of(&self, packet: &[u8]) -> bool {
-        let first = &self.data;
+        let first = &self.data[self.transport.ip..];
         if self.transport.v6 {
             return packet[..4] == first[..4] && packet[7] == first[7];
         }
@@ -300,10 +311,11 @@ impl Run {
         let Transport {
             v6,
             protocol,
+            ip,
             start,
             payload,
         } = self.transport;
-        let data = &mut self.data;
+        let (data, start) = (&mut self.data[ip..], start - ip);
         // `takes` saw to it that there are at most 65,535 bytes.
         let length = data.len() as u16;
         if v6 {

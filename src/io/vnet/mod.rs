@@ -1,4 +1,7 @@
-//! Super-packets: what a TUN device with `IFF_VNET_HDR` gives and takes.
+//! Super-packets: what a TUN or TAP device with `IFF_VNET_HDR` gives and takes.
+//!
+//! Whoever hands in a packet says where its IP header stands: at its start, or behind the Ethernet header
+//! of a TAP device and its tags. All places in virtio headers count from the start of the packet.
 //!
 //! A read gives a [`Header`] and up to 64 KiB of one TCP or UDP flow: [`Segments`] cuts it into the
 //! packets that it stands for. On the way back [`Coalescer`] joins packets of a flow again, so that
@@ -26,6 +29,8 @@ pub use self::{
 
 /// Longest packet, and longest super-packet, in bytes.
 pub const MAX_PACKET: usize = 65_535;
+/// Longest Ethernet header in front of one that is looked through, in bytes: with two tags.
+pub const MAX_LINK_HEADER: usize = 22;
 
 /// What is known of the TCP or UDP checksum of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

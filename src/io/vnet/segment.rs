@@ -16,6 +16,8 @@ const FIRST_ONLY: u8 = 0x80;
 #[derive(Debug)]
 pub struct Segments<'a> {
     packet: &'a [u8],
+    /// Where the IP header stands.
+    ip: usize,
     cut: Cut,
     checksums: Checksums,
     unfinished: Option<Unfinished>,
@@ -41,12 +43,13 @@ struct Cut {
 }
 
 impl<'a> Segments<'a> {
-    /// The packets for `packet`, which was read with `header`. Their checksums are computed where that is
-    /// still to be done.
+    /// The packets for `packet`, which was read with `header` and has its IP header at `ip` (anywhere if
+    /// it is no IP packet): 0, or behind the Ethernet header, which goes before each. Their checksums are
+    /// computed where that is still to be done.
     ///
     /// # Errors
     /// If header and packet do not fit each other.
-    pub fn new(header: &Header, packet: &'a [u8]) -> Result<Self, VnetError> {
+    pub fn new(header: &Header, packet: &'a [u8], ip: usize) -> Result<Self, VnetError> {
         if let Some(Unfinished { start, offset }) = header.unfinished
             && usize::from(start) + usize::from(offset) + 2 > packet.len()
         {
@@ -58,12 +61,13 @@ impl<'a> Segments<'a> {
         }
         let cut = match header.gso {
             None => Cut::whole(packet),
-            Some(gso) => Cut::new(gso, header.unfinished, packet).ok_or(VnetError::BadGso {
+            Some(gso) => Cut::new(gso, header.unfinished, packet, ip).ok_or(VnetError::BadGso {
                 length: packet.len(),
             })?,
         };
         Ok(Self {
             packet,
+            ip,
             cut,
             checksums: Checksums::Complete,
             unfinished: header.unfinished,
@@ -75,7 +79,8 @@ impl<'a> Segments<'a> {
     /// From now on checksums that are to be computed are left to the receiver, if they stand where it will
     /// look for them; see [`Self::checksums`].
     pub fn vouch(&mut self) {
-        let found = || Transport::parse(self.packet).map(|transport| transport.unfinished());
+        let found =
+            || Transport::parse(self.packet, self.ip).map(|transport| transport.unfinished());
         if self.unfinished.is_some() && self.unfinished == found() {
             self.checksums = Checksums::Vouched;
         }
@@ -131,8 +136,9 @@ impl<'a> Segments<'a> {
 
     /// Makes the headers those of the segment whose payload starts at `at` in the super-packet.
     fn mend(&self, out: &mut [u8], protocol: Protocol, at: usize, last: bool) {
-        let Cut { v6, start, .. } = self.cut;
-        // `Cut::new` saw to it that the super-packet has at most 65,535 bytes.
+        let Cut { v6, .. } = self.cut;
+        // `Cut::new` saw to it that the super-packet has at most 65,535 bytes from here on.
+        let (out, start) = (&mut out[self.ip..], self.cut.start - self.ip);
         let segment = ((out.len() - start) as u16).to_be_bytes();
         if v6 {
             let length = ((out.len() - HEADER_V6) as u16).to_be_bytes();
@@ -196,29 +202,29 @@ impl Cut {
 
     /// How to cut `packet`; `None` if it cannot be cut so. IPv6 extension headers are fine: the kernel
     /// says where the transport header starts.
-    fn new(gso: Gso, unfinished: Option<Unfinished>, packet: &[u8]) -> Option<Self> {
+    fn new(gso: Gso, unfinished: Option<Unfinished>, packet: &[u8], ip: usize) -> Option<Self> {
         let unfinished = unfinished?;
         let protocol = match gso.kind {
             GsoKind::TcpV4 | GsoKind::TcpV6 => Protocol::Tcp,
             GsoKind::Udp => Protocol::Udp,
         };
         let start = usize::from(unfinished.start);
-        let first = *packet.first()?;
+        let first = *packet.get(ip)?;
         let v6 = match (first >> 4, gso.kind) {
             (4, GsoKind::TcpV4 | GsoKind::Udp) => false,
             (6, GsoKind::TcpV6 | GsoKind::Udp) => true,
             _ => return None,
         };
         let right_start = match v6 {
-            true => start >= HEADER_V6,
-            false => start >= HEADER_V4 && start == usize::from(first & 15) * 4,
+            true => start >= ip + HEADER_V6,
+            false => start >= ip + HEADER_V4 && start == ip + usize::from(first & 15) * 4,
         };
         let payload = protocol.payload(packet, start)?;
         let right = right_start
             && unfinished.offset == protocol.checksum_offset()
             && gso.size > 0
             && payload < packet.len()
-            && packet.len() <= MAX_PACKET;
+            && packet.len() - ip <= MAX_PACKET;
         // The field has the pseudo-header of the super-packet. Taking its length out again leaves
         // what no extension header can spoil.
         let field = start + usize::from(unfinished.offset);

@@ -2,6 +2,31 @@
 
 use super::{Gso, GsoKind, Header, Unfinished};
 
+/// What stands in front of IP packets: nothing, an Ethernet header, one with a tag.
+pub(crate) const LINK: [&[u8]; 3] = [
+    &[],
+    &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0],
+    &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 7, 8, 0],
+];
+
+/// A packet in its frame.
+pub(crate) fn framed(link: &[u8], packet: &[u8]) -> Vec<u8> {
+    [link, packet].concat()
+}
+
+/// What a device with frames gives where one without gives `header`.
+pub(crate) fn shifted(link: &[u8], header: Header) -> Header {
+    let unfinished = header.unfinished.map(|unfinished| Unfinished {
+        start: unfinished.start + link.len() as u16,
+        ..unfinished
+    });
+    let gso = header.gso.map(|gso| Gso {
+        header_len: gso.header_len + link.len() as u16,
+        ..gso
+    });
+    Header { unfinished, gso }
+}
+
 /// The Internet checksum as RFC 1071 writes it down.
 pub(crate) fn naive_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;

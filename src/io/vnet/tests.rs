@@ -1,11 +1,14 @@
 //! Segments and Coalescer against the naive reference and against each other.
 
+mod cutting;
+mod frames;
+
 use crate::wire::ip::finish_checksum;
 use proptest::prelude::*;
 
 use super::{
     Checksums::{Complete, Vouched},
-    testing::Parts,
+    testing::{LINK, Parts, framed, shifted},
     *,
 };
 
@@ -16,7 +19,16 @@ fn segments<'a>(
     packet: &'a [u8],
     wanted: Checksums,
 ) -> Result<Segments<'a>, VnetError> {
-    let mut segments = Segments::new(header, packet)?;
+    segments_at(0, header, packet, wanted)
+}
+
+fn segments_at<'a>(
+    ip: usize,
+    header: &Header,
+    packet: &'a [u8],
+    wanted: Checksums,
+) -> Result<Segments<'a>, VnetError> {
+    let mut segments = Segments::new(header, packet, ip)?;
     if wanted == Vouched {
         segments.vouch();
     }
@@ -25,10 +37,19 @@ fn segments<'a>(
 
 /// The packets that a read stands for.
 fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>, VnetError> {
-    let mut segments = segments(header, packet, wanted)?;
+    cut_at(0, header, packet, wanted)
+}
+
+fn cut_at(
+    ip: usize,
+    header: &Header,
+    packet: &[u8],
+    wanted: Checksums,
+) -> Result<Vec<Vec<u8>>, VnetError> {
+    let mut segments = segments_at(ip, header, packet, wanted)?;
     let longest = segments.longest();
     let (mut all, mut left) = (Vec::new(), Vec::new());
-    let mut out = vec![0xaa; MAX_PACKET + 1];
+    let mut out = vec![0xaa; MAX_PACKET + MAX_LINK_HEADER + 1];
     while let Some(length) = segments.next_len() {
         assert!(length <= longest);
         left.push(segments.left());
@@ -45,10 +66,16 @@ fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>
 
 /// What a device is given for these packets.
 fn join(udp: bool, packets: &[(Vec<u8>, Checksums)]) -> Written {
+    join_at(0, udp, packets)
+}
+
+fn join_at(ip: usize, udp: bool, packets: &[(Vec<u8>, Checksums)]) -> Written {
     let mut coalescer = Coalescer::new(udp);
     let mut written = Vec::new();
     for (packet, checksums) in packets {
-        coalescer.push(packet, *checksums, |h, p| written.push((*h, p.to_vec())));
+        coalescer.push(packet, ip, *checksums, |h, p| {
+            written.push((*h, p.to_vec()))
+        });
     }
     coalescer.flush(|h, p| written.push((*h, p.to_vec())));
     assert!(coalescer.is_empty());
@@ -111,11 +138,13 @@ proptest! {
     fn a_super_packet_is_cut_as_the_reference_does(
         (parts, size) in cuts(),
         ip_options in words(10),
+        link in prop::sample::select(LINK.to_vec()),
     ) {
         let parts = Parts { ip_options, ..parts };
         let (header, packet) = parts.unfinished(size);
-        let want: Vec<_> = parts.cut(size).iter().map(Parts::build).collect();
-        prop_assert_eq!(cut(&header, &packet, Complete).unwrap(), want);
+        let (header, packet) = (shifted(link, header), framed(link, &packet));
+        let want: Vec<_> = parts.cut(size).iter().map(|p| framed(link, &p.build())).collect();
+        prop_assert_eq!(cut_at(link.len(), &header, &packet, Complete).unwrap(), want);
     }
 
     #[test]
@@ -143,15 +172,23 @@ proptest! {
     }
 
     #[test]
-    fn what_was_cut_is_joined_again((parts, size) in cuts(), vouched in any::<bool>()) {
+    fn what_was_cut_is_joined_again(
+        (parts, size) in cuts(),
+        vouched in any::<bool>(),
+        link in prop::sample::select(LINK.to_vec()),
+    ) {
+        // A frame is no longer than a packet.
+        let mut parts = parts;
+        parts.payload.truncate(60_000 - link.len());
         let (header, packet) = parts.unfinished(size);
+        let (header, packet) = (shifted(link, header), framed(link, &packet));
         let wanted = if vouched { Vouched } else { Complete };
-        let pieces = cut(&header, &packet, wanted).unwrap();
+        let pieces = cut_at(link.len(), &header, &packet, wanted).unwrap();
         let alone = pieces.len() == 1;
         let pieces: Vec<_> = pieces.into_iter().map(|piece| (piece, wanted)).collect();
-        let written = join(true, &pieces);
+        let written = join_at(link.len(), true, &pieces);
         if alone && !vouched {
-            prop_assert_eq!(written, vec![(Header::default(), parts.build())]);
+            prop_assert_eq!(written, vec![(Header::default(), framed(link, &parts.build()))]);
         } else {
             prop_assert_eq!(written, vec![(header, packet)]);
         }
@@ -230,9 +267,11 @@ proptest! {
         }
         if let Ok(header) = Header::parse(&header) {
             for wanted in [Complete, Vouched] {
-                if let Ok(pieces) = cut(&header, &packet, wanted) {
-                    let pieces: Vec<_> = pieces.into_iter().map(|piece| (piece, wanted)).collect();
-                    join(true, &pieces);
+                for ip in [0, 14, packet.len(), packet.len() + 1] {
+                    if let Ok(pieces) = cut_at(ip, &header, &packet, wanted) {
+                        let pieces: Vec<_> = pieces.into_iter().map(|p| (p, wanted)).collect();
+                        join_at(ip, true, &pieces);
+                    }
                 }
             }
         }
@@ -497,109 +536,4 @@ fn no_super_packet_is_longer_than_a_packet_may_be() {
         assert!(written.iter().all(|(_, packet)| packet.len() <= MAX_PACKET));
         assert!(written.len() == 3);
     }
-}
-
-#[test]
-fn what_needs_no_cut_is_finished_or_left_alone() {
-    let parts = Parts::default();
-    let (header, packet) = parts.unfinished(1000);
-    assert_eq!(cut(&header, &packet, Complete), Ok(vec![parts.build()]));
-    assert_eq!(cut(&header, &packet, Vouched), Ok(vec![packet.clone()]));
-    let plain = Header::default();
-    assert_eq!(cut(&plain, &packet, Vouched), Ok(vec![packet.clone()]));
-    let segments = segments(&plain, &packet, Vouched).unwrap();
-    assert_eq!(segments.checksums(), Complete);
-}
-
-/// A checksum deep inside (a tunnel's inner packet) is no receiver's to find.
-#[test]
-fn only_checksums_in_their_usual_place_are_left_to_the_receiver() {
-    let (header, mut packet) = Parts::default().unfinished(1000);
-    packet[76..78].fill(0);
-    let deep = Header {
-        unfinished: Some(Unfinished {
-            start: 60,
-            offset: 16,
-        }),
-        ..header
-    };
-    let segments = segments(&deep, &packet, Vouched).unwrap();
-    assert_eq!(segments.checksums(), Complete);
-    let out = cut(&deep, &packet, Vouched).unwrap();
-    assert_eq!(checksum::fold(checksum::sum(&out[0][60..])), [0xff; 2]);
-}
-
-/// The kernel names the place of the transport header behind extension headers.
-#[test]
-fn tcp_behind_extension_headers_is_cut() {
-    let parts = Parts {
-        v6: true,
-        payload: vec![9; 250],
-        ..Parts::default()
-    };
-    let extension = [6, 0, 1, 4, 0, 0, 0, 0];
-    let extend = |packet: &mut Vec<u8>| {
-        packet[6] = 60;
-        packet[5] += 8;
-        packet.splice(40..40, extension);
-    };
-    let (mut header, mut packet) = parts.unfinished(100);
-    extend(&mut packet);
-    header.unfinished.as_mut().unwrap().start += 8;
-    let mut want: Vec<_> = parts.cut(100).iter().map(Parts::build).collect();
-    want.iter_mut().for_each(extend);
-    assert_eq!(cut(&header, &packet, Vouched), Ok(want));
-}
-
-#[test]
-fn headers_that_do_not_fit_are_refused() {
-    let (header, packet) = Parts {
-        payload: vec![1; 300],
-        ..Parts::default()
-    }
-    .unfinished(100);
-    let gso = header.gso.unwrap();
-    let sum = header.unfinished.unwrap();
-    let bad = [
-        (None, Some(gso)),
-        (Some(sum), Some(Gso { size: 0, ..gso })),
-        (
-            Some(sum),
-            Some(Gso {
-                kind: GsoKind::TcpV6,
-                ..gso
-            }),
-        ),
-        (
-            Some(sum),
-            Some(Gso {
-                kind: GsoKind::Udp,
-                ..gso
-            }),
-        ),
-        (Some(Unfinished { start: 24, ..sum }), Some(gso)),
-        (Some(Unfinished { offset: 6, ..sum }), Some(gso)),
-    ];
-    for (unfinished, gso) in bad {
-        let header = Header { unfinished, gso };
-        let length = packet.len();
-        assert_eq!(
-            cut(&header, &packet, Complete),
-            Err(VnetError::BadGso { length })
-        );
-    }
-    let long = Parts {
-        v6: true,
-        payload: vec![1; 70_000],
-        ..Parts::default()
-    };
-    let (long_header, long) = long.unfinished(1400);
-    assert!(cut(&long_header, &long, Complete).is_err());
-    for short in [&packet[..10], &packet[..39], &packet[..40]] {
-        assert!(cut(&header, short, Complete).is_err());
-    }
-    assert_eq!(
-        Header::parse(&[1, 3, 0, 0, 0, 0, 0, 0, 0, 0]),
-        Err(VnetError::UnknownGso(3))
-    );
 }

@@ -52,6 +52,8 @@ impl Protocol {
 pub(super) struct Transport {
     pub(super) v6: bool,
     pub(super) protocol: Protocol,
+    /// Where the IP header starts.
+    pub(super) ip: usize,
     /// Where the TCP or UDP header starts.
     pub(super) start: usize,
     /// Where the payload starts.
@@ -59,8 +61,10 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Looks at a packet; `None` if it is anything else. Checksums are not looked at.
-    pub(super) fn parse(packet: &[u8]) -> Option<Self> {
+    /// Looks at a packet whose IP header is at `ip`; `None` if it is anything else. Checksums are not
+    /// looked at.
+    pub(super) fn parse(packet: &[u8], ip: usize) -> Option<Self> {
+        let packet = packet.get(ip..)?;
         let v6 = match packet.first()? >> 4 {
             4 if packet.len() >= HEADER_V4 => false,
             6 if packet.len() >= HEADER_V6 => true,
@@ -86,8 +90,9 @@ impl Transport {
         (length == packet.len() && !odd).then_some(Self {
             v6,
             protocol,
-            start,
-            payload,
+            ip,
+            start: ip + start,
+            payload: ip + payload,
         })
     }
 
@@ -107,7 +112,9 @@ impl Transport {
     /// The sum of the pseudo-header.
     pub(super) fn pseudo(&self, packet: &[u8]) -> u64 {
         let length = ((packet.len() - self.start) as u16).to_be_bytes();
-        sum(addresses(packet, self.v6)) + word([0, self.protocol.number()]) + word(length)
+        sum(addresses(&packet[self.ip..], self.v6))
+            + word([0, self.protocol.number()])
+            + word(length)
     }
 
     /// Whether it says that it has none, as UDP may. The sum of a pseudo-header is never zero.
@@ -122,7 +129,7 @@ impl Transport {
     }
 }
 
-/// Both addresses of a packet that has its fixed IP header.
+/// Both addresses of a packet that starts with its fixed IP header.
 pub(super) fn addresses(packet: &[u8], v6: bool) -> &[u8] {
     if v6 { &packet[8..40] } else { &packet[12..20] }
 }
