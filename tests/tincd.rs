@@ -190,3 +190,37 @@ fn its_version_says_which_tincd_it_stands_for() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("tinc version 1.0.36 (meshd "), "{text}");
 }
+
+#[test]
+fn big_k_makes_an_rsa_key_without_asking() {
+    let net = Net::new("");
+    let host = net.path("conf/hosts/web_01");
+    for (option, times) in [("-K1024", 0), ("--generate-keys=1031", 1)] {
+        let (code, text) = said(&net.tincd(&[option]));
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains("RSA key of 1024 bits"), "{text}");
+        let text = fs::read_to_string(&host).unwrap();
+        assert!(text.contains("\nEd25519PublicKey = ") || text.starts_with("Ed25519PublicKey"));
+        assert_eq!(
+            text.matches("\n-----BEGIN RSA PUBLIC KEY-----").count(),
+            1,
+            "{text}"
+        );
+        assert_eq!(
+            text.matches("#-----BEGIN RSA PUBLIC KEY-----").count(),
+            times,
+            "{text}"
+        );
+    }
+    let mode = fs::metadata(net.path("conf/rsa_key.priv")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode.permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // And it is one that a daemon takes, with a word about its length.
+    let (code, text) = said(&net.tincd(&[]));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("is weak"), "{text}");
+    assert_eq!(said(&net.tincd(&["-k"])), (Some(0), String::new()));
+    let (code, text) = said(&net.tincd(&["-K512"]));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("1024 to 8192"), "{text}");
+}

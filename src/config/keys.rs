@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{Problem, files, tincconf},
-    crypto::{PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic},
+    crypto::{PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic, rsa::RsaPrivate},
     io::files::write_durable,
 };
 
@@ -130,21 +130,34 @@ pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
 
 /// Puts a private key into `path` (mode 0600). Says whether an older one there was disabled.
 pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
-    let path = &behind_links(path);
-    let (old, disabled) = disable_keys(&existing(path)?);
-    let pem = key.to_pem();
-    let text = Zeroizing::new([old.as_str(), &pem[..]].concat());
-    write_durable(path, text.as_bytes(), PRIVATE_MODE)?;
-    Ok(disabled)
+    replace_private(path, Kind::Ed25519, &key.to_pem())
 }
 
 /// Puts a public key into the host file `path`. Says whether an older one there was disabled.
 pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
+    replace_public(path, Kind::Ed25519, &format!("Ed25519PublicKey = {key}\n"))
+}
+
+/// Puts an RSA key of tinc 1.0 into `private` (mode 0600) and its public half into `public`, a host file or one of its
+/// own. Says whether an older one was disabled.
+pub fn write_rsa(private: &Path, public: &Path, key: &RsaPrivate) -> io::Result<bool> {
+    let disabled = replace_private(private, Kind::Rsa, &key.to_pem())?;
+    Ok(replace_public(public, Kind::Rsa, &key.public().to_pem())? || disabled)
+}
+
+fn replace_private(path: &Path, kind: Kind, pem: &str) -> io::Result<bool> {
     let path = &behind_links(path);
-    let (old, disabled) = disable_keys(&existing(path)?);
+    let (old, disabled) = disable_keys(&existing(path)?, kind);
+    let text = Zeroizing::new([old.as_str(), pem].concat());
+    write_durable(path, text.as_bytes(), PRIVATE_MODE)?;
+    Ok(disabled)
+}
+
+fn replace_public(path: &Path, kind: Kind, text: &str) -> io::Result<bool> {
+    let path = &behind_links(path);
+    let (old, disabled) = disable_keys(&existing(path)?, kind);
     let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
-    let text = format!("{old}Ed25519PublicKey = {key}\n");
-    write_durable(path, text.as_bytes(), mode)?;
+    write_durable(path, format!("{old}{text}").as_bytes(), mode)?;
     Ok(disabled)
 }
 
@@ -161,15 +174,47 @@ fn existing(path: &Path) -> io::Result<String> {
     }
 }
 
-/// The text with `#` before every line of an Ed25519 key, as tinc 1.1 disables keys; and whether
+/// Which keys a text holds.
+#[derive(Clone, Copy)]
+enum Kind {
+    Ed25519,
+    Rsa,
+}
+
+impl Kind {
+    /// What its PEM blocks are called.
+    const fn blocks(self) -> &'static [&'static str] {
+        match self {
+            Self::Ed25519 => &["ED25519 PRIVATE KEY", "ED25519 PUBLIC KEY"],
+            Self::Rsa => &[
+                "RSA PRIVATE KEY",
+                "RSA PUBLIC KEY",
+                "PRIVATE KEY",
+                "PUBLIC KEY",
+            ],
+        }
+    }
+
+    /// The variable that holds a public key.
+    const fn variable(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "Ed25519PublicKey",
+            Self::Rsa => "PublicKey",
+        }
+    }
+}
+
+/// The text with `#` before every line of a key of this kind, as tinc 1.1 disables keys; and whether
 /// there was one. Ends with a newline unless empty.
-fn disable_keys(text: &str) -> (String, bool) {
+fn disable_keys(text: &str, kind: Kind) -> (String, bool) {
     let (mut out, mut in_block, mut disabled) = (String::new(), false, false);
     for line in text.lines() {
-        in_block |= line.starts_with("-----BEGIN ED25519 ");
+        let label = line.strip_prefix("-----BEGIN ").unwrap_or_default();
+        let label = label.trim_end().strip_suffix("-----").unwrap_or_default();
+        in_block |= kind.blocks().contains(&label);
         let is_line = tincconf::split(line)
             .0
-            .eq_ignore_ascii_case("Ed25519PublicKey");
+            .eq_ignore_ascii_case(kind.variable());
         if in_block || is_line {
             out.push('#');
             disabled = true;
@@ -184,7 +229,7 @@ fn disable_keys(text: &str) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::Rng;
+    use crate::crypto::{Rng, rsa::RsaPublic};
 
     fn key(seed: u8) -> PrivateKey {
         PrivateKey::generate(&mut Rng::new([seed; 32]))
@@ -227,6 +272,32 @@ mod tests {
         let read = read_private(&private, &private, &mut problems).unwrap();
         assert_eq!(read.public(), key(2).public());
         assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn rsa_keys_and_ed25519_keys_leave_each_other_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (host, private) = (dir.path().join("a"), dir.path().join("rsa_key.priv"));
+        fs::write(&host, "Port = 7\nPublicKey = C0FFEE\n").unwrap();
+        write_public(&host, &key(1).public()).unwrap();
+        let mut rng = Rng::new([1; 32]);
+        let [old, new] = [(); 2].map(|()| RsaPrivate::generate(1024, &mut rng).unwrap());
+        assert!(write_rsa(&private, &host, &old).unwrap());
+        assert!(write_rsa(&private, &host, &new).unwrap());
+        let text = fs::read_to_string(&host).unwrap();
+        assert!(
+            text.starts_with("Port = 7\n#PublicKey = C0FFEE\nEd25519PublicKey = "),
+            "{text}"
+        );
+        assert_eq!(RsaPublic::from_pem(&text), Ok(new.public()));
+        assert_eq!(text.matches("\n#-----BEGIN").count(), 1);
+        let text = fs::read_to_string(&private).unwrap();
+        assert_eq!(RsaPrivate::from_pem(&text).unwrap().public(), new.public());
+        write_public(&host, &key(2).public()).unwrap();
+        assert_eq!(
+            RsaPublic::from_pem(&fs::read_to_string(&host).unwrap()),
+            Ok(new.public())
+        );
     }
 
     #[test]

@@ -9,7 +9,10 @@ use data_encoding::HEXUPPER_PERMISSIVE;
 use rsa::{
     BoxedUint, RsaPrivateKey, RsaPublicKey,
     hazmat::{rsa_decrypt_and_check, rsa_encrypt},
-    pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey},
+    pkcs1::{
+        DecodeRsaPrivateKey, DecodeRsaPublicKey, EncodeRsaPrivateKey, EncodeRsaPublicKey,
+        LineEnding,
+    },
     pkcs8::{DecodePrivateKey, DecodePublicKey},
     traits::{PrivateKeyParts, PublicKeyParts},
 };
@@ -108,6 +111,15 @@ impl RsaPublic {
     }
 }
 
+impl RsaPublic {
+    /// As tinc 1.0 writes it: PKCS#1, PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        let pem = self.0.to_pkcs1_pem(LineEnding::LF);
+        pem.expect("a fit key can be written")
+    }
+}
+
 impl fmt::Debug for RsaPublic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RSA public key of {} bits", self.bits())
@@ -118,6 +130,25 @@ impl fmt::Debug for RsaPublic {
 pub struct RsaPrivate(RsaPrivateKey);
 
 impl RsaPrivate {
+    /// A new key with a modulus of [`MIN_BITS`] to [`MAX_BITS`] bits and the exponent 65537.
+    ///
+    /// # Errors
+    /// [`RsaError::Unfit`] for another length.
+    pub fn generate(bits: u32, rng: &mut Rng) -> Result<Self, RsaError> {
+        if !(MIN_BITS..=MAX_BITS).contains(&bits) {
+            return Err(RsaError::Unfit);
+        }
+        let key = RsaPrivateKey::new(rng.crypto(), bits as usize);
+        Self::fit(key.map_err(|_| RsaError::Unfit)?)
+    }
+
+    /// As tinc 1.0 writes it: PKCS#1, PEM.
+    #[must_use]
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        let pem = self.0.to_pkcs1_pem(LineEnding::LF);
+        pem.expect("a fit key can be written")
+    }
+
     /// The first RSA private key in a text: PKCS#1 or PKCS#8, not encrypted.
     ///
     /// # Errors
@@ -213,11 +244,19 @@ fn number(text: &str) -> Result<BoxedUint, RsaError> {
     }
 }
 
-/// The first PEM block with one of these labels, its lines trimmed: what else is in a host file is not PEM.
+/// The first PEM block with one of these labels, its lines trimmed: what else is in a host file is not PEM, nor is
+/// what `#` stands in front of.
 fn block<'l>(text: &str, labels: &[&'l str]) -> Option<(&'l str, String)> {
     let find = |label: &&'l str| {
-        let begin = text.find(&format!("-----BEGIN {label}-----"))?;
-        Some((begin, *label))
+        let begin = format!("-----BEGIN {label}-----");
+        let mut places = text.match_indices(&begin).map(|(place, _)| place);
+        let at_line = |place: &usize| {
+            text[..*place]
+                .bytes()
+                .next_back()
+                .is_none_or(|b| b == b'\n')
+        };
+        Some((places.find(at_line)?, *label))
     };
     let (begin, label) = labels.iter().filter_map(find).min()?;
     let end = format!("-----END {label}-----");
@@ -256,6 +295,25 @@ mod tests {
         assert_eq!(RsaPublic::from_pem(&host), Ok(public.clone()));
         let host = format!("Port = 7\r\n{}x", pem("public_pem").replace('\n', "\r\n"));
         assert_eq!(RsaPublic::from_pem(&host), Ok(public));
+    }
+
+    #[test]
+    fn a_new_key_is_fit_and_reads_as_it_was_written() {
+        let mut rng = Rng::new([5; 32]);
+        let key = RsaPrivate::generate(1024, &mut rng).unwrap();
+        assert_eq!(key.public().bits(), 1024);
+        let again = RsaPrivate::from_pem(&key.to_pem()).unwrap();
+        assert_eq!(again.public(), key.public());
+        assert_eq!(
+            RsaPublic::from_pem(&key.public().to_pem()),
+            Ok(key.public())
+        );
+        for bits in [512, 1023, 8193] {
+            assert_eq!(
+                RsaPrivate::generate(bits, &mut rng).unwrap_err(),
+                RsaError::Unfit
+            );
+        }
     }
 
     #[test]

@@ -94,6 +94,7 @@ pub fn main() -> ExitCode {
     let options = match options::parse(called, args) {
         Ok(Command::Run(options)) => *options,
         Ok(Command::Kill(options, signal)) => return tincd::kill(&options, signal),
+        Ok(Command::GenerateKeys(options, bits)) => return tincd::generate_keys(&options, bits),
         Ok(Command::Help) => {
             print!(
                 "{}",
@@ -141,23 +142,8 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         false => open_log(options, options.net.as_deref()),
     };
     log.install();
-    let netname = std::env::var("NETNAME").ok();
-    let mut roots = config::find::ROOTS.map(Path::new);
-    if options.called == Called::Tincd {
-        roots.reverse();
-    }
-    let found = config::find::find_in(
-        roots,
-        options.config.as_deref(),
-        options.net.as_deref(),
-        netname.as_deref(),
-    )?;
-    found.notes.iter().for_each(|note| tracing::info!("{note}"));
-    let source = Source {
-        base: found.base,
-        net: found.net,
-        options: options.options.clone(),
-    };
+    let (source, notes) = source(options)?;
+    notes.iter().for_each(|note| tracing::info!("{note}"));
     privileges::check(options.user.as_deref())?;
     let config = load(&source)?;
     if options.called == Called::Tincd {
@@ -178,6 +164,27 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     // Name look-ups that hang must not hold up the exit.
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// Where the configuration is, and words about it. tincd looks into tinc's directory first.
+fn source(options: &Options) -> Result<(Source, Vec<String>), config::find::FindError> {
+    let netname = std::env::var("NETNAME").ok();
+    let mut roots = config::find::ROOTS.map(Path::new);
+    if options.called == Called::Tincd {
+        roots.reverse();
+    }
+    let found = config::find::find_in(
+        roots,
+        options.config.as_deref(),
+        options.net.as_deref(),
+        netname.as_deref(),
+    )?;
+    let source = Source {
+        base: found.base,
+        net: found.net,
+        options: options.options.clone(),
+    };
+    Ok((source, found.notes))
 }
 
 /// A log that cannot be opened is no reason not to run (tinc-config-cli.md section 4.3).

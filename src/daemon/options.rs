@@ -47,6 +47,8 @@ pub enum Command {
     Run(Box<Options>),
     /// tincd's `-k`: send a signal to the daemon that runs.
     Kill(Box<Options>, Signal),
+    /// tincd's `-K`: make an RSA key of so many bits.
+    GenerateKeys(Box<Options>, u32),
     /// Print the help.
     Help,
     /// Print the version.
@@ -117,6 +119,7 @@ meshd by the name of tincd: the daemon of a mesh VPN, in the background.
   -D, --no-detach               Stay in the foreground, logging to standard error.
   -d, --debug[=LEVEL]           Raise the debug level, or set it (0 to 10).
   -k, --kill[=SIGNAL]           Send SIGNAL (TERM) to the tincd that runs, and exit.
+  -K, --generate-keys[=BITS]    Make an RSA key pair of BITS (2048) for tinc 1.0.
   -n, --net=NET                 Connect to net NET (/etc/tinc/NET).
   -o, --option=[HOST.]KEY=VALUE Set a variable, of the node HOST where given.
   -L, --mlock                   Keep all memory in RAM.
@@ -138,6 +141,7 @@ enum Name {
     NoDetach,
     Detached,
     Kill,
+    GenerateKeys,
     Mlock,
     Logfile,
     Syslog,
@@ -179,8 +183,14 @@ const TABLE: [Row; 14] = [
 ];
 
 /// What only tincd has.
-const TINCD: [Row; 2] = [
+const TINCD: [Row; 3] = [
     (Name::Kill, Some('k'), "kill", Value::Optional),
+    (
+        Name::GenerateKeys,
+        Some('K'),
+        "generate-keys",
+        Value::Optional,
+    ),
     (Name::Detached, None, DETACHED, Value::None),
 ];
 
@@ -235,6 +245,7 @@ pub fn parse(called: Called, args: impl IntoIterator<Item = String>) -> Result<C
         Some(Early::Help) => Command::Help,
         Some(Early::Version) => Command::Version,
         Some(Early::Kill(signal)) => Command::Kill(Box::new(options), signal),
+        Some(Early::GenerateKeys(bits)) => Command::GenerateKeys(Box::new(options), bits),
         None => Command::Run(Box::new(options)),
     })
 }
@@ -244,7 +255,11 @@ enum Early {
     Help,
     Version,
     Kill(Signal),
+    GenerateKeys(u32),
 }
+
+/// Length of new RSA keys in bits, as tinc 1.0 has it.
+const RSA_BITS: u32 = 2048;
 
 /// A signal by its name (with or without SIG) or number, as `-k` takes it.
 fn signal(text: &str) -> Result<Signal, String> {
@@ -320,6 +335,16 @@ fn apply(
         Name::Kill => {
             let signal = value.map_or(Ok(Signal::TERM), |text| signal(&text))?;
             *early = early.take().or(Some(Early::Kill(signal)));
+        }
+        Name::GenerateKeys => {
+            let bits = match value {
+                None => RSA_BITS,
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| format!("{text:?} is no length of a key in bits"))?,
+            };
+            // tincd rounds it too.
+            *early = early.take().or(Some(Early::GenerateKeys(bits / 8 * 8)));
         }
         Name::Mlock => options.mlock = true,
         Name::Logfile => {

@@ -15,13 +15,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rand::{TryRng, rngs::SysRng};
 use rustix::{
     process::{Pid, Signal, kill_process, setsid, test_kill_process},
     stdio,
 };
 
 use crate::{
-    config::find::net_name,
+    config::{self, find::net_name, keys},
+    crypto::{Rng, rsa::RsaPrivate},
     daemon::options::{Called, DETACHED, Options},
 };
 
@@ -64,6 +66,54 @@ pub(super) fn kill(options: &Options, signal: Signal) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes an RSA key where tinc 1.0 and all its host files expect it; older ones are commented out. Asks nothing.
+pub(super) fn generate_keys(options: &Options, bits: u32) -> ExitCode {
+    match try_generate_keys(options, bits) {
+        Ok(words) => {
+            eprintln!("{words}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("tincd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
+    let (source, _) = super::source(options)?;
+    let mut seed = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut seed)
+        .context("the system gives no randomness")?;
+    let key = RsaPrivate::generate(bits, &mut Rng::new(seed))
+        .with_context(|| format!("no RSA key of {bits} bits: 1024 to 8192 will do"))?;
+    let private = source.base.join("rsa_key.priv");
+    let public = match config::own_name(&source) {
+        Ok(name) => source.base.join(config::host_path(&name)),
+        Err(_) => source.base.join("rsa_key.pub"),
+    };
+    if let Some(dir) = public.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    }
+    let disabled = keys::write_rsa(&private, &public, &key).with_context(|| {
+        format!(
+            "cannot write {} and {}",
+            private.display(),
+            public.display()
+        )
+    })?;
+    let old = match disabled {
+        true => "; the old key is commented out: give all nodes the new one",
+        false => "",
+    };
+    Ok(format!(
+        "RSA key of {bits} bits: {}, public half in {}{old}",
+        private.display(),
+        public.display()
+    ))
 }
 
 /// The first word of a pid file.
