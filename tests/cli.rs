@@ -557,13 +557,13 @@ fn check_tells_every_mistake_with_its_place() {
     );
 
     let conf = tree.path().join("tinc.conf");
-    fs::write(&conf, "Name = web_01\nConectTo = db_01\nMACExpire = 7\n").unwrap();
+    fs::write(&conf, "Name = web_01\nConectTo = db_01\nHostnames = yes\n").unwrap();
     let (code, _, err) = run(&["-c", dir, "check"]);
     assert_eq!(code, 0);
     assert_eq!(
         err,
         "tinc.conf:2: warning: unknown variable \"ConectTo\", ignored; did you mean ConnectTo?\n\
-         tinc.conf:3: warning: MACExpire is known, but meshd does not honour it yet\n"
+         tinc.conf:3: warning: Hostnames is known, but meshd does not honour it yet\n"
     );
     assert_eq!(run(&["check", "--strict", dir]).0, 1);
 
