@@ -135,6 +135,9 @@ impl Pair {
         let children = [0, 1].map(|at| {
             let (host, key, _, device) = &ends[at];
             let (other, _, public, _) = &ends[1 - at];
+            let control = format!("/var/run/wireguard/{device}.sock");
+            // Of a daemon that was killed in an earlier round.
+            let _ = fs::remove_file(&control);
             let child = host
                 .command(program)
                 .args(["-f", device])
@@ -143,7 +146,6 @@ impl Pair {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let control = format!("/var/run/wireguard/{device}.sock");
             wait_until(&control, Duration::from_secs(10), || {
                 let there = Path::new(&control).exists();
                 there.then_some(()).ok_or_else(|| "not there".to_owned())
