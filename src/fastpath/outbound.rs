@@ -17,7 +17,7 @@ use crate::{
     route::{
         DropReason, Mode, NodeIdx, NodeShared, NodeState,
         local::ForUs,
-        path::{SendPath, carrier, send_path},
+        path::{SendPath, carrier, own_path, send_path},
         router, source, switch,
         verdict::{self, Verdict},
     },
@@ -258,7 +258,7 @@ impl<'a, S: Sink> Step<'a, S> {
         let me = self.snapshot.me;
         let SendPath::Udp {
             to, direct, header, ..
-        } = send_path(self.snapshot, me, node.idx, longest, false)
+        } = own_path(self.snapshot, (node.idx, state), longest)
         else {
             return None;
         };

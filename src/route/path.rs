@@ -79,14 +79,21 @@ pub fn send_path(
         return SendPath::Unreachable;
     };
     let ours = from == snapshot.me;
-    let record = Record {
-        ours,
-        keyed: target.tx.is_some(),
-        native: ours && target.is_native(),
-        len: record_len,
-        probe,
+    choose(
+        snapshot,
+        Record::new(ours, &target, record_len, probe),
+        &me,
+        (to, &target),
+    )
+}
+
+/// [`send_path`] of a packet of ours, where the state of the node is at hand.
+#[must_use]
+pub fn own_path(snapshot: &RouteSnapshot, to: (NodeIdx, &NodeState), length: usize) -> SendPath {
+    let Some(me) = snapshot.state(snapshot.me) else {
+        return SendPath::Unreachable;
     };
-    choose(snapshot, record, &me, (to, &target))
+    choose(snapshot, Record::new(true, to.1, length, false), &me, to)
 }
 
 /// What there is to send.
@@ -105,6 +112,16 @@ struct Record {
 }
 
 impl Record {
+    fn new(ours: bool, target: &NodeState, len: usize, probe: bool) -> Self {
+        Self {
+            ours,
+            keyed: target.tx.is_some(),
+            native: ours && target.is_native(),
+            len,
+            probe,
+        }
+    }
+
     /// Whether it fits into a hop for which records of `mtu` bytes are proven: SPTPS records behind ids,
     /// in datagrams of 33 bytes more.
     fn fits(&self, mtu: u16, direct: bool) -> bool {
@@ -172,31 +189,37 @@ fn choose(
     }
 
     let fits = |hop, state: &NodeState| record.fits(state.min_mtu, record.ours && hop == to);
+    let over = |hop, state: &NodeState| {
+        let direct = record.ours && hop == to;
+        let header = state.options.has_ids() && !(direct && record.native);
+        match state.udp {
+            // Without the header only the two ends of a tunnel understand its datagrams.
+            Some(addr)
+                if fits(hop, state) && (direct || header) && !tcp_only(me) && !tcp_only(state) =>
+            {
+                SendPath::Udp {
+                    hop,
+                    to: addr,
+                    direct,
+                    header,
+                }
+            }
+            _ => SendPath::Relayed(target.nexthop),
+        }
+    };
+    // Most packets go straight to their node, whose state is here already.
+    if target.via == to && fits(to, target) {
+        return over(to, target);
+    }
     let via = snapshot
         .state(target.via)
         .filter(|via| fits(target.via, via));
-    let (hop, state) = match via {
-        Some(via) if target.via != snapshot.me => (target.via, via),
+    match via {
+        Some(via) if target.via != snapshot.me => over(target.via, &via),
         _ => match snapshot.state(target.nexthop) {
-            Some(nexthop) => (target.nexthop, nexthop),
-            None => return SendPath::Unreachable,
+            Some(nexthop) => over(target.nexthop, &nexthop),
+            None => SendPath::Unreachable,
         },
-    };
-    let direct = record.ours && hop == to;
-    let header = state.options.has_ids() && !(direct && record.native);
-    match state.udp {
-        // Without the header only the two ends of a tunnel understand its datagrams.
-        Some(addr)
-            if fits(hop, &state) && (direct || header) && !tcp_only(me) && !tcp_only(&state) =>
-        {
-            SendPath::Udp {
-                hop,
-                to: addr,
-                direct,
-                header,
-            }
-        }
-        _ => SendPath::Relayed(target.nexthop),
     }
 }
 

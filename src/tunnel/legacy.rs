@@ -331,6 +331,7 @@ impl Tx {
     }
 
     /// As [`TxKey::seal_into`].
+    #[inline(never)] // the way of the packets of other tunnels is shorter without it
     pub(super) fn seal<'r>(
         &self,
         seq: u32,
