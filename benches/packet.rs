@@ -72,7 +72,7 @@ fn datagram(keys: Keys, mode: Mode) -> (Box<Path>, Vec<u8>) {
 #[library_benchmark]
 #[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = packet, config = at_most("from_device", 1_730))]
 #[bench::native(args = (Keys::Native, Mode::Router), setup = packet, config = at_most("from_device", 1_730))]
-#[bench::frames(args = (Keys::Native, Mode::Switch), setup = packet, config = at_most("from_device", 1_920))]
+#[bench::frames(args = (Keys::Native, Mode::Switch), setup = packet, config = at_most("from_device", 1_780))]
 fn from_device((mut path, mut packet): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.send(&mut packet);
     (path, packet)
@@ -80,7 +80,7 @@ fn from_device((mut path, mut packet): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<
 
 #[library_benchmark]
 #[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = super_packets, config = at_most("from_device_super", 71_000))]
-#[bench::native(args = (Keys::Native, Mode::Router), setup = super_packets, config = at_most("from_device_super", 71_000))]
+#[bench::native(args = (Keys::Native, Mode::Router), setup = super_packets, config = at_most("from_device_super", 34_500))]
 #[bench::frames(args = (Keys::Native, Mode::Switch), setup = super_packets, config = at_most("from_device_super", 34_500))]
 fn from_device_super(
     (mut path, header, mut packet): (Box<Path>, Header, Vec<u8>),
