@@ -2,7 +2,6 @@
 
 use std::{fs, path::PathBuf};
 
-use rand::{TryRng, rngs::SysRng};
 use serde::Serialize;
 
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
     config::{self, host_path, keys},
     crypto::{PrivateKey, Rng},
     daemon::clock,
+    io::random,
 };
 
 #[derive(Serialize)]
@@ -31,8 +31,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>, print_host: bool) -> 
         fs::create_dir_all(out).map_err(|e| write_error(out, &e))?;
     }
     let source = context.source(out)?;
-    let mut seed = [0; 32];
-    SysRng.try_fill_bytes(&mut seed).map_err(|error| {
+    let seed = random::seed().map_err(|error| {
         let text = format!("the system gives no randomness: {error}; look at `dmesg`");
         Failure::new(Exit::Negative, text)
     })?;

@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rand::{TryRng, rngs::SysRng};
 use tokio::{
     select,
     sync::mpsc,
@@ -37,6 +36,7 @@ use crate::{
     },
     fastpath::{self, Queue, punt},
     io::{
+        random,
         tun::Tun,
         udp::{SocketOptions, UdpSocket},
     },
@@ -463,11 +463,6 @@ fn identity(settings: &Settings) -> Arc<Identity> {
     })
 }
 
-/// 32 fresh bytes of the system.
 fn entropy() -> anyhow::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .context("the system has no random bytes")?;
-    Ok(bytes)
+    random::seed().context("the system has no random bytes")
 }

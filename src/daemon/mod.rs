@@ -243,10 +243,9 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
     let net = config.source.net.as_deref();
     let pidfile = options.pidfile.as_deref();
     let places = Places {
-        pid: match (options.called, pidfile) {
-            (Called::Tincd, _) => tincd::pid_path(options),
-            (_, Some(file)) => file.into(),
-            (_, None) => control_proto::pid_path(net),
+        pid: match options.called {
+            Called::Tincd => tincd::pid_path(options),
+            Called::Meshd => pidfile.map_or_else(|| control_proto::pid_path(net), Into::into),
         },
         socket: control_proto::socket_path(net, pidfile),
     };

@@ -15,7 +15,6 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rand::{TryRng, rngs::SysRng};
 use rustix::{
     process::{Pid, Signal, kill_process, setsid, test_kill_process},
     stdio,
@@ -25,6 +24,7 @@ use crate::{
     config::{self, find::net_name, keys},
     crypto::{Rng, rsa::RsaPrivate},
     daemon::options::{Called, DETACHED, Options},
+    io::random,
 };
 
 /// `tinc.NET`, or `tinc` without a net: what files and log lines are named by.
@@ -84,10 +84,7 @@ pub(super) fn generate_keys(options: &Options, bits: u32) -> ExitCode {
 
 fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
     let (source, _) = super::source(options)?;
-    let mut seed = [0; 32];
-    SysRng
-        .try_fill_bytes(&mut seed)
-        .context("the system gives no randomness")?;
+    let seed = random::seed().context("the system has no random bytes")?;
     let key = RsaPrivate::generate(bits, &mut Rng::new(seed))
         .with_context(|| format!("no RSA key of {bits} bits: 1024 to 8192 will do"))?;
     let private = source.base.join("rsa_key.priv");

@@ -4,6 +4,7 @@ mod control;
 pub mod epoll;
 pub mod files;
 pub mod netlink;
+pub mod random;
 mod sockopt;
 pub mod tun;
 pub mod udp;
