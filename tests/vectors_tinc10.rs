@@ -5,7 +5,7 @@
     reason = "the recordings are fixed, and a test may stop at a bad one"
 )]
 
-use data_encoding::{HEXLOWER, HEXUPPER_PERMISSIVE};
+use data_encoding::HEXUPPER_PERMISSIVE;
 use meshd::{
     crypto::{
         Rng,
@@ -20,7 +20,11 @@ use meshd::{
     },
     wire::{Request, Subnet},
 };
+use recording::{hex, list, text};
 use serde_json::Value;
+
+#[path = "vectors/recording.rs"]
+mod recording;
 
 const SIDES: [&str; 2] = ["alpha", "beta"];
 
@@ -28,25 +32,9 @@ fn vectors() -> Value {
     serde_json::from_str(include_str!("vectors/tinc-1.0.json")).unwrap()
 }
 
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list {key}"))
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {key}"))
-}
-
 fn number(value: &Value, key: &str) -> usize {
     let number = value[key].as_u64();
     number.unwrap_or_else(|| panic!("no number {key}")) as usize
-}
-
-fn hex(value: &Value, key: &str) -> Vec<u8> {
-    HEXLOWER.decode(text(value, key).as_bytes()).unwrap()
 }
 
 fn other(side: &str) -> &'static str {
@@ -194,7 +182,7 @@ fn open(suite: &Suite, packet: &Value) -> (u64, u8, Vec<u8>) {
     let data = &datagram[opened.data(datagram.len())];
     match opened.kind {
         TYPE_COMPRESSED => {
-            let (kind, data) = opened.unpack(data, false).unwrap();
+            let (kind, data) = opened.unpack(data).unwrap();
             (opened.seq, kind, data)
         }
         kind => (opened.seq, kind, data.to_vec()),
@@ -204,19 +192,7 @@ fn open(suite: &Suite, packet: &Value) -> (u64, u8, Vec<u8>) {
 /// Seals what a recorded datagram holds.
 fn seal(suite: &Suite, packet: &Value, kind: u8, data: &[u8]) -> Vec<u8> {
     let key = suite.send(&hex(packet, "key")).unwrap();
-    let mut datagram = Vec::new();
-    let seq = number(packet, "seqno") as u64;
-    key.seal_into(
-        seq,
-        kind,
-        data.len(),
-        |room| room.copy_from_slice(data),
-        |length| {
-            datagram.resize(length, 0);
-            &mut datagram
-        },
-    );
-    datagram
+    key.sealed(number(packet, "seqno") as u64, kind, data)
 }
 
 /// Every datagram is opened, and made again byte by byte where it was not compressed.
@@ -258,9 +234,7 @@ fn datagrams() {
             let key = suite.receive_with(&hex(packet, "key"), 0);
             let mut sealed = sealed;
             let opened = tunnel::open(&[key], &mut sealed).unwrap();
-            let (again, unpacked) = opened
-                .unpack(&sealed[opened.data(sealed.len())], false)
-                .unwrap();
+            let (again, unpacked) = opened.unpack(&sealed[opened.data(sealed.len())]).unwrap();
             assert_eq!((again, &unpacked), (kind, &data), "{id}");
             counts[1] += 1;
         }

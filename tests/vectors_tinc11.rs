@@ -12,7 +12,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use data_encoding::HEXLOWER;
 use meshd::{
     crypto::{
         PrivateKey, PublicKey, Rng, aead,
@@ -27,26 +26,14 @@ use meshd::{
     tunnel::{Tunnel, TunnelSetup},
     wire::{NodeName, Request, base64},
 };
+use recording::{hex, list, text};
 use serde_json::Value;
+
+#[path = "vectors/recording.rs"]
+mod recording;
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("vectors/tinc-1.1.json")).unwrap()
-}
-
-fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value[key]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list {key}"))
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key]
-        .as_str()
-        .unwrap_or_else(|| panic!("no text {key}"))
-}
-
-fn hex(value: &Value, key: &str) -> Vec<u8> {
-    HEXLOWER.decode(text(value, key).as_bytes()).unwrap()
 }
 
 fn bytes<const N: usize>(value: &Value, key: &str) -> [u8; N] {

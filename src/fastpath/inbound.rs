@@ -8,7 +8,7 @@ use crate::{
     fastpath::{Sink, Step},
     io::vnet::Checksums,
     mesh::event::Punt,
-    route::{DropReason, MTU, Mode, NodeIdx, NodeShared},
+    route::{DropReason, MTU, NodeIdx, NodeShared},
     tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
     wire::{
         NodeId,
@@ -195,10 +195,7 @@ impl<S: Sink> Step<'_, S> {
         tally: &mut Tally,
     ) {
         let mode = self.snapshot.settings.mode;
-        let opened = match mode {
-            Mode::Router => opened,
-            Mode::Switch | Mode::Hub => opened.as_frame(),
-        };
+        let opened = mode.seen(opened);
         let length = datagram.len();
         let mut data = &mut datagram[opened.data(length)];
         if sender == Some(node.idx) {
@@ -208,7 +205,7 @@ impl<S: Sink> Step<'_, S> {
         let mut unpacked;
         let mut kind = opened.kind;
         if opened.is_packed() {
-            let Some((kind_inside, frame)) = opened.unpack(data, mode != Mode::Router) else {
+            let Some((kind_inside, frame)) = opened.unpack(data) else {
                 return self.sink.dropped(DropReason::Malformed);
             };
             (kind, unpacked) = (kind_inside, frame);

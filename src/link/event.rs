@@ -44,6 +44,14 @@ pub struct Hello {
     pub started: Instant,
 }
 
+impl Hello {
+    /// Whether the link speaks the legacy protocol.
+    #[must_use]
+    pub fn is_legacy(&self) -> bool {
+        self.dialect == Dialect::Legacy
+    }
+}
+
 /// What a link reports; poll after every `handle_` call until `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {

@@ -87,7 +87,7 @@ impl Mesh {
         now: Instant,
     ) -> Options {
         self.nodes[idx].spoke.linked = hello.minor;
-        if hello.dialect == Dialect::Legacy {
+        if hello.is_legacy() {
             // It can speak no more than this now: a tinc may have taken the place of another (section 3.8).
             self.nodes[idx].spoke = Spoke::default();
             return theirs;

@@ -122,15 +122,20 @@ impl Mesh {
         }
     }
 
-    /// Asks a legacy node for its key, if it is due.
+    /// Asks a legacy node for its key, if we have none.
     pub(super) fn want_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        if self.nodes[idx].keys.legacy.tx.is_none() {
+            self.ask_legacy_key(idx, now);
+        }
+    }
+
+    /// Asks a legacy node for a key, if we may again; the one in use will do for a while.
+    pub(super) fn ask_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         let link = node.link.and_then(|link| self.active(link));
         let young = link.is_some_and(|peer| now.saturating_duration_since(peer.up) < UNASKED);
-        let legacy = &node.keys.legacy;
-        if young || legacy.tx.is_some() || legacy.asked.is_some_and(recent) || !node.place.reachable
-        {
+        if young || node.keys.legacy.asked.is_some_and(recent) || !node.place.reachable {
             return;
         }
         let line = Request::ReqKey {
@@ -300,17 +305,9 @@ impl Mesh {
                 self.send_legacy_key(idx, now);
             }
             if spent {
-                self.ask_again(idx, now);
+                self.ask_legacy_key(idx, now);
             }
         }
-    }
-
-    /// Asks for another key while the one in use will do for a while.
-    pub(super) fn ask_again(&mut self, idx: NodeIdx, now: Instant) {
-        let keys = &mut self.nodes[idx].keys.legacy;
-        let tx = keys.tx.take();
-        self.want_legacy_key(idx, now);
-        self.nodes[idx].keys.legacy.tx = tx;
     }
 
     /// KeyExpire, or other settings: all get new keys; who is no neighbour asks when it has something to send.

@@ -47,7 +47,7 @@ impl Mesh {
             Punt::Exhausted { node } => {
                 // Numbers go on over renewals: only a new session starts from nothing (T10).
                 match self.nodes.get(node).map(|node| node.place.legacy) {
-                    Some(true) => self.ask_again(node, now),
+                    Some(true) => self.ask_legacy_key(node, now),
                     Some(false) => self.start_handshake(node, now),
                     None => {}
                 }
@@ -83,7 +83,7 @@ impl Mesh {
                 };
                 sent();
                 let frame = match mode {
-                    Mode::Router => frame(&packet),
+                    Mode::Router => [&ether::made_up(&packet), &*packet].concat().into(),
                     Mode::Switch | Mode::Hub => packet,
                 };
                 self.outputs
@@ -137,18 +137,7 @@ impl Mesh {
         let keys = &self.nodes[to].keys;
         let tx = keys.tx().filter(|_| !keys.is_resting())?;
         let seq = tx.claim(1)?;
-        let mut datagram = Vec::new();
-        tx.seal_into(
-            seq,
-            kind,
-            data.len(),
-            |room| room.copy_from_slice(data),
-            |length| {
-                datagram.resize(length, 0);
-                &mut datagram
-            },
-        );
-        Some(datagram)
+        Some(tx.sealed(seq, kind, data))
     }
 
     /// Seals a record and sends it by UDP, with the header that the way wants.
@@ -436,10 +425,7 @@ impl Mesh {
 /// complete then.
 fn open(mode: Mode, keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
     let mut bytes = datagram.to_vec();
-    let mut opened = tunnel::open(keys, &mut bytes).ok()?;
-    if mode != Mode::Router {
-        opened = opened.as_frame();
-    }
+    let opened = mode.seen(tunnel::open(keys, &mut bytes).ok()?);
     let data = opened.data(bytes.len());
     if opened.is_native() && opened.kind & TYPE_VOUCHED != 0 {
         let (kind, packet) = (opened.kind & !TYPE_VOUCHED, &mut bytes[data.clone()]);
@@ -453,24 +439,11 @@ fn open(mode: Mode, keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)>
     }
     let data = Bytes::from(bytes).slice(data);
     if opened.is_packed() {
-        let (kind, data) = opened.unpack(&data, mode != Mode::Router)?;
+        let (kind, data) = opened.unpack(&data)?;
         return Some((kind, data.into()));
     }
     match opened.kind {
         TYPE_PROBE => Some((TYPE_PROBE, opened.probe(data))),
         kind => Some((kind, data)),
     }
-}
-
-/// The frame of a packet: twelve zero bytes, EtherType by the IP version.
-fn frame(packet: &[u8]) -> Bytes {
-    let mut frame = BytesMut::zeroed(ETHER);
-    let kind: [u8; 2] = if packet.first().is_some_and(|b| b >> 4 == 6) {
-        [0x86, 0xdd]
-    } else {
-        [0x08, 0x00]
-    };
-    frame[12..14].copy_from_slice(&kind);
-    frame.extend_from_slice(packet);
-    frame.freeze()
 }

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    link::{Dialect, Hello},
+    link::Hello,
     mesh::{
         LinkId, Mesh, Output,
         edge::Edge,
@@ -151,7 +151,7 @@ impl Mesh {
         }
         // A tinc 1.1 that knows no key of us, or whose key we do not know, must not try SPTPS with us. What a 1.0
         // is told it passes on to nodes that may.
-        let legacy = hello.dialect == Dialect::Legacy && hello.minor > 0;
+        let legacy = hello.is_legacy() && hello.minor > 0;
         let minor = match legacy {
             true => 0,
             false => self.settings.options.minor(),
@@ -209,7 +209,7 @@ impl Mesh {
             teller: None,
         };
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
-        if peer.hello.dialect == Dialect::Legacy {
+        if peer.hello.is_legacy() {
             let why = self.why_legacy(&hello.name);
             tracing::warn!(node = %hello.name, "legacy link, which keeps out outsiders and no more ({why})");
         }
@@ -261,7 +261,7 @@ impl Mesh {
         let legacy = self
             .peers
             .get(&link)
-            .is_some_and(|peer| peer.hello.dialect == Dialect::Legacy);
+            .is_some_and(|peer| peer.hello.is_legacy());
         for line in lines {
             let nonce = self.nonce();
             let line = Bytes::from(line.line(nonce));
@@ -480,10 +480,10 @@ impl Mesh {
 
     /// Sends a line to every active link but one.
     pub(super) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
-        let is_legacy = |peer: &Peer| peer.hello.dialect == Dialect::Legacy;
-        let fatal = self.peers.values().any(is_legacy) && is_fatal_to_legacy(line);
+        let mut peers = self.peers.values();
+        let fatal = peers.any(|peer| peer.hello.is_legacy()) && is_fatal_to_legacy(line);
         for (id, peer) in &self.peers {
-            let spared = fatal && is_legacy(peer);
+            let spared = fatal && peer.hello.is_legacy();
             if peer.active && Some(*id) != except && !spared {
                 self.outputs.push_back(Output::SendLine {
                     to: *id,

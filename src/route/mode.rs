@@ -1,6 +1,10 @@
 //! What is carried, and where its parts are.
 
-use crate::{route::ETHER, tunnel::TYPE_MAC, wire::ether};
+use crate::{
+    route::ETHER,
+    tunnel::{Opened, TYPE_MAC},
+    wire::ether,
+};
 
 /// The Mode variable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,6 +43,15 @@ impl Mode {
         match self {
             Self::Router => 0,
             Self::Switch | Self::Hub => TYPE_MAC,
+        }
+    }
+
+    /// A record as it is looked at: where frames are carried, what came in legacy is one.
+    #[must_use]
+    pub const fn seen(self, opened: Opened) -> Opened {
+        match self {
+            Self::Router => opened,
+            Self::Switch | Self::Hub => opened.as_frame(),
         }
     }
 

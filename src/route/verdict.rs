@@ -17,7 +17,7 @@ pub enum Verdict {
     Send(NodeIdx),
     /// Write it to our own device.
     Local,
-    /// Spread it: to our device if it is not from there, and to [`crate::route::RouteSnapshot::broadcast`].
+    /// Spread it: to our device if it is not from there, and to [`crate::route::RouteSnapshot::spread_to`].
     Broadcast,
     /// It cannot go on: this packet answers it, to be routed back to where it came from.
     Reply(Vec<u8>),

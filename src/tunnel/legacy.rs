@@ -24,14 +24,13 @@ use crate::{
     tunnel::{
         OpenError, Opened, RxKey, RxKind, TYPE_COMPRESSED, TYPE_MAC, TYPE_PROBE, TxKey, TxKind,
     },
+    wire::ether::{self, Frame, HEADER, TYPE_V4, TYPE_V6},
 };
 
 /// Length of the sequence number in bytes.
 pub(super) const NUMBER: usize = 4;
-/// Length of the Ethernet header in bytes.
-const ETHER: usize = 14;
 /// Bytes in front of an IP packet.
-pub(super) const HEAD: usize = NUMBER + ETHER;
+pub(super) const HEAD: usize = NUMBER + HEADER;
 /// Longest that a frame may become by unpacking, in bytes. Source: tinc-1.0-wire.md section 3.2.
 const MAX_UNPACKED: usize = 1661;
 /// What compression adds at most to a frame that cannot be made smaller, in bytes.
@@ -342,18 +341,12 @@ impl Tx {
     ) {
         let header = match kind {
             TYPE_PROBE | TYPE_MAC => 0,
-            _ => ETHER,
+            _ => HEADER,
         };
         let fill = |frame: &mut [u8]| {
             let (ether, data) = frame.split_at_mut(header);
             write(data);
-            if let [zeros @ .., high, low] = ether {
-                zeros.fill(0);
-                [*high, *low] = match data.first().map(|first| first >> 4) {
-                    Some(6) => [0x86, 0xdd],
-                    _ => [0x08, 0x00],
-                };
-            }
+            ether.copy_from_slice(&ether::made_up(data)[..header]);
         };
         if let Some(packer) = &self.packer {
             let mut frame = vec![0; header + length];
@@ -442,6 +435,7 @@ impl Rx {
             tail: whole - length,
             level: self.keys.suite.compression,
             legacy: true,
+            whole: false,
         })
     }
 
@@ -461,9 +455,9 @@ fn renew_at(suite: &Suite) -> u64 {
 
 /// The type of record that a frame is, and the length of the header that is not part of its data.
 fn kind_of(frame: &[u8]) -> (u8, usize) {
-    match frame.get(12..ETHER) {
-        Some([0, 0]) => (TYPE_PROBE, 0),
-        Some([0x08, 0x00] | [0x86, 0xdd]) => (0, ETHER),
+    match Frame::parse(frame).map(|frame| frame.first_type()) {
+        Some(0) => (TYPE_PROBE, 0),
+        Some(TYPE_V4 | TYPE_V6) => (0, HEADER),
         _ => (TYPE_OTHER, 0),
     }
 }

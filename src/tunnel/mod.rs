@@ -89,6 +89,8 @@ pub struct Opened {
     level: u8,
     /// It came in a legacy packet.
     legacy: bool,
+    /// It is for who wants frames.
+    whole: bool,
 }
 
 impl Opened {
@@ -101,6 +103,7 @@ impl Opened {
     /// The same for who wants frames: what came in legacy is one, whatever is in it.
     #[must_use]
     pub const fn as_frame(mut self) -> Self {
+        self.whole = true;
         if matches!(self.kind, 0 | legacy::TYPE_OTHER) && self.legacy {
             (self.kind, self.head) = (TYPE_MAC, legacy::NUMBER);
         }
@@ -127,11 +130,11 @@ impl Opened {
         self.level > 0
     }
 
-    /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that; as
-    /// [`Self::as_frame`] has it where `whole` is set. `None` if it is damaged or too long.
+    /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that. `None` if it is
+    /// damaged or too long.
     #[must_use]
-    pub fn unpack(&self, data: &[u8], whole: bool) -> Option<(u8, Vec<u8>)> {
-        legacy::unpack(self.level, data, whole)
+    pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
+        legacy::unpack(self.level, data, self.whole)
     }
 }
 
@@ -260,6 +263,18 @@ impl TxKey {
         let datagram = room(self.overhead() + length + padding);
         write(&mut datagram[self.head()..][..length]);
         self.seal(seq, kind, datagram);
+    }
+
+    /// One record sealed, in a datagram of its own: [`Self::seal_into`].
+    #[must_use]
+    pub fn sealed(&self, seq: u64, kind: u8, data: &[u8]) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        let write = |room: &mut [u8]| room.copy_from_slice(data);
+        self.seal_into(seq, kind, data.len(), write, |length| {
+            datagram.resize(length, 0);
+            &mut datagram
+        });
+        datagram
     }
 
     /// The longest record that fits into a datagram of `datagram` bytes behind ids, as probes count it.

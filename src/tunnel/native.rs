@@ -325,6 +325,7 @@ impl Rx {
             tail: TAG,
             level: 0,
             legacy: false,
+            whole: false,
         })
     }
 

@@ -145,6 +145,7 @@ impl Rx {
             tail: TAG,
             level: 0,
             legacy: false,
+            whole: false,
         })
     }
 
@@ -167,6 +168,7 @@ impl Rx {
             tail: TAG,
             level: 0,
             legacy: false,
+            whole: false,
         })
     }
 

@@ -12,8 +12,10 @@ pub type Mac = [u8; 6];
 
 /// Tags that are looked through.
 const TAGS: usize = 2;
-const TYPE_V4: u16 = 0x0800;
-const TYPE_V6: u16 = 0x86dd;
+/// EtherType of IPv4.
+pub const TYPE_V4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const TYPE_V6: u16 = 0x86dd;
 
 /// A frame that has at least its header.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +41,12 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn source(&self) -> Mac {
         self.mac(6)
+    }
+
+    /// What follows the addresses: the EtherType, or the mark of a tag.
+    #[must_use]
+    pub fn first_type(&self) -> u16 {
+        self.word(HEADER - 2)
     }
 
     /// EtherType behind the tags.
@@ -74,6 +82,19 @@ impl<'a> Frame<'a> {
     fn word(&self, at: usize) -> u16 {
         u16::from_be_bytes([self.0[at], self.0[at + 1]])
     }
+}
+
+/// The header of an IP packet that has none: no addresses, and the EtherType of its version.
+/// Source: tinc-1.0-wire.md section 3.2.
+#[must_use]
+pub fn made_up(packet: &[u8]) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    let ether_type = match packet.first().map(|first| first >> 4) {
+        Some(6) => TYPE_V6,
+        _ => TYPE_V4,
+    };
+    header[HEADER - 2..].copy_from_slice(&ether_type.to_be_bytes());
+    header
 }
 
 /// Where the IP packet in a frame starts; behind the end of the frame where it has none.
