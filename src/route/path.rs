@@ -228,12 +228,8 @@ mod tests {
     use super::*;
     use crate::route::{
         ETHER,
-        testing::{ME, addr, neighbour, node, snapshot},
+        testing::{B, C, D, ME, addr, neighbour, node, snapshot},
     };
-
-    const B: NodeIdx = NodeIdx(1);
-    const C: NodeIdx = NodeIdx(2);
-    const D: NodeIdx = NodeIdx(3);
 
     fn own(snapshot: &RouteSnapshot, to: NodeIdx, len: usize, keyed: bool) -> SendPath {
         path(snapshot, to, len, keyed, false)

@@ -209,40 +209,29 @@ mod tests {
     use super::*;
     use crate::{
         route::{
-            testing::{ME, neighbour, node, now, snapshot},
+            testing::{B, C, D, ME, change, five, now},
             verdict::{ErrorLimiter, decide},
         },
         wire::testing::{fix_payload, sums_are_right, tcp, v4, v6},
     };
 
-    const B: NodeIdx = NodeIdx(1);
-    const C: NodeIdx = NodeIdx(2);
-    const D: NodeIdx = NodeIdx(3);
-
     /// We are a, with links to b and c; d is behind c. e is down.
     fn net() -> RouteSnapshot {
-        let mut down = node(NodeIdx(4), B, B);
-        down.reachable = false;
-        let mut s = snapshot(
-            [neighbour(B), neighbour(C), node(D, C, D), down],
-            [
-                ("10.0.0.0/24", Owner::Node(ME)),
-                ("10.0.0.1", Owner::Node(ME)),
-                ("10.1.0.0/24", Owner::Node(B)),
-                ("10.2.0.0/24", Owner::Node(C)),
-                ("10.3.0.0/24", Owner::Node(D)),
-                ("10.4.0.0/24", Owner::Unreachable(NodeIdx(4))),
-                ("224.0.0.0/4", Owner::Broadcast),
-                ("fd00::/64", Owner::Node(ME)),
-                ("fd00:0:0:1::/64", Owner::Node(B)),
-                ("fd00:0:0:2::/64", Owner::Node(C)),
-                ("fd00:0:0:3::/64", Owner::Node(D)),
-                ("fd00:0:0:4::/64", Owner::Unreachable(NodeIdx(4))),
-                ("ff00::/8", Owner::Broadcast),
-            ],
-        );
-        s.settings.broadcast = Broadcast::Mst;
-        s
+        five([
+            ("10.0.0.0/24", Owner::Node(ME)),
+            ("10.0.0.1", Owner::Node(ME)),
+            ("10.1.0.0/24", Owner::Node(B)),
+            ("10.2.0.0/24", Owner::Node(C)),
+            ("10.3.0.0/24", Owner::Node(D)),
+            ("10.4.0.0/24", Owner::Unreachable(NodeIdx(4))),
+            ("224.0.0.0/4", Owner::Broadcast),
+            ("fd00::/64", Owner::Node(ME)),
+            ("fd00:0:0:1::/64", Owner::Node(B)),
+            ("fd00:0:0:2::/64", Owner::Node(C)),
+            ("fd00:0:0:3::/64", Owner::Node(D)),
+            ("fd00:0:0:4::/64", Owner::Unreachable(NodeIdx(4))),
+            ("ff00::/8", Owner::Broadcast),
+        ])
     }
 
     /// A packet from one of a to e (0 to 4; 9: nobody's address) to another.
@@ -273,13 +262,6 @@ mod tests {
         assert!(sums_are_right(reply));
         let at = Packet::parse(reply).unwrap().payload_offset().unwrap();
         [reply[at], reply[at + 1]]
-    }
-
-    fn change(snapshot: &RouteSnapshot, node: NodeIdx, change: impl FnOnce(&mut NodeState)) {
-        let node = snapshot.node(node).unwrap();
-        let mut state = (**node.state.load()).clone();
-        change(&mut state);
-        node.state.store(state.into());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use crate::{
     route::{
-        MTU, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        Broadcast, MTU, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
     },
     wire::{NodeName, Options, Prefix, Subnet},
@@ -79,6 +79,27 @@ pub(crate) fn snapshot<const N: usize, const S: usize>(
     snapshot.v4 = Table::new(v4);
     snapshot.v6 = Table::new(v6);
     snapshot
+}
+
+pub(crate) const B: NodeIdx = NodeIdx(1);
+pub(crate) const C: NodeIdx = NodeIdx(2);
+pub(crate) const D: NodeIdx = NodeIdx(3);
+
+/// We are a, with links to b and c; d is behind c. e is down.
+pub(crate) fn five<const S: usize>(subnets: [(&str, Owner); S]) -> RouteSnapshot {
+    let mut down = node(NodeIdx(4), B, B);
+    down.reachable = false;
+    let mut five = snapshot([neighbour(B), neighbour(C), node(D, C, D), down], subnets);
+    five.settings.broadcast = Broadcast::Mst;
+    five
+}
+
+/// Changes what a node is like.
+pub(crate) fn change(snapshot: &RouteSnapshot, node: NodeIdx, change: impl FnOnce(&mut NodeState)) {
+    let node = snapshot.node(node).unwrap();
+    let mut state = (**node.state.load()).clone();
+    change(&mut state);
+    node.state.store(state.into());
 }
 
 fn shared(idx: NodeIdx, state: NodeState) -> Arc<NodeShared> {

@@ -6,9 +6,10 @@ use std::{thread, time::Duration};
 use crate::{
     dump::UDP_CONFIRMED,
     hostile::Member,
+    line::in_line,
     node::{
         Kind::{self, Meshd, Tinc10, Tinc11},
-        Node, introduce, on_one_wire,
+        Node, on_one_wire,
     },
     traffic::{Flow, Transfer, wait_ping},
     world::World,
@@ -86,22 +87,14 @@ fn control_tinc_1_0_dials_tinc_1_0() {
 /// a - b - c, where a and c have no wire in common (so b relays), or all are on one (so they find each other).
 fn line(kinds: [Kind; 3], separate: bool) {
     let world = World::new();
-    let left = world.wire();
-    let right = if separate { world.wire() } else { left.clone() };
-    let middle = if separate {
-        vec![&left, &right]
+    let wires = [world.wire(), world.wire()];
+    let [left, right] = wires.each_ref();
+    let wires = if separate {
+        vec![left, right]
     } else {
-        vec![&left]
+        vec![left]
     };
-    let mut a = Node::new(kinds[0], &world.host("a", &[&left]));
-    let mut b = Node::new(kinds[1], &world.host("b", &middle));
-    let mut c = Node::new(kinds[2], &world.host("c", &[&right]));
-    introduce(&[&a, &b, &c]);
-    a.connect_to(&["b"]);
-    c.connect_to(&["b"]);
-    b.start();
-    a.start();
-    c.start();
+    let [mut a, mut b, mut c] = in_line(&world, &wires, kinds);
     for size in [56, 1400, 8000] {
         for (from, to) in [(&a, &b), (&b, &c), (&a, &c), (&c, &a)] {
             wait_ping(from, &to.v4(), size);

@@ -9,7 +9,7 @@ use crate::{
         Node, introduce, on_one_wire,
     },
     traffic::{Flow, Transfer, large, wait_ping},
-    world::World,
+    world::{Wire, World},
 };
 
 /// While UDP between a and c is blocked, b relays; when it is let through they find each other.
@@ -80,19 +80,24 @@ fn udp_bytes(node: &Node) -> u64 {
         .unwrap()
 }
 
-/// a and c have no wire in common at all.
-fn separate_wires(kinds: [Kind; 3]) {
-    let world = World::new();
-    let (left, right) = (world.wire(), world.wire());
-    let mut a = Node::new(kinds[0], &world.host("a", &[&left]));
-    let mut b = Node::new(kinds[1], &world.host("b", &[&left, &right]));
-    let mut c = Node::new(kinds[2], &world.host("c", &[&right]));
+/// a on the first of the wires, c on the last, b on all: a and c connect to b.
+pub(crate) fn in_line(world: &World, wires: &[&Wire], kinds: [Kind; 3]) -> [Node; 3] {
+    let mut a = Node::new(kinds[0], &world.host("a", &wires[..1]));
+    let mut b = Node::new(kinds[1], &world.host("b", wires));
+    let mut c = Node::new(kinds[2], &world.host("c", &wires[wires.len() - 1..]));
     introduce(&[&a, &b, &c]);
     a.connect_to(&["b"]);
     c.connect_to(&["b"]);
     b.start();
     a.start();
     c.start();
+    [a, b, c]
+}
+
+/// a and c have no wire in common at all.
+fn separate_wires(kinds: [Kind; 3]) {
+    let world = World::new();
+    let [a, b, c] = in_line(&world, &[&world.wire(), &world.wire()], kinds);
     a.wait_reaches(&c);
     c.wait_reaches(&a);
     for size in [56, 1400, 8000] {

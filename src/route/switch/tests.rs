@@ -7,16 +7,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     route::{
-        Broadcast, NodeState,
-        testing::{ME, neighbour, node, now, snapshot},
+        Broadcast,
+        testing::{B, C, D, ME, change, five, now},
         verdict::{ErrorLimiter, decide},
     },
     wire::testing::{fix_payload, sums_are_right, tcp, v4, v6},
 };
 
-const B: NodeIdx = NodeIdx(1);
-const C: NodeIdx = NodeIdx(2);
-const D: NodeIdx = NodeIdx(3);
 const ALL: Mac = [0xff; 6];
 const TAG: [u8; 4] = [0x81, 0, 0, 7];
 
@@ -27,11 +24,8 @@ const fn host(node: u8) -> Mac {
 
 /// We are a, with links to b and c; d is behind c. e is down.
 fn net() -> RouteSnapshot {
-    let mut down = node(NodeIdx(4), B, B);
-    down.reachable = false;
-    let mut s = snapshot([neighbour(B), neighbour(C), node(D, C, D), down], []);
+    let mut s = five([]);
     s.settings.mode = Mode::Switch;
-    s.settings.broadcast = Broadcast::Mst;
     s.broadcast = vec![B, C];
     let entries = (0..5).map(|owner| MacEntry {
         mac: host(owner),
@@ -60,13 +54,6 @@ fn ask(snapshot: &RouteSnapshot, frame: &[u8], source: NodeIdx) -> (Verdict, Vec
 
 fn verdict(snapshot: &RouteSnapshot, frame: &[u8], source: NodeIdx) -> Verdict {
     ask(snapshot, frame, source).0
-}
-
-fn change(snapshot: &RouteSnapshot, node: NodeIdx, change: impl FnOnce(&mut NodeState)) {
-    let node = snapshot.node(node).unwrap();
-    let mut state = (**node.state.load()).clone();
-    change(&mut state);
-    node.state.store(state.into());
 }
 
 #[test]
