@@ -19,6 +19,7 @@ mod keys;
 mod learn;
 mod legacy;
 pub mod limits;
+mod measure;
 mod native;
 mod node;
 mod packet;
@@ -114,6 +115,8 @@ pub struct Mesh {
     waiting_bytes: usize,
     outputs: VecDeque<Output>,
     lines: u64,
+    /// Those of each type, both ways.
+    counts: measure::Lines,
     graph_runs: u64,
     floods: u64,
     refused: u64,
@@ -160,6 +163,7 @@ impl Mesh {
             waiting_bytes: 0,
             outputs: VecDeque::new(),
             lines: 0,
+            counts: measure::Lines::default(),
             graph_runs: 0,
             floods: 0,
             refused: 0,
@@ -191,6 +195,7 @@ impl Mesh {
             Input::LinkDown { link, why } => self.link_down(link, &why, now),
             Input::Line { link, line } => {
                 self.lines += 1;
+                self.counts.received(&line);
                 self.handle_line(link, &line, now);
             }
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
@@ -274,6 +279,7 @@ impl Mesh {
         self.key_tick(now);
         self.legacy_tick(now);
         self.udp_tick(now);
+        self.measure_tick(now);
         self.info_tick(now);
         self.retell_tick(now);
         self.pings.forget(now);

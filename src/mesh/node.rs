@@ -11,7 +11,10 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    mesh::{LinkId, downgrade::Spoke, edge::Edge, keys::Keys, peers::Unclaimed, udp::UdpState},
+    mesh::{
+        LinkId, downgrade::Spoke, edge::Edge, keys::Keys, measure::Measured, peers::Unclaimed,
+        udp::UdpState,
+    },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
 };
@@ -40,6 +43,8 @@ pub(super) struct Node {
     pub keys: Keys,
     /// UDP address, probes, path MTU.
     pub udp: UdpState,
+    /// What is measured of it.
+    pub measured: Measured,
     /// Packets that wait for a key.
     pub waiting: VecDeque<Bytes>,
     /// What of it was not said again since its link came up.
@@ -117,6 +122,7 @@ impl Node {
             since: None,
             idle_since: now,
             spoke: Spoke::default(),
+            measured: Measured::default(),
             keys: Keys::default(),
             udp: UdpState::default(),
             waiting: VecDeque::new(),

@@ -351,7 +351,9 @@ impl Mesh {
         if !std::mem::take(&mut peer.awaiting_pong) {
             return;
         }
-        peer.rtt = Some(now.saturating_duration_since(peer.pinged));
+        let trip = now.saturating_duration_since(peer.pinged);
+        peer.rtt = Some(trip);
+        self.nodes[peer.node].measured.round_trip(trip, now);
         let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
         self.hold_ponged(node, link, now);
         if first && self.nodes[node].unclaimed.link == Some(link) {
@@ -468,6 +470,7 @@ impl Mesh {
     }
 
     pub(super) fn send_line(&mut self, to: LinkId, line: Bytes) {
+        self.counts.sent(&line);
         self.outputs.push_back(Output::SendLine { to, line });
     }
 
@@ -485,6 +488,7 @@ impl Mesh {
         for (id, peer) in &self.peers {
             let spared = fatal && peer.hello.is_legacy();
             if peer.active && Some(*id) != except && !spared {
+                self.counts.sent(line);
                 self.outputs.push_back(Output::SendLine {
                     to: *id,
                     line: line.clone(),

@@ -165,6 +165,7 @@ impl Mesh {
             udp.unanswered = udp.unanswered.saturating_add(1);
             // Probes elsewhere must not put off those that show whether this address still answers.
             udp.last_sent = Some(now);
+            self.nodes[idx].measured.asked();
         }
         self.send_record(idx, to, TYPE_PROBE, &data);
         number
@@ -276,12 +277,15 @@ impl Mesh {
             self.outputs.push_back(Output::AskPathMtu { to: from });
             self.dial_worked_by_udp(idx);
         }
-        let udp = &mut self.nodes[idx].udp;
+        let node = &mut self.nodes[idx];
+        let udp = &mut node.udp;
         udp.unanswered = 0;
         udp.last_answer = Some(now);
         let before = (udp.pmtu.min, udp.pmtu.fixed);
         if asked.length == PROBE {
-            udp.rtt = Some(now.saturating_duration_since(asked.at));
+            let trip = now.saturating_duration_since(asked.at);
+            udp.rtt = Some(trip);
+            node.measured.answered(trip, now);
         }
         udp.pmtu.answered(length.min(asked.length));
         let node = &self.nodes[idx];

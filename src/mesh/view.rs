@@ -1,6 +1,8 @@
 //! Read-only rows for `meshctl`: what the mesh shows of itself. The control socket sends them as
 //! they are, tables and `--json` are made from them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// How packets for a node travel now.
@@ -209,4 +211,44 @@ pub struct MeshStatus {
     /// Attempts since start to make a node speak less than it can, refused or suspected.
     #[serde(default)]
     pub downgrades: u64,
+}
+
+/// Upper bounds of the classes in which round trips are counted, in seconds.
+pub const RTT_BOUNDS: [f64; 12] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
+];
+
+/// What is measured for monitoring.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measures {
+    /// Each node but ourselves, in order of names.
+    pub peers: Vec<PeerMeasures>,
+    /// Request lines since start, by type.
+    pub lines: Vec<LineCount>,
+}
+
+/// What is measured of one node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerMeasures {
+    /// Its name.
+    pub name: String,
+    /// Round trips of UDP probes and of the link's pings, in the class of each of [`RTT_BOUNDS`] and above.
+    pub round_trips: [u64; RTT_BOUNDS.len() + 1],
+    /// All of them together, in seconds.
+    pub round_trips_seconds: f64,
+    /// The part of the last probes by UDP that stayed without an answer, 0 to 1; `None` before there were two.
+    pub loss_ratio: Option<f64>,
+    /// For how long nothing has come from it; `None`: nothing ever did. A second more or less.
+    pub heard: Option<Duration>,
+}
+
+/// Request lines of one type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineCount {
+    /// The type's name in the protocol, e.g. `ADD_EDGE`.
+    pub name: &'static str,
+    /// How many came.
+    pub received: u64,
+    /// How many were sent.
+    pub sent: u64,
 }

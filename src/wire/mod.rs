@@ -18,7 +18,7 @@ pub(crate) mod testing;
 pub use address::EdgeAddress;
 pub use name::{NodeId, NodeName};
 pub use options::Options;
-pub use request::Request;
+pub use request::{Request, name_of as request_name};
 pub use subnet::{Prefix, Subnet};
 
 /// Text of a stranger for a log line: escaped, at most 128 bytes (spec/security.md T41).

@@ -364,8 +364,9 @@ impl Request {
 /// The requests that start with a nonce.
 const FLOODED: std::ops::RangeInclusive<i32> = 10..=14;
 
-/// The name of a request that may come on an active link.
-const fn name_of(number: i32) -> Option<&'static str> {
+/// The name of the request of this number, if it may come on an active link.
+#[must_use]
+pub const fn name_of(number: i32) -> Option<&'static str> {
     Some(match number {
         4 => "ACK",
         7 => "TERMREQ",
