@@ -201,6 +201,7 @@ fn healthy(request: Request) -> Option<Response> {
             peer("web_09", PathKind::Via),
             peer("old_03", PathKind::Down),
         ]),
+        Request::Metrics => Response::Metrics("# HELP meshd_up Up.\nmeshd_up 1\n".into()),
         Request::Status => Response::Status(Box::new(Status {
             version: "1.0.0".into(),
             pid: 7,
@@ -469,6 +470,20 @@ fn pings_count_answers_and_losses() {
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["data"]["loss_ratio"]), (1, &Value::from(1.0)));
     assert_eq!(daemon.run(&["ping", "nobody"]).0, 4);
+}
+
+#[test]
+fn metrics_are_printed_as_they_come_or_written_whole() {
+    let daemon = Daemon::new(healthy);
+    let (code, text, _) = daemon.run(&["metrics"]);
+    assert_eq!((code, text.lines().last()), (0, Some("meshd_up 1")));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("meshd.prom");
+    let into = |file: &Path| daemon.run(&["metrics", "--textfile", file.to_str().unwrap()]);
+    assert_eq!(into(&file), (0, String::new(), String::new()));
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    let (code, _, error) = into(&dir.path().join("none/meshd.prom"));
+    assert!(code == 1 && error.contains("none/meshd.prom"), "{error}");
 }
 
 /// spec/meshctl.md section 4.2.

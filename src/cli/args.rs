@@ -147,6 +147,12 @@ pub enum Command {
         #[arg(long)]
         print_host: bool,
     },
+    /// Print all metrics in the text format of Prometheus
+    Metrics {
+        /// Write them to this file instead, for node_exporter's textfile collector (its name must end in .prom)
+        #[arg(long, value_name = "FILE")]
+        textfile: Option<PathBuf>,
+    },
     /// Measure the way to a node
     Ping {
         /// The node

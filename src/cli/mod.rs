@@ -10,6 +10,7 @@ mod follow;
 mod generate;
 mod keygen;
 pub mod lab;
+mod metrics;
 mod output;
 mod peers;
 mod ping;
@@ -109,6 +110,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Retry => steer::retry(context),
         Command::Check { dir, strict } => check::run(context, dir, strict),
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
+        Command::Metrics { textfile } => metrics::run(context, textfile),
         Command::Ping { node, count } => ping::run(context, &node, count),
         Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),
     }

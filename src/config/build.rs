@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use rustix::{
@@ -154,7 +154,7 @@ fn secrets(
         last.and_then(|last| last.rsa.as_ref()),
         problems,
     )?;
-    let shown = named("Ed25519PrivateKeyFile").unwrap_or_else(|| "ed25519_key.priv".into());
+    let shown = ed25519_file(tree);
     // A directory of tinc 1.0 has no such file: then we are one more 1.0, as tinc 1.1 would be.
     let missing = experimental.is_none() && !source.base.join(&shown).exists();
     let sptps = experimental != Some(false) && !(missing && rsa.is_some());
@@ -466,6 +466,17 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool, mode: Mode) -> RouteSetti
     }
 }
 
+/// When the file of our key was last written.
+fn key_made(source: &Source, tree: &Tree) -> Option<SystemTime> {
+    let file = source.base.join(ed25519_file(tree));
+    file.metadata().and_then(|data| data.modified()).ok()
+}
+
+fn ed25519_file(tree: &Tree) -> PathBuf {
+    let named = tree.first("Ed25519PrivateKeyFile");
+    named.map_or_else(|| "ed25519_key.priv".into(), |entry| (&entry.value).into())
+}
+
 fn shell(
     source: &Source,
     reader: &mut Reader<'_>,
@@ -503,6 +514,10 @@ fn shell(
         bind_to_interface: reader.one("BindToInterface", values::interface_name),
         address_family,
         fwmark: reader.number("FWMark", i32::MIN, i32::MAX).cast_unsigned(),
+        metrics_listen: reader
+            .one("MetricsListen", values::metrics_listen)
+            .unwrap_or_default(),
+        key_made: key_made(source, reader.tree),
         workers: reader.number("Workers", 0, 4).unsigned_abs() as usize,
         udp_rcvbuf: reader.number("UDPRcvBuf", 0, i32::MAX).unsigned_abs() as usize,
         udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,

@@ -262,6 +262,8 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         bind_to_interface,
         address_family,
         fwmark,
+        metrics_listen,
+        key_made: _,
         workers,
         udp_rcvbuf,
         udp_sndbuf,
@@ -294,6 +296,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
     diff.restart("BindToInterface", &old.bind_to_interface, bind_to_interface);
     diff.restart("AddressFamily", &old.address_family, address_family);
     diff.restart("FWMark", &old.fwmark, fwmark);
+    diff.restart("MetricsListen", &old.metrics_listen, metrics_listen);
     diff.restart("Workers", &old.workers, workers);
     diff.restart("UDPRcvBuf", &old.udp_rcvbuf, udp_rcvbuf);
     diff.restart("UDPSndBuf", &old.udp_sndbuf, udp_sndbuf);

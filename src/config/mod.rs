@@ -21,6 +21,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 pub use host::{host_path, load_host};
@@ -121,6 +122,20 @@ pub enum DeviceType {
     Dummy,
 }
 
+/// MetricsListen (meshd only): where metrics are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// A socket beside the control socket: `unix`.
+    #[default]
+    Beside,
+    /// `no`.
+    Nowhere,
+    /// `unix:PATH`.
+    Unix(PathBuf),
+    /// `ADDRESS:PORT`.
+    Tcp(SocketAddr),
+}
+
 /// Settings of the daemon around the mesh. Fields are named after their variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shell {
@@ -150,6 +165,10 @@ pub struct Shell {
     pub address_family: AddressFamily,
     /// FWMark; 0 = none.
     pub fwmark: u32,
+    /// MetricsListen.
+    pub metrics_listen: MetricsListen,
+    /// When our private key was made, as far as the file knows.
+    pub key_made: Option<SystemTime>,
     /// Workers; 0 = as many as processors.
     pub workers: usize,
     /// UDPRcvBuf in bytes; 0 = the system's.

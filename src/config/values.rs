@@ -2,10 +2,13 @@
 //!
 //! Source: tinc-config-cli.md section 1.4.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+};
 
 use crate::{
-    config::{AddressFamily, files},
+    config::{AddressFamily, MetricsListen, files},
     mesh::settings::HostAddress,
     wire::Subnet,
 };
@@ -83,6 +86,21 @@ pub(super) fn listen(
         ));
     }
     Ok(found)
+}
+
+/// MetricsListen. No names: who may ask must not depend on a resolver.
+pub(super) fn metrics_listen(text: &str) -> Result<MetricsListen, String> {
+    Ok(match text {
+        "unix" => MetricsListen::Beside,
+        "no" => MetricsListen::Nowhere,
+        _ => match text.strip_prefix("unix:").map(PathBuf::from) {
+            Some(path) if path.is_absolute() => MetricsListen::Unix(path),
+            Some(_) => return Err(format!("{text:?} needs a path that starts with /")),
+            None => MetricsListen::Tcp(text.parse().map_err(|_| {
+                format!("{text:?} is none of `unix`, `unix:/PATH`, `ADDRESS:PORT` and `no`")
+            })?),
+        },
+    })
 }
 
 /// `ADDRESS/LENGTH`, host bits allowed: an address with the size of its network.

@@ -360,6 +360,8 @@ pub const VARS: &[Var] = &[
         "A network that meshd routes into the device; `auto` is every subnet of a reachable node."),
     var("InterfaceMTU", Server, Meshd, Bytes, "", ONE, Restart, UNSAFE, Yes,
         "MTU that meshd gives the device, 576 to 9000."),
+    var("MetricsListen", Server, Meshd, Text, "unix", ONE, Restart, UNSAFE, Yes,
+        "Where Prometheus asks: `unix` is a socket beside the control socket, else `unix:PATH`, `ADDRESS:PORT` or `no`."),
     var("Workers", Server, Meshd, Int, "0", ONE, Restart, UNSAFE, Yes,
         "Packet threads, 1 to 4; 0 is one for each processor."),
     var("Native", Server, Meshd, Bool, "yes", ONE, NewLinks, SAFE, Yes,

@@ -23,6 +23,13 @@ pub fn socket_path(net: Option<&str>, pidfile: Option<&Path>) -> PathBuf {
     pidfile.with_file_name(format!("{stem}.meshd.sock"))
 }
 
+/// Where the daemon with this control socket is asked for metrics, if it is by a socket of no other place.
+#[must_use]
+pub fn metrics_path(socket: &Path) -> PathBuf {
+    // No `.sock`: what ends so is somebody's control socket.
+    socket.with_extension("metrics")
+}
+
 /// The pid file of the daemon of `net` if no `--pidfile` says otherwise.
 #[must_use]
 pub fn pid_path(net: Option<&str>) -> PathBuf {

@@ -44,6 +44,8 @@ pub enum Request {
     Subnets,
     /// `dump connections`.
     Connections,
+    /// What is measured, in the text format of Prometheus.
+    Metrics,
     /// Stream log lines until the client goes. Root only.
     Log {
         /// tinc's debug level, 0 to 10; `None`: the daemon's own.
@@ -98,6 +100,8 @@ pub enum Response {
     Edges(Vec<EdgeRow>),
     /// To [`Request::Connections`].
     Connections(Vec<ConnectionRow>),
+    /// To [`Request::Metrics`].
+    Metrics(String),
     /// One line of [`Request::Log`].
     Log(LogLine),
     /// To [`Request::Reload`].

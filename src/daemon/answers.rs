@@ -48,6 +48,7 @@ impl Driver {
             Request::Nodes => Response::Nodes(self.mesh.nodes(now)),
             Request::Edges => Response::Edges(self.mesh.edges()),
             Request::Connections => Response::Connections(self.mesh.connections()),
+            Request::Metrics => Response::Metrics(self.metrics(now)),
             Request::Reload => return self.reload(Some(reply)),
             Request::Stop => return self.ask_stop(Some(reply)),
             Request::Retry => {

@@ -46,6 +46,7 @@ impl Driver {
     /// The files were read.
     pub(super) fn reloaded(&mut self, result: Result<Config, Vec<Problem>>, reply: Option<Reply>) {
         self.reloading = false;
+        self.reload_worked = result.is_ok();
         let response = match result {
             Ok(new) => Response::Reloaded(self.take_over(new)),
             Err(problems) => {

@@ -70,6 +70,7 @@ fn only_looks(request: &Request) -> bool {
         | Request::Edges
         | Request::Subnets
         | Request::Connections
+        | Request::Metrics
         | Request::Ping { .. } => true,
     }
 }
@@ -82,9 +83,14 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
             path.display()
         );
     }
+    open_socket(path).context("no control socket")
+}
+
+/// Opens a socket for root and our group in the place of one that nobody serves any more.
+pub(super) fn open_socket(path: &Path) -> anyhow::Result<UnixListener> {
     start::make_run_dir(path)?;
     let _ = std::fs::remove_file(path);
-    let place = || format!("cannot open the control socket {}", path.display());
+    let place = || format!("cannot open the socket {}", path.display());
     // Made for nobody, then opened: there is no moment at which others could connect.
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(path);

@@ -26,6 +26,7 @@ use crate::{
         keyring::HostKeys,
         links::{Links, Outward},
         log::Log,
+        metrics::Busy,
         privileges,
         resolve::Resolver,
         routes::{self, Follower},
@@ -88,6 +89,9 @@ pub(super) struct Driver {
     pub(super) inputs: Vec<Input>,
     watchdog: Watchdog,
     pub(super) pulse: Pulse,
+    pub(super) busy: Busy,
+    /// Whether the last reload was taken over.
+    pub(super) reload_worked: bool,
     tick: Instant,
     entropy: Instant,
 }
@@ -166,6 +170,8 @@ impl Driver {
             inputs: Vec::new(),
             watchdog: Watchdog::from_env(now),
             pulse: Pulse::default(),
+            busy: Busy::default(),
+            reload_worked: true,
             tick: now + TICK,
             entropy: now + ENTROPY,
             config,

@@ -305,6 +305,11 @@ impl Links {
         }
     }
 
+    /// Bytes of all links that are not on their way yet.
+    pub(super) fn queued(&self) -> usize {
+        self.conns.values().map(|conn| conn.link.queued()).sum()
+    }
+
     /// Lets deadlines act: handshakes, and strangers whose time is over.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for (id, conn) in &mut self.conns {

@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod keyring;
 mod links;
 pub mod log;
+mod metrics;
 pub mod options;
 mod outputs;
 pub mod privileges;
@@ -253,6 +254,7 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
     signals::catch(&events).context("cannot catch signals")?;
     // The socket first: it tells whether another one runs, before anything of its is touched.
     let control = control::bind(&places.socket)?;
+    let metrics = metrics::listen::bind(&config.shell.metrics_listen, &places.socket);
     let started = start_driver(options, config, &log, &places, &events);
     let done = match started {
         Ok(mut driver) => {
@@ -263,6 +265,9 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
                 net: driver.config.source.net.clone(),
                 node: driver.config.settings.name.to_string(),
             };
+            if let Some(metrics) = metrics {
+                metrics::listen::serve(metrics, events.clone());
+            }
             control::serve(control, &places.socket, sender, log, events);
             driver.run(queue).await
         }

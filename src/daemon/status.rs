@@ -92,7 +92,7 @@ impl Driver {
     }
 
     /// What the driver and all packet threads dropped.
-    fn drops(&self) -> DropCounts {
+    pub(super) fn drops(&self) -> DropCounts {
         let mut sum = self.drops.clone();
         let workers = self.workers.as_ref().map(fastpath::Handle::drops);
         for (reason, count) in workers.unwrap_or_default() {
@@ -131,12 +131,12 @@ fn addresses(sockets: &[Arc<UdpSocket>]) -> Vec<String> {
 fn labelled(drops: DropCounts) -> BTreeMap<String, u64> {
     let drops = drops.into_iter();
     drops
-        .map(|(reason, count)| (snake_case(reason), count))
+        .map(|(reason, count)| (label(reason), count))
         .collect()
 }
 
 /// The label of a reason: `LoopingBack` is `looping_back`.
-fn snake_case(reason: DropReason) -> String {
+pub(super) fn label(reason: DropReason) -> String {
     let mut label = String::new();
     for c in format!("{reason:?}").chars() {
         if c.is_ascii_uppercase() && !label.is_empty() {
@@ -155,9 +155,9 @@ mod tests {
     use crate::daemon::clock;
 
     #[test]
-    fn labels_are_snake_case_and_differ() {
-        assert_eq!(snake_case(DropReason::LoopingBack), "looping_back");
-        let labels: BTreeSet<_> = DropReason::ALL.into_iter().map(snake_case).collect();
+    fn labels_are_label_and_differ() {
+        assert_eq!(label(DropReason::LoopingBack), "looping_back");
+        let labels: BTreeSet<_> = DropReason::ALL.into_iter().map(label).collect();
         assert_eq!(labels.len(), DropReason::ALL.len());
     }
 

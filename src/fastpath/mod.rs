@@ -169,10 +169,13 @@ pub fn start(
     })
 }
 
+/// What the names of all packet threads begin with.
+pub const THREAD_NAME: &str = "meshd-w";
+
 /// What the system calls the thread of the worker `index`.
 #[must_use]
 pub fn thread_name(index: usize) -> String {
-    format!("meshd-w{index}")
+    format!("{THREAD_NAME}{index}")
 }
 
 impl Handle {

@@ -49,6 +49,7 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "InterfaceAddress",
             "InterfaceRoute",
             "InterfaceMTU",
+            "MetricsListen",
             "Workers",
             "Native",
             "NativePrivateKeyFile",

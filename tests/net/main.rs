@@ -29,6 +29,7 @@ mod hostile;
 mod insider;
 mod legacy;
 mod line;
+mod metrics;
 mod native;
 mod native_tunnels;
 mod node;

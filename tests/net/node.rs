@@ -314,7 +314,8 @@ impl Node {
             .clone()
     }
 
-    fn meshctl(&self) -> Command {
+    /// A call of `meshctl` to this node's daemon.
+    pub(crate) fn meshctl(&self) -> Command {
         let mut command = self.host.command("timeout");
         command
             .arg("10")

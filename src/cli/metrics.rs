@@ -1,0 +1,28 @@
+//! `meshctl metrics`: what Prometheus would get, for people and for node_exporter's textfile collector.
+
+use std::path::PathBuf;
+
+use crate::{
+    cli::{Exit, Failure, Outcome, context::Context, output},
+    control::proto::{Request, Response},
+    io::files::write_atomic,
+};
+
+pub(super) fn run(context: &Context, textfile: Option<PathBuf>) -> Outcome {
+    let Response::Metrics(text) = context.ask(Request::Metrics)?.response else {
+        return Err(Failure::odd_answer());
+    };
+    match textfile {
+        // Its collector reads what is there at any moment, and as another user.
+        Some(file) => write_atomic(&file, text.as_bytes(), 0o644).map_err(|error| {
+            let text = format!(
+                "cannot write {}: {error}; name a file in the directory that node_exporter was given with \
+                 `--collector.textfile.directory`",
+                file.display()
+            );
+            Failure::new(Exit::Negative, text)
+        })?,
+        None => output::print(|out| out.write_all(text.as_bytes()))?,
+    }
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,135 @@
+//! Where metrics are asked for: HTTP on a socket of our own.
+
+use std::{convert::Infallible, path::Path, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE,
+    server::conn::http1, service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    config::MetricsListen,
+    control::{self, proto},
+    daemon::{Event, control::open_socket},
+};
+
+/// Most connections at the same time.
+const MAX_CLIENTS: usize = 8;
+/// How long one connection may last.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a request's head may take.
+const HEAD: Duration = Duration::from_secs(5);
+/// The text format, as Prometheus wants it named.
+const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Where we listen.
+pub(in crate::daemon) enum Listener {
+    Unix(UnixListener, PathBuf),
+    Tcp(TcpListener),
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Self::Unix(_, path) = self {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens what MetricsListen says; `socket` is the control socket. A mesh without metrics is better than none.
+pub(in crate::daemon) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
+    let unix = |path: PathBuf| Ok(Listener::Unix(open_socket(&path)?, path));
+    let tcp = |addr| {
+        let listener = std::net::TcpListener::bind(addr)?;
+        listener.set_nonblocking(true)?;
+        anyhow::Ok(Listener::Tcp(TcpListener::from_std(listener)?))
+    };
+    let listener = match wanted {
+        MetricsListen::Nowhere => return None,
+        MetricsListen::Beside => unix(control::metrics_path(socket)),
+        MetricsListen::Unix(path) => unix(path.clone()),
+        MetricsListen::Tcp(addr) => {
+            if !addr.ip().is_loopback() {
+                tracing::warn!(%addr, "MetricsListen: whoever reaches this address may read the names and traffic of all nodes");
+            }
+            tcp(addr)
+        }
+    };
+    let listener = listener.map_err(|error| {
+        tracing::warn!(
+            "no metrics, as MetricsListen says where: {error:#}; `meshctl metrics` shows them too"
+        );
+    });
+    listener.ok()
+}
+
+/// Serves whoever asks for as long as the runtime lives.
+pub(in crate::daemon) fn serve(listener: Listener, events: mpsc::Sender<Event>) {
+    tokio::spawn(async move {
+        let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else {
+                return;
+            };
+            let events = events.clone();
+            let accepted = match &listener {
+                Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+                    tokio::spawn(async move { (client(stream, events).await, drop(place)) })
+                }),
+                Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                    tokio::spawn(async move { (client(stream, events).await, drop(place)) })
+                }),
+            };
+            if accepted.is_err() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    });
+}
+
+async fn client(stream: impl AsyncRead + AsyncWrite + Unpin, events: mpsc::Sender<Event>) {
+    let answer = service_fn(|request| answer(request, events.clone()));
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(16 << 10)
+        .serve_connection(TokioIo::new(stream), answer);
+    let _ = timeout(PATIENCE, served).await;
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    events: mpsc::Sender<Event>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let response = |status: StatusCode, text: String| {
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        let format = hyper::header::HeaderValue::from_static(FORMAT);
+        response.headers_mut().insert(CONTENT_TYPE, format);
+        Ok(response)
+    };
+    if request.method() != Method::GET || request.uri().path() != "/metrics" {
+        return response(
+            StatusCode::NOT_FOUND,
+            "GET /metrics is all there is here\n".into(),
+        );
+    }
+    let (reply, metrics) = oneshot::channel();
+    let asked = Event::Control(proto::Request::Metrics, reply);
+    match (events.send(asked).await, metrics.await) {
+        (Ok(()), Ok(proto::Response::Metrics(text))) => response(StatusCode::OK, text),
+        _ => response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the daemon is stopping\n".into(),
+        ),
+    }
+}

@@ -1,0 +1,271 @@
+//! What is measured, for Prometheus. The names are frozen.
+//!
+//! Source: spec/meshctl.md section 4.4, spec/security.md section 2.4.
+
+mod families;
+pub(super) mod listen;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Instant, SystemTime},
+};
+
+use families::Families;
+
+use crate::{
+    daemon::{clock, driver::Driver, status},
+    fastpath,
+    mesh::view::PathKind,
+    route::DropReason,
+};
+
+/// How busy the packet threads were, from one look to the next.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    /// By thread: nanoseconds on a processor, and when that was.
+    seen: BTreeMap<String, (u64, Instant)>,
+}
+
+impl Busy {
+    /// The part of the time since the last look, or since `started`, that each thread has run; 0 to 1. Nothing
+    /// where /proc is hidden.
+    fn look(&mut self, started: Instant, now: Instant) -> Vec<(String, f64)> {
+        let mut busy = Vec::new();
+        for (name, run) in running() {
+            let (before, at) = self
+                .seen
+                .insert(name.clone(), (run, now))
+                .unwrap_or((0, started));
+            let wall = now.saturating_duration_since(at).as_nanos();
+            if wall > 0 {
+                let run = run.saturating_sub(before);
+                busy.push((name, (run as f64 / wall as f64).min(1.0)));
+            }
+        }
+        busy
+    }
+}
+
+/// Our packet threads, and for how many nanoseconds each has run.
+fn running() -> Vec<(String, u64)> {
+    let tasks = fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut threads: Vec<_> = tasks
+        .filter_map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).ok()?;
+            let name = name.trim_end();
+            if !name.starts_with(fastpath::THREAD_NAME) {
+                return None;
+            }
+            let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
+            let run = times.split_whitespace().next()?.parse().ok()?;
+            Some((name.to_owned(), run))
+        })
+        .collect();
+    threads.sort();
+    threads
+}
+
+/// Memory that is ours and in RAM, in bytes.
+fn resident_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes: u64 = line?.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes << 10)
+}
+
+fn since_epoch(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+impl Driver {
+    /// All metrics as text.
+    pub(super) fn metrics(&mut self, now: Instant) -> String {
+        let mut out = Families::default();
+        let net = self.config.source.net.as_deref().unwrap_or_default();
+        let build = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("net", net),
+            ("node", self.config.settings.name.as_str()),
+        ];
+        out.gauge(
+            "meshd_build_info",
+            "What runs here; always 1.",
+            [(&build[..], 1.0)],
+        );
+        self.peer_metrics(&mut out, now);
+        self.measured(&mut out, now);
+        self.mesh_metrics(&mut out);
+
+        let config = &self.config;
+        let loaded = f64::from(u8::from(self.reload_worked));
+        out.gauge(
+            "meshd_config_reload_success",
+            "Whether the last reload was taken over; 1 before the first.",
+            [(&[][..], loaded)],
+        );
+        let age = |made: SystemTime| clock::wall().duration_since(made).unwrap_or_default();
+        let age = config.shell.key_made.map(age);
+        out.gauge(
+            "meshd_key_age_seconds",
+            "Age of the file of our Ed25519 key.",
+            age.map(|age| (&[][..], age.as_secs_f64())),
+        );
+        let busy = self.busy.look(self.started, now);
+        let busy = busy
+            .iter()
+            .map(|(name, ratio)| ([("worker", name.as_str())], *ratio));
+        out.gauge(
+            "meshd_worker_busy_ratio",
+            "Part of the time since the last look that a packet thread has run.",
+            busy,
+        );
+        out.gauge(
+            "meshd_resident_memory_bytes",
+            "Memory in RAM.",
+            resident_memory().map(|bytes| (&[][..], bytes as f64)),
+        );
+        out.text()
+    }
+
+    /// Of each peer, what `meshctl peers` shows too.
+    fn peer_metrics(&self, out: &mut Families, now: Instant) {
+        let rows = self.mesh.peers(now);
+        let label = |name: &'_ str| [("peer", name.to_owned())];
+        let flag = |set: bool| f64::from(u8::from(set));
+        let up = rows.iter().map(|row| (label(&row.name), flag(row.up)));
+        out.gauge("meshd_peer_up", "Whether there is a path to the node.", up);
+        let paths = [
+            ("udp", PathKind::Udp),
+            ("tcp", PathKind::Tcp),
+            ("via", PathKind::Via),
+            ("down", PathKind::Down),
+        ];
+        let paths = rows.iter().flat_map(|row| {
+            paths.map(|(word, kind)| {
+                let labels = [("peer", row.name.clone()), ("path", word.to_owned())];
+                (labels, flag(row.path == kind))
+            })
+        });
+        out.gauge(
+            "meshd_peer_path",
+            "How packets for the node travel: 1 for one of udp, tcp, via, down.",
+            paths,
+        );
+        let legacy = rows
+            .iter()
+            .map(|row| (label(&row.name), flag(row.protocol == "legacy")));
+        out.gauge(
+            "meshd_peer_legacy",
+            "Whether packets for the node are in tinc 1.0's protocol.",
+            legacy,
+        );
+        let mtu = rows
+            .iter()
+            .filter_map(|row| Some((label(&row.name), row.pmtu_bytes?.into())));
+        out.gauge(
+            "meshd_peer_pmtu_bytes",
+            "Longest inner packet that UDP to the node is proven to carry.",
+            mtu,
+        );
+        let counters = [
+            (
+                "meshd_peer_rx_bytes_total",
+                "Bytes from the node, 14 of each packet's header included.",
+            ),
+            (
+                "meshd_peer_tx_bytes_total",
+                "Bytes to the node, 14 of each packet's header included.",
+            ),
+            ("meshd_peer_rx_packets_total", "Packets from the node."),
+            ("meshd_peer_tx_packets_total", "Packets to the node."),
+        ];
+        for (which, (name, help)) in counters.into_iter().enumerate() {
+            let counts = rows.iter().map(|row| {
+                let counts = [row.rx_bytes, row.tx_bytes, row.rx_packets, row.tx_packets];
+                (label(&row.name), counts[which])
+            });
+            out.counter(name, help, counts);
+        }
+    }
+
+    /// Of each peer, what only the metrics show.
+    fn measured(&self, out: &mut Families, now: Instant) {
+        let measures = self.mesh.measures(now);
+        let label = |name: &str| [("peer", name.to_owned())];
+        out.round_trips(
+            "meshd_peer_rtt_seconds",
+            "Round trips of UDP probes and of the link's pings.",
+            &measures.peers,
+        );
+        let loss = measures.peers.iter();
+        let loss = loss.filter_map(|peer| Some((label(&peer.name), peer.loss_ratio?)));
+        out.gauge(
+            "meshd_peer_loss_ratio",
+            "Part of the last 31 UDP probes that stayed without an answer.",
+            loss,
+        );
+        let wall = clock::wall();
+        let seen = measures.peers.iter().filter_map(|peer| {
+            let at = wall.checked_sub(peer.heard?)?;
+            Some((label(&peer.name), since_epoch(at)))
+        });
+        out.gauge(
+            "meshd_peer_last_seen_timestamp_seconds",
+            "When something came from the node last.",
+            seen,
+        );
+        let lines = measures.lines.iter().flat_map(|line| {
+            let name = line.name.to_ascii_lowercase();
+            [("in", line.received), ("out", line.sent)]
+                .map(|(dir, count)| ([("type", name.clone()), ("dir", dir.to_owned())], count))
+        });
+        out.counter(
+            "meshd_meta_messages_total",
+            "Request lines over links, by type and direction.",
+            lines,
+        );
+    }
+
+    /// Of the mesh and of ourselves.
+    fn mesh_metrics(&self, out: &mut Families) {
+        let links = self.mesh.connections();
+        let links = ["native", "sptps", "legacy"].map(|dialect| {
+            let count = links.iter().filter(|link| link.protocol == dialect).count();
+            ([("dialect", dialect)], count as f64)
+        });
+        out.gauge(
+            "meshd_links",
+            "Links that are up, by what they speak.",
+            links,
+        );
+        let mesh = self.mesh.status();
+        let plain = |count: u64| [(&[][..], count)];
+        out.counter(
+            "meshd_storm_brake_total",
+            "Lines and graph objects of others that a limit refused.",
+            plain(mesh.refused),
+        );
+        out.counter(
+            "meshd_downgrades_refused_total",
+            "Attempts to make a node speak less than it can.",
+            plain(mesh.downgrades),
+        );
+        let drops = self.drops();
+        let drops = DropReason::ALL.map(|reason| {
+            let count = drops.get(&reason).copied().unwrap_or_default();
+            ([("reason", status::label(reason))], count)
+        });
+        out.counter("meshd_drops_total", "Dropped packets.", drops);
+        let queued = [(&[][..], self.links.queued() as f64)];
+        out.gauge(
+            "meshd_meta_queue_bytes",
+            "Bytes that wait for links to take them.",
+            queued,
+        );
+    }
+}
