@@ -1,0 +1,59 @@
+//! What packaging/ holds, given to the programs that will read it.
+//!
+//! `MESHD_PROMTOOL`: Prometheus's promtool (default: the one that `tests/run` fetches, `target/peers/…`).
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Runs promtool in the root of the repository. Where there is none the test says so, and in CI that is a failure.
+fn promtool(arguments: &[&str]) {
+    let default = || Path::new(ROOT).join("target/peers/prometheus/usr/bin/promtool");
+    let program = env::var_os("MESHD_PROMTOOL").map_or_else(default, PathBuf::from);
+    if !program.exists() {
+        assert!(
+            env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "no promtool: ./tests/run fetches it"
+        );
+        return eprintln!("SKIPPED: no promtool; ./tests/run fetches it");
+    }
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(ROOT)
+        .output()
+        .expect("promtool runs");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+#[test]
+fn alert_rules_are_sound_and_fire_when_they_should() {
+    promtool(&["check", "rules", "packaging/prometheus/meshd.rules.yml"]);
+    promtool(&["test", "rules", "tests/packaging/rules.test.yml"]);
+}
+
+/// Every query of the dashboard, with its variables filled in, as rules: promtool reads no dashboards.
+#[test]
+fn queries_of_the_dashboard_are_sound() {
+    let file = Path::new(ROOT).join("packaging/grafana/meshd.json");
+    let text = fs::read_to_string(file).expect("the dashboard is there");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let mut rules = Vec::new();
+    for panel in dashboard["panels"].as_array().expect("it has panels") {
+        for target in panel["targets"].as_array().expect("a panel has queries") {
+            let query = target["expr"].as_str().expect("a query is text");
+            let query = query.replace("$__rate_interval", "5m");
+            let record = format!("panel:{}", rules.len());
+            rules.push(serde_json::json!({"record": record, "expr": query}));
+        }
+    }
+    assert!(rules.len() >= 15);
+    let groups = serde_json::json!({"groups": [{"name": "dashboard", "rules": rules}]});
+    let dir = tempfile::tempdir().expect("there is room");
+    let file = dir.path().join("rules.yml");
+    fs::write(&file, groups.to_string()).expect("there is room");
+    promtool(&["check", "rules", file.to_str().expect("its name is text")]);
+}
