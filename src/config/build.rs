@@ -61,7 +61,13 @@ pub(super) fn build(
         check_own_rsa(source, name, secrets, tree, &mut reader.problems);
         if secrets.sptps {
             check_own_key(source, name, &secrets.key, tree, &mut reader.problems);
-            check_native_key(name, &secrets.native, tree, &mut reader.problems);
+            check_native_key(
+                &source.base,
+                name,
+                &secrets.native,
+                tree,
+                &mut reader.problems,
+            );
         }
     }
     let parts = name
@@ -164,7 +170,7 @@ fn secrets(
     }
     let key = match (sptps, &rsa) {
         (true, _) => read_or_keep(source, &shown, last.map(|last| &last.key), |path| {
-            keys::read_private(path, &shown, problems).map(Arc::new)
+            keys::read_private(path, &shown, tree.is_toml(), problems).map(Arc::new)
         }),
         // Nobody ever sees it; as secret as our other key, and the same at every reload.
         (false, Some(rsa)) => Some(Arc::new(PrivateKey::from_seed(&rsa.stand_in_seed()))),
@@ -229,8 +235,8 @@ fn check_own_rsa(
     problems: &mut Vec<Problem>,
 ) {
     let Some(private) = &secrets.rsa else { return };
-    let shown = host::host_path(name);
-    let text = crate::config::files::read_text(&source.base.join(&shown)).unwrap_or_default();
+    let shown = host::host_path(&source.base, name);
+    let text = host::pem_text(&source.base, &shown);
     let public = legacy::public_key(tree, &source.base, &shown, &text, false, problems);
     let text = match public {
         Some(key) if key == private.public() => return,
@@ -266,8 +272,8 @@ fn check_own_key(
     tree: &Tree,
     problems: &mut Vec<Problem>,
 ) {
-    let shown = host::host_path(name);
-    let text = crate::config::files::read_text(&source.base.join(&shown)).unwrap_or_default();
+    let shown = host::host_path(&source.base, name);
+    let text = host::pem_text(&source.base, &shown);
     let mut found = Vec::new();
     let public = host::key(tree, &source.base, &shown, &text, &mut found);
     // Our own host file is for others to read: nothing in it about keys stops us.
@@ -286,6 +292,7 @@ fn check_own_key(
 
 /// Others refuse us on native links if our host file shows another native key than ours.
 fn check_native_key(
+    base: &Path,
     name: &NodeName,
     secret: &StaticSecret,
     tree: &Tree,
@@ -303,7 +310,7 @@ fn check_native_key(
         }
         (None, true) => format!("it has no NativePublicKey; it should be {ours}"),
     };
-    problems.push(Problem::warning(&host::host_path(name), 0, text));
+    problems.push(Problem::warning(&host::host_path(base, name), 0, text));
 }
 
 /// Whether we offer native, and what nodes must speak at least whose host files do not say so.

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::toml;
+
 /// Where nets are looked for, first match wins. Without a net name the directory itself is meant.
 pub const ROOTS: [&str; 2] = ["/etc/meshd", "/etc/tinc"];
 
@@ -86,7 +88,9 @@ pub fn find_in(
         }
         (None, None) => {
             let [first, second] = roots;
-            let here = first.join("tinc.conf").exists();
+            let here = ["tinc.conf", toml::MAIN]
+                .iter()
+                .any(|file| first.join(file).exists());
             if here { first } else { second }.into()
         }
     };

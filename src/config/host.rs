@@ -13,6 +13,7 @@ use crate::{
     config::{
         Problem, Source, cache, files, keys, legacy,
         tincconf::{self, Lines, Trouble},
+        toml::{self, keys::File},
         tree::{self, CliOption, Reader, Tree},
         values,
     },
@@ -38,16 +39,17 @@ pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>>
 }
 
 pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostFile {
-    let shown = host_path(name);
+    let shown = host_path(base, name);
     let mut problems = Vec::new();
     let mut host = None;
+    problems.extend(two_forms(base, name));
     if let Some((bytes, lines)) =
         read_lines(&base.join(&shown), &shown, Trouble::is_tear, &mut problems)
     {
         // An empty file is what a copy in progress looks like.
         let has_key = keys::public_block(&bytes).is_some()
             || bytes.windows(11).any(|text| text == b"PUBLIC KEY-");
-        if lines.lines.is_empty() && !has_key {
+        if lines.lines.is_empty() && !has_key && problems.is_empty() {
             problems.push(Problem::error(
                 &shown,
                 0,
@@ -86,13 +88,39 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
     HostFile { host, problems }
 }
 
-/// The host file of a node, relative to the configuration directory.
+/// The host file of a node, relative to the configuration directory: `hosts/NAME`, unless there is only
+/// `hosts/NAME.toml`.
 #[must_use]
-pub fn host_path(name: &NodeName) -> PathBuf {
-    Path::new("hosts").join(name.as_str())
+pub fn host_path(base: &Path, name: &NodeName) -> PathBuf {
+    let [tincs, ours] = forms(name);
+    match !base.join(&tincs).exists() && base.join(&ours).exists() {
+        true => ours,
+        false => tincs,
+    }
 }
 
-/// The bytes of a file and what the lexer made of them; `None` (with an error) if it cannot be read.
+fn forms(name: &NodeName) -> [PathBuf; 2] {
+    let dir = Path::new("hosts");
+    [dir.join(name.as_str()), dir.join(format!("{name}.toml"))]
+}
+
+/// Nobody could tell which of two files counts.
+pub(super) fn two_forms(base: &Path, name: &NodeName) -> Option<Problem> {
+    let [tincs, ours] = forms(name);
+    let both = base.join(&tincs).exists() && base.join(&ours).exists();
+    both.then(|| {
+        let text = format!("there is {} too; remove one of the two", ours.display());
+        Problem::error(&tincs, 0, text)
+    })
+}
+
+/// What of a host file may hold keys as PEM.
+pub(super) fn pem_text(base: &Path, shown: &Path) -> Vec<u8> {
+    let read = read_lines(&base.join(shown), shown, |_| false, &mut Vec::new());
+    read.map(|(text, _)| text).unwrap_or_default()
+}
+
+/// What of a file may hold keys as PEM, and what the lexer made of it; `None` (with an error) if it cannot be read.
 /// `broken` says what of the lexer's remarks is an error.
 pub(super) fn read_lines(
     path: &Path,
@@ -107,11 +135,28 @@ pub(super) fn read_lines(
             return None;
         }
     };
+    if toml::is_toml(shown) {
+        let file = match shown.starts_with("hosts") {
+            true => File::Host,
+            false => File::Daemon,
+        };
+        let Ok(text) = String::from_utf8(bytes) else {
+            problems.push(Problem::error(
+                shown,
+                0,
+                "is no UTF-8 text; save it as such",
+            ));
+            return None;
+        };
+        let document = toml::parse(&text, shown, file, problems);
+        return Some((document.rsa.unwrap_or_default().into(), document.lines));
+    }
     let lines = tincconf::parse(&bytes);
     problems.extend(lines.remarks.iter().map(|remark| Problem {
         error: broken(&remark.what),
         file: shown.into(),
         line: remark.number,
+        column: 0,
         text: remark.what.to_string(),
     }));
     Some((bytes, lines))

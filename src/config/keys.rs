@@ -26,6 +26,7 @@ const HOST_MODE: u32 = 0o644;
 pub(super) fn read_private_text(
     path: &Path,
     shown: &Path,
+    strict: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<Vec<u8>> {
     let bytes = match files::read_text(path) {
@@ -45,7 +46,10 @@ pub(super) fn read_private_text(
             "others may read it (mode {:03o}); chmod 600 it",
             mode & 0o777
         );
-        problems.push(Problem::warning(shown, 0, text));
+        problems.push(Problem {
+            error: strict,
+            ..Problem::warning(shown, 0, text)
+        });
     }
     Some(bytes)
 }
@@ -54,9 +58,10 @@ pub(super) fn read_private_text(
 pub(super) fn read_private(
     path: &Path,
     shown: &Path,
+    strict: bool,
     problems: &mut Vec<Problem>,
 ) -> Option<PrivateKey> {
-    let bytes = read_private_text(path, shown, problems)?;
+    let bytes = read_private_text(path, shown, strict, problems)?;
     match PrivateKey::from_pem(&String::from_utf8_lossy(&bytes)) {
         Ok(key) => Some(key),
         Err(error) => {
@@ -269,7 +274,7 @@ mod tests {
             0o600
         );
         let mut problems = Vec::new();
-        let read = read_private(&private, &private, &mut problems).unwrap();
+        let read = read_private(&private, &private, false, &mut problems).unwrap();
         assert_eq!(read.public(), key(2).public());
         assert_eq!(problems, []);
     }
@@ -307,7 +312,7 @@ mod tests {
         write_private(&path, &key(1)).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let mut problems = Vec::new();
-        assert!(read_private(&path, Path::new("k"), &mut problems).is_some());
+        assert!(read_private(&path, Path::new("k"), false, &mut problems).is_some());
         assert_eq!(
             problems[0].to_string(),
             "k: others may read it (mode 640); chmod 600 it"

@@ -102,7 +102,12 @@ pub(super) fn private_key(
         };
         return key.map_err(|text| problems.push(entry.error(text))).ok();
     }
-    let text = Zeroizing::new(keys::read_private_text(path, shown, problems)?);
+    let text = Zeroizing::new(keys::read_private_text(
+        path,
+        shown,
+        tree.is_toml(),
+        problems,
+    )?);
     match RsaPrivate::from_pem(&String::from_utf8_lossy(&text)) {
         Ok(key) => Some(key),
         Err(error) => {

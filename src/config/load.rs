@@ -2,7 +2,7 @@
 //!
 //! Source: tinc-config-cli.md sections 1.1 and 1.5, architecture.md section 2.5 (c).
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, ffi::OsStr, path::Path, sync::Arc};
 
 use crate::{
     config::{
@@ -10,6 +10,7 @@ use crate::{
         build::build,
         files, host,
         tincconf::Trouble,
+        toml,
         tree::{self, CliOption, Tree},
     },
     mesh::settings::Host,
@@ -89,18 +90,24 @@ pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
 fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Problem>) -> Tree {
     let mut tree = Tree::default();
     tree.add_options(options, None);
-    let main = Path::new("tinc.conf");
+    let (tincs, ours) = (Path::new("tinc.conf"), Path::new(toml::MAIN));
+    let main = main_file(&source.base);
+    if source.base.join(tincs).exists() && source.base.join(ours).exists() {
+        let text = format!("there is {} too; remove one of the two", toml::MAIN);
+        problems.push(Problem::error(tincs, 0, text));
+    }
     if source.base.join(main).exists() {
         add_file(&source.base, main, Trouble::is_failure, &mut tree, problems);
     } else {
         let text = "no such file; write `Name = NAME` into it, or name another directory with -c";
         problems.push(Problem::error(main, 0, text));
     }
+    let of_form = if main == ours { "toml" } else { "conf" };
     let dir = Path::new("conf.d");
     match files::names(&source.base.join(dir)) {
         Ok(names) => names
             .iter()
-            .filter(|name| name.len() > 5 && name.ends_with(".conf"))
+            .filter(|name| Path::new(name).extension() == Some(OsStr::new(of_form)))
             .for_each(|name| {
                 add_file(
                     &source.base,
@@ -112,7 +119,19 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
             }),
         Err(error) => problems.push(Problem::error(dir, 0, error.to_string())),
     }
+    if main == ours {
+        tree.set_default(ours, "StrictSubnets", "yes");
+    }
     tree
+}
+
+/// The main file, relative to the configuration directory: tinc.conf, unless there is only meshd.toml.
+fn main_file(base: &Path) -> &'static Path {
+    let (tincs, ours) = (Path::new("tinc.conf"), Path::new(toml::MAIN));
+    match !base.join(tincs).exists() && base.join(ours).exists() {
+        true => ours,
+        false => tincs,
+    }
 }
 
 fn add_file(
@@ -130,8 +149,17 @@ fn add_file(
 fn name_of(tree: &Tree, problems: &mut Vec<Problem>) -> Option<NodeName> {
     let Some(entry) = tree.first("Name") else {
         if problems.iter().all(|p| !p.error) {
-            let text = "no Name; add a line `Name = NAME`, or name another directory with -c";
-            problems.push(Problem::error(Path::new("tinc.conf"), 0, text));
+            let (file, text) = match tree.is_toml() {
+                true => (
+                    toml::MAIN,
+                    "no name; add a line `name = \"NAME\"` at its top, or name another directory with -c",
+                ),
+                false => (
+                    "tinc.conf",
+                    "no Name; add a line `Name = NAME`, or name another directory with -c",
+                ),
+            };
+            problems.push(Problem::error(Path::new(file), 0, text));
         }
         return None;
     };
@@ -185,7 +213,8 @@ fn own_host(
     problems: &mut Vec<Problem>,
 ) {
     tree.add_options(options, Some(name.as_str()));
-    let shown = host::host_path(name);
+    let shown = host::host_path(&source.base, name);
+    problems.extend(host::two_forms(&source.base, name));
     if !source.base.join(&shown).exists() {
         let text = "no such file; without it we have no subnets and port 655";
         problems.push(Problem::warning(&shown, 0, text));
@@ -212,11 +241,15 @@ fn hosts(
         let text = "no such directory; the configuration in force stays until it is back";
         ours.push(Problem::error(dir, 0, text));
     }
-    let mut names: Vec<NodeName> = names
+    let names = names
         .iter()
+        .map(|name| name.strip_suffix(".toml").unwrap_or(name));
+    let mut names: Vec<NodeName> = names
         .filter_map(|name| NodeName::new(name).ok())
         .filter(|name| Some(name) != own)
         .collect();
+    names.sort();
+    names.dedup();
     if names.len() > MAX_HOSTS {
         let text = format!("more than {MAX_HOSTS} host files; only the first ones are read");
         theirs.push(Problem::error(dir, 0, text));
@@ -229,8 +262,11 @@ fn hosts(
         let host = match (file.host, known) {
             (_, Some(known)) if file.problems.iter().any(|p| p.error) => {
                 let text = "the last good version of this file stays in force";
-                file.problems
-                    .push(Problem::warning(&host::host_path(&name), 0, text));
+                file.problems.push(Problem::warning(
+                    &host::host_path(&source.base, &name),
+                    0,
+                    text,
+                ));
                 Some(known.clone())
             }
             (host, _) => host.map(Arc::new),
@@ -238,12 +274,12 @@ fn hosts(
         theirs.append(&mut file.problems);
         hosts.extend(host.map(|host| (name, host)));
     }
-    theirs.extend(twins(&hosts));
+    theirs.extend(twins(&source.base, &hosts));
     hosts
 }
 
 /// Two nodes with one key: whoever holds it can be either.
-fn twins(hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
+fn twins(base: &Path, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
     let mut seen = BTreeMap::new();
     let keyed = hosts
         .iter()
@@ -252,7 +288,7 @@ fn twins(hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
     for (name, key) in keyed {
         if let Some(first) = seen.insert(key, name) {
             let text = format!("has the same key as hosts/{first}; give each node its own");
-            problems.push(Problem::warning(&host::host_path(name), 0, text));
+            problems.push(Problem::warning(&host::host_path(base, name), 0, text));
         }
     }
     problems

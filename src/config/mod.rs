@@ -12,6 +12,7 @@ pub mod keys;
 mod legacy;
 mod load;
 pub mod tincconf;
+pub mod toml;
 mod tree;
 mod values;
 pub mod vars;
@@ -49,6 +50,8 @@ pub struct Problem {
     pub file: PathBuf,
     /// Line, from 1; 0 = the whole file.
     pub line: usize,
+    /// Column in characters from 1; 0 = the whole line.
+    pub column: usize,
     /// What and what to do, one sentence without the place.
     pub text: String,
 }
@@ -61,6 +64,7 @@ impl Problem {
             error: true,
             file,
             line,
+            column: 0,
             text,
         }
     }
@@ -80,6 +84,9 @@ impl fmt::Display for Problem {
         write!(f, "{}", self.file.display())?;
         if self.line > 0 {
             write!(f, ":{}", self.line)?;
+        }
+        if self.column > 0 {
+            write!(f, ":{}", self.column)?;
         }
         write!(f, ": {}", self.text)
     }

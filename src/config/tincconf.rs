@@ -17,6 +17,8 @@ pub struct Line {
     pub value: String,
     /// Line number, from 1.
     pub number: usize,
+    /// Where in the line the value starts, in characters from 1; 0 in tinc's form, where that is plain.
+    pub column: usize,
 }
 
 /// A place where the lexer dropped something.
@@ -106,7 +108,13 @@ pub fn parse(bytes: &[u8]) -> Lines {
             }
             continue;
         }
-        out.lines.push(Line { key, value, number });
+        let column = 0;
+        out.lines.push(Line {
+            key,
+            value,
+            number,
+            column,
+        });
     }
     if let Some(number) = block {
         let what = Trouble::OpenBlock;
@@ -287,7 +295,7 @@ mod tests {
         fn what_is_written_plainly_is_read_back(key in "[A-Za-z0-9]{1,20}", value in "[!-~]([ -~]{0,50}[!-~])?", sep in "( |\t|=| =|= | = )") {
             proptest::prop_assume!(!value.starts_with('='));
             let lines = parse(format!("{key}{sep}{value}\n").as_bytes()).lines;
-            assert_eq!(lines, [Line { key, value, number: 1 }]);
+            assert_eq!(lines, [Line { key, value, number: 1, column: 0 }]);
         }
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use crate::config::{
     Problem,
     tincconf::{self, Lines},
+    toml,
     vars::{self, Honoured, Kind, Var},
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Entry {
     pub(super) file: PathBuf,
     /// Line from 1, or the number of the option.
     pub(super) line: usize,
+    /// As [`tincconf::Line::column`].
+    pub(super) column: usize,
     pub(super) is_option: bool,
 }
 
@@ -37,21 +40,29 @@ pub(super) struct CliOption {
 
 impl Entry {
     pub(super) fn error(&self, text: impl Into<String>) -> Problem {
-        Problem::error(&self.file, self.line, text)
+        Problem {
+            column: self.column,
+            ..Problem::error(&self.file, self.line, text)
+        }
     }
 
     pub(super) fn warning(&self, text: impl Into<String>) -> Problem {
-        Problem::warning(&self.file, self.line, text)
+        Problem {
+            error: false,
+            ..self.error(text)
+        }
     }
 
     fn is_in_hosts(&self) -> bool {
         !self.is_option && self.file.starts_with("hosts")
     }
 
-    /// Options first in their order; then by line number, whatever the file; then by file.
-    fn rank(&self) -> (bool, usize, &[u8]) {
+    /// Options first in their order; then by line number, whatever the file; then by file. Of what is in TOML our
+    /// own files come before the host file.
+    fn rank(&self) -> (bool, bool, usize, &[u8]) {
         let file = self.file.as_os_str().as_encoded_bytes();
-        (!self.is_option, self.line, file)
+        let later = toml::is_toml(&self.file) && self.is_in_hosts();
+        (!self.is_option, later, self.line, file)
     }
 }
 
@@ -70,13 +81,13 @@ pub(super) fn options(texts: &[String], problems: &mut Vec<Problem>) -> Vec<CliO
             problems.push(Problem::error(&file, line, text));
             continue;
         }
-        let is_option = true;
         let entry = Entry {
             key,
             value,
             file,
             line,
-            is_option,
+            column: 0,
+            is_option: true,
         };
         options.push(CliOption { node, entry });
     }
@@ -91,12 +102,22 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn add_lines(&mut self, file: &Path, lines: Lines) {
+        if toml::is_toml(file) && !file.starts_with("hosts") {
+            // A later file beats an earlier one, but for arrays, which grow.
+            let beaten = |entry: &Entry| {
+                let single = vars::find(&entry.key).is_some_and(|var| !var.multiple);
+                single && lines.lines.iter().any(|line| line.key == entry.key)
+            };
+            self.entries
+                .retain(|entry| entry.is_option || !beaten(entry));
+        }
         self.entries
             .extend(lines.lines.into_iter().map(|line| Entry {
                 key: line.key,
                 value: line.value,
                 file: file.into(),
                 line: line.number,
+                column: line.column,
                 is_option: false,
             }));
         self.sort();
@@ -107,6 +128,24 @@ impl Tree {
         let ours = options.iter().filter(|o| o.node.as_deref() == node);
         self.entries.extend(ours.map(|o| o.entry.clone()));
         self.sort();
+    }
+
+    /// What holds where no line says otherwise.
+    pub(super) fn set_default(&mut self, file: &Path, key: &'static str, value: &str) {
+        if self.first(key).is_none() {
+            self.entries.push(Entry {
+                key: key.into(),
+                value: value.into(),
+                file: file.into(),
+                ..Entry::default()
+            });
+        }
+    }
+
+    /// Whether our own files are in TOML.
+    pub(super) fn is_toml(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.any(|entry| entry.file == Path::new(toml::MAIN))
     }
 
     fn sort(&mut self) {

@@ -164,19 +164,25 @@ pub fn find(name: &str) -> Option<&'static Var> {
     VARS.iter().find(|var| var.name.eq_ignore_ascii_case(name))
 }
 
-/// The known name nearest to an unknown one, if one is near: at most 2 edits, and fewer than half of
-/// the letters.
+/// The known name nearest to an unknown one, if one is near.
 #[must_use]
 pub fn nearest(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_lowercase();
-    if name.chars().count() > 64 {
+    let near = VARS
+        .iter()
+        .filter_map(|var| Some((nearness(name, var.name)?, var.name)));
+    near.min().map(|(_, name)| name)
+}
+
+/// How many edits lead from one name to another, whatever the case, if they are few: at most 2, and fewer than half
+/// of the letters.
+#[must_use]
+pub fn nearness(name: &str, other: &str) -> Option<usize> {
+    let letters = name.chars().count();
+    if letters > 64 {
         return None;
     }
-    let (distance, nearest) = VARS
-        .iter()
-        .map(|var| (distance(&name, &var.name.to_ascii_lowercase()), var.name))
-        .min()?;
-    (distance <= 2 && distance * 2 < name.chars().count()).then_some(nearest)
+    let edits = distance(&name.to_ascii_lowercase(), &other.to_ascii_lowercase());
+    (edits <= 2 && edits * 2 < letters).then_some(edits)
 }
 
 /// Edit distance: insertions, deletions, replacements, and swaps of neighbours.

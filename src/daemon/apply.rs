@@ -36,6 +36,7 @@ impl Driver {
                     error: true,
                     file: "tinc.conf".into(),
                     line: 0,
+                    column: 0,
                     text: format!("the reload was broken off: {error}"),
                 }]),
             };

@@ -10,6 +10,7 @@ mod precedence;
 mod reload;
 mod tables;
 mod tinc11;
+mod toml;
 mod torn;
 
 use std::{

@@ -1,0 +1,172 @@
+//! The TOML form of the configuration, for management tools: meshd.toml, conf.d/*.toml and hosts/NAME.toml. It is
+//! read into the same lines as tinc's form; only what stands around values is checked here.
+//!
+//! Source: spec/config-toml.md section 5.
+
+pub mod keys;
+mod values;
+
+use std::{borrow::Cow, ops::Range, path::Path};
+
+use ::toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use keys::File;
+
+use crate::config::{
+    Problem,
+    tincconf::{Line, Lines},
+};
+
+/// The main file.
+pub const MAIN: &str = "meshd.toml";
+
+/// Whether a file is in this form, by its name.
+pub(super) fn is_toml(file: &Path) -> bool {
+    file.extension()
+        .is_some_and(|extension| extension == "toml")
+}
+
+/// A file, looked at.
+#[derive(Debug, Default)]
+pub(super) struct Document {
+    /// What it says, as lines of tinc's form.
+    pub(super) lines: Lines,
+    /// The RSA public key in it, as PEM.
+    pub(super) rsa: Option<String>,
+}
+
+/// Reads one file of these keys. Everything that is wrong with it is an error in `problems`.
+pub(super) fn parse(text: &str, shown: &Path, file: File, problems: &mut Vec<Problem>) -> Document {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut reading = Reading {
+        text,
+        shown,
+        file,
+        document: Document::default(),
+        problems,
+    };
+    for error in errors {
+        let at = error.span().unwrap_or_default();
+        reading.wrong(&at, error.message().to_owned());
+    }
+    reading.table("", table.get_ref());
+    let Reading { mut document, .. } = reading;
+    document
+        .lines
+        .lines
+        .sort_by_key(|line| (line.number, line.column));
+    document
+}
+
+struct Reading<'a> {
+    text: &'a str,
+    shown: &'a Path,
+    file: File,
+    document: Document,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reading<'_> {
+    fn table(&mut self, table: &str, content: &DeTable<'_>) {
+        for (name, value) in content {
+            let at = name.span();
+            let name: &Cow<'_, str> = name.get_ref();
+            match (self.file.find(table, name), value.get_ref()) {
+                (Some(key), _) => self.value(key, value),
+                (None, DeValue::Table(inner)) if table.is_empty() && self.is_table(name) => {
+                    self.table(name, inner);
+                }
+                (None, _) if table.is_empty() && self.special(name, value) => {}
+                (None, _) => {
+                    let advice = self.file.advice(table, name);
+                    let place = match table {
+                        "" => String::new(),
+                        table => format!(" in [{table}]"),
+                    };
+                    let shown: String = name.chars().take(64).collect();
+                    self.wrong(&at, format!("unknown key `{shown}`{place}; {advice}"));
+                }
+            }
+        }
+    }
+
+    fn is_table(&self, name: &str) -> bool {
+        self.file.keys().iter().any(|key| key.table == name)
+    }
+
+    /// Keys that are no variables.
+    fn special(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> bool {
+        let host = self.file == File::Host;
+        match (name, value.get_ref()) {
+            (keys::RSA_TEXT, DeValue::String(text)) if host => {
+                self.document.rsa = Some(text.clone().into_owned());
+            }
+            (keys::RSA_TEXT, _) if host => {
+                self.wrong(
+                    &value.span(),
+                    "`rsa` must be the PEM text of the key".into(),
+                );
+            }
+            ("schema", value_of) if !host => {
+                let is_ours = value_of.as_integer().and_then(values::integer) == Some(keys::SCHEMA);
+                if !is_ours {
+                    let text = format!("this meshd knows schema {} only", keys::SCHEMA);
+                    self.wrong(&value.span(), text);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn value(&mut self, key: &'static keys::Key, value: &Spanned<DeValue<'_>>) {
+        match (key.many, value.get_ref()) {
+            (false, _) => self.single(key, value),
+            (true, DeValue::Array(all)) => all.iter().for_each(|one| self.single(key, one)),
+            (true, _) => {
+                let (path, wanted) = (key.path(), key.wanted());
+                self.wrong(
+                    &value.span(),
+                    format!("`{path}` must be an array [...] of {wanted}"),
+                );
+            }
+        }
+    }
+
+    fn single(&mut self, key: &'static keys::Key, value: &Spanned<DeValue<'_>>) {
+        match values::read(key, value.get_ref()) {
+            Ok(Some((var, text))) => {
+                let (number, column) = self.place(value.span().start);
+                self.document.lines.lines.push(Line {
+                    key: var.into(),
+                    value: text,
+                    number,
+                    column,
+                });
+            }
+            Ok(None) => {}
+            Err(why) => self.wrong(&value.span(), format!("`{}` {why}", key.path())),
+        }
+    }
+
+    fn wrong(&mut self, at: &Range<usize>, text: String) {
+        let (line, column) = self.place(at.start);
+        self.problems.push(Problem {
+            column,
+            ..Problem::error(self.shown, line, text)
+        });
+    }
+
+    /// Line and column of a byte, both from 1; columns count characters.
+    fn place(&self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..at).unwrap_or(self.text);
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[start..].chars().count() + 1,
+        )
+    }
+}
