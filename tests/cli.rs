@@ -601,6 +601,69 @@ fn check_tells_every_mistake_with_its_place() {
     );
 }
 
+/// What Salt's `check_cmd` and Ansible's `validate` do: the file is elsewhere, and so is its name.
+#[test]
+fn check_judges_one_file_as_if_it_stood_in_its_place() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let file = temporary.path().join("__salt.tmp.x8k2");
+    let check = |place: &str, text: &str| {
+        fs::write(&file, text).unwrap();
+        let (code, _, err) = run(&["-c", dir, "check", "--as", place, file.to_str().unwrap()]);
+        (code, err)
+    };
+    let good = format!(
+        "Ed25519PublicKey = {}\nSubnet = 10.9.0.0/24\n",
+        key(9).public()
+    );
+    for place in ["host:new_01", "hosts/new_01", "host:db_01"] {
+        assert_eq!(check(place, &good), (0, String::new()), "{place}");
+    }
+    let bad = format!("{good}Subnet = 10.9.0.1/24\n");
+    let (code, err) = check("host:db_01", &bad);
+    assert!(
+        code == 7 && err.starts_with("hosts/db_01:3: error: Subnet"),
+        "{err}"
+    );
+    // Whatever is wrong elsewhere is not this file's.
+    fs::write(tree.path().join("hosts/other"), "Subnet = nonsense\n").unwrap();
+    assert_eq!(check("host:new_01", &good), (0, String::new()));
+    assert_eq!(
+        check("daemon", "Name = web_01\nPingInterval = 20\n"),
+        (0, String::new())
+    );
+    let (code, err) = check("daemon", "Name = web_01\nMode = bridge\n");
+    assert!(
+        code == 7 && err.starts_with("tinc.conf:2: error: "),
+        "{err}"
+    );
+
+    let toml = "ed25519 = \"x\"\nsubnet = [\"10.9.0.0/24\"]\n";
+    let (code, err) = check("hosts/new_01.toml", toml);
+    assert_eq!(code, 7);
+    assert!(
+        err.contains(
+            "hosts/new_01.toml:2:1: error: unknown key `subnet`; it is `subnets` here\n    \
+             subnet = [\"10.9.0.0/24\"]\n    ^\n"
+        ),
+        "{err}"
+    );
+    // The form is that of the file that is there.
+    fs::remove_file(tree.path().join("tinc.conf")).unwrap();
+    fs::write(tree.path().join("meshd.toml"), "name = \"web_01\"\n").unwrap();
+    assert_eq!(check("daemon", "name = \"web_01\"\n"), (0, String::new()));
+    let (code, err) = check("daemon", "name = \"web_01\"\n[trust]\n  native = 1\n");
+    assert!(
+        code == 7 && err.contains("\n      native = 1\n               ^\n"),
+        "{err}"
+    );
+    let place = "host:web_02.toml";
+    assert_eq!(run(&["check", "--as", place, "x"]).0, 2);
+    assert_eq!(run(&["check", "--as", "../x", "x"]).0, 2);
+    assert_eq!(run(&["check", "--as", "daemon"]).0, 2);
+}
+
 #[test]
 fn keygen_makes_a_pair_that_check_accepts() {
     let tree = tree();

@@ -1,10 +1,14 @@
 //! The command line, from which help, completions and man pages are made.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{
+    net::IpAddr,
+    path::{Component, Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::cli::lab::LabArgs;
+use crate::{cli::lab::LabArgs, wire::NodeName};
 
 /// Look at and steer meshd, the mesh VPN daemon.
 #[derive(Debug, Clone, Parser)]
@@ -132,8 +136,12 @@ pub enum Command {
     Retry,
     /// Read a configuration and show every mistake with file and line
     Check {
-        /// The directory; default: that of --config or --net
-        dir: Option<PathBuf>,
+        /// The directory, default: that of --config or --net; with --as the file
+        #[arg(value_name = "DIR|FILE")]
+        path: Option<PathBuf>,
+        /// Judge FILE as if it stood in the directory: as `host:NAME`, as `daemon`, or there, as in `hosts/web_01.toml`
+        #[arg(long = "as", value_name = "PLACE", requires = "path")]
+        place: Option<Place>,
         /// Exit with 1 if there are warnings
         #[arg(long)]
         strict: bool,
@@ -172,6 +180,49 @@ pub enum Command {
         #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf"])]
         page: String,
     },
+}
+
+/// Where a file will stand that is judged before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The main file, in the form that the directory has.
+    Daemon,
+    /// The host file of a node, likewise.
+    Host(NodeName),
+    /// Here, relative to the directory.
+    Path(PathBuf),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "daemon" {
+            return Ok(Self::Daemon);
+        }
+        if let Some(name) = text.strip_prefix("host:") {
+            return match NodeName::new(name) {
+                Ok(name) => Ok(Self::Host(name)),
+                Err(error) => Err(format!("{error}; write host:NAME")),
+            };
+        }
+        let path = Path::new(text);
+        let inside = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let place = match path.parent().and_then(Path::to_str) {
+            Some("") => matches!(text, "tinc.conf" | "meshd.toml"),
+            Some("hosts" | "conf.d") => true,
+            _ => false,
+        };
+        match inside && place {
+            true => Ok(Self::Path(path.into())),
+            false => Err(
+                "is none of host:NAME, daemon, tinc.conf, meshd.toml, conf.d/FILE and hosts/FILE"
+                    .into(),
+            ),
+        }
+    }
 }
 
 /// `routes get ADDR`.

@@ -1,17 +1,17 @@
 //! `meshctl check`: every mistake of a configuration at once, without a daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::{
     cli::{
         Exit, Outcome,
-        args::Format,
+        args::{Format, Place},
         context::Context,
         output::{self, Frame},
     },
-    config::{self, Problem},
+    config::{self, Problem, Source},
     daemon::clock,
 };
 
@@ -30,14 +30,32 @@ struct Row {
     file: String,
     /// 0: the whole file.
     line: usize,
+    /// 0: the whole line.
+    column: usize,
     level: &'static str,
     text: String,
 }
 
 /// Exit code 7 for errors, 1 for warnings under `strict`.
-pub(super) fn run(context: &Context, dir: Option<PathBuf>, strict: bool) -> Outcome {
-    let source = context.source(dir)?;
-    let loaded = config::load(&source, None);
+pub(super) fn run(
+    context: &Context,
+    path: Option<PathBuf>,
+    place: Option<Place>,
+    strict: bool,
+) -> Outcome {
+    let source = match (place, path) {
+        (Some(place), Some(file)) => judged(context.source(None)?, place, file),
+        (_, dir) => context.source(dir)?,
+    };
+    let mut loaded = config::load(&source, None);
+    if let Some((place, _)) = &source.instead {
+        // Of the others nothing: whoever writes this file does not write them.
+        let problems = match &mut loaded {
+            Ok(config) => &mut config.problems,
+            Err(problems) => problems,
+        };
+        problems.retain(|problem| problem.file == *place);
+    }
     let (node, hosts, problems) = match &loaded {
         Ok(config) => {
             let settings = &config.settings;
@@ -80,6 +98,9 @@ pub(super) fn run(context: &Context, dir: Option<PathBuf>, strict: bool) -> Outc
         Format::Table => {
             for problem in problems {
                 output::say(&human(problem));
+                if let Some(excerpt) = excerpt(&source, problem) {
+                    output::say(&excerpt);
+                }
             }
             output::print(|out| writeln!(out, "{}", summary(&checked, node)))?;
         }
@@ -96,6 +117,7 @@ fn row(problem: &Problem) -> Row {
     Row {
         file: problem.file.display().to_string(),
         line: problem.line,
+        column: problem.column,
         level: level(problem),
         text: problem.text.clone(),
     }
@@ -103,6 +125,43 @@ fn row(problem: &Problem) -> Row {
 
 fn level(problem: &Problem) -> &'static str {
     if problem.error { "error" } else { "warning" }
+}
+
+/// The source of a directory in which a file has taken the place that it is meant for.
+fn judged(source: Source, place: Place, file: PathBuf) -> Source {
+    let toml = |now: &Path| {
+        let is_toml = |file: &Path| {
+            file.extension()
+                .is_some_and(|extension| extension == "toml")
+        };
+        is_toml(&file) || is_toml(now)
+    };
+    let shown = match place {
+        Place::Path(shown) => shown,
+        Place::Daemon => match toml(config::main_file(&source)) {
+            true => config::toml::MAIN.into(),
+            false => "tinc.conf".into(),
+        },
+        Place::Host(name) => match toml(&config::host_path(&source, &name)) {
+            true => format!("hosts/{name}.toml").into(),
+            false => format!("hosts/{name}").into(),
+        },
+    };
+    Source {
+        instead: Some((shown, file)),
+        ..source
+    }
+}
+
+/// The line of a problem with a known column, and a mark under it.
+fn excerpt(source: &Source, problem: &Problem) -> Option<String> {
+    let before = problem.column.checked_sub(1)?;
+    let text = config::files::read_text(&source.path(&problem.file)).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let line = text.lines().nth(problem.line.checked_sub(1)?)?;
+    let keep = |c: char| if c == '\t' { c } else { ' ' };
+    let blanks: String = line.chars().take(before).map(keep).collect();
+    Some(format!("    {line}\n    {blanks}^"))
 }
 
 /// `hosts/a:3: error: …`

@@ -111,8 +111,11 @@ impl Context {
             self.net.as_deref()
         };
         let Found { base, .. } = find::find(dir.as_deref(), net, None)?;
-        let (net, options) = (self.net.clone(), Vec::new());
-        Ok(Source { base, net, options })
+        Ok(Source {
+            base,
+            net: self.net.clone(),
+            ..Source::default()
+        })
     }
 
     fn socket(&self) -> PathBuf {

@@ -39,7 +39,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>, print_host: bool) -> 
     let private = source.base.join("ed25519_key.priv");
     let name = config::own_name(&source).ok();
     let public = match &name {
-        Some(name) => source.base.join(host_path(&source.base, name)),
+        Some(name) => source.base.join(host_path(&source, name)),
         None => source.base.join("ed25519_key.pub"),
     };
     if let Some(dir) = public.parent() {

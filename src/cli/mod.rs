@@ -108,7 +108,11 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Reload => steer::reload(context),
         Command::Stop => steer::stop(context),
         Command::Retry => steer::retry(context),
-        Command::Check { dir, strict } => check::run(context, dir, strict),
+        Command::Check {
+            path,
+            place,
+            strict,
+        } => check::run(context, path, place, strict),
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
         Command::Metrics { textfile } => metrics::run(context, textfile),
         Command::Ping { node, count } => ping::run(context, &node, count),

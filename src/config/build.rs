@@ -4,10 +4,9 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use rustix::{
@@ -18,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{
-        AddressFamily, Config, DeviceType, Problem, Shell, Source, host, keys, legacy,
+        Config, DeviceType, Problem, Shell, Source, host, keys, legacy, shell,
         tree::{Reader, Tree},
         values,
     },
@@ -31,8 +30,6 @@ use crate::{
     wire::{NodeName, Options, Subnet},
 };
 
-/// Sockets that we listen on, at most, an address family counting as one. Source: tinc 1.1.
-const MAX_LISTEN: usize = 8;
 /// PingInterval if it is below 1, in seconds.
 const PING_NEVER: u64 = 86_400;
 /// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB a node. More counts as this.
@@ -54,20 +51,14 @@ pub(super) fn build(
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
-    let shell = shell(source, &mut reader, device_type, port, options);
+    let shell = shell::shell(source, &mut reader, device_type, port, options);
     let experimental = reader.boolean("ExperimentalProtocol");
     let secrets = secrets(source, tree, last, experimental, &mut reader.problems);
     if let (Some(name), Some(secrets)) = (&name, &secrets) {
         check_own_rsa(source, name, secrets, tree, &mut reader.problems);
         if secrets.sptps {
             check_own_key(source, name, &secrets.key, tree, &mut reader.problems);
-            check_native_key(
-                &source.base,
-                name,
-                &secrets.native,
-                tree,
-                &mut reader.problems,
-            );
+            check_native_key(source, name, &secrets.native, tree, &mut reader.problems);
         }
     }
     let parts = name
@@ -235,8 +226,8 @@ fn check_own_rsa(
     problems: &mut Vec<Problem>,
 ) {
     let Some(private) = &secrets.rsa else { return };
-    let shown = host::host_path(&source.base, name);
-    let text = host::pem_text(&source.base, &shown);
+    let shown = host::host_path(source, name);
+    let text = host::pem_text(source, &shown);
     let public = legacy::public_key(tree, &source.base, &shown, &text, false, problems);
     let text = match public {
         Some(key) if key == private.public() => return,
@@ -272,8 +263,8 @@ fn check_own_key(
     tree: &Tree,
     problems: &mut Vec<Problem>,
 ) {
-    let shown = host::host_path(&source.base, name);
-    let text = host::pem_text(&source.base, &shown);
+    let shown = host::host_path(source, name);
+    let text = host::pem_text(source, &shown);
     let mut found = Vec::new();
     let public = host::key(tree, &source.base, &shown, &text, &mut found);
     // Our own host file is for others to read: nothing in it about keys stops us.
@@ -292,7 +283,7 @@ fn check_own_key(
 
 /// Others refuse us on native links if our host file shows another native key than ours.
 fn check_native_key(
-    base: &Path,
+    source: &Source,
     name: &NodeName,
     secret: &StaticSecret,
     tree: &Tree,
@@ -310,7 +301,7 @@ fn check_native_key(
         }
         (None, true) => format!("it has no NativePublicKey; it should be {ours}"),
     };
-    problems.push(Problem::warning(&host::host_path(base, name), 0, text));
+    problems.push(Problem::warning(&host::host_path(source, name), 0, text));
 }
 
 /// Whether we offer native, and what nodes must speak at least whose host files do not say so.
@@ -473,110 +464,8 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool, mode: Mode) -> RouteSetti
     }
 }
 
-/// When the file of our key was last written.
-fn key_made(source: &Source, tree: &Tree) -> Option<SystemTime> {
-    let file = source.base.join(ed25519_file(tree));
-    file.metadata().and_then(|data| data.modified()).ok()
-}
-
-fn ed25519_file(tree: &Tree) -> PathBuf {
+/// The file of our Ed25519 key.
+pub(super) fn ed25519_file(tree: &Tree) -> PathBuf {
     let named = tree.first("Ed25519PrivateKeyFile");
     named.map_or_else(|| "ed25519_key.priv".into(), |entry| (&entry.value).into())
-}
-
-fn shell(
-    source: &Source,
-    reader: &mut Reader<'_>,
-    device_type: DeviceType,
-    port: u16,
-    options: Options,
-) -> Shell {
-    let address_family = match reader.word("AddressFamily") {
-        "ipv4" => AddressFamily::V4,
-        "ipv6" => AddressFamily::V6,
-        _ => AddressFamily::Any,
-    };
-    let (listen, bind) = sockets(reader, port, address_family);
-    let routes = reader.each("InterfaceRoute", values::interface_route);
-    let named = reader.one("Interface", values::interface_name);
-    let net_name = || {
-        source
-            .net
-            .as_deref()
-            .and_then(|net| values::interface_name(net).ok())
-    };
-    Shell {
-        interface: named.or_else(net_name),
-        device: reader.text("Device").map(|path| source.base.join(path)),
-        device_type,
-        interface_addresses: reader.each("InterfaceAddress", values::interface_address),
-        interface_routes_auto: routes.contains(&None),
-        interface_routes: routes.into_iter().flatten().collect(),
-        interface_mtu: reader
-            .number_if("InterfaceMTU", 576, 9000)
-            .map(i32::unsigned_abs),
-        port,
-        listen,
-        bind,
-        bind_to_interface: reader.one("BindToInterface", values::interface_name),
-        address_family,
-        fwmark: reader.number("FWMark", i32::MIN, i32::MAX).cast_unsigned(),
-        metrics_listen: reader
-            .one("MetricsListen", values::metrics_listen)
-            .unwrap_or_default(),
-        key_made: key_made(source, reader.tree),
-        workers: reader.number("Workers", 0, 4).unsigned_abs() as usize,
-        udp_rcvbuf: reader.number("UDPRcvBuf", 0, i32::MAX).unsigned_abs() as usize,
-        udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,
-        scripts_interpreter: reader.text("ScriptsInterpreter"),
-        scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
-        nice: nice(reader),
-        log_level: u8::try_from(reader.number("LogLevel", i32::MIN, i32::MAX).clamp(0, 10))
-            .unwrap_or_default(),
-        pmtu_discovery: options.has(Options::PMTU_DISCOVERY),
-    }
-}
-
-/// What we listen on, and the one address a family that we dial from: that of BindToAddress, if
-/// exactly one socket of it has the family.
-fn sockets(
-    reader: &mut Reader<'_>,
-    port: u16,
-    family: AddressFamily,
-) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
-    let parse = |text: &str| values::listen(text, port, family);
-    let bound: Vec<_> = reader.each("BindToAddress", parse).concat();
-    let mut listen: Vec<SocketAddr> = Vec::new();
-    for addr in bound
-        .iter()
-        .copied()
-        .chain(reader.each("ListenAddress", parse).concat())
-    {
-        if !listen.contains(&addr) {
-            listen.push(addr);
-        }
-    }
-    if listen.len() > MAX_LISTEN {
-        let text = format!("BindToAddress and ListenAddress name more than {MAX_LISTEN} sockets");
-        reader
-            .problems
-            .push(Problem::error(Path::new("tinc.conf"), 0, text));
-    }
-    let only_one = |v4: bool| {
-        let mut family = bound.iter().filter(|a| a.is_ipv4() == v4);
-        family.next().filter(|_| family.next().is_none())
-    };
-    let specific = [only_one(true), only_one(false)].into_iter().flatten();
-    let bind = specific.filter(|a| !a.ip().is_unspecified());
-    (listen, bind.map(|a| SocketAddr::new(a.ip(), 0)).collect())
-}
-
-fn nice(reader: &mut Reader<'_>) -> Option<i32> {
-    reader.tree.first("ProcessPriority")?;
-    match reader.word("ProcessPriority") {
-        "low" => Some(10),
-        "normal" => Some(0),
-        "high" => Some(-10),
-        _ => None,
-    }
 }

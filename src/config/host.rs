@@ -34,18 +34,17 @@ pub(super) struct HostFile {
 /// The host file of `name`, at need. Errors: everything that makes the file unusable.
 pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>> {
     let options = tree::options(&source.options, &mut Vec::new());
-    let file = read(&source.base, name, &options);
+    let file = read(source, name, &options);
     file.host.ok_or(file.problems)
 }
 
-pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostFile {
-    let shown = host_path(base, name);
+pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> HostFile {
+    let base = &source.base;
+    let shown = host_path(source, name);
     let mut problems = Vec::new();
     let mut host = None;
-    problems.extend(two_forms(base, name));
-    if let Some((bytes, lines)) =
-        read_lines(&base.join(&shown), &shown, Trouble::is_tear, &mut problems)
-    {
+    problems.extend(two_forms(source, name));
+    if let Some((bytes, lines)) = read_lines(source, &shown, Trouble::is_tear, &mut problems) {
         // An empty file is what a copy in progress looks like.
         let has_key = keys::public_block(&bytes).is_some()
             || bytes.windows(11).any(|text| text == b"PUBLIC KEY-");
@@ -91,9 +90,9 @@ pub(super) fn read(base: &Path, name: &NodeName, options: &[CliOption]) -> HostF
 /// The host file of a node, relative to the configuration directory: `hosts/NAME`, unless there is only
 /// `hosts/NAME.toml`.
 #[must_use]
-pub fn host_path(base: &Path, name: &NodeName) -> PathBuf {
+pub fn host_path(source: &Source, name: &NodeName) -> PathBuf {
     let [tincs, ours] = forms(name);
-    match !base.join(&tincs).exists() && base.join(&ours).exists() {
+    match !source.has(&tincs) && source.has(&ours) {
         true => ours,
         false => tincs,
     }
@@ -105,9 +104,9 @@ fn forms(name: &NodeName) -> [PathBuf; 2] {
 }
 
 /// Nobody could tell which of two files counts.
-pub(super) fn two_forms(base: &Path, name: &NodeName) -> Option<Problem> {
+pub(super) fn two_forms(source: &Source, name: &NodeName) -> Option<Problem> {
     let [tincs, ours] = forms(name);
-    let both = base.join(&tincs).exists() && base.join(&ours).exists();
+    let both = source.has(&tincs) && source.has(&ours);
     both.then(|| {
         let text = format!("there is {} too; remove one of the two", ours.display());
         Problem::error(&tincs, 0, text)
@@ -115,20 +114,20 @@ pub(super) fn two_forms(base: &Path, name: &NodeName) -> Option<Problem> {
 }
 
 /// What of a host file may hold keys as PEM.
-pub(super) fn pem_text(base: &Path, shown: &Path) -> Vec<u8> {
-    let read = read_lines(&base.join(shown), shown, |_| false, &mut Vec::new());
+pub(super) fn pem_text(source: &Source, shown: &Path) -> Vec<u8> {
+    let read = read_lines(source, shown, |_| false, &mut Vec::new());
     read.map(|(text, _)| text).unwrap_or_default()
 }
 
 /// What of a file may hold keys as PEM, and what the lexer made of it; `None` (with an error) if it cannot be read.
 /// `broken` says what of the lexer's remarks is an error.
 pub(super) fn read_lines(
-    path: &Path,
+    source: &Source,
     shown: &Path,
     broken: fn(&Trouble) -> bool,
     problems: &mut Vec<Problem>,
 ) -> Option<(Vec<u8>, Lines)> {
-    let bytes = match files::read_text(path) {
+    let bytes = match files::read_text(&source.path(shown)) {
         Ok(bytes) => bytes,
         Err(error) => {
             problems.push(Problem::error(shown, 0, error.to_string()));

@@ -8,7 +8,7 @@ use crate::{
     config::{
         Config, Problem, Source,
         build::build,
-        files, host,
+        host,
         tincconf::Trouble,
         toml,
         tree::{self, CliOption, Tree},
@@ -91,26 +91,26 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
     let mut tree = Tree::default();
     tree.add_options(options, None);
     let (tincs, ours) = (Path::new("tinc.conf"), Path::new(toml::MAIN));
-    let main = main_file(&source.base);
-    if source.base.join(tincs).exists() && source.base.join(ours).exists() {
+    let main = main_file(source);
+    if source.has(tincs) && source.has(ours) {
         let text = format!("there is {} too; remove one of the two", toml::MAIN);
         problems.push(Problem::error(tincs, 0, text));
     }
-    if source.base.join(main).exists() {
-        add_file(&source.base, main, Trouble::is_failure, &mut tree, problems);
+    if source.has(main) {
+        add_file(source, main, Trouble::is_failure, &mut tree, problems);
     } else {
         let text = "no such file; write `Name = NAME` into it, or name another directory with -c";
         problems.push(Problem::error(main, 0, text));
     }
     let of_form = if main == ours { "toml" } else { "conf" };
     let dir = Path::new("conf.d");
-    match files::names(&source.base.join(dir)) {
+    match source.names(dir) {
         Ok(names) => names
             .iter()
             .filter(|name| Path::new(name).extension() == Some(OsStr::new(of_form)))
             .for_each(|name| {
                 add_file(
-                    &source.base,
+                    source,
                     &dir.join(name),
                     Trouble::is_failure,
                     &mut tree,
@@ -126,22 +126,23 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
 }
 
 /// The main file, relative to the configuration directory: tinc.conf, unless there is only meshd.toml.
-fn main_file(base: &Path) -> &'static Path {
+#[must_use]
+pub fn main_file(source: &Source) -> &'static Path {
     let (tincs, ours) = (Path::new("tinc.conf"), Path::new(toml::MAIN));
-    match !base.join(tincs).exists() && base.join(ours).exists() {
+    match !source.has(tincs) && source.has(ours) {
         true => ours,
         false => tincs,
     }
 }
 
 fn add_file(
-    base: &Path,
+    source: &Source,
     shown: &Path,
     broken: fn(&Trouble) -> bool,
     tree: &mut Tree,
     problems: &mut Vec<Problem>,
 ) {
-    if let Some((_, lines)) = host::read_lines(&base.join(shown), shown, broken, problems) {
+    if let Some((_, lines)) = host::read_lines(source, shown, broken, problems) {
         tree.add_lines(shown, lines);
     }
 }
@@ -213,14 +214,14 @@ fn own_host(
     problems: &mut Vec<Problem>,
 ) {
     tree.add_options(options, Some(name.as_str()));
-    let shown = host::host_path(&source.base, name);
-    problems.extend(host::two_forms(&source.base, name));
-    if !source.base.join(&shown).exists() {
+    let shown = host::host_path(source, name);
+    problems.extend(host::two_forms(source, name));
+    if !source.has(&shown) {
         let text = "no such file; without it we have no subnets and port 655";
         problems.push(Problem::warning(&shown, 0, text));
         return;
     }
-    add_file(&source.base, &shown, Trouble::is_tear, tree, problems);
+    add_file(source, &shown, Trouble::is_tear, tree, problems);
 }
 
 fn hosts(
@@ -232,7 +233,7 @@ fn hosts(
     theirs: &mut Vec<Problem>,
 ) -> BTreeMap<NodeName, Arc<Host>> {
     let dir = Path::new("hosts");
-    let names = files::names(&source.base.join(dir)).unwrap_or_else(|error| {
+    let names = source.names(dir).unwrap_or_else(|error| {
         ours.push(Problem::error(dir, 0, error.to_string()));
         Vec::new()
     });
@@ -241,11 +242,9 @@ fn hosts(
         let text = "no such directory; the configuration in force stays until it is back";
         ours.push(Problem::error(dir, 0, text));
     }
-    let names = names
-        .iter()
-        .map(|name| name.strip_suffix(".toml").unwrap_or(name));
     let mut names: Vec<NodeName> = names
-        .filter_map(|name| NodeName::new(name).ok())
+        .iter()
+        .filter_map(|name| NodeName::new(name.strip_suffix(".toml").unwrap_or(name)).ok())
         .filter(|name| Some(name) != own)
         .collect();
     names.sort();
@@ -257,16 +256,13 @@ fn hosts(
     }
     let mut hosts = BTreeMap::new();
     for name in names {
-        let mut file = host::read(&source.base, &name, options);
+        let mut file = host::read(source, &name, options);
         let known = last.and_then(|last| last.settings.hosts.get(&name));
         let host = match (file.host, known) {
             (_, Some(known)) if file.problems.iter().any(|p| p.error) => {
                 let text = "the last good version of this file stays in force";
-                file.problems.push(Problem::warning(
-                    &host::host_path(&source.base, &name),
-                    0,
-                    text,
-                ));
+                file.problems
+                    .push(Problem::warning(&host::host_path(source, &name), 0, text));
                 Some(known.clone())
             }
             (host, _) => host.map(Arc::new),
@@ -274,12 +270,12 @@ fn hosts(
         theirs.append(&mut file.problems);
         hosts.extend(host.map(|host| (name, host)));
     }
-    theirs.extend(twins(&source.base, &hosts));
+    theirs.extend(twins(source, &hosts));
     hosts
 }
 
 /// Two nodes with one key: whoever holds it can be either.
-fn twins(base: &Path, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
+fn twins(source: &Source, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
     let mut seen = BTreeMap::new();
     let keyed = hosts
         .iter()
@@ -288,7 +284,7 @@ fn twins(base: &Path, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
     for (name, key) in keyed {
         if let Some(first) = seen.insert(key, name) {
             let text = format!("has the same key as hosts/{first}; give each node its own");
-            problems.push(Problem::warning(&host::host_path(base, name), 0, text));
+            problems.push(Problem::warning(&host::host_path(source, name), 0, text));
         }
     }
     problems

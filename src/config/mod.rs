@@ -11,6 +11,7 @@ mod host;
 pub mod keys;
 mod legacy;
 mod load;
+mod shell;
 pub mod tincconf;
 pub mod toml;
 mod tree;
@@ -26,7 +27,7 @@ use std::{
 };
 
 pub use host::{host_path, load_host};
-pub use load::{expand_name, load, own_name};
+pub use load::{expand_name, load, main_file, own_name};
 
 use crate::mesh::Settings;
 
@@ -39,6 +40,36 @@ pub struct Source {
     pub net: Option<String>,
     /// `-o [NODE.]KEY=VALUE`, in order.
     pub options: Vec<String>,
+    /// A file that is looked at as if it stood in the directory: where, and what is there.
+    pub instead: Option<(PathBuf, PathBuf)>,
+}
+
+impl Source {
+    /// Where a file of the directory is read.
+    #[must_use]
+    pub fn path(&self, shown: &Path) -> PathBuf {
+        match &self.instead {
+            Some((place, file)) if place == shown => file.clone(),
+            _ => self.base.join(shown),
+        }
+    }
+
+    /// The names in a directory of it, sorted, as [`files::names`].
+    fn names(&self, dir: &Path) -> Result<Vec<String>, files::FileError> {
+        let mut names = files::names(&self.base.join(dir))?;
+        if let Some((place, _)) = &self.instead
+            && place.parent() == Some(dir)
+        {
+            names.extend(place.file_name().map(|name| name.to_string_lossy().into()));
+            names.sort();
+            names.dedup();
+        }
+        Ok(names)
+    }
+
+    fn has(&self, shown: &Path) -> bool {
+        self.path(shown).exists()
+    }
 }
 
 /// Something to say about the configuration.

@@ -184,6 +184,7 @@ fn source(options: &Options) -> Result<(Source, Vec<String>), config::find::Find
         base: found.base,
         net: found.net,
         options: options.options.clone(),
+        instead: None,
     };
     Ok((source, found.notes))
 }

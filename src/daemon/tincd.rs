@@ -89,7 +89,7 @@ fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
         .with_context(|| format!("no RSA key of {bits} bits: 1024 to 8192 will do"))?;
     let private = source.base.join("rsa_key.priv");
     let public = match config::own_name(&source) {
-        Ok(name) => source.base.join(config::host_path(&source.base, &name)),
+        Ok(name) => source.base.join(config::host_path(&source, &name)),
         Err(_) => source.base.join("rsa_key.pub"),
     };
     if let Some(dir) = public.parent() {

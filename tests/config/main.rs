@@ -73,6 +73,7 @@ impl Tree {
             base: self.dir.path().into(),
             net: Some("priv".into()),
             options: self.options.clone(),
+            instead: None,
         }
     }
 

@@ -1,0 +1,121 @@
+//! The settings of the daemon around the mesh.
+//!
+//! Source: tinc-config-cli.md section 2.
+
+use std::{net::SocketAddr, path::Path, time::SystemTime};
+
+use crate::{
+    config::{
+        AddressFamily, DeviceType, Problem, Shell, Source,
+        build::ed25519_file,
+        tree::{Reader, Tree},
+        values,
+    },
+    wire::Options,
+};
+
+/// Sockets that we listen on, at most, an address family counting as one. Source: tinc 1.1.
+const MAX_LISTEN: usize = 8;
+
+/// When the file of our key was last written.
+fn key_made(source: &Source, tree: &Tree) -> Option<SystemTime> {
+    let file = source.base.join(ed25519_file(tree));
+    file.metadata().and_then(|data| data.modified()).ok()
+}
+
+pub(super) fn shell(
+    source: &Source,
+    reader: &mut Reader<'_>,
+    device_type: DeviceType,
+    port: u16,
+    options: Options,
+) -> Shell {
+    let address_family = match reader.word("AddressFamily") {
+        "ipv4" => AddressFamily::V4,
+        "ipv6" => AddressFamily::V6,
+        _ => AddressFamily::Any,
+    };
+    let (listen, bind) = sockets(reader, port, address_family);
+    let routes = reader.each("InterfaceRoute", values::interface_route);
+    let named = reader.one("Interface", values::interface_name);
+    let net_name = || {
+        source
+            .net
+            .as_deref()
+            .and_then(|net| values::interface_name(net).ok())
+    };
+    Shell {
+        interface: named.or_else(net_name),
+        device: reader.text("Device").map(|path| source.base.join(path)),
+        device_type,
+        interface_addresses: reader.each("InterfaceAddress", values::interface_address),
+        interface_routes_auto: routes.contains(&None),
+        interface_routes: routes.into_iter().flatten().collect(),
+        interface_mtu: reader
+            .number_if("InterfaceMTU", 576, 9000)
+            .map(i32::unsigned_abs),
+        port,
+        listen,
+        bind,
+        bind_to_interface: reader.one("BindToInterface", values::interface_name),
+        address_family,
+        fwmark: reader.number("FWMark", i32::MIN, i32::MAX).cast_unsigned(),
+        metrics_listen: reader
+            .one("MetricsListen", values::metrics_listen)
+            .unwrap_or_default(),
+        key_made: key_made(source, reader.tree),
+        workers: reader.number("Workers", 0, 4).unsigned_abs() as usize,
+        udp_rcvbuf: reader.number("UDPRcvBuf", 0, i32::MAX).unsigned_abs() as usize,
+        udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,
+        scripts_interpreter: reader.text("ScriptsInterpreter"),
+        scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
+        nice: nice(reader),
+        log_level: u8::try_from(reader.number("LogLevel", i32::MIN, i32::MAX).clamp(0, 10))
+            .unwrap_or_default(),
+        pmtu_discovery: options.has(Options::PMTU_DISCOVERY),
+    }
+}
+
+/// What we listen on, and the one address a family that we dial from: that of BindToAddress, if
+/// exactly one socket of it has the family.
+fn sockets(
+    reader: &mut Reader<'_>,
+    port: u16,
+    family: AddressFamily,
+) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let parse = |text: &str| values::listen(text, port, family);
+    let bound: Vec<_> = reader.each("BindToAddress", parse).concat();
+    let mut listen: Vec<SocketAddr> = Vec::new();
+    for addr in bound
+        .iter()
+        .copied()
+        .chain(reader.each("ListenAddress", parse).concat())
+    {
+        if !listen.contains(&addr) {
+            listen.push(addr);
+        }
+    }
+    if listen.len() > MAX_LISTEN {
+        let text = format!("BindToAddress and ListenAddress name more than {MAX_LISTEN} sockets");
+        reader
+            .problems
+            .push(Problem::error(Path::new("tinc.conf"), 0, text));
+    }
+    let only_one = |v4: bool| {
+        let mut family = bound.iter().filter(|a| a.is_ipv4() == v4);
+        family.next().filter(|_| family.next().is_none())
+    };
+    let specific = [only_one(true), only_one(false)].into_iter().flatten();
+    let bind = specific.filter(|a| !a.ip().is_unspecified());
+    (listen, bind.map(|a| SocketAddr::new(a.ip(), 0)).collect())
+}
+
+fn nice(reader: &mut Reader<'_>) -> Option<i32> {
+    reader.tree.first("ProcessPriority")?;
+    match reader.word("ProcessPriority") {
+        "low" => Some(10),
+        "normal" => Some(0),
+        "high" => Some(-10),
+        _ => None,
+    }
+}
