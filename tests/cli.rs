@@ -665,6 +665,60 @@ fn check_judges_one_file_as_if_it_stood_in_its_place() {
 }
 
 #[test]
+fn convert_writes_the_other_form_elsewhere_and_check_accepts_it() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    let (code, out, err) = run(&["convert", "--to", "toml", "--dry-run", dir]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        out.contains("### tinc.conf -> meshd.toml\nschema = 1\nname = \"web_01\"\n"),
+        "{out}"
+    );
+
+    let other = tempfile::tempdir().unwrap();
+    let into = other.path().to_str().unwrap();
+    let convert = || run(&["-c", dir, "convert", "--to", "toml", "--out", into]);
+    let (code, out, err) = convert();
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        out.starts_with("tinc.conf -> meshd.toml\nhosts/db_01 -> hosts/db_01.toml\n"),
+        "{out}"
+    );
+    fs::copy(
+        tree.path().join("ed25519_key.priv"),
+        other.path().join("ed25519_key.priv"),
+    )
+    .unwrap();
+    assert_eq!(run(&["check", "--strict", into]).0, 0);
+    let (code, _, err) = convert();
+    assert!(code == 8 && err.contains("is there already"), "{err}");
+    assert_eq!(run(&["convert", "--to", "toml", "--dry-run", into]).0, 4);
+
+    let (code, out, _) = run(&["convert", "--to", "tinc", "--dry-run", "--json", into]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &json["schema"]),
+        (0, &Value::from("meshctl.convert/1"))
+    );
+    let main = json["data"][0]["text"].as_str().unwrap();
+    assert!(
+        main.contains("Name = web_01\n") && main.contains("StrictSubnets = no\n"),
+        "{main}"
+    );
+
+    fs::write(
+        tree.path().join("tinc.conf"),
+        "Name = web_01\nColour = blue\n",
+    )
+    .unwrap();
+    let (code, _, err) = run(&["convert", "--to", "toml", "--dry-run", dir]);
+    assert!(
+        code == 1 && err.starts_with("tinc.conf:2: error: Colour has no key"),
+        "{err}"
+    );
+}
+
+#[test]
 fn keygen_makes_a_pair_that_check_accepts() {
     let tree = tree();
     let dir = tree.path().to_str().unwrap();

@@ -146,6 +146,20 @@ pub enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Write a configuration in its other form into another directory: TOML, or tinc's
+    Convert {
+        /// The form to write
+        #[arg(long, value_name = "FORM")]
+        to: Form,
+        /// The directory to write into; it may hold keys and scripts, but no file that would be written
+        #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
+        out: Option<PathBuf>,
+        /// Print what would be written instead
+        #[arg(long)]
+        dry_run: bool,
+        /// The directory to read; default: that of --config or --net
+        dir: Option<PathBuf>,
+    },
     /// Make a key pair
     Keygen {
         /// The directory; default: that of --config or --net
@@ -233,6 +247,15 @@ pub enum RoutesCommand {
         /// IPv4 or IPv6
         address: IpAddr,
     },
+}
+
+/// The forms that a configuration has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// meshd.toml and hosts/NAME.toml.
+    Toml,
+    /// tinc.conf and hosts/NAME.
+    Tinc,
 }
 
 /// What `generate` prints.

@@ -165,7 +165,7 @@ fn excerpt(source: &Source, problem: &Problem) -> Option<String> {
 }
 
 /// `hosts/a:3: error: …`
-fn human(problem: &Problem) -> String {
+pub(super) fn human(problem: &Problem) -> String {
     let text = format!("{}: {}", level(problem), problem.text);
     Problem {
         text,

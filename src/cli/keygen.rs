@@ -66,7 +66,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>, print_host: bool) -> 
         return output::json("keygen", &frame, &pair);
     }
     output::print(|out| match print_host {
-        true => writeln!(out, "Ed25519PublicKey = {}", pair.public_key),
+        true => writeln!(out, "{}", keys::public_line(&public, &key.public())),
         false => writeln!(out, "{}\n{}", pair.private_key_file, pair.public_key_file),
     })?;
     Ok(Exit::Fine)

@@ -5,6 +5,7 @@
 pub mod args;
 mod check;
 mod context;
+mod convert;
 mod dump;
 mod follow;
 mod generate;
@@ -113,6 +114,12 @@ fn run(context: &Context, command: Command) -> Outcome {
             place,
             strict,
         } => check::run(context, path, place, strict),
+        Command::Convert {
+            to,
+            out,
+            dry_run: _,
+            dir,
+        } => convert::run(context, to, out, dir),
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
         Command::Metrics { textfile } => metrics::run(context, textfile),
         Command::Ping { node, count } => ping::run(context, &node, count),

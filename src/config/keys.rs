@@ -12,7 +12,7 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use zeroize::Zeroizing;
 
 use crate::{
-    config::{Problem, files, tincconf},
+    config::{Problem, files, tincconf, toml},
     crypto::{PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic, rsa::RsaPrivate},
     io::files::write_durable,
 };
@@ -140,14 +140,35 @@ pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
 
 /// Puts a public key into the host file `path`. Says whether an older one there was disabled.
 pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
-    replace_public(path, Kind::Ed25519, &format!("Ed25519PublicKey = {key}\n"))
+    match toml::is_toml(path) {
+        true => put_first(path, "ed25519", &public_line(path, key)),
+        false => replace_public(
+            path,
+            Kind::Ed25519,
+            &format!("{}\n", public_line(path, key)),
+        ),
+    }
+}
+
+/// The line of a host file that says a node's public key, in the form that the file has by its name.
+#[must_use]
+pub fn public_line(path: &Path, key: &PublicKey) -> String {
+    match toml::is_toml(path) {
+        true => format!("ed25519 = \"{key}\""),
+        false => format!("Ed25519PublicKey = {key}"),
+    }
 }
 
 /// Puts an RSA key of tinc 1.0 into `private` (mode 0600) and its public half into `public`, a host file or one of its
 /// own. Says whether an older one was disabled.
 pub fn write_rsa(private: &Path, public: &Path, key: &RsaPrivate) -> io::Result<bool> {
     let disabled = replace_private(private, Kind::Rsa, &key.to_pem())?;
-    Ok(replace_public(public, Kind::Rsa, &key.public().to_pem())? || disabled)
+    let pem = key.public().to_pem();
+    let old = match toml::is_toml(public) {
+        true => put_first(public, "rsa", &format!("rsa = '''\n{pem}'''"))?,
+        false => replace_public(public, Kind::Rsa, &pem)?,
+    };
+    Ok(old || disabled)
 }
 
 fn replace_private(path: &Path, kind: Kind, pem: &str) -> io::Result<bool> {
@@ -164,6 +185,32 @@ fn replace_public(path: &Path, kind: Kind, text: &str) -> io::Result<bool> {
     let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
     write_durable(path, format!("{old}{text}").as_bytes(), mode)?;
     Ok(disabled)
+}
+
+/// Puts a key of TOML in front of everything, where no table has begun yet, and makes what it replaces a comment.
+/// Says whether there was such.
+fn put_first(path: &Path, name: &str, line: &str) -> io::Result<bool> {
+    let path = &behind_links(path);
+    let old = existing(path)?;
+    let is_it = |line: &str| {
+        let value = line.strip_prefix(name).map(str::trim_start);
+        value.is_some_and(|value| value.starts_with('='))
+    };
+    let (mut text, mut found, mut open) = (format!("{line}\n"), false, false);
+    for line in old.lines() {
+        let starts = !open && is_it(line);
+        found |= starts;
+        let disabled = open || starts;
+        // The only value of several lines that such a key has is PEM text.
+        let marks = line.matches("'''").count() + line.matches("\"\"\"").count();
+        open = disabled && open != (marks % 2 == 1);
+        text.push_str(if disabled { "# " } else { "" });
+        text.push_str(line);
+        text.push('\n');
+    }
+    let mode = fs::metadata(path).map_or(HOST_MODE, |m| m.permissions().mode() & 0o777);
+    write_durable(path, text.as_bytes(), mode)?;
+    Ok(found)
 }
 
 /// The file that a link leads to: it is replaced, and the link stays.

@@ -4,6 +4,7 @@
 
 mod build;
 pub mod cache;
+pub mod convert;
 pub mod diff;
 pub mod files;
 pub mod find;

@@ -1,11 +1,15 @@
 //! The TOML form: the same settings as from tinc's form, and every mistake with its place.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use meshd::config::{
-    AddressFamily, MetricsListen,
-    toml::keys::{ACCESS, DAEMON, Form, HOST, WITHOUT_KEY},
-    vars::{self, Honoured, Kind, Place, VARS},
+use meshd::{
+    config::{
+        AddressFamily, MetricsListen,
+        convert::to_tinc,
+        toml::keys::{ACCESS, DAEMON, File, Form, HOST, WITHOUT_KEY},
+        vars::{self, Honoured, Kind, Place, VARS},
+    },
+    crypto::{Rng, rsa::RsaPrivate},
 };
 
 use crate::{Tree, host, key, nodes};
@@ -408,6 +412,37 @@ fn an_rsa_key_stands_in_the_file_itself() {
         .next()
         .unwrap_or_else(|| panic!("{:#?}", tree.said()));
     assert!(a.rsa.is_some() && a.key.is_none());
+}
+
+#[test]
+fn new_keys_stand_in_front_and_old_ones_become_comments() {
+    let tree = tree("name = \"me\"\n");
+    let file = tree.at("hosts/me.toml");
+    let old = fs::read_to_string(&file).unwrap();
+    let rest = "rsa = '''\n-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n'''\nport = 700\n";
+    tree.write("hosts/me.toml", &format!("{old}{rest}"));
+    assert!(meshd::config::keys::write_public(&file, &key(5).public()).unwrap());
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        text,
+        format!("ed25519 = \"{}\"\n# {old}{rest}", key(5).public())
+    );
+    let rsa = RsaPrivate::generate(1024, &mut Rng::new([7; 32])).unwrap();
+    let private = tree.at("rsa_key.priv");
+    assert!(meshd::config::keys::write_rsa(&private, &file, &rsa).unwrap());
+    let text = fs::read_to_string(&file).unwrap();
+    let host = to_tinc(&text, File::Host, Path::new("hosts/me.toml"));
+    assert_eq!(host.problems, []);
+    assert!(
+        host.text.contains(rsa.public().to_pem().trim_end()),
+        "{}",
+        host.text
+    );
+    assert!(
+        host.text.contains("\nPort = 700\n") && !host.text.contains("\nAAAA"),
+        "{}",
+        host.text
+    );
 }
 
 #[test]

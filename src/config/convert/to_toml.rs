@@ -1,0 +1,215 @@
+//! To TOML.
+
+use std::{fmt::Write, path::Path};
+
+use super::{Content, Converted, Item, compare};
+use crate::config::{
+    Problem,
+    tincconf::{self, Line, Lines},
+    toml::{
+        self,
+        keys::{ACCESS, File, Form, Key, RSA_TEXT, SCHEMA},
+    },
+    vars,
+};
+
+/// A file in tinc's form as one of these keys. `shown` is its name in messages.
+#[must_use]
+pub fn to_toml(text: &str, file: File, shown: &Path) -> Converted {
+    let lines = tincconf::parse(text.as_bytes());
+    let mut problems: Vec<Problem> = lines
+        .remarks
+        .iter()
+        .map(|remark| Problem::error(shown, remark.number, remark.what.to_string()))
+        .collect();
+    let before = lines.lines.clone();
+    let content = read(text, lines);
+    let mut writer = Writer {
+        file,
+        shown,
+        out: String::new(),
+        problems: &mut problems,
+    };
+    writer.write(content);
+    let text = writer.out;
+    let mut after = toml::parse(&text, shown, file, &mut problems).lines.lines;
+    if !before.iter().any(is_strict) {
+        // Said only because the defaults differ.
+        after.retain(|line| !is_strict(line));
+    }
+    let known = before.iter().filter(|line| {
+        file.keys()
+            .iter()
+            .any(|key| key.var.eq_ignore_ascii_case(&line.key))
+    });
+    let known: Vec<_> = known.cloned().collect();
+    compare(shown, &known, &after, &mut problems);
+    Converted { text, problems }
+}
+
+fn is_strict(line: &Line) -> bool {
+    line.key.eq_ignore_ascii_case("StrictSubnets")
+}
+
+/// The lexer's lines with what it passes over.
+fn read(text: &str, lines: Lines) -> Content {
+    let (mut comments, mut pem, mut inside) = (Vec::new(), String::new(), false);
+    for (number, line) in (1..).zip(text.lines()) {
+        inside |= line.starts_with("-----BEGIN");
+        if inside {
+            pem.push_str(line);
+            pem.push('\n');
+            inside = !line.starts_with("-----END");
+        } else if let Some(comment) = line.strip_prefix('#') {
+            comments.push((number, comment.to_owned()));
+        }
+    }
+    Content::new(lines.lines, comments, pem)
+}
+
+struct Writer<'a> {
+    file: File,
+    shown: &'a Path,
+    out: String,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, content: Content) {
+        let Content { items, tail, pem } = content;
+        let keys = self.file.keys();
+        let key_of = |item: &Item| {
+            let var = vars::find(&item.line.key)?;
+            keys.iter().find(|key| key.var == var.name)
+        };
+        let main = self.shown == Path::new("tinc.conf");
+        if main {
+            self.line(&format!("schema = {SCHEMA}"));
+        }
+        let mut tables: Vec<&str> = keys.iter().map(|key| key.table).collect();
+        tables.dedup();
+        for table in tables {
+            let keys = keys.iter().filter(|key| key.table == table);
+            let all = keys.map(|key| {
+                let of_key = |item: &&Item| key_of(item) == Some(key);
+                (key, items.iter().filter(of_key).collect::<Vec<_>>())
+            });
+            let all: Vec<_> = all.filter(|(_, items)| !items.is_empty()).collect();
+            if main && table == "trust" && !all.iter().any(|(key, _)| key.var == "StrictSubnets") {
+                // The default is another one.
+                self.line("\n[trust]\nstrict_subnets = false");
+            } else if !all.is_empty() && !table.is_empty() {
+                self.line(&format!("\n[{table}]"));
+            }
+            for (key, items) in all {
+                self.key(key, &items);
+            }
+            if table.is_empty() && !pem.is_empty() {
+                self.line(&format!("{RSA_TEXT} = '''\n{pem}'''"));
+            }
+        }
+        for item in items.iter().filter(|item| key_of(item).is_none()) {
+            self.comments(&item.comments);
+            self.lost(item, "has no key in this file");
+        }
+        self.comments(&tail);
+    }
+
+    fn key(&mut self, key: &Key, items: &[&Item]) {
+        if !key.many {
+            let [first, others @ ..] = items else { return };
+            self.comments(&first.comments);
+            match value(key, &first.line.value) {
+                Some(value) => self.line(&format!("{} = {value}", key.name)),
+                None => self.lost(first, "has a value that TOML has no word for"),
+            }
+            for other in others {
+                self.comments(&other.comments);
+                self.lost(other, "stood here a second time and counted for nothing");
+            }
+            return;
+        }
+        let plain = items.len() == 1 && items[0].comments.is_empty();
+        let mut values = Vec::new();
+        for item in items {
+            match value(key, &item.line.value) {
+                Some(value) => values.push((item, value)),
+                None => self.lost(item, "has a value that TOML has no word for"),
+            }
+        }
+        if let ([(_, value)], true) = (values.as_slice(), plain) {
+            return self.line(&format!("{} = [{value}]", key.name));
+        }
+        self.line(&format!("{} = [", key.name));
+        for (item, value) in values {
+            for comment in &item.comments {
+                self.line(&format!("    #{comment}"));
+            }
+            self.line(&format!("    {value},"));
+        }
+        self.line("]");
+    }
+
+    /// Keeps as a comment what cannot be said.
+    fn lost(&mut self, item: &Item, why: &str) {
+        let line = &item.line;
+        let text = format!("{} {why}; it is left as a comment", line.key);
+        let problem = match why.starts_with("stood") {
+            true => Problem::warning(self.shown, line.number, text),
+            false => Problem::error(self.shown, line.number, text),
+        };
+        self.problems.push(problem);
+        self.line(&format!("# {} = {}", line.key, line.value));
+    }
+
+    fn comments(&mut self, comments: &[String]) {
+        for comment in comments {
+            self.line(&format!("#{comment}"));
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        writeln!(self.out, "{line}").expect("writing to a string cannot fail");
+    }
+}
+
+/// The value as TOML; `None` where there is none that means the same.
+fn value(key: &Key, text: &str) -> Option<String> {
+    let number = || text.trim().parse::<i64>().ok();
+    Some(match key.form {
+        Form::Flag => match text.to_ascii_lowercase().as_str() {
+            "yes" => "true".into(),
+            "no" => "false".into(),
+            _ => return None,
+        },
+        Form::Number | Form::Size => number()?.to_string(),
+        Form::Duration => format!("\"{}s\"", number().filter(|seconds| *seconds >= 0)?),
+        Form::Text => quoted(text),
+        Form::Endpoint => quoted(&endpoint(text)),
+        Form::Access => {
+            let yes = text.eq_ignore_ascii_case("yes");
+            let means = |meaning: Option<(&str, &str)>| match meaning {
+                Some(("ExperimentalProtocol", _)) => !yes && text.eq_ignore_ascii_case("no"),
+                Some(_) => false,
+                None => yes,
+            };
+            quoted(ACCESS.iter().find(|(_, meaning)| means(*meaning))?.0)
+        }
+    })
+}
+
+/// `HOST PORT` as `HOST:PORT`.
+fn endpoint(text: &str) -> String {
+    let mut words = text.split_whitespace();
+    match (words.next().unwrap_or_default(), words.next()) {
+        (host, Some(port)) if host.contains(':') => format!("[{host}]:{port}"),
+        (host, Some(port)) => format!("{host}:{port}"),
+        (host, None) => host.into(),
+    }
+}
+
+/// Strings of JSON are strings of TOML, but for one character.
+fn quoted(text: &str) -> String {
+    let text = serde_json::Value::from(text).to_string();
+    text.replace('\u{7f}', "\\u007f")
+}
