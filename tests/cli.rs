@@ -22,8 +22,8 @@ use meshd::{
     control::{
         codec::{self, Lines},
         proto::{
-            Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Pong, Reloaded, Request, Response,
-            Status, ThreadRow, VERSION,
+            Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Plan, Pong, Reloaded, Request,
+            Response, Status, ThreadRow, VERSION,
         },
     },
     crypto::{PrivateKey, Rng},
@@ -265,12 +265,24 @@ fn healthy(request: Request) -> Option<Response> {
             weight: 74,
         }]),
         Request::Connections => Response::Connections(Vec::new()),
-        Request::Reload => Response::Reloaded(Reloaded {
+        Request::Reload { .. } | Request::Undo => Response::Reloaded(Reloaded {
             changed: vec!["hosts/db_01 is gone".into()],
             restart_needed: vec!["Interface".into()],
             problems: Vec::new(),
         }),
         Request::Stop => refuse(ErrorCode::Permission, "only root may stop meshd"),
+        Request::Plan => Response::Plan(Box::new(Plan {
+            changed: vec![
+                "hosts/new is new".into(),
+                "Port: 655 -> 656, after a restart".into(),
+            ],
+            restart_needed: vec!["Port".into()],
+            cut: vec!["db_01".into()],
+            live: 30,
+            may_cut: 3,
+            ..Plan::default()
+        })),
+        Request::Confirm => refuse(ErrorCode::Refused, "no reload waits"),
         Request::Retry => Response::Done(true),
         Request::Ping { node, .. } if node == "nobody" => {
             refuse(ErrorCode::Unknown, "no node named \"nobody\"")
@@ -484,6 +496,36 @@ fn metrics_are_printed_as_they_come_or_written_whole() {
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
     let (code, _, error) = into(&dir.path().join("none/meshd.prom"));
     assert!(code == 1 && error.contains("none/meshd.prom"), "{error}");
+}
+
+#[test]
+fn plans_are_marked_and_tell_by_their_exit_code() {
+    let daemon = Daemon::new(healthy);
+    let (code, out, err) = daemon.run(&["plan"]);
+    assert_eq!((code, err.as_str()), (10, ""));
+    assert_eq!(
+        out,
+        "+ hosts/new is new\n~ Port: 655 -> 656, after a restart\n\
+         = restart needed: Port; cut: db_01 (of 30 nodes 3 may be cut unasked)\n"
+    );
+    let (code, out, _) = daemon.run(&["plan", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["data"]["cut"][0]), (10, &Value::from("db_01")));
+    assert_eq!(daemon.run(&["confirm"]).0, 8);
+    let none = Daemon::new(|_| Some(Response::Plan(Box::default())));
+    assert_eq!(none.run(&["plan"]).0, 0);
+    let refused = Daemon::new(|_| {
+        Some(Response::Plan(Box::new(Plan {
+            changed: vec!["hosts/b is gone".into()],
+            refused: Some("it would cut 9 of 9".into()),
+            ..Plan::default()
+        })))
+    });
+    let (code, out, err) = refused.run(&["plan"]);
+    assert!(
+        code == 8 && out.starts_with("- hosts/b") && err.contains("9 of 9"),
+        "{out}{err}"
+    );
 }
 
 /// spec/meshctl.md section 4.2.

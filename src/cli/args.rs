@@ -4,6 +4,7 @@ use std::{
     net::IpAddr,
     path::{Component, Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -24,7 +25,7 @@ use crate::{cli::lab::LabArgs, wire::NodeName};
         meshctl peers --json | jq '.data[] | select(.up | not) | .name'",
     after_help = "Exit codes: 0 fine, 1 negative answer, 2 usage, 3 daemon not running, \
         4 no such net, node or subnet, 5 permission, 6 timeout, 7 configuration invalid, \
-        8 refused by the daemon, 9 applied but part of it needs a restart."
+        8 refused by the daemon, 9 applied but part of it needs a restart, 10 plan has changes."
 )]
 pub struct Cli {
     /// What holds for every command.
@@ -128,8 +129,22 @@ pub enum Command {
         #[arg(short, long, value_parser = clap::value_parser!(u8).range(0..=10))]
         level: Option<u8>,
     },
-    /// Read the configuration anew
-    Reload,
+    /// Read the configuration anew; what is running stays as it is if the new one is bad, or cuts many nodes
+    Reload {
+        /// Also where more than a tenth of the nodes would be cut
+        #[arg(long)]
+        yes: bool,
+        /// Go back by itself unless `meshctl confirm` comes within this time, as in 5m: in case it cuts you off
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        confirm: Option<Duration>,
+        /// Go back to what was in force before the last reload; the files stay as they are
+        #[arg(long, conflicts_with_all = ["yes", "confirm"])]
+        undo: bool,
+    },
+    /// Keep what `reload --confirm` has changed
+    Confirm,
+    /// Show what a reload would change and whom it would cut, without doing it
+    Plan,
     /// Stop the daemon
     Stop,
     /// Dial all missing links now

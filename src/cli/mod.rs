@@ -15,6 +15,7 @@ mod metrics;
 mod output;
 mod peers;
 mod ping;
+mod plan;
 mod routes;
 mod status;
 mod steer;
@@ -31,7 +32,7 @@ use crate::{
     config::find::FindError,
     control::{
         client::ClientError,
-        proto::{ControlError, ErrorCode},
+        proto::{ControlError, ErrorCode, Request},
     },
 };
 
@@ -59,6 +60,8 @@ pub enum Exit {
     Refused = 8,
     /// Applied, but part of it needs a restart.
     NeedsRestart = 9,
+    /// A reload would change something.
+    Changes = 10,
 }
 
 /// A command that did not get to its end.
@@ -106,7 +109,17 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Routes { get: Some(get) } => routes::get(context, get),
         Command::Dump { what } => dump::run(context, &what),
         Command::Log { follow: _, level } => follow::run(context, level),
-        Command::Reload => steer::reload(context),
+        Command::Reload { undo: true, .. } => steer::reload(context, Request::Undo),
+        Command::Reload { yes, confirm, .. } => {
+            let confirm_seconds = confirm.map(|within| within.as_secs());
+            let request = Request::Reload {
+                yes,
+                confirm_seconds,
+            };
+            steer::reload(context, request)
+        }
+        Command::Confirm => steer::confirm(context),
+        Command::Plan => plan::run(context),
         Command::Stop => steer::stop(context),
         Command::Retry => steer::retry(context),
         Command::Check {
@@ -177,6 +190,7 @@ impl From<&ControlError> for Failure {
                 "`meshctl peers` and `meshctl routes` list all",
             ),
             ErrorCode::Config => (Exit::Config, "`meshctl check` shows every mistake"),
+            ErrorCode::Refused => return Self::new(Exit::Refused, &error.text),
             ErrorCode::Busy => (Exit::Refused, "try again in a moment: `meshctl status`"),
             ErrorCode::Version | ErrorCode::Malformed => (
                 Exit::Refused,

@@ -11,8 +11,8 @@ use crate::{
 };
 
 /// Exit code 9 if something waits for a restart.
-pub(super) fn reload(context: &Context) -> Outcome {
-    let answer = context.ask(Request::Reload)?;
+pub(super) fn reload(context: &Context, request: Request) -> Outcome {
+    let answer = context.ask(request)?;
     let Response::Reloaded(reloaded) = &answer.response else {
         return Err(Failure::odd_answer());
     };
@@ -45,6 +45,10 @@ pub(super) fn reload(context: &Context) -> Outcome {
     } else {
         Exit::NeedsRestart
     })
+}
+
+pub(super) fn confirm(context: &Context) -> Outcome {
+    done(context, "confirm", Request::Confirm, "kept")
 }
 
 pub(super) fn stop(context: &Context) -> Outcome {

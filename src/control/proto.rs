@@ -52,7 +52,20 @@ pub enum Request {
         level: Option<u8>,
     },
     /// Read the configuration anew. Root only.
-    Reload,
+    Reload {
+        /// Also where many nodes are cut by it.
+        #[serde(default)]
+        yes: bool,
+        /// Go back to the old one unless [`Self::Confirm`] comes within so many seconds, at most 86,400.
+        #[serde(default)]
+        confirm_seconds: Option<u64>,
+    },
+    /// What a reload would do.
+    Plan,
+    /// Keep what the last reload changed. Root only.
+    Confirm,
+    /// Go back to the configuration before the last reload that changed something. Root only.
+    Undo,
     /// Stop the daemon. Root only.
     Stop,
     /// Dial now. Root only.
@@ -104,8 +117,10 @@ pub enum Response {
     Metrics(String),
     /// One line of [`Request::Log`].
     Log(LogLine),
-    /// To [`Request::Reload`].
+    /// To [`Request::Reload`] and [`Request::Undo`].
     Reloaded(Reloaded),
+    /// To [`Request::Plan`].
+    Plan(Box<Plan>),
     /// To [`Request::Ping`].
     Ping(Pong),
     /// Done.
@@ -191,6 +206,25 @@ pub struct Reloaded {
     pub problems: Vec<String>,
 }
 
+/// What a reload would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What would change, one sentence each.
+    pub changed: Vec<String>,
+    /// Variables that changed and need a restart.
+    pub restart_needed: Vec<String>,
+    /// Warnings and errors that cost one node only.
+    pub problems: Vec<String>,
+    /// Nodes with a path that would be cut.
+    pub cut: Vec<String>,
+    /// Nodes with a path.
+    pub live: usize,
+    /// How many of them a reload may cut unasked.
+    pub may_cut: usize,
+    /// Why a reload would be refused, if so.
+    pub refused: Option<String>,
+}
+
 /// One measured round trip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pong {
@@ -227,6 +261,8 @@ pub enum ErrorCode {
     Unknown,
     /// The configuration on disk is invalid; the old one stays in force.
     Config,
+    /// It would cut more nodes than may be cut unasked, or there is nothing to confirm or to undo.
+    Refused,
     /// Too many clients, or stopping.
     Busy,
 }

@@ -7,13 +7,15 @@ use std::{
 
 use crate::{
     control::proto::{ErrorCode, Pong, Request, Response},
-    daemon::{Reply, control, driver::Driver},
+    daemon::{Reply, apply::Purpose, control, driver::Driver},
     mesh::Input,
     wire::NodeName,
 };
 
 /// Longest time that a ping may wait.
 const MAX_PING: Duration = Duration::from_secs(60);
+/// Longest time that a reload may wait for its confirmation, in seconds.
+const MAX_CONFIRM: u64 = 86_400;
 /// Most pings under way.
 const MAX_PINGS: usize = 64;
 
@@ -49,7 +51,17 @@ impl Driver {
             Request::Edges => Response::Edges(self.mesh.edges()),
             Request::Connections => Response::Connections(self.mesh.connections()),
             Request::Metrics => Response::Metrics(self.metrics(now)),
-            Request::Reload => return self.reload(Some(reply)),
+            Request::Reload {
+                yes,
+                confirm_seconds,
+            } => {
+                let confirm =
+                    confirm_seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_CONFIRM)));
+                return self.reload(Purpose::Reload { yes, confirm }, Some(reply));
+            }
+            Request::Plan => return self.reload(Purpose::Plan, Some(reply)),
+            Request::Confirm => self.confirm(),
+            Request::Undo => self.undo(),
             Request::Stop => return self.ask_stop(Some(reply)),
             Request::Retry => {
                 self.tell_mesh(Input::Retry);

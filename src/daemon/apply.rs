@@ -3,80 +3,240 @@
 //! Source: architecture.md section 2.5 (c). An unusable tree changes nothing, and every problem of it
 //! is said; tinc would exit on a signal (tinc-config-cli.md section 4.5).
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::{self, Config, Problem, diff},
-    control::proto::{ErrorCode, Reloaded, Response},
+    control::proto::{ErrorCode, Plan, Reloaded, Response},
     daemon::{
         Event, Reply, control,
         driver::{Driver, with_port},
         systemd,
     },
+    mesh::Settings,
 };
 
+/// Configurations that can be gone back to.
+const KEPT: usize = 3;
+/// Of so many live nodes a reload may cut one unasked. Source: spec/config-toml.md, reload rule 6.
+const ONE_OF: usize = 10;
+
+/// What the files are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be taken over.
+    Reload {
+        /// Whoever is cut by it.
+        yes: bool,
+        /// Unless it is confirmed within this time it is undone.
+        confirm: Option<Duration>,
+    },
+    /// To be compared.
+    Plan,
+}
+
+/// What was in force before.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The latest last.
+    kept: VecDeque<Config>,
+    /// When the last of them comes back, if nobody confirms.
+    until: Option<Instant>,
+}
+
+impl Past {
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
 impl Driver {
-    /// Starts a reload unless one is under way. [`Event::Reloaded`] follows.
-    pub(super) fn reload(&mut self, reply: Option<Reply>) {
-        if self.reloading || !self.is_up() {
-            if let Some(reply) = reply {
-                let text = "the daemon is starting or reloading: try again".into();
-                let _ = reply.send(control::error(ErrorCode::Busy, text));
+    /// Starts to read the files unless that is under way. [`Event::Reloaded`] follows.
+    pub(super) fn reload(&mut self, purpose: Purpose, reply: Option<Reply>) {
+        let refused = match (purpose, self.past.until) {
+            _ if self.reloading || !self.is_up() => Some((
+                ErrorCode::Busy,
+                "the daemon is starting or reloading: try again",
+            )),
+            (Purpose::Reload { .. }, Some(_)) => Some((
+                ErrorCode::Refused,
+                "the last reload waits for its confirmation: `meshctl confirm` keeps it, `meshctl reload --undo` does not",
+            )),
+            _ => None,
+        };
+        if let Some((code, text)) = refused {
+            match reply {
+                Some(reply) => drop(reply.send(control::error(code, text.into()))),
+                None => tracing::warn!("no reload: {text}"),
             }
             return;
         }
         self.reloading = true;
-        systemd::reloading();
+        if purpose != Purpose::Plan {
+            systemd::reloading();
+        }
         let (old, events) = (self.config.clone(), self.events.clone());
         tokio::spawn(async move {
             let load = move || config::load(&old.source, Some(&old));
             let result = match tokio::task::spawn_blocking(load).await {
                 Ok(result) => result,
-                Err(error) => Err(vec![Problem {
-                    error: true,
-                    file: "tinc.conf".into(),
-                    line: 0,
-                    column: 0,
-                    text: format!("the reload was broken off: {error}"),
-                }]),
+                Err(error) => {
+                    let text = format!("the reload was broken off: {error}");
+                    Err(vec![Problem::error(Path::new("tinc.conf"), 0, text)])
+                }
             };
-            let _ = events.send(Event::Reloaded(Box::new(result), reply)).await;
+            let event = Event::Reloaded(Box::new(result), purpose, reply);
+            let _ = events.send(event).await;
         });
     }
 
     /// The files were read.
-    pub(super) fn reloaded(&mut self, result: Result<Config, Vec<Problem>>, reply: Option<Reply>) {
+    pub(super) fn reloaded(
+        &mut self,
+        result: Result<Config, Vec<Problem>>,
+        purpose: Purpose,
+        reply: Option<Reply>,
+        now: Instant,
+    ) {
         self.reloading = false;
-        self.reload_worked = result.is_ok();
-        let response = match result {
-            Ok(new) => Response::Reloaded(self.take_over(new)),
-            Err(problems) => {
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
+        let response = match (result, purpose) {
+            (Ok(new), Purpose::Plan) => Response::Plan(Box::new(self.plan(&new))),
+            (Ok(new), Purpose::Reload { yes, confirm }) => self.try_reload(new, yes, confirm, now),
+            (Err(problems), _) => {
                 let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 let text = format!("nothing was changed: {}", text.join("; "));
                 control::error(ErrorCode::Config, text)
             }
         };
-        self.tell_ready();
+        if purpose != Purpose::Plan {
+            self.reload_worked = matches!(response, Response::Reloaded(_));
+            if let Response::Error(error) = &response {
+                tracing::error!("{}", error.text);
+            }
+            self.tell_ready();
+        }
         if let Some(reply) = reply {
             let _ = reply.send(response);
         }
+    }
+
+    fn try_reload(
+        &mut self,
+        new: Config,
+        yes: bool,
+        confirm: Option<Duration>,
+        now: Instant,
+    ) -> Response {
+        let plan = self.plan(&new);
+        let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
+        if let Some(why) = plan.refused.filter(|_| !yes || emptied) {
+            return control::error(ErrorCode::Refused, format!("nothing was changed: {why}"));
+        }
+        let old = self.config.clone();
+        let done = self.take_over(new);
+        if !done.changed.is_empty() {
+            if self.past.kept.len() == KEPT {
+                self.past.kept.pop_front();
+            }
+            self.past.kept.push_back(old);
+            self.past.until = confirm.map(|within| now + within);
+        }
+        Response::Reloaded(done)
+    }
+
+    /// What a reload of this would do.
+    fn plan(&self, new: &Config) -> Plan {
+        let diff = diff::diff(&self.config, new);
+        let cut = self.mesh.cut_by(&self.as_taken_over(new));
+        let live = self.mesh.live_nodes();
+        let may_cut = (live / ONE_OF).max(1);
+        let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
+        let refused = if emptied {
+            Some("hosts/ holds no usable file any more; bring them back".to_owned())
+        } else if cut.len() > may_cut {
+            let names: Vec<&str> = cut.iter().take(10).map(|name| name.as_str()).collect();
+            let (count, more) = (cut.len(), if cut.len() > names.len() { " ..." } else { "" });
+            Some(format!(
+                "it would cut {count} of {live} nodes ({}{more}), and {may_cut} may be cut unasked; `meshctl plan` tells \
+                 more, `meshctl reload --yes` does it",
+                names.join(" ")
+            ))
+        } else {
+            None
+        };
+        Plan {
+            changed: diff.changed,
+            restart_needed: diff
+                .restart_needed
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            problems: new.problems.iter().map(ToString::to_string).collect(),
+            cut: cut.iter().map(ToString::to_string).collect(),
+            live,
+            may_cut,
+            refused,
+        }
+    }
+
+    /// Keeps what the last reload changed.
+    pub(super) fn confirm(&mut self) -> Response {
+        match self.past.until.take() {
+            Some(_) => Response::Done(true),
+            None => {
+                let text =
+                    "no reload waits for a confirmation: `meshctl status` shows what is in force";
+                control::error(ErrorCode::Refused, text.into())
+            }
+        }
+    }
+
+    /// Goes back to what was in force before the last reload; the files stay as they are.
+    pub(super) fn undo(&mut self) -> Response {
+        self.past.until = None;
+        match self.past.kept.pop_back() {
+            Some(old) => Response::Reloaded(self.take_over(old)),
+            None => {
+                let text =
+                    "no reload has changed anything since the start, so there is nothing to undo";
+                control::error(ErrorCode::Refused, text.into())
+            }
+        }
+    }
+
+    /// Undoes a reload that nobody has confirmed in time.
+    pub(super) fn expire_confirmation(&mut self, now: Instant) {
+        if self.past.until.is_some_and(|until| until <= now) {
+            tracing::warn!(
+                "nobody has confirmed the last reload, so it is undone; the files on disk stay"
+            );
+            self.undo();
+        }
+    }
+
+    /// The settings of a new configuration, but for what waits for a restart.
+    fn as_taken_over(&self, new: &Config) -> Settings {
+        let old = &self.config;
+        let mut settings = Settings::clone(&with_port(&new.settings, self.port));
+        settings.name = old.settings.name.clone();
+        settings.key = Arc::clone(&old.settings.key);
+        settings.sptps = old.settings.sptps;
+        settings.rsa = old.settings.rsa.clone();
+        settings.secret = Arc::clone(&old.settings.secret);
+        settings
     }
 
     /// Makes a new configuration the one in force, except for what waits for a restart: that part of
     /// the old one stays, so that the next reload still tells of it.
     fn take_over(&mut self, mut new: Config) -> Reloaded {
         let diff = diff::diff(&self.config, &new);
-        let old = &self.config;
-        let mut settings = crate::mesh::Settings::clone(&with_port(&new.settings, self.port));
-        settings.name = old.settings.name.clone();
-        settings.key = Arc::clone(&old.settings.key);
-        settings.sptps = old.settings.sptps;
-        settings.rsa = old.settings.rsa.clone();
-        settings.secret = Arc::clone(&old.settings.secret);
-        let mut shell = config::Shell::clone(&old.shell);
+        let settings = self.as_taken_over(&new);
+        let mut shell = config::Shell::clone(&self.config.shell);
         shell.scripts_interpreter = new.shell.scripts_interpreter.clone();
         shell.scripts_extension = new.shell.scripts_extension.clone();
         self.hooks.scripts.interpreter = shell.scripts_interpreter.clone();
@@ -84,15 +244,19 @@ impl Driver {
         let problems: Vec<String> = new.problems.iter().map(ToString::to_string).collect();
         self.config.problems = std::mem::take(&mut new.problems);
         self.config.shell = Arc::new(shell);
-        self.use_settings(Arc::new(settings));
-
+        if !diff.is_empty() {
+            self.use_settings(Arc::new(settings));
+        }
         for problem in &problems {
             tracing::warn!("{problem}");
         }
         for change in &diff.changed {
             tracing::info!("{change}");
         }
-        tracing::info!(changes = diff.changed.len(), "configuration reloaded");
+        match diff.changed.len() {
+            0 => tracing::debug!("configuration reloaded: nothing changed"),
+            changes => tracing::info!(changes, "configuration reloaded"),
+        }
         Reloaded {
             changed: diff.changed,
             restart_needed: diff

@@ -61,7 +61,12 @@ pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
 /// Whether a request changes nothing and tells nothing that is root's.
 fn only_looks(request: &Request) -> bool {
     match request {
-        Request::Log { .. } | Request::Reload | Request::Stop | Request::Retry => false,
+        Request::Log { .. }
+        | Request::Reload { .. }
+        | Request::Confirm
+        | Request::Undo
+        | Request::Stop
+        | Request::Retry => false,
         Request::Peers
         | Request::Status
         | Request::Routes
@@ -71,6 +76,7 @@ fn only_looks(request: &Request) -> bool {
         | Request::Subnets
         | Request::Connections
         | Request::Metrics
+        | Request::Plan
         | Request::Ping { .. } => true,
     }
 }

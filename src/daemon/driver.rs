@@ -21,6 +21,7 @@ use crate::{
     daemon::{
         Event, Reply,
         answers::Pings,
+        apply::{Past, Purpose},
         clock, conn,
         hooks::{self, Hooks, Scripts},
         keyring::HostKeys,
@@ -92,6 +93,7 @@ pub(super) struct Driver {
     pub(super) busy: Busy,
     /// Whether the last reload was taken over.
     pub(super) reload_worked: bool,
+    pub(super) past: Past,
     tick: Instant,
     entropy: Instant,
 }
@@ -172,6 +174,7 @@ impl Driver {
             pulse: Pulse::default(),
             busy: Busy::default(),
             reload_worked: true,
+            past: Past::default(),
             tick: now + TICK,
             entropy: now + ENTROPY,
             config,
@@ -308,7 +311,7 @@ impl Driver {
             Event::DeviceUp => self.device_up(now)?,
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
-            Event::Reloaded(result, reply) => self.reloaded(*result, reply),
+            Event::Reloaded(result, purpose, reply) => self.reloaded(*result, purpose, reply, now),
             Event::Signal(ask) => self.signal(ask, now),
         }
         Ok(())
@@ -321,7 +324,8 @@ impl Driver {
                 if let Err(error) = self.log.reopen() {
                     tracing::warn!(%error, "cannot open the log anew");
                 }
-                self.reload(None);
+                let (yes, confirm) = (false, None);
+                self.reload(Purpose::Reload { yes, confirm }, None);
             }
             Ask::Retry => self.inputs.push(Input::Retry),
             Ask::LogConnections => self.log_connections(),
@@ -406,6 +410,7 @@ impl Driver {
         self.links.handle_timeout(now);
         self.hooks.start_due(now);
         self.expire_pings(now);
+        self.expire_confirmation(now);
         let workers = self.workers.as_ref();
         let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
         if now >= self.tick {
@@ -438,6 +443,7 @@ impl Driver {
             self.hooks.poll_timeout(),
             self.watchdog.poll_timeout(),
             self.pings.poll_timeout(),
+            self.past.poll_timeout(),
             (!self.inputs.is_empty()).then(clock::now),
         ];
         due.into_iter().flatten().min().unwrap_or(self.tick)

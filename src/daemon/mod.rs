@@ -77,7 +77,11 @@ pub enum Event {
     /// A signal came.
     Signal(signals::Ask),
     /// A reload has read the files; whoever asked waits for the answer.
-    Reloaded(Box<Result<Config, Vec<Problem>>>, Option<Reply>),
+    Reloaded(
+        Box<Result<Config, Vec<Problem>>>,
+        apply::Purpose,
+        Option<Reply>,
+    ),
 }
 
 /// Where the answer to a client goes.

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use crate::{
     crypto::PublicKey,
     mesh::{LinkId, Mesh, Settings, downgrade::Spoke, node::Nodes},
+    route::NodeIdx,
     wire::{NodeName, Request, Subnet},
 };
 
@@ -118,12 +119,34 @@ impl Mesh {
         }
     }
 
-    /// Ends links and tunnels of nodes that may have proven a key which is gone or another. A further key
-    /// ends nothing.
-    fn end_revoked(&mut self, old: &Settings, now: Instant) {
-        let same_key = Arc::ptr_eq(&old.key, &self.settings.key)
-            || old.key.public() == self.settings.key.public();
-        let revoked = |name: &NodeName| match (old.hosts.get(name), self.settings.hosts.get(name)) {
+    /// The names of the nodes that have a path now and would lose it by these settings: not those that only meet
+    /// anew, with a first key.
+    #[must_use]
+    pub fn cut_by(&self, settings: &Settings) -> Vec<NodeName> {
+        let hosts = [&*self.settings, settings].map(|settings| &settings.hosts);
+        let meets = |name: &NodeName| match hosts.map(|hosts| hosts.get(name)) {
+            [Some(old), Some(new)] => old.key.is_none() && new.key.is_some(),
+            [None, _] => true,
+            [Some(_), None] => false,
+        };
+        let ended = self.ended_by(&self.settings, settings);
+        let cut = ended
+            .into_iter()
+            .filter(|(idx, name)| self.nodes[*idx].place.reachable && !meets(name));
+        cut.map(|(_, name)| name).collect()
+    }
+
+    /// How many nodes but ourselves have a path now.
+    #[must_use]
+    pub fn live_nodes(&self) -> usize {
+        let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
+        others.filter(|(_, node)| node.place.reachable).count()
+    }
+
+    /// The nodes that may have proven a key which is gone or another in the new settings. A further key ends nothing.
+    fn ended_by(&self, old: &Settings, new: &Settings) -> Vec<(NodeIdx, NodeName)> {
+        let same_key = Arc::ptr_eq(&old.key, &new.key) || old.key.public() == new.key.public();
+        let revoked = |name: &NodeName| match (old.hosts.get(name), new.hosts.get(name)) {
             (None, new) => new.is_some_and(|new| new.key.is_some()),
             (Some(old), None) => old.key.is_some() || old.rsa.is_some(),
             (Some(old), Some(new)) => {
@@ -138,21 +161,23 @@ impl Mesh {
             |of: &Settings, name: &NodeName| of.hosts.get(name).and_then(|host| host.rsa.clone());
         let other_rsa = |name: &NodeName| {
             let before = rsa(old, name);
-            before.is_some() && before != rsa(&self.settings, name)
+            before.is_some() && before != rsa(new, name)
         };
         let forbidden = |node: &super::Node| {
             let name = node.name();
-            let allowed = self.settings.allows_legacy(name) || self.settings.allows_hearsay(name);
+            let allowed = new.allows_legacy(name) || new.allows_hearsay(name);
             node.place.legacy && (!allowed || other_rsa(name))
         };
-        let revoked: Vec<_> = self
-            .nodes
+        self.nodes
             .iter()
             .filter(|(idx, _)| *idx != Nodes::ME)
             .filter(|(_, node)| revoked(node.name()) || !same_key || forbidden(node))
             .map(|(idx, node)| (idx, node.name().clone()))
-            .collect();
-        for (idx, name) in revoked {
+            .collect()
+    }
+
+    fn end_revoked(&mut self, old: &Settings, now: Instant) {
+        for (idx, name) in self.ended_by(old, &self.settings) {
             let links: Vec<LinkId> = self
                 .peers
                 .iter()

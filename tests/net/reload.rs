@@ -287,3 +287,107 @@ fn a_new_host_file_needs_no_reload() {
     a.wait_reaches(&b);
     wait_ping(&b, &a.v4(), 56);
 }
+
+/// The exit code of a command of meshctl, and all that it said.
+fn ask(node: &Node, arguments: &[&str]) -> (i32, String) {
+    let output = node.meshctl().args(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let code = output.status.code().unwrap();
+    (code, String::from_utf8(said).unwrap())
+}
+
+/// `meshctl plan`, a reload that would cut too many, one that nobody confirms, and the way back.
+#[test]
+fn reloads_are_planned_guarded_and_undone() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b, mut c] = on_one_wire(&world, &wire, [Meshd, Meshd, Tinc11]);
+    for other in [&b, &c] {
+        other.connect_to(&["a"]);
+    }
+    for node in [&mut a, &mut b, &mut c] {
+        node.start();
+    }
+    a.wait_reaches(&b);
+    a.wait_reaches(&c);
+    let (code, said) = ask(&a, &["plan"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.starts_with("= restart needed: no; cut: none (of 2 nodes 1 may be cut"),
+        "{said}"
+    );
+
+    let hosts = a.dir().join("hosts");
+    fs::copy(hosts.join("b"), hosts.join("new")).unwrap();
+    let (code, said) = ask(&a, &["plan"]);
+    assert!(
+        code == 10 && said.starts_with("+ hosts/new is new\n"),
+        "{code} {said}"
+    );
+    fs::remove_file(hosts.join("new")).unwrap();
+
+    let kept = world.dir().join("kept");
+    fs::rename(&hosts, &kept).unwrap();
+    fs::create_dir(&hosts).unwrap();
+    fs::copy(kept.join("a"), hosts.join("a")).unwrap();
+    for arguments in [&["plan"][..], &["reload"], &["reload", "--yes"]] {
+        let (code, said) = ask(&a, arguments);
+        assert!(
+            code == 8 && said.contains("no usable file any more"),
+            "{code} {said}"
+        );
+    }
+    // Somebody else's host file: two are cut, and one of two may be.
+    fs::copy(kept.join("b"), hosts.join("new")).unwrap();
+    let (code, said) = ask(&a, &["plan"]);
+    assert!(
+        code == 8 && said.contains("\n- hosts/b is gone") || said.starts_with("- hosts/b is gone"),
+        "{code} {said}"
+    );
+    assert!(
+        said.contains("cut 2 of 2 nodes (b c), and 1 may be cut unasked"),
+        "{said}"
+    );
+    let (code, said) = ask(&a, &["reload"]);
+    assert!(
+        code == 8 && said.contains("`meshctl reload --yes` does it"),
+        "{code} {said}"
+    );
+    a.signal(Signal::HUP);
+    thread::sleep(Duration::from_secs(1));
+    wait_ping(&a, &b.v4(), 56);
+    wait_ping(&a, &c.v4(), 56);
+
+    let (code, said) = ask(&a, &["reload", "--yes", "--confirm", "4s"]);
+    assert_eq!(code, 0, "{said}");
+    a.wait_loses(&b);
+    a.wait_loses(&c);
+    let (code, said) = ask(&a, &["reload"]);
+    assert!(
+        code == 8 && said.contains("waits for its confirmation"),
+        "{code} {said}"
+    );
+    a.wait_reaches(&b);
+    a.wait_reaches(&c);
+    assert!(a.log().contains("nobody has confirmed the last reload"));
+
+    assert_eq!(ask(&a, &["reload", "--yes", "--confirm", "60s"]).0, 0);
+    assert_eq!(ask(&a, &["confirm"]).0, 0);
+    let (code, said) = ask(&a, &["confirm"]);
+    assert!(
+        code == 8 && said.contains("no reload waits"),
+        "{code} {said}"
+    );
+    a.wait_loses(&b);
+    assert_eq!(ask(&a, &["reload", "--undo"]).0, 0);
+    a.wait_reaches(&b);
+    a.wait_reaches(&c);
+    let (code, said) = ask(&a, &["reload", "--undo"]);
+    assert!(
+        code == 8 && said.contains("nothing to undo"),
+        "{code} {said}"
+    );
+    for node in [&mut a, &mut b, &mut c] {
+        node.assert_runs();
+    }
+}

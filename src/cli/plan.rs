@@ -1,0 +1,64 @@
+//! `meshctl plan`: what a reload would do.
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::Format,
+        context::Context,
+        output::{self, Frame},
+    },
+    control::proto::{Plan, Request, Response},
+};
+
+/// Exit code 0: nothing would change; 10: something would; 8: a reload would be refused.
+pub(super) fn run(context: &Context) -> Outcome {
+    let answer = context.ask(Request::Plan)?;
+    let Response::Plan(plan) = &answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    if context.format == Format::Json {
+        output::json("plan", &Frame::from(&answer), plan)?;
+    } else {
+        output::print(|out| {
+            lines(plan)
+                .iter()
+                .try_for_each(|line| writeln!(out, "{line}"))
+        })?;
+        plan.problems
+            .iter()
+            .for_each(|problem| output::complain(problem));
+        if let Some(why) = &plan.refused {
+            output::complain(&format!("a reload would be refused: {why}"));
+        }
+    }
+    Ok(match (&plan.refused, plan.changed.is_empty()) {
+        (Some(_), _) => Exit::Refused,
+        (None, false) => Exit::Changes,
+        (None, true) => Exit::Fine,
+    })
+}
+
+fn lines(plan: &Plan) -> Vec<String> {
+    let mark = |line: &String| {
+        let mark = match line {
+            line if line.ends_with(" is new") => '+',
+            line if line.ends_with(" is gone") => '-',
+            _ => '~',
+        };
+        format!("{mark} {line}")
+    };
+    let mut lines: Vec<String> = plan.changed.iter().map(mark).collect();
+    let restart = match plan.restart_needed.as_slice() {
+        [] => "no".into(),
+        names => names.join(", "),
+    };
+    let cut = match plan.cut.as_slice() {
+        [] => "none".into(),
+        names => names.join(", "),
+    };
+    let Plan { live, may_cut, .. } = plan;
+    lines.push(format!(
+        "= restart needed: {restart}; cut: {cut} (of {live} nodes {may_cut} may be cut unasked)"
+    ));
+    lines
+}
