@@ -10,6 +10,7 @@ mod follow;
 mod generate;
 mod keygen;
 pub mod lab;
+mod migrate;
 mod output;
 mod peers;
 mod ping;
@@ -22,7 +23,7 @@ use std::{io, path::Path, process::ExitCode};
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, MigrateCommand};
 use context::Context;
 
 use crate::{
@@ -57,6 +58,8 @@ pub enum Exit {
     Refused = 8,
     /// Applied, but part of it needs a restart.
     NeedsRestart = 9,
+    /// Something is left to do.
+    Left = 10,
 }
 
 /// A command that did not get to its end.
@@ -107,6 +110,9 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Reload => steer::reload(context),
         Command::Stop => steer::stop(context),
         Command::Retry => steer::retry(context),
+        Command::Migrate { what } => match what {
+            MigrateCommand::Status => migrate::status(context),
+        },
         Command::Check { dir, strict } => check::run(context, dir, strict),
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
         Command::Ping { node, count } => ping::run(context, &node, count),

@@ -29,6 +29,7 @@ mod hostile;
 mod insider;
 mod legacy;
 mod line;
+mod migrate;
 mod native;
 mod native_tunnels;
 mod node;

@@ -25,17 +25,7 @@ const SLACK: Duration = Duration::from_millis(1_500);
 /// Six nodes as tinc 1.0 users have them: RSA keys only.
 fn droplets(world: &World, wire: &Wire) -> Vec<Node> {
     let nodes = on_one_wire(world, wire, [Tinc10; 6]);
-    for node in &nodes {
-        fs::remove_file(node.dir().join("ed25519_key.priv")).unwrap();
-        let own = node.dir().join("hosts").join(&node.name);
-        let text = fs::read_to_string(&own).unwrap();
-        let lines = text.lines().filter(|line| !line.starts_with("Ed25519"));
-        fs::write(
-            own,
-            lines.map(|line| format!("{line}\n")).collect::<String>(),
-        )
-        .unwrap();
-    }
+    nodes.iter().for_each(Node::without_key);
     let relay = nodes[RELAY].name.clone();
     for node in nodes.iter().filter(|node| node.name != relay) {
         node.connect_to(&[&relay]);
@@ -63,6 +53,9 @@ fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
                 wait_ping(&nodes[at], &nodes[other].v4(), 56);
             }
         }
+        if kind == Meshd {
+            wait_progress_of_the_move(nodes, at);
+        }
         stream.wait_progress(PATIENCE);
         silences.push(flow.finish().longest_gap);
     }
@@ -70,6 +63,41 @@ fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
     silences.sort();
     silences.reverse();
     silences
+}
+
+/// A meshd knows of each neighbour whether it runs tincd; what is behind a tincd it may not know, and then says so.
+fn wait_progress_of_the_move(nodes: &[Node], at: usize) {
+    let what = format!("{} tells tincds from meshds", nodes[at].name);
+    wait_until(&what, PATIENCE, || {
+        let (exit, rows) = nodes[at].migrate();
+        let right = nodes.iter().enumerate().all(|(other, node)| {
+            let row = &rows[&node.name];
+            let unknown = row["runs"] == "unknown" && at != RELAY && other != RELAY;
+            let is_tincd = row["runs"] == "tinc-1.0" && row["todo"]["code"] == "tinc_1_0";
+            unknown || is_tincd == (node.kind == Tinc10)
+        });
+        let right = right && exit == Some(10);
+        right.then_some(()).ok_or_else(|| format!("{rows:#?}"))
+    });
+}
+
+/// Waits until every node says of all others, and of itself, that this is left to do.
+fn wait_left(nodes: &[Node], others: Option<&str>, own: Option<&str>) {
+    for node in nodes {
+        let what = format!("{} has left {others:?}, itself {own:?}", node.name);
+        wait_until(&what, PATIENCE, || {
+            let (exit, rows) = node.migrate();
+            let right = rows.iter().all(|(name, row)| {
+                let left = if *name == node.name { own } else { others };
+                row["todo"]["code"].as_str() == left
+            });
+            let done = others.is_none() && own.is_none();
+            let right = right && exit == Some(if done { 0 } else { 10 });
+            right
+                .then_some(())
+                .ok_or_else(|| format!("{exit:?} {rows:#?}"))
+        });
+    }
 }
 
 fn wait_protocol(nodes: &[Node], protocol: &str) {
@@ -109,6 +137,7 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
     let control = change(&mut nodes, Tinc10, &stream);
     let forth = change(&mut nodes, Meshd, &stream);
     wait_protocol(&nodes, "legacy");
+    wait_left(&nodes, Some("no_key_there"), Some("no_own_key"));
     let back = change(&mut nodes, Tinc10, &stream);
     for (what, silences) in [("to meshd", forth), ("back", back)] {
         assert!(
@@ -121,11 +150,14 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
     nodes.iter().for_each(Node::keygen);
     change(&mut nodes, Meshd, &stream);
     wait_protocol(&nodes, "legacy");
+    wait_left(&nodes, Some("no_key"), None);
     introduce(&nodes.iter().collect::<Vec<_>>());
+    wait_left(&nodes, Some("not_reloaded"), None);
     for node in &nodes {
         node.signal(Signal::HUP);
     }
     wait_protocol(&nodes, "native");
+    wait_left(&nodes, None, Some("may_fall_back"));
     stream.wait_progress(PATIENCE);
     for node in &nodes {
         let conf = node.dir().join("tinc.conf");
@@ -134,6 +166,7 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
         node.signal(Signal::HUP);
     }
     wait_protocol(&nodes, "native");
+    wait_left(&nodes, None, None);
     for node in &nodes {
         wait_ping(node, &nodes[RELAY].v4(), 1_400);
     }
