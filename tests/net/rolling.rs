@@ -1,12 +1,13 @@
 //! The rolling move: six droplets of tinc 1.0.36 on one shared wire become meshds one after another, with the same
 //! directories and keys, and go back; then they become meshds for good, get Ed25519 keys, and legacy is forbidden.
-//! A TCP stream runs through a relay the whole time.
+//! A TCP stream and the replication of two MariaDB masters run through a relay the whole time.
 
 use std::{fs, time::Duration};
 
 use rustix::process::Signal;
 
 use crate::{
+    mariadb::Masters,
     node::{
         Kind::{self, Meshd, Tinc10},
         Node, PATIENCE, introduce, on_one_wire,
@@ -33,8 +34,29 @@ fn droplets(world: &World, wire: &Wire) -> Vec<Node> {
     nodes.into()
 }
 
+/// What runs through the mesh the whole time.
+struct Load {
+    stream: Transfer,
+    /// `None` where there is no MariaDB.
+    masters: Option<Masters>,
+}
+
+impl Load {
+    /// Panics unless stream and replication go on.
+    fn wait_progress(&self) {
+        self.stream.wait_progress(PATIENCE);
+        self.masters.iter().for_each(Masters::wait_progress);
+    }
+
+    fn finish(self) {
+        self.stream.stop();
+        self.stream.finish();
+        self.masters.into_iter().for_each(Masters::finish);
+    }
+}
+
 /// Each node in turn stops its daemon and starts one of this kind. How long each was out of reach, longest first.
-fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
+fn change(nodes: &mut [Node], kind: Kind, load: &Load) -> Vec<Duration> {
     let mut silences = Vec::new();
     for at in 0..nodes.len() {
         // From a node that hears it directly.
@@ -56,7 +78,7 @@ fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
         if kind == Meshd {
             wait_progress_of_the_move(nodes, at);
         }
-        stream.wait_progress(PATIENCE);
+        load.wait_progress();
         silences.push(flow.finish().longest_gap);
     }
     eprintln!("{kind:?}: out of reach for {silences:.1?}");
@@ -134,11 +156,14 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
     let address = nodes[last].v4();
     let stream = Transfer::start_paced(&nodes[first], &nodes[last], &address, 1 << 60, pause);
 
-    let control = change(&mut nodes, Tinc10, &stream);
-    let forth = change(&mut nodes, Meshd, &stream);
+    let masters = Masters::start([&nodes[first], &nodes[last]]);
+    let load = Load { stream, masters };
+
+    let control = change(&mut nodes, Tinc10, &load);
+    let forth = change(&mut nodes, Meshd, &load);
     wait_protocol(&nodes, "legacy");
     wait_left(&nodes, Some("no_key_there"), Some("no_own_key"));
-    let back = change(&mut nodes, Tinc10, &stream);
+    let back = change(&mut nodes, Tinc10, &load);
     for (what, silences) in [("to meshd", forth), ("back", back)] {
         assert!(
             silences[0] <= control[0] + SLACK,
@@ -148,7 +173,7 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
 
     // First each node has its key, then the others hear of it: who knows a node's key speaks no legacy with it.
     nodes.iter().for_each(Node::keygen);
-    change(&mut nodes, Meshd, &stream);
+    change(&mut nodes, Meshd, &load);
     wait_protocol(&nodes, "legacy");
     wait_left(&nodes, Some("no_key"), None);
     introduce(&nodes.iter().collect::<Vec<_>>());
@@ -158,7 +183,7 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
     }
     wait_protocol(&nodes, "native");
     wait_left(&nodes, None, Some("may_fall_back"));
-    stream.wait_progress(PATIENCE);
+    load.wait_progress();
     for node in &nodes {
         let conf = node.dir().join("tinc.conf");
         let text = fs::read_to_string(&conf).unwrap();
@@ -170,9 +195,8 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
     for node in &nodes {
         wait_ping(node, &nodes[RELAY].v4(), 1_400);
     }
-    stream.wait_progress(PATIENCE);
-    stream.stop();
-    stream.finish();
+    load.wait_progress();
+    load.finish();
     for node in &mut nodes {
         node.assert_runs();
     }
