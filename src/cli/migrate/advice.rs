@@ -158,7 +158,7 @@ impl Own {
             }
             (Dialect::Sptps, ..) => {
                 let text = format!(
-                    "Native = no was in force when the configuration was last read, and is not in the files any more: {reload}"
+                    "Native = no is in force and stands in no file: {reload}, or, if it is an option of the daemon, restart it without"
                 );
                 todo("not_reloaded", next, text)
             }
@@ -337,7 +337,7 @@ impl Facts {
             }
             Runs::Unknown => {
                 let text = format!(
-                    "it speaks nothing but legacy: see that meshd runs on {name}, then {}, then bring hosts/{name} to all nodes",
+                    "it speaks nothing but legacy: see that meshd runs there and not tincd, then {}, then bring hosts/{name} to all nodes",
                     self.make_key(own)
                 );
                 todo("legacy_there", next, text)
