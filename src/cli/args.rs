@@ -25,7 +25,8 @@ use crate::{cli::lab::LabArgs, wire::NodeName};
         meshctl peers --json | jq '.data[] | select(.up | not) | .name'",
     after_help = "Exit codes: 0 fine, 1 negative answer, 2 usage, 3 daemon not running, \
         4 no such net, node or subnet, 5 permission, 6 timeout, 7 configuration invalid, \
-        8 refused by the daemon, 9 applied but part of it needs a restart, 10 plan has changes."
+        8 refused by the daemon, 9 applied but part of it needs a restart, \
+        10 something is left to do (plan, migrate status)."
 )]
 pub struct Cli {
     /// What holds for every command.
@@ -149,6 +150,12 @@ pub enum Command {
     Stop,
     /// Dial all missing links now
     Retry,
+    /// The way from tinc 1.0 to native
+    Migrate {
+        /// What about it
+        #[command(subcommand)]
+        what: MigrateCommand,
+    },
     /// Read a configuration and show every mistake with file and line
     Check {
         /// The directory, default: that of --config or --net; with --as the file
@@ -271,6 +278,24 @@ pub enum Form {
     Toml,
     /// tinc.conf and hosts/NAME.
     Tinc,
+}
+
+/// `migrate status`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum MigrateCommand {
+    /// Show what each node runs and speaks, what blocks its next step, and what to do about it
+    #[command(
+        before_help = "Examples:\n  \
+            meshctl migrate status                 one line a node, our own first\n  \
+            meshctl migrate status --json | jq -r '.data[] | select(.todo) | .todo.text'",
+        after_help = "The steps are: meshd instead of tincd on every node (legacy), Ed25519 keys \
+            (SPTPS with tinc 1.1, native between meshds), and at last MinProtocol = native, which \
+            forbids everything else. It is the view of this node: run it on each. \
+            What a node runs is told by what it says: a meshd that offers no native cannot be told \
+            from tinc 1.1, and of a node that is down only what it said last is known. \
+            Exit codes: 0 nothing is left to do, 10 something is, others as for every command."
+    )]
+    Status,
 }
 
 /// What `generate` prints.

@@ -12,6 +12,7 @@ mod generate;
 mod keygen;
 pub mod lab;
 mod metrics;
+mod migrate;
 mod output;
 mod peers;
 mod ping;
@@ -25,7 +26,7 @@ use std::{io, path::Path, process::ExitCode};
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{Cli, Command, MigrateCommand};
 use context::Context;
 
 use crate::{
@@ -60,8 +61,8 @@ pub enum Exit {
     Refused = 8,
     /// Applied, but part of it needs a restart.
     NeedsRestart = 9,
-    /// A reload would change something.
-    Changes = 10,
+    /// Something is left to do.
+    Left = 10,
 }
 
 /// A command that did not get to its end.
@@ -133,6 +134,9 @@ fn run(context: &Context, command: Command) -> Outcome {
             dry_run: _,
             dir,
         } => convert::run(context, to, out, dir),
+        Command::Migrate { what } => match what {
+            MigrateCommand::Status => migrate::status(context),
+        },
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
         Command::Metrics { textfile } => metrics::run(context, textfile),
         Command::Ping { node, count } => ping::run(context, &node, count),

@@ -85,7 +85,7 @@ fn headline(
 }
 
 /// `sptps`; with its cipher where there is a choice: `native AES-256-GCM`, `legacy aes-256-cbc sha256/4`.
-fn tunnel(row: &PeerRow) -> String {
+pub(super) fn tunnel(row: &PeerRow) -> String {
     match (row.protocol.as_str(), &row.cipher) {
         ("none", _) => "-".into(),
         (protocol @ ("native" | "legacy"), Some(cipher)) => format!("{protocol} {cipher}"),

@@ -33,7 +33,7 @@ pub(super) fn run(context: &Context) -> Outcome {
     }
     Ok(match (&plan.refused, plan.changed.is_empty()) {
         (Some(_), _) => Exit::Refused,
-        (None, false) => Exit::Changes,
+        (None, false) => Exit::Left,
         (None, true) => Exit::Fine,
     })
 }

@@ -10,6 +10,7 @@ use crate::{
         table::{Table, age, or_empty},
     },
     control::proto::{Answer, Request, Response, Status, ThreadRow},
+    link::Dialect,
 };
 
 struct Screen<'a> {
@@ -94,7 +95,13 @@ impl Show for Screen<'_> {
             line("", text);
         }
         line("listen", status.listen.join(", "));
-        line("key", format!("ed25519 {}", status.public_key));
+        line(
+            "key",
+            match status.offers {
+                Some(Dialect::Legacy) => "only RSA: legacy is all that we speak".into(),
+                _ => format!("ed25519 {}", status.public_key),
+            },
+        );
         if !status.offloads.is_empty() {
             let without = match status.offloads_missing.join(", ") {
                 none if none.is_empty() => none,

@@ -2,7 +2,12 @@
 //!
 //! Source: tinc-config-cli.md sections 1.1 and 1.5, architecture.md section 2.5 (c).
 
-use std::{collections::BTreeMap, ffi::OsStr, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     config::{
@@ -84,6 +89,35 @@ pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
     let name = name_of(&tree, &mut problems);
     name.filter(|_| problems.iter().all(|p| !p.error))
         .ok_or(problems)
+}
+
+/// Where a variable of ours stands that counts, or of the host file of `node`: file, line and value. Files that
+/// cannot be read hold nothing.
+#[must_use]
+pub fn place_of(
+    source: &Source,
+    node: Option<&NodeName>,
+    variable: &'static str,
+) -> Option<(PathBuf, usize, String)> {
+    let mut unheard = Vec::new();
+    let options = tree::options(&source.options, &mut unheard);
+    let tree = match node {
+        Some(node) => {
+            let mut tree = Tree::default();
+            let shown = host::host_path(source, node);
+            add_file(source, &shown, Trouble::is_tear, &mut tree, &mut unheard);
+            tree
+        }
+        None => {
+            let mut tree = daemon_tree(source, &options, &mut unheard);
+            if let Some(name) = name_of(&tree, &mut unheard) {
+                own_host(source, &name, &options, &mut tree, &mut unheard);
+            }
+            tree
+        }
+    };
+    let entry = tree.first(variable)?;
+    Some((entry.file.clone(), entry.line, entry.value.clone()))
 }
 
 /// Options without node, tinc.conf and conf.d.

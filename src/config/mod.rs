@@ -28,7 +28,7 @@ use std::{
 };
 
 pub use host::{host_path, load_host};
-pub use load::{expand_name, load, main_file, own_name};
+pub use load::{expand_name, load, main_file, own_name, place_of};
 
 use crate::mesh::Settings;
 

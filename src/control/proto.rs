@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::view::{
-    ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, RouteRow, SubnetRow,
+use crate::{
+    link::Dialect,
+    mesh::view::{
+        ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, RouteRow, SubnetRow,
+    },
 };
 
 /// Version of this protocol. A daemon refuses a request of another one with [`ErrorCode::Version`].
@@ -146,6 +149,12 @@ pub struct Status {
     pub listen: Vec<String>,
     /// Our key, as host files write it.
     pub public_key: String,
+    /// The most that we speak: only legacy without an Ed25519 key, no native with `Native = no`.
+    #[serde(default)]
+    pub offers: Option<Dialect>,
+    /// MinProtocol of tinc.conf, if it is set.
+    #[serde(default)]
+    pub min_protocol: Option<Dialect>,
     /// Configuration directory.
     pub config: String,
     /// Packet threads.

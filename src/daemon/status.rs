@@ -57,6 +57,8 @@ impl Driver {
             mtu: mtu.map(u32::from),
             listen: addresses(&self.udp),
             public_key: config.settings.key.public().to_string(),
+            offers: Some(config.settings.offers()),
+            min_protocol: config.settings.min_protocol.map(Into::into),
             config: config.source.base.display().to_string(),
             workers: self.workers.as_ref().map_or(0, |workers| workers.workers()),
             offloads: offloads.have,

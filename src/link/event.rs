@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::wire::NodeName;
 
-/// What a link speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a link speaks, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Dialect {
     /// RSA and AES-CFB, as tinc 1.0 does.
     Legacy,

@@ -33,8 +33,10 @@ pub(super) struct Outgoing {
     addresses: VecDeque<SocketAddr>,
     /// Names that the shell resolves for this round.
     resolving: usize,
-    /// The pause after the next failure of all addresses.
+    /// The pause after the last failure of all addresses, or the loss of a link.
     delay: Duration,
+    /// Whether the next attempt is the one right after the loss of a link that had worked.
+    at_once: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -80,6 +82,7 @@ impl Mesh {
             addresses: VecDeque::new(),
             resolving: 0,
             delay: Duration::ZERO,
+            at_once: false,
         };
         self.outgoing.insert(name, out);
         self.timers.insert((now, Timer::Dial, Nodes::ME));
@@ -221,7 +224,12 @@ impl Mesh {
         if !out.pinned {
             self.outgoing.remove(name);
         } else {
-            out.delay = (out.delay + BACK_OFF).min(max);
+            // A peer that restarts is often a moment too late for that attempt: it counts as the first.
+            let longer = match std::mem::take(&mut out.at_once) {
+                true => BACK_OFF,
+                false => out.delay + BACK_OFF,
+            };
+            out.delay = longer.min(max);
             let pause = if hopeless {
                 max.min(Duration::from_secs(60))
             } else {
@@ -317,7 +325,8 @@ impl Mesh {
             return;
         }
         let at = now + out.delay + jitter;
-        if out.delay.is_zero() {
+        out.at_once = out.delay.is_zero();
+        if out.at_once {
             out.delay = BACK_OFF;
         }
         out.state = State::Waiting(at);

@@ -38,6 +38,15 @@ impl Spoke {
     pub(super) fn more_than_legacy(&self) -> bool {
         self.minor >= SPTPS || self.linked >= SPTPS || self.native
     }
+
+    /// The most that it speaks, as the graph has it or last had it.
+    pub(super) fn offers(&self) -> Dialect {
+        match self.said {
+            said if said.has(Options::NATIVE) => Dialect::Native,
+            said if said.minor() >= SPTPS => Dialect::Sptps,
+            _ => Dialect::Legacy,
+        }
+    }
 }
 
 impl Mesh {

@@ -10,7 +10,7 @@ use crate::{
         noise::{StaticPublic, StaticSecret},
         rsa::{RsaPrivate, RsaPublic},
     },
-    link::Credentials,
+    link::{Credentials, Dialect},
     route::RouteSettings,
     tunnel::legacy::Suite,
     wire::{NodeName, Options, Subnet},
@@ -138,6 +138,16 @@ pub enum MinProtocol {
     Native,
 }
 
+impl From<MinProtocol> for Dialect {
+    fn from(min: MinProtocol) -> Self {
+        match min {
+            MinProtocol::Legacy => Self::Legacy,
+            MinProtocol::Sptps => Self::Sptps,
+            MinProtocol::Native => Self::Native,
+        }
+    }
+}
+
 impl Host {
     /// The X25519 keys that the node may prove, each as good as the others: that of its Ed25519 key or
     /// NativePublicKey, then that of Ed25519PublicKeyNext.
@@ -198,6 +208,16 @@ impl Settings {
     pub fn native_keys(&self, node: &NodeName) -> Vec<StaticPublic> {
         let host = self.hosts.get(node);
         host.map(|host| host.native_keys()).unwrap_or_default()
+    }
+
+    /// The most that we speak.
+    #[must_use]
+    pub fn offers(&self) -> Dialect {
+        match (self.sptps, self.native) {
+            (false, _) => Dialect::Legacy,
+            (true, false) => Dialect::Sptps,
+            (true, true) => Dialect::Native,
+        }
     }
 
     /// What a node must speak at least: its host file's word, else ours, else what its keys are for.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    link::Dialect,
     mesh::{
         Mesh,
         node::{Node, Nodes},
@@ -72,6 +73,22 @@ impl Mesh {
             foreign_packets: count(|n| &n.shared.counters.foreign),
             since_seconds: seconds_since(node.since, now),
             reason: self.reason(node, path),
+            offers: node.since.map(|_| node.spoke.offers()),
+            min_protocol: Some(self.least(node.name())),
+            host_file: self
+                .settings
+                .hosts
+                .get(node.name())
+                .map(|host| &**host)
+                .into(),
+        }
+    }
+
+    /// The least that we speak with a node.
+    fn least(&self, node: &NodeName) -> Dialect {
+        match self.settings.allows_hearsay(node) {
+            true => Dialect::Legacy,
+            false => self.settings.min_protocol_of(node).into(),
         }
     }
 

@@ -258,6 +258,16 @@ fn connect_to_dials_backs_off_and_comes_back() {
         net.all_reach_all(),
         "a link that had worked is dialled again at once"
     );
+    net.run(60 * SECOND);
+    net.dial = false;
+    net.part(0, 1);
+    net.run(SECOND);
+    net.dial = true;
+    net.run(5 * SECOND);
+    assert!(
+        net.all_reach_all(),
+        "if nobody answers yet, then after 5 s, as tinc does"
+    );
 }
 
 #[test]

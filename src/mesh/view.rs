@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{link::Dialect, mesh::settings::Host};
+
 /// How packets for a node travel now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -26,6 +28,29 @@ pub struct Reason {
     pub code: String,
     /// One sentence for people.
     pub text: String,
+}
+
+/// What the host file of a node is good for, as it was last read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostFile {
+    /// There is none that could be used.
+    #[default]
+    Missing,
+    /// It has no Ed25519 key: good for legacy at most.
+    NoKey,
+    /// It has one.
+    Key,
+}
+
+impl From<Option<&Host>> for HostFile {
+    fn from(host: Option<&Host>) -> Self {
+        match host {
+            None => Self::Missing,
+            Some(host) if host.key.is_none() => Self::NoKey,
+            Some(_) => Self::Key,
+        }
+    }
 }
 
 /// One node other than ourselves, as `meshctl peers` shows it.
@@ -71,6 +96,16 @@ pub struct PeerRow {
     pub since_seconds: Option<f64>,
     /// Why it is not as good as could be, if so.
     pub reason: Option<Reason>,
+    /// The most that it speaks by its own word, or spoke when it was last up; `None` if it never was. Passed on by
+    /// others, so a member may lie about it.
+    #[serde(default)]
+    pub offers: Option<Dialect>,
+    /// The least that we speak with it: MinProtocol, or what its keys are for.
+    #[serde(default)]
+    pub min_protocol: Option<Dialect>,
+    /// What its host file is good for.
+    #[serde(default)]
+    pub host_file: HostFile,
 }
 
 /// One node, as `dump nodes` shows it: the fields of tinc 1.1 (tinc-1.1-wire.md section 7).

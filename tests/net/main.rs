@@ -5,6 +5,7 @@
 //!
 //! Needs root, /dev/net/tun and the tincs that `tests/run` fetches. Settings:
 //! - `MESHD_TINC11`, `MESHD_TINC10`: where they are (default: `target/peers/…`).
+//! - `MESHD_MARIADB`: where MariaDB is (default: `target/peers/mariadb`).
 //! - `MESHD_BIN`: folder with `meshd` and `meshctl` (default: those built beside the test, unoptimised).
 //! - `MESHD_NET_BYTES`: size of the large transfers in bytes (default 1 GiB).
 //! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs under KeyExpire = 10 (default 25).
@@ -29,7 +30,9 @@ mod hostile;
 mod insider;
 mod legacy;
 mod line;
+mod mariadb;
 mod metrics;
+mod migrate;
 mod native;
 mod native_tunnels;
 mod node;

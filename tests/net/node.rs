@@ -1,6 +1,7 @@
 //! One daemon on one host: its configuration, its process, its log.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
@@ -322,6 +323,30 @@ impl Node {
             .arg(program("meshctl", env!("CARGO_BIN_EXE_meshctl")))
             .arg(format!("--pidfile={}", self.pid_file().display()));
         command
+    }
+
+    /// What `meshctl migrate status --json` says: its exit code, and the rows by name.
+    pub(crate) fn migrate(&self) -> (Option<i32>, BTreeMap<String, serde_json::Value>) {
+        let mut command = self.meshctl();
+        let result = command
+            .args(["migrate", "status", "--json"])
+            .output()
+            .unwrap();
+        let shown: serde_json::Value = serde_json::from_slice(&result.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&result.stderr)));
+        let rows = shown["data"].as_array().unwrap().iter();
+        let named = rows.map(|row| (row["name"].as_str().unwrap().to_owned(), row.clone()));
+        (result.status.code(), named.collect())
+    }
+
+    /// Takes its Ed25519 key away: what is left is a directory of tinc 1.0.
+    pub(crate) fn without_key(&self) {
+        fs::remove_file(self.dir.join("ed25519_key.priv")).unwrap();
+        let own = self.dir.join("hosts").join(&self.name);
+        let text = fs::read_to_string(&own).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with("Ed25519"));
+        let kept: String = lines.map(|line| format!("{line}\n")).collect();
+        fs::write(own, kept).unwrap();
     }
 
     /// `meshctl keygen`: an Ed25519 key of its own.

@@ -1,12 +1,13 @@
 //! The rolling move: six droplets of tinc 1.0.36 on one shared wire become meshds one after another, with the same
 //! directories and keys, and go back; then they become meshds for good, get Ed25519 keys, and legacy is forbidden.
-//! A TCP stream runs through a relay the whole time.
+//! A TCP stream and the replication of two MariaDB masters run through a relay the whole time.
 
 use std::{fs, time::Duration};
 
 use rustix::process::Signal;
 
 use crate::{
+    mariadb::Masters,
     node::{
         Kind::{self, Meshd, Tinc10},
         Node, PATIENCE, introduce, on_one_wire,
@@ -25,17 +26,7 @@ const SLACK: Duration = Duration::from_millis(1_500);
 /// Six nodes as tinc 1.0 users have them: RSA keys only.
 fn droplets(world: &World, wire: &Wire) -> Vec<Node> {
     let nodes = on_one_wire(world, wire, [Tinc10; 6]);
-    for node in &nodes {
-        fs::remove_file(node.dir().join("ed25519_key.priv")).unwrap();
-        let own = node.dir().join("hosts").join(&node.name);
-        let text = fs::read_to_string(&own).unwrap();
-        let lines = text.lines().filter(|line| !line.starts_with("Ed25519"));
-        fs::write(
-            own,
-            lines.map(|line| format!("{line}\n")).collect::<String>(),
-        )
-        .unwrap();
-    }
+    nodes.iter().for_each(Node::without_key);
     let relay = nodes[RELAY].name.clone();
     for node in nodes.iter().filter(|node| node.name != relay) {
         node.connect_to(&[&relay]);
@@ -43,8 +34,29 @@ fn droplets(world: &World, wire: &Wire) -> Vec<Node> {
     nodes.into()
 }
 
+/// What runs through the mesh the whole time.
+struct Load {
+    stream: Transfer,
+    /// `None` where there is no MariaDB.
+    masters: Option<Masters>,
+}
+
+impl Load {
+    /// Panics unless stream and replication go on.
+    fn wait_progress(&self) {
+        self.stream.wait_progress(PATIENCE);
+        self.masters.iter().for_each(Masters::wait_progress);
+    }
+
+    fn finish(self) {
+        self.stream.stop();
+        self.stream.finish();
+        self.masters.into_iter().for_each(Masters::finish);
+    }
+}
+
 /// Each node in turn stops its daemon and starts one of this kind. How long each was out of reach, longest first.
-fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
+fn change(nodes: &mut [Node], kind: Kind, load: &Load) -> Vec<Duration> {
     let mut silences = Vec::new();
     for at in 0..nodes.len() {
         // From a node that hears it directly.
@@ -63,13 +75,59 @@ fn change(nodes: &mut [Node], kind: Kind, stream: &Transfer) -> Vec<Duration> {
                 wait_ping(&nodes[at], &nodes[other].v4(), 56);
             }
         }
-        stream.wait_progress(PATIENCE);
+        if kind == Meshd {
+            wait_progress_of_the_move(nodes, at);
+        }
+        load.wait_progress();
         silences.push(flow.finish().longest_gap);
     }
     eprintln!("{kind:?}: out of reach for {silences:.1?}");
     silences.sort();
     silences.reverse();
     silences
+}
+
+/// Panics if a node was out of reach for longer than tincd's own restarts took.
+fn assert_no_longer(control: &[Duration], what: &str, silences: &[Duration]) {
+    assert!(
+        silences[0] <= control[0] + SLACK,
+        "{what}: {silences:?}, tincd's own restarts: {control:?}"
+    );
+}
+
+/// A meshd knows of each neighbour whether it runs tincd; what is behind a tincd it may not know, and then says so.
+fn wait_progress_of_the_move(nodes: &[Node], at: usize) {
+    let what = format!("{} tells tincds from meshds", nodes[at].name);
+    wait_until(&what, PATIENCE, || {
+        let (exit, rows) = nodes[at].migrate();
+        let right = nodes.iter().enumerate().all(|(other, node)| {
+            let row = &rows[&node.name];
+            let unknown = row["runs"] == "unknown" && at != RELAY && other != RELAY;
+            let is_tincd = row["runs"] == "tinc-1.0" && row["todo"]["code"] == "tinc_1_0";
+            unknown || is_tincd == (node.kind == Tinc10)
+        });
+        let right = right && exit == Some(10);
+        right.then_some(()).ok_or_else(|| format!("{rows:#?}"))
+    });
+}
+
+/// Waits until every node says of all others, and of itself, that this is left to do.
+fn wait_left(nodes: &[Node], others: Option<&str>, own: Option<&str>) {
+    for node in nodes {
+        let what = format!("{} has left {others:?}, itself {own:?}", node.name);
+        wait_until(&what, PATIENCE, || {
+            let (exit, rows) = node.migrate();
+            let right = rows.iter().all(|(name, row)| {
+                let left = if *name == node.name { own } else { others };
+                row["todo"]["code"].as_str() == left
+            });
+            let done = others.is_none() && own.is_none();
+            let right = right && exit == Some(if done { 0 } else { 10 });
+            right
+                .then_some(())
+                .ok_or_else(|| format!("{exit:?} {rows:#?}"))
+        });
+    }
 }
 
 fn wait_protocol(nodes: &[Node], protocol: &str) {
@@ -106,27 +164,31 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
     let address = nodes[last].v4();
     let stream = Transfer::start_paced(&nodes[first], &nodes[last], &address, 1 << 60, pause);
 
-    let control = change(&mut nodes, Tinc10, &stream);
-    let forth = change(&mut nodes, Meshd, &stream);
+    let masters = Masters::start([&nodes[first], &nodes[last]]);
+    let load = Load { stream, masters };
+
+    let control = change(&mut nodes, Tinc10, &load);
+    let forth = change(&mut nodes, Meshd, &load);
     wait_protocol(&nodes, "legacy");
-    let back = change(&mut nodes, Tinc10, &stream);
-    for (what, silences) in [("to meshd", forth), ("back", back)] {
-        assert!(
-            silences[0] <= control[0] + SLACK,
-            "{what}: {silences:?}, tincd's own restarts: {control:?}"
-        );
-    }
+    wait_left(&nodes, Some("no_key_there"), Some("no_own_key"));
+    let back = change(&mut nodes, Tinc10, &load);
+    assert_no_longer(&control, "to meshd", &forth);
+    assert_no_longer(&control, "back", &back);
 
     // First each node has its key, then the others hear of it: who knows a node's key speaks no legacy with it.
     nodes.iter().for_each(Node::keygen);
-    change(&mut nodes, Meshd, &stream);
+    let keyed = change(&mut nodes, Meshd, &load);
+    assert_no_longer(&control, "to meshd with keys", &keyed);
     wait_protocol(&nodes, "legacy");
+    wait_left(&nodes, Some("no_key"), None);
     introduce(&nodes.iter().collect::<Vec<_>>());
+    wait_left(&nodes, Some("not_reloaded"), None);
     for node in &nodes {
         node.signal(Signal::HUP);
     }
     wait_protocol(&nodes, "native");
-    stream.wait_progress(PATIENCE);
+    wait_left(&nodes, None, Some("may_fall_back"));
+    load.wait_progress();
     for node in &nodes {
         let conf = node.dir().join("tinc.conf");
         let text = fs::read_to_string(&conf).unwrap();
@@ -134,12 +196,12 @@ fn six_droplets_move_from_tinc_1_0_to_meshd_and_back() {
         node.signal(Signal::HUP);
     }
     wait_protocol(&nodes, "native");
+    wait_left(&nodes, None, None);
     for node in &nodes {
         wait_ping(node, &nodes[RELAY].v4(), 1_400);
     }
-    stream.wait_progress(PATIENCE);
-    stream.stop();
-    stream.finish();
+    load.wait_progress();
+    load.finish();
     for node in &mut nodes {
         node.assert_runs();
     }

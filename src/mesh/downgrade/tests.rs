@@ -1,9 +1,11 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::*;
 use crate::mesh::{
     Mesh, Settings,
-    testing::{Net, ends_of_a_line, lines_of, settings},
+    settings::{Host, MinProtocol},
+    testing::{Net, ends_of_a_line, lines_of, name, settings},
+    view::HostFile,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -148,4 +150,38 @@ fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
     net.dialect = Dialect::Native;
     net.join(0, 1);
     assert_eq!(downgrades(&net.meshes[0]), 2);
+}
+
+/// What a move from tinc 1.0 is steered by: the most that a node speaks, also after it has gone, and the least that
+/// its keys are for.
+#[test]
+fn rows_say_what_a_node_offers_and_what_it_must() {
+    let facts = |net: &Net, of| {
+        let row = net.row(0, of);
+        (row.offers, row.min_protocol, row.host_file)
+    };
+    for (native, offers) in [(true, Dialect::Native), (false, Dialect::Sptps)] {
+        let mut net = Net::spoken(hasty(native));
+        let known = (Some(offers), Some(Dialect::Sptps), HostFile::Key);
+        let between = (Some(Dialect::Sptps), known.1, known.2);
+        assert_eq!((facts(&net, 1), facts(&net, 2)), (between, known));
+        net.part(1, 2);
+        net.run(SECOND);
+        assert!(!net.row(0, 2).up);
+        assert_eq!(facts(&net, 2), known);
+    }
+    let mut all = settings(2);
+    let host = all[0].hosts.get_mut(&name(1)).unwrap();
+    *host = Arc::new(Host {
+        key: None,
+        min: Some(MinProtocol::Legacy),
+        ..(**host).clone()
+    });
+    all[0].connect_to = vec![name(1)];
+    let mut net = Net::new(all);
+    net.run(SECOND);
+    assert_eq!(
+        facts(&net, 1),
+        (None, Some(Dialect::Legacy), HostFile::NoKey)
+    );
 }

@@ -1,0 +1,326 @@
+//! `meshctl migrate status`: how far each node is on the way from tinc 1.0 to native, what blocks its next step, and
+//! what to do about it. Source: spec/users.md section 5.
+
+mod advice;
+#[cfg(test)]
+mod tests;
+
+use std::{fs::File, io::ErrorKind, path::Path};
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        context::Context,
+        output::{self, Frame, Show},
+        peers::tunnel,
+        table::{Table, or_dash, or_empty},
+    },
+    config::{self, Source, files},
+    control::proto::{Answer, Request, Response, Status},
+    link::Dialect,
+    mesh::view::{EdgeRow, HostFile, PeerRow, Reason},
+    wire::NodeName,
+};
+
+use advice::{Facts, Line, Own, Runs, Todo};
+
+/// One node, ourselves first.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    up: bool,
+    runs: Runs,
+    /// What is spoken with it now; of ourselves, the most that we speak.
+    speaks: Option<Dialect>,
+    /// The most that it speaks by its own word, also when it is down.
+    offers: Option<Dialect>,
+    /// The same words as in `peers`.
+    #[serde(skip)]
+    tunnel: String,
+    /// Why it is as it is, in the words of `peers`.
+    why: Option<Reason>,
+    /// What is left to do; null: nothing.
+    todo: Option<Todo>,
+}
+
+struct Rows<'a> {
+    head: String,
+    rows: &'a [Row],
+}
+
+/// Exit code 10 while something is left to do.
+pub(super) fn status(context: &Context) -> Outcome {
+    let mut client = context.connect()?;
+    let answer = client.ask(Request::Status)?;
+    let Response::Status(status) = &answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    let Response::Peers(peers) = client.ask(Request::Peers)?.response else {
+        return Err(Failure::odd_answer());
+    };
+    let Response::Edges(edges) = client.ask(Request::Edges)?.response else {
+        return Err(Failure::odd_answer());
+    };
+    let source = Source {
+        base: status.config.clone().into(),
+        ..Source::default()
+    };
+    let own = own(&source, &answer, status)?;
+    let mut all: Vec<(Facts, String)> = Vec::new();
+    for row in &peers {
+        all.push((facts(&source, &own.name, row, &edges), tunnel(row)));
+    }
+    for name in unheard(&source, &own.name, &peers) {
+        all.push((Facts::unheard(&source, &name), "-".into()));
+    }
+    let rows = rows(&own, all);
+    let shown = Rows {
+        head: headline(&own, &rows, context.utf8),
+        rows: &rows,
+    };
+    output::show(
+        context,
+        "migrate.status",
+        &Frame::from(&answer),
+        &rows,
+        &shown,
+    )?;
+    Ok(match rows.iter().all(|row| row.todo.is_none()) {
+        true => Exit::Fine,
+        false => Exit::Left,
+    })
+}
+
+fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure> {
+    let line = |variable| line(source, None, variable);
+    let says_no = |variable| line(variable).filter(|line| line.value == "no");
+    let key_file = config::place_of(source, None, "Ed25519PrivateKeyFile");
+    let key_file = key_file.map_or_else(|| "ed25519_key.priv".into(), |(_, _, value)| value);
+    Ok(Own {
+        name: answer.node.clone(),
+        net: answer.net.clone(),
+        config: status.config.clone(),
+        pid: status.pid,
+        offers: status.offers.ok_or_else(Failure::odd_answer)?,
+        min: status.min_protocol,
+        key_file: source.base.join(key_file).exists(),
+        experimental: says_no("ExperimentalProtocol"),
+        native: says_no("Native"),
+        min_line: line("MinProtocol"),
+    })
+}
+
+fn line(source: &Source, node: Option<&NodeName>, variable: &'static str) -> Option<Line> {
+    let (file, line, value) = config::place_of(source, node, variable)?;
+    Some(Line {
+        place: format!("{}:{line}", file.display()),
+        value: value.to_ascii_lowercase(),
+    })
+}
+
+fn facts(source: &Source, own: &str, row: &PeerRow, edges: &[EdgeRow]) -> Facts {
+    let speaks = [Dialect::Legacy, Dialect::Sptps, Dialect::Native];
+    let spoken = |text: &str| speaks.into_iter().find(|dialect| dialect.name() == text);
+    let link = row.link.as_deref().and_then(spoken);
+    Facts {
+        name: row.name.clone(),
+        up: row.up,
+        speaks: spoken(&row.protocol).filter(|_| row.up).or(link),
+        offers: row.offers,
+        min: row.min_protocol,
+        host_file: row.host_file,
+        why: row.reason.clone(),
+        local: names_local(&row.name, own, edges),
+        ..Facts::of_file(source, &row.name)
+    }
+}
+
+/// Whether a node names its local address in its edges, as tinc 1.1 and meshd do. A tinc 1.0 that told us of the
+/// edge of another may have left it out, so that there is none says something in the edge to us only.
+fn names_local(name: &str, own: &str, edges: &[EdgeRow]) -> Option<bool> {
+    let names = |edge: &&EdgeRow| edge.local_host != "unspec";
+    let mut theirs = edges.iter().filter(|edge| edge.from == name);
+    match theirs.clone().any(|edge| names(&edge)) {
+        true => Some(true),
+        false => theirs.any(|edge| edge.to == own).then_some(false),
+    }
+}
+
+impl Facts {
+    /// Of a host file of which no node has been heard.
+    fn unheard(source: &Source, name: &str) -> Self {
+        let facts = Self::of_file(source, name);
+        let host_file = facts.disk.clone().and_then(Result::ok).unwrap_or_default();
+        Self { host_file, ..facts }
+    }
+
+    /// What the host file says now, and nothing else.
+    fn of_file(source: &Source, name: &str) -> Self {
+        let node = NodeName::new(name).ok();
+        Self {
+            name: name.into(),
+            up: false,
+            speaks: None,
+            offers: None,
+            min: None,
+            host_file: HostFile::Missing,
+            why: None,
+            local: None,
+            disk: node.as_ref().and_then(|node| disk(source, node)),
+            min_line: node.and_then(|node| line(source, Some(&node), "MinProtocol")),
+        }
+    }
+}
+
+/// What the host file is good for now; `None` if we may not look. The problem is that of `meshctl check`.
+fn disk(source: &Source, node: &NodeName) -> Option<Result<HostFile, String>> {
+    // The daemon's root may be another one than ours.
+    if !source.base.join("hosts").is_dir() {
+        return None;
+    }
+    match File::open(source.base.join(config::host_path(source, node))) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(Ok(HostFile::Missing)),
+        Err(_) => return None,
+        Ok(_) => {}
+    }
+    Some(match config::load_host(source, node) {
+        Ok(host) => Ok(Some(&host).into()),
+        Err(problems) => {
+            let mut errors = problems.iter().filter(|problem| problem.error);
+            Err(errors.next().map(ToString::to_string).unwrap_or_default())
+        }
+    })
+}
+
+/// Names of host files that no node of the mesh has.
+fn unheard(source: &Source, own: &str, peers: &[PeerRow]) -> Vec<String> {
+    let mut names = files::names(&source.base.join(Path::new("hosts"))).unwrap_or_default();
+    names.retain(|name| {
+        let known = name == own || peers.iter().any(|row| row.name == *name);
+        !known && NodeName::new(name).is_ok()
+    });
+    names
+}
+
+fn rows(own: &Own, all: Vec<(Facts, String)>) -> Vec<Row> {
+    let mut rows = vec![Row {
+        name: own.name.clone(),
+        up: true,
+        runs: Runs::Meshd,
+        speaks: Some(own.offers),
+        offers: Some(own.offers),
+        tunnel: own.offers.name().into(),
+        why: None,
+        todo: None,
+    }];
+    rows.extend(all.into_iter().map(|(facts, tunnel)| Row {
+        runs: facts.runs(),
+        todo: facts.todo(own),
+        name: facts.name,
+        up: facts.up,
+        speaks: facts.speaks,
+        offers: facts.offers,
+        tunnel,
+        why: facts.why,
+    }));
+    let native = |row: &Row| {
+        let todo = row.todo.as_ref();
+        todo.is_none_or(|todo| todo.code == "may_fall_back")
+    };
+    let all_native = rows.iter().all(native);
+    rows[0].todo = own.todo(all_native);
+    rows
+}
+
+/// `priv · web_01 · 6 nodes: 3 native, 1 sptps, 1 legacy, 1 down · 2 left to do`
+fn headline(own: &Own, rows: &[Row], utf8: bool) -> String {
+    let count = |what: &dyn Fn(&&Row) -> bool, word: &str| {
+        let count = rows.iter().filter(what).count();
+        (count > 0).then(|| format!("{count} {word}"))
+    };
+    let speaks = |dialect| move |row: &&Row| row.up && row.speaks == Some(dialect);
+    let counts: Vec<String> = [
+        count(&speaks(Dialect::Native), "native"),
+        count(&speaks(Dialect::Sptps), "sptps"),
+        count(&speaks(Dialect::Legacy), "legacy"),
+        count(&|row| row.up && row.speaks.is_none(), "silent"),
+        count(&|row| !row.up, "down"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let left = match rows.iter().filter(|row| row.todo.is_some()).count() {
+        0 => "nothing left to do".into(),
+        left => format!("{left} left to do"),
+    };
+    let nodes = if rows.len() == 1 { "node" } else { "nodes" };
+    let nodes = format!("{} {nodes}: {}", rows.len(), counts.join(", "));
+    let net = own.net.clone();
+    let parts: Vec<String> = net
+        .into_iter()
+        .chain([own.name.clone(), nodes, left])
+        .collect();
+    parts.join(if utf8 { " · " } else { " - " })
+}
+
+impl Runs {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Meshd => "meshd",
+            Self::Tinc10 => "tinc 1.0",
+            Self::MeshdOrTinc11 => "meshd or tinc 1.1",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Show for Rows<'_> {
+    fn human(&self) -> (Vec<String>, Table) {
+        let mut table = Table::new(&["NAME", "RUNS", "SPEAKS", "NEXT", "LEFT TO DO"]);
+        for row in self.rows {
+            let down = match row.offers {
+                Some(offers) => format!("down, was {}", offers.name()),
+                None => "down".into(),
+            };
+            let next = row.todo.as_ref().and_then(|todo| todo.next);
+            table.row([
+                row.name.clone(),
+                row.runs.words().into(),
+                if row.up { row.tunnel.clone() } else { down },
+                or_dash(next.map(Dialect::name)),
+                or_dash(row.todo.as_ref().map(|todo| &todo.text)),
+            ]);
+        }
+        (vec![self.head.clone()], table)
+    }
+
+    fn raw(&self) -> Table {
+        let names = [
+            "name",
+            "up",
+            "runs",
+            "speaks",
+            "offers",
+            "next",
+            "todo_code",
+            "todo_text",
+        ];
+        let mut table = Table::new(&names);
+        for row in self.rows {
+            let todo = row.todo.as_ref();
+            table.row([
+                row.name.clone(),
+                row.up.to_string(),
+                row.runs.words().replace(' ', "-"),
+                or_empty(row.speaks.map(Dialect::name)),
+                or_empty(row.offers.map(Dialect::name)),
+                or_empty(todo.and_then(|todo| todo.next).map(Dialect::name)),
+                or_empty(todo.map(|todo| todo.code)),
+                or_empty(todo.map(|todo| &todo.text)),
+            ]);
+        }
+        table
+    }
+}

@@ -1,0 +1,362 @@
+//! What keeps a node from its next step, and what to do about it: rules over facts, without IO.
+
+use serde::Serialize;
+
+use crate::{
+    link::Dialect,
+    mesh::view::{HostFile, Reason},
+};
+
+/// A variable that says no: `tinc.conf:3` and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) place: String,
+    pub(super) value: String,
+}
+
+/// Ourselves: what is in force, and what stands in the files by now.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) name: String,
+    pub(super) net: Option<String>,
+    /// Configuration directory.
+    pub(super) config: String,
+    pub(super) pid: u32,
+    /// The most that we speak.
+    pub(super) offers: Dialect,
+    /// MinProtocol of tinc.conf in force.
+    pub(super) min: Option<Dialect>,
+    /// Whether there is a file with an Ed25519 key.
+    pub(super) key_file: bool,
+    /// `ExperimentalProtocol = no`.
+    pub(super) experimental: Option<Line>,
+    /// `Native = no`.
+    pub(super) native: Option<Line>,
+    /// `MinProtocol = …`.
+    pub(super) min_line: Option<Line>,
+}
+
+/// Another node: what the daemon says, and what stands in its host file by now.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) up: bool,
+    /// What its tunnel, else its link, speaks now.
+    pub(super) speaks: Option<Dialect>,
+    /// The most that it speaks by its own word; `None`: never heard of.
+    pub(super) offers: Option<Dialect>,
+    /// The least that we speak with it.
+    pub(super) min: Option<Dialect>,
+    pub(super) host_file: HostFile,
+    /// What `peers` says of it.
+    pub(super) why: Option<Reason>,
+    /// Whether its own edges name local addresses: tinc 1.0 never does. `None`: that cannot be known.
+    pub(super) local: Option<bool>,
+    /// Its host file on disk; `None` if we may not read it.
+    pub(super) disk: Option<Result<HostFile, String>>,
+    /// `MinProtocol = …` there.
+    pub(super) min_line: Option<Line>,
+}
+
+/// Which program a node runs, as far as it can be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Runs {
+    Meshd,
+    #[serde(rename = "tinc-1.0")]
+    Tinc10,
+    /// A meshd that offers no native (Native = no, or without Ed25519 key) looks like a tinc 1.1.
+    #[serde(rename = "meshd-or-tinc-1.1")]
+    MeshdOrTinc11,
+    Unknown,
+}
+
+/// What is left to do about a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Todo {
+    /// For programs; the texts may change.
+    pub(super) code: &'static str,
+    /// What it would speak after that; `None`: nothing else than now.
+    pub(super) next: Option<Dialect>,
+    /// One sentence: what blocks it and what to do.
+    pub(super) text: String,
+}
+
+fn todo(code: &'static str, next: Option<Dialect>, text: String) -> Option<Todo> {
+    Some(Todo { code, next, text })
+}
+
+impl Own {
+    /// `-n NET ` of commands on any node.
+    fn net(&self) -> String {
+        let net = self.net.as_ref();
+        net.map_or_else(String::new, |net| format!("-n {net} "))
+    }
+
+    fn reload(&self) -> String {
+        match self.net {
+            Some(_) => format!("`meshctl {}reload`", self.net()),
+            None => format!("`kill -HUP {}`", self.pid),
+        }
+    }
+
+    fn restart(&self) -> String {
+        match &self.net {
+            Some(net) => format!("`systemctl restart meshd@{net}`"),
+            None => "a restart of meshd".into(),
+        }
+    }
+
+    fn keygen(&self) -> String {
+        match self.net {
+            Some(_) => format!("`meshctl {}keygen`", self.net()),
+            None => format!("`meshctl -c {} keygen`", self.config),
+        }
+    }
+
+    /// What is left to do here. `all_native`: every other node is as far as it can get.
+    pub(super) fn todo(&self, all_native: bool) -> Option<Todo> {
+        let (reload, restart, keygen) = (self.reload(), self.restart(), self.keygen());
+        let next = Some(match self.offers {
+            Dialect::Legacy => Dialect::Sptps,
+            Dialect::Sptps | Dialect::Native => Dialect::Native,
+        });
+        match (
+            self.offers,
+            &self.experimental,
+            &self.native,
+            &self.min_line,
+        ) {
+            (Dialect::Legacy, Some(Line { place, .. }), ..) => {
+                let first = if self.key_file {
+                    String::new()
+                } else {
+                    format!("{keygen}, then ")
+                };
+                let text = format!(
+                    "ExperimentalProtocol = no in {place} leaves us nothing but legacy: remove that line, then {first}{restart}"
+                );
+                todo("experimental_protocol", next, text)
+            }
+            (Dialect::Legacy, None, ..) if self.key_file => {
+                let text =
+                    format!("our Ed25519 key was made after the daemon had started: {restart}");
+                todo("not_restarted", next, text)
+            }
+            (Dialect::Legacy, None, ..) => {
+                let own = &self.name;
+                let text = format!(
+                    "our own node has no Ed25519 key: {keygen}, then {restart}, then bring hosts/{own} to all nodes"
+                );
+                todo("no_own_key", next, text)
+            }
+            (Dialect::Sptps, _, Some(Line { place, .. }), _) => {
+                let text = format!(
+                    "Native = no in {place} keeps us from native: remove that line, then {reload}"
+                );
+                todo("native_off", next, text)
+            }
+            (Dialect::Sptps, ..) => {
+                let text = format!(
+                    "Native = no is in force and stands in no file: {reload}, or, if it is an option of the daemon, restart it without"
+                );
+                todo("not_reloaded", next, text)
+            }
+            (Dialect::Native, ..) if !all_native || self.min == Some(Dialect::Native) => None,
+            (Dialect::Native, _, _, Some(Line { place, value })) if value == "native" => {
+                let text = format!("MinProtocol = native in {place} is not in force yet: {reload}");
+                todo("not_reloaded", None, text)
+            }
+            (Dialect::Native, _, _, line) => {
+                let place = line.as_ref().map_or("tinc.conf", |line| &line.place);
+                let text = format!(
+                    "all nodes speak native, and nothing forbids to fall back from it: write `MinProtocol = native` into {place}, then {reload}"
+                );
+                todo("may_fall_back", None, text)
+            }
+        }
+    }
+}
+
+impl Facts {
+    /// Which program it runs.
+    pub(super) fn runs(&self) -> Runs {
+        match self.most() {
+            Some(Dialect::Native) => Runs::Meshd,
+            Some(Dialect::Sptps) => Runs::MeshdOrTinc11,
+            Some(Dialect::Legacy) if self.local == Some(true) => Runs::MeshdOrTinc11,
+            Some(Dialect::Legacy) if self.local == Some(false) => Runs::Tinc10,
+            Some(Dialect::Legacy) | None => Runs::Unknown,
+        }
+    }
+
+    /// The most that it can speak by all that is known.
+    fn most(&self) -> Option<Dialect> {
+        self.offers.max(self.speaks)
+    }
+
+    /// What is left to do about it.
+    pub(super) fn todo(&self, own: &Own) -> Option<Todo> {
+        let name = &self.name;
+        let reload = own.reload();
+        match &self.disk {
+            Some(Err(problem)) => {
+                let text = format!("{problem}; then {reload}");
+                return todo("bad_host_file", None, text);
+            }
+            Some(Ok(disk)) if *disk != self.host_file || self.has_another_min() => {
+                let text = format!("hosts/{name} is not in force as it stands there: {reload}");
+                return todo("not_reloaded", None, text);
+            }
+            _ => {}
+        }
+        match (self.speaks, self.most()) {
+            (Some(Dialect::Native), _) => self.may_fall_back(own),
+            (_, None) => self.never_seen(),
+            (None, Some(most)) if Some(most) < self.min => self.forbidden(own, most),
+            (Some(Dialect::Legacy) | None, Some(Dialect::Legacy)) => self.legacy_there(own),
+            (Some(Dialect::Sptps) | None, Some(Dialect::Sptps))
+                if self.host_file == HostFile::Key && own.offers > Dialect::Legacy =>
+            {
+                let text = format!(
+                    "it runs tinc 1.1, or a meshd with Native = no: on {name}, install meshd, or remove that line"
+                );
+                todo("no_native_there", Some(Dialect::Native), text)
+            }
+            (speaks, most) => self.held_here(own, speaks, most),
+        }
+    }
+
+    /// What it can do more than it does, as far as it is for this node to allow it.
+    fn held_here(&self, own: &Own, speaks: Option<Dialect>, most: Option<Dialect>) -> Option<Todo> {
+        let name = &self.name;
+        let (reload, ours) = (own.reload(), &own.name);
+        let what = match self.host_file {
+            HostFile::Missing => format!("there is no hosts/{name} here"),
+            _ => format!("hosts/{name} has no Ed25519PublicKey"),
+        };
+        match (own.offers, self.host_file, speaks) {
+            (Dialect::Legacy, ..) => todo(
+                "own_key_first",
+                most,
+                format!("it waits for us: see {ours}, our own node"),
+            ),
+            (_, HostFile::Missing | HostFile::NoKey, _) => {
+                let text = format!("{what}: bring hosts/{name} from {name}, then {reload}");
+                todo("no_key", most, text)
+            }
+            (_, _, Some(Dialect::Legacy)) => {
+                let text = format!(
+                    "it does not know our key: bring our hosts/{ours} to {name}, and `meshctl {}reload` there",
+                    own.net()
+                );
+                todo("our_key_unknown_there", most, text)
+            }
+            (Dialect::Sptps, ..) => todo(
+                "own_native_first",
+                most,
+                format!("it waits for us: see {ours}, our own node"),
+            ),
+            (Dialect::Native, _, Some(Dialect::Sptps)) => {
+                let text = format!(
+                    "both ends offer native and SPTPS is spoken: if that does not change within a minute, compare PresharedKeyFile, psk.d and NativePublicKey on both; `meshctl {}log` says what is refused",
+                    own.net()
+                );
+                todo("native_fails", most, text)
+            }
+            // Nothing was sent yet, or it is down: it will be native.
+            (Dialect::Native, ..) => None,
+        }
+    }
+
+    fn never_seen(&self) -> Option<Todo> {
+        let name = &self.name;
+        let unheard = "not heard of since meshd started";
+        let why = self.why.as_ref().map_or(unheard, |why| &why.text);
+        let text = format!(
+            "nothing is known of it ({why}): see that its daemon runs, or delete hosts/{name} if it is gone for good"
+        );
+        todo("unknown", None, text)
+    }
+
+    /// It is native, and its own host file would let it be less.
+    fn may_fall_back(&self, own: &Own) -> Option<Todo> {
+        let line = self
+            .min_line
+            .as_ref()
+            .filter(|line| line.value != "native")?;
+        let Line { place, value } = line;
+        let text = format!(
+            "MinProtocol = {value} in {place} lets it fall back: remove that line, then {}",
+            own.reload()
+        );
+        todo("may_fall_back", None, text)
+    }
+
+    fn has_another_min(&self) -> bool {
+        let line = self.min_line.as_ref();
+        line.zip(self.min)
+            .is_some_and(|(line, min)| line.value != min.name())
+    }
+
+    /// It speaks less than we allow, so nothing at all.
+    fn forbidden(&self, own: &Own, most: Dialect) -> Option<Todo> {
+        let name = &self.name;
+        let line = self.min_line.as_ref().or(own.min_line.as_ref());
+        let by = match line {
+            Some(Line { place, value }) => format!("MinProtocol = {value} in {place}"),
+            None if self.host_file == HostFile::Key => {
+                format!("its Ed25519PublicKey in hosts/{name}")
+            }
+            None => "that we have no rsa_key.priv".into(),
+        };
+        let cure = match self.runs() {
+            Runs::Meshd | Runs::MeshdOrTinc11 if most == Dialect::Legacy => self.make_key(own),
+            _ => format!("install meshd on {name}"),
+        };
+        let text = format!(
+            "it speaks no more than {}, which {by} forbids: {cure}, or write `MinProtocol = {}` into hosts/{name} until then, then {}",
+            most.name(),
+            most.name(),
+            own.reload()
+        );
+        todo("forbidden", self.min, text)
+    }
+
+    /// It speaks nothing but legacy by its own word.
+    fn legacy_there(&self, own: &Own) -> Option<Todo> {
+        let name = &self.name;
+        let net = own.net.as_deref().unwrap_or("NET");
+        let next = Some(Dialect::Sptps);
+        match self.runs() {
+            Runs::Tinc10 => {
+                let text = format!(
+                    "it runs tinc 1.0: on {name}, `systemctl disable --now tinc@{net}`, then `systemctl enable --now meshd@{net}`, which takes over directory and keys"
+                );
+                todo("tinc_1_0", next, text)
+            }
+            Runs::Unknown => {
+                let text = format!(
+                    "it speaks nothing but legacy: see that meshd runs there and not tincd, then {}, then bring hosts/{name} to all nodes",
+                    self.make_key(own)
+                );
+                todo("legacy_there", next, text)
+            }
+            Runs::Meshd | Runs::MeshdOrTinc11 => {
+                let text = format!(
+                    "it has no Ed25519 key in use: {}, then bring hosts/{name} to all nodes",
+                    self.make_key(own)
+                );
+                todo("no_key_there", next, text)
+            }
+        }
+    }
+
+    fn make_key(&self, own: &Own) -> String {
+        let net = own.net.as_deref().unwrap_or("NET");
+        format!(
+            "on {}, `meshctl -n {net} keygen && systemctl restart meshd@{net}`",
+            self.name
+        )
+    }
+}

@@ -1,0 +1,260 @@
+//! A daemon that says what the test wants, for as long as the test lasts.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+};
+
+use meshd::{
+    control::{
+        codec::{self, Lines},
+        proto::{
+            Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Plan, Pong, Reloaded, Request,
+            Response, Status, ThreadRow, VERSION,
+        },
+    },
+    link::Dialect,
+    mesh::view::{
+        EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
+    },
+};
+
+use crate::{key, run};
+
+/// A daemon that answers each request by `reply`, for as long as the test lasts.
+pub(crate) struct Daemon {
+    pub(crate) dir: tempfile::TempDir,
+}
+
+impl Daemon {
+    pub(crate) fn new(reply: fn(Request) -> Option<Response>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s")).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), reply);
+            }
+        });
+        Self { dir }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+        let socket = self.socket();
+        let all = [&["--socket", socket.to_str().unwrap()], arguments].concat();
+        run(&all)
+    }
+}
+
+fn serve(mut stream: UnixStream, reply: fn(Request) -> Option<Response>) {
+    let (mut lines, mut chunk) = (Lines::new(MAX_LINE), [0; 1024]);
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        lines.push(&chunk[..n]);
+        while let Some(line) = lines.next_line().unwrap() {
+            let envelope: Envelope = codec::decode(&line).unwrap();
+            assert_eq!(envelope.v, VERSION);
+            let Some(response) = reply(envelope.request) else {
+                continue;
+            };
+            let answer = Answer {
+                v: VERSION,
+                net: Some("priv".into()),
+                node: "web_01".into(),
+                time: "2026-11-22T10:29:18Z".into(),
+                response,
+            };
+            let _ = stream.write_all(&codec::encode(&answer).unwrap());
+        }
+    }
+}
+
+pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
+    PeerRow {
+        name: name.into(),
+        subnets: vec!["172.20.0.21".into(), "10.7.0.0/24".into()],
+        up: path != PathKind::Down,
+        path,
+        via: (path == PathKind::Via).then(|| "lb_01".into()),
+        endpoint: (path == PathKind::Udp).then(|| "10.132.0.21:655".into()),
+        protocol: match path {
+            PathKind::Udp => "native",
+            PathKind::Tcp => "sptps",
+            PathKind::Via | PathKind::Down => "none",
+        }
+        .into(),
+        cipher: (path == PathKind::Udp).then(|| "AES-256-GCM".into()),
+        link: (path == PathKind::Tcp).then(|| "sptps".into()),
+        rtt_seconds: (path == PathKind::Udp).then_some(0.0004),
+        pmtu_bytes: (path == PathKind::Udp).then_some(1451),
+        rx_bytes: 1_200_000_000,
+        tx_bytes: 12_345,
+        rx_packets: 3,
+        tx_packets: 4,
+        foreign_packets: 0,
+        since_seconds: Some(1_051_200.0),
+        reason: (path != PathKind::Udp).then(|| Reason {
+            code: "no_address".into(),
+            text: format!("no Address in hosts/{name}"),
+        }),
+        offers: match path {
+            PathKind::Udp | PathKind::Via => Some(Dialect::Native),
+            PathKind::Tcp => Some(Dialect::Sptps),
+            PathKind::Down => None,
+        },
+        min_protocol: Some(Dialect::Sptps),
+        host_file: HostFile::Key,
+    }
+}
+
+fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> SubnetRow {
+    let (subnet, owner) = (subnet.into(), Some(owner.into()));
+    SubnetRow {
+        subnet,
+        weight,
+        owner,
+        reachable: true,
+        active,
+    }
+}
+
+fn node(name: &str, host: &str) -> NodeRow {
+    NodeRow {
+        name: name.into(),
+        id: "cd198b483cdf".into(),
+        host: host.into(),
+        port: "655".into(),
+        options: 0x0700_000c,
+        status: if host == "MYSELF" { 0x858 } else { 0xda },
+        nexthop: name.into(),
+        via: name.into(),
+        distance: 1,
+        pmtu: 1518,
+        min_mtu: 1408,
+        max_mtu: 1518,
+        since_seconds: Some(1.0),
+        rtt_us: 534,
+        rx_packets: 0,
+        rx_bytes: 0,
+        tx_packets: 3,
+        tx_bytes: 294,
+    }
+}
+
+/// A daemon in good health.
+#[expect(clippy::unnecessary_wraps, reason = "some daemons do not answer")]
+pub(crate) fn healthy(request: Request) -> Option<Response> {
+    let refuse = |code, text: &str| {
+        Response::Error(ControlError {
+            code,
+            text: text.into(),
+        })
+    };
+    Some(match request {
+        Request::Peers => Response::Peers(vec![
+            peer("db_01", PathKind::Udp),
+            peer("cache_1", PathKind::Tcp),
+            peer("web_09", PathKind::Via),
+            peer("old_03", PathKind::Down),
+        ]),
+        Request::Metrics => Response::Metrics("# HELP meshd_up Up.\nmeshd_up 1\n".into()),
+        Request::Status => Response::Status(Box::new(Status {
+            version: "1.0.0".into(),
+            pid: 7,
+            uptime_seconds: 1_051_200.0,
+            interface: Some("mesh0".into()),
+            mtu: Some(1400),
+            listen: vec!["0.0.0.0:655".into()],
+            public_key: key(1).public().to_string(),
+            offers: Some(Dialect::Native),
+            min_protocol: None,
+            config: "/etc/tinc/priv".into(),
+            workers: 2,
+            offloads: vec!["udp_gso".into(), "recvmmsg".into()],
+            offloads_missing: vec!["tun_uso".into()],
+            threads: vec![ThreadRow {
+                name: "meshd-w0".into(),
+                device: true,
+                sockets: vec!["0.0.0.0:655".into()],
+                beats: 9,
+                beat_age_seconds: Some(7.3),
+                drops: BTreeMap::from([("no_route".into(), 4)]),
+            }],
+            drops: BTreeMap::from([("no_route".into(), 5), ("ttl".into(), 0)]),
+            mesh: MeshStatus {
+                nodes: 5,
+                reachable: 4,
+                links: 2,
+                foreign_packets: 17,
+                downgrades: 3,
+                ..MeshStatus::default()
+            },
+            problems: vec!["hosts/x:1: no value".into()],
+        })),
+        Request::Routes | Request::Subnets => Response::Subnets(vec![
+            subnet("172.20.0.11", "web_01", 10, true),
+            subnet("10.7.0.0/24", "db_01", 10, true),
+            subnet("10.7.0.0/24", "cache_1", 20, false),
+        ]),
+        Request::Route { address } => Response::Route(RouteRow {
+            address: address.to_string(),
+            matches: match address.is_ipv4() {
+                true => vec![subnet("10.7.0.0/24", "db_01", 10, true)],
+                false => Vec::new(),
+            },
+            nexthop: Some("db_01".into()),
+        }),
+        Request::Nodes => Response::Nodes(vec![
+            NodeRow {
+                status: 0x8,
+                ..node("gone", "unknown")
+            },
+            node("pya", "127.0.0.1"),
+            node("web_01", "MYSELF"),
+        ]),
+        Request::Edges => Response::Edges(vec![EdgeRow {
+            from: "web_01".into(),
+            to: "pya".into(),
+            host: "127.0.0.1".into(),
+            port: "33455".into(),
+            local_host: "127.0.0.1".into(),
+            local_port: "6582".into(),
+            options: 0x0700_000c,
+            weight: 74,
+        }]),
+        Request::Connections => Response::Connections(Vec::new()),
+        Request::Reload { .. } | Request::Undo => Response::Reloaded(Reloaded {
+            changed: vec!["hosts/db_01 is gone".into()],
+            restart_needed: vec!["Interface".into()],
+            problems: Vec::new(),
+        }),
+        Request::Stop => refuse(ErrorCode::Permission, "only root may stop meshd"),
+        Request::Plan => Response::Plan(Box::new(Plan {
+            changed: vec![
+                "hosts/new is new".into(),
+                "Port: 655 -> 656, after a restart".into(),
+            ],
+            restart_needed: vec!["Port".into()],
+            cut: vec!["db_01".into()],
+            live: 30,
+            may_cut: 3,
+            ..Plan::default()
+        })),
+        Request::Confirm => refuse(ErrorCode::Refused, "no reload waits"),
+        Request::Retry => Response::Done(true),
+        Request::Ping { node, .. } if node == "nobody" => {
+            refuse(ErrorCode::Unknown, "no node named \"nobody\"")
+        }
+        Request::Ping { node, .. } => Response::Ping(Pong {
+            rtt_seconds: (node != "old_03").then_some(0.00051),
+            path: PathKind::Udp,
+            endpoint: Some("10.132.0.22:655".into()),
+            pmtu_bytes: Some(1451),
+        }),
+        Request::Log { .. } => Response::Done(false),
+    })
+}
