@@ -196,12 +196,15 @@ fn disk(source: &Source, node: &NodeName) -> Option<Result<HostFile, String>> {
 
 /// Names of host files that no node of the mesh has.
 fn unheard(source: &Source, own: &str, peers: &[PeerRow]) -> Vec<String> {
-    let mut names = files::names(&source.base.join(Path::new("hosts"))).unwrap_or_default();
-    names.retain(|name| {
-        let known = name == own || peers.iter().any(|row| row.name == *name);
+    let names = files::names(&source.base.join(Path::new("hosts"))).unwrap_or_default();
+    let names = names
+        .iter()
+        .map(|name| name.strip_suffix(".toml").unwrap_or(name));
+    let unheard = names.filter(|name| {
+        let known = *name == own || peers.iter().any(|row| row.name == *name);
         !known && NodeName::new(name).is_ok()
     });
-    names
+    unheard.map(str::to_owned).collect()
 }
 
 fn rows(own: &Own, all: Vec<(Facts, String)>) -> Vec<Row> {
