@@ -379,6 +379,7 @@ fn settings(
         secret: secrets.native,
         native,
         min_protocol,
+        learn_keys: reader.flag("LearnKeys"),
         psk: secrets.psk,
         hosts,
     }

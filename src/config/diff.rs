@@ -76,6 +76,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         secret,
         native,
         min_protocol,
+        learn_keys,
         psk,
         port: _,        // in the shell's part
         has_address: _, // shown only
@@ -116,6 +117,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     }
     diff.value("Native", &old.native, native);
     diff.value("MinProtocol", &old.min_protocol, min_protocol);
+    diff.value("LearnKeys", &old.learn_keys, learn_keys);
     if old.psk != *psk {
         diff.changed.push("PresharedKeyFile: another key".into());
     }

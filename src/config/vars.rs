@@ -372,6 +372,8 @@ pub const VARS: &[Var] = &[
         "Whose packets may only come from their own subnets: nobody's, those of native nodes, everybody's."),
     var("MinProtocol", Both, Meshd, Word(&["legacy", "sptps", "native"]), "", ONE, NewLinks, UNSAFE, Yes,
         "What a node must speak at least: legacy, sptps or native; default is legacy for nodes with an RSA key only."),
+    var("LearnKeys", Server, Meshd, Bool, "no", ONE, Live, UNSAFE, Yes,
+        "Writes an Ed25519PublicKey that a node tells over a link which its RSA key authenticates into hosts/NODE."),
     var("Ed25519PublicKeyNext", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,
         "The public key that this node is about to change to: accepted like its Ed25519PublicKey."),
     var("NativePublicKey", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,

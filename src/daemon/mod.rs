@@ -13,6 +13,7 @@ pub mod control;
 mod driver;
 pub mod hooks;
 pub mod keyring;
+mod learn;
 mod links;
 pub mod log;
 pub mod options;

@@ -3,6 +3,7 @@
 mod legacy;
 mod native;
 mod renewal;
+mod upgrade;
 
 use std::{collections::BTreeMap, time::Duration};
 

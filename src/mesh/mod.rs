@@ -38,6 +38,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod upgrade;
 pub mod view;
 
 use std::{
@@ -203,6 +204,11 @@ impl Mesh {
             Input::Config(settings) => self.reconfigure(settings, now),
             Input::Retry => self.retry(now),
             Input::Ping { node, token } => self.ping(&node, token, now),
+            Input::KeyTold { node, key } => {
+                // It has a host file, and perhaps nothing else has made it known.
+                let idx = self.nodes.add(node, now);
+                self.key_told(idx, key);
+            }
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
             Input::Timeout => self.timeout(now),
         }

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    crypto::PublicKey,
     mesh::{LinkId, downgrade::Spoke, edge::Edge, keys::Keys, peers::Unclaimed, udp::UdpState},
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
@@ -52,6 +53,8 @@ pub(super) struct Node {
     pub collides: bool,
     /// Why the last attempt to dial it failed.
     pub dial_error: Option<String>,
+    /// What it says is its Ed25519 key, where its host file has none.
+    pub told_key: Option<PublicKey>,
 }
 
 /// Where the graph puts a node. Source: tinc-1.0-wire.md section 2.5.
@@ -125,6 +128,7 @@ impl Node {
             introduced_by: None,
             collides: false,
             dial_error: None,
+            told_key: None,
         }
     }
 

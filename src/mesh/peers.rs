@@ -357,6 +357,9 @@ impl Mesh {
         if first && self.nodes[node].unclaimed.link == Some(link) {
             self.sweep_unclaimed(node);
         }
+        if first {
+            self.ask_for_key(link);
+        }
         self.dial_worked(link);
         self.answer_ping(node, now);
     }

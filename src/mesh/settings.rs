@@ -10,7 +10,7 @@ use crate::{
         noise::{StaticPublic, StaticSecret},
         rsa::{RsaPrivate, RsaPublic},
     },
-    link::Credentials,
+    link::{Credentials, Upgrade},
     route::RouteSettings,
     tunnel::legacy::Suite,
     wire::{NodeName, Options, Subnet},
@@ -35,6 +35,9 @@ pub struct Settings {
     pub native: bool,
     /// MinProtocol, for nodes whose host file does not name it: see [`Self::min_protocol_of`].
     pub min_protocol: Option<MinProtocol>,
+    /// LearnKeys: whether an Ed25519 key that a node tells over a link which its RSA key authenticates is written to
+    /// its host file, if that has none.
+    pub learn_keys: bool,
     /// PresharedKeyFile, for nodes without one of their own, all zero if there is none: see
     /// [`Self::psk_of`].
     pub psk: Zeroizing<[u8; 32]>,
@@ -163,6 +166,7 @@ impl Settings {
             suite: Suite::default_of_tinc(),
             native: false,
             min_protocol: None,
+            learn_keys: false,
             psk: Zeroizing::default(),
             port: 655,
             has_address: true,
@@ -246,9 +250,19 @@ impl Settings {
     pub fn credentials(&self, host: &Host) -> Option<Credentials> {
         let min = self.min_protocol(host);
         let legacy = self.rsa.is_some() && min == MinProtocol::Legacy;
+        // A key of a node that must speak more than legacy is of use if it may be stored.
+        let upgrade = self.rsa.is_some()
+            && self.sptps
+            && (legacy || min == MinProtocol::Sptps && (host.key.is_some() || self.learn_keys));
         let credentials = Credentials {
             key: host.key,
-            rsa: host.rsa.clone().filter(|_| legacy),
+            rsa: host.rsa.clone().filter(|_| legacy || upgrade),
+            legacy,
+            upgrade: match upgrade {
+                true => Upgrade::Possible,
+                false => Upgrade::No,
+            },
+            learn: self.learn_keys,
             next: host.next,
             native: host.native_keys(),
             native_only: min == MinProtocol::Native,

@@ -118,11 +118,8 @@ impl Mesh {
         };
         let name = node.name();
         let host = self.settings.hosts.get(name);
-        if !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
-            return reason(
-                "no_key",
-                format!("no usable Ed25519PublicKey in hosts/{name}"),
-            );
+        if self.settings.sptps && !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
+            return reason("no_key", self.why_no_key(name));
         }
         if path == PathKind::Down {
             return match &node.dial_error {

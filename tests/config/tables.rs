@@ -55,6 +55,7 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "PresharedKeyFile",
             "SourceCheck",
             "MinProtocol",
+            "LearnKeys",
             "Ed25519PublicKeyNext",
             "NativePublicKey",
         ]

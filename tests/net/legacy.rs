@@ -391,7 +391,7 @@ fn tinc_1_1_and_meshd_in_legacy() {
 }
 
 /// Takes the Ed25519 keys of others out of their host files at a node.
-fn forget_ed25519(at: &Node, others: &[&str]) {
+pub(crate) fn forget_ed25519(at: &Node, others: &[&str]) {
     for other in others {
         let path = at.dir().join("hosts").join(other);
         let text = std::fs::read_to_string(&path).unwrap();

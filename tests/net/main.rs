@@ -41,4 +41,5 @@ mod rolling;
 mod routing;
 mod switch;
 mod traffic;
+mod upgrade;
 mod world;
