@@ -93,6 +93,10 @@ impl Show for Screen<'_> {
             let text = format!("{} downgrades refused or suspected", mesh.downgrades);
             line("", text);
         }
+        if mesh.subnets_refused > 0 {
+            let text = format!("{} subnets refused (SubnetPolicy)", mesh.subnets_refused);
+            line("", text);
+        }
         line("listen", status.listen.join(", "));
         line("key", format!("ed25519 {}", status.public_key));
         if !status.offloads.is_empty() {
@@ -155,6 +159,7 @@ impl Show for Screen<'_> {
             ("refused", status.mesh.refused.to_string()),
             ("foreign_packets", status.mesh.foreign_packets.to_string()),
             ("downgrades", status.mesh.downgrades.to_string()),
+            ("subnets_refused", status.mesh.subnets_refused.to_string()),
             ("problems", status.problems.len().to_string()),
         ];
         rows.into_iter()

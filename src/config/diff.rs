@@ -88,6 +88,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         auto_connect,
         route,
         mac_expire,
+        subnet_policy,
         strict_subnets,
         local_discovery,
         udp_discovery,
@@ -134,6 +135,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     diff.value("AutoConnect", &old.auto_connect, auto_connect);
     router(diff, &old.route, route);
     diff.value("MACExpire", &old.mac_expire, mac_expire);
+    diff.value("SubnetPolicy", &old.subnet_policy, subnet_policy);
     diff.value("StrictSubnets", &old.strict_subnets, strict_subnets);
     diff.value("LocalDiscovery", &old.local_discovery, local_discovery);
     diff.value("UDPDiscovery", &old.udp_discovery, udp_discovery);

@@ -370,6 +370,8 @@ pub const VARS: &[Var] = &[
         "32 bytes in base64 or hex that all native nodes share besides their keys; psk.d/NODE is for one node."),
     var("SourceCheck", Server, Meshd, Word(&["no", "native", "strict"]), "native", ONE, Live, UNSAFE, Yes,
         "Whose packets may only come from their own subnets: nobody's, those of native nodes, everybody's."),
+    var("SubnetPolicy", Server, Meshd, Word(&["open", "conflict", "covered", "strict"]), "conflict", ONE, Live, UNSAFE, Yes,
+        "What nodes may announce: all; nothing that host files give to others; only what theirs give them; StrictSubnets."),
     var("MinProtocol", Both, Meshd, Word(&["legacy", "sptps", "native"]), "", ONE, NewLinks, UNSAFE, Yes,
         "What a node must speak at least: legacy, sptps or native; default is legacy for nodes with an RSA key only."),
     var("LearnKeys", Server, Meshd, Bool, "no", ONE, Live, UNSAFE, Yes,

@@ -25,6 +25,7 @@ mod packet;
 mod peers;
 mod ping;
 mod pmtu;
+mod policy;
 mod probe;
 mod publish;
 mod reload;
@@ -119,6 +120,7 @@ pub struct Mesh {
     floods: u64,
     refused: u64,
     downgrades: u64,
+    subnets_refused: u64,
 }
 
 impl Mesh {
@@ -165,6 +167,7 @@ impl Mesh {
             floods: 0,
             refused: 0,
             downgrades: 0,
+            subnets_refused: 0,
             settings: settings.clone(),
         };
         for subnet in &settings.subnets {

@@ -12,7 +12,10 @@ use bytes::Bytes;
 
 use crate::{
     crypto::PublicKey,
-    mesh::{LinkId, downgrade::Spoke, edge::Edge, keys::Keys, peers::Unclaimed, udp::UdpState},
+    mesh::{
+        LinkId, downgrade::Spoke, edge::Edge, keys::Keys, peers::Unclaimed, policy::Refused,
+        udp::UdpState,
+    },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
 };
@@ -53,6 +56,8 @@ pub(super) struct Node {
     pub collides: bool,
     /// Why the last attempt to dial it failed.
     pub dial_error: Option<String>,
+    /// What it announces and we do not believe.
+    pub refused: Refused,
     /// What it says is its Ed25519 key, where its host file has none.
     pub told_key: Option<PublicKey>,
 }
@@ -128,6 +133,7 @@ impl Node {
             introduced_by: None,
             collides: false,
             dial_error: None,
+            refused: Refused::default(),
             told_key: None,
         }
     }

@@ -229,6 +229,7 @@ impl Mesh {
             edges: entry.edges.keys().cloned().collect(),
             subnets: entry.subnets.clone(),
         };
+        self.forget_refused(node, None);
         self.dial_connected(link, node);
         self.send_everything(link);
         self.set_own_edge(node, edge);

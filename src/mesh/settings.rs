@@ -61,6 +61,8 @@ pub struct Settings {
     pub route: RouteSettings,
     /// MACExpire, default 600 s.
     pub mac_expire: Duration,
+    /// SubnetPolicy; that of StrictSubnets goes before it.
+    pub subnet_policy: SubnetPolicy,
     /// StrictSubnets (implied by TunnelServer).
     pub strict_subnets: bool,
     /// LocalDiscovery.
@@ -179,6 +181,7 @@ impl Settings {
             auto_connect: false,
             route: RouteSettings::default(),
             mac_expire: Duration::from_secs(600),
+            subnet_policy: SubnetPolicy::Conflict,
             strict_subnets: false,
             local_discovery: true,
             udp_discovery: true,
@@ -270,6 +273,18 @@ impl Settings {
         };
         (credentials.key.is_some() || credentials.rsa.is_some()).then_some(credentials)
     }
+}
+
+/// Which subnets a node may announce. Source: spec/security.md section 2.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubnetPolicy {
+    /// All.
+    Open,
+    /// All but those that host files give to others, default routes, our own, and addresses of the underlay; what its
+    /// own host file gives to it in any case.
+    Conflict,
+    /// What its host file gives to it.
+    Covered,
 }
 
 /// One Address line.

@@ -391,6 +391,7 @@ impl Mesh {
                 nodes.map(|(_, n)| total(&n.shared.counters.foreign)).sum()
             },
             downgrades: self.downgrades,
+            subnets_refused: self.subnets_refused,
         }
     }
 

@@ -54,6 +54,7 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "NativePrivateKeyFile",
             "PresharedKeyFile",
             "SourceCheck",
+            "SubnetPolicy",
             "MinProtocol",
             "LearnKeys",
             "Ed25519PublicKeyNext",
