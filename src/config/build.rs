@@ -97,11 +97,6 @@ fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
             device == "tun" && mode != Mode::Router,
             "Mode = switch and hub carry frames, which a tun device has not; use DeviceType = tap",
         ),
-        (
-            "DeviceType",
-            device == "tap" && mode == Mode::Router,
-            "Mode = router is supported with DeviceType = tun only yet; use that, or Mode = switch",
-        ),
     ];
     for (name, wrong, text) in refuse {
         if let Some(entry) = reader.tree.first(name).filter(|_| wrong) {

@@ -283,7 +283,7 @@ fn start_driver(
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<driver::Driver> {
     let sockets = start::open_sockets(&config.shell)?;
-    let tun = start::open_device(&config.shell)?;
+    let tun = start::open_device(&config.shell, config.settings.route.mode)?;
     start::make_run_dir(&places.pid)?;
     start::write_pid(&places.pid)?;
     let keep = privileges::Keep {

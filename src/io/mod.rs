@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod files;
 pub mod netlink;
 mod sockopt;
+pub mod station;
 pub mod tun;
 pub mod udp;
 pub mod vnet;

@@ -223,6 +223,7 @@ fn the_device_is_that_of_the_mode() {
     for (lines, device) in [
         ("", DeviceType::Tun),
         ("Mode = router\n", DeviceType::Tun),
+        ("DeviceType = tap\n", DeviceType::Tap),
         ("Mode = switch\n", DeviceType::Tap),
         ("Mode = hub\n", DeviceType::Tap),
         ("Mode = switch\nDeviceType = tap\n", DeviceType::Tap),
@@ -239,7 +240,6 @@ fn bad_values_stop_us_where_they_stop_tinc() {
     for fatal in [
         "Mode = zzz",
         "Mode = switch\nDeviceType = tun",
-        "DeviceType = tap",
         "DeviceType = toaster",
         "DeviceType = fd",
         "ExperimentalProtocol = no",
