@@ -127,3 +127,52 @@ impl Keyring for HostKeys {
         bucket.take(RSA_RATE, RSA_BURST, self.now.get())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{PrivateKey, Rng, rsa::RsaPrivate},
+        daemon::clock,
+    };
+
+    /// A node that was told our key and comes again without it is not told again for a while.
+    #[test]
+    fn keys_are_told_once_in_ten_minutes() {
+        let text = include_str!("../../tests/vectors/tinc-1.0.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let pem = vectors["rsa_keys"]["alpha"]["private_pem"]
+            .as_str()
+            .unwrap();
+        let rsa = RsaPrivate::from_pem(pem).unwrap();
+        let key = PrivateKey::generate(&mut Rng::new([1; 32]));
+        let names = ["me", "a", "b"].map(|name| NodeName::new(name).unwrap());
+        let host = Host {
+            key: Some(key.public()),
+            rsa: Some(rsa.public()),
+            ..Host::default()
+        };
+        let host = Arc::new(host);
+        let settings = Settings {
+            rsa: Some(Arc::new(rsa)),
+            hosts: names[1..]
+                .iter()
+                .map(|name| (name.clone(), Arc::clone(&host)))
+                .collect(),
+            ..Settings::new(names[0].clone(), Arc::new(key))
+        };
+        let now = clock::now();
+        let mut keys = HostKeys::new(Source::default(), Arc::new(settings), now);
+        keys.note_upgrade(names[1].clone(), now);
+        for (after, expected) in [
+            (0, Upgrade::No),
+            (599, Upgrade::No),
+            (600, Upgrade::Possible),
+        ] {
+            keys.set_now(now + Duration::from_secs(after));
+            let upgrade = |name| keys.credentials(name).unwrap().upgrade;
+            assert_eq!(upgrade(&names[1]), expected, "{after} s");
+            assert_eq!(upgrade(&names[2]), Upgrade::Possible);
+        }
+    }
+}

@@ -373,4 +373,4 @@ impl Mesh {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

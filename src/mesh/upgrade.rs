@@ -65,3 +65,6 @@ fn said_key(name: &NodeName, key: PublicKey) -> String {
          `Ed25519PublicKey = {key}`, and with that line there, or LearnKeys = yes, SPTPS is spoken"
     )
 }
+
+#[cfg(test)]
+mod tests;

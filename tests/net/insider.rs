@@ -46,8 +46,8 @@ impl Scene {
     }
 
     /// With a meshd among tincs of 1.0 or 1.1, whose dialect the scripted ones speak.
-    fn among(others: Kind) -> Self {
-        Self::with(World::alone(), Meshd, others, |_| {})
+    fn among(others: Kind, world: World) -> Self {
+        Self::with(world, Meshd, others, |_| {})
     }
 
     fn with(world: World, victim: Kind, others: Kind, prepare: impl FnOnce(&Node)) -> Self {
@@ -128,16 +128,16 @@ fn assert_log_is_clean(log: &str) {
 /// T22: forged news about third parties, in their tens of thousands.
 #[test]
 fn t22_forged_news_about_others() {
-    forged_news(Tinc11, 100_000);
+    forged_news(Tinc11, World::alone(), 100_000);
 }
 
 #[test]
 fn t22_forged_news_about_others_in_legacy() {
-    forged_news(Tinc10, 10_000);
+    forged_news(Tinc10, World::new(), 10_000);
 }
 
-fn forged_news(others: Kind, lines: u32) {
-    let mut scene = Scene::among(others);
+fn forged_news(others: Kind, world: World, lines: u32) {
+    let mut scene = Scene::among(others, world);
     let flow = Flow::start(&scene.p, &scene.v, &scene.v.v4(), 100, 200);
     let mut witness = scene.witness();
     for template in [
@@ -214,7 +214,7 @@ fn t31_phantoms_in_legacy() {
 }
 
 fn phantoms(others: Kind, floods: &[(&str, Line)]) {
-    let mut scene = Scene::among(others);
+    let mut scene = Scene::among(others, World::alone());
     let mut witness = scene.witness();
     for (what, line) in floods {
         let mut member = scene.member();
@@ -250,16 +250,16 @@ fn phantoms(others: Kind, floods: &[(&str, Line)]) {
 /// T33: hooks run with remote text in their environment, as often as a member likes.
 #[test]
 fn t33_hooks_get_typed_values_only() {
-    typed_hooks(Tinc11);
+    typed_hooks(Tinc11, World::alone());
 }
 
 #[test]
 fn t33_hooks_get_typed_values_only_in_legacy() {
-    typed_hooks(Tinc10);
+    typed_hooks(Tinc10, World::new());
 }
 
-fn typed_hooks(others: Kind) {
-    let scene = Scene::with(World::alone(), Meshd, others, |v| {
+fn typed_hooks(others: Kind, world: World) {
+    let scene = Scene::with(world, Meshd, others, |v| {
         let record = v.host.world().dir().join("record");
         for hook in ["host-up", "host-down", "subnet-up", "subnet-down"] {
             v.write_script(

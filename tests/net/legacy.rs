@@ -533,4 +533,10 @@ fn what_kills_a_tinc_1_0_is_not_passed_on() {
     });
     pass(&a, &b);
     b.assert_runs();
+    // Nor when it comes and is told all that is known.
+    b.kill();
+    b.start();
+    pass(&a, &b);
+    assert!(a.dump().node("x").is_some());
+    b.assert_runs();
 }

@@ -15,7 +15,7 @@ use crate::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Meshes that know no Ed25519 key of each other, and whose links are legacy ones.
-fn net(count: u8, change: impl Fn(usize, &mut Settings)) -> Net {
+pub(in crate::mesh) fn net(count: u8, change: impl Fn(usize, &mut Settings)) -> Net {
     let text = include_str!("../../../tests/vectors/tinc-1.0.json");
     let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
     let pem = vectors["rsa_keys"]["alpha"]["private_pem"]
