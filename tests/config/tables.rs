@@ -7,6 +7,7 @@ use meshd::{
         AddressFamily, DeviceType,
         vars::{Honoured, VARS, Version},
     },
+    mesh::settings::SubnetPolicy,
     route::{Broadcast, Forwarding, Mode},
     wire::Options,
 };
@@ -232,6 +233,27 @@ fn the_device_is_that_of_the_mode() {
         let tree = Tree::of_three();
         tree.write("tinc.conf", &format!("Name = me\n{lines}"));
         assert_eq!(tree.clean().shell.device_type, device, "{lines}");
+    }
+}
+
+#[test]
+fn subnet_policy_is_conflict_unless_it_is_set() {
+    for (lines, policy, strict) in [
+        ("", SubnetPolicy::Conflict, false),
+        ("SubnetPolicy = open\n", SubnetPolicy::Open, false),
+        ("SubnetPolicy = covered\n", SubnetPolicy::Covered, false),
+        ("SubnetPolicy = strict\n", SubnetPolicy::Conflict, true),
+        (
+            "SubnetPolicy = open\nStrictSubnets = yes\n",
+            SubnetPolicy::Open,
+            true,
+        ),
+    ] {
+        let tree = Tree::of_three();
+        tree.write("tinc.conf", &format!("Name = me\n{lines}"));
+        let settings = tree.clean().settings;
+        let got = (settings.subnet_policy, settings.strict_subnets);
+        assert_eq!(got, (policy, strict), "{lines}");
     }
 }
 

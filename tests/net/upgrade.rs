@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use crate::{
     legacy::forget_ed25519,
     node::{
-        Kind::{self, Meshd, Tinc11},
+        Kind::{self, Meshd, Tinc10, Tinc11},
         Node, on_one_wire,
     },
     traffic::wait_ping,
@@ -229,6 +229,18 @@ fn keys_are_learned_where_a_setting_says_so() {
         pair.wait_link("sptps");
         assert_eq!(pair.meshd.log().matches("learned its").count(), 1);
     }
+}
+
+/// A tinc 1.0 takes 17.1 for 17, and has no key to tell.
+#[test]
+fn a_tinc_1_0_has_nothing_to_tell() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Tinc10]);
+    a.tinc(&["--force", "set", "LearnKeys", "yes"]);
+    crate::legacy::bring_up(&mut a, &mut b);
+    assert_eq!(a.peer("b")["link"], "legacy");
+    b.assert_runs();
 }
 
 /// We speak nothing but legacy, by our own choice.
