@@ -526,6 +526,19 @@ fn recorded_requests_are_read_and_written_alike() {
     }
 }
 
+/// What two real daemons tell each other in an UPGRADE.
+#[test]
+fn recorded_keys_of_an_upgrade_are_read_and_written_alike() {
+    let vectors = vectors();
+    let lines = list(&vectors["upgrade_path"], "lines").iter();
+    let told = lines.filter_map(|line| line.as_str()?.split_once("encrypted(legacy): 4 "));
+    let told: Vec<_> = told.map(|(_, key)| key).collect();
+    assert_eq!(told.len(), 2);
+    for text in told {
+        assert_eq!(PublicKey::from_base64(text).unwrap().to_string(), text);
+    }
+}
+
 /// What real daemons take: versions above 7, unknown option bits, further words.
 #[test]
 fn what_later_versions_may_add_is_no_error() {

@@ -408,7 +408,7 @@ fn pump(
                 counts.longest_read = counts.longest_read.max(length);
                 let at = match from.layer() {
                     Layer::Ip => 0,
-                    Layer::Ethernet => ether::ip_at(&buffer[..length]),
+                    Layer::Ethernet | Layer::Routed => ether::ip_at(&buffer[..length]),
                 };
                 let mut segments = Segments::new(&header, &buffer[..length], at).unwrap();
                 if checksums == Checksums::Vouched {

@@ -94,6 +94,10 @@ impl Show for Screen<'_> {
             let text = format!("{} downgrades refused or suspected", mesh.downgrades);
             line("", text);
         }
+        if mesh.subnets_refused > 0 {
+            let text = format!("{} subnets refused (SubnetPolicy)", mesh.subnets_refused);
+            line("", text);
+        }
         line("listen", status.listen.join(", "));
         line(
             "key",
@@ -162,6 +166,7 @@ impl Show for Screen<'_> {
             ("refused", status.mesh.refused.to_string()),
             ("foreign_packets", status.mesh.foreign_packets.to_string()),
             ("downgrades", status.mesh.downgrades.to_string()),
+            ("subnets_refused", status.mesh.subnets_refused.to_string()),
             ("problems", status.problems.len().to_string()),
         ];
         rows.into_iter()

@@ -24,7 +24,7 @@ use crate::{
     crypto::{PrivateKey, noise::StaticSecret, rsa::RsaPrivate},
     mesh::{
         Settings,
-        settings::{Host, MinProtocol},
+        settings::{Host, MinProtocol, SubnetPolicy},
     },
     route::{Broadcast, Forwarding, Mode, RouteSettings, SourceCheck},
     wire::{NodeName, Options, Subnet},
@@ -93,11 +93,6 @@ fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
             "DeviceType",
             device == "tun" && mode != Mode::Router,
             "Mode = switch and hub carry frames, which a tun device has not; use DeviceType = tap",
-        ),
-        (
-            "DeviceType",
-            device == "tap" && mode == Mode::Router,
-            "Mode = router is supported with DeviceType = tun only yet; use that, or Mode = switch",
         ),
     ];
     for (name, wrong, text) in refuse {
@@ -333,7 +328,12 @@ fn settings(
     mode: Mode,
 ) -> Settings {
     let tunnel_server = reader.flag("TunnelServer");
-    let strict_subnets = reader.flag("StrictSubnets") || tunnel_server;
+    let (subnet_policy, strict) = match reader.word("SubnetPolicy") {
+        "open" => (SubnetPolicy::Open, false),
+        "covered" => (SubnetPolicy::Covered, false),
+        policy => (SubnetPolicy::Conflict, policy == "strict"),
+    };
+    let strict_subnets = reader.flag("StrictSubnets") || tunnel_server || strict;
     let (ping_interval, ping_timeout) = pings(reader);
     let max_timeout = reader.number("MaxTimeout", 1, i32::MAX).unsigned_abs();
     let (native, min_protocol) = protocols(reader, secrets.sptps);
@@ -354,6 +354,7 @@ fn settings(
         auto_connect: reader.flag("AutoConnect"),
         route: route(reader, tunnel_server, mode),
         mac_expire: reader.seconds("MACExpire"),
+        subnet_policy,
         strict_subnets,
         local_discovery: reader.flag("LocalDiscovery"),
         udp_discovery: reader.flag("UDPDiscovery"),
@@ -377,6 +378,7 @@ fn settings(
         secret: secrets.native,
         native,
         min_protocol,
+        learn_keys: reader.flag("LearnKeys"),
         psk: secrets.psk,
         hosts,
     }

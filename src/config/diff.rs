@@ -76,6 +76,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         secret,
         native,
         min_protocol,
+        learn_keys,
         psk,
         port: _,        // in the shell's part
         has_address: _, // shown only
@@ -87,6 +88,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         auto_connect,
         route,
         mac_expire,
+        subnet_policy,
         strict_subnets,
         local_discovery,
         udp_discovery,
@@ -116,6 +118,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     }
     diff.value("Native", &old.native, native);
     diff.value("MinProtocol", &old.min_protocol, min_protocol);
+    diff.value("LearnKeys", &old.learn_keys, learn_keys);
     if old.psk != *psk {
         diff.changed.push("PresharedKeyFile: another key".into());
     }
@@ -132,6 +135,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     diff.value("AutoConnect", &old.auto_connect, auto_connect);
     router(diff, &old.route, route);
     diff.value("MACExpire", &old.mac_expire, mac_expire);
+    diff.value("SubnetPolicy", &old.subnet_policy, subnet_policy);
     diff.value("StrictSubnets", &old.strict_subnets, strict_subnets);
     diff.value("LocalDiscovery", &old.local_discovery, local_discovery);
     diff.value("UDPDiscovery", &old.udp_discovery, udp_discovery);

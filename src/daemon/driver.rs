@@ -295,6 +295,7 @@ impl Driver {
                 self.links.read(link, &data, &self.keys, now);
                 self.adopt_found();
                 self.links.flush(&mut self.inputs);
+                self.adopt_told_keys(now);
             }
             Event::Written(link, count) => self.links.written(link, count),
             Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),

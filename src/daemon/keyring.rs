@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     config::{self, Source},
-    link::{Credentials, Keyring},
+    link::{Credentials, Keyring, Upgrade},
     mesh::{Settings, limits::Bucket, settings::Host},
     wire::NodeName,
 };
@@ -19,6 +19,8 @@ const NEGATIVE: Duration = Duration::from_secs(1);
 /// RSA operations a second for links that are not authenticated, from addresses of nodes and from others each: about
 /// 2 ms of work for a key of 2048 bits. Source: spec/security.md T37.
 const RSA_RATE: u32 = 20;
+/// How long a node that was told our Ed25519 key, or has told its own, is not told again: it may be unable to store it.
+const UPGRADE_EVERY: Duration = Duration::from_secs(600);
 /// How many of them at once.
 const RSA_BURST: usize = 40;
 /// Most names remembered as unknown; then all unknown names wait for the second to pass.
@@ -33,6 +35,8 @@ pub struct HostKeys {
     /// RSA operations for strangers, and for those who call from an address of some node.
     rsa: [RefCell<Bucket>; 2],
     found: RefCell<Vec<(NodeName, Arc<Host>)>>,
+    /// When nodes and we have told each other Ed25519 keys.
+    upgraded: BTreeMap<NodeName, Instant>,
 }
 
 impl HostKeys {
@@ -46,6 +50,7 @@ impl HostKeys {
             unknown: RefCell::default(),
             rsa: [(); 2].map(|()| RefCell::new(Bucket::new(RSA_BURST, now))),
             found: RefCell::default(),
+            upgraded: BTreeMap::new(),
         }
     }
 
@@ -68,6 +73,20 @@ impl HostKeys {
     /// Host files that were read since the last call and are not part of the settings.
     pub fn take_found(&self) -> Vec<(NodeName, Arc<Host>)> {
         self.found.take()
+    }
+
+    /// Ed25519 keys were told: not again soon.
+    pub fn note_upgrade(&mut self, node: NodeName, now: Instant) {
+        self.set_now(now);
+        self.upgraded.insert(node, now);
+    }
+
+    /// Whether keys were told so lately that to tell them again would not help.
+    fn told_lately(&self, node: &NodeName) -> bool {
+        let age = |at: &Instant| self.now.get().saturating_duration_since(*at);
+        self.upgraded
+            .get(node)
+            .is_some_and(|at| age(at) < UPGRADE_EVERY)
     }
 
     /// The host file of a node: of the settings, or from the disk.
@@ -95,12 +114,65 @@ impl Keyring for HostKeys {
             return None;
         }
         let host = self.settings.hosts.get(name);
-        host.and_then(|host| self.settings.credentials(host))
-            .or_else(|| self.load(name))
+        let credentials = host.and_then(|host| self.settings.credentials(host));
+        let mut credentials = credentials.or_else(|| self.load(name))?;
+        if self.told_lately(name) {
+            credentials.upgrade = Upgrade::No;
+        }
+        Some(credentials)
     }
 
     fn may_compute(&self, known: bool) -> bool {
         let mut bucket = self.rsa[usize::from(known)].borrow_mut();
         bucket.take(RSA_RATE, RSA_BURST, self.now.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{PrivateKey, Rng, rsa::RsaPrivate},
+        daemon::clock,
+    };
+
+    /// A node that was told our key and comes again without it is not told again for a while.
+    #[test]
+    fn keys_are_told_once_in_ten_minutes() {
+        let text = include_str!("../../tests/vectors/tinc-1.0.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let pem = vectors["rsa_keys"]["alpha"]["private_pem"]
+            .as_str()
+            .unwrap();
+        let rsa = RsaPrivate::from_pem(pem).unwrap();
+        let key = PrivateKey::generate(&mut Rng::new([1; 32]));
+        let names = ["me", "a", "b"].map(|name| NodeName::new(name).unwrap());
+        let host = Host {
+            key: Some(key.public()),
+            rsa: Some(rsa.public()),
+            ..Host::default()
+        };
+        let host = Arc::new(host);
+        let settings = Settings {
+            rsa: Some(Arc::new(rsa)),
+            hosts: names[1..]
+                .iter()
+                .map(|name| (name.clone(), Arc::clone(&host)))
+                .collect(),
+            ..Settings::new(names[0].clone(), Arc::new(key))
+        };
+        let now = clock::now();
+        let mut keys = HostKeys::new(Source::default(), Arc::new(settings), now);
+        keys.note_upgrade(names[1].clone(), now);
+        for (after, expected) in [
+            (0, Upgrade::No),
+            (599, Upgrade::No),
+            (600, Upgrade::Possible),
+        ] {
+            keys.set_now(now + Duration::from_secs(after));
+            let upgrade = |name| keys.credentials(name).unwrap().upgrade;
+            assert_eq!(upgrade(&names[1]), expected, "{after} s");
+            assert_eq!(upgrade(&names[2]), Upgrade::Possible);
+        }
     }
 }

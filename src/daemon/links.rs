@@ -27,7 +27,7 @@ use crate::{
         keyring::HostKeys,
     },
     io::udp::{SocketOptions, canonical},
-    link::{Credentials, Identity, Keyring, Link, LinkEvent},
+    link::{Credentials, Identity, Keyring, Link, LinkEvent, Upgrade, Upgraded},
     mesh::{Input, LinkId},
     wire::NodeName,
 };
@@ -45,6 +45,8 @@ pub(super) struct Links {
     open: watch::Sender<bool>,
     /// Links with something to write or to report.
     touched: BTreeSet<LinkId>,
+    /// Ed25519 keys that were told and that nobody has asked for yet.
+    upgraded: Vec<Upgraded>,
     outward: Outward,
     rng: Rng,
     events: mpsc::Sender<Event>,
@@ -74,16 +76,28 @@ enum Stage {
     /// Somebody connected to us.
     Stranger,
     /// We called this node.
-    Dialled(NodeName),
+    Dialled(NodeName, Round),
     /// The mesh knows it.
     Up,
     /// A stranger that misbehaved: silent until its time is over, then closed.
     Held,
 }
 
+/// Which of the connections of one attempt to reach a node. Those after the first are for where one side has no
+/// Ed25519 key of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    /// To tell keys.
+    Upgrade,
+    /// With the keys that were told.
+    Last,
+}
+
 struct Dial {
     node: NodeName,
     addr: SocketAddr,
+    round: Round,
     task: AbortHandle,
 }
 
@@ -104,6 +118,7 @@ impl Links {
             admission: Admission::new(now),
             open: watch::Sender::new(false),
             touched: BTreeSet::new(),
+            upgraded: Vec::new(),
             outward,
             rng,
             events,
@@ -169,6 +184,10 @@ impl Links {
 
     /// Opens a connection to a node; [`Event::Dialled`] follows.
     pub(super) fn dial(&mut self, node: NodeName, addr: SocketAddr) {
+        self.call(node, addr, Round::First);
+    }
+
+    fn call(&mut self, node: NodeName, addr: SocketAddr, round: Round) {
         self.dials_made += 1;
         let bind = self.outward.bind.iter();
         let bind = bind.copied().find(|bind| bind.is_ipv4() == addr.is_ipv4());
@@ -181,8 +200,13 @@ impl Links {
             self.outward.limit,
             self.events.clone(),
         );
-        self.dials
-            .insert(self.dials_made, Dial { node, addr, task });
+        let dial = Dial {
+            node,
+            addr,
+            round,
+            task,
+        };
+        self.dials.insert(self.dials_made, dial);
     }
 
     /// Gives up what is not up yet towards a node.
@@ -195,7 +219,7 @@ impl Links {
             other
         });
         self.conns
-            .retain(|_, conn| !matches!(&conn.stage, Stage::Dialled(name) if name == node));
+            .retain(|_, conn| !matches!(&conn.stage, Stage::Dialled(name, _) if name == node));
     }
 
     /// An attempt of [`Self::dial`] has ended.
@@ -206,17 +230,26 @@ impl Links {
         keys: &HostKeys,
         now: Instant,
     ) -> Option<Input> {
-        let Dial { node, addr, .. } = self.dials.remove(&dial)?;
+        let Dial {
+            node, addr, round, ..
+        } = self.dials.remove(&dial)?;
         let connected = result.and_then(|stream| {
             let local = stream.local_addr().map_err(|error| error.to_string())?;
             let theirs = keys.credentials(&node);
-            let theirs =
+            let mut theirs =
                 theirs.ok_or_else(|| format!("no public key in hosts/{node} that may be used"))?;
+            if theirs.upgrade == Upgrade::Possible {
+                theirs.upgrade = match round {
+                    Round::First => Upgrade::Possible,
+                    Round::Upgrade => Upgrade::Due,
+                    Round::Last => Upgrade::No,
+                };
+            }
             Ok((stream, canonical(local), theirs))
         });
         match connected {
             Ok((stream, local, theirs)) => {
-                self.connected(node, (stream, addr, local), theirs, now);
+                self.connected((node, round), (stream, addr, local), theirs, now);
                 None
             }
             Err(why) => Some(Input::DialFailed { node, addr, why }),
@@ -225,7 +258,7 @@ impl Links {
 
     fn connected(
         &mut self,
-        node: NodeName,
+        (node, round): (NodeName, Round),
         (stream, remote, local): (TcpStream, SocketAddr, SocketAddr),
         mut theirs: Credentials,
         now: Instant,
@@ -245,7 +278,7 @@ impl Links {
         let id = self.conns.insert_with_key(|id| Conn {
             link,
             wire: Wire::start(id, stream, events.clone()),
-            stage: Stage::Dialled(node),
+            stage: Stage::Dialled(node, round),
             remote,
             local,
         });
@@ -382,8 +415,35 @@ impl Links {
             LinkEvent::Line(line) => Some(Input::Line { link: id, line }),
             LinkEvent::Frame(frame) => Some(Input::Frame { link: id, frame }),
             LinkEvent::Relayed(datagram) => Some(Input::Relayed { link: id, datagram }),
+            LinkEvent::Upgraded(upgraded) => self.end_upgrade(id, upgraded),
             LinkEvent::Down(error) => self.down(id, &error.to_string(), error.hold()),
         }
+    }
+
+    /// Ed25519 keys were told: the next connection may be another.
+    fn end_upgrade(&mut self, id: LinkId, upgraded: Upgraded) -> Option<Input> {
+        let conn = self.conns.get(id)?;
+        let (addr, told, key) = (conn.remote, upgraded.told, upgraded.key);
+        let dialled = match &conn.stage {
+            Stage::Dialled(node, _) => Some(node.clone()),
+            Stage::Stranger | Stage::Up | Stage::Held => None,
+        };
+        self.upgraded.push(upgraded);
+        self.close(id);
+        let node = dialled?;
+        if told {
+            self.call(node, addr, Round::Last);
+            return None;
+        }
+        let why = format!(
+            "{node} has our Ed25519 key and speaks nothing less: put `Ed25519PublicKey = {key}` into hosts/{node}, where no such line is"
+        );
+        Some(Input::DialFailed { node, addr, why })
+    }
+
+    /// Ed25519 keys that were told since the last call.
+    pub(super) fn take_upgraded(&mut self) -> Vec<Upgraded> {
+        std::mem::take(&mut self.upgraded)
     }
 
     /// A link has failed: takes it out, or holds a stranger's silently.
@@ -398,13 +458,19 @@ impl Links {
                 return None;
             }
             Stage::Stranger => tracing::debug!(%addr, why, "connection closed"),
-            Stage::Dialled(_) | Stage::Up | Stage::Held => {}
+            Stage::Dialled(..) | Stage::Up | Stage::Held => {}
         }
+        let wants_upgrade = conn.link.wants_upgrade();
         self.conns.remove(id);
         self.admission.remove(id);
         let why = why.to_owned();
         match stage {
-            Stage::Dialled(node) => {
+            Stage::Dialled(node, Round::First) if wants_upgrade => {
+                tracing::debug!(%node, %addr, why, "calling again to tell keys");
+                self.call(node, addr, Round::Upgrade);
+                None
+            }
+            Stage::Dialled(node, _) => {
                 *self.failed.entry(node.clone()).or_default() += 1;
                 Some(Input::DialFailed { node, addr, why })
             }

@@ -13,6 +13,7 @@ pub mod control;
 mod driver;
 pub mod hooks;
 pub mod keyring;
+mod learn;
 mod links;
 pub mod log;
 mod metrics;
@@ -291,7 +292,7 @@ fn start_driver(
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<driver::Driver> {
     let sockets = start::open_sockets(&config.shell)?;
-    let tun = start::open_device(&config.shell)?;
+    let tun = start::open_device(&config.shell, config.settings.route.mode)?;
     start::make_run_dir(&places.pid)?;
     start::write_pid(&places.pid)?;
     let keep = privileges::Keep {

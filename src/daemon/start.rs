@@ -20,6 +20,7 @@ use crate::{
         tun::{Layer, Tun, TunOffloads},
         udp::{SocketOptions, UdpSocket},
     },
+    route::Mode,
 };
 
 /// Most packet threads.
@@ -159,11 +160,12 @@ fn open_some(
     Ok((tcp, udp?))
 }
 
-/// Opens the device, a queue for each worker; none where the configuration wants none, and a single one
+/// Opens the device that this mode needs, a queue for each worker; none where the configuration wants none, and a single one
 /// where the device was made for one.
-pub(super) fn open_device(shell: &Shell) -> anyhow::Result<Vec<Tun>> {
+pub(super) fn open_device(shell: &Shell, mode: Mode) -> anyhow::Result<Vec<Tun>> {
     let layer = match shell.device_type {
         DeviceType::Dummy => return Ok(Vec::new()),
+        DeviceType::Tap if mode == Mode::Router => Layer::Routed,
         DeviceType::Tap => Layer::Ethernet,
         DeviceType::Tun => Layer::Ip,
     };

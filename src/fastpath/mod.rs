@@ -15,6 +15,7 @@ pub mod outbound;
 pub mod parked;
 pub mod punt;
 pub mod runs;
+mod station;
 #[cfg(test)]
 mod tests;
 pub mod turns;

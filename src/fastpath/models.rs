@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use super::{parked::Parked, *};
 use crate::{
     crypto::seal::Aead,
-    io::vnet::{Header, MAX_PACKET, testing::Parts},
+    io::{
+        station::Station,
+        vnet::{Header, MAX_PACKET, testing::Parts},
+    },
     route::{
         NodeState,
         lpm::Owner,
@@ -306,6 +309,22 @@ fn a_frame_of_an_address_is_noted_sooner_or_later() {
             .for_each(|worker| worker.join().unwrap());
         assert!(early | sighting.take());
         assert!(!sighting.take());
+    });
+}
+
+/// A worker sees our kernel ask with another address while one writes: what it writes has one of both, whole.
+#[test]
+fn a_frame_goes_to_one_address_or_the_other() {
+    model::check(|| {
+        let [before, after] = [[2, 2, 2, 2, 2, 2], [4, 4, 4, 4, 4, 4]];
+        let station = Arc::new(Station::new(before));
+        let asked = Arc::clone(&station);
+        let worker = model::spawn(move || asked.seen(after));
+        let header = station.header_for(&[0x45]);
+        assert!(header[..6] == before || header[..6] == after);
+        assert_eq!(header[6..11], header[..5]);
+        worker.join().unwrap();
+        assert_eq!(station.header_for(&[0x45])[..6], after);
     });
 }
 

@@ -21,7 +21,7 @@ use crate::{
     },
     io::{
         epoll::{Epoll, EventFd},
-        tun::Tun,
+        tun::{Layer, Tun},
         udp::{RecvBuffers, UdpSocket, is_too_long},
         vnet::{Checksums, Coalescer, Header, MAX_LINK_HEADER, MAX_PACKET},
     },
@@ -168,7 +168,14 @@ impl Worker {
         let mut bytes = 0;
         for token in ready {
             match (*token, &self.tun) {
-                (DEVICE, Some(tun)) => bytes += drain_device(&mut step, tun, room)?,
+                (DEVICE, Some(tun)) if tun.layer() == Layer::Routed => {
+                    bytes += drain_device(&mut step, tun, room, |step, header, frame, cut| {
+                        step.take_frame(tun, header, frame, cut);
+                    })?;
+                }
+                (DEVICE, Some(tun)) => {
+                    bytes += drain_device(&mut step, tun, room, Step::from_device_super)?;
+                }
                 (token, _) => {
                     let index = token.wrapping_sub(FIRST_SOCKET);
                     let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
@@ -193,17 +200,18 @@ struct Room {
     received: RecvBuffers,
 }
 
-/// Takes what the device has, up to the bounds; returns how many bytes that were.
-fn drain_device(
-    step: &mut Step<'_, WorkerSink<'_>>,
+/// Hands what the device has to `take`, up to the bounds; returns how many bytes that were.
+fn drain_device<'a, 's>(
+    step: &mut Step<'a, WorkerSink<'s>>,
     tun: &Tun,
     Room { read, cut, .. }: &mut Room,
+    take: impl Fn(&mut Step<'a, WorkerSink<'s>>, &Header, &mut [u8], &mut [u8]),
 ) -> io::Result<usize> {
     let mut bytes = 0;
     for _ in 0..BATCH_PACKETS {
         match tun.read_super(read) {
             Ok((header, length)) => {
-                step.from_device_super(&header, &mut read[..length], cut);
+                take(step, &header, &mut read[..length], cut);
                 bytes += length;
             }
             Err(error) => match error.kind() {

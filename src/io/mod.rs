@@ -6,6 +6,7 @@ pub mod files;
 pub mod netlink;
 pub mod random;
 mod sockopt;
+pub mod station;
 pub mod tun;
 pub mod udp;
 pub mod vnet;

@@ -6,12 +6,16 @@ use std::{
     ffi::{c_int, c_uint},
     io::{self, IoSlice, IoSliceMut},
     os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
 };
 
 use rustix::ioctl::{self, IntegerSetter, Setter, opcode};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::vnet::{HEADER_LEN, Header};
+use super::{
+    station::Station,
+    vnet::{HEADER_LEN, Header},
+};
 
 /// What the kernel may leave to us (linux/if_tun.h, TUN_F_*): checksums, TCP over IPv4 and IPv6, TCP
 /// with CWR, UDP over IPv4 and IPv6.
@@ -28,6 +32,20 @@ pub enum Layer {
     Ip,
     /// Ethernet frames, tags of 802.1Q among their bytes: a TAP device.
     Ethernet,
+    /// Ethernet frames to read, of which only those with IP packets and questions for neighbours are of use, and IP
+    /// packets to write: a TAP device for the router.
+    Routed,
+}
+
+/// How packets are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// As they are.
+    Plain,
+    /// Behind a virtio header.
+    Vnet,
+    /// In a frame for our kernel.
+    Framed,
 }
 
 /// An open TUN or TAP device; it vanishes with the last queue. Readers and writers never block.
@@ -35,7 +53,10 @@ pub struct Tun {
     device: SyncDevice,
     name: String,
     layer: Layer,
+    form: Form,
     offloads: TunOffloads,
+    /// Who is on the other side of it, in [`Layer::Routed`].
+    station: Arc<Station>,
 }
 
 /// What a device does in one call instead of many.
@@ -53,14 +74,14 @@ impl Tun {
     /// Opens the device `name`, or one that the kernel names. It is left down: `tinc-up` or netlink
     /// sets it up. `multi_queue` allows more queues later.
     pub fn open(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
-        Self::from_device(builder(layer, name, multi_queue).build_sync()?, layer)
+        Self::from_device(builder(layer, name, multi_queue).build_sync()?, layer, None)
     }
 
     /// As [`Self::open`], with the offloads that the kernel has; [`Self::offloads`] says which. Where
     /// it has none the device is the same as without.
     pub fn open_offload(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
         let device = builder(layer, name, multi_queue).offload(true).build_sync();
-        match device.and_then(|device| Self::from_device(device, layer)) {
+        match device.and_then(|device| Self::from_device(device, layer, None)) {
             Ok(tun) => Ok(tun),
             Err(_) => Self::open(layer, name, multi_queue),
         }
@@ -68,7 +89,8 @@ impl Tun {
 
     /// Opens one more queue of a device with several.
     pub fn add_queue(&self) -> io::Result<Self> {
-        Self::from_device(self.device.try_clone()?, self.layer)
+        let station = Some(Arc::clone(&self.station));
+        Self::from_device(self.device.try_clone()?, self.layer, station)
     }
 
     /// Its name in the kernel.
@@ -81,6 +103,12 @@ impl Tun {
     #[must_use]
     pub const fn layer(&self) -> Layer {
         self.layer
+    }
+
+    /// Who is on the other side of it, in [`Layer::Routed`].
+    #[must_use]
+    pub fn station(&self) -> &Station {
+        &self.station
     }
 
     /// What it does in one call.
@@ -136,10 +164,13 @@ impl Tun {
     /// # Errors
     /// `Unsupported` if the header asks for something and the device has no offloads.
     pub fn write_super(&self, header: &Header, packet: &[u8]) -> io::Result<()> {
-        if self.offloads.vnet {
+        if self.form == Form::Vnet {
             let header = header.to_bytes();
             let parts = [IoSlice::new(&header), IoSlice::new(packet)];
             rustix::io::writev(&self.device, &parts)?;
+        } else if self.form == Form::Framed {
+            let link = self.station.header_for(packet);
+            return self.write_behind(&header.behind_link(), &link, packet);
         } else if *header == Header::default() {
             rustix::io::write(&self.device, packet)?;
         } else {
@@ -148,7 +179,28 @@ impl Tun {
         Ok(())
     }
 
-    fn from_device(device: SyncDevice, layer: Layer) -> io::Result<Self> {
+    /// Writes one whole frame to a device of [`Layer::Routed`].
+    pub fn write_frame(&self, frame: &[u8]) -> io::Result<()> {
+        self.write_behind(&Header::default(), &[], frame)
+    }
+
+    fn write_behind(&self, header: &Header, link: &[u8], packet: &[u8]) -> io::Result<()> {
+        let vnet = header.to_bytes();
+        let parts = [&vnet, link, packet].map(IoSlice::new);
+        let first = match self.offloads.vnet {
+            true => 0,
+            false if *header == Header::default() => 1,
+            false => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        rustix::io::writev(&self.device, &parts[first..])?;
+        Ok(())
+    }
+
+    fn from_device(
+        device: SyncDevice,
+        layer: Layer,
+        station: Option<Arc<Station>>,
+    ) -> io::Result<Self> {
         device.set_nonblocking(true)?;
         let offloads = TunOffloads {
             vnet: device.tcp_gso(),
@@ -162,11 +214,23 @@ impl Tun {
             let _ = set_offload(&device, CSUM | TSO | TSO_ECN | uso);
         }
         let name = device.name()?;
+        let form = match layer {
+            Layer::Routed => Form::Framed,
+            _ if offloads.vnet => Form::Vnet,
+            _ => Form::Plain,
+        };
+        let station = match (station, layer) {
+            (Some(station), _) => station,
+            (None, Layer::Routed) => Arc::new(Station::new(device.mac_address()?)),
+            (None, _) => Arc::new(Station::new([0; 6])),
+        };
         Ok(Self {
             device,
             name,
             layer,
+            form,
             offloads,
+            station,
         })
     }
 }
@@ -175,7 +239,7 @@ fn builder(layer: Layer, name: Option<&str>, multi_queue: bool) -> DeviceBuilder
     let builder = DeviceBuilder::new()
         .layer(match layer {
             Layer::Ip => tun_rs::Layer::L3,
-            Layer::Ethernet => tun_rs::Layer::L2,
+            Layer::Ethernet | Layer::Routed => tun_rs::Layer::L2,
         })
         .packet_information(false)
         .multi_queue(multi_queue)

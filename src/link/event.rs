@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::wire::NodeName;
+use crate::{crypto::PublicKey, wire::NodeName};
 
 /// What a link speaks, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -54,6 +54,17 @@ impl Hello {
     }
 }
 
+/// What came of telling Ed25519 keys over a link that RSA keys authenticate (UPGRADE).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgraded {
+    /// The other node.
+    pub name: NodeName,
+    /// What it says is its key. That of its host file, if there is one.
+    pub key: PublicKey,
+    /// Whether it was told ours, and has taken it.
+    pub told: bool,
+}
+
 /// What a link reports; poll after every `handle_` call until `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
@@ -65,6 +76,8 @@ pub enum LinkEvent {
     Frame(Bytes),
     /// A relay datagram, in SPTPS as SPTPS_PACKET (21): dst id, src id, SPTPS datagram.
     Relayed(Bytes),
+    /// Ed25519 keys were told; nothing more comes out of the link. The shell sends what is left and closes the socket.
+    Upgraded(Upgraded),
     /// The link is dead; nothing more comes out of it. The shell closes the socket (or holds it
     /// silently: see [`LinkError::hold`]).
     Down(LinkError),

@@ -4,10 +4,13 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::link::{
-    LinkError, LinkEvent, MAX_LINE,
-    hello::shown,
-    sptps::{MAX_RECORD, Record, Stream},
+use crate::{
+    crypto::PublicKey,
+    link::{
+        LinkError, LinkEvent, MAX_LINE,
+        hello::shown,
+        sptps::{MAX_RECORD, Record, Stream},
+    },
 };
 
 /// Shortest frame: its Ethernet header, in bytes.
@@ -70,6 +73,8 @@ impl Bulk {
 pub(super) enum Step {
     /// The other side is authenticated.
     Up,
+    /// The other side has told its Ed25519 key and that was all; whether it was told ours.
+    Upgraded(PublicKey, bool),
     /// Something for the mesh.
     Event(LinkEvent),
     /// Something that ends here; go on.

@@ -54,6 +54,8 @@ impl Id {
 pub(super) enum Offer {
     /// No more than tinc 1.0: any minor version would make a tinc 1.1 expect the rest of SPTPS.
     Legacy,
+    /// The legacy handshake, and Ed25519 keys behind it: what a tinc 1.1 says that has no key of the other side.
+    Upgrade,
     /// SPTPS.
     Sptps,
     /// SPTPS, and native if the other side offers it too.
@@ -65,6 +67,7 @@ pub(super) fn line(name: &NodeName, offer: Offer) -> String {
     let minor = Options::OUR_MINOR;
     match offer {
         Offer::Legacy => format!("0 {name} {MAJOR}"),
+        Offer::Upgrade => format!("0 {name} {MAJOR}.1"),
         Offer::Sptps => format!("0 {name} {MAJOR}.{minor}"),
         Offer::Native => format!("0 {name} {MAJOR}.{minor} {NATIVE}"),
     }
@@ -136,6 +139,7 @@ mod tests {
         let name = NodeName::new("bob").unwrap();
         for (offer, minor, expected) in [
             (Offer::Legacy, 0, "0 bob 17"),
+            (Offer::Upgrade, 1, "0 bob 17.1"),
             (Offer::Sptps, Options::OUR_MINOR, "0 bob 17.7"),
             (Offer::Native, Options::OUR_MINOR, "0 bob 17.7 native1"),
         ] {

@@ -33,10 +33,18 @@ impl Identity {
     /// What we say that we speak to a node: legacy only if there is nothing better in common.
     pub(super) fn offer_to(&self, theirs: &Credentials) -> Offer {
         let keys = theirs.key.is_some() || !theirs.native.is_empty();
-        match (self.sptps && keys, &self.native) {
-            (false, _) => Offer::Legacy,
-            (true, None) => Offer::Sptps,
-            (true, Some(_)) => Offer::Native,
+        let upgrade = match theirs.upgrade {
+            Upgrade::No => false,
+            Upgrade::Possible => !keys && theirs.learn,
+            Upgrade::Due => true,
+        };
+        match &self.native {
+            _ if self.sptps && self.rsa.is_some() && theirs.rsa.is_some() && upgrade => {
+                Offer::Upgrade
+            }
+            _ if !(self.sptps && keys) => Offer::Legacy,
+            None => Offer::Sptps,
+            Some(_) => Offer::Native,
         }
     }
 }
@@ -55,8 +63,14 @@ pub struct NativeIdentity {
 pub struct Credentials {
     /// Its Ed25519 key (SPTPS).
     pub key: Option<PublicKey>,
-    /// Its RSA key, if it may be spoken to in legacy (MinProtocol).
+    /// Its RSA key, if it is of use.
     pub rsa: Option<RsaPublic>,
+    /// Whether it may be spoken to in legacy (MinProtocol).
+    pub legacy: bool,
+    /// Whether Ed25519 keys may be told over a link that RSA keys authenticate.
+    pub upgrade: Upgrade,
+    /// Whether a key that is told so is stored (LearnKeys).
+    pub learn: bool,
     /// The Ed25519 key that it is about to change to, as good as `key`.
     pub next: Option<PublicKey>,
     /// Its X25519 keys (native), each as good as the others. Who dials calls the first one.
@@ -74,12 +88,26 @@ impl Credentials {
         Self {
             key: Some(key),
             rsa: None,
+            legacy: false,
+            upgrade: Upgrade::No,
+            learn: false,
             next: None,
             native: vec![StaticPublic::of(&key)],
             native_only: false,
             psk: Zeroizing::default(),
         }
     }
+}
+
+/// Whether two nodes tell each other their Ed25519 keys. Source: tinc-1.1-wire.md section 3.4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// They do not.
+    No,
+    /// They do where one has no key of the other.
+    Possible,
+    /// This link is dialled for nothing else.
+    Due,
 }
 
 /// Where an accepting link finds what it must know of the name that a stranger claims.

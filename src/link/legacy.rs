@@ -6,9 +6,13 @@
 //! encrypted: 2 HEX(random)                                             CHALLENGE, either side
 //!            3 HEX(digest of the challenge)                            CHAL_REPLY: who dialled first
 //!            lines; `17 LENGTH` and that many bytes of a frame
+//! or, UPGRADE of tinc 1.1:
+//!            4 KEY                                                     its Ed25519 key, either side
+//!            7                                                         has taken the other's key
 //! ```
 //! Nobody but the holder of the RSA key can read the secret, so who answers the challenge is that node. Nothing
-//! protects what is said against changes on the way. Source: tinc-1.0-wire.md sections 1.3 to 1.10.
+//! protects what is said against changes on the way. Source: tinc-1.0-wire.md sections 1.3 to 1.10, tinc-1.1-wire.md section
+//! 3.4.
 
 use std::sync::Arc;
 
@@ -19,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     crypto::{
-        Rng,
+        PublicKey, Rng,
         rsa::{RsaPrivate, RsaPublic},
         stream::{Stream, StreamCipher},
         suite::Digest,
@@ -43,6 +47,16 @@ pub(super) struct Terms {
     pub(super) own: Arc<RsaPrivate>,
     pub(super) peer: RsaPublic,
     pub(super) rng: Rng,
+    /// What is told in place of all lines, in an UPGRADE.
+    pub(super) upgrade: Option<Keys>,
+}
+
+/// The Ed25519 keys of an UPGRADE.
+pub(super) struct Keys {
+    /// Ours, if it is told.
+    pub(super) own: Option<PublicKey>,
+    /// What is known of the other side; any, if nothing is.
+    pub(super) peer: Vec<PublicKey>,
 }
 
 /// A legacy link behind its ID lines.
@@ -68,6 +82,10 @@ enum Stage {
     Challenge,
     /// Their CHAL_REPLY is due; this is ours, unless it has gone out.
     Reply(Option<Vec<u8>>),
+    /// Both sides are authenticated; their Ed25519 key is due.
+    Key,
+    /// This is their key; their word that they have taken ours is due.
+    Taken(PublicKey),
     /// Both sides are authenticated; a line is due.
     Line,
     /// This many bytes of a frame are due.
@@ -229,11 +247,49 @@ impl Legacy {
                     return misbehaved("its RSA key is not that of its host file".into());
                 }
                 self.reply(output);
-                self.stage = Stage::Line;
-                Ok(Step::Up)
+                let Some(keys) = &self.terms.upgrade else {
+                    self.stage = Stage::Line;
+                    return Ok(Step::Up);
+                };
+                self.stage = Stage::Key;
+                if let Some(own) = keys.own {
+                    self.write_line(format!("4 {own}").as_bytes(), output);
+                }
+                Ok(Step::Nothing)
+            }
+            Stage::Key => self.their_key(&line, output),
+            Stage::Taken(key) => {
+                let key = *key;
+                words(&line, "7", 0)?;
+                if self.terms.outgoing {
+                    self.write_line(b"7", output);
+                }
+                Ok(Step::Upgraded(key, true))
             }
             _ => self.request(line),
         }
+    }
+
+    fn their_key(&mut self, line: &[u8], output: &mut BytesMut) -> Result<Step, LinkError> {
+        let Ok(key) = PublicKey::from_base64(words(line, "4", 1)?[0]) else {
+            return misbehaved(format!(
+                "what it calls its Ed25519 key is none: {}",
+                shown(line)
+            ));
+        };
+        let keys = self.terms.upgrade.as_ref();
+        if keys.is_some_and(|keys| !keys.peer.is_empty() && !keys.peer.contains(&key)) {
+            return misbehaved("its Ed25519 key is not that of its host file".into());
+        }
+        if keys.is_none_or(|keys| keys.own.is_none()) {
+            return Ok(Step::Upgraded(key, false));
+        }
+        self.stage = Stage::Taken(key);
+        // A tincd that we dialled ends the link on ours before its own has gone out.
+        if !self.terms.outgoing {
+            self.write_line(b"7", output);
+        }
+        Ok(Step::Nothing)
     }
 
     /// Sends our CHAL_REPLY, once.

@@ -5,6 +5,7 @@
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
 //! Source: tinc-1.1-wire.md sections 2 and 3, tinc-1.0-wire.md section 1, spec/security.md section 3.
 
+mod choice;
 mod event;
 mod frame;
 mod hello;
@@ -16,8 +17,8 @@ pub mod sptps;
 #[cfg(test)]
 mod tests;
 
-pub use event::{Dialect, Hello, LinkError, LinkEvent};
-pub use identity::{Credentials, Identity, Keyring, NativeIdentity};
+pub use event::{Dialect, Hello, LinkError, LinkEvent, Upgraded};
+pub use identity::{Credentials, Identity, Keyring, NativeIdentity, Upgrade};
 
 use std::{
     collections::VecDeque,
@@ -34,6 +35,7 @@ use crate::{
         sptps::{Parties, Role, link_label},
     },
     link::{
+        choice::{Speech, put_our_file},
         frame::{Bulk, Framed, Step},
         hello::{Id, Offer, shown},
         legacy::Legacy,
@@ -66,6 +68,10 @@ pub struct Link {
     auth_timeout: Duration,
     phase: Phase,
     up: bool,
+    /// What our ID line says, if we dialled.
+    offer: Offer,
+    /// Whether another link to the node should be an UPGRADE, as far as we know.
+    another: Upgrade,
     /// What TCP delivered and is not a whole record yet.
     input: BytesMut,
     output: BytesMut,
@@ -99,8 +105,18 @@ impl Link {
         now: Instant,
     ) -> Self {
         let offer = local.offer_to(&credentials);
+        let rsa = local.rsa.is_some() && credentials.rsa.is_some();
+        let another = match credentials.upgrade {
+            Upgrade::Possible if rsa && local.sptps => match offer {
+                // Who has our key does not answer to less than SPTPS.
+                Offer::Legacy => Upgrade::Due,
+                _ => Upgrade::Possible,
+            },
+            _ => Upgrade::No,
+        };
         let phase = Phase::Hello(rng.into(), Some(credentials.into()));
         let mut link = Self::new(local, Some(peer), phase, auth_timeout, now);
+        (link.offer, link.another) = (offer, another);
         link.write_id(offer);
         link
     }
@@ -141,6 +157,8 @@ impl Link {
             auth_timeout: auth_timeout.min(MAX_AUTH),
             phase,
             up: false,
+            offer: Offer::Legacy,
+            another: Upgrade::No,
             input: BytesMut::new(),
             output: BytesMut::new(),
             in_flight: 0,
@@ -193,6 +211,13 @@ impl Link {
     #[must_use]
     pub fn peer(&self) -> Option<&NodeName> {
         self.peer.as_ref()
+    }
+
+    /// Whether a link that we dialled has come to nothing as it looks because one side has no Ed25519 key of the
+    /// other, and [`Upgrade::Due`] would help.
+    #[must_use]
+    pub fn wants_upgrade(&self) -> bool {
+        !self.up && self.another == Upgrade::Due
     }
 
     /// Whether the other side is authenticated and the link alive.
@@ -269,7 +294,7 @@ impl Link {
             return;
         }
         if !self.up {
-            self.fail(LinkError::AuthTimeout(self.auth_timeout.as_secs()));
+            self.fail(self.timed_out());
         } else if let Phase::Native(_, native) = &mut self.phase
             && let Err(error) = native.handle_timeout(now, &mut self.output)
         {
@@ -298,8 +323,15 @@ impl Link {
             Ok(Some(Step::Nothing)) => {}
             Ok(Some(Step::Event(event))) => self.events.push_back(event),
             Ok(Some(Step::Up)) => self.come_up(),
+            Ok(Some(Step::Upgraded(key, told))) => {
+                let name = self.peer.clone().expect("who is authenticated has a name");
+                self.phase = Phase::Dead;
+                let upgraded = Upgraded { name, key, told };
+                self.events.push_back(LinkEvent::Upgraded(upgraded));
+            }
             Err(LinkError::Misbehaved(what)) if self.is_in_handshake() => {
-                self.fail(self.handshake_failed(&what));
+                let error = self.handshake_failed(&what);
+                self.fail(error);
             }
             Err(error) => self.fail(error),
         }
@@ -355,6 +387,9 @@ impl Link {
         let id = Id::parse(line).ok_or_else(|| {
             LinkError::Misbehaved(format!("no ID line of a node: {}", shown(line)))
         })?;
+        if self.another == Upgrade::Due {
+            self.another = Upgrade::Possible;
+        }
         let Phase::Hello(mut rng, dialled) = mem::replace(&mut self.phase, Phase::Dead) else {
             unreachable!("the caller has looked at the phase");
         };
@@ -363,33 +398,34 @@ impl Link {
         if !id.is_our_protocol() {
             return Err(LinkError::Incompatible(other_protocol(&id)));
         }
-        let native = self.local.native.clone().filter(|_| id.native);
-        let mut offer = self.local.offer_to(&theirs);
-        if id.minor < SPTPS_MINOR {
-            offer = Offer::Legacy;
-        }
-        let own_rsa = self.local.rsa.clone();
-        let rsa = own_rsa.zip(theirs.rsa.clone());
-        if theirs.native_only && (native.is_none() || offer == Offer::Legacy) {
-            return Err(LinkError::Incompatible(self.refused_sptps(&id)));
-        }
-        if offer == Offer::Legacy && rsa.is_none() {
-            return Err(LinkError::Incompatible(self.refused_legacy(&id, &theirs)));
-        }
+        let offer = match self.outgoing {
+            true => self.offer,
+            false => self.local.offer_to(&theirs),
+        };
+        let speech = self.choose(&id, &theirs, offer)?;
         if !self.outgoing {
-            self.write_id(offer);
+            self.write_id(speech.answer(offer));
         }
-        if let Some((own, peer)) = rsa.filter(|_| offer == Offer::Legacy) {
+        let rsa = self.local.rsa.clone().zip(theirs.rsa.clone());
+        if let (Speech::Legacy | Speech::Upgrade, Some((own, peer))) = (speech, rsa) {
+            let told = theirs.key.is_some() || theirs.learn;
+            let keys = || legacy::Keys {
+                own: told.then(|| self.local.key.public()),
+                peer: theirs.key.into_iter().chain(theirs.next).collect(),
+            };
             let terms = legacy::Terms {
                 outgoing: self.outgoing,
                 own,
                 peer,
                 rng: *rng,
+                upgrade: (speech == Speech::Upgrade).then(keys),
             };
             let legacy = Legacy::start(terms, &mut self.output)?;
             self.phase = Phase::Legacy(id.minor, Box::new(legacy));
             return Ok(Some(Step::Nothing));
         }
+        let native = self.local.native.clone();
+        let native = native.filter(|_| speech == Speech::Native);
         let Some(native) = native else {
             let stream = self.start_sptps(&id, &theirs, &mut rng)?;
             self.phase = Phase::Sptps(id.minor, Box::new(Framed::new(stream)));
@@ -442,37 +478,6 @@ impl Link {
         Ok(Stream::start(parties, rng, &mut self.output))
     }
 
-    /// Why a node that must speak native may not speak SPTPS, and what to do about it. Short: logs cut
-    /// long reasons.
-    fn refused_sptps(&self, id: &Id) -> String {
-        let Id { name, native, .. } = id;
-        match native {
-            true => format!(
-                "MinProtocol = native for {name}, but we have Native = no: change one of them"
-            ),
-            false => format!(
-                "MinProtocol = native, but {name} offers no native link: upgrade it, or set sptps in hosts/{name}"
-            ),
-        }
-    }
-
-    /// Why a node may not speak legacy, or we cannot, and what to do about it.
-    fn refused_legacy(&self, id: &Id, theirs: &Credentials) -> String {
-        let Id { name, minor, .. } = id;
-        match (minor, theirs.key) {
-            (1, Some(_)) => format!(
-                "{name} does not know our Ed25519 key (17.1): put our host file into its hosts/"
-            ),
-            (_, Some(_)) if self.local.rsa.is_some() => format!(
-                "{name} speaks only the legacy protocol: if that is right, its RSA key and MinProtocol = legacy in hosts/{name} allow it"
-            ),
-            (_, Some(_)) => format!(
-                "{name} speaks only the legacy protocol (17.0), and we have no RSA key: see PrivateKeyFile"
-            ),
-            (_, None) => format!("hosts/{name} has no key that we could use with our own keys"),
-        }
-    }
-
     /// What the sender of this ID line has to prove.
     fn credentials_for(
         &self,
@@ -501,13 +506,16 @@ impl Link {
         !self.up && !matches!(self.phase, Phase::Hello(..) | Phase::Dead)
     }
 
-    fn handshake_failed(&self, what: &str) -> LinkError {
+    fn handshake_failed(&mut self, what: &str) -> LinkError {
         let peer = self.peer.as_ref().map_or("", NodeName::as_str);
         // A node that does not know our key answers with METAKEY, the legacy handshake.
         if self.outgoing && self.input.starts_with(b"1 ") {
+            if self.another == Upgrade::Possible {
+                self.another = Upgrade::Due;
+            }
             return LinkError::Incompatible(format!(
-                "{peer} does not know our Ed25519 key: put our hosts/{} into its hosts/",
-                self.local.name
+                "{peer} does not know our Ed25519 key: {}",
+                put_our_file(&self.local.name)
             ));
         }
         LinkError::Misbehaved(format!("handshake with {peer}: {what}"))
@@ -521,8 +529,5 @@ fn other_protocol(id: &Id) -> String {
     } = id;
     format!("{name} speaks protocol {major}.{minor} and we 17.7: install a version that fits")
 }
-
-/// Lowest minor version that speaks SPTPS. Source: tinc-1.1-wire.md section 3.1.
-const SPTPS_MINOR: u8 = 2;
 
 const _: () = assert!(MAX_LINE < MAX_PREAUTH);

@@ -4,6 +4,7 @@ mod legacy;
 mod lengths;
 mod native;
 mod renewal;
+mod upgrade;
 
 use std::{collections::BTreeMap, time::Duration};
 

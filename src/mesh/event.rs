@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
+    crypto::PublicKey,
     link::Hello,
     mesh::Settings,
     route::{NodeIdx, RouteSnapshot},
@@ -104,6 +105,13 @@ pub enum Input {
         node: NodeName,
         /// Chosen by the driver.
         token: u64,
+    },
+    /// A node has told this Ed25519 key over a link that its RSA key authenticates, and its host file has none.
+    KeyTold {
+        /// Whose.
+        node: NodeName,
+        /// What it says.
+        key: PublicKey,
     },
     /// 32 fresh random bytes.
     Entropy([u8; 32]),

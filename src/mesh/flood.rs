@@ -248,6 +248,9 @@ impl Mesh {
             self.forward(link, line);
             return;
         }
+        if let Err(why) = self.may_announce(owner, &subnet) {
+            return self.refuse_subnet(idx, subnet, &why, now);
+        }
         let most = match subnet.prefix {
             Prefix::Mac(_) => MAX_MACS_PER_NODE,
             Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
@@ -284,6 +287,7 @@ impl Mesh {
             }
             return;
         }
+        self.forget_refused(idx, Some(&subnet));
         if self.settings.strict_subnets {
             self.forward(link, line);
         } else if held {

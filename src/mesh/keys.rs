@@ -43,7 +43,7 @@ const TIE_BREAK: &[u8] = b" meshd";
 /// REQ_KEY extension: start a tunnel.
 pub(super) const EXT_START: i32 = 15;
 /// REQ_KEY extension: send me your public key.
-const EXT_REQ_PUBKEY: i32 = 19;
+pub(super) const EXT_REQ_PUBKEY: i32 = 19;
 /// REQ_KEY extension: here is my public key.
 const EXT_ANS_PUBKEY: i32 = 20;
 /// REQ_KEY extension: a packet in base64.
@@ -260,11 +260,14 @@ impl Mesh {
                 }
             }
             Some(EXT_REQ_PUBKEY) => {
-                if self.nodes[from].keys.may_answer(now) {
+                // A tinc 1.1 that stores it speaks no legacy with us from then on: see `link::choice`.
+                let legacy = self.nodes[from].place.legacy;
+                if !legacy && self.nodes[from].keys.may_answer(now) {
                     let key = self.settings.key.public().to_string();
                     self.send_req_key(from, EXT_ANS_PUBKEY, key);
                 }
             }
+            Some(EXT_ANS_PUBKEY) => self.answered_key(link, from, text),
             Some(EXT_PACKET) => {
                 if let Some(datagram) = base64::decode(text) {
                     self.open_tunnelled(from, datagram.into(), now);

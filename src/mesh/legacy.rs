@@ -116,7 +116,7 @@ impl Mesh {
             _ if !self.settings.sptps => "we speak nothing but legacy".into(),
             None => format!("legacy: it speaks nothing else, and there is no hosts/{node}"),
             Some(host) if host.key.is_none() => {
-                format!("legacy: no Ed25519PublicKey in hosts/{node}")
+                format!("legacy: {}", self.why_no_key(node))
             }
             Some(_) => "legacy: it offers no more, and MinProtocol = legacy allows it".into(),
         }
@@ -370,4 +370,4 @@ impl Mesh {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -26,6 +26,7 @@ mod packet;
 mod peers;
 mod ping;
 mod pmtu;
+mod policy;
 mod probe;
 mod publish;
 mod reload;
@@ -39,6 +40,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod upgrade;
 pub mod view;
 
 use std::{
@@ -121,6 +123,7 @@ pub struct Mesh {
     floods: u64,
     refused: u64,
     downgrades: u64,
+    subnets_refused: u64,
 }
 
 impl Mesh {
@@ -168,6 +171,7 @@ impl Mesh {
             floods: 0,
             refused: 0,
             downgrades: 0,
+            subnets_refused: 0,
             settings: settings.clone(),
         };
         for subnet in &settings.subnets {
@@ -208,6 +212,11 @@ impl Mesh {
             Input::Config(settings) => self.reconfigure(settings, now),
             Input::Retry => self.retry(now),
             Input::Ping { node, token } => self.ping(&node, token, now),
+            Input::KeyTold { node, key } => {
+                // It has a host file, and perhaps nothing else has made it known.
+                let idx = self.nodes.add(node, now);
+                self.key_told(idx, key);
+            }
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
             Input::Timeout => self.timeout(now),
         }

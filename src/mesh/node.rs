@@ -11,9 +11,10 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    crypto::PublicKey,
     mesh::{
         LinkId, downgrade::Spoke, edge::Edge, keys::Keys, measure::Measured, peers::Unclaimed,
-        udp::UdpState,
+        policy::Refused, udp::UdpState,
     },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
@@ -57,6 +58,10 @@ pub(super) struct Node {
     pub collides: bool,
     /// Why the last attempt to dial it failed.
     pub dial_error: Option<String>,
+    /// What it announces and we do not believe.
+    pub refused: Refused,
+    /// What it says is its Ed25519 key, where its host file has none.
+    pub told_key: Option<PublicKey>,
 }
 
 /// Where the graph puts a node. Source: tinc-1.0-wire.md section 2.5.
@@ -131,6 +136,8 @@ impl Node {
             introduced_by: None,
             collides: false,
             dial_error: None,
+            refused: Refused::default(),
+            told_key: None,
         }
     }
 

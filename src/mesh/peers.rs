@@ -229,6 +229,7 @@ impl Mesh {
             edges: entry.edges.keys().cloned().collect(),
             subnets: entry.subnets.clone(),
         };
+        self.forget_refused(node, None);
         self.dial_connected(link, node);
         self.send_everything(link);
         self.set_own_edge(node, edge);
@@ -358,6 +359,9 @@ impl Mesh {
         self.hold_ponged(node, link, now);
         if first && self.nodes[node].unclaimed.link == Some(link) {
             self.sweep_unclaimed(node);
+        }
+        if first {
+            self.ask_for_key(link);
         }
         self.dial_worked(link);
         self.answer_ping(node, now);

@@ -34,6 +34,7 @@ impl Mesh {
         if self.settings.strict_subnets {
             self.load_strict_subnets(now);
         }
+        self.judge_subnets(now);
         self.end_revoked(&old, now);
         let changed = |name: &&NodeName| old.hosts.get(*name) != self.settings.hosts.get(*name);
         let changed: Vec<NodeName> = self

@@ -10,7 +10,7 @@ use crate::{
         noise::{StaticPublic, StaticSecret},
         rsa::{RsaPrivate, RsaPublic},
     },
-    link::{Credentials, Dialect},
+    link::{Credentials, Dialect, Upgrade},
     route::RouteSettings,
     tunnel::legacy::Suite,
     wire::{NodeName, Options, Subnet},
@@ -35,6 +35,9 @@ pub struct Settings {
     pub native: bool,
     /// MinProtocol, for nodes whose host file does not name it: see [`Self::min_protocol_of`].
     pub min_protocol: Option<MinProtocol>,
+    /// LearnKeys: whether an Ed25519 key that a node tells over a link which its RSA key authenticates is written to
+    /// its host file, if that has none.
+    pub learn_keys: bool,
     /// PresharedKeyFile, for nodes without one of their own, all zero if there is none: see
     /// [`Self::psk_of`].
     pub psk: Zeroizing<[u8; 32]>,
@@ -58,6 +61,8 @@ pub struct Settings {
     pub route: RouteSettings,
     /// MACExpire, default 600 s.
     pub mac_expire: Duration,
+    /// SubnetPolicy; that of StrictSubnets goes before it.
+    pub subnet_policy: SubnetPolicy,
     /// StrictSubnets (implied by TunnelServer).
     pub strict_subnets: bool,
     /// LocalDiscovery.
@@ -173,6 +178,7 @@ impl Settings {
             suite: Suite::default_of_tinc(),
             native: false,
             min_protocol: None,
+            learn_keys: false,
             psk: Zeroizing::default(),
             port: 655,
             has_address: true,
@@ -185,6 +191,7 @@ impl Settings {
             auto_connect: false,
             route: RouteSettings::default(),
             mac_expire: Duration::from_secs(600),
+            subnet_policy: SubnetPolicy::Conflict,
             strict_subnets: false,
             local_discovery: true,
             udp_discovery: true,
@@ -266,9 +273,19 @@ impl Settings {
     pub fn credentials(&self, host: &Host) -> Option<Credentials> {
         let min = self.min_protocol(host);
         let legacy = self.rsa.is_some() && min == MinProtocol::Legacy;
+        // A key of a node that must speak more than legacy is of use if it may be stored.
+        let upgrade = self.rsa.is_some()
+            && self.sptps
+            && (legacy || min == MinProtocol::Sptps && (host.key.is_some() || self.learn_keys));
         let credentials = Credentials {
             key: host.key,
-            rsa: host.rsa.clone().filter(|_| legacy),
+            rsa: host.rsa.clone().filter(|_| legacy || upgrade),
+            legacy,
+            upgrade: match upgrade {
+                true => Upgrade::Possible,
+                false => Upgrade::No,
+            },
+            learn: self.learn_keys,
             next: host.next,
             native: host.native_keys(),
             native_only: min == MinProtocol::Native,
@@ -276,6 +293,18 @@ impl Settings {
         };
         (credentials.key.is_some() || credentials.rsa.is_some()).then_some(credentials)
     }
+}
+
+/// Which subnets a node may announce. Source: spec/security.md section 2.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubnetPolicy {
+    /// All.
+    Open,
+    /// All but those that host files give to others, default routes, our own, and addresses of the underlay; what its
+    /// own host file gives to it in any case.
+    Conflict,
+    /// What its host file gives to it.
+    Covered,
 }
 
 /// One Address line.

@@ -135,11 +135,8 @@ impl Mesh {
         };
         let name = node.name();
         let host = self.settings.hosts.get(name);
-        if !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
-            return reason(
-                "no_key",
-                format!("no usable Ed25519PublicKey in hosts/{name}"),
-            );
+        if self.settings.sptps && !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
+            return reason("no_key", self.why_no_key(name));
         }
         if path == PathKind::Down {
             return match &node.dial_error {
@@ -411,6 +408,7 @@ impl Mesh {
                 nodes.map(|(_, n)| total(&n.shared.counters.foreign)).sum()
             },
             downgrades: self.downgrades,
+            subnets_refused: self.subnets_refused,
         }
     }
 

@@ -246,6 +246,9 @@ pub struct MeshStatus {
     /// Attempts since start to make a node speak less than it can, refused or suspected.
     #[serde(default)]
     pub downgrades: u64,
+    /// Subnets that nodes have announced since start and that are not theirs (SubnetPolicy).
+    #[serde(default)]
+    pub subnets_refused: u64,
 }
 
 /// Upper bounds of the classes in which round trips are counted, in seconds.

@@ -176,15 +176,18 @@ impl World {
                 LinkEvent::Relayed(datagram) => {
                     self.input(node, Input::Relayed { link: id, datagram });
                 }
-                LinkEvent::Down(error) => {
-                    self.flush(node, id);
-                    let end = self.nodes[node].links[id].end;
-                    self.hang_up(end, &error.to_string());
-                    self.transmit(end, Chunk::Fin);
-                }
+                LinkEvent::Down(error) => self.end_link(node, id, &error.to_string()),
+                LinkEvent::Upgraded(_) => self.end_link(node, id, "Ed25519 keys were told"),
             }
         }
         self.flush(node, id);
+    }
+
+    fn end_link(&mut self, node: usize, id: LinkId, why: &str) {
+        self.flush(node, id);
+        let end = self.nodes[node].links[id].end;
+        self.hang_up(end, why);
+        self.transmit(end, Chunk::Fin);
     }
 
     /// By bytes: sends what a link wants sent.

@@ -113,7 +113,8 @@ fn v4(source: Ipv4Addr, destination: Ipv4Addr, mut message: Vec<u8>) -> Vec<u8> 
     packet
 }
 
-fn v6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
+/// An ICMPv6 message, its checksum still zero, as a packet of hop limit 255.
+pub(super) fn v6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
     let length = message.len() as u16;
     let addresses = [source.octets(), destination.octets()].concat();
     let pseudo = ip::sum(&addresses) + u64::from(length) + u64::from(protocol::ICMPV6);

@@ -9,6 +9,7 @@ pub mod ether;
 pub mod icmp;
 pub mod ip;
 pub mod name;
+pub mod neighbour;
 pub mod options;
 pub mod request;
 pub mod subnet;

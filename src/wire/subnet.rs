@@ -89,6 +89,16 @@ impl Prefix {
         }
     }
 
+    /// Whether all of `other` lies in it: itself, or a longer prefix. Nothing covers a MAC but itself.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Self::V4(_, len), Self::V4(a, longer)) => len <= longer && self.contains(a.into()),
+            (Self::V6(_, len), Self::V6(a, longer)) => len <= longer && self.contains(a.into()),
+            _ => self == other,
+        }
+    }
+
     fn rank(&self) -> (u8, u8) {
         match self {
             Self::Mac(_) => (0, 0),

@@ -2,6 +2,7 @@
 
 use meshd::{
     crypto::rsa::{RsaPrivate, RsaPublic},
+    link::Upgrade,
     mesh::settings::MinProtocol,
     wire::NodeName,
 };
@@ -50,7 +51,9 @@ fn nodes_with_an_rsa_key_only_are_spoken_to_in_legacy() {
     for (node, min) in [("a", MinProtocol::Sptps), ("b", MinProtocol::Legacy)] {
         assert_eq!(settings.min_protocol_of(&name(node)), min, "{node}");
         let credentials = settings.credentials(&settings.hosts[&name(node)]).unwrap();
-        assert_eq!(credentials.rsa.is_some(), min == MinProtocol::Legacy);
+        assert_eq!(credentials.legacy, min == MinProtocol::Legacy);
+        // RSA keys are also for telling each other Ed25519 keys.
+        assert!(credentials.rsa.is_some() && credentials.upgrade == Upgrade::Possible);
     }
     assert_eq!(settings.hosts[&name("b")].rsa, Some(public("beta")));
     // tinc 1.0 knows most nodes by hearsay: behind a legacy neighbour only.
@@ -210,4 +213,28 @@ fn null_ciphers_of_host_files() {
         (host.null_cipher, host.null_digest)
     };
     assert_eq!([nulls("a"), nulls("b")], [(true, false), (false, true)]);
+}
+
+/// What RSA keys may be used for, by MinProtocol and LearnKeys.
+#[test]
+fn keys_are_told_unless_it_could_not_help() {
+    for (ours, theirs, a, b) in [
+        ("", "", true, true),
+        ("MinProtocol = sptps\n", "", true, false),
+        ("MinProtocol = sptps\nLearnKeys = yes\n", "", true, true),
+        ("MinProtocol = native\n", "", false, false),
+        ("", "MinProtocol = native\n", false, false),
+    ] {
+        let tree = tree();
+        tree.write("tinc.conf", &format!("Name = me\n{ours}"));
+        tree.write("hosts/a", &(host(1) + &pem("beta", "public_pem") + theirs));
+        tree.write("hosts/b", &(pem("beta", "public_pem") + theirs));
+        let settings = tree.clean().settings;
+        for (node, expected) in [("a", a), ("b", b)] {
+            let credentials = settings.credentials(&settings.hosts[&name(node)]);
+            let upgrade = credentials.map_or(Upgrade::No, |known| known.upgrade);
+            let what = format!("{node}: {ours}{theirs}");
+            assert_eq!(upgrade == Upgrade::Possible, expected, "{what}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use meshd::{
         AddressFamily, DeviceType,
         vars::{Honoured, VARS, Version},
     },
+    mesh::settings::SubnetPolicy,
     route::{Broadcast, Forwarding, Mode},
     wire::Options,
 };
@@ -55,7 +56,9 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "NativePrivateKeyFile",
             "PresharedKeyFile",
             "SourceCheck",
+            "SubnetPolicy",
             "MinProtocol",
+            "LearnKeys",
             "Ed25519PublicKeyNext",
             "NativePublicKey",
         ]
@@ -222,6 +225,7 @@ fn the_device_is_that_of_the_mode() {
     for (lines, device) in [
         ("", DeviceType::Tun),
         ("Mode = router\n", DeviceType::Tun),
+        ("DeviceType = tap\n", DeviceType::Tap),
         ("Mode = switch\n", DeviceType::Tap),
         ("Mode = hub\n", DeviceType::Tap),
         ("Mode = switch\nDeviceType = tap\n", DeviceType::Tap),
@@ -234,11 +238,31 @@ fn the_device_is_that_of_the_mode() {
 }
 
 #[test]
+fn subnet_policy_is_conflict_unless_it_is_set() {
+    for (lines, policy, strict) in [
+        ("", SubnetPolicy::Conflict, false),
+        ("SubnetPolicy = open\n", SubnetPolicy::Open, false),
+        ("SubnetPolicy = covered\n", SubnetPolicy::Covered, false),
+        ("SubnetPolicy = strict\n", SubnetPolicy::Conflict, true),
+        (
+            "SubnetPolicy = open\nStrictSubnets = yes\n",
+            SubnetPolicy::Open,
+            true,
+        ),
+    ] {
+        let tree = Tree::of_three();
+        tree.write("tinc.conf", &format!("Name = me\n{lines}"));
+        let settings = tree.clean().settings;
+        let got = (settings.subnet_policy, settings.strict_subnets);
+        assert_eq!(got, (policy, strict), "{lines}");
+    }
+}
+
+#[test]
 fn bad_values_stop_us_where_they_stop_tinc() {
     for fatal in [
         "Mode = zzz",
         "Mode = switch\nDeviceType = tun",
-        "DeviceType = tap",
         "DeviceType = toaster",
         "DeviceType = fd",
         "ExperimentalProtocol = no",

@@ -1,25 +1,18 @@
 //! A scripted member of the mesh: it has a key that the others trust, and says what the test wants.
-//! Its framing is its own, so that it can also break the framing.
+//! Its framing is its own, so that it can also break the framing. It speaks what its node would: legacy in the place
+//! of a tinc 1.0, SPTPS in that of any other.
+
+mod dialect;
 
 use std::{
-    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use meshd::{
-    crypto::{
-        PrivateKey, PublicKey, Rng,
-        aead::{self, TAG},
-        sptps::{Kex, Key, Offer, Parties, Role, link_label},
-    },
-    wire::NodeName,
-};
-
 use crate::{
-    node::Node,
+    hostile::dialect::Dialect,
+    node::{Kind, Node},
     world::{Host, Wire},
 };
 
@@ -46,14 +39,10 @@ pub(crate) fn connect(host: &Host, from: Option<&str>, to: &str) -> std::io::Res
 /// An authenticated meta connection to a victim, driven by hand.
 pub(crate) struct Member {
     stream: TcpStream,
-    tx: Key,
-    rx: Key,
-    tx_seq: u32,
-    rx_seq: u32,
+    /// `None` until keys are agreed upon.
+    dialect: Option<Dialect>,
     input: Vec<u8>,
-    /// The next record is a frame, announced by 17.
-    frame_due: bool,
-    /// Bytes outside of records that are still to come, announced by 21.
+    /// Bytes that are no lines and still to come, announced by 21, or by 17 in legacy.
     raw_due: usize,
     closed: bool,
     nonce: u32,
@@ -77,12 +66,8 @@ impl Member {
         stream.set_nodelay(true).unwrap();
         let mut member = Self {
             stream,
-            tx: Key::default(),
-            rx: Key::default(),
-            tx_seq: 2,
-            rx_seq: 2,
+            dialect: None,
             input: Vec::new(),
-            frame_due: false,
             raw_due: 0,
             closed: false,
             nonce: 0,
@@ -97,7 +82,7 @@ impl Member {
     /// As [`Self::join`], then ACK, so that the connection is active.
     pub(crate) fn active(node: &Node, victim: &Node, wire: &Wire) -> Self {
         let mut member = Self::join(node, victim, wire);
-        member.say("4 655 10 700000c");
+        member.say(format!("4 655 10 {}", options(node)));
         assert!(member.is_alive(), "{} closed after ACK", victim.name);
         member
     }
@@ -107,8 +92,9 @@ impl Member {
         let mut member = Self::active(node, victim, wire);
         let (name, peer) = (&node.name, &victim.name);
         let edge = format!(
-            "{name} {peer} {} 655 700000c 10",
-            wire.v4(victim.host.index)
+            "{name} {peer} {} 655 {} 10",
+            wire.v4(victim.host.index),
+            options(node)
         );
         let subnet = format!("{name} {}", node.v4());
         member.flood(12, &edge);
@@ -118,58 +104,31 @@ impl Member {
     }
 
     fn authenticate(&mut self, node: &Node) {
-        let (name, victim) = (self.name.clone(), self.victim.clone());
-        self.write(format!("0 {name} 17.7\n").as_bytes());
-        let line = loop {
-            if let Some(at) = self.input.iter().position(|byte| *byte == b'\n') {
-                break self.input.drain(..=at).collect::<Vec<_>>();
-            }
-            assert!(self.fill(), "{victim} answered nothing to our ID line");
+        let minor = match node.kind {
+            Kind::Tinc10 => "",
+            Kind::Tinc11 | Kind::Meshd => ".7",
         };
+        self.write(format!("0 {} 17{minor}\n", self.name).as_bytes());
+        let line = self.read_line();
         // A meshd offers its own protocol after the version; we do not.
-        let line = String::from_utf8_lossy(&line);
-        assert!(line.starts_with(&format!("0 {victim} 17.7")), "{line}");
-        let mut seed = [0; 32];
-        fs::File::open("/dev/urandom")
-            .unwrap()
-            .read_exact(&mut seed)
-            .unwrap();
-        let parsed = |name: &str| name.parse::<NodeName>().unwrap();
-        let parties = Parties {
-            role: Role::Initiator,
-            key: Arc::new(private_key(node)),
-            peer_key: public_key(node, &victim),
-            next_key: None,
-            label: link_label(&parsed(&name), &parsed(&victim)),
-        };
-        let offer = Offer::new(&mut Rng::new(seed));
-        let kex = *offer.kex();
-        self.write_clear(&kex);
-        let theirs = Kex::parse(&self.read_clear()).unwrap();
-        let agreement = offer.with(theirs);
-        self.write_clear(&agreement.sign(&parties));
-        agreement.verify(&self.read_clear(), &parties).unwrap();
-        let keys = agreement.keys(&parties);
-        (self.tx, self.rx) = (keys.tx, keys.rx);
-    }
-
-    fn write_clear(&mut self, message: &[u8]) {
-        let length = u16::try_from(message.len()).unwrap().to_be_bytes();
-        self.write(&[&length, &[128][..], message].concat());
-    }
-
-    fn read_clear(&mut self) -> Vec<u8> {
-        loop {
-            if let Some((length, rest)) = self.input.split_first_chunk::<2>() {
-                let length = usize::from(u16::from_be_bytes(*length));
-                if rest.len() > length {
-                    assert_eq!(rest[0], 128, "record type");
-                    let record = self.input.drain(..3 + length).skip(3).collect();
-                    return record;
-                }
-            }
-            assert!(self.fill(), "closed in the handshake");
+        let answer = format!("0 {} 17{minor}", self.victim);
+        assert!(line.starts_with(&answer), "{line}");
+        match node.kind {
+            Kind::Tinc10 => self.handshake_legacy(node),
+            Kind::Tinc11 | Kind::Meshd => self.handshake_sptps(node),
         }
+    }
+
+    /// The next line of the other side in the clear.
+    fn read_line(&mut self) -> String {
+        let end = loop {
+            if let Some(at) = self.input.iter().position(|byte| *byte == b'\n') {
+                break at;
+            }
+            assert!(self.fill(), "{} ended the handshake", self.victim);
+        };
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        String::from_utf8_lossy(&line).trim_end().to_owned()
     }
 
     /// Sends one request line.
@@ -224,11 +183,8 @@ impl Member {
     }
 
     fn seal(&mut self, kind: u8, data: &[u8]) -> Vec<u8> {
-        let length = u16::try_from(data.len()).unwrap().to_be_bytes();
-        let mut body = [&[kind], data, &[0; TAG]].concat();
-        aead::seal(&self.tx, self.tx_seq, &mut body);
-        self.tx_seq += 1;
-        [&length[..], &body].concat()
+        let dialect = self.dialect.as_mut().expect("behind the handshake");
+        dialect.seal(kind, data)
     }
 
     /// Sends bytes as they are. A connection that the victim has closed is noted, not an error.
@@ -271,39 +227,11 @@ impl Member {
     }
 
     fn parse(&mut self) {
-        loop {
-            if self.raw_due > 0 {
-                let count = self.raw_due.min(self.input.len());
-                self.input.drain(..count);
-                self.raw_due -= count;
-                if self.raw_due > 0 {
-                    return;
-                }
-            }
-            let Some((length, rest)) = self.input.split_first_chunk::<2>() else {
-                return;
-            };
-            let length = usize::from(u16::from_be_bytes(*length));
-            let whole = 1 + length + TAG;
-            if rest.len() < whole {
-                return;
-            }
-            let mut body = rest[..whole].to_vec();
-            self.input.drain(..2 + whole);
-            aead::open(&self.rx, self.rx_seq, &mut body).expect("the victim seals as it should");
-            self.rx_seq += 1;
-            if std::mem::take(&mut self.frame_due) {
-                continue;
-            }
-            let line = String::from_utf8_lossy(&body[1..=length])
-                .trim_end()
-                .to_owned();
-            let mut words = line.split(' ');
-            match (words.next(), words.next()) {
-                (Some("8"), None) => self.say("9"),
-                (Some("17"), Some(_)) => self.frame_due = true,
-                (Some("21"), Some(count)) => self.raw_due = count.parse().unwrap(),
-                _ => {}
+        while let Some(dialect) = &mut self.dialect
+            && let Some(line) = dialect.next_line(&mut self.input, &mut self.raw_due)
+        {
+            if line == "8" {
+                self.say("9");
             }
             self.heard.push(line);
         }
@@ -364,16 +292,10 @@ impl Member {
     }
 }
 
-fn private_key(node: &Node) -> PrivateKey {
-    let text = fs::read_to_string(node.dir().join("ed25519_key.priv")).unwrap();
-    PrivateKey::from_pem(&text).unwrap()
-}
-
-fn public_key(node: &Node, other: &str) -> PublicKey {
-    let text = fs::read_to_string(node.dir().join("hosts").join(other)).unwrap();
-    let key = text
-        .lines()
-        .find_map(|line| line.strip_prefix("Ed25519PublicKey = "))
-        .unwrap();
-    PublicKey::from_base64(key.trim()).unwrap()
+/// What a node says of itself, in hexadecimal digits: path MTU discovery, ClampMSS, and its minor version.
+fn options(node: &Node) -> &'static str {
+    match node.kind {
+        Kind::Tinc10 => "c",
+        Kind::Tinc11 | Kind::Meshd => "700000c",
+    }
 }

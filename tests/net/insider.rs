@@ -1,7 +1,9 @@
 //! A malicious member: what it says on its own authenticated link must not harm the others.
-//! T03, T22, T31, T33, T34 and T41 of security.md.
+//! T03, T20, T22, T31, T33, T34 and T41 of security.md.
 
+mod control;
 mod lines;
+mod theft;
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +15,7 @@ use crate::{
     dump::Shared,
     hostile::Member,
     node::{
-        Kind::{self, Meshd, Tinc11},
+        Kind::{self, Meshd, Tinc10, Tinc11},
         Node, bring_up, on_one_wire,
     },
     traffic::{Flow, wait_ping},
@@ -35,20 +37,28 @@ struct Scene {
 
 impl Scene {
     fn new(victim: Kind) -> Self {
-        Self::with(World::new(), victim, |_| {})
+        Self::with(World::new(), victim, Tinc11, |_| {})
     }
 
     /// For what fills the machine.
     fn alone(victim: Kind) -> Self {
-        Self::with(World::alone(), victim, |_| {})
+        Self::with(World::alone(), victim, Tinc11, |_| {})
     }
 
-    fn with(world: World, victim: Kind, prepare: impl FnOnce(&Node)) -> Self {
+    /// With a meshd among tincs of 1.0 or 1.1, whose dialect the scripted ones speak.
+    fn among(others: Kind, world: World) -> Self {
+        Self::with(world, Meshd, others, |_| {})
+    }
+
+    fn with(world: World, victim: Kind, others: Kind, prepare: impl FnOnce(&Node)) -> Self {
         let wire = world.wire();
         let [mut v, mut p, m, w] =
-            on_one_wire(&world, &wire, [victim, Tinc11, Tinc11, Tinc11]).map(|node| node);
+            on_one_wire(&world, &wire, [victim, others, others, others]).map(|node| node);
         prepare(&v);
-        bring_up(&mut p, &mut v);
+        match others {
+            Tinc10 => crate::legacy::bring_up(&mut p, &mut v),
+            Tinc11 | Meshd => bring_up(&mut p, &mut v),
+        }
         let before = v.dump().shared();
         let rss = v.rss();
         Self {
@@ -118,7 +128,16 @@ fn assert_log_is_clean(log: &str) {
 /// T22: forged news about third parties, in their tens of thousands.
 #[test]
 fn t22_forged_news_about_others() {
-    let mut scene = Scene::alone(Meshd);
+    forged_news(Tinc11, World::alone(), 100_000);
+}
+
+#[test]
+fn t22_forged_news_about_others_in_legacy() {
+    forged_news(Tinc10, World::new(), 10_000);
+}
+
+fn forged_news(others: Kind, world: World, lines: u32) {
+    let mut scene = Scene::among(others, world);
     let flow = Flow::start(&scene.p, &scene.v, &scene.v.v4(), 100, 200);
     let mut witness = scene.witness();
     for template in [
@@ -134,7 +153,7 @@ fn t22_forged_news_about_others() {
         "13 N nobody b",
     ] {
         let mut member = scene.member();
-        member.say_all((0..100_000).map(|n| {
+        member.say_all((0..lines).map(|n| {
             let nonce = format!(" {:x} ", 0x100_0000 + n);
             template.replacen(" N ", &nonce, 1)
         }));
@@ -150,12 +169,11 @@ fn t22_forged_news_about_others() {
     scene.assert_unharmed(192);
 }
 
+type Line = fn(u32) -> String;
+
 /// T31: phantoms without end: nodes, edges, subnets, and lines that are merely new.
 #[test]
 fn t31_phantoms() {
-    let mut scene = Scene::alone(Meshd);
-    let mut witness = scene.witness();
-    type Line = fn(u32) -> String;
     let floods: [(&str, Line); 5] = [
         ("nodes", |n| {
             format!("12 {n:x} c x{n} 10.77.1.9 655 700000c 1")
@@ -174,6 +192,30 @@ fn t31_phantoms() {
         ("owners", |n| format!("10 {n:x} z{n} 10.66.0.0/16")),
         ("new lines", |n| format!("14 {n:x} c")),
     ];
+    phantoms(Tinc11, &floods);
+}
+
+/// All of them by turns, to be short.
+#[test]
+fn t31_phantoms_in_legacy() {
+    let by_turns: Line = |n| match n % 5 {
+        0 => format!("12 {n:x} c x{n} 10.77.1.9 655 c 1"),
+        1 => format!("12 {n:x} y{n} y{} 10.77.1.9 655 c 1", n + 5),
+        2 => format!(
+            "10 {n:x} c 10.{}.{}.{}",
+            n >> 16 & 255,
+            n >> 8 & 255,
+            n & 255
+        ),
+        3 => format!("10 {n:x} z{n} 10.66.0.0/16"),
+        _ => format!("14 {n:x} c"),
+    };
+    phantoms(Tinc10, &[("by turns", by_turns)]);
+}
+
+fn phantoms(others: Kind, floods: &[(&str, Line)]) {
+    let mut scene = Scene::among(others, World::alone());
+    let mut witness = scene.witness();
     for (what, line) in floods {
         let mut member = scene.member();
         let start = Instant::now();
@@ -208,7 +250,16 @@ fn t31_phantoms() {
 /// T33: hooks run with remote text in their environment, as often as a member likes.
 #[test]
 fn t33_hooks_get_typed_values_only() {
-    let scene = Scene::with(World::alone(), Meshd, |v| {
+    typed_hooks(Tinc11, World::alone());
+}
+
+#[test]
+fn t33_hooks_get_typed_values_only_in_legacy() {
+    typed_hooks(Tinc10, World::new());
+}
+
+fn typed_hooks(others: Kind, world: World) {
+    let scene = Scene::with(world, Meshd, others, |v| {
         let record = v.host.world().dir().join("record");
         for hook in ["host-up", "host-down", "subnet-up", "subnet-down"] {
             v.write_script(
@@ -233,7 +284,15 @@ fn t33_hooks_get_typed_values_only() {
         "x".repeat(1500),
         "10.0.0.1\0x".to_owned(),
     ];
-    let mut nonce = 0;
+    let (mut nonce, mut members) = (0, 1);
+    let mut member = scene.member();
+    // Whoever was shown the door comes back.
+    let mut anew = |member: &mut Member| {
+        if !member.is_alive() {
+            members += 1;
+            *member = scene.member();
+        }
+    };
     for text in &evil {
         let word = text.replace(' ', "${IFS}");
         for line in [
@@ -242,19 +301,25 @@ fn t33_hooks_get_typed_values_only() {
             format!("c {word} 10.77.1.9 655 700000c 1"),
             format!("c x1 10.77.1.9 655 700000c 1 {word} {word}"),
         ] {
-            let mut member = scene.member();
             nonce += 2;
             member.say(format!("12 {nonce:x} {line}"));
             member.say(format!("12 {:x} x1 c 10.77.1.9 655 700000c 1", nonce + 1));
-            member.is_alive();
+            anew(&mut member);
         }
         for owner in ["c", &word] {
-            let mut member = scene.member();
             nonce += 1;
             member.say(format!("10 {nonce:x} {owner} {word}"));
-            member.is_alive();
+            anew(&mut member);
         }
+        // The address tail of a key.
+        nonce += 1;
+        member.say(format!(
+            "16 c a {} 427 672 16 0 {word} 655",
+            "AB".repeat(48)
+        ));
+        anew(&mut member);
     }
+    eprintln!("{members} links for {nonce} lines");
     // A storm: ten thousand flaps of one subnet and one edge.
     let storm = Instant::now();
     let before = fs::read_to_string(&record)

@@ -384,7 +384,7 @@ fn tinc_1_1_and_meshd_in_legacy() {
 }
 
 /// Takes the Ed25519 keys of others out of their host files at a node.
-fn forget_ed25519(at: &Node, others: &[&str]) {
+pub(crate) fn forget_ed25519(at: &Node, others: &[&str]) {
     for other in others {
         let path = at.dir().join("hosts").join(other);
         let text = std::fs::read_to_string(&path).unwrap();
@@ -525,5 +525,11 @@ fn what_kills_a_tinc_1_0_is_not_passed_on() {
         }
     });
     pass(&a, &b);
+    b.assert_runs();
+    // Nor when it comes and is told all that is known.
+    b.kill();
+    b.start();
+    pass(&a, &b);
+    assert!(a.dump().node("x").is_some());
     b.assert_runs();
 }

@@ -44,5 +44,7 @@ mod reload;
 mod rolling;
 mod routing;
 mod switch;
+mod tap_router;
 mod traffic;
+mod upgrade;
 mod world;

@@ -304,10 +304,15 @@ impl Node {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// What `meshctl ARGUMENTS --json` says.
+    pub(crate) fn json_of(&self, arguments: &[&str]) -> serde_json::Value {
+        let text = run(self.meshctl().args(arguments).arg("--json"));
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// The row of `other` in what `meshctl peers --json` says.
     pub(crate) fn peer(&self, other: &str) -> serde_json::Value {
-        let text = run(self.meshctl().args(["peers", "--json"]));
-        let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let shown = self.json_of(&["peers"]);
         let rows = shown["data"].as_array();
         let rows = rows.unwrap_or_else(|| panic!("no peers in {shown}"));
         let row = rows.iter().find(|row| row["name"] == other);

@@ -6,7 +6,7 @@ use super::*;
 use crate::crypto::rsa::{RsaPrivate, RsaPublic};
 
 /// Keys of two real daemons: "alpha" is our alice, "beta" is bob, who also stands for everybody else.
-fn rsa(of: &str) -> Arc<RsaPrivate> {
+pub(super) fn rsa(of: &str) -> Arc<RsaPrivate> {
     let text = include_str!("../../../tests/vectors/tinc-1.0.json");
     let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
     let daemon = if of == "alice" { "alpha" } else { "beta" };
@@ -14,7 +14,7 @@ fn rsa(of: &str) -> Arc<RsaPrivate> {
     Arc::new(RsaPrivate::from_pem(pem).unwrap())
 }
 
-fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
+pub(super) fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
     Arc::new(Identity {
         name: name(of),
         key: Arc::new(key(of)),
@@ -25,17 +25,18 @@ fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
 }
 
 /// What is known of a node with these keys.
-fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
+pub(super) fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
     let rsa: Option<RsaPublic> = legacy.then(|| rsa(of).public());
     Credentials {
         key: ed25519.then(|| key(of).public()),
         native: Vec::new(),
         rsa,
+        legacy,
         ..credentials(of)
     }
 }
 
-struct Ring {
+pub(super) struct Ring {
     keys: BTreeMap<NodeName, Credentials>,
     /// RSA operations that there is time for.
     computes: Cell<u32>,
@@ -54,23 +55,23 @@ impl Keyring for Ring {
     }
 }
 
-fn ring(theirs: Credentials) -> Ring {
+pub(super) fn ring(theirs: Credentials) -> Ring {
     Ring {
         keys: BTreeMap::from([(name("alice"), theirs)]),
         computes: Cell::new(1),
     }
 }
 
-fn alice(local: Arc<Identity>, bob: Credentials) -> Link {
+pub(super) fn alice(local: Arc<Identity>, bob: Credentials) -> Link {
     Link::dial(local, name("bob"), bob, TIMEOUT, Rng::new([1; 32]), now())
 }
 
-fn bob(local: Arc<Identity>) -> Link {
+pub(super) fn bob(local: Arc<Identity>) -> Link {
     Link::accept(local, TIMEOUT, Rng::new([2; 32]), now())
 }
 
 /// Carries bytes both ways until both are silent.
-fn talk(a: &mut Link, b: &mut Link, ring: &Ring, cut: usize) -> [Vec<LinkEvent>; 2] {
+pub(super) fn talk(a: &mut Link, b: &mut Link, ring: &Ring, cut: usize) -> [Vec<LinkEvent>; 2] {
     let mut events = [Vec::new(), Vec::new()];
     loop {
         let (from_a, from_b) = (a.take_output(), b.take_output());

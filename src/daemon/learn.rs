@@ -1,0 +1,55 @@
+//! Ed25519 keys that nodes told over links which their RSA keys authenticate: for the operator, and with LearnKeys
+//! for the host file. Source: tinc-1.1-wire.md section 3.4.
+
+use std::{sync::Arc, time::Instant};
+
+use crate::{
+    config::{host_path, keys},
+    crypto::PublicKey,
+    daemon::driver::Driver,
+    mesh::{Input, Settings},
+    wire::NodeName,
+};
+
+impl Driver {
+    /// Takes what links were told.
+    pub(super) fn adopt_told_keys(&mut self, now: Instant) {
+        for told in self.links.take_upgraded() {
+            let settings = &self.config.settings;
+            let host = settings.hosts.get(&told.name);
+            let known = host.is_some_and(|host| host.key.is_some());
+            self.keys.note_upgrade(told.name.clone(), now);
+            let (node, key) = (told.name, told.key);
+            match (known, settings.learn_keys) {
+                (true, _) => {
+                    tracing::info!(%node, "has taken our Ed25519 key, which it had not: SPTPS from now on");
+                }
+                (false, true) => self.learn(node, key),
+                (false, false) => self.inputs.push(Input::KeyTold { node, key }),
+            }
+        }
+    }
+
+    /// Makes a key part of the settings and of its host file.
+    fn learn(&mut self, node: NodeName, key: PublicKey) {
+        let mut settings = Settings::clone(&self.config.settings);
+        if let Some(host) = settings.hosts.get_mut(&node) {
+            Arc::make_mut(host).key = Some(key);
+        }
+        self.use_settings(Arc::new(settings));
+        let path = self
+            .config
+            .source
+            .base
+            .join(host_path(&self.config.source, &node));
+        // The next connection is made with the key, and a reload reads it from there.
+        match keys::write_public(&path, &key) {
+            Ok(_) => {
+                tracing::warn!(%node, %key, "learned its Ed25519 key over a link that its RSA key authenticates (LearnKeys)");
+            }
+            Err(error) => {
+                tracing::error!(%node, %error, "cannot write {}: until the next reload its key is {key}", path.display());
+            }
+        }
+    }
+}

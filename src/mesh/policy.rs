@@ -1,0 +1,147 @@
+//! Who may announce which subnet (SubnetPolicy): what host files give to one node nobody else takes, whether it is up
+//! or down. Source: spec/security.md T20 and section 2.3.
+//!
+//! What is refused is kept aside, and not passed on, so that a reload may still let it in. It is for IP subnets:
+//! Ethernet addresses move.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
+};
+
+use crate::{
+    mesh::{Mesh, limits::MAX_SUBNETS_PER_NODE, node::Nodes, settings::SubnetPolicy},
+    route::NodeIdx,
+    wire::{NodeName, Request, Subnet, subnet::Prefix},
+};
+
+/// One line about one node in this many seconds.
+const SAY_EVERY: u64 = 60;
+/// What no node has unless its host file says so: addresses of one host or one wire, or of many.
+const SPECIAL: [Prefix; 6] = [
+    Prefix::V4(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Prefix::V4(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Prefix::V4(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Prefix::V6(Ipv6Addr::LOCALHOST, 128),
+    Prefix::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+/// What a node announces and we do not believe.
+#[derive(Debug, Default)]
+pub(super) struct Refused {
+    subnets: BTreeSet<Subnet>,
+    told: Option<Instant>,
+}
+
+impl Mesh {
+    /// Whether a node may announce this; else why not, for the operator.
+    pub(super) fn may_announce(&self, owner: &NodeName, subnet: &Subnet) -> Result<(), String> {
+        let hosts = &self.settings.hosts;
+        let policy = self.settings.subnet_policy;
+        let (prefix, length) = match subnet.prefix {
+            Prefix::Mac(_) => return Ok(()),
+            Prefix::V4(_, length) | Prefix::V6(_, length) => (subnet.prefix, length),
+        };
+        let gives = |to: &[Subnet]| to.iter().any(|line| line.prefix.covers(&prefix));
+        if policy == SubnetPolicy::Open || hosts.get(owner).is_some_and(|host| gives(&host.subnets))
+        {
+            return Ok(());
+        }
+        if policy == SubnetPolicy::Covered {
+            return Err(format!("hosts/{owner} does not give it that"));
+        }
+        if length == 0 {
+            return Err(format!("hosts/{owner} gives it no default route"));
+        }
+        // A default route leaves everything to others.
+        let narrow = |line: &&Subnet| !matches!(line.prefix, Prefix::V4(_, 0) | Prefix::V6(_, 0));
+        let taken = |lines: &[Subnet]| {
+            let mut lines = lines.iter().filter(narrow);
+            lines.any(|line| line.prefix.covers(&prefix))
+        };
+        if taken(&self.settings.subnets) {
+            return Err("it is our own".into());
+        }
+        if let Some((other, _)) = hosts
+            .iter()
+            .find(|(name, host)| *name != owner && taken(&host.subnets))
+        {
+            return Err(format!("hosts/{other} gives it to {other}"));
+        }
+        let special = |one: &Prefix| one.covers(&prefix) || prefix.covers(one);
+        if SPECIAL.iter().any(special) {
+            return Err("such addresses are no node's".into());
+        }
+        let underlay = hosts.iter().find(|(_, host)| {
+            let mut addresses = host.addresses.iter();
+            addresses.any(|at| at.host.parse().is_ok_and(|ip: IpAddr| prefix.contains(ip)))
+        });
+        match underlay {
+            Some((other, _)) => Err(format!("{other} is reached by an Address in it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps an announcement aside.
+    pub(super) fn refuse_subnet(&mut self, idx: NodeIdx, subnet: Subnet, why: &str, now: Instant) {
+        let node = &mut self.nodes[idx];
+        let refused = &mut node.refused;
+        if refused.subnets.contains(&subnet) {
+            return;
+        }
+        if refused.subnets.len() < MAX_SUBNETS_PER_NODE {
+            refused.subnets.insert(subnet);
+        }
+        self.subnets_refused += 1;
+        let lately = |at: Instant| now.saturating_duration_since(at).as_secs() < SAY_EVERY;
+        if !refused.told.is_some_and(lately) {
+            refused.told = Some(now);
+            let name = node.shared.name.clone();
+            tracing::warn!(node = %name, %subnet, "subnet refused: {why}; a Subnet line in hosts/{name}, or another SubnetPolicy, allows it");
+        }
+    }
+
+    /// A node withdraws what it has announced, or everything, and we had not believed it.
+    pub(super) fn forget_refused(&mut self, idx: NodeIdx, subnet: Option<&Subnet>) {
+        let refused = &mut self.nodes[idx].refused.subnets;
+        match subnet {
+            Some(subnet) => drop(refused.remove(subnet)),
+            None => refused.clear(),
+        }
+    }
+
+    /// After a reload: what was refused may be allowed, and the other way round.
+    pub(super) fn judge_subnets(&mut self, now: Instant) {
+        if self.settings.strict_subnets {
+            return;
+        }
+        let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
+        let all: Vec<(NodeIdx, NodeName)> = others
+            .map(|(idx, node)| (idx, node.name().clone()))
+            .collect();
+        for (idx, owner) in all {
+            let node = &self.nodes[idx];
+            let refused = node.refused.subnets.iter().copied();
+            let fine = refused.filter(|one| self.may_announce(&owner, one).is_ok());
+            let fine: Vec<Subnet> = fine.collect();
+            let held = node.subnets.iter().copied();
+            let bad = held.filter_map(|one| Some((one, self.may_announce(&owner, &one).err()?)));
+            let bad: Vec<(Subnet, String)> = bad.collect();
+            for subnet in fine {
+                self.forget_refused(idx, Some(&subnet));
+                self.insert_subnet(idx, subnet);
+                let owner = owner.clone();
+                self.flood(&Request::AddSubnet { owner, subnet }, None);
+            }
+            for (subnet, why) in bad {
+                self.remove_subnet(idx, subnet);
+                self.refuse_subnet(idx, subnet, &why, now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+//! Who has this address? ARP requests and IPv6 neighbour solicitations, as a TAP device in router mode asks them, and
+//! our answers in the name of other nodes.
+//!
+//! Source: tinc-config-cli.md section 6.8, RFC 826, RFC 4861. All nodes have one Ethernet address there: that of who asks
+//! with its last byte inverted.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::wire::{
+    ether::{HEADER, Mac},
+    icmp,
+    ip::{self, HEADER_V6, Packet, protocol},
+};
+
+/// Ethernet, IPv4, lengths of both addresses, and "who has".
+const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+const ARP_LENGTH: usize = 28;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+const SOURCE_ADDRESS: u8 = 1;
+const TARGET_ADDRESS: u8 = 2;
+/// Of an advertisement: an answer to who asked; it replaces what was known.
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// What asks for the owner of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question<'a> {
+    /// An ARP packet: a request or anything else.
+    Arp(&'a [u8]),
+    /// An IPv6 packet with a neighbour solicitation, its checksum not looked at yet.
+    Solicitation(&'a [u8]),
+}
+
+impl<'a> Question<'a> {
+    /// Looks at a whole frame without tags; `None` if it is neither.
+    #[must_use]
+    pub fn of(frame: &'a [u8]) -> Option<Self> {
+        let (header, packet) = frame.split_at_checked(HEADER)?;
+        match header[12..] {
+            [0x08, 0x06] => Some(Self::Arp(packet)),
+            [0x86, 0xdd] => is_solicitation(packet).then_some(Self::Solicitation(packet)),
+            _ => None,
+        }
+    }
+
+    /// The frame that answers the one from `asker`, if `others` says that the address is another node's.
+    #[must_use]
+    pub fn answer(self, asker: Mac, others: impl Fn(IpAddr) -> bool) -> Option<Vec<u8>> {
+        let invented = invented(asker);
+        let (ether_type, packet) = match self {
+            Self::Arp(packet) => (0x0806_u16, arp(packet, invented, others)?),
+            Self::Solicitation(packet) => (0x86dd, solicited(packet, invented, others)?),
+        };
+        Some([&asker[..], &invented, &ether_type.to_be_bytes(), &packet].concat())
+    }
+}
+
+/// The Ethernet address of everybody else, for who has this one.
+#[must_use]
+pub const fn invented(mut mac: Mac) -> Mac {
+    mac[5] ^= 0xff;
+    mac
+}
+
+fn is_solicitation(packet: &[u8]) -> bool {
+    packet.len() > HEADER_V6
+        && packet[0] >> 4 == 6
+        && packet[6] == protocol::ICMPV6
+        && packet[HEADER_V6] == SOLICITATION
+}
+
+fn arp(packet: &[u8], invented: Mac, others: impl Fn(IpAddr) -> bool) -> Option<Vec<u8>> {
+    let packet = packet.get(..ARP_LENGTH)?;
+    let target: Ipv4Addr = (*packet.last_chunk::<4>()?).into();
+    if packet[..8] != ARP_REQUEST || !others(target.into()) {
+        return None;
+    }
+    let mut answer = ARP_REQUEST.to_vec();
+    answer[7] = 2;
+    answer.extend(invented);
+    answer.extend(target.octets());
+    answer.extend(&packet[8..18]);
+    Some(answer)
+}
+
+fn solicited(packet: &[u8], invented: Mac, others: impl Fn(IpAddr) -> bool) -> Option<Vec<u8>> {
+    let view = Packet::parse(packet)?;
+    let message = packet.get(HEADER_V6..view.total_length())?;
+    let target = *message.get(8..24)?.first_chunk::<16>()?;
+    let target = Ipv6Addr::from_bits(u128::from_be_bytes(target));
+    let (IpAddr::V6(source), length) = (view.source(), message.len() as u64) else {
+        return None;
+    };
+    let pseudo = ip::sum(&packet[8..HEADER_V6]) + length + u64::from(protocol::ICMPV6);
+    let right = ip::checksum(ip::sum(message) + pseudo) == 0;
+    // From further away than this wire it means nothing (RFC 4861 section 7.1.1).
+    if packet[7] != 255 || message[1] != 0 || !right || !others(target.into()) {
+        return None;
+    }
+    // Who asks whether it may have the address has none yet.
+    let probe = source.is_unspecified();
+    let option = matches!(message.get(24..32), Some([SOURCE_ADDRESS, 1, ..]));
+    let flags = if probe { OVERRIDE } else { SOLICITED };
+    let mut answer = vec![ADVERTISEMENT, 0, 0, 0, flags, 0, 0, 0];
+    answer.extend(target.octets());
+    if option || probe {
+        answer.extend([TARGET_ADDRESS, 1]);
+        answer.extend(invented);
+    }
+    let to = if probe { ALL_NODES } else { source };
+    Some(icmp::v6(target, to, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ASKER: Mac = [2, 0, 0, 0, 0, 0x0f];
+    const OTHER: Mac = [2, 0, 0, 0, 0, 0xf0];
+
+    fn others(ip: IpAddr) -> bool {
+        ip == IpAddr::from([10, 0, 0, 2]) || ip == "fd00::2".parse::<IpAddr>().unwrap()
+    }
+
+    fn frame(kind: u16, packet: &[u8]) -> Vec<u8> {
+        [&[0xff; 6][..], &ASKER, &kind.to_be_bytes(), packet].concat()
+    }
+
+    fn request(operation: u8, target: [u8; 4]) -> Vec<u8> {
+        let mut packet = ARP_REQUEST.to_vec();
+        packet[7] = operation;
+        packet.extend(ASKER);
+        packet.extend([10, 0, 0, 1]);
+        packet.extend([0; 6]);
+        packet.extend(target);
+        // As short frames are filled up.
+        packet.extend([0; 18]);
+        frame(0x0806, &packet)
+    }
+
+    fn solicitation(source: &str, target: &str, option: bool) -> Vec<u8> {
+        let target: Ipv6Addr = target.parse().unwrap();
+        let mut message = vec![SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
+        message.extend(target.octets());
+        if option {
+            message.extend([SOURCE_ADDRESS, 1]);
+            message.extend(ASKER);
+        }
+        let to = "ff02::1:ff00:2".parse().unwrap();
+        frame(0x86dd, &icmp::v6(source.parse().unwrap(), to, message))
+    }
+
+    fn answer(frame: &[u8]) -> Option<Vec<u8>> {
+        Question::of(frame)?.answer(ASKER, others)
+    }
+
+    #[test]
+    fn arp_is_answered_for_other_nodes() {
+        let answered = answer(&request(1, [10, 0, 0, 2])).unwrap();
+        let mut expected = [&ASKER[..], &OTHER, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+        expected.extend(OTHER);
+        expected.extend([10, 0, 0, 2]);
+        expected.extend(ASKER);
+        expected.extend([10, 0, 0, 1]);
+        assert_eq!(answered, expected);
+        // Our own, nobody's, a reply, another kind of hardware, half a packet.
+        assert_eq!(answer(&request(1, [10, 0, 0, 1])), None);
+        assert_eq!(answer(&request(1, [10, 9, 9, 9])), None);
+        assert_eq!(answer(&request(2, [10, 0, 0, 2])), None);
+        let mut odd = request(1, [10, 0, 0, 2]);
+        odd[HEADER + 1] = 6;
+        assert_eq!(answer(&odd), None);
+        assert_eq!(answer(&request(1, [10, 0, 0, 2])[..HEADER + 27]), None);
+    }
+
+    #[test]
+    fn solicitations_are_answered_for_other_nodes() {
+        for (source, option) in [("fd00::1", true), ("fd00::1", false), ("::", false)] {
+            let answered = answer(&solicitation(source, "fd00::2", option)).unwrap();
+            assert_eq!(answered[..14], [&ASKER[..], &OTHER, &[0x86, 0xdd]].concat());
+            let packet = &answered[14..];
+            assert!(crate::wire::testing::sums_are_right(packet));
+            let view = Packet::parse(packet).unwrap();
+            let probe = source == "::";
+            let to = if probe { "ff02::1" } else { source };
+            assert_eq!(view.source().to_string(), "fd00::2");
+            assert_eq!(view.destination().to_string(), to);
+            assert_eq!((packet[7], packet[40], packet[41]), (255, ADVERTISEMENT, 0));
+            assert_eq!(packet[44], if probe { 0x20 } else { 0x40 });
+            let tail = [&[2, 1], &OTHER[..]].concat();
+            assert_eq!(packet.ends_with(&tail), option || probe);
+        }
+        assert_eq!(answer(&solicitation("fd00::1", "fd00::1", true)), None);
+        let good = solicitation("fd00::1", "fd00::2", true);
+        for at in [14 + 7, 14 + 41, 14 + 42, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert_eq!(answer(&bad), None, "{at}");
+        }
+        assert!(is_solicitation(&good[14..]));
+        // Everything else is routed.
+        let mut echo = good;
+        echo[14 + 40] = 128;
+        assert_eq!(Question::of(&echo), None);
+        assert_eq!(Question::of(&frame(0x0800, &[0x45; 40])), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in 0_usize..3) {
+            let mut bytes = bytes;
+            let kinds: [&[u8]; 3] = [&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &[0x86, 0xdd, 0x60], &[]];
+            if let Some(room) = bytes.get_mut(12..12 + kinds[kind].len()) {
+                room.copy_from_slice(kinds[kind]);
+            }
+            if let (1, Some(next)) = (kind, bytes.get_mut(20)) {
+                *next = protocol::ICMPV6;
+            }
+            if let Some(question) = Question::of(&bytes) {
+                let _ = question.answer(ASKER, |_| true);
+            }
+        }
+    }
+}
