@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::{
         mesh::{edge::Edge, testing},
-        wire::EdgeAddress,
+        wire::{EdgeAddress, Request},
     };
 
     fn graph(edges: &[(&str, &str, i32, u32)]) -> (Nodes, impl Fn(&str) -> NodeIdx + use<>) {
@@ -212,5 +212,92 @@ mod tests {
             nodes[idx].place = place;
         }
         assert_eq!(tree_neighbours(&nodes), BTreeSet::from([at("b")]));
+    }
+
+    /// What a real tincd 1.0.36 made of the same edges (tests/vectors/tinc-1.0.json). Of equally short paths it takes
+    /// the first by name, whatever they weigh, as we do where all weigh the same.
+    #[test]
+    fn recorded_graphs_have_the_same_paths_and_the_same_tree() {
+        let text = include_str!("../../tests/vectors/tinc-1.0.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        for case in vectors["graph"]["cases"].as_array().unwrap() {
+            let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            let me = word(&case["me"]);
+            let mut nodes = Nodes::new(me.parse().unwrap(), testing::start());
+            let mut weights = Vec::new();
+            let ours = case["my_edges"].as_array().unwrap().iter().map(|edge| {
+                let [to, address, port] = ["to", "address", "port"].map(|key| word(&edge[key]));
+                let (options, weight) = (edge["options"].as_u64().unwrap(), &edge["weight"]);
+                format!("12 0 {me} {to} {address} {port} {options:x} {weight}")
+            });
+            let theirs = case["add_edge_lines_in_order"].as_array().unwrap();
+            for line in ours.chain(theirs.iter().map(word)) {
+                let Ok(Request::AddEdge {
+                    from,
+                    to,
+                    address,
+                    options,
+                    weight,
+                    local,
+                }) = Request::parse(line.as_bytes())
+                else {
+                    panic!("{line}");
+                };
+                let [from, to] = [from, to].map(|name| nodes.add(name, testing::start()));
+                let edge = Edge {
+                    to,
+                    address,
+                    local,
+                    options,
+                    weight: 1,
+                    teller: None,
+                };
+                weights.push((from, edge.to, weight));
+                nodes.insert_edge(from, to, edge);
+            }
+            let found = places(&nodes);
+            let name = |idx: NodeIdx| nodes[idx].name().to_string();
+            for (node, expected) in case["expect_nodes"].as_object().unwrap() {
+                let idx = nodes.find(&node.parse().unwrap()).unwrap();
+                let place = found.get(&idx);
+                assert_eq!(
+                    place.is_some(),
+                    expected["reachable"] == true,
+                    "{node} in {case}"
+                );
+                let Some(place) = place else { continue };
+                let hops = [place.nexthop, place.via].map(name);
+                assert_eq!(
+                    hops,
+                    ["nexthop", "via"].map(|key| word(&expected[key])),
+                    "{node} in {case}"
+                );
+                assert_eq!(
+                    place.indirect,
+                    expected["indirect"] == true,
+                    "{node} in {case}"
+                );
+                assert_eq!(
+                    Some(place.options.0.into()),
+                    expected["options"].as_u64(),
+                    "{node} in {case}"
+                );
+            }
+            for (idx, place) in found {
+                nodes[idx].place = place;
+            }
+            for (from, to, weight) in weights {
+                let edge = Edge {
+                    weight,
+                    ..nodes.edge(from, to).unwrap().clone()
+                };
+                nodes.insert_edge(from, to, edge);
+            }
+            let tree = tree_neighbours(&nodes);
+            for (node, expected) in case["expect_mst_connections"].as_object().unwrap() {
+                let idx = nodes.find(&node.parse().unwrap()).unwrap();
+                assert_eq!(tree.contains(&idx), *expected == true, "{node} in {case}");
+            }
+        }
     }
 }
