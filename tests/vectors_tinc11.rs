@@ -352,6 +352,7 @@ fn datagram_sessions_by_a_tunnel() {
             peer_key: daemon_key.public(),
             next_key: None,
             replay_window: 128,
+            compression: 0,
         };
         let rng = &mut recorded_rng(&session["handshake"]);
         let is_clear = |record: &&Value| record["encrypted"] == false;

@@ -72,6 +72,7 @@ pub(crate) fn sptps_tunnel() -> (Tunnel, Tunnel) {
         peer_key: keys[1 - ours].public(),
         next_key: None,
         replay_window: 128,
+        compression: 0,
     };
     let (mut ours, kex) = Tunnel::initiate(setup(0, ["n0", "n1"]), &mut rng);
     let (mut theirs, answer) =

@@ -201,7 +201,7 @@ impl<S: Sink> Step<'_, S> {
         if sender == Some(node.idx) {
             tally.longest = tally.longest.max(data.len());
         }
-        // In SPTPS we announce no compression: there, compressed data is as wrong as any other type.
+        // Compressed data that we have not asked for is as wrong as any other type.
         let mut unpacked;
         let mut kind = opened.kind;
         if opened.is_packed() {

@@ -112,6 +112,7 @@ fn tunnel(seed: u8) -> (Tunnel, Tunnel) {
         peer_key: theirs.public(),
         next_key: None,
         replay_window: 128,
+        compression: 0,
     };
     let (mut ours, kex) = Tunnel::initiate(setup("n0", &key, "p", &peer), &mut rng);
     let (mut theirs, kex) = Tunnel::respond(setup("p", &peer, "n0", &key), &kex, &mut rng).unwrap();

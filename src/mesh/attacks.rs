@@ -43,6 +43,7 @@ fn forged(from: u8, to: u8, seed: u8, rng: &mut Rng) -> Vec<Bytes> {
         peer_key: own.public(),
         next_key: None,
         replay_window: 128,
+        compression: 0,
     };
     let (_, kex) = Tunnel::initiate(setup(from, to), rng);
     let kex = base64::encode(&kex);

@@ -205,6 +205,7 @@ impl Mesh {
             peer_key: host.key?,
             next_key: host.next,
             replay_window: self.settings.replay_window,
+            compression: self.settings.suite.compression,
         })
     }
 
@@ -326,6 +327,8 @@ impl Mesh {
     }
 
     pub(super) fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
+        let keys = &self.nodes[to].keys;
+        let tunnel = keys.pending.as_ref().or(keys.current.as_ref());
         let line = Request::AnsKey {
             from: self.settings.name.clone(),
             to: self.nodes[to].name().clone(),
@@ -333,7 +336,7 @@ impl Mesh {
             cipher: -1,
             digest: -1,
             mac_length: -1,
-            compression: 0,
+            compression: tunnel.map_or(0, |tunnel| tunnel.compression().into()),
             address: None,
         };
         self.send_towards(to, line.line(0).into());
@@ -370,6 +373,12 @@ impl Mesh {
         let Some(datagram) = base64::decode(key) else {
             return;
         };
+        let keys = &mut self.nodes[from].keys;
+        let level = u8::try_from(numbers[3]).unwrap_or_default();
+        keys.pending
+            .iter_mut()
+            .chain(&mut keys.current)
+            .for_each(|tunnel| tunnel.compress_with(level));
         if !self.held_back(from, &datagram, now) {
             self.handshake(from, &datagram, now);
         }

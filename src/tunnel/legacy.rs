@@ -32,7 +32,7 @@ pub(super) const NUMBER: usize = 4;
 /// Bytes in front of an IP packet.
 pub(super) const HEAD: usize = NUMBER + HEADER;
 /// Longest that a frame may become by unpacking, in bytes. Source: tinc-1.0-wire.md section 3.2.
-const MAX_UNPACKED: usize = 1661;
+pub(super) const MAX_UNPACKED: usize = 1661;
 /// What compression adds at most to a frame that cannot be made smaller, in bytes.
 const PACKED_MORE: usize = 20;
 /// Shortest MAC that is taken from another node, in bytes: tinc's default.

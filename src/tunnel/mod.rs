@@ -25,7 +25,11 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    crypto::{aead::TAG, replay::ReplayWindow},
+    crypto::{
+        aead::TAG,
+        compress::{self, Packer},
+        replay::ReplayWindow,
+    },
     sync::MutexGuard,
     wire::datagram::HEADER,
 };
@@ -85,7 +89,7 @@ pub struct Opened {
     head: usize,
     /// Bytes behind it.
     tail: usize,
-    /// How the record data is compressed ([`TYPE_COMPRESSED`], legacy only).
+    /// How the record data is compressed ([`TYPE_COMPRESSED`]); 0: it is not, or we have not asked for it.
     level: u8,
     /// It came in a legacy packet.
     legacy: bool,
@@ -134,7 +138,13 @@ impl Opened {
     /// damaged or too long.
     #[must_use]
     pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
-        legacy::unpack(self.level, data, self.whole)
+        match self.legacy {
+            true => legacy::unpack(self.level, data, self.whole),
+            false => {
+                let data = compress::unpack(self.level, data, legacy::MAX_UNPACKED)?;
+                Some((self.kind & !TYPE_COMPRESSED, data))
+            }
+        }
     }
 }
 
@@ -252,9 +262,17 @@ impl TxKey {
         write: impl FnOnce(&mut [u8]),
         room: impl FnOnce(usize) -> &'r mut [u8],
     ) {
-        if let TxKind::Legacy(tx) = &self.0 {
-            let seq = u32::try_from(seq).expect("a number that `claim` gave");
-            return tx.seal(seq, kind, length, write, room);
+        match &self.0 {
+            TxKind::Legacy(tx) => {
+                let seq = u32::try_from(seq).expect("a number that `claim` gave");
+                return tx.seal(seq, kind, length, write, room);
+            }
+            TxKind::Sptps(tx) => {
+                if let Some(packer) = tx.packer(kind) {
+                    return self.seal_packed(packer, (seq, kind), length, write, room);
+                }
+            }
+            TxKind::Native(_) => {}
         }
         let padding = match kind {
             TYPE_PROBE => self.probe_padding(),
@@ -262,6 +280,28 @@ impl TxKey {
         };
         let datagram = room(self.overhead() + length + padding);
         write(&mut datagram[self.head()..][..length]);
+        self.seal(seq, kind, datagram);
+    }
+
+    /// As [`Self::seal_into`], compressed where that makes the data shorter. Source: tinc-1.1-wire.md section 4.7.
+    #[inline(never)] // the way of most packets is shorter without it
+    fn seal_packed<'r>(
+        &self,
+        packer: &Packer,
+        (seq, kind): (u64, u8),
+        length: usize,
+        write: impl FnOnce(&mut [u8]),
+        room: impl FnOnce(usize) -> &'r mut [u8],
+    ) {
+        let mut data = vec![0; length];
+        write(&mut data);
+        let packed = packer.pack(&data);
+        let (kind, data) = match packed.len() < length {
+            true => (kind | TYPE_COMPRESSED, packed),
+            false => (kind, data),
+        };
+        let datagram = room(self.overhead() + data.len());
+        datagram[self.head()..][..data.len()].copy_from_slice(&data);
         self.seal(seq, kind, datagram);
     }
 

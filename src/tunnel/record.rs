@@ -9,11 +9,12 @@ use std::{
 use crate::{
     crypto::{
         aead::{self, TAG},
+        compress::Packer,
         replay::ReplayWindow,
         sptps::Key,
     },
     sync::{AtomicBool, AtomicU64, Mutex},
-    tunnel::{OpenError, Opened, SPTPS_OVERHEAD},
+    tunnel::{OpenError, Opened, SPTPS_OVERHEAD, TYPE_COMPRESSED, TYPE_MAC},
 };
 
 /// Bytes of number and type in front of the data.
@@ -74,11 +75,23 @@ impl Counter {
 pub(super) struct Tx {
     key: Key,
     counter: Arc<Counter>,
+    packer: Option<Arc<Packer>>,
 }
 
 impl Tx {
-    pub(super) fn new(key: Key, counter: Arc<Counter>) -> Self {
-        Self { key, counter }
+    pub(super) fn new(key: Key, counter: Arc<Counter>, packer: Option<Arc<Packer>>) -> Self {
+        Self {
+            key,
+            counter,
+            packer,
+        }
+    }
+
+    /// What makes packets of this type smaller, if the other end wants that.
+    pub(super) fn packer(&self, kind: u8) -> Option<&Packer> {
+        self.packer
+            .as_deref()
+            .filter(|_| matches!(kind, 0 | TYPE_MAC))
     }
 
     pub(super) fn claim(&self, count: u32) -> Option<u32> {
@@ -112,14 +125,17 @@ impl Tx {
 pub(super) struct Rx {
     key: Key,
     window: Arc<Mutex<ReplayWindow>>,
+    /// How we have asked for packets to be compressed.
+    level: u8,
     used: AtomicBool,
 }
 
 impl Rx {
-    pub(super) fn new(key: Key, window: Arc<Mutex<ReplayWindow>>) -> Self {
+    pub(super) fn new(key: Key, window: Arc<Mutex<ReplayWindow>>, level: u8) -> Self {
         Self {
             key,
             window,
+            level,
             used: AtomicBool::new(false),
         }
     }
@@ -138,12 +154,14 @@ impl Rx {
             return Err(OpenError::Replayed);
         }
         self.used.store(true, Ordering::Relaxed);
+        let kind = datagram[HEAD - 1];
+        let packed = matches!(kind & !TYPE_MAC, TYPE_COMPRESSED);
         Ok(Opened {
             seq: seq.into(),
-            kind: datagram[HEAD - 1],
+            kind,
             head: HEAD,
             tail: TAG,
-            level: 0,
+            level: if packed { self.level } else { 0 },
             legacy: false,
             whole: false,
         })

@@ -16,6 +16,7 @@ use crate::{
     crypto::{
         PrivateKey, PublicKey, Rng,
         aead::TAG,
+        compress::Packer,
         replay::ReplayWindow,
         sptps::{Agreement, HandshakeError, Kex, Key, Offer, Parties, Role, tunnel_label},
     },
@@ -45,6 +46,8 @@ pub struct TunnelSetup {
     pub next_key: Option<PublicKey>,
     /// Size of the replay window in packets; 0 switches the check off.
     pub replay_window: u32,
+    /// How we ask for packets to be compressed, 0 to 11, as our ANS_KEY lines say.
+    pub compression: u8,
 }
 
 /// Why a handshake datagram was refused.
@@ -78,6 +81,9 @@ pub struct Tunnel {
     parties: Parties,
     counter: Arc<Counter>,
     window: Arc<Mutex<ReplayWindow>>,
+    compression: u8,
+    /// For the packets of the keys to come.
+    packer: Option<Arc<Packer>>,
     stage: Stage,
     tx: Option<Arc<TxKey>>,
     /// Oldest first.
@@ -157,10 +163,26 @@ impl Tunnel {
             },
             counter: Counter::new(),
             window: Arc::new(Mutex::new(ReplayWindow::new(setup.replay_window))),
+            compression: setup.compression,
+            packer: None,
             stage,
             tx: None,
             rx: Vec::new(),
             next_handshake,
+        }
+    }
+
+    /// How we ask for packets to be compressed.
+    #[must_use]
+    pub const fn compression(&self) -> u8 {
+        self.compression
+    }
+
+    /// The other end asks for packets to be compressed so (its ANS_KEY lines say it): from the next key on. A level that
+    /// we do not have counts as 0.
+    pub fn compress_with(&mut self, level: u8) {
+        if self.packer.as_ref().map_or(0, |packer| packer.level()) != level {
+            self.packer = Packer::new(level).map(Arc::new);
         }
     }
 
@@ -365,7 +387,7 @@ impl Tunnel {
     }
 
     fn set_tx(&mut self, key: Key) {
-        let tx = Tx::new(key, self.counter.clone());
+        let tx = Tx::new(key, self.counter.clone(), self.packer.clone());
         self.tx = Some(Arc::new(TxKey(TxKind::Sptps(tx))));
     }
 
@@ -373,7 +395,7 @@ impl Tunnel {
         if self.rx.len() == MAX_RX {
             self.rx.remove(0);
         }
-        let rx = Rx::new(key, self.window.clone());
+        let rx = Rx::new(key, self.window.clone(), self.compression);
         self.rx.push(Arc::new(RxKey(RxKind::Sptps(rx))));
     }
 

@@ -21,8 +21,8 @@ pub(crate) fn sptps(generations: [u8; 2], window: u32) -> [(Arc<TxKey>, Arc<RxKe
     let window = Arc::new(Mutex::new(ReplayWindow::new(window)));
     generations.map(|seed| {
         let key = || Zeroizing::new([seed; 32]);
-        let tx = TxKind::Sptps(Tx::new(key(), counter.clone()));
-        let rx = RxKind::Sptps(Rx::new(key(), window.clone()));
+        let tx = TxKind::Sptps(Tx::new(key(), counter.clone(), None));
+        let rx = RxKind::Sptps(Rx::new(key(), window.clone(), 0));
         (Arc::new(TxKey(tx)), Arc::new(RxKey(rx)))
     })
 }

@@ -72,7 +72,7 @@ fn line(kinds: [Kind; 3]) {
 }
 
 /// Bytes that have reached the host of a node from the wire.
-fn udp_bytes(node: &Node) -> u64 {
+pub(crate) fn udp_bytes(node: &Node) -> u64 {
     node.host
         .exec("cat /sys/class/net/eth1/statistics/rx_bytes")
         .trim()
