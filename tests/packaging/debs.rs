@@ -146,6 +146,12 @@ fn one_program_under_three_names_and_what_belongs_to_it() {
 #[ignore = "needs the packages: ./tests/run deb"]
 fn the_second_package_stands_for_tinc_and_needs_the_first_of_its_version() {
     let version = concat!(env!("CARGO_PKG_VERSION"), "-1");
+    let changelog = Path::new(ROOT).join("packaging/debian/changelog");
+    let changelog = fs::read_to_string(changelog).expect("it is there");
+    assert!(
+        changelog.starts_with(&format!("meshd ({version}) ")),
+        "{changelog}"
+    );
     let field = |package, field: &str| {
         let text = said("dpkg-deb", &["-f", &deb(package), field]);
         text.trim().to_owned()
