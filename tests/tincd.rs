@@ -40,7 +40,7 @@ impl Net {
         let key = PrivateKey::generate(&mut Rng::new([7; 32]));
         keys::write_private(&conf.join("ed25519_key.priv"), &key).unwrap();
         keys::write_public(&conf.join("hosts/web_01"), &key.public()).unwrap();
-        symlink(env!("CARGO_BIN_EXE_meshd"), dir.path().join("tincd")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_meshctl"), dir.path().join("tincd")).unwrap();
         Self { dir }
     }
 

@@ -1,6 +1,6 @@
 //! `meshctl keygen`: a key pair where the daemon and the other nodes expect it.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::chown, path::PathBuf};
 
 use serde::Serialize;
 
@@ -13,9 +13,12 @@ use crate::{
     },
     config::{self, host_path, keys},
     crypto::{PrivateKey, Rng},
-    daemon::clock,
+    daemon::{clock, privileges},
     io::random,
 };
+
+/// Whom `meshd@.service` runs as. The group of this name does not do for keys: in it are those who may look.
+const DAEMON: &str = "meshd";
 
 #[derive(Serialize)]
 struct Pair {
@@ -25,7 +28,7 @@ struct Pair {
 }
 
 /// Writes `ed25519_key.priv`, and the public key into our host file, or into `ed25519_key.pub` where
-/// there is no name yet. Older keys are commented out.
+/// there is no name yet. Older keys are commented out. Root gives the private key to the daemon's user.
 pub(super) fn run(context: &Context, out: Option<PathBuf>, print_host: bool) -> Outcome {
     if let Some(out) = &out {
         fs::create_dir_all(out).map_err(|e| write_error(out, &e))?;
@@ -46,6 +49,10 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>, print_host: bool) -> 
         fs::create_dir_all(dir).map_err(|e| write_error(&public, &e))?;
     }
     let old = keys::write_private(&private, &key).map_err(|e| write_error(&private, &e))?;
+    if let Some(daemon) = privileges::user_id(DAEMON) {
+        // Who is not root makes keys for a daemon of their own.
+        let _ = chown(&private, Some(daemon), None);
+    }
     keys::write_public(&public, &key.public()).map_err(|e| write_error(&public, &e))?;
     if old {
         output::complain("the old key is commented out; give all nodes the new one");

@@ -1,9 +1,12 @@
 //! Addresses that worked: one text file a node under `cache/`.
 //!
 //! tinc keeps binary files `cache/NODE` there, in a layout that differs between its builds. Ours are
-//! `cache/NODE.meshd`, a name that no node can have, so neither program ever reads the other's.
+//! `cache/NODE.meshd`, a name that no node can have, so neither program ever reads the other's. Under
+//! systemd, where the configuration is not ours to write, they are in the unit's CacheDirectory=.
 
 use std::{
+    env,
+    ffi::OsString,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -19,7 +22,12 @@ const HEAD: &str = "# meshd addresses";
 /// The file for a node.
 #[must_use]
 pub fn path(base: &Path, node: &NodeName) -> PathBuf {
-    base.join("cache").join(format!("{node}.meshd"))
+    dir(base, env::var_os("CACHE_DIRECTORY")).join(format!("{node}.meshd"))
+}
+
+/// `given` is what systemd says, which makes that directory for us (systemd.exec(5)).
+fn dir(base: &Path, given: Option<OsString>) -> PathBuf {
+    given.map_or_else(|| base.join("cache"), PathBuf::from)
 }
 
 /// The remembered addresses of a node, most recent first; empty if there are none or the file is
@@ -38,13 +46,14 @@ pub fn read(base: &Path, node: &NodeName) -> Vec<SocketAddr> {
 /// Writes the addresses of a node, most recent first, at most [`MAX_CACHED`]; the directory is made
 /// where it is missing.
 pub fn write(base: &Path, node: &NodeName, addrs: &[SocketAddr]) -> io::Result<()> {
-    fs::create_dir_all(base.join("cache"))?;
+    let path = path(base, node);
+    path.parent().map_or(Ok(()), fs::create_dir_all)?;
     let lines = addrs
         .iter()
         .take(MAX_CACHED)
         .map(|addr| format!("{addr}\n"));
     let text = format!("{HEAD}\n{}", lines.collect::<String>());
-    write_atomic(&path(base, node), text.as_bytes(), 0o644)
+    write_atomic(&path, text.as_bytes(), 0o644)
 }
 
 /// `addrs` with `addr` put first.
@@ -63,6 +72,14 @@ mod tests {
 
     fn addr(port: u16) -> SocketAddr {
         ([10, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn a_service_keeps_them_where_it_is_told_to() {
+        let base = Path::new("/etc/meshd/priv");
+        assert_eq!(dir(base, None), base.join("cache"));
+        let given = "/var/cache/meshd/priv";
+        assert_eq!(dir(base, Some(given.into())), Path::new(given));
     }
 
     #[test]

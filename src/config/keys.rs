@@ -32,10 +32,7 @@ pub(super) fn read_private_text(
     let bytes = match files::read_text(path) {
         Ok(bytes) => bytes,
         Err(error) => {
-            let hint = match error {
-                files::FileError::Missing => "; `meshctl keygen` makes a key",
-                _ => "",
-            };
+            let hint = hint(&error);
             problems.push(Problem::error(shown, 0, format!("{error}{hint}")));
             return None;
         }
@@ -52,6 +49,17 @@ pub(super) fn read_private_text(
         });
     }
     Some(bytes)
+}
+
+/// What to do about a private key that cannot be read.
+fn hint(error: &files::FileError) -> &'static str {
+    match error {
+        files::FileError::Missing => "; `meshctl keygen` makes a key",
+        files::FileError::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            "; meshd@.service runs as the user meshd: `chown meshd` it"
+        }
+        _ => "",
+    }
 }
 
 /// Our private key; see [`read_private_text`].
@@ -82,7 +90,9 @@ pub(super) fn read_secret(
     let read = files::read_text(path).map(Zeroizing::new);
     let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
     let error = match read {
-        Err(error) => error.to_string(),
+        // Nobody but the operator makes these.
+        Err(files::FileError::Missing) => files::FileError::Missing.to_string(),
+        Err(error) => format!("{error}{}", hint(&error)),
         Ok(_) if mode & 0o077 != 0 => format!(
             "others may read it (mode {:03o}); chmod 600 it, and better make a new one",
             mode & 0o777
@@ -365,6 +375,13 @@ mod tests {
             "k: others may read it (mode 640); chmod 600 it"
         );
         assert!(!problems[0].error);
+    }
+
+    #[test]
+    fn a_key_of_somebody_else_says_whose_it_should_be() {
+        let denied = files::FileError::Io(io::ErrorKind::PermissionDenied.into());
+        assert!(hint(&denied).contains("`chown meshd`"));
+        assert_eq!(hint(&files::FileError::Binary), "");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::{
         proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Request, Response, VERSION},
     },
     daemon::{Event, clock, log::Log, start},
+    io::sockopt,
 };
 
 /// Most clients at the same time. Source: spec/security.md T40.
@@ -156,19 +157,13 @@ pub fn serve(
     });
 }
 
-/// The kernel's word for who connected; further groups from its process, if it is still there.
+/// The kernel's word for who connected.
 fn rights_of(stream: &UnixStream, daemon: u32, group: u32) -> Rights {
     let Ok(peer) = stream.peer_cred() else {
         return Rights::None;
     };
     let mut groups = vec![peer.gid()];
-    if let Some(pid) = peer.pid()
-        && let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status"))
-    {
-        let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
-        let words = line.unwrap_or_default().split_whitespace();
-        groups.extend(words.filter_map(|word| word.parse::<u32>().ok()));
-    }
+    groups.extend(sockopt::peer_groups(stream).unwrap_or_default());
     rights(peer.uid(), &groups, daemon, group)
 }
 

@@ -127,6 +127,12 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // The file that we were started from may have another name (meshctl): pidof, killall and tincd::refuse_second go
+    // by this one.
+    let _ = rustix::thread::set_name(match called {
+        Called::Meshd => c"meshd",
+        Called::Tincd => c"tincd",
+    });
     match run(&options) {
         Ok(code) => code,
         Err(error) => {

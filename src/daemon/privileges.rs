@@ -226,6 +226,12 @@ fn user_of(name: &str, passwd: &str, group: &str) -> Option<User> {
     Some(User { uid, gid, groups })
 }
 
+/// The id of a user of passwd(5), if there is one.
+#[must_use]
+pub fn user_id(name: &str) -> Option<u32> {
+    find_user(name).ok().map(|user| user.uid)
+}
+
 /// The id of a group of group(5), if there is one.
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {

@@ -5,7 +5,7 @@ pub mod epoll;
 pub mod files;
 pub mod netlink;
 pub mod random;
-mod sockopt;
+pub mod sockopt;
 pub mod station;
 pub mod tun;
 pub mod udp;

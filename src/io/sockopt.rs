@@ -1,6 +1,6 @@
-//! The one socket option that neither rustix nor socket2 knows.
+//! The two socket options that neither rustix nor socket2 knows.
 
-#![expect(unsafe_code, reason = "a raw setsockopt")]
+#![expect(unsafe_code, reason = "a raw setsockopt and getsockopt")]
 
 use std::{
     ffi::{c_int, c_void},
@@ -8,13 +8,60 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+use rustix::io::Errno;
+
 const IPPROTO_IPV6: c_int = 41;
 /// linux/in6.h
 const IPV6_DONTFRAG: c_int = 62;
+/// asm-generic/socket.h
+const SOL_SOCKET: c_int = 1;
+/// asm-generic/socket.h
+const SO_PEERGROUPS: c_int = 59;
 
 unsafe extern "C" {
     fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32)
     -> c_int;
+    fn getsockopt(
+        fd: c_int,
+        level: c_int,
+        name: c_int,
+        value: *mut c_void,
+        length: *mut u32,
+    ) -> c_int;
+}
+
+/// The further groups of who connected to a Unix socket, as they were then. Source: socket(7).
+pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 32];
+    loop {
+        let mut length = u32::try_from(size_of_val(groups.as_slice())).expect("a few kB");
+        // SAFETY: the descriptor is open for the whole call, and the kernel writes at most `length` bytes, which are
+        // those of `groups`, and the length itself.
+        let result = unsafe {
+            getsockopt(
+                socket.as_fd().as_raw_fd(),
+                SOL_SOCKET,
+                SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let error = (result != 0).then(io::Error::last_os_error);
+        let count = usize::try_from(length).expect("as wide as an address") / size_of::<u32>();
+        match error {
+            None => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // It has said how many there are.
+            Some(error)
+                if Errno::from_io_error(&error) == Some(Errno::RANGE) && count > groups.len() =>
+            {
+                groups.resize(count, 0);
+            }
+            Some(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether the kernel refuses (`true`) or fragments (`false`) IPv6 datagrams longer than the path MTU.
@@ -36,5 +83,24 @@ pub(super) fn set_ipv6_dontfrag(socket: impl AsFd, on: bool) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::net::UnixStream};
+
+    use super::*;
+
+    #[test]
+    fn who_connects_has_the_groups_that_proc_tells() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
+        let words = line.unwrap().split_whitespace();
+        let told: Vec<u32> = words.map(|word| word.parse().unwrap()).collect();
+        assert_eq!(peer_groups(&socket).unwrap(), told);
+        let file = fs::File::open("/dev/null").unwrap();
+        assert!(peer_groups(&file).is_err(), "no socket");
     }
 }

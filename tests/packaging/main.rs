@@ -2,6 +2,8 @@
 //!
 //! `MESHD_PROMTOOL`: Prometheus's promtool (default: the one that `tests/run` fetches, `target/peers/…`).
 
+mod debs;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
