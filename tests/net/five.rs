@@ -186,10 +186,15 @@ fn changes(kinds: [Kind; 5]) {
     mesh.expect_gap("address changed", moved, bound(limit));
     back.finish();
 
-    // X8. A tincd notices by PingInterval and four probes a second apart.
+    // X8. A tincd notices by PingInterval and four probes a second apart. Towards a tinc 1.0 the stream went on
+    // after 3.6 to 10.2 s.
     mesh.wire.swallow_udp_longer_than(1280);
     let shrunk = Instant::now();
-    let limit = if sender == Meshd { 5 } else { 20 };
+    let limit = if sender == Meshd && kinds[4] != Tinc10 {
+        5
+    } else {
+        20
+    };
     // What is under way already may still arrive; the stall comes after it. Then TCP itself waits
     // up to twice the time before it tries again.
     thread::sleep(Duration::from_millis(500));
@@ -266,10 +271,11 @@ fn outages_beside_both_tincs() {
     outages([Meshd, Tinc10, Meshd, Tinc11, Meshd]);
 }
 
-/// Packets in legacy, to a tinc 1.0 that moves.
+/// Packets in legacy, to a tinc 1.0 that moves. The relays are meshds: what goes by them while the path is searched
+/// waits for a tincd's own search otherwise (seen: 3.6 s, and more than 12).
 #[test]
 fn changes_towards_tinc_1_0() {
-    changes([Meshd, Tinc11, Meshd, Meshd, Tinc10]);
+    changes([Meshd, Meshd, Meshd, Tinc11, Tinc10]);
 }
 
 #[test]
