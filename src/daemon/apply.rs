@@ -19,6 +19,7 @@ use crate::{
         systemd,
     },
     mesh::Settings,
+    wire::NodeName,
 };
 
 /// Configurations that can be gone back to.
@@ -38,6 +39,10 @@ pub enum Purpose {
     },
     /// To be compared.
     Plan,
+}
+
+fn texts(of: &[impl ToString]) -> Vec<String> {
+    of.iter().map(ToString::to_string).collect()
 }
 
 /// What was in force before.
@@ -108,8 +113,7 @@ impl Driver {
             (Ok(new), Purpose::Plan) => Response::Plan(Box::new(self.plan(&new))),
             (Ok(new), Purpose::Reload { yes, confirm }) => self.try_reload(new, yes, confirm, now),
             (Err(problems), _) => {
-                let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                let text = format!("nothing was changed: {}", text.join("; "));
+                let text = format!("nothing was changed: {}", texts(&problems).join("; "));
                 control::error(ErrorCode::Config, text)
             }
         };
@@ -132,9 +136,11 @@ impl Driver {
         confirm: Option<Duration>,
         now: Instant,
     ) -> Response {
-        let plan = self.plan(&new);
-        let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
-        if let Some(why) = plan.refused.filter(|_| !yes || emptied) {
+        let refused = match yes {
+            true => self.empties(&new),
+            false => self.refuses(&new, &self.cut_by(&new)),
+        };
+        if let Some(why) = refused {
             return control::error(ErrorCode::Refused, format!("nothing was changed: {why}"));
         }
         let old = self.config.clone();
@@ -152,36 +158,49 @@ impl Driver {
     /// What a reload of this would do.
     fn plan(&self, new: &Config) -> Plan {
         let diff = diff::diff(&self.config, new);
-        let cut = self.mesh.cut_by(&self.as_taken_over(new));
-        let live = self.mesh.live_nodes();
-        let may_cut = (live / ONE_OF).max(1);
-        let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
-        let refused = if emptied {
-            Some("hosts/ holds no usable file any more; bring them back".to_owned())
-        } else if cut.len() > may_cut {
-            let names: Vec<&str> = cut.iter().take(10).map(|name| name.as_str()).collect();
-            let (count, more) = (cut.len(), if cut.len() > names.len() { " ..." } else { "" });
-            Some(format!(
-                "it would cut {count} of {live} nodes ({}{more}), and {may_cut} may be cut unasked; `meshctl plan` tells \
-                 more, `meshctl reload --yes` does it",
-                names.join(" ")
-            ))
-        } else {
-            None
-        };
+        let cut = self.cut_by(new);
         Plan {
+            restart_needed: texts(&diff.restart_needed),
             changed: diff.changed,
-            restart_needed: diff
-                .restart_needed
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            problems: new.problems.iter().map(ToString::to_string).collect(),
-            cut: cut.iter().map(ToString::to_string).collect(),
-            live,
-            may_cut,
-            refused,
+            problems: texts(&new.problems),
+            live: self.mesh.live_nodes(),
+            may_cut: self.may_cut(),
+            refused: self.refuses(new, &cut),
+            cut: texts(&cut),
         }
+    }
+
+    /// The live nodes that a reload of this would cut.
+    fn cut_by(&self, new: &Config) -> Vec<NodeName> {
+        self.mesh.cut_by(&self.as_taken_over(new))
+    }
+
+    /// How many live nodes a reload may cut unasked.
+    fn may_cut(&self) -> usize {
+        (self.mesh.live_nodes() / ONE_OF).max(1)
+    }
+
+    /// Why a reload of this that cuts these nodes is refused unless it is told to go on, if it is.
+    fn refuses(&self, new: &Config, cut: &[NodeName]) -> Option<String> {
+        let (count, may_cut) = (cut.len(), self.may_cut());
+        self.empties(new).or_else(|| {
+            let names: Vec<&str> = cut.iter().take(10).map(|name| name.as_str()).collect();
+            let more = if count > names.len() { " ..." } else { "" };
+            (count > may_cut).then(|| {
+                format!(
+                    "it would cut {count} of {} nodes ({}{more}), and {may_cut} may be cut unasked; `meshctl plan` \
+                     tells more, `meshctl reload --yes` does it",
+                    self.mesh.live_nodes(),
+                    names.join(" ")
+                )
+            })
+        })
+    }
+
+    /// Why a reload of this is refused in any case, if it is.
+    fn empties(&self, new: &Config) -> Option<String> {
+        let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
+        emptied.then(|| "hosts/ holds no usable file any more; bring them back".to_owned())
     }
 
     /// Keeps what the last reload changed.
@@ -241,7 +260,7 @@ impl Driver {
         shell.scripts_extension = new.shell.scripts_extension.clone();
         self.hooks.scripts.interpreter = shell.scripts_interpreter.clone();
         self.hooks.scripts.extension = shell.scripts_extension.clone();
-        let problems: Vec<String> = new.problems.iter().map(ToString::to_string).collect();
+        let problems = texts(&new.problems);
         self.config.problems = std::mem::take(&mut new.problems);
         self.config.shell = Arc::new(shell);
         if !diff.is_empty() {
@@ -258,12 +277,8 @@ impl Driver {
             changes => tracing::info!(changes, "configuration reloaded"),
         }
         Reloaded {
+            restart_needed: texts(&diff.restart_needed),
             changed: diff.changed,
-            restart_needed: diff
-                .restart_needed
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
             problems,
         }
     }
