@@ -6,7 +6,10 @@ use crate::{
     fastpath::{Sink, Step},
     io::{station::LINK_HEADER, tun::Tun, vnet::Header},
     route::{DropReason, RouteSnapshot, lpm::Owner},
-    wire::{ether::Frame, neighbour::Question},
+    wire::{
+        ether::{Frame, TYPE_V4, TYPE_V6},
+        neighbour::Question,
+    },
 };
 
 impl<S: Sink> Step<'_, S> {
@@ -19,9 +22,13 @@ impl<S: Sink> Step<'_, S> {
         frame: &mut [u8],
         scratch: &mut [u8],
     ) {
-        let Some(asker) = Frame::parse(frame).map(|frame| frame.source()) else {
+        let Some(seen) = Frame::parse(frame) else {
             return self.sink.dropped(DropReason::Malformed);
         };
+        let (asker, is_ip) = (
+            seen.source(),
+            matches!(seen.first_type(), TYPE_V4 | TYPE_V6),
+        );
         if let Some(question) = Question::of(frame) {
             tun.station().seen(asker);
             let others = |ip| is_of_others(self.snapshot, ip);
@@ -32,7 +39,6 @@ impl<S: Sink> Step<'_, S> {
             }
             return;
         }
-        let is_ip = matches!(frame[LINK_HEADER - 2..LINK_HEADER], [8, 0] | [0x86, 0xdd]);
         match header.without_link() {
             Some(header) if is_ip => {
                 self.from_device_super(&header, &mut frame[LINK_HEADER..], scratch);

@@ -5,7 +5,6 @@
 
 use crate::{
     crypto::PublicKey,
-    link::Dialect,
     mesh::{LinkId, Mesh, keys::EXT_REQ_PUBKEY},
     route::NodeIdx,
     wire::NodeName,
@@ -18,7 +17,7 @@ impl Mesh {
             return;
         };
         let (idx, hello) = (peer.node, &peer.hello);
-        let tinc11 = hello.dialect == Dialect::Legacy && hello.minor > 0;
+        let tinc11 = hello.is_legacy() && hello.minor > 0;
         if tinc11 && self.settings.sptps && self.lacks_key(&hello.name) {
             self.send_req_key(idx, EXT_REQ_PUBKEY, String::new());
         }

@@ -7,11 +7,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::{
-    ether::{HEADER, Mac},
+    ether::{Frame, HEADER, Mac, TYPE_V6},
     icmp,
     ip::{self, HEADER_V6, Packet, protocol},
 };
 
+const TYPE_ARP: u16 = 0x0806;
 /// Ethernet, IPv4, lengths of both addresses, and "who has".
 const ARP_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
 const ARP_LENGTH: usize = 28;
@@ -37,10 +38,10 @@ impl<'a> Question<'a> {
     /// Looks at a whole frame without tags; `None` if it is neither.
     #[must_use]
     pub fn of(frame: &'a [u8]) -> Option<Self> {
-        let (header, packet) = frame.split_at_checked(HEADER)?;
-        match header[12..] {
-            [0x08, 0x06] => Some(Self::Arp(packet)),
-            [0x86, 0xdd] => is_solicitation(packet).then_some(Self::Solicitation(packet)),
+        let (ether_type, packet) = (Frame::parse(frame)?.first_type(), &frame[HEADER..]);
+        match ether_type {
+            TYPE_ARP => Some(Self::Arp(packet)),
+            TYPE_V6 => is_solicitation(packet).then_some(Self::Solicitation(packet)),
             _ => None,
         }
     }
@@ -50,8 +51,8 @@ impl<'a> Question<'a> {
     pub fn answer(self, asker: Mac, others: impl Fn(IpAddr) -> bool) -> Option<Vec<u8>> {
         let invented = invented(asker);
         let (ether_type, packet) = match self {
-            Self::Arp(packet) => (0x0806_u16, arp(packet, invented, others)?),
-            Self::Solicitation(packet) => (0x86dd, solicited(packet, invented, others)?),
+            Self::Arp(packet) => (TYPE_ARP, arp(packet, invented, others)?),
+            Self::Solicitation(packet) => (TYPE_V6, solicited(packet, invented, others)?),
         };
         Some([&asker[..], &invented, &ether_type.to_be_bytes(), &packet].concat())
     }
