@@ -37,11 +37,8 @@ impl Driver {
             Arc::make_mut(host).key = Some(key);
         }
         self.use_settings(Arc::new(settings));
-        let path = self
-            .config
-            .source
-            .base
-            .join(host_path(&self.config.source, &node));
+        let source = &self.config.source;
+        let path = source.path(&host_path(source, &node));
         // The next connection is made with the key, and a reload reads it from there.
         match keys::write_public(&path, &key) {
             Ok(_) => {

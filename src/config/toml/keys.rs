@@ -62,11 +62,8 @@ const fn one(table: &'static str, name: &'static str, var: &'static str, form: F
 const fn many(table: &'static str, name: &'static str, var: &'static str, form: Form) -> Key {
     let many = true;
     Key {
-        table,
-        name,
-        var,
-        form,
         many,
+        ..one(table, name, var, form)
     }
 }
 

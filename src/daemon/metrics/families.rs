@@ -19,14 +19,12 @@ impl Families {
         help: &str,
         values: impl IntoIterator<Item = (L, f64)>,
     ) {
-        let values = values.into_iter().map(|(labels, value)| {
+        let set = |metric: &mut Metric, value| {
             let mut gauge = Gauge::default();
             gauge.set_value(value);
-            let mut metric = Metric::from_label(labels.pairs());
             metric.set_gauge(gauge);
-            metric
-        });
-        self.add(name, help, MetricType::GAUGE, values.collect());
+        };
+        self.plain(name, help, MetricType::GAUGE, values, set);
     }
 
     /// Counts since start, each with its labels.
@@ -36,14 +34,28 @@ impl Families {
         help: &str,
         counts: impl IntoIterator<Item = (L, u64)>,
     ) {
-        let counts = counts.into_iter().map(|(labels, count)| {
+        let set = |metric: &mut Metric, count| {
             let mut counter = Counter::default();
             counter.set_value(count as f64);
-            let mut metric = Metric::from_label(labels.pairs());
             metric.set_counter(counter);
+        };
+        self.plain(name, help, MetricType::COUNTER, counts, set);
+    }
+
+    fn plain<L: Labels, V>(
+        &mut self,
+        name: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl IntoIterator<Item = (L, V)>,
+        set: impl Fn(&mut Metric, V),
+    ) {
+        let metrics = values.into_iter().map(|(labels, value)| {
+            let mut metric = Metric::from_label(labels.pairs());
+            set(&mut metric, value);
             metric
         });
-        self.add(name, help, MetricType::COUNTER, counts.collect());
+        self.add(name, help, kind, metrics.collect());
     }
 
     /// The round trips of every peer that had one.
