@@ -32,7 +32,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    io::{epoll::EventFd, tun::Tun, udp::UdpSocket, vnet::Checksums},
+    io::{epoll::EventFd, sched, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
     route::{
         DropCounts, DropReason, Mode, NodeIdx, RouteSnapshot, local::ForUs, verdict::ErrorLimiter,
@@ -159,6 +159,10 @@ pub fn start(
         let builder = std::thread::Builder::new().name(thread_name(index));
         let run = move || {
             prepare();
+            // Where a filter forbids it, it goes without.
+            if let Err(error) = sched::short_turns() {
+                tracing::debug!(%error, "no short turns for packet threads");
+            }
             worker.run();
         };
         threads.push(builder.spawn(run)?);

@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod files;
 pub mod netlink;
 pub mod random;
+pub mod sched;
 pub mod sockopt;
 pub mod station;
 pub mod tun;
