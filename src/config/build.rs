@@ -379,6 +379,7 @@ fn settings(
         native,
         min_protocol,
         learn_keys: reader.flag("LearnKeys"),
+        meta_rate: reader.number("MetaRate", 200, 1_000_000).unsigned_abs(),
         psk: secrets.psk,
         hosts,
     }
@@ -389,7 +390,12 @@ fn pings(reader: &mut Reader<'_>) -> (Duration, Duration) {
     let seconds = |n: i32| u64::try_from(n).ok().filter(|n| *n > 0);
     let interval = seconds(reader.number("PingInterval", i32::MIN, i32::MAX)).unwrap_or(PING_NEVER);
     let timeout = seconds(reader.number("PingTimeout", i32::MIN, i32::MAX));
-    let timeout = timeout.filter(|t| *t <= interval).unwrap_or(interval);
+    let fits = timeout.filter(|t| *t <= interval);
+    if let (None, Some(entry)) = (fits, reader.tree.first("PingTimeout")) {
+        let text = format!("PingTimeout must be 1 to PingInterval; {interval} is used");
+        reader.problems.push(entry.warning(text));
+    }
+    let timeout = fits.unwrap_or(interval);
     (Duration::from_secs(interval), Duration::from_secs(timeout))
 }
 

@@ -30,14 +30,16 @@ impl Diff {
 
     fn value<T: PartialEq + Debug>(&mut self, name: &str, old: &T, new: &T) {
         if old != new {
-            self.changed.push(format!("{name}: {old:?} -> {new:?}"));
+            self.changed
+                .push(format!("{name}: {} -> {}", shown(old), shown(new)));
         }
     }
 
     fn restart<T: PartialEq + Debug>(&mut self, name: &'static str, old: &T, new: &T) {
         if old != new {
+            let (old, new) = (shown(old), shown(new));
             self.changed
-                .push(format!("{name}: {old:?} -> {new:?}, after a restart"));
+                .push(format!("{name}: {old} -> {new}, after a restart"));
             self.restart_needed.push(name);
         }
     }
@@ -53,6 +55,19 @@ impl Diff {
         if old != new && self.changed.len() == before {
             self.changed.push(format!("{name}: the order changed"));
         }
+    }
+}
+
+/// A value for people: what may be there or not without the words of the language.
+fn shown(value: &impl Debug) -> String {
+    let text = format!("{value:?}");
+    match text
+        .strip_prefix("Some(")
+        .and_then(|text| text.strip_suffix(')'))
+    {
+        Some(text) => text.into(),
+        None if text == "None" => "nothing".into(),
+        None => text,
     }
 }
 
@@ -86,6 +101,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
         hosts,
         connect_to,
         auto_connect,
+        meta_rate,
         route,
         mac_expire,
         subnet_policy,
@@ -133,6 +149,7 @@ fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
     diff.list("BroadcastSubnet", &old.broadcast_subnets, broadcast_subnets);
     diff.list("ConnectTo", &old.connect_to, connect_to);
     diff.value("AutoConnect", &old.auto_connect, auto_connect);
+    diff.value("MetaRate", &old.meta_rate, meta_rate);
     router(diff, &old.route, route);
     diff.value("MACExpire", &old.mac_expire, mac_expire);
     diff.value("SubnetPolicy", &old.subnet_policy, subnet_policy);
@@ -217,6 +234,12 @@ fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
         null_cipher,
         null_digest,
         next,
+        next_from,
+        expires,
+        revoked,
+        revoked_reason,
+        shut_out: _, // what the time makes of the two above
+        labels,
         native,
         min,
         psk,
@@ -232,6 +255,11 @@ fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
     [
         ("Ed25519PublicKey", old.key != *key),
         ("Ed25519PublicKeyNext", old.next != *next),
+        ("Ed25519PublicKeyNextFrom", old.next_from != *next_from),
+        ("Expires", old.expires != *expires),
+        ("Revoked", old.revoked != *revoked),
+        ("RevokedReason", old.revoked_reason != *revoked_reason),
+        ("Label", old.labels != *labels),
         ("RSA public key", old.rsa != *rsa),
         ("Cipher", old.null_cipher != *null_cipher),
         ("Digest", old.null_digest != *null_digest),
@@ -273,6 +301,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         udp_sndbuf,
         scripts_interpreter,
         scripts_extension,
+        run_scripts,
         nice,
         log_level,
         pmtu_discovery,
@@ -314,6 +343,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         &old.scripts_extension,
         scripts_extension,
     );
+    diff.value("RunScripts", &old.run_scripts, run_scripts);
     diff.restart("ProcessPriority", &old.nice, nice);
     diff.restart("LogLevel", &old.log_level, log_level);
     diff.restart("PMTUDiscovery", &old.pmtu_discovery, pmtu_discovery);

@@ -5,6 +5,7 @@
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use zeroize::Zeroizing;
@@ -17,11 +18,16 @@ use crate::{
         tree::{self, CliOption, Reader, Tree},
         values,
     },
-    crypto::{PublicKey, noise::StaticPublic},
-    mesh::settings::{Host, MinProtocol},
+    crypto::PublicKey,
+    mesh::settings::{Host, HostAddress, MinProtocol},
     route::MTU,
     wire::{NodeName, Subnet},
 };
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+/// How long before Expires warnings begin.
+const WARN_BEFORE: u64 = 30 * DAY;
 
 /// What a host file gave.
 pub(super) struct HostFile {
@@ -29,6 +35,8 @@ pub(super) struct HostFile {
     pub(super) host: Option<Host>,
     /// An error among them means that something in the file was not understood.
     pub(super) problems: Vec<Problem>,
+    /// Its Subnet lines.
+    pub(super) subnets: Vec<tree::Entry>,
 }
 
 /// The host file of `name`, at need. Errors: everything that makes the file unusable.
@@ -42,7 +50,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
     let base = &source.base;
     let shown = host_path(source, name);
     let mut problems = Vec::new();
-    let mut host = None;
+    let (mut host, mut subnets) = (None, Vec::new());
     problems.extend(two_forms(source, name));
     if let Some((bytes, lines)) = read_lines(source, &shown, Trouble::is_tear, &mut problems) {
         // An empty file is what a copy in progress looks like.
@@ -68,23 +76,29 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         let psk = psk(base, name, &mut problems);
         let mut reader = Reader::new(&tree);
         let read = host_of(&mut reader, cache::read(base, name));
-        let keys = other_keys(&mut reader);
+        let read = restrictions(&mut reader, read);
+        problems.extend(
+            read.as_ref()
+                .and_then(|read| ending(&tree, read, unix_now())),
+        );
+        subnets.extend(tree.all("Subnet").cloned());
         problems.append(&mut reader.problems);
         host = key
             .zip(psk)
-            .zip(keys)
+            .zip(read)
             .filter(|_| !torn)
-            .map(|((key, psk), (next, native, min))| Host {
+            .map(|((key, psk), read)| Host {
                 key,
                 rsa,
                 psk,
-                next,
-                native,
-                min,
                 ..read
             });
     }
-    HostFile { host, problems }
+    HostFile {
+        host,
+        problems,
+        subnets,
+    }
 }
 
 /// The host file of a node, relative to the configuration directory: `hosts/NAME`, unless there is only
@@ -217,18 +231,23 @@ fn psk(
     }
 }
 
-/// Ed25519PublicKeyNext, NativePublicKey and MinProtocol. `None` if one of them is there and bad: to go on
+/// Further keys, MinProtocol and how long all of it holds. `None` if one of them is there and bad: to go on
 /// without it would ask less of the node than the file does.
-fn other_keys(
-    reader: &mut Reader<'_>,
-) -> Option<(Option<PublicKey>, Option<StaticPublic>, Option<MinProtocol>)> {
+fn restrictions(reader: &mut Reader<'_>, host: Host) -> Option<Host> {
     let before = reader.problems.len();
-    let next = reader.one("Ed25519PublicKeyNext", |text| {
-        PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKeyNext: {error}"))
-    });
-    let native = reader.one("NativePublicKey", keys::native_key);
-    let min = min_protocol(reader);
-    (reader.problems.len() == before).then_some((next, native, min))
+    let host = Host {
+        next: reader.one("Ed25519PublicKeyNext", |text| {
+            PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKeyNext: {error}"))
+        }),
+        next_from: reader.one("Ed25519PublicKeyNextFrom", values::moment),
+        native: reader.one("NativePublicKey", keys::native_key),
+        min: min_protocol(reader),
+        expires: reader.one("Expires", values::moment),
+        revoked: reader.one("Revoked", values::moment),
+        revoked_reason: reader.text("RevokedReason"),
+        ..host
+    };
+    (reader.problems.len() == before).then_some(host)
 }
 
 /// MinProtocol, if it is there.
@@ -241,6 +260,31 @@ pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
     })
 }
 
+/// A warning where Expires is near, or past.
+fn ending(tree: &Tree, host: &Host, now: u64) -> Option<Problem> {
+    let entry = tree.first("Expires").filter(|_| host.revoked.is_none())?;
+    let text = match host.expires?.checked_sub(now) {
+        None | Some(0) => {
+            "this node has expired and is not spoken to; set a later time or remove the file".into()
+        }
+        Some(left) if left < WARN_BEFORE => format!(
+            "this node expires in {} days and is not spoken to from then on; set a later time",
+            left / DAY
+        ),
+        Some(_) => return None,
+    };
+    Some(entry.warning(text))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "files speak of wall times, and are read off the driver's thread"
+)]
+fn unix_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
 /// Everything but the keys.
 fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
     let port = reader
@@ -251,16 +295,34 @@ fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
     Host {
         null_cipher,
         null_digest,
-        addresses: reader.each("Address", |text| values::address(text, port)),
+        addresses: addresses(reader, port),
         subnets: reader.each("Subnet", Subnet::from_config),
         indirect: reader.flag("IndirectData") || tcp_only,
         tcp_only,
         clamp_mss: reader.boolean("ClampMSS"),
         pmtu: pmtu(reader),
         weight: reader.int("Weight"),
+        labels: reader.each("Label", values::label).into_iter().collect(),
         cached,
         ..Host::default()
     }
+}
+
+/// Address lines.
+fn addresses(reader: &mut Reader<'_>, port: u16) -> Vec<HostAddress> {
+    for entry in reader.tree.all("Address") {
+        if let Some((host, port)) = entry.value.split_once(':')
+            && !host.is_empty()
+            && port.bytes().all(|digit| digit.is_ascii_digit())
+        {
+            let text = format!(
+                "{:?} is taken for a name; write `{host} {port}`",
+                entry.value
+            );
+            reader.problems.push(entry.warning(text));
+        }
+    }
+    reader.each("Address", |text| values::address(text, port))
 }
 
 /// PMTU, in bytes with the Ethernet header.

@@ -11,12 +11,12 @@ use std::{
 
 use crate::{
     config::{
-        Config, Problem, Source,
+        Config, Problem, Source, among,
         build::build,
         host,
         tincconf::Trouble,
         toml,
-        tree::{self, CliOption, Tree},
+        tree::{self, CliOption, Entry, Tree},
     },
     mesh::settings::Host,
     wire::NodeName,
@@ -58,14 +58,17 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     }
     tree.drop_misplaced(&mut theirs);
     ours.extend(tree.remarks(true));
+    let mut subnets: Vec<Entry> = tree.all("Subnet").cloned().collect();
     let hosts = hosts(
         source,
         name.as_ref(),
         &options,
         last,
+        &mut subnets,
         &mut ours,
         &mut theirs,
     );
+    theirs.extend(among::same_subnets(&subnets));
     let built = build(source, &tree, name, hosts, last, &mut ours);
     let stopped = ours.iter().any(|p| p.error);
     let mut problems = [ours, theirs].concat();
@@ -263,6 +266,7 @@ fn hosts(
     own: Option<&NodeName>,
     options: &[CliOption],
     last: Option<&Config>,
+    subnets: &mut Vec<Entry>,
     ours: &mut Vec<Problem>,
     theirs: &mut Vec<Problem>,
 ) -> BTreeMap<NodeName, Arc<Host>> {
@@ -276,6 +280,7 @@ fn hosts(
         let text = "no such directory; the configuration in force stays until it is back";
         ours.push(Problem::error(dir, 0, text));
     }
+    theirs.extend(among::no_nodes(&names));
     let mut names: Vec<NodeName> = names
         .iter()
         .filter_map(|name| NodeName::new(name.strip_suffix(".toml").unwrap_or(name)).ok())
@@ -291,6 +296,7 @@ fn hosts(
     let mut hosts = BTreeMap::new();
     for name in names {
         let mut file = host::read(source, &name, options);
+        subnets.append(&mut file.subnets);
         let known = last.and_then(|last| last.settings.hosts.get(&name));
         let host = match (file.host, known) {
             (_, Some(known)) if file.problems.iter().any(|p| p.error) => {
@@ -304,22 +310,6 @@ fn hosts(
         theirs.append(&mut file.problems);
         hosts.extend(host.map(|host| (name, host)));
     }
-    theirs.extend(twins(source, &hosts));
+    theirs.extend(among::twins(source, &hosts));
     hosts
-}
-
-/// Two nodes with one key: whoever holds it can be either.
-fn twins(source: &Source, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
-    let mut seen = BTreeMap::new();
-    let keyed = hosts
-        .iter()
-        .filter_map(|(name, host)| Some((name, host.key?)));
-    let mut problems = Vec::new();
-    for (name, key) in keyed {
-        if let Some(first) = seen.insert(key, name) {
-            let text = format!("has the same key as hosts/{first}; give each node its own");
-            problems.push(Problem::warning(&host::host_path(source, name), 0, text));
-        }
-    }
-    problems
 }

@@ -2,6 +2,7 @@
 //!
 //! Source: tinc-config-cli.md sections 1 and 2.
 
+mod among;
 mod build;
 pub mod cache;
 pub mod convert;
@@ -218,6 +219,8 @@ pub struct Shell {
     pub scripts_interpreter: Option<String>,
     /// ScriptsExtension.
     pub scripts_extension: String,
+    /// RunScripts, without `none`; `None`: all of them.
+    pub run_scripts: Option<Vec<&'static str>>,
     /// ProcessPriority as a nice value.
     pub nice: Option<i32>,
     /// LogLevel: tinc's debug level, used when no `-d` raised it.

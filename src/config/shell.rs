@@ -8,6 +8,7 @@ use crate::{
     config::{
         AddressFamily, DeviceType, Problem, Shell, Source,
         build::ed25519_file,
+        toml::keys::NO_SCRIPTS,
         tree::{Reader, Tree},
         values,
     },
@@ -38,6 +39,12 @@ pub(super) fn shell(
     let (listen, bind) = sockets(reader, port, address_family);
     let routes = reader.each("InterfaceRoute", values::interface_route);
     let named = reader.one("Interface", values::interface_name);
+    if let (Some(name), Some(entry)) = (&named, reader.tree.first("Interface"))
+        && name.len() < entry.value.len()
+    {
+        let text = format!("names of interfaces have 15 characters at most: this one is {name}");
+        reader.problems.push(entry.warning(text));
+    }
     let net_name = || {
         source
             .net
@@ -69,6 +76,7 @@ pub(super) fn shell(
         udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,
         scripts_interpreter: reader.text("ScriptsInterpreter"),
         scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
+        run_scripts: run_scripts(reader),
         nice: nice(reader),
         log_level: u8::try_from(reader.number("LogLevel", i32::MIN, i32::MAX).clamp(0, 10))
             .unwrap_or_default(),
@@ -108,6 +116,14 @@ fn sockets(
     let specific = [only_one(true), only_one(false)].into_iter().flatten();
     let bind = specific.filter(|a| !a.ip().is_unspecified());
     (listen, bind.map(|a| SocketAddr::new(a.ip(), 0)).collect())
+}
+
+/// RunScripts: `None` if it is not there.
+fn run_scripts(reader: &mut Reader<'_>) -> Option<Vec<&'static str>> {
+    reader.tree.first("RunScripts")?;
+    let mut scripts = reader.each("RunScripts", values::script);
+    scripts.retain(|script| *script != NO_SCRIPTS);
+    Some(scripts)
 }
 
 fn nice(reader: &mut Reader<'_>) -> Option<i32> {

@@ -5,16 +5,27 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    time::UNIX_EPOCH,
 };
 
 use crate::{
-    config::{AddressFamily, MetricsListen, files},
+    config::{AddressFamily, MetricsListen, files, toml::keys::NO_SCRIPTS},
     mesh::settings::HostAddress,
     wire::Subnet,
 };
 
 /// The port of a node whose files name none.
 pub(super) const DEFAULT_PORT: u16 = 655;
+
+/// What RunScripts may name; hosts/NAME-up and -down count as host-up and host-down.
+const SCRIPTS: [&str; 6] = [
+    "tinc-up",
+    "tinc-down",
+    "host-up",
+    "host-down",
+    "subnet-up",
+    "subnet-down",
+];
 
 /// A port: a number, or the name of a service in /etc/services.
 pub(super) fn port(text: &str) -> Result<u16, String> {
@@ -33,6 +44,50 @@ fn service(name: &str) -> Option<u16> {
         let first = words.next()?;
         let port = words.next()?.strip_suffix("/tcp")?;
         (first == name || words.any(|w| w == name)).then(|| port.parse().ok())?
+    })
+}
+
+/// A time in seconds since 1970: RFC 3339, UTC.
+pub(super) fn moment(text: &str) -> Result<u64, String> {
+    let since = humantime::parse_rfc3339(text)
+        .ok()
+        .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    since.map(|since| since.as_secs()).ok_or_else(|| {
+        format!("{text:?} is no time in UTC; write it like 2027-06-01T00:00:00Z, with the Z")
+    })
+}
+
+/// `NAME=VALUE`; a name is what metrics and shells take as one.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let parts = text
+        .split_once('=')
+        .map(|(name, value)| (name.trim(), value.trim()));
+    let is_name = |name: &str| {
+        let mut chars = name.chars();
+        chars
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+            && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    match parts.filter(|(name, value)| is_name(name) && !value.is_empty()) {
+        Some((name, value)) => Ok((name.into(), value.into())),
+        None => Err(format!(
+            "{text:?} is no label; write NAME=VALUE, the name of letters, digits and `_`"
+        )),
+    }
+}
+
+/// A script's name, or `none`.
+pub(super) fn script(text: &str) -> Result<&'static str, String> {
+    let known = SCRIPTS
+        .iter()
+        .chain([&NO_SCRIPTS])
+        .find(|name| **name == text);
+    known.copied().ok_or_else(|| {
+        format!(
+            "{text:?} is no script; there are {} and {NO_SCRIPTS}",
+            SCRIPTS.join(", ")
+        )
     })
 }
 

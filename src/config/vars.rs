@@ -5,7 +5,8 @@
 
 use Honoured::{NoEffect, NotYet, Yes};
 use Kind::{
-    Address, Bool, Bytes, Int, Key, Listen, Node, Path, Port, Prefix, Seconds, Subnet, Text, Word,
+    Address, Bool, Bytes, Int, Key, Listen, Moment, Node, Path, Port, Prefix, Seconds, Subnet,
+    Text, Word,
 };
 use Place::{Both, Host, Server};
 use Reload::{Live, NewLinks, Restart};
@@ -91,6 +92,8 @@ pub enum Kind {
     Path,
     /// A public key: 43 characters of tinc's base64.
     Key,
+    /// A time in UTC, RFC 3339.
+    Moment,
     /// Anything.
     Text,
 }
@@ -135,6 +138,7 @@ impl Kind {
             Node => "NAME".into(),
             Path => "FILE".into(),
             Key => "KEY".into(),
+            Moment => "YYYY-MM-DDTHH:MM:SSZ".into(),
             Text => "TEXT".into(),
         }
     }
@@ -386,8 +390,22 @@ pub const VARS: &[Var] = &[
         "Writes an Ed25519PublicKey that a node tells over a link which its RSA key authenticates into hosts/NODE."),
     var("Ed25519PublicKeyNext", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,
         "The public key that this node is about to change to: accepted like its Ed25519PublicKey."),
+    var("Ed25519PublicKeyNextFrom", Host, Meshd, Moment, "", ONE, Live, UNSAFE, Yes,
+        "From when on Ed25519PublicKeyNext is accepted; at once if absent."),
     var("NativePublicKey", Host, Meshd, Key, "", ONE, Live, UNSAFE, Yes,
         "This node's native key, if it is not made from its Ed25519PublicKey."),
+    var("Expires", Host, Meshd, Moment, "", ONE, Live, UNSAFE, Yes,
+        "From when on this node is not spoken to any more; warnings begin 30 days before."),
+    var("Revoked", Host, Meshd, Moment, "", ONE, Live, UNSAFE, Yes,
+        "Since when this node is not spoken to any more, whatever key it has or anybody tells of it."),
+    var("RevokedReason", Host, Meshd, Text, "", ONE, Live, UNSAFE, Yes,
+        "Why, for `meshctl peers`."),
+    var("Label", Host, Meshd, Text, "", MANY, Live, UNSAFE, Yes,
+        "`NAME=VALUE`: what this node is, for `meshctl peers --json`."),
+    var("MetaRate", Server, Meshd, Int, "200", ONE, Live, UNSAFE, Yes,
+        "News a second that a neighbour may tell for long; more ends the link."),
+    var("RunScripts", Server, Meshd, Text, "", MANY, Live, UNSAFE, Yes,
+        "Which scripts run: tinc-up, tinc-down, host-up, host-down, subnet-up, subnet-down; `none` is none, absent is all."),
     var("Address", Host, All, Address, "", MANY, Live, UNSAFE, Yes,
         "`HOST [PORT]` where this node is dialled; tried in order."),
     var("Cipher", Both, All, Text, "aes-256-cbc", ONE, Live, UNSAFE, Yes,
@@ -445,7 +463,7 @@ mod tests {
                 Int | Seconds | Bytes | Port => {
                     assert!(var.default.parse::<u32>().is_ok(), "{}", var.name)
                 }
-                Subnet | Prefix | Address | Listen | Node | Key => {
+                Subnet | Prefix | Address | Listen | Node | Key | Moment => {
                     panic!("{} has no default", var.name)
                 }
                 Path | Text => {}

@@ -14,7 +14,7 @@ use crate::{
     config::{self, Config, Problem, diff},
     control::proto::{ErrorCode, Plan, Reloaded, Response},
     daemon::{
-        Event, Reply, control,
+        Event, Reply, clock, control,
         driver::{Driver, with_port},
         systemd,
     },
@@ -172,7 +172,8 @@ impl Driver {
 
     /// The live nodes that a reload of this would cut.
     fn cut_by(&self, new: &Config) -> Vec<NodeName> {
-        self.mesh.cut_by(&self.as_taken_over(new))
+        let new = Arc::new(self.as_taken_over(new));
+        self.mesh.cut_by(&new.at(clock::unix()))
     }
 
     /// How many live nodes a reload may cut unasked.
@@ -247,6 +248,7 @@ impl Driver {
         settings.sptps = old.settings.sptps;
         settings.rsa = old.settings.rsa.clone();
         settings.secret = Arc::clone(&old.settings.secret);
+        settings.route.mode = old.settings.route.mode;
         settings
     }
 
@@ -258,8 +260,10 @@ impl Driver {
         let mut shell = config::Shell::clone(&self.config.shell);
         shell.scripts_interpreter = new.shell.scripts_interpreter.clone();
         shell.scripts_extension = new.shell.scripts_extension.clone();
+        shell.run_scripts = new.shell.run_scripts.clone();
         self.hooks.scripts.interpreter = shell.scripts_interpreter.clone();
         self.hooks.scripts.extension = shell.scripts_extension.clone();
+        self.hooks.scripts.run = shell.run_scripts.clone();
         let problems = texts(&new.problems);
         self.config.problems = std::mem::take(&mut new.problems);
         self.config.shell = Arc::new(shell);

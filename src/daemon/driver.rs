@@ -35,6 +35,7 @@ use crate::{
         start::{self, Sockets},
         status::{Offloads, Pulse},
         systemd::{self, Watchdog},
+        terms::Terms,
     },
     fastpath::{self, Queue, punt},
     io::{
@@ -94,6 +95,7 @@ pub(super) struct Driver {
     /// Whether the last reload was taken over.
     pub(super) reload_worked: bool,
     pub(super) past: Past,
+    pub(super) terms: Terms,
     tick: Instant,
     entropy: Instant,
 }
@@ -111,6 +113,8 @@ impl Driver {
         let now = clock::now();
         config.settings = with_port(&config.settings, sockets.port);
         let settings = &config.settings;
+        let mut terms = Terms::default();
+        let held = terms.of(settings);
         let mut rng = Rng::new(entropy()?);
         let outward = Outward {
             identity: identity(settings),
@@ -126,6 +130,7 @@ impl Driver {
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
+            run: config.shell.run_scripts.clone(),
         };
         let mut tun = tun.into_iter().map(Arc::new);
         let mut queues: Vec<Queue> = Vec::new();
@@ -147,9 +152,9 @@ impl Driver {
         }
         let first = queues.first().cloned().unwrap_or_default();
         Ok(Self {
-            mesh: Mesh::new(Arc::clone(settings), rng.bytes(), now),
+            mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
-            keys: HostKeys::new(config.source.clone(), Arc::clone(settings), now),
+            keys: HostKeys::new(config.source.clone(), held, now),
             hooks: Hooks::new(scripts, events.clone(), now),
             log,
             pings: Pings::default(),
@@ -175,6 +180,7 @@ impl Driver {
             busy: Busy::default(),
             reload_worked: true,
             past: Past::default(),
+            terms,
             tick: now + TICK,
             entropy: now + ENTROPY,
             config,
@@ -384,11 +390,11 @@ impl Driver {
 
     /// Makes these the settings of everyone.
     pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
-        self.config.settings = Arc::clone(&settings);
-        self.keys.replace(Arc::clone(&settings));
-        self.links
-            .configure(identity(&settings), settings.ping_timeout);
-        self.inputs.push(Input::Config(settings));
+        let held = self.terms.of(&settings);
+        self.config.settings = settings;
+        self.keys.replace(Arc::clone(&held));
+        self.links.configure(identity(&held), held.ping_timeout);
+        self.inputs.push(Input::Config(held));
     }
 
     /// Whether some node is known to come from this address.
@@ -412,6 +418,9 @@ impl Driver {
         self.hooks.start_due(now);
         self.expire_pings(now);
         self.expire_confirmation(now);
+        if now >= self.tick {
+            self.keep_terms();
+        }
         let workers = self.workers.as_ref();
         let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
         if now >= self.tick {

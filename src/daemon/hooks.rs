@@ -46,6 +46,8 @@ pub struct Scripts {
     pub interpreter: Option<String>,
     /// ScriptsExtension.
     pub extension: String,
+    /// RunScripts; `None`: all of them.
+    pub run: Option<Vec<&'static str>>,
 }
 
 /// One script to run. Values come from types whose text holds no surprise: names, addresses, numbers.
@@ -76,6 +78,18 @@ impl Scripts {
         env.extend(self.net.clone().map(|net| ("NETNAME", net)));
         env.extend(job.env.iter().cloned());
         env
+    }
+
+    /// Whether a script may run at all (RunScripts).
+    #[must_use]
+    pub fn may_run(&self, script: &str) -> bool {
+        let which = match script.strip_prefix("hosts/") {
+            Some(node) if node.ends_with("-up") => "host-up",
+            Some(_) => "host-down",
+            None => script,
+        };
+        let run = self.run.as_ref();
+        run.is_none_or(|run| run.contains(&which))
     }
 
     fn path(&self, script: &str) -> PathBuf {
@@ -179,7 +193,8 @@ impl Hooks {
     /// Queues the scripts of an event. Those that are not there cost nothing.
     pub fn push(&mut self, event: &HookEvent) {
         for job in Job::of(event) {
-            if self.scripts.path(&job.script).exists() && !self.queue.push(job) {
+            let runs = self.scripts.may_run(&job.script);
+            if runs && self.scripts.path(&job.script).exists() && !self.queue.push(job) {
                 tracing::warn!("too many scripts wait: one was left out");
             }
         }
@@ -216,7 +231,11 @@ impl Hooks {
 
 /// Runs tinc-up or tinc-down and waits for it.
 pub async fn run_device(scripts: &Scripts, up: bool) -> Outcome {
-    run::run(scripts, &Job::device(up), LIMIT_DEVICE).await
+    let job = Job::device(up);
+    match scripts.may_run(&job.script) {
+        true => run::run(scripts, &job, LIMIT_DEVICE).await,
+        false => Outcome::Absent,
+    }
 }
 
 #[cfg(test)]
@@ -232,7 +251,23 @@ mod tests {
             debug: 3,
             interpreter: None,
             extension: String::new(),
+            run: None,
         }
+    }
+
+    #[test]
+    fn only_named_scripts_run() {
+        let may = |run: Option<&[&'static str]>, script| {
+            let run = run.map(<[_]>::to_vec);
+            Scripts { run, ..scripts() }.may_run(script)
+        };
+        for script in ["tinc-up", "hosts/a-up", "subnet-down"] {
+            assert!(may(None, script), "{script}");
+            assert!(!may(Some(&[]), script), "{script}");
+        }
+        let run = Some(&["tinc-up", "host-down"][..]);
+        assert!(may(run, "tinc-up") && may(run, "host-down") && may(run, "hosts/b_up-down"));
+        assert!(!may(run, "tinc-down") && !may(run, "host-up") && !may(run, "hosts/a-up"));
     }
 
     fn shown(env: &[(&str, String)]) -> Vec<String> {

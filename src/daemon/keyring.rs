@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     config::{self, Source},
+    daemon::clock,
     link::{Credentials, Keyring, Upgrade},
     mesh::{Settings, limits::Bucket, settings::Host},
     wire::NodeName,
@@ -98,6 +99,7 @@ impl HostKeys {
             return None;
         }
         let host = config::load_host(&self.source, name).ok();
+        let host = host.map(|host| host.at(clock::unix()).unwrap_or(host));
         let credentials = |host: Host| Some((self.settings.credentials(&host)?, host));
         let Some((credentials, host)) = host.and_then(credentials) else {
             unknown.insert(name.clone(), now);
@@ -131,10 +133,7 @@ impl Keyring for HostKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        crypto::{PrivateKey, Rng, rsa::RsaPrivate},
-        daemon::clock,
-    };
+    use crate::crypto::{PrivateKey, Rng, rsa::RsaPrivate};
 
     /// A node that was told our key and comes again without it is not told again for a while.
     #[test]

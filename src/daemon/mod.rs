@@ -27,6 +27,7 @@ mod start;
 mod status;
 mod stop;
 pub mod systemd;
+mod terms;
 mod tincd;
 
 use std::{

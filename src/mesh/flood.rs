@@ -13,8 +13,8 @@ use crate::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
         limits::{
-            CORRECTION_RATE, LINE_BURST, LINE_RATE, MAX_DEFERRED, MAX_EDGES, MAX_MACS_PER_NODE,
-            MAX_NODES, MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
+            CORRECTION_RATE, LINE_BURST, MAX_DEFERRED, MAX_EDGES, MAX_MACS_PER_NODE, MAX_NODES,
+            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
         },
         node::Nodes,
         retell::News,
@@ -152,7 +152,7 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&link) else {
             return false;
         };
-        if peer.lines.take(LINE_RATE, burst, now) {
+        if peer.lines.take(self.settings.meta_rate, burst, now) {
             peer.over_budget = None;
             return true;
         }

@@ -35,6 +35,7 @@ mod retell;
 mod seen;
 pub mod settings;
 mod show;
+mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

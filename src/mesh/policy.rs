@@ -40,6 +40,9 @@ impl Mesh {
     pub(super) fn may_announce(&self, owner: &NodeName, subnet: &Subnet) -> Result<(), String> {
         let hosts = &self.settings.hosts;
         let policy = self.settings.subnet_policy;
+        if let Some(why) = hosts.get(owner).and_then(|host| host.shut_out.as_ref()) {
+            return Err(format!("hosts/{owner} says {why}"));
+        }
         let (prefix, length) = match subnet.prefix {
             Prefix::Mac(_) => return Ok(()),
             Prefix::V4(_, length) | Prefix::V6(_, length) => (subnet.prefix, length),

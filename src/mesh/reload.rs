@@ -179,6 +179,11 @@ impl Mesh {
 
     fn end_revoked(&mut self, old: &Settings, now: Instant) {
         for (idx, name) in self.ended_by(old, &self.settings) {
+            let shut_out = self.settings.hosts.get(&name);
+            let why = match shut_out.and_then(|host| host.shut_out.as_ref()) {
+                Some(why) => format!("its host file says {why}"),
+                None => "its key in the host file changed or is gone".to_owned(),
+            };
             let links: Vec<LinkId> = self
                 .peers
                 .iter()
@@ -186,13 +191,13 @@ impl Mesh {
                 .map(|(id, _)| *id)
                 .collect();
             for link in links {
-                self.close(link, "its key in the host file changed", now);
+                self.close(link, &why, now);
             }
             self.drop_keys(idx);
             self.nodes[idx].spoke = Spoke::default();
             self.nodes[idx].udp.reset(None);
             self.mark_state(idx);
-            tracing::info!(node = %name, "key changed or gone: links and tunnel ended");
+            tracing::info!(node = %name, "links and tunnel ended: {why}");
         }
     }
 }

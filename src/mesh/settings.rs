@@ -11,6 +11,7 @@ use crate::{
         rsa::{RsaPrivate, RsaPublic},
     },
     link::{Credentials, Dialect, Upgrade},
+    mesh::limits::LINE_RATE,
     route::RouteSettings,
     tunnel::legacy::Suite,
     wire::{NodeName, Options, Subnet},
@@ -57,6 +58,8 @@ pub struct Settings {
     pub connect_to: Vec<NodeName>,
     /// AutoConnect.
     pub auto_connect: bool,
+    /// MetaRate: lines a second that a neighbour may have passed on, 200 to 1,000,000.
+    pub meta_rate: u32,
     /// Router switches.
     pub route: RouteSettings,
     /// MACExpire, default 600 s.
@@ -108,6 +111,18 @@ pub struct Host {
     pub null_digest: bool,
     /// Ed25519PublicKeyNext: as good as `key`, while the node changes from the one to the other.
     pub next: Option<PublicKey>,
+    /// Ed25519PublicKeyNextFrom, in seconds since 1970: before it `next` does not count.
+    pub next_from: Option<u64>,
+    /// Expires, in seconds since 1970.
+    pub expires: Option<u64>,
+    /// Revoked, in seconds since 1970.
+    pub revoked: Option<u64>,
+    /// RevokedReason.
+    pub revoked_reason: Option<String>,
+    /// Whether it is shut out now, and why; [`Self::at`] says so.
+    pub shut_out: Option<String>,
+    /// Label lines.
+    pub labels: BTreeMap<String, String>,
     /// NativePublicKey: takes the place of the X25519 form of `key`.
     pub native: Option<StaticPublic>,
     /// MinProtocol, if the file names it.
@@ -204,6 +219,7 @@ impl Settings {
             ping_timeout: Duration::from_secs(5),
             key_expire: Duration::from_secs(3600),
             max_timeout: Duration::from_secs(900),
+            meta_rate: LINE_RATE,
             weight: None,
             pmtu: None,
             replay_window: 8192,

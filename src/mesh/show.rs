@@ -45,6 +45,7 @@ impl Mesh {
                 .filter(|_| path == PathKind::Tcp)
         });
         let count = |counter: fn(&Node) -> &AtomicU64| total(counter(node));
+        let host = self.settings.hosts.get(node.name());
         PeerRow {
             name: node.name().to_string(),
             subnets: node.subnets.iter().map(ToString::to_string).collect(),
@@ -75,12 +76,8 @@ impl Mesh {
             reason: self.reason(node, path),
             offers: node.since.map(|_| node.spoke.offers()),
             min_protocol: Some(self.least(node.name())),
-            host_file: self
-                .settings
-                .hosts
-                .get(node.name())
-                .map(|host| &**host)
-                .into(),
+            host_file: host.map(|host| &**host).into(),
+            labels: host.map(|host| host.labels.clone()).unwrap_or_default(),
         }
     }
 
@@ -135,6 +132,9 @@ impl Mesh {
         };
         let name = node.name();
         let host = self.settings.hosts.get(name);
+        if let Some(why) = host.and_then(|host| host.shut_out.as_ref()) {
+            return reason("shut_out", format!("{why} (hosts/{name})"));
+        }
         if self.settings.sptps && !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
             return reason("no_key", self.why_no_key(name));
         }

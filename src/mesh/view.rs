@@ -1,7 +1,7 @@
 //! Read-only rows for `meshctl`: what the mesh shows of itself. The control socket sends them as
 //! they are, tables and `--json` are made from them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -106,6 +106,9 @@ pub struct PeerRow {
     /// What its host file is good for.
     #[serde(default)]
     pub host_file: HostFile,
+    /// Label lines of its host file.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One node, as `dump nodes` shows it: the fields of tinc 1.1 (tinc-1.1-wire.md section 7).

@@ -108,6 +108,7 @@ pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
         },
         min_protocol: Some(Dialect::Sptps),
         host_file: HostFile::Key,
+        labels: BTreeMap::new(),
     }
 }
 

@@ -2,8 +2,14 @@
 //!
 //! Source: spec/meshctl.md sections 4.1 to 4.3.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "waits for real daemons; helpers of tests fail like tests"
+)]
 
+mod change_table;
+mod check_table;
 mod daemon;
 mod files;
 

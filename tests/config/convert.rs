@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use meshd::config::{
     convert::{to_tinc, to_toml},
     toml::keys::File,
-    vars::{Kind, Place, VARS},
+    vars::{Kind, Place, VARS, Var},
 };
 use proptest::prelude::*;
 
@@ -164,9 +164,13 @@ fn trees_mean_the_same_in_both_forms() {
     }
 }
 
-/// A value that a variable of this kind may have.
-fn value(kind: Kind) -> BoxedStrategy<String> {
-    match kind {
+/// A value that a variable may have.
+fn value(var: &Var) -> BoxedStrategy<String> {
+    match var.kind {
+        _ if var.name == "Label" => "[a-z_]{1,9}=[!-~]([ -~]{0,9}[!-~])?".boxed(),
+        Kind::Moment => {
+            "20[2-9][0-9]-0[1-9]-(1[0-9]|2[0-8])T[01][0-9]:[0-5][0-9]:[0-5][0-9]Z".boxed()
+        }
         Kind::Bool => prop_oneof![Just("yes".to_owned()), Just("no".to_owned())].boxed(),
         Kind::Int | Kind::Seconds | Kind::Bytes | Kind::Port => {
             (0..65_536u32).prop_map(|n| n.to_string()).boxed()
@@ -180,7 +184,7 @@ fn value(kind: Kind) -> BoxedStrategy<String> {
 
 proptest! {
     #[test]
-    fn every_variable_survives_both_ways(values in VARS.iter().map(|var| value(var.kind)).collect::<Vec<_>>()) {
+    fn every_variable_survives_both_ways(values in VARS.iter().map(value).collect::<Vec<_>>()) {
         for (var, value) in VARS.iter().zip(&values) {
             let (file, shown) = match var.place {
                 Place::Host => (File::Host, "hosts/a"),

@@ -10,6 +10,7 @@ mod native;
 mod precedence;
 mod reload;
 mod tables;
+mod terms;
 mod tinc11;
 mod toml;
 mod torn;

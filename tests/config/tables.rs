@@ -60,7 +60,14 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "MinProtocol",
             "LearnKeys",
             "Ed25519PublicKeyNext",
+            "Ed25519PublicKeyNextFrom",
             "NativePublicKey",
+            "Expires",
+            "Revoked",
+            "RevokedReason",
+            "Label",
+            "MetaRate",
+            "RunScripts",
         ]
     );
     assert!(
@@ -211,11 +218,14 @@ fn ping_times_are_clamped_as_tinc_clamps_them() {
     ] {
         let tree = Tree::of_three();
         tree.write("tinc.conf", &format!("Name = me\n{lines}"));
-        let settings = tree.clean().settings;
+        let settings = tree.load().unwrap().settings;
         let got = (
             settings.ping_interval.as_secs(),
             settings.ping_timeout.as_secs(),
         );
+        let told = format!("PingTimeout must be 1 to PingInterval; {timeout} is used");
+        let said = tree.said().concat();
+        assert_eq!(said.ends_with(&told), lines.contains("Timeout"), "{said}");
         assert_eq!(got, (interval, timeout), "{lines}");
     }
 }

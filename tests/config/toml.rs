@@ -57,7 +57,8 @@ fn every_variable_has_a_key_where_it_belongs() {
             Kind::Seconds => key.form == Form::Duration,
             Kind::Bytes => matches!(key.form, Form::Size | Form::Number),
             Kind::Address | Kind::Listen => key.form == Form::Endpoint,
-            _ => key.form == Form::Text,
+            Kind::Moment => key.form == Form::Moment,
+            _ => matches!(key.form, Form::Text | Form::Labelled),
         };
         assert!(fits && key.many == var.multiple, "{}", key.path());
     }

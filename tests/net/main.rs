@@ -45,6 +45,7 @@ mod rolling;
 mod routing;
 mod switch;
 mod tap_router;
+mod terms;
 mod traffic;
 mod upgrade;
 mod world;

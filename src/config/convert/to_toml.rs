@@ -8,7 +8,7 @@ use crate::config::{
     tincconf::{self, Line, Lines},
     toml::{
         self,
-        keys::{ACCESS, File, Form, Key, RSA_TEXT, SCHEMA},
+        keys::{ACCESS, File, Form, Key, NO_SCRIPTS, RSA_TEXT, SCHEMA, SCRIPTS},
     },
     vars,
 };
@@ -129,6 +129,16 @@ impl Writer<'_> {
             }
             return;
         }
+        if key.form == Form::Labelled {
+            return self.labels(items);
+        }
+        let none = |item: &&Item| key.var == SCRIPTS && item.line.value == NO_SCRIPTS;
+        if let [only] = items
+            && none(only)
+        {
+            self.comments(&only.comments);
+            return self.line(&format!("{} = []", key.name));
+        }
         let plain = items.len() == 1 && items[0].comments.is_empty();
         let mut values = Vec::new();
         for item in items {
@@ -148,6 +158,23 @@ impl Writer<'_> {
             self.line(&format!("    {value},"));
         }
         self.line("]");
+    }
+
+    fn labels(&mut self, items: &[&Item]) {
+        for item in items {
+            self.comments(&item.comments);
+            match item.line.value.split_once('=') {
+                Some((name, value)) => {
+                    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    let name = match name.trim() {
+                        name if !name.is_empty() && name.chars().all(bare) => name.into(),
+                        name => quoted(name),
+                    };
+                    self.line(&format!("{name} = {}", quoted(value.trim())));
+                }
+                None => self.lost(item, "has a value that TOML has no word for"),
+            }
+        }
     }
 
     /// Keeps as a comment what cannot be said.
@@ -184,7 +211,8 @@ fn value(key: &Key, text: &str) -> Option<String> {
         },
         Form::Number | Form::Size => number()?.to_string(),
         Form::Duration => format!("\"{}s\"", number().filter(|seconds| *seconds >= 0)?),
-        Form::Text => quoted(text),
+        Form::Text | Form::Labelled => quoted(text),
+        Form::Moment => humantime::parse_rfc3339(text).ok().map(|_| text.into())?,
         Form::Endpoint => quoted(&endpoint(text)),
         Form::Access => {
             let yes = text.eq_ignore_ascii_case("yes");

@@ -2,7 +2,7 @@
 //!
 //! Source: spec/config-toml.md section 5.
 
-use Form::{Access, Duration, Endpoint, Flag, Number, Size, Text};
+use Form::{Access, Duration, Endpoint, Flag, Labelled, Moment, Number, Size, Text};
 
 use crate::config::vars::{self, Place};
 
@@ -36,6 +36,10 @@ pub enum Form {
     Size,
     /// Text: "HOST", "HOST:PORT", "[IPV6]:PORT".
     Endpoint,
+    /// A date with time in UTC, without quotes.
+    Moment,
+    /// Text in quotes under any name, which is part of the value: `NAME=TEXT`.
+    Labelled,
     /// One of [`ACCESS`].
     Access,
 }
@@ -110,8 +114,10 @@ pub const DAEMON: &[Key] = &[
     one("trust", "disable_buggy_peers", "DisableBuggyPeers", Flag),
     one("limits", "connection_burst", "MaxConnectionBurst", Number),
     one("limits", "meta_buffer", "MaxOutputBufferSize", Size),
+    one("limits", "meta_rate", "MetaRate", Number),
     one("scripts", "interpreter", "ScriptsInterpreter", Text),
     one("scripts", "extension", "ScriptsExtension", Text),
+    many("scripts", "run", "RunScripts", Text),
     one("metrics", "listen", "MetricsListen", Text),
     one("switch", "broadcast", "Broadcast", Text),
     many("switch", "broadcast_subnets", "BroadcastSubnet", Text),
@@ -159,11 +165,11 @@ pub const DAEMON: &[Key] = &[
 pub const HOST: &[Key] = &[
     one("", "ed25519", "Ed25519PublicKey", Text),
     one("", "ed25519_file", "Ed25519PublicKeyFile", Text),
-    one("", "ed25519_next", "Ed25519PublicKeyNext", Text),
     one("", "native", "NativePublicKey", Text),
     one("", "rsa_file", "PublicKeyFile", Text),
     one("", "rsa_number", "PublicKey", Text),
     one("", "min_protocol", "MinProtocol", Text),
+    one("", "expires", "Expires", Moment),
     many("", "endpoints", "Address", Endpoint),
     many("", "subnets", "Subnet", Text),
     one("", "port", "Port", Number),
@@ -177,8 +183,17 @@ pub const HOST: &[Key] = &[
     one("", "digest", "Digest", Text),
     one("", "mac_length", "MACLength", Number),
     one("", "compression", "Compression", Number),
+    one("next", "ed25519", "Ed25519PublicKeyNext", Text),
+    one("next", "from", "Ed25519PublicKeyNextFrom", Moment),
+    one("revoked", "since", "Revoked", Moment),
+    one("revoked", "reason", "RevokedReason", Text),
+    many("labels", "NAME", "Label", Labelled),
 ];
 
+/// The variable whose empty array is a word of its own.
+pub const SCRIPTS: &str = "RunScripts";
+/// What it says where no script is to run.
+pub const NO_SCRIPTS: &str = "none";
 /// The PEM text of an RSA public key in a host file: no variable, but what stands in the file itself.
 pub const RSA_TEXT: &str = "rsa";
 /// The one version of the layout, the key `schema` of meshd.toml.
@@ -204,13 +219,14 @@ impl Key {
     #[must_use]
     pub const fn wanted(&self) -> &'static str {
         match self.form {
-            Text => "text in quotes",
+            Text | Labelled => "text in quotes",
             Flag => "true or false, without quotes",
             Number => "a whole number, without quotes",
             Duration => "a time in whole seconds, like \"90s\" or \"15m\"",
             Size => "a size like \"64KiB\", or a number of bytes",
             Endpoint => "text like \"10.0.0.1\", \"db.example.net:655\" or \"[2001:db8::1]:655\"",
             Access => "\"never\", \"listed\" or \"always\"",
+            Moment => "a date with time in UTC, like 2027-06-01T00:00:00Z, without quotes",
         }
     }
 }
@@ -238,7 +254,7 @@ impl File {
     #[must_use]
     pub fn find(self, table: &str, name: &str) -> Option<&'static Key> {
         let mut keys = self.keys().iter();
-        keys.find(|key| key.table == table && key.name == name)
+        keys.find(|key| key.table == table && (key.name == name || key.form == Labelled))
     }
 
     /// What to say of a key that there is not in this table.

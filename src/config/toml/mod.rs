@@ -75,7 +75,7 @@ impl Reading<'_> {
             let at = name.span();
             let name: &Cow<'_, str> = name.get_ref();
             match (self.file.find(table, name), value.get_ref()) {
-                (Some(key), _) => self.value(key, value),
+                (Some(key), _) => self.value(key, name, value),
                 (None, DeValue::Table(inner)) if table.is_empty() && self.is_table(name) => {
                     self.table(name, inner);
                 }
@@ -122,10 +122,16 @@ impl Reading<'_> {
         true
     }
 
-    fn value(&mut self, key: &'static keys::Key, value: &Spanned<DeValue<'_>>) {
-        match (key.many, value.get_ref()) {
-            (false, _) => self.single(key, value),
-            (true, DeValue::Array(all)) => all.iter().for_each(|one| self.single(key, one)),
+    fn value(&mut self, key: &'static keys::Key, name: &str, value: &Spanned<DeValue<'_>>) {
+        match (
+            key.many && key.form != keys::Form::Labelled,
+            value.get_ref(),
+        ) {
+            (false, _) => self.single(key, name, value),
+            (true, DeValue::Array(none)) if none.is_empty() && key.var == keys::SCRIPTS => {
+                self.add(key.var, keys::NO_SCRIPTS.into(), value);
+            }
+            (true, DeValue::Array(all)) => all.iter().for_each(|one| self.single(key, name, one)),
             (true, _) => {
                 let (path, wanted) = (key.path(), key.wanted());
                 self.wrong(
@@ -136,20 +142,22 @@ impl Reading<'_> {
         }
     }
 
-    fn single(&mut self, key: &'static keys::Key, value: &Spanned<DeValue<'_>>) {
-        match values::read(key, value.get_ref()) {
-            Ok(Some((var, text))) => {
-                let (number, column) = self.place(value.span().start);
-                self.document.lines.lines.push(Line {
-                    key: var.into(),
-                    value: text,
-                    number,
-                    column,
-                });
-            }
+    fn single(&mut self, key: &'static keys::Key, name: &str, value: &Spanned<DeValue<'_>>) {
+        match values::read(key, name, value.get_ref()) {
+            Ok(Some((var, text))) => self.add(var, text, value),
             Ok(None) => {}
             Err(why) => self.wrong(&value.span(), format!("`{}` {why}", key.path())),
         }
+    }
+
+    fn add(&mut self, var: &str, text: String, value: &Spanned<DeValue<'_>>) {
+        let (number, column) = self.place(value.span().start);
+        self.document.lines.lines.push(Line {
+            key: var.into(),
+            value: text,
+            number,
+            column,
+        });
     }
 
     fn wrong(&mut self, at: &Range<usize>, text: String) {

@@ -7,10 +7,11 @@ use bytesize::ByteSize;
 
 use super::keys::{ACCESS, Form, Key};
 
-/// The variable and its text; `None` where the value says what holds anyway. Errors: what is wrong, to follow the
-/// name of the key.
+/// The variable and its text; `None` where the value says what holds anyway. `name`: what stands for the key in the
+/// file. Errors: what is wrong, to follow the name of the key.
 pub(super) fn read(
     key: &Key,
+    name: &str,
     value: &DeValue<'_>,
 ) -> Result<Option<(&'static str, String)>, String> {
     let text = match (key.form, value) {
@@ -21,6 +22,8 @@ pub(super) fn read(
         (Form::Size, DeValue::Integer(number)) => whole(number)?.to_string(),
         (Form::Size, DeValue::String(text)) => bytes(text)?.to_string(),
         (Form::Endpoint, DeValue::String(text)) => endpoint(text)?,
+        (Form::Labelled, DeValue::String(text)) => format!("{name}={text}"),
+        (Form::Moment, DeValue::Datetime(at)) => at.to_string(),
         (Form::Access, DeValue::String(text)) => {
             let known = ACCESS.iter().find(|(word, _)| word == text);
             let (_, meaning) =
@@ -44,6 +47,7 @@ fn kind(value: &DeValue<'_>) -> String {
         DeValue::String(text) => format!("{:?}", text.chars().take(64).collect::<String>()),
         DeValue::Boolean(flag) => flag.to_string(),
         DeValue::Integer(number) => number.as_str().into(),
+        DeValue::Datetime(at) => at.to_string(),
         other => format!("of type {}", other.type_str()),
     }
 }

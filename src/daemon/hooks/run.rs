@@ -146,6 +146,7 @@ mod tests {
             debug: 0,
             interpreter: None,
             extension: String::new(),
+            run: None,
         }
     }
 

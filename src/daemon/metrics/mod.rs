@@ -115,6 +115,14 @@ impl Driver {
             "Age of the file of our Ed25519 key.",
             age.map(|age| (&[][..], age.as_secs_f64())),
         );
+        let hosts = config.settings.hosts.iter();
+        let expiries = hosts
+            .filter_map(|(name, host)| Some(([("peer", name.as_str())], host.expires? as f64)));
+        out.gauge(
+            "meshd_key_expiry_timestamp_seconds",
+            "When the node is not spoken to any more: Expires in its host file.",
+            expiries,
+        );
         let busy = self.busy.look(self.started, now);
         let busy = busy
             .iter()
