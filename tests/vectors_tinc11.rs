@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use meshd::{
     crypto::{
         PrivateKey, PublicKey, Rng, aead,
+        compress::{self, Packer},
         ed25519::{Ephemeral, EphemeralPublic},
         replay::ReplayWindow,
         sptps::{INVITATION_LABEL, Kex, Offer, Parties, Role, link_label, tunnel_label},
@@ -414,6 +415,40 @@ fn datagram_sessions_by_a_tunnel() {
             }
         }
     }
+}
+
+/// What real daemons compressed, as the test had asked and as it had been asked: each is an IPv4 packet, whole.
+#[test]
+fn compressed_records_are_unpacked() {
+    let mut levels = Vec::new();
+    for session in list(&vectors(), "datagram_sessions") {
+        let asked = session["compression_requested_by_test"].as_u64().unwrap() as u8;
+        for record in list(session, "records") {
+            if record["record_type"] != 1 {
+                continue;
+            }
+            // All daemons had Compression = 9.
+            let level = match text(record, "dir") {
+                "daemon->test" => asked,
+                _ => 9,
+            };
+            let packed = hex(record, "plaintext");
+            let packet = compress::unpack(level, &packed, 1_600).unwrap();
+            let length = u16::from_be_bytes([packet[2], packet[3]]);
+            assert_eq!(
+                (packet[0], usize::from(length)),
+                (0x45, packet.len()),
+                "{level}"
+            );
+            assert_eq!(compress::unpack(level, &packed, packet.len() - 1), None);
+            let again = Packer::new(level).unwrap().pack(&packet);
+            assert_eq!(compress::unpack(level, &again, packet.len()), Some(packet));
+            levels.push(level);
+        }
+    }
+    levels.sort_unstable();
+    levels.dedup();
+    assert_eq!(levels, [9, 10, 11, 12]);
 }
 
 /// Handshake and records of invitations: a third label, and record types 1 and 2.

@@ -12,7 +12,7 @@ use crate::{
         tree::{Entry, Reader, Tree},
     },
     crypto::{
-        compress::MAX_LEVEL,
+        compress::{MAX_LEGACY, MAX_LEVEL},
         rsa::{RsaError, RsaPrivate, RsaPublic, WEAK_BITS},
         suite::{Cipher, Digest},
     },
@@ -143,6 +143,11 @@ pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     let mac = reader.number_if("MACLength", 0, most);
     let mac = mac.map_or(usual.mac, |mac| mac.unsigned_abs() as usize);
     let level = reader.number("Compression", 0, MAX_LEVEL.into());
+    if let (true, Some(entry)) = (level > MAX_LEGACY.into(), reader.tree.first("Compression")) {
+        // Seen with 1.1~pre18: it drops the key, and after a minute the link.
+        let text = "Compression = 12 is LZ4: a tinc 1.1 that is built without it, as Debian's is, refuses our keys; 1 to 9 is for all";
+        reader.problems.push(entry.warning(text));
+    }
     Suite {
         cipher,
         digest,

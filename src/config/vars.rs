@@ -413,7 +413,7 @@ pub const VARS: &[Var] = &[
     var("ClampMSS", Both, All, Bool, "yes", ONE, NewLinks, SAFE, Yes,
         "Lower the segment size of TCP connections to what fits the path."),
     var("Compression", Both, All, Int, "0", ONE, Live, SAFE, Yes,
-        "Compression of packets to us (legacy protocol): 0 none, 1 to 9 zlib, 10 and 11 LZO."),
+        "Compression of packets to us, not of native ones: 0 none, 1 to 9 zlib, 10 and 11 LZO, 12 LZ4 (tinc 1.1 only)."),
     var("Digest", Both, All, Text, "sha256", ONE, Live, UNSAFE, Yes,
         "Digest of packets to us (legacy protocol), by OpenSSL's name, or `none`."),
     var("Ed25519PublicKey", Host, V11, Key, "", ONE, Live, UNSAFE, Yes,

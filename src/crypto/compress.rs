@@ -1,6 +1,6 @@
-//! Compression of packets in the legacy protocol: zlib (levels 1 to 9) and LZO (10 and 11).
+//! Compression of packets: zlib (levels 1 to 9), LZO (10 and 11), and for tinc 1.1 LZ4 (12).
 //!
-//! Source: tinc-1.0-wire.md section 3.2. LZO is only taken apart; what we send in it is not made smaller.
+//! Source: tinc-1.0-wire.md section 3.2, tinc-1.1-wire.md section 4.7. LZO is only taken apart; what we send in it is not made smaller.
 
 use std::sync::PoisonError;
 
@@ -9,9 +9,13 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 use crate::{crypto::lzo, sync::Mutex};
 
 /// Highest level.
-pub const MAX_LEVEL: u8 = 11;
+pub const MAX_LEVEL: u8 = LZ4;
+/// Highest level that tinc 1.0 knows.
+pub const MAX_LEGACY: u8 = 11;
 /// First level that means LZO.
 const LZO: u8 = 10;
+/// The level that means LZ4, a block without its length.
+const LZ4: u8 = 12;
 
 /// What makes packets for one node smaller.
 pub struct Packer {
@@ -40,8 +44,10 @@ impl Packer {
     /// Packs one packet.
     #[must_use]
     pub fn pack(&self, data: &[u8]) -> Vec<u8> {
-        let Some(zlib) = &self.zlib else {
-            return lzo::store(data);
+        let zlib = match &self.zlib {
+            Some(zlib) => zlib,
+            None if self.level == LZ4 => return lz4_flex::block::compress(data),
+            None => return lzo::store(data),
         };
         let mut zlib = zlib.lock().unwrap_or_else(PoisonError::into_inner);
         zlib.reset();
@@ -56,6 +62,9 @@ impl Packer {
 /// Unpacks a packet of at most `most` bytes that was packed with `level`. `None` if it is longer or damaged.
 #[must_use]
 pub fn unpack(level: u8, data: &[u8], most: usize) -> Option<Vec<u8>> {
+    if level == LZ4 {
+        return lz4_flex::block::decompress(data, most).ok();
+    }
     if level >= LZO {
         return lzo::load(data, most);
     }
@@ -76,13 +85,17 @@ mod tests {
             let packed = Packer::new(level).unwrap();
             for _ in 0..2 {
                 let packed = packed.pack(&text);
-                assert_eq!(packed.len() < text.len(), level < LZO, "{level}");
+                assert_eq!(
+                    packed.len() < text.len(),
+                    level < LZO || level == LZ4,
+                    "{level}"
+                );
                 assert_eq!(unpack(level, &packed, 1661).as_deref(), Some(&text[..]));
                 assert_eq!(unpack(level, &packed, text.len() - 1), None, "{level}");
                 assert_eq!(unpack(level, &packed[..packed.len() - 1], 1661), None);
             }
         }
-        assert!(Packer::new(0).is_none() && Packer::new(12).is_none());
+        assert!(Packer::new(0).is_none() && Packer::new(13).is_none());
     }
 
     /// T35: what one packet can make of itself is bounded.
@@ -92,5 +105,7 @@ mod tests {
         assert_eq!(unpack(9, &zlib, 1661), None);
         let bomb = lzokay_native::compress(&vec![0; 300_000]).unwrap();
         assert_eq!(unpack(10, &bomb, 1661), None);
+        let lz4 = Packer::new(12).unwrap().pack(&vec![0; 1 << 20]);
+        assert_eq!(unpack(12, &lz4, 1661), None);
     }
 }

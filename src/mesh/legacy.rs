@@ -15,6 +15,7 @@ use bytes::Bytes;
 use data_encoding::HEXUPPER_PERMISSIVE;
 
 use crate::{
+    crypto::compress::MAX_LEGACY,
     link::Dialect,
     mesh::{
         Mesh,
@@ -191,6 +192,9 @@ impl Mesh {
     /// How packets of a node to us are to be made: without cipher or MAC only if its host file says so too.
     fn legacy_suite(&self, node: &NodeName) -> Suite {
         let mut suite = self.settings.suite;
+        if suite.compression > MAX_LEGACY {
+            suite.compression = 0;
+        }
         let host = self.settings.hosts.get(node);
         let usual = Suite::default_of_tinc();
         if suite.cipher.is_none() && !host.is_some_and(|host| host.null_cipher) {

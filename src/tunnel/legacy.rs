@@ -55,7 +55,7 @@ pub struct Suite {
     pub digest: Option<&'static Digest>,
     /// Length of the MAC in bytes, 0 without a digest.
     pub mac: usize,
-    /// Compression, 0 to 11.
+    /// Compression, 0 to 12.
     pub compression: u8,
 }
 

@@ -46,7 +46,7 @@ pub struct TunnelSetup {
     pub next_key: Option<PublicKey>,
     /// Size of the replay window in packets; 0 switches the check off.
     pub replay_window: u32,
-    /// How we ask for packets to be compressed, 0 to 11, as our ANS_KEY lines say.
+    /// How we ask for packets to be compressed, 0 to 12, as our ANS_KEY lines say.
     pub compression: u8,
 }
 

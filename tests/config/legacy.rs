@@ -191,7 +191,8 @@ fn ciphers_and_digests() {
             "whirlpool is a Digest that meshd does not have",
         ),
         ("MACLength = 33", "MACLength must be 0 to 32"),
-        ("Compression = 12", "Compression must be 0 to 11"),
+        ("Compression = 13", "Compression must be 0 to 12"),
+        ("Compression = 12", "Compression = 12 is LZ4: a tinc 1.1"),
     ] {
         let tree = tree();
         tree.write("tinc.conf", &format!("Name = me\n{line}\n"));

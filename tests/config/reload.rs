@@ -127,7 +127,7 @@ fn a_diff_names_what_changed_and_what_waits_for_a_restart() {
             "hosts/a is gone",
             "hosts/b changed: Subnet",
             "hosts/c is new",
-            "Interface: Some(\"priv\") -> Some(\"mesh1\"), after a restart",
+            "Interface: \"priv\" -> \"mesh1\", after a restart",
             "Port: 655 -> 7, after a restart",
         ]
     );

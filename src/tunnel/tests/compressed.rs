@@ -6,11 +6,15 @@ use super::*;
 /// compressed packet.
 #[test]
 fn packets_are_compressed_as_the_other_end_asks() {
+    [6, 12].into_iter().for_each(compressed);
+}
+
+fn compressed(level: u8) {
     let asking = |level, own, other| TunnelSetup {
         compression: level,
         ..setup(own, other)
     };
-    let (mut a, kex) = Tunnel::initiate(asking(6, 1, 2), &mut rng(1));
+    let (mut a, kex) = Tunnel::initiate(asking(level, 1, 2), &mut rng(1));
     let (mut b, kex) = Tunnel::respond(asking(0, 2, 1), &kex, &mut rng(2)).unwrap();
     a.compress_with(b.compression());
     b.compress_with(a.compression());
@@ -52,7 +56,7 @@ fn packets_are_compressed_as_the_other_end_asks() {
     // T35: damaged, and longer than any packet.
     let damaged = packet(&a, TYPE_COMPRESSED, &long);
     assert_eq!(open(&b, damaged), Some((TYPE_COMPRESSED, long)));
-    let bomb = Packer::new(6).unwrap().pack(&vec![0; 1 << 20]);
+    let bomb = Packer::new(level).unwrap().pack(&vec![0; 1 << 20]);
     let tx = b.tx().unwrap();
     let mut datagram = [&[0; 5], &bomb[..], &[0; 16]].concat();
     tx.seal(tx.claim(1).unwrap(), TYPE_COMPRESSED, &mut datagram);
