@@ -197,6 +197,25 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         textfile: Option<PathBuf>,
     },
+    /// Find the first broken step between us and a node, or between two others
+    #[command(
+        before_help = "Examples:\n  \
+            meshctl why db_02                      name, key, trust, path, UDP, MTU, owner, route, firewall\n  \
+            meshctl why 172.20.7.9                 who owns that address, and what keeps us from it\n  \
+            meshctl why db_01 db_02                what each of two other nodes says of the other\n  \
+            meshctl -c /etc/tinc/priv why db_02    from the files alone, without a daemon",
+        after_help = "The daemon sends some probes to the node first. A meshd there is asked what it sees of us: over the \
+            native tunnel, so nobody between can read or forge it. \
+            Exit codes: 0 nothing is broken, 1 something is, 4 no such node or subnet, others as for every command."
+    )]
+    Why {
+        /// A node, an address in the mesh, or a subnet
+        #[arg(value_name = "NODE|ADDRESS|SUBNET")]
+        what: String,
+        /// The other end, if it is not our own node
+        #[arg(value_name = "NODE|ADDRESS|SUBNET")]
+        to: Option<String>,
+    },
     /// Measure the way to a node
     Ping {
         /// The node

@@ -85,6 +85,17 @@ impl Context {
         Duration::from_secs(self.global.timeout)
     }
 
+    /// Whether files are meant and no daemon: `--config DIR` without a socket.
+    pub(super) fn offline(&self) -> bool {
+        let Global {
+            config,
+            socket,
+            pidfile,
+            ..
+        } = &self.global;
+        config.is_some() && socket.is_none() && pidfile.is_none()
+    }
+
     /// Connects to the daemon.
     pub(super) fn connect(&self) -> Result<Client, Failure> {
         let socket = self.socket();

@@ -5,19 +5,18 @@ mod advice;
 #[cfg(test)]
 mod tests;
 
-use std::{fs::File, io::ErrorKind, path::Path};
-
 use serde::Serialize;
 
 use crate::{
     cli::{
         Exit, Failure, Outcome,
         context::Context,
+        hosts,
         output::{self, Frame, Show},
         peers::tunnel,
         table::{Table, or_dash, or_empty},
     },
-    config::{self, Source, files},
+    config::{self, Source},
     control::proto::{Answer, Request, Response, Status},
     link::Dialect,
     mesh::view::{EdgeRow, HostFile, PeerRow, Reason},
@@ -168,43 +167,18 @@ impl Facts {
             host_file: HostFile::Missing,
             why: None,
             local: None,
-            disk: node.as_ref().and_then(|node| disk(source, node)),
+            disk: node.as_ref().and_then(|node| hosts::file(source, node)),
             min_line: node.and_then(|node| line(source, Some(&node), "MinProtocol")),
         }
     }
 }
 
-/// What the host file is good for now; `None` if we may not look. The problem is that of `meshctl check`.
-fn disk(source: &Source, node: &NodeName) -> Option<Result<HostFile, String>> {
-    // The daemon's root may be another one than ours.
-    if !source.base.join("hosts").is_dir() {
-        return None;
-    }
-    match File::open(source.base.join(config::host_path(source, node))) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Some(Ok(HostFile::Missing)),
-        Err(_) => return None,
-        Ok(_) => {}
-    }
-    Some(match config::load_host(source, node) {
-        Ok(host) => Ok(Some(&host).into()),
-        Err(problems) => {
-            let mut errors = problems.iter().filter(|problem| problem.error);
-            Err(errors.next().map(ToString::to_string).unwrap_or_default())
-        }
-    })
-}
-
 /// Names of host files that no node of the mesh has.
 fn unheard(source: &Source, own: &str, peers: &[PeerRow]) -> Vec<String> {
-    let names = files::names(&source.base.join(Path::new("hosts"))).unwrap_or_default();
-    let names = names
-        .iter()
-        .map(|name| name.strip_suffix(".toml").unwrap_or(name));
-    let unheard = names.filter(|name| {
-        let known = *name == own || peers.iter().any(|row| row.name == *name);
-        !known && NodeName::new(name).is_ok()
-    });
-    unheard.map(str::to_owned).collect()
+    let unheard = hosts::names(source)
+        .into_iter()
+        .filter(|name| *name != own && peers.iter().all(|row| row.name != *name));
+    unheard.collect()
 }
 
 fn rows(own: &Own, all: Vec<(Facts, String)>) -> Vec<Row> {

@@ -7,8 +7,10 @@ mod check;
 mod context;
 mod convert;
 mod dump;
+mod firewall;
 mod follow;
 mod generate;
+mod hosts;
 mod keygen;
 pub mod lab;
 mod metrics;
@@ -21,6 +23,7 @@ mod routes;
 mod status;
 mod steer;
 mod table;
+mod why;
 
 use std::{io, path::Path, process::ExitCode};
 
@@ -139,6 +142,7 @@ fn run(context: &Context, command: Command) -> Outcome {
         },
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
         Command::Metrics { textfile } => metrics::run(context, textfile),
+        Command::Why { what, to } => why::run(context, &what, to.as_deref()),
         Command::Ping { node, count } => ping::run(context, &node, count),
         Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),
     }

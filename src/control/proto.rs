@@ -4,8 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     link::Dialect,
-    mesh::view::{
-        ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, RouteRow, SubnetRow,
+    mesh::{
+        sight::{Pair, RefusedRow, Sight},
+        view::{
+            ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, RouteRow, SubnetRow,
+        },
     },
 };
 
@@ -73,6 +76,22 @@ pub enum Request {
     Stop,
     /// Dial now. Root only.
     Retry,
+    /// What we see of one node.
+    Sight {
+        /// The node.
+        node: String,
+    },
+    /// All subnets that are announced and not believed.
+    Refused,
+    /// Ask a node what it sees of another one.
+    AskNode {
+        /// Whom to ask.
+        node: String,
+        /// Of whom.
+        about: String,
+        /// How long to wait, in milliseconds, at most 60,000.
+        timeout_ms: u64,
+    },
     /// Measure the way to a node once.
     Ping {
         /// The node.
@@ -124,6 +143,12 @@ pub enum Response {
     Reloaded(Reloaded),
     /// To [`Request::Plan`].
     Plan(Box<Plan>),
+    /// To [`Request::Sight`].
+    Sight(Box<Sight>),
+    /// To [`Request::Refused`].
+    Refused(Vec<RefusedRow>),
+    /// To [`Request::AskNode`]; `None`: no answer in time, or that node knows no such node.
+    Told(Option<Box<Pair>>),
     /// To [`Request::Ping`].
     Ping(Pong),
     /// Done.

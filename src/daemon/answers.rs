@@ -8,18 +8,18 @@ use std::{
 use crate::{
     control::proto::{ErrorCode, Pong, Request, Response},
     daemon::{Reply, apply::Purpose, control, driver::Driver},
-    mesh::Input,
+    mesh::{Input, sight::Pair},
     wire::NodeName,
 };
 
-/// Longest time that a ping may wait.
+/// Longest time that a ping or a question may wait.
 const MAX_PING: Duration = Duration::from_secs(60);
 /// Longest time that a reload may wait for its confirmation, in seconds.
 const MAX_CONFIRM: u64 = 86_400;
-/// Most pings under way.
+/// Most pings and questions under way.
 const MAX_PINGS: usize = 64;
 
-/// Pings that wait for their answer.
+/// Pings, and questions to other nodes, that wait for their answer.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
     waiting: BTreeMap<u64, Waiting>,
@@ -29,6 +29,7 @@ pub(super) struct Pings {
 #[derive(Debug)]
 struct Waiting {
     node: NodeName,
+    question: bool,
     reply: Reply,
     until: Instant,
 }
@@ -67,7 +68,30 @@ impl Driver {
                 self.tell_mesh(Input::Retry);
                 Response::Done(true)
             }
-            Request::Ping { node, timeout_ms } => return self.ping(&node, timeout_ms, reply, now),
+            Request::Ping { node, timeout_ms } => {
+                let ask = |node, token| Input::Ping { node, token };
+                return self.ask(&node, (false, ask), timeout_ms, reply, now);
+            }
+            Request::AskNode {
+                node,
+                about,
+                timeout_ms,
+            } => match self.known(&about) {
+                Ok(about) => {
+                    let ask = |node, token| Input::AskNode { node, about, token };
+                    return self.ask(&node, (true, ask), timeout_ms, reply, now);
+                }
+                Err(refused) => refused,
+            },
+            Request::Sight { node } => {
+                let known = self.known(&node);
+                match known.map(|name| self.mesh.sight(&name, now)) {
+                    Ok(Some(sight)) => Response::Sight(Box::new(sight)),
+                    Ok(None) => control::error(ErrorCode::Unknown, format!("{node} is this node")),
+                    Err(refused) => refused,
+                }
+            }
+            Request::Refused => Response::Refused(self.mesh.refused_subnets()),
             Request::Log { .. } => {
                 control::error(ErrorCode::Malformed, "logs are not the driver's".into())
             }
@@ -75,14 +99,27 @@ impl Driver {
         let _ = reply.send(response);
     }
 
-    fn ping(&mut self, node: &str, timeout_ms: u64, reply: Reply, now: Instant) {
-        let name = NodeName::new(node)
-            .ok()
-            .filter(|name| self.mesh.has_node(name));
-        let Some(node) = name else {
+    /// The name of a node that is known, or the answer that there is none.
+    fn known(&self, node: &str) -> Result<NodeName, Response> {
+        let name = NodeName::new(node).ok();
+        name.filter(|name| self.mesh.has_node(name)).ok_or_else(|| {
             let text = format!("no node {node:?} is known: meshctl peers lists them");
-            let _ = reply.send(control::error(ErrorCode::Unknown, text));
-            return;
+            control::error(ErrorCode::Unknown, text)
+        })
+    }
+
+    /// Has the mesh ask a node something; the reply waits for what comes back.
+    fn ask(
+        &mut self,
+        node: &str,
+        (question, input): (bool, impl FnOnce(NodeName, u64) -> Input),
+        timeout_ms: u64,
+        reply: Reply,
+        now: Instant,
+    ) {
+        let node = match self.known(node) {
+            Ok(node) => node,
+            Err(refused) => return drop(reply.send(refused)),
         };
         if self.pings.waiting.len() >= MAX_PINGS {
             let text = "too many pings are under way".into();
@@ -94,11 +131,19 @@ impl Driver {
         let until = now + Duration::from_millis(timeout_ms).min(MAX_PING);
         let waiting = Waiting {
             node: node.clone(),
+            question,
             reply,
             until,
         };
         self.pings.waiting.insert(token, waiting);
-        self.tell_mesh(Input::Ping { node, token });
+        self.tell_mesh(input(node, token));
+    }
+
+    /// The answer to a question came.
+    pub(super) fn told(&mut self, token: u64, pair: Option<Pair>) {
+        if let Some(waiting) = self.pings.waiting.remove(&token) {
+            let _ = waiting.reply.send(Response::Told(pair.map(Box::new)));
+        }
     }
 
     /// The answer to a ping came.
@@ -124,6 +169,10 @@ impl Driver {
     }
 
     fn answer_ping(&self, waiting: Waiting, rtt: Option<Duration>) {
+        if waiting.question {
+            let _ = waiting.reply.send(Response::Told(None));
+            return;
+        }
         let response = match self.mesh.path_to(&waiting.node) {
             Some((path, endpoint, pmtu_bytes)) => Response::Ping(Pong {
                 rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),

@@ -20,7 +20,7 @@ use tokio::{
 use crate::{
     daemon::Event,
     io::udp::{SocketOptions, canonical, open_socket},
-    mesh::event::LinkId,
+    mesh::{event::LinkId, view::DialFault},
 };
 
 /// Bytes read at once.
@@ -75,8 +75,14 @@ pub fn dial(
 ) -> AbortHandle {
     let task = tokio::spawn(async move {
         let connected = match timeout(limit, connect(to, bind, &options)).await {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
+            Ok(result) => result.map_err(|error| match error.kind() {
+                io::ErrorKind::ConnectionRefused => (DialFault::Refused, error.to_string()),
+                _ => (DialFault::Silent, error.to_string()),
+            }),
+            Err(_) => {
+                let why = format!("no answer within {} s", limit.as_secs());
+                Err((DialFault::Silent, why))
+            }
         };
         let _ = events.send(Event::Dialled(id, connected)).await;
     });

@@ -78,6 +78,9 @@ fn only_looks(request: &Request) -> bool {
         | Request::Connections
         | Request::Metrics
         | Request::Plan
+        | Request::Sight { .. }
+        | Request::Refused
+        | Request::AskNode { .. }
         | Request::Ping { .. } => true,
     }
 }

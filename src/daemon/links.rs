@@ -28,7 +28,7 @@ use crate::{
     },
     io::udp::{SocketOptions, canonical},
     link::{Credentials, Identity, Keyring, Link, LinkEvent, Upgrade, Upgraded},
-    mesh::{Input, LinkId},
+    mesh::{Input, LinkId, view::DialFault},
     wire::NodeName,
 };
 
@@ -226,7 +226,7 @@ impl Links {
     pub(super) fn dialled(
         &mut self,
         dial: u64,
-        result: Result<TcpStream, String>,
+        result: Result<TcpStream, (DialFault, String)>,
         keys: &HostKeys,
         now: Instant,
     ) -> Option<Input> {
@@ -234,10 +234,12 @@ impl Links {
             node, addr, round, ..
         } = self.dials.remove(&dial)?;
         let connected = result.and_then(|stream| {
-            let local = stream.local_addr().map_err(|error| error.to_string())?;
-            let theirs = keys.credentials(&node);
-            let mut theirs =
-                theirs.ok_or_else(|| format!("no public key in hosts/{node} that may be used"))?;
+            let local = stream.local_addr();
+            let local = local.map_err(|error| (DialFault::Silent, error.to_string()))?;
+            let mut theirs = keys.credentials(&node).ok_or_else(|| {
+                let why = format!("no public key in hosts/{node} that may be used");
+                (DialFault::NoKey, why)
+            })?;
             if theirs.upgrade == Upgrade::Possible {
                 theirs.upgrade = match round {
                     Round::First => Upgrade::Possible,
@@ -252,7 +254,12 @@ impl Links {
                 self.connected((node, round), (stream, addr, local), theirs, now);
                 None
             }
-            Err(why) => Some(Input::DialFailed { node, addr, why }),
+            Err((fault, why)) => Some(Input::DialFailed {
+                node,
+                addr,
+                fault,
+                why,
+            }),
         }
     }
 
@@ -438,7 +445,12 @@ impl Links {
         let why = format!(
             "{node} has our Ed25519 key and speaks nothing less: put `Ed25519PublicKey = {key}` into hosts/{node}, where no such line is"
         );
-        Some(Input::DialFailed { node, addr, why })
+        Some(Input::DialFailed {
+            node,
+            addr,
+            fault: DialFault::Handshake,
+            why,
+        })
     }
 
     /// Ed25519 keys that were told since the last call.
@@ -455,7 +467,9 @@ impl Links {
             Stage::Stranger if hold => {
                 tracing::info!(%addr, why, "connection refused");
                 conn.wire.mute();
-                return None;
+                let node = conn.link.peer()?.clone();
+                let why = why.to_owned();
+                return Some(Input::Unproven { node, addr, why });
             }
             Stage::Stranger => tracing::debug!(%addr, why, "connection closed"),
             Stage::Dialled(..) | Stage::Up | Stage::Held => {}
@@ -472,7 +486,12 @@ impl Links {
             }
             Stage::Dialled(node, _) => {
                 *self.failed.entry(node.clone()).or_default() += 1;
-                Some(Input::DialFailed { node, addr, why })
+                Some(Input::DialFailed {
+                    node,
+                    addr,
+                    fault: DialFault::Handshake,
+                    why,
+                })
             }
             Stage::Up => Some(Input::LinkDown { link: id, why }),
             Stage::Stranger | Stage::Held => None,

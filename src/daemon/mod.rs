@@ -49,7 +49,7 @@ use crate::{
         self as control_proto,
         proto::{Request, Response},
     },
-    mesh::LinkId,
+    mesh::{LinkId, view::DialFault},
 };
 
 use log::{Log, Target};
@@ -61,7 +61,7 @@ pub enum Event {
     /// Somebody connected.
     Accepted(TcpStream, SocketAddr),
     /// An attempt to connect, by its number, has ended.
-    Dialled(u64, Result<TcpStream, String>),
+    Dialled(u64, Result<TcpStream, (DialFault, String)>),
     /// Bytes of a meta connection.
     Read(LinkId, Bytes),
     /// So many bytes have reached the kernel.

@@ -49,6 +49,7 @@ impl Driver {
             }
             Output::Remember { node, addr } => self.remember(&node, addr),
             Output::Pong { token, rtt } => self.pong(token, rtt),
+            Output::Told { token, pair } => self.told(token, pair),
             Output::Hook(event) => {
                 if let Some(routes) = &mut self.routes {
                     routes.follow(&event, &self.config.settings.name);

@@ -1,8 +1,12 @@
 //! Settings of our device by rtnetlink, from the tokio side.
 
-use std::{io, net::IpAddr};
+use std::{io, net::IpAddr, pin::pin};
 
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use futures_util::TryStreamExt;
+use rtnetlink::{
+    Handle, LinkUnspec, RouteMessageBuilder,
+    packet_route::route::{RouteAddress, RouteAttribute, RouteType},
+};
 use rustix::net::{AddressFamily, SocketType};
 
 /// Why the kernel did not take a setting.
@@ -17,6 +21,47 @@ pub enum NetlinkError {
     /// A prefix longer than its address.
     #[error("prefix length of {0}/{1} is out of range")]
     Prefix(IpAddr, u8),
+}
+
+/// Where the kernel sends packets for an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTo {
+    /// Name of the interface.
+    pub interface: String,
+    /// The source address that it gives them, if it says one.
+    pub source: Option<IpAddr>,
+}
+
+/// Asks the kernel, as `ip route get` does. Must be called within a runtime. Errors: there is no route, among others.
+pub async fn route_to(address: IpAddr) -> Result<RouteTo, NetlinkError> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    let len = if address.is_ipv4() { 32 } else { 128 };
+    let wanted = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(address, len)
+        .map_err(|_| NetlinkError::Prefix(address, len))?
+        .build();
+    let mut answers = pin!(handle.route().get(wanted).execute());
+    let Some(route) = answers.try_next().await? else {
+        return Err(io::Error::from(io::ErrorKind::NetworkUnreachable).into());
+    };
+    let (mut index, mut source) = (0, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(oif) => index = *oif,
+            RouteAttribute::PrefSource(RouteAddress::Inet(addr)) => source = Some((*addr).into()),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(addr)) => source = Some((*addr).into()),
+            _ => {}
+        }
+    }
+    if route.header.kind != RouteType::Unicast && route.header.kind != RouteType::Local {
+        return Err(io::Error::from(io::ErrorKind::NetworkUnreachable).into());
+    }
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
+        .map_err(io::Error::from)?;
+    let interface =
+        rustix::net::netdevice::index_to_name(&socket, index).map_err(io::Error::from)?;
+    Ok(RouteTo { interface, source })
 }
 
 /// One interface, by index.

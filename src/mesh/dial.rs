@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    mesh::{LinkId, Mesh, Output, Timer, node::Nodes},
+    mesh::{LinkId, Mesh, Output, Timer, node::Nodes, view::DialFault},
     route::{NodeIdx, lpm::Owner},
     wire::NodeName,
 };
@@ -24,6 +24,15 @@ const AUTO_INTERVAL: Duration = Duration::from_secs(5);
 const AUTO_LINKS: usize = 3;
 /// Addresses of one node that are tried in one round at most.
 const MAX_ADDRESSES: usize = 32;
+
+/// The last attempt to dial a node, which failed.
+#[derive(Debug, Clone)]
+pub(super) struct Missed {
+    pub fault: DialFault,
+    /// For the operator, with the address.
+    pub text: String,
+    pub at: Instant,
+}
 
 /// One node that we want a link to.
 pub(super) struct Outgoing {
@@ -138,7 +147,7 @@ impl Mesh {
         };
         let Some(host) = host.filter(|host| self.settings.credentials(host).is_some()) else {
             let why = format!("hosts/{name} is missing or has no usable public key");
-            self.round_failed(name, &why, true, now);
+            self.round_failed(name, (DialFault::NoKey, &why), true, now);
             return;
         };
         host.cached.iter().copied().for_each(&mut add);
@@ -170,7 +179,8 @@ impl Mesh {
                 port,
             });
         }
-        self.try_next(name, "no Address in its host file and none known", now);
+        let why = "no Address in its host file and none known";
+        self.try_next(name, (DialFault::NoAddress, why), now);
     }
 
     /// Never over our own tunnel: a link that runs inside the mesh dies with what it carries.
@@ -191,7 +201,7 @@ impl Mesh {
                 .any(|(subnet, _)| !is_default(subnet))
     }
 
-    fn try_next(&mut self, name: &NodeName, why: &str, now: Instant) {
+    fn try_next(&mut self, name: &NodeName, why: (DialFault, &str), now: Instant) {
         let Some(out) = self.outgoing.get_mut(name) else {
             return;
         };
@@ -215,7 +225,13 @@ impl Mesh {
     }
 
     /// All addresses failed: wait.
-    fn round_failed(&mut self, name: &NodeName, why: &str, hopeless: bool, now: Instant) {
+    fn round_failed(
+        &mut self,
+        name: &NodeName,
+        (fault, why): (DialFault, &str),
+        hopeless: bool,
+        now: Instant,
+    ) {
         let jitter = f64::from(self.rng.below(1000)) / 5000.0;
         let max = self.settings.max_timeout;
         let Some(out) = self.outgoing.get_mut(name) else {
@@ -241,7 +257,11 @@ impl Mesh {
             self.timers.insert((at, Timer::Dial, Nodes::ME));
         }
         if let Some(idx) = self.nodes.find(name) {
-            self.nodes[idx].dial_error = Some(why.to_owned());
+            self.nodes[idx].dial_error = Some(Missed {
+                fault,
+                text: why.to_owned(),
+                at: now,
+            });
         }
     }
 
@@ -249,7 +269,7 @@ impl Mesh {
         &mut self,
         name: &NodeName,
         addr: SocketAddr,
-        why: &str,
+        (fault, why): (DialFault, &str),
         now: Instant,
     ) {
         let ours = self
@@ -257,7 +277,7 @@ impl Mesh {
             .get(name)
             .is_some_and(|out| out.state == State::Dialling(addr));
         if ours {
-            self.try_next(name, &format!("{addr}: {why}"), now);
+            self.try_next(name, (fault, &format!("{addr}: {why}")), now);
         }
     }
 
@@ -280,7 +300,8 @@ impl Mesh {
         let room = MAX_ADDRESSES.saturating_sub(out.addresses.len());
         out.addresses.extend(usable.into_iter().take(room));
         if out.state == State::Resolving {
-            self.try_next(name, &format!("{host} does not resolve"), now);
+            let why = format!("{host} does not resolve");
+            self.try_next(name, (DialFault::Unresolved, &why), now);
         }
     }
 
@@ -310,7 +331,8 @@ impl Mesh {
         if let (State::Dialling(addr), true) = (&out.state, outgoing) {
             let addr = *addr;
             // It was authenticated, but never became active.
-            self.dial_failed(&name, addr, "the link ended before ACK", now);
+            let why = (DialFault::Handshake, "the link ended before ACK");
+            self.dial_failed(&name, addr, why, now);
             return;
         }
         if out.state != State::Connected(link) {
@@ -366,6 +388,20 @@ impl Mesh {
             out.delay = Duration::ZERO;
             out.state = State::Waiting(now);
         }
+    }
+
+    /// What is done to get a link to the node: when it is dialled next, if that waits, and where it is dialled now;
+    /// `None`: we want none.
+    pub(super) fn dialling(
+        &self,
+        name: &NodeName,
+    ) -> Option<(Option<Instant>, Option<SocketAddr>)> {
+        let out = self.outgoing.get(name)?;
+        Some(match out.state {
+            State::Waiting(at) => (Some(at), None),
+            State::Dialling(addr) => (None, Some(addr)),
+            State::Resolving | State::Connected(_) => (None, None),
+        })
     }
 
     /// Dials everything now.

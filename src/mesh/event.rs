@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     crypto::PublicKey,
     link::Hello,
-    mesh::Settings,
+    mesh::{Settings, sight::Pair, view::DialFault},
     route::{NodeIdx, RouteSnapshot},
     wire::{NodeName, Subnet, ether::Mac},
 };
@@ -67,7 +67,18 @@ pub enum Input {
         node: NodeName,
         /// Where.
         addr: SocketAddr,
+        /// In one word.
+        fault: DialFault,
         /// Why it failed.
+        why: String,
+    },
+    /// Somebody connected to us under the name of a node and did not prove to be it.
+    Unproven {
+        /// The name.
+        node: NodeName,
+        /// From where.
+        addr: SocketAddr,
+        /// What failed.
         why: String,
     },
     /// The answer to [`Output::Resolve`]; empty if the name did not resolve.
@@ -103,6 +114,16 @@ pub enum Input {
     Ping {
         /// The node.
         node: NodeName,
+        /// Chosen by the driver.
+        token: u64,
+    },
+    /// Ask a node what it sees of another one; [`Output::Told`] with the same token follows, if it answers. Only a
+    /// meshd with a native tunnel does.
+    AskNode {
+        /// Whom.
+        node: NodeName,
+        /// Of whom.
+        about: NodeName,
         /// Chosen by the driver.
         token: u64,
     },
@@ -251,6 +272,13 @@ pub enum Output {
         token: u64,
         /// Round trip.
         rtt: std::time::Duration,
+    },
+    /// The answer to an [`Input::AskNode`] came.
+    Told {
+        /// As in the input.
+        token: u64,
+        /// What it sees; `None`: it knows no such node.
+        pair: Option<Pair>,
     },
     /// Run a script.
     Hook(HookEvent),

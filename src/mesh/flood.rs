@@ -245,6 +245,7 @@ impl Mesh {
         }
         if self.settings.strict_subnets {
             tracing::debug!(node = %owner, %subnet, "ignored unauthorized ADD_SUBNET");
+            self.nodes[idx].refused.keep(subnet);
             self.forward(link, line);
             return;
         }

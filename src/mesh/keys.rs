@@ -18,6 +18,7 @@ use crate::{
         limits::Bucket,
         native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
         node::Nodes,
+        query::EXT_QUERY,
         renew::Hold,
     },
     route::NodeIdx,
@@ -260,6 +261,11 @@ impl Mesh {
                     self.native_confirmed(from, proof, now);
                 }
             }
+            Some(EXT_QUERY) => {
+                if let Some(sealed) = base64::decode(text) {
+                    self.handle_query(from, sealed, now);
+                }
+            }
             Some(EXT_REQ_PUBKEY) => {
                 // A tinc 1.1 that stores it speaks no legacy with us from then on: see `link::choice`.
                 let legacy = self.nodes[from].place.legacy;
@@ -456,6 +462,7 @@ impl Mesh {
     /// There may be a key now: sends what waited for it, looks for a way by UDP.
     pub(super) fn after_handshake(&mut self, idx: NodeIdx, now: Instant) {
         self.flush_waiting(idx, now);
+        self.send_questions(idx);
         self.discover(idx, now);
     }
 

@@ -29,12 +29,14 @@ mod pmtu;
 mod policy;
 mod probe;
 mod publish;
+mod query;
 mod reload;
 mod renew;
 mod retell;
 mod seen;
 pub mod settings;
 mod show;
+pub mod sight;
 mod terms;
 #[cfg(test)]
 mod testing;
@@ -115,6 +117,7 @@ pub struct Mesh {
     challenge: Bucket,
     paced: info::Paced,
     pings: ping::Pings,
+    questions: query::Questions,
     waiting_bytes: usize,
     outputs: VecDeque<Output>,
     lines: u64,
@@ -164,6 +167,7 @@ impl Mesh {
             challenge: Bucket::new(20, now),
             paced: info::Paced::default(),
             pings: ping::Pings::default(),
+            questions: query::Questions::default(),
             waiting_bytes: 0,
             outputs: VecDeque::new(),
             lines: 0,
@@ -206,13 +210,20 @@ impl Mesh {
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
             Input::Punt(punt) => self.handle_punt(punt, now),
-            Input::DialFailed { node, addr, why } => self.dial_failed(&node, addr, &why, now),
+            Input::DialFailed {
+                node,
+                addr,
+                fault,
+                why,
+            } => self.dial_failed(&node, addr, (fault, &why), now),
+            Input::Unproven { node, addr, why } => self.note_unproven(node, addr, why, now),
             Input::Resolved { node, host, addrs } => self.resolved(&node, &host, &addrs, now),
             Input::PathMtu { to, mtu } => self.handle_path_mtu(to, mtu, now),
             Input::TooLong { to, length } => self.handle_too_long(to, length, now),
             Input::Config(settings) => self.reconfigure(settings, now),
             Input::Retry => self.retry(now),
             Input::Ping { node, token } => self.ping(&node, token, now),
+            Input::AskNode { node, about, token } => self.ask_node(&node, about, token, now),
             Input::KeyTold { node, key } => {
                 // It has a host file, and perhaps nothing else has made it known.
                 let idx = self.nodes.add(node, now);
@@ -293,6 +304,7 @@ impl Mesh {
         self.info_tick(now);
         self.retell_tick(now);
         self.pings.forget(now);
+        self.questions.forget(now);
         self.guesses.forget(now);
         self.learn_tick(now);
         self.forget_nodes(now);

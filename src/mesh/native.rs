@@ -131,7 +131,7 @@ impl Mesh {
         self.settings.min_protocol_of(self.nodes[idx].name()) < MinProtocol::Native
     }
 
-    fn offers_native(&self, idx: NodeIdx) -> bool {
+    pub(super) fn offers_native(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         idx != Nodes::ME
             && idx == NodeIdx::of_session(idx.0)

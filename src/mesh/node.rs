@@ -13,8 +13,8 @@ use bytes::Bytes;
 use crate::{
     crypto::PublicKey,
     mesh::{
-        LinkId, downgrade::Spoke, edge::Edge, keys::Keys, measure::Measured, peers::Unclaimed,
-        policy::Refused, udp::UdpState,
+        LinkId, dial::Missed, downgrade::Spoke, edge::Edge, keys::Keys, limits::Bucket,
+        measure::Measured, peers::Unclaimed, policy::Refused, sight::Unproven, udp::UdpState,
     },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
@@ -57,7 +57,11 @@ pub(super) struct Node {
     /// Whether its id is another node's: told to the operator.
     pub collides: bool,
     /// Why the last attempt to dial it failed.
-    pub dial_error: Option<String>,
+    pub dial_error: Option<Missed>,
+    /// Who last came under its name without proof.
+    pub unproven: Option<Unproven>,
+    /// Questions of it that we may answer.
+    pub questions: Option<Bucket>,
     /// What it announces and we do not believe.
     pub refused: Refused,
     /// What it says is its Ed25519 key, where its host file has none.
@@ -136,6 +140,8 @@ impl Node {
             introduced_by: None,
             collides: false,
             dial_error: None,
+            unproven: None,
+            questions: None,
             refused: Refused::default(),
             told_key: None,
         }

@@ -16,10 +16,12 @@ use crate::{
     link::Hello,
     mesh::{
         LinkId, Mesh, Output,
+        dial::Missed,
         edge::Edge,
         limits::{Bucket, CORRECTION_RATE, LINE_BURST},
         node::Nodes,
         retell::News,
+        view::DialFault,
     },
     route::NodeIdx,
     wire::{EdgeAddress, NodeName, Options, Request, Subnet},
@@ -224,6 +226,7 @@ impl Mesh {
         }
         let entry = &mut self.nodes[node];
         entry.dial_error = None;
+        entry.unproven = None;
         entry.unclaimed = Unclaimed {
             link: Some(link),
             edges: entry.edges.keys().cloned().collect(),
@@ -289,7 +292,11 @@ impl Mesh {
         if peer.active {
             tracing::info!(node = %peer.hello.name, reason = %crate::wire::printable(why.as_bytes()), "link down");
         } else {
-            self.nodes[node].dial_error = Some(why.to_owned());
+            self.nodes[node].dial_error = Some(Missed {
+                fault: DialFault::Handshake,
+                text: why.to_owned(),
+                at: now,
+            });
         }
         if self.nodes[node].link == Some(link) {
             // A link beside it takes over: nothing changed for the rest of the mesh.

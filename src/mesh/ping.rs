@@ -33,6 +33,8 @@ impl Mesh {
             return;
         }
         self.pings.0.push((idx, token, now));
+        // Whoever measures wants to see what traffic would find.
+        self.nodes[idx].udp.wake(now);
         self.want_key(idx, now);
         self.probe_now(idx, now);
         if let Some(link) = self.nodes[idx]

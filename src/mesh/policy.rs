@@ -31,8 +31,17 @@ const SPECIAL: [Prefix; 6] = [
 /// What a node announces and we do not believe.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    subnets: BTreeSet<Subnet>,
+    pub(super) subnets: BTreeSet<Subnet>,
     told: Option<Instant>,
+}
+
+impl Refused {
+    /// Remembers it, as long as there are not too many.
+    pub(super) fn keep(&mut self, subnet: Subnet) {
+        if self.subnets.len() < MAX_SUBNETS_PER_NODE {
+            self.subnets.insert(subnet);
+        }
+    }
 }
 
 impl Mesh {
@@ -94,9 +103,7 @@ impl Mesh {
         if refused.subnets.contains(&subnet) {
             return;
         }
-        if refused.subnets.len() < MAX_SUBNETS_PER_NODE {
-            refused.subnets.insert(subnet);
-        }
+        refused.keep(subnet);
         self.subnets_refused += 1;
         let lately = |at: Instant| now.saturating_duration_since(at).as_secs() < SAY_EVERY;
         if !refused.told.is_some_and(lately) {

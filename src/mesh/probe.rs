@@ -162,6 +162,9 @@ impl Mesh {
             at: now,
         });
         if Some(to) == udp.addr && length == PROBE {
+            if udp.unanswered == 0 {
+                udp.silent_since = Some(now);
+            }
             udp.unanswered = udp.unanswered.saturating_add(1);
             // Probes elsewhere must not put off those that show whether this address still answers.
             udp.last_sent = Some(now);
@@ -228,6 +231,9 @@ impl Mesh {
                     reply[0] = 1;
                 }
                 self.send_record(idx, from, TYPE_PROBE, &reply);
+                let udp = &mut self.nodes[idx].udp;
+                udp.heard = udp.heard.saturating_add(1);
+                udp.heard_at = Some(now);
                 self.moved(idx, from, now);
             }
             2 => {

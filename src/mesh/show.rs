@@ -31,7 +31,7 @@ impl Mesh {
             .collect()
     }
 
-    fn peer_row(&self, idx: NodeIdx, node: &Node, now: Instant) -> PeerRow {
+    pub(super) fn peer_row(&self, idx: NodeIdx, node: &Node, now: Instant) -> PeerRow {
         let path = self.path_kind(idx);
         let link = node.link.and_then(|link| self.peers.get(&link));
         let endpoint = match path {
@@ -140,7 +140,7 @@ impl Mesh {
         }
         if path == PathKind::Down {
             return match &node.dial_error {
-                Some(why) => reason("cannot_connect", why.clone()),
+                Some(missed) => reason("cannot_connect", missed.text.clone()),
                 None if host.is_some_and(|host| host.addresses.is_empty()) => reason(
                     "no_address",
                     format!("no Address in hosts/{name}, and no node reaches it"),
@@ -436,7 +436,7 @@ impl Mesh {
     }
 }
 
-fn seconds_since(since: Option<Instant>, now: Instant) -> Option<f64> {
+pub(super) fn seconds_since(since: Option<Instant>, now: Instant) -> Option<f64> {
     since
         .map(|at| now.saturating_duration_since(at))
         .as_ref()

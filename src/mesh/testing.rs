@@ -18,7 +18,8 @@ use crate::{
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
         settings::{Host, HostAddress},
-        view::PeerRow,
+        sight::Pair,
+        view::{DialFault, PeerRow},
     },
     route::verdict::{self, ErrorLimiter, Verdict},
     wire::{NodeId, NodeName, Request, datagram::RelayHeader},
@@ -125,6 +126,8 @@ pub(super) struct Net {
     pub stray: Vec<(u8, SocketAddr, usize, Instant)>,
     /// Lines of native handshakes that were sent: (sender, line).
     pub native: Vec<(u8, Bytes)>,
+    /// Answers to questions: (who asked, token, answer).
+    pub told: Vec<(u8, u64, Option<Pair>)>,
 }
 
 impl Net {
@@ -154,6 +157,7 @@ impl Net {
             routed: Vec::new(),
             stray: Vec::new(),
             native: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -317,6 +321,7 @@ impl Net {
                         Input::DialFailed {
                             node,
                             addr,
+                            fault: DialFault::Refused,
                             why: "refused".into(),
                         },
                     ),
@@ -341,6 +346,7 @@ impl Net {
             | Output::Remember { .. }
             | Output::Pong { .. }
             | Output::Publish(_) => {}
+            Output::Told { token, pair } => self.told.push((me, token, pair)),
         }
     }
 
@@ -457,7 +463,7 @@ impl Net {
 fn native_extension(line: &[u8]) -> Option<i32> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("15 ")?;
     let ext: i32 = line.split(' ').nth(2)?.parse().ok()?;
-    (32..=34).contains(&ext).then_some(ext)
+    (32..=35).contains(&ext).then_some(ext)
 }
 
 thread_local! {

@@ -51,6 +51,12 @@ pub(super) struct UdpState {
     pub rtt: Option<Duration>,
     /// Probes since the last answer.
     pub unanswered: u8,
+    /// When the first of them was sent.
+    pub(super) silent_since: Option<Instant>,
+    /// Probes that came from the node.
+    pub(super) heard: u64,
+    /// When the last of them came.
+    pub(super) heard_at: Option<Instant>,
     /// Probes without an answer, the oldest first; at most [`ASKED`].
     pub(super) asked: VecDeque<Asked>,
     /// MTU that relays hinted at (MTU_INFO).
@@ -76,6 +82,11 @@ impl UdpState {
             addr,
             ..Self::default()
         };
+    }
+
+    /// Counts as in use for a while, as if a packet had gone to the node.
+    pub(super) fn wake(&mut self, now: Instant) {
+        self.active_until = Some(now + 3 * ACTIVE);
     }
 
     /// Whether packets go to the node or come from it.
@@ -110,7 +121,7 @@ impl Mesh {
             let packets = packets.into_iter().map(super::total).sum();
             if packets != node.udp.seen_packets {
                 node.udp.seen_packets = packets;
-                node.udp.active_until = Some(now + 3 * ACTIVE);
+                node.udp.wake(now);
             }
             if node.place.reachable && node.udp.is_active(now) {
                 self.want_key(idx, now);

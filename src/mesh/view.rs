@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{link::Dialect, mesh::settings::Host};
 
 /// How packets for a node travel now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
     /// Straight by UDP.
@@ -18,6 +18,7 @@ pub enum PathKind {
     /// Through another node.
     Via,
     /// No path.
+    #[default]
     Down,
 }
 
@@ -28,6 +29,24 @@ pub struct Reason {
     pub code: String,
     /// One sentence for people.
     pub text: String,
+}
+
+/// Why an attempt to dial a node came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DialFault {
+    /// Its host file is missing or has no key that would do.
+    NoKey,
+    /// No address of it is known.
+    NoAddress,
+    /// The name in its Address has no address.
+    Unresolved,
+    /// Its machine says that nobody listens there.
+    Refused,
+    /// Nothing came back, or there is no way to it.
+    Silent,
+    /// Somebody answered, and did not prove to be the node or did not take us for who we are.
+    Handshake,
 }
 
 /// What the host file of a node is good for, as it was last read.
@@ -54,7 +73,7 @@ impl From<Option<&Host>> for HostFile {
 }
 
 /// One node other than ourselves, as `meshctl peers` shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerRow {
     /// Its name.
     pub name: String,

@@ -191,7 +191,10 @@ impl World {
             }
             Output::AskPathMtu { to } => self.input(node, Input::PathMtu { to, mtu: 1500 }),
             Output::Publish(snapshot) => self.nodes[node].snapshot = snapshot,
-            Output::Remember { .. } | Output::Pong { .. } | Output::Hook(_) => {}
+            Output::Remember { .. }
+            | Output::Pong { .. }
+            | Output::Told { .. }
+            | Output::Hook(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     link::{Dialect, Hello, Link, LinkEvent},
-    mesh::{Input, LinkId},
+    mesh::{Input, LinkId, view::DialFault},
     sim::{
         conn::{Chunk, EndId},
         node::{Keys, SimLink},
@@ -305,6 +305,7 @@ impl World {
                     Input::DialFailed {
                         node: name,
                         addr,
+                        fault: DialFault::Silent,
                         why: why.into(),
                     },
                 );
@@ -330,6 +331,7 @@ impl World {
                 Input::DialFailed {
                     node: name,
                     addr,
+                    fault: DialFault::Silent,
                     why: why.into(),
                 },
             );

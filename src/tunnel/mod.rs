@@ -48,6 +48,8 @@ pub const TYPE_CONFIRM: u8 = 8;
 /// Record type bit, native only: the TCP or UDP checksum of the packet is still to be computed; the
 /// AEAD vouches for its bytes meanwhile (dataplane.md, point 4).
 pub const TYPE_VOUCHED: u8 = 16;
+/// Record type, native only and never by UDP: a question about a path, or its answer.
+pub const TYPE_QUERY: u8 = 32;
 /// Record type: a handshake message (never by UDP).
 pub const TYPE_HANDSHAKE: u8 = 128;
 

@@ -16,8 +16,11 @@ use meshd::{
         },
     },
     link::Dialect,
-    mesh::view::{
-        EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
+    mesh::{
+        sight::{MtuSight, Pair, RefusedRow, Sight, UdpSight},
+        view::{
+            EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
+        },
     },
 };
 
@@ -109,6 +112,46 @@ pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
         min_protocol: Some(Dialect::Sptps),
         host_file: HostFile::Key,
         labels: BTreeMap::new(),
+    }
+}
+
+/// What is seen of a node of [`healthy`].
+fn sight(name: &str) -> Sight {
+    let path = match name {
+        "db_01" => PathKind::Udp,
+        "cache_1" => PathKind::Tcp,
+        "web_09" => PathKind::Via,
+        _ => PathKind::Down,
+    };
+    let row = peer(name, path);
+    let direct = path == PathKind::Udp;
+    Sight {
+        pair: Pair {
+            up: row.up,
+            path,
+            via: row.via.clone(),
+            protocol: row.protocol.clone(),
+            rtt_seconds: row.rtt_seconds,
+            udp: UdpSight {
+                address: Some("10.132.0.31:655".into()),
+                confirmed: direct,
+                unanswered: if direct { 0 } else { 9 },
+                silent_seconds: (!direct).then_some(40.0),
+                ..UdpSight::default()
+            },
+            mtu: MtuSight {
+                proven_bytes: row.pmtu_bytes,
+                fixed: direct,
+                too_small: false,
+            },
+            ..Pair::default()
+        },
+        addresses: vec!["10.132.0.31 port 655".into()],
+        listed: row.subnets.clone(),
+        udp_discovery: true,
+        may_ask: path == PathKind::Tcp,
+        peer: row,
+        ..Sight::default()
     }
 }
 
@@ -256,6 +299,13 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             endpoint: Some("10.132.0.22:655".into()),
             pmtu_bytes: Some(1451),
         }),
+        Request::Sight { node } => Response::Sight(Box::new(sight(&node))),
+        Request::Refused => Response::Refused(vec![RefusedRow {
+            owner: "cache_1".into(),
+            subnet: "10.9.0.0/24".into(),
+            why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
+        }]),
+        Request::AskNode { .. } => Response::Told(Some(Box::default())),
         Request::Log { .. } => Response::Done(false),
     })
 }

@@ -12,6 +12,7 @@ mod change_table;
 mod check_table;
 mod daemon;
 mod files;
+mod why;
 
 use std::{
     fs,

@@ -48,4 +48,5 @@ mod tap_router;
 mod terms;
 mod traffic;
 mod upgrade;
+mod why;
 mod world;

@@ -1,0 +1,39 @@
+//! Host files as they stand there now, whatever the daemon has read.
+
+use std::{fs::File, io::ErrorKind, path::Path};
+
+use crate::{
+    config::{self, Source, files},
+    mesh::view::HostFile,
+    wire::NodeName,
+};
+
+/// What the host file of a node is good for; `None` if we may not look. The problem is that of `meshctl check`.
+pub(super) fn file(source: &Source, node: &NodeName) -> Option<Result<HostFile, String>> {
+    // The daemon's root may be another one than ours.
+    if !source.base.join("hosts").is_dir() {
+        return None;
+    }
+    match File::open(source.base.join(config::host_path(source, node))) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Some(Ok(HostFile::Missing)),
+        Err(_) => return None,
+        Ok(_) => {}
+    }
+    Some(match config::load_host(source, node) {
+        Ok(host) => Ok(Some(&host).into()),
+        Err(problems) => {
+            let mut errors = problems.iter().filter(|problem| problem.error);
+            Err(errors.next().map(ToString::to_string).unwrap_or_default())
+        }
+    })
+}
+
+/// The nodes that have one, in order of names.
+pub(super) fn names(source: &Source) -> Vec<String> {
+    let names = files::names(&source.base.join(Path::new("hosts"))).unwrap_or_default();
+    let names = names
+        .iter()
+        .map(|name| name.strip_suffix(".toml").unwrap_or(name));
+    let names = names.filter(|name| NodeName::new(name).is_ok());
+    names.map(str::to_owned).collect()
+}

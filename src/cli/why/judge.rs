@@ -1,0 +1,303 @@
+//! From facts to the first broken step: rules without IO, in the order in which a packet needs them.
+//!
+//! Source: spec/users.md ("why A B"), spec/meshctl.md section 4.3.
+
+use crate::{
+    cli::{
+        table::age,
+        why::facts::{Facts, Name, State, Step},
+    },
+    link::Dialect,
+    mesh::{
+        sight::{MissedRow, Sight},
+        view::{DialFault, HostFile, PathKind},
+    },
+};
+
+/// What is said in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// `db_02 172.20.0.22: reachable, but over TCP (expected UDP)`
+    pub(super) headline: String,
+    pub(super) steps: Vec<Step>,
+    /// The next command, or what to do.
+    pub(super) advice: String,
+}
+
+impl Verdict {
+    /// The first broken step.
+    pub(super) fn broken(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.state == State::Broken)
+    }
+}
+
+/// Judges one node.
+pub(super) fn judge(facts: &Facts) -> Verdict {
+    let steps = vec![
+        facts.resolve(),
+        facts.key(),
+        facts.trust(),
+        facts.meta_path(),
+        facts.endpoint(),
+        facts.udp_probe(),
+        facts.path_mtu(),
+        facts.subnet_owner(),
+        facts.local_route(),
+        facts.firewall(),
+    ];
+    let (net, node) = (&facts.net, &facts.node);
+    let broken = steps.iter().find(|step| step.state == State::Broken);
+    let advice = match (broken, &facts.sight) {
+        (Some(step), _) => step.cure.clone(),
+        (None, None) => format!(
+            "Nothing is wrong in the files; with meshd running, `meshctl {net}why {node}` looks at the rest"
+        ),
+        (None, Some(_)) => {
+            format!("Nothing is broken; `meshctl {net}ping {node}` measures the way")
+        }
+    };
+    Verdict {
+        headline: facts.headline(),
+        steps,
+        advice,
+    }
+}
+
+impl Facts {
+    fn headline(&self) -> String {
+        let node = &self.node;
+        let first = self
+            .asked
+            .clone()
+            .or_else(|| Some(self.subnets.first()?.subnet.clone()));
+        let address = first.map_or_else(String::new, |subnet| format!(" {subnet}"));
+        let how = match &self.sight {
+            None => "as far as the files say".into(),
+            Some(sight) => how(sight),
+        };
+        format!("{node}{address}: {how}")
+    }
+
+    fn resolve(&self) -> Step {
+        let Self {
+            node,
+            asked,
+            subnets,
+            ..
+        } = self;
+        let text = match (asked, &self.refused, subnets.first()) {
+            (Some(asked), Some((subnet, _)), _) => {
+                format!("{asked} is in {subnet}, which {node} announces")
+            }
+            (Some(asked), None, Some(first)) => format!("{asked} is in {} of {node}", first.subnet),
+            _ => format!("{node} is known"),
+        };
+        Step::fine(Name::Resolve, text)
+    }
+
+    /// Whether it may not speak the most that it offers.
+    fn forbidden(&self) -> Option<(Dialect, Dialect)> {
+        let peer = &self.sight.as_ref()?.peer;
+        let (offers, min) = peer.offers.zip(peer.min_protocol)?;
+        (offers < min).then_some((offers, min))
+    }
+
+    fn key(&self) -> Step {
+        let (name, node, reload) = (Name::Key, &self.node, &self.reload);
+        let net = &self.net;
+        let bring = format!("Bring hosts/{node} from {node}, then {reload}");
+        let disk = self.disk.file.as_ref();
+        if let Some(Err(problem)) = disk {
+            let cure = format!("Mend that file: `meshctl {net}check` shows every mistake");
+            return Step::broken(name, problem, cure);
+        }
+        let disk = disk.and_then(|file| file.as_ref().ok());
+        let Some(sight) = &self.sight else {
+            return match disk {
+                None => Step::skipped(name, "we may not read the host files; try it with sudo"),
+                Some(HostFile::Missing) => {
+                    Step::broken(name, format!("there is no hosts/{node} here"), bring)
+                }
+                Some(HostFile::NoKey) => Step::skipped(
+                    name,
+                    format!("hosts/{node} has no Ed25519PublicKey: good for legacy at most"),
+                ),
+                Some(HostFile::Key) => {
+                    Step::fine(name, self.known_key(self.disk.fingerprint.as_deref()))
+                }
+            };
+        };
+        let peer = &sight.peer;
+        let loaded = disk.is_none_or(|disk| *disk == peer.host_file);
+        let same_key =
+            self.disk.fingerprint.is_none() || self.disk.fingerprint == sight.fingerprint;
+        if !loaded || !same_key {
+            let text = format!("hosts/{node} is not in force as it stands there");
+            return Step::broken(name, text, format!("Let meshd read it: {reload}"));
+        }
+        let speaks_legacy =
+            peer.up && peer.protocol == "legacy" || peer.link.as_deref() == Some("legacy");
+        match peer.host_file {
+            HostFile::Missing if !speaks_legacy => {
+                return Step::broken(name, format!("there is no hosts/{node} here"), bring);
+            }
+            HostFile::NoKey if !speaks_legacy && peer.min_protocol > Some(Dialect::Legacy) => {
+                let reason = peer
+                    .reason
+                    .as_ref()
+                    .filter(|reason| reason.code == "no_key");
+                let text = reason.map_or_else(
+                    || format!("no Ed25519PublicKey in hosts/{node}"),
+                    |reason| reason.text.clone(),
+                );
+                return Step::broken(name, text, bring);
+            }
+            HostFile::Missing => {
+                return Step::fine(
+                    name,
+                    format!("no hosts/{node}: legacy, on the word of its neighbours"),
+                );
+            }
+            HostFile::NoKey | HostFile::Key => {}
+        }
+        let in_question = self.forbidden().is_none() && peer.link.is_none();
+        if in_question
+            && peer.protocol == "none"
+            && let Some(step) = self.unproven(sight)
+        {
+            return step;
+        }
+        let proven = match (&peer.link, peer.protocol.as_str()) {
+            (_, "none") if peer.link.is_none() => "",
+            (Some(_), _) => ", proven on its link",
+            _ => ", proven in its tunnel",
+        };
+        let file = match peer.host_file {
+            HostFile::Key => self.known_key(sight.fingerprint.as_deref()),
+            _ => format!("hosts/{node}, RSA, good for legacy"),
+        };
+        Step::fine(name, format!("{file}{proven}"))
+    }
+
+    fn known_key(&self, fingerprint: Option<&str>) -> String {
+        let short: String = fingerprint.unwrap_or("-").chars().take(15).collect();
+        format!("hosts/{}, ed25519 {short}…", self.node)
+    }
+
+    /// Somebody is there who does not prove the key, or does not take ours.
+    fn unproven(&self, sight: &Sight) -> Option<Step> {
+        let (node, own, net) = (&self.node, &self.own, &self.net);
+        let cure = format!(
+            "Compare the keys: `meshctl {net}status` on {node} shows what hosts/{node} must say here, and here what hosts/{own} must say there"
+        );
+        let text = match (&sight.missed, &sight.unproven) {
+            (Some(missed), _) if missed.fault == DialFault::Handshake && !is_policy(missed) => {
+                format!(
+                    "somebody answers, but not with the key of hosts/{node}, or does not know ours: {}",
+                    missed.text
+                )
+            }
+            (_, Some(one)) => format!(
+                "somebody at {} came as {node} without the key of hosts/{node}, {} ago: {}",
+                one.address,
+                age(one.seconds, true),
+                one.text
+            ),
+            _ if sight.pair.up
+                && sight.handshake
+                && !sight.pair.tcp_only_here
+                && !sight.pair.tcp_only_there =>
+            {
+                format!(
+                    "no answer to handshakes of the tunnel: {node} has another key than hosts/{node} says, or another of ours"
+                )
+            }
+            _ => return None,
+        };
+        Some(Step::broken(Name::Key, text, cure))
+    }
+
+    fn trust(&self) -> Step {
+        let (name, node, reload) = (Name::Trust, &self.node, &self.reload);
+        if let Some((offers, min)) = self.forbidden() {
+            let place = self.disk.min_place.as_deref().unwrap_or(&self.main);
+            let text = format!(
+                "{node} speaks no more than {}, and MinProtocol = {} ({place}) forbids that",
+                offers.name(),
+                min.name()
+            );
+            let cure = format!(
+                "Install meshd on {node}, or write `MinProtocol = {}` into hosts/{node} until then and {reload}",
+                offers.name()
+            );
+            return Step::broken(name, text, cure);
+        }
+        let missed = self.sight.as_ref().and_then(|sight| sight.missed.as_ref());
+        if let Some(missed) = missed.filter(|missed| is_policy(missed)) {
+            let cure = format!(
+                "Install meshd on {node}, or write `MinProtocol = sptps` into hosts/{node} until then and {reload}"
+            );
+            return Step::broken(name, missed.text.clone(), cure);
+        }
+        let refused = self.refused.clone().or_else(|| {
+            let first = self
+                .sight
+                .as_ref()?
+                .refused
+                .first()
+                .filter(|_| self.asked.is_none())?;
+            Some((first.subnet.clone(), first.why.clone()))
+        });
+        if let Some((subnet, why)) = refused {
+            let text = format!("{node} announces {subnet}, which is not believed: {why}");
+            let cure = format!(
+                "If it is right, write `Subnet = {subnet}` into hosts/{node} here, then {reload}"
+            );
+            return Step::broken(name, text, cure);
+        }
+        let listed = match &self.sight {
+            Some(sight) => &sight.listed,
+            None => &self.disk.subnets,
+        };
+        let Some(first) = self
+            .subnets
+            .iter()
+            .find(|row| row.owner.as_deref() == Some(node.as_str()))
+        else {
+            return Step::skipped(name, format!("{node} has no subnet"));
+        };
+        let subnet = &first.subnet;
+        Step::fine(
+            name,
+            match listed.contains(subnet) {
+                true => format!("{subnet} listed in hosts/{node}"),
+                false => format!("{subnet} announced by {node}, given to nobody else"),
+            },
+        )
+    }
+}
+
+/// In words how it is reached.
+fn how(sight: &Sight) -> String {
+    let pair = &sight.pair;
+    let meant = pair.tcp_only_here || pair.tcp_only_there;
+    match pair.path {
+        PathKind::Udp => "reachable by UDP".into(),
+        PathKind::Tcp if meant => "reachable over TCP, as TCPOnly says".into(),
+        PathKind::Tcp => "reachable, but over TCP (expected UDP)".into(),
+        PathKind::Via if pair.indirect || meant => format!(
+            "reachable through {}",
+            pair.via.as_deref().unwrap_or("others")
+        ),
+        PathKind::Via => format!(
+            "reachable, but through {} (expected UDP)",
+            pair.via.as_deref().unwrap_or("others")
+        ),
+        PathKind::Down => "down".into(),
+    }
+}
+
+/// Whether MinProtocol has ended a link: the link's own sentence names it.
+fn is_policy(missed: &MissedRow) -> bool {
+    missed.fault == DialFault::Handshake && missed.text.contains("MinProtocol")
+}

@@ -1,0 +1,317 @@
+//! `meshctl why`: one fault at a time between real daemons, and the step that it names.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    node::{
+        Kind::{self, Meshd, Tinc10, Tinc11},
+        Node, PATIENCE, bring_up, on_one_wire,
+    },
+    traffic::wait_ping,
+    world::{World, wait_until},
+};
+
+/// What `meshctl why ARGUMENTS --json` says, and its exit code.
+fn why(node: &Node, arguments: &[&str]) -> (Option<i32>, Value) {
+    let mut command = node.meshctl();
+    let command = command.arg("why").args(arguments).arg("--json");
+    let result = command.output().unwrap();
+    let shown = serde_json::from_slice(&result.stdout);
+    let shown: Value =
+        shown.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&result.stderr)));
+    assert_eq!(shown["schema"], "meshctl.why/1");
+    (result.status.code(), shown["data"].clone())
+}
+
+/// Waits until this is the first broken step; gives what was said.
+fn wait_why(node: &Node, arguments: &[&str], broken: Option<&str>) -> Value {
+    let what = format!("why {arguments:?} on {}: {broken:?}", node.name);
+    wait_until(&what, PATIENCE, || {
+        let (code, data) = why(node, arguments);
+        let right = data["broken"].as_str() == broken;
+        let wanted = i32::from(broken.is_some());
+        match right && code == Some(wanted) {
+            true => Ok(data),
+            false => Err(format!("exit {code:?}: {data:#}")),
+        }
+    })
+}
+
+/// The sentence of a step.
+fn text(data: &Value, step: &str) -> String {
+    let steps = data["steps"].as_array().unwrap();
+    let found = steps.iter().find(|one| one["name"] == step);
+    found.unwrap()["text"].as_str().unwrap().to_owned()
+}
+
+fn pair(kinds: [Kind; 2]) -> (World, crate::world::Wire, [Node; 2]) {
+    let world = World::new();
+    let wire = world.wire();
+    let nodes = on_one_wire(&world, &wire, kinds);
+    (world, wire, nodes)
+}
+
+/// Replaces the lines of a file that begin with this.
+fn replace(node: &Node, file: &str, begin: &str, line: &str) {
+    let path = node.dir().join(file);
+    let old = fs::read_to_string(&path).unwrap();
+    let kept = old.lines().filter(|line| !line.starts_with(begin));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    fs::write(path, format!("{kept}{line}\n")).unwrap();
+}
+
+const DROP_UDP: &str =
+    "table inet why { chain input { type filter hook input priority 0; meta l4proto udp drop; } }";
+
+#[test]
+fn blocked_udp_is_told_apart_by_asking_the_other_end() {
+    let (_world, wire, [mut a, mut b]) = pair([Meshd, Meshd]);
+    bring_up(&mut a, &mut b);
+    let data = wait_why(&a, &["b"], None);
+    assert!(text(&data, "udp_probe").contains("answers"), "{data:#}");
+    assert!(text(&data, "local_route").contains("dev mesh0"), "{data:#}");
+    assert!(
+        text(&data, "path_mtu").contains("1440 bytes pass"),
+        "{data:#}"
+    );
+    assert_eq!(data["to_says"]["path"], "udp");
+    // By an address of it, and its own name.
+    let data = wait_why(&a, &[&b.v4()], None);
+    assert_eq!(data["to"], "b");
+    assert_eq!(wait_why(&a, &["a"], None)["to"], "a");
+    assert_eq!(why(&a, &["c"]).0, Some(4));
+    assert_eq!(why(&a, &["10.99.0.1"]).0, Some(4));
+
+    wire.block_udp(&a.host, &b.host);
+    let data = wait_why(&a, &["b"], Some("udp_probe"));
+    let said = text(&data, "udp_probe");
+    assert!(
+        said.contains("no reply to") && said.contains("since"),
+        "{said}"
+    );
+    wait_until("b has not heard us for a while", PATIENCE, || {
+        let said = text(&why(&a, &["b"]).1, "udp_probe");
+        said.contains("b says: our packets do not arrive")
+            .then_some(())
+            .ok_or(said)
+    });
+    wire.unblock_udp(&a.host, &b.host);
+    wait_why(&a, &["b"], None);
+
+    // What a asks comes to b, and the answers are lost in front of a.
+    a.host.nft(DROP_UDP);
+    let data = wait_why(&a, &["b"], Some("udp_probe"));
+    let said = text(&data, "udp_probe");
+    assert!(said.contains("b says: our probes arrive"), "{said}");
+    let said = text(&data, "firewall");
+    assert!(
+        said.contains("udp from 10.77.1.") && said.contains("of inet why input"),
+        "{said}"
+    );
+    assert_eq!(data["to_says"]["up"], true);
+}
+
+#[test]
+fn a_tincd_is_not_asked_and_lives_on() {
+    let (_world, wire, [mut a, mut b]) = pair([Meshd, Tinc11]);
+    bring_up(&mut a, &mut b);
+    let data = wait_why(&a, &["b"], None);
+    assert_eq!(data["to_says"], Value::Null);
+    wire.block_udp(&a.host, &b.host);
+    let data = wait_why(&a, &["b"], Some("udp_probe"));
+    let said = text(&data, "udp_probe");
+    assert!(said.contains("b runs no meshd"), "{said}");
+    b.assert_runs();
+    b.stop();
+    let data = wait_why(&a, &["b"], Some("meta_path"));
+    assert!(text(&data, "meta_path").contains("down"), "{data:#}");
+}
+
+#[test]
+fn a_legacy_peer_is_fine_as_it_is() {
+    let (_world, _wire, [mut a, mut b]) = pair([Meshd, Tinc10]);
+    b.without_key();
+    bring_up(&mut a, &mut b);
+    let data = wait_why(&a, &["b"], None);
+    assert!(
+        text(&data, "key").contains("good for legacy, proven on its link"),
+        "{data:#}"
+    );
+    b.assert_runs();
+}
+
+#[test]
+fn blocked_tcp_and_a_peer_that_is_down_are_told_apart() {
+    let (_world, wire, [mut a, mut b]) = pair([Meshd, Meshd]);
+    a.connect_to(&["b"]);
+    a.start();
+    let data = wait_why(&a, &["b"], Some("meta_path"));
+    assert!(text(&data, "meta_path").contains("refused"), "{data:#}");
+    assert!(
+        data["advice"]
+            .as_str()
+            .unwrap()
+            .starts_with("On b: see that"),
+        "{data:#}"
+    );
+    wire.block_tcp(&a.host, &b.host);
+    b.start();
+    a.meshctl().arg("retry").status().unwrap();
+    wait_until("TCP is swallowed", PATIENCE, || {
+        let data = wait_why(&a, &["b"], Some("meta_path"));
+        let said = text(&data, "meta_path");
+        (said.contains("no answer within") || said.contains("timed out"))
+            .then_some(())
+            .ok_or(said)
+    });
+    wire.unblock_tcp(&a.host, &b.host);
+    a.meshctl().arg("retry").status().unwrap();
+    wait_why(&a, &["b"], None);
+}
+
+/// a has another key of b than b has.
+fn wrong_key(kind: Kind) {
+    let (_world, _wire, [mut a, mut b]) = pair([Meshd, kind]);
+    let key = fs::read_to_string(a.dir().join("hosts/a")).unwrap();
+    let key = key
+        .lines()
+        .find(|line| line.starts_with("Ed25519PublicKey"));
+    replace(&a, "hosts/b", "Ed25519PublicKey", key.unwrap());
+    a.connect_to(&["b"]);
+    b.start();
+    a.start();
+    let data = wait_why(&a, &["b"], Some("key"));
+    assert!(
+        text(&data, "key").contains("not with the key of hosts/b"),
+        "{data:#}"
+    );
+    if kind == Meshd {
+        let data = wait_why(&b, &["a"], Some("key"));
+        assert!(
+            text(&data, "key").contains("came as a without the key"),
+            "{data:#}"
+        );
+    }
+    b.assert_runs();
+}
+
+#[test]
+fn a_wrong_key_is_seen_at_both_ends() {
+    wrong_key(Meshd);
+}
+
+#[test]
+fn a_wrong_key_of_a_tincd_is_seen() {
+    wrong_key(Tinc11);
+}
+
+#[test]
+fn mistakes_in_files_are_named_by_the_file() {
+    let (_world, _wire, [mut a, mut b]) = pair([Meshd, Tinc11]);
+    a.connect_to(&["b"]);
+    let whole = fs::read_to_string(a.dir().join("hosts/b")).unwrap();
+    replace(&a, "hosts/b", "Address", "");
+    b.start();
+    a.start();
+    let data = wait_why(&a, &["b"], Some("endpoint"));
+    assert!(
+        text(&data, "endpoint").contains("no Address in hosts/b"),
+        "{data:#}"
+    );
+    // The same from the files alone.
+    let mut offline = a.host.command(env!("CARGO_BIN_EXE_meshctl"));
+    let offline = offline
+        .arg("-c")
+        .arg(a.dir())
+        .args(["why", "b", "--json"])
+        .output()
+        .unwrap();
+    let shown: Value = serde_json::from_slice(&offline.stdout).unwrap();
+    assert!(text(&shown["data"], "endpoint").contains("no Address in hosts/b"));
+    assert_eq!(offline.status.code(), Some(0));
+
+    fs::write(a.dir().join("hosts/b"), &whole).unwrap();
+    a.meshctl().arg("reload").status().unwrap();
+    a.meshctl().arg("retry").status().unwrap();
+    wait_ping(&a, &b.v4(), 56);
+    wait_why(&a, &["b"], None);
+    fs::write(a.dir().join("hosts/b"), "Ed25519PublicKey = nonsense\n").unwrap();
+    let data = wait_why(&a, &["b"], Some("key"));
+    assert!(text(&data, "key").starts_with("hosts/b:1: "), "{data:#}");
+    fs::write(a.dir().join("hosts/b"), &whole).unwrap();
+    fs::remove_file(a.dir().join("hosts/b")).unwrap();
+    wait_why(&a, &["b"], Some("key"));
+}
+
+#[test]
+fn a_subnet_that_is_not_listed_and_a_route_that_is_missing_are_named() {
+    let (_world, _wire, [mut a, mut b]) = pair([Meshd, Tinc11]);
+    a.tinc(&["set", "StrictSubnets", "yes"]);
+    b.tinc(&["add", "Subnet", "10.99.0.0/24"]);
+    bring_up(&mut a, &mut b);
+    let data = wait_why(&a, &["10.99.0.1"], Some("trust"));
+    assert!(
+        text(&data, "trust").contains("b announces 10.99.0.0/24"),
+        "{data:#}"
+    );
+    assert!(
+        data["advice"]
+            .as_str()
+            .unwrap()
+            .contains("`Subnet = 10.99.0.0/24` into hosts/b"),
+        "{data:#}"
+    );
+    a.tinc(&["add", "b.Subnet", "10.99.0.0/24"]);
+    a.meshctl().arg("reload").status().unwrap();
+    let data = wait_why(&a, &["10.99.0.1"], Some("local_route"));
+    assert!(text(&data, "local_route").contains("10.99.0.1"), "{data:#}");
+    a.host.ip("route add 10.99.0.0/24 dev mesh0");
+    wait_why(&a, &["10.99.0.1"], None);
+    a.host.ip("route replace 10.99.0.0/24 dev lo");
+    let data = wait_why(&a, &["10.99.0.1"], Some("local_route"));
+    assert!(
+        text(&data, "local_route").contains("out of lo, not mesh0"),
+        "{data:#}"
+    );
+}
+
+#[test]
+fn a_hole_that_swallows_all_but_short_packets_is_found() {
+    let (_world, wire, [mut a, mut b]) = pair([Meshd, Meshd]);
+    wire.swallow_udp_longer_than(400);
+    bring_up(&mut a, &mut b);
+    let data = wait_why(&a, &["b"], Some("path_mtu"));
+    assert!(
+        text(&data, "path_mtu").contains("not even packets of 512 bytes"),
+        "{data:#}"
+    );
+}
+
+/// a and b see each other through c only.
+#[test]
+fn two_ends_of_a_relay_are_asked_from_the_middle_and_from_one_end() {
+    let world = World::new();
+    let wire = world.wire();
+    let mut nodes = on_one_wire(&world, &wire, [Meshd, Meshd, Meshd]);
+    nodes[0].connect_to(&["c"]);
+    nodes[1].connect_to(&["c"]);
+    nodes.iter_mut().for_each(Node::start);
+    let [a, b, c] = &nodes;
+    wire.block_udp(&a.host, &b.host);
+    wait_ping(a, &b.v4(), 56);
+    let data = wait_why(a, &["b"], Some("udp_probe"));
+    assert_eq!(data["sight"]["pair"]["via"], "c");
+    assert_eq!(data["to_says"]["via"], "c");
+    wait_until("c asks both", PATIENCE, || {
+        // Discovery needs traffic.
+        wait_ping(a, &b.v4(), 56);
+        let (code, data) = why(c, &["a", "b"]);
+        let right = code == Some(1) && data["broken"] == "says";
+        let both = data["from_says"]["via"] == "c" && data["to_says"]["via"] == "c";
+        (right && both)
+            .then_some(())
+            .ok_or_else(|| data.to_string())
+    });
+}
