@@ -113,6 +113,23 @@ pub enum Command {
         #[command(subcommand)]
         get: Option<RoutesCommand>,
     },
+    /// Draw the mesh: nodes, links, and how packets go from here
+    #[command(before_help = "Examples:\n  \
+        meshctl graph                                   a tree for the terminal\n  \
+        meshctl graph --format png --out mesh.png       a picture, drawn here\n  \
+        meshctl graph --format svg --traffic --out mesh.svg\n  \
+        meshctl -c /etc/tinc/priv graph                 ConnectTo of one node, without a daemon")]
+    Graph {
+        /// The form; --json is the same as `--format json`
+        #[arg(long, value_name = "FORM", default_value = "ascii")]
+        format: Picture,
+        /// With what has gone between us and each node
+        #[arg(long)]
+        traffic: bool,
+        /// Write into this file
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Print a table in the text form of tinc 1.1
     Dump {
         /// What to print; `reachable nodes` leaves out the others
@@ -288,6 +305,23 @@ pub enum RoutesCommand {
         /// IPv4 or IPv6
         address: IpAddr,
     },
+}
+
+/// Forms of a drawn mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Picture {
+    /// A tree for terminals.
+    Ascii,
+    /// For Graphviz.
+    Dot,
+    /// For Mermaid.
+    Mermaid,
+    /// A drawing for browsers.
+    Svg,
+    /// A picture.
+    Png,
+    /// Nodes and links for programs.
+    Json,
 }
 
 /// The forms that a configuration has.

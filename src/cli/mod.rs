@@ -10,6 +10,7 @@ mod dump;
 mod firewall;
 mod follow;
 mod generate;
+mod graph;
 mod hosts;
 mod keygen;
 pub mod lab;
@@ -142,6 +143,11 @@ fn run(context: &Context, command: Command) -> Outcome {
         },
         Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
         Command::Metrics { textfile } => metrics::run(context, textfile),
+        Command::Graph {
+            format,
+            traffic,
+            out,
+        } => graph::run(context, format, traffic, out),
         Command::Why { what, to } => why::run(context, &what, to.as_deref()),
         Command::Ping { node, count } => ping::run(context, &node, count),
         Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),

@@ -68,6 +68,17 @@ pub(super) fn show<T: Serialize>(
 
 /// The JSON envelope alone, for commands whose text is no table.
 pub(super) fn json<T: Serialize>(name: &str, frame: &Frame<'_>, data: &T) -> Outcome {
+    let text = envelope(name, frame, data)?;
+    print(|out| out.write_all(&text))?;
+    Ok(Exit::Fine)
+}
+
+/// The JSON envelope as a line, for commands that write it elsewhere.
+pub(super) fn envelope<T: Serialize>(
+    name: &str,
+    frame: &Frame<'_>,
+    data: &T,
+) -> io::Result<Vec<u8>> {
     let schema = format!("meshctl.{name}/1");
     let Frame { net, node, time } = *frame;
     let envelope = Envelope {
@@ -77,11 +88,14 @@ pub(super) fn json<T: Serialize>(name: &str, frame: &Frame<'_>, data: &T) -> Out
         time,
         data,
     };
-    print(|out| {
-        serde_json::to_writer(&mut *out, &envelope)?;
-        writeln!(out)
-    })?;
-    Ok(Exit::Fine)
+    let mut text = serde_json::to_vec(&envelope)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// Whether standard output is a terminal.
+pub(super) fn to_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Writes to standard output in one go.

@@ -63,7 +63,7 @@ fn replace(node: &Node, file: &str, begin: &str, line: &str) {
 }
 
 const DROP_UDP: &str =
-    "table inet why { chain input { type filter hook input priority 0; meta l4proto udp drop; } }";
+    "table inet why { chain input { type filter hook input priority 0; meta l4proto udp drop; }; }";
 
 #[test]
 fn blocked_udp_is_told_apart_by_asking_the_other_end() {
@@ -133,7 +133,12 @@ fn a_tincd_is_not_asked_and_lives_on() {
 fn a_legacy_peer_is_fine_as_it_is() {
     let (_world, _wire, [mut a, mut b]) = pair([Meshd, Tinc10]);
     b.without_key();
-    bring_up(&mut a, &mut b);
+    a.connect_to(&["b"]);
+    b.start();
+    a.start();
+    wait_ping(&a, &b.v4(), 56);
+    wait_ping(&b, &a.v4(), 56);
+    a.wait_udp(&b);
     let data = wait_why(&a, &["b"], None);
     assert!(
         text(&data, "key").contains("good for legacy, proven on its link"),
