@@ -241,6 +241,25 @@ pub enum Command {
         #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
     },
+    /// Show through whom packets for a node go, and how long each hop takes
+    Trace {
+        /// A node, an address in the mesh, or a subnet
+        #[arg(value_name = "NODE|ADDRESS|SUBNET")]
+        what: String,
+    },
+    /// Say whether this node's part of the mesh is well; exit 1 if not
+    #[command(
+        after_help = "With --nagios, exit codes are those of plugins: 0 OK, 1 WARNING, 2 CRITICAL (also: the daemon \
+        does not run), 3 UNKNOWN. All peers down is critical, whatever the limits."
+    )]
+    Health {
+        /// One line with performance data, and exit codes 0 to 3, for Nagios, Icinga and the like
+        #[arg(long)]
+        nagios: bool,
+        /// What is too much
+        #[command(flatten)]
+        limits: Limits,
+    },
     /// Print man pages or shell completions
     Generate {
         /// What to print
@@ -252,6 +271,29 @@ pub enum Command {
         #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf"])]
         page: String,
     },
+}
+
+/// Limits of `health`.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Limits {
+    /// So many peers down are a warning
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub down_warning: usize,
+    /// So many are critical; default: all
+    #[arg(long, value_name = "N")]
+    pub down_critical: Option<usize>,
+    /// So many peers over TCP or through relays are a warning
+    #[arg(long, value_name = "N")]
+    pub detour_warning: Option<usize>,
+    /// So many are critical
+    #[arg(long, value_name = "N")]
+    pub detour_critical: Option<usize>,
+    /// A round trip to any peer of so many milliseconds is a warning
+    #[arg(long, value_name = "MS")]
+    pub rtt_warning: Option<f64>,
+    /// One of so many is critical
+    #[arg(long, value_name = "MS")]
+    pub rtt_critical: Option<f64>,
 }
 
 /// Where a file will stand that is judged before.

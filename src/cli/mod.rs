@@ -11,6 +11,7 @@ mod firewall;
 mod follow;
 mod generate;
 mod graph;
+mod health;
 mod hosts;
 mod keygen;
 pub mod lab;
@@ -24,6 +25,7 @@ mod routes;
 mod status;
 mod steer;
 mod table;
+mod trace;
 mod why;
 
 use std::{io, path::Path, process::ExitCode};
@@ -91,6 +93,14 @@ pub fn main() -> ExitCode {
     if let Command::Lab(args) = &cli.command {
         return lab::run(args);
     }
+    // A plugin says everything in one line, and its exit codes are others.
+    if let Command::Health {
+        nagios: true,
+        limits,
+    } = &cli.command
+    {
+        return health::plugin(cli.global, limits);
+    }
     match Context::new(cli.global).and_then(|context| run(&context, cli.command)) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(failure) => {
@@ -148,6 +158,8 @@ fn run(context: &Context, command: Command) -> Outcome {
             traffic,
             out,
         } => graph::run(context, format, traffic, out),
+        Command::Trace { what } => trace::run(context, &what),
+        Command::Health { limits, .. } => health::run(context, &limits),
         Command::Why { what, to } => why::run(context, &what, to.as_deref()),
         Command::Ping { node, count } => ping::run(context, &node, count),
         Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),

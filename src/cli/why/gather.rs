@@ -21,7 +21,7 @@ use crate::{
     daemon::clock,
     io::netlink,
     mesh::{
-        sight::Sight,
+        sight::{Pair, Sight},
         view::{HostFile, PathKind, PeerRow, SubnetRow},
     },
     wire::{NodeName, Prefix, Subnet},
@@ -36,17 +36,17 @@ const PATIENCE_MS: u64 = 700;
 const ASK_MS: u64 = 2_500;
 
 /// A daemon that answers.
-pub(super) struct Live {
+pub(in crate::cli) struct Live {
     client: Client,
     /// Its first answer, for the frame of ours.
-    pub(super) answer: Answer,
+    pub(in crate::cli) answer: Answer,
     status: Status,
     source: Source,
-    pub(super) world: World,
+    pub(in crate::cli) world: World,
 }
 
 impl Live {
-    pub(super) fn open(context: &Context) -> Result<Self, Failure> {
+    pub(in crate::cli) fn open(context: &Context) -> Result<Self, Failure> {
         let mut client = context.connect()?;
         client.patience(Some(context.timeout()))?;
         let answer = client.ask(Request::Status)?;
@@ -150,7 +150,7 @@ impl Live {
     }
 
     /// Has the daemon try the way, as traffic would.
-    fn probe(&mut self, node: &NodeName) -> Result<(), Failure> {
+    pub(in crate::cli) fn probe(&mut self, node: &NodeName) -> Result<(), Failure> {
         for _ in 0..PROBES {
             let request = Request::Ping {
                 node: node.to_string(),
@@ -176,7 +176,7 @@ impl Live {
         Ok(())
     }
 
-    fn sight(&mut self, node: &NodeName) -> Result<Sight, Failure> {
+    pub(in crate::cli) fn sight(&mut self, node: &NodeName) -> Result<Sight, Failure> {
         let request = Request::Sight {
             node: node.to_string(),
         };
@@ -208,6 +208,38 @@ impl Live {
         }
     }
 
+    /// What a node says of another, and we of it if the node is our own; `None` if it cannot be asked.
+    pub(in crate::cli) fn told(
+        &mut self,
+        node: &str,
+        about: &str,
+    ) -> Result<Option<Pair>, Failure> {
+        let name = |text: &str| NodeName::new(text).map_err(|_| Failure::odd_answer());
+        if node == self.world.own {
+            return Ok(Some(self.sight(&name(about)?)?.pair));
+        }
+        let sight = self.sight(&name(node)?)?;
+        if !sight.pair.up || !sight.may_ask {
+            return Ok(None);
+        }
+        match self.ask(node, about)? {
+            There::Says(pair) => Ok(Some(*pair)),
+            There::NotAsked | There::CannotBeAsked | There::Silent => Ok(None),
+        }
+    }
+
+    /// A round trip, if there is an answer.
+    pub(in crate::cli) fn ping(&mut self, node: &str) -> Result<Option<f64>, Failure> {
+        let request = Request::Ping {
+            node: node.into(),
+            timeout_ms: PATIENCE_MS,
+        };
+        match self.client.ask(request)?.response {
+            Response::Ping(pong) => Ok(pong.rtt_seconds),
+            _ => Err(Failure::odd_answer()),
+        }
+    }
+
     /// One of two other nodes, and what it says of the other.
     pub(super) fn end(&mut self, node: &NodeName, other: &NodeName) -> Result<End, Failure> {
         let sight = self.sight(node)?;
@@ -223,7 +255,7 @@ impl Live {
         })
     }
 
-    pub(super) fn edges(&mut self) -> Result<Vec<crate::mesh::view::EdgeRow>, Failure> {
+    pub(in crate::cli) fn edges(&mut self) -> Result<Vec<crate::mesh::view::EdgeRow>, Failure> {
         match self.client.ask(Request::Edges)?.response {
             Response::Edges(edges) => Ok(edges),
             _ => Err(Failure::odd_answer()),

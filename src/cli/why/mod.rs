@@ -1,10 +1,10 @@
 //! `meshctl why`: the first broken step between a name and a packet that arrives.
 
 mod facts;
-mod gather;
+pub(super) mod gather;
 mod judge;
 pub(super) mod others;
-mod resolve;
+pub(super) mod resolve;
 #[cfg(test)]
 mod tests;
 mod way;

@@ -13,30 +13,30 @@ const SUGGESTED: usize = 3;
 
 /// All that a name or an address can mean.
 #[derive(Debug, Clone, Default)]
-pub(super) struct World {
-    pub(super) own: String,
+pub(in crate::cli) struct World {
+    pub(in crate::cli) own: String,
     /// All other nodes.
-    pub(super) names: Vec<String>,
+    pub(in crate::cli) names: Vec<String>,
     /// In the order in which they are asked.
-    pub(super) subnets: Vec<SubnetRow>,
-    pub(super) refused: Vec<RefusedRow>,
+    pub(in crate::cli) subnets: Vec<SubnetRow>,
+    pub(in crate::cli) refused: Vec<RefusedRow>,
 }
 
 /// What was meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) node: NodeName,
+pub(in crate::cli) struct Target {
+    pub(in crate::cli) node: NodeName,
     /// What was typed, if it was no name.
-    pub(super) asked: Option<String>,
+    pub(in crate::cli) asked: Option<String>,
     /// What it lies in, best first; of a name all that it owns, and others that own the same.
-    pub(super) subnets: Vec<SubnetRow>,
+    pub(in crate::cli) subnets: Vec<SubnetRow>,
     /// Its only owner is not believed: subnet and why.
-    pub(super) refused: Option<(String, String)>,
+    pub(in crate::cli) refused: Option<(String, String)>,
 }
 
 impl World {
     /// Errors: one sentence, and what to do about it.
-    pub(super) fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
+    pub(in crate::cli) fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
         if let Ok(address) = typed.parse::<IpAddr>() {
             let all = "`meshctl routes` lists all";
             return self.owner_of(typed, all, |prefix| prefix.contains(address));

@@ -1,0 +1,235 @@
+//! `meshctl trace`: through whom packets for a node go, and how long each hop takes.
+
+use serde::Serialize;
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::Format,
+        context::Context,
+        output::{self, Frame},
+        table::{or_empty, round_trip},
+        why::{gather::Live, others::way, resolve::Target},
+    },
+    daemon::clock,
+    mesh::view::{EdgeRow, PathKind},
+};
+
+/// Hops at most: a way that is longer turns in a circle.
+const MAX: usize = 16;
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Hop {
+    node: String,
+    /// How packets come to it from the hop before, as that one says: null if it could not be asked.
+    kind: Option<PathKind>,
+    /// From here to it and back.
+    rtt_seconds: Option<f64>,
+    /// What it is for.
+    role: String,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    target: &'a str,
+    reached: bool,
+    hops: &'a [Hop],
+}
+
+/// Exit code 1 if the node is not reachable, 4 if there is none.
+pub(super) fn run(context: &Context, typed: &str) -> Outcome {
+    let mut live = Live::open(context)?;
+    let target = match live.world.resolve(typed) {
+        Ok(target) => target,
+        Err((text, cure)) => return Err(Failure::new(Exit::Unknown, format!("{text}; {cure}"))),
+    };
+    let own = live.world.own.clone();
+    let (names, reached) = match target.node.as_str() == own {
+        true => (Vec::new(), true),
+        false => hops(&mut live, &target)?,
+    };
+    let mut all = vec![Hop {
+        node: own,
+        kind: None,
+        rtt_seconds: Some(0.0),
+        role: String::new(),
+    }];
+    for (node, kind) in names {
+        let last = node == target.node.as_str();
+        let role = match (last, reached) {
+            (true, true) => role(&target),
+            (true, false) => "not reachable".into(),
+            (false, _) => "relay".into(),
+        };
+        let rtt_seconds = live.round_trip(&node)?;
+        all.push(Hop {
+            node,
+            kind,
+            rtt_seconds,
+            role,
+        });
+    }
+    match context.format {
+        Format::Json => {
+            let data = Data {
+                target: typed,
+                reached,
+                hops: &all,
+            };
+            output::json("trace", &Frame::from(&live.answer), &data)?;
+        }
+        Format::Tsv => output::print(|out| {
+            all.iter().try_for_each(|hop| {
+                let kind = hop.kind.map(word).unwrap_or_default();
+                let rtt = or_empty(hop.rtt_seconds);
+                writeln!(out, "{}\t{kind}\t{rtt}\t{}", hop.node, hop.role)
+            })
+        })?,
+        Format::Table => output::print(|out| {
+            lines(&all)
+                .iter()
+                .try_for_each(|line| writeln!(out, "{line}"))
+        })?,
+    }
+    Ok(match reached {
+        true => Exit::Fine,
+        false => Exit::Negative,
+    })
+}
+
+fn role(target: &Target) -> String {
+    let row = target.subnets.iter().find(|row| row.active);
+    match (&target.asked, row) {
+        (Some(_), Some(row)) => format!("owner of {}", row.subnet),
+        _ => String::new(),
+    }
+}
+
+/// A node, and how packets come to it from the one before.
+type Next = (String, Option<PathKind>);
+
+/// The nodes between us and the target and itself: each that can be asked says where it sends what is for the target,
+/// the links between nodes say the rest. And whether it is reached.
+fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> {
+    let node = target.node.as_str();
+    live.probe(&target.node)?;
+    let sight = live.sight(&target.node)?;
+    if !sight.pair.up {
+        return Ok((vec![(node.to_owned(), Some(PathKind::Down))], false));
+    }
+    let edges = live.edges()?;
+    let mut hops: Vec<Next> = Vec::new();
+    let mut said = Some(sight.pair);
+    let mut at = live.world.own.clone();
+    while at != node && hops.len() < MAX {
+        let (next, kind) = match &said {
+            Some(pair) => match (pair.path, &pair.via) {
+                (PathKind::Via, Some(via)) if *via != at => {
+                    (via.clone(), live.path_between(&at, via)?)
+                }
+                (path, _) => (node.to_owned(), Some(path)),
+            },
+            None => (next_by_links(&edges, &at, node), None),
+        };
+        let circle = hops.iter().any(|(seen, _)| *seen == next);
+        let next = if circle { node.to_owned() } else { next };
+        hops.push((next.clone(), kind.filter(|_| !circle)));
+        said = match next == node {
+            true => None,
+            false => live.told(&next, node)?,
+        };
+        at = next;
+    }
+    Ok((hops, true))
+}
+
+fn next_by_links(edges: &[EdgeRow], at: &str, node: &str) -> String {
+    let way = way(edges, at, node).unwrap_or_default();
+    way.get(1).cloned().unwrap_or_else(|| node.to_owned())
+}
+
+fn word(kind: PathKind) -> &'static str {
+    match kind {
+        PathKind::Udp => "udp",
+        PathKind::Tcp => "tcp",
+        PathKind::Via => "via",
+        PathKind::Down => "down",
+    }
+}
+
+/// `2 lb_01   tcp   0.9ms  relay`
+fn lines(hops: &[Hop]) -> Vec<String> {
+    let width = hops
+        .iter()
+        .map(|hop| hop.node.len())
+        .max()
+        .unwrap_or_default();
+    let line = |(number, hop): (usize, &Hop)| {
+        let kind = match (number, hop.kind) {
+            (0, _) => "",
+            (_, Some(kind)) => word(kind),
+            (_, None) => "?",
+        };
+        let rtt = hop.rtt_seconds.map_or_else(|| "-".into(), round_trip);
+        let line = format!(
+            "{} {:width$}  {kind:4}  {rtt:>7}  {}",
+            number + 1,
+            hop.node,
+            hop.role
+        );
+        line.trim_end().to_owned()
+    };
+    hops.iter().enumerate().map(line).collect()
+}
+
+impl Live {
+    /// How a node sends to another one, if it can be asked; of our own what we see.
+    fn path_between(&mut self, from: &str, to: &str) -> Result<Option<PathKind>, Failure> {
+        Ok(self.told(from, to)?.map(|pair| pair.path))
+    }
+
+    /// From here to a node and back: by a ping, or else by a question, which goes as a line.
+    fn round_trip(&mut self, node: &str) -> Result<Option<f64>, Failure> {
+        if let Some(rtt) = self.ping(node)? {
+            return Ok(Some(rtt));
+        }
+        let (own, start) = (self.world.own.clone(), clock::now());
+        let told = self.told(node, &own)?;
+        Ok(told.map(|_| clock::now().saturating_duration_since(start).as_secs_f64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_aligned_and_what_is_not_known_is_marked() {
+        let hop = |node: &str, kind, rtt_seconds, role: &str| Hop {
+            node: node.into(),
+            kind,
+            rtt_seconds,
+            role: role.into(),
+        };
+        let hops = [
+            hop("web_01", None, Some(0.0), ""),
+            hop("lb_01", Some(PathKind::Tcp), Some(0.0009), "relay"),
+            hop("old", None, None, "relay"),
+            hop(
+                "db_02",
+                Some(PathKind::Udp),
+                Some(0.0014),
+                "owner of 172.20.0.22",
+            ),
+        ];
+        assert_eq!(
+            lines(&hops),
+            [
+                "1 web_01          0.0ms",
+                "2 lb_01   tcp     0.9ms  relay",
+                "3 old     ?           -  relay",
+                "4 db_02   udp     1.4ms  owner of 172.20.0.22",
+            ]
+        );
+    }
+}
