@@ -247,6 +247,23 @@ pub enum Command {
         #[arg(value_name = "NODE|ADDRESS|SUBNET")]
         what: String,
     },
+    /// Print rules that let the peers in at our port and nobody else, or see whether the firewall lets them in
+    #[command(
+        before_help = "Examples:\n  \
+        meshctl firewall | nft -c -f -            a table of its own for nftables, checked\n  \
+        meshctl firewall --format ufw | sh        a rule for each peer\n  \
+        meshctl firewall --verify                 what the rules in force do with each peer; exit 1 if one is kept out",
+        after_help = "Peers are the numeric Address lines of the host files. What stands in other tables and drops \
+            packets goes on dropping them: --verify looks at all of them, ufw's, firewalld's and iptables' too, as nft shows them."
+    )]
+    Firewall {
+        /// Whose language
+        #[arg(long, value_name = "TOOL", default_value = "nft")]
+        format: Tool,
+        /// Look at the rules in force instead
+        #[arg(long)]
+        verify: bool,
+    },
     /// Say whether this node's part of the mesh is well; exit 1 if not
     #[command(
         after_help = "With --nagios, exit codes are those of plugins: 0 OK, 1 WARNING, 2 CRITICAL (also: the daemon \
@@ -271,6 +288,17 @@ pub enum Command {
         #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf"])]
         page: String,
     },
+}
+
+/// Whose rules `firewall` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tool {
+    /// A file for `nft -f`.
+    Nft,
+    /// Commands.
+    Ufw,
+    /// Commands.
+    Firewalld,
 }
 
 /// Limits of `health`.

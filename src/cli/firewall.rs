@@ -1,12 +1,29 @@
-//! The firewall of this machine: what it does with our port.
+//! `meshctl firewall`: rules that let the peers of the host files in and nobody else, and whether the firewall of this
+//! machine does so.
 
 mod nft;
+mod rules;
 
-use std::{net::IpAddr, process::Command};
+use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
+use serde::Serialize;
 use serde_json::Value;
 
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::{Format, Tool},
+        context::Context,
+        output::{self, Frame},
+    },
+    config::{self, Config, Source},
+    control::proto::{Request, Response},
+    daemon::clock,
+    io::netlink,
+};
+
 use nft::{Fate, Packet};
+use rules::Plan;
 
 /// What can be seen of the firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +40,13 @@ pub(super) enum Seen {
 
 /// Looks whether UDP and TCP to our port come in, from an address if one is known.
 pub(super) fn look(from: Option<IpAddr>, port: u16) -> Seen {
-    let ruleset = match ruleset() {
-        Ok(ruleset) => ruleset,
-        Err(why) => return Seen::Nothing(why),
-    };
+    match ruleset() {
+        Ok(ruleset) => seen(&ruleset, from, port),
+        Err(why) => Seen::Nothing(why),
+    }
+}
+
+fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
     let whom = from.map_or_else(String::new, |from| format!(" from {from}"));
     for protocol in ["udp", "tcp"] {
         let packet = Packet {
@@ -34,7 +54,7 @@ pub(super) fn look(from: Option<IpAddr>, port: u16) -> Seen {
             port,
             from,
         };
-        match nft::fate(&ruleset, packet) {
+        match nft::fate(ruleset, packet) {
             Fate::Accepted => {}
             Fate::Dropped(rule) => {
                 return Seen::Closed(format!("{port}/{protocol}{whom} is closed here: {rule}"));
@@ -61,4 +81,156 @@ fn ruleset() -> Result<Value, String> {
         return Err(format!("{first}; try it with sudo"));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| format!("nft prints no JSON: {error}"))
+}
+
+/// What stands for one peer in `--verify`.
+#[derive(Debug, Serialize)]
+struct Row {
+    node: String,
+    address: IpAddr,
+    /// Null: not known.
+    open: Option<bool>,
+    text: String,
+}
+
+/// Exit code 1 if `verify` finds a peer that is kept out.
+pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
+    let config = in_force(context)?;
+    let peers = peers(&config);
+    let plan = Plan {
+        name: match &config.source.net {
+            Some(net) => net.clone(),
+            None => config.settings.name.to_string(),
+        },
+        port: config.settings.port,
+        interface: interface(&config, &peers),
+        addresses: peers.iter().map(|(_, address)| *address).collect(),
+    };
+    let known: BTreeSet<&str> = peers.iter().map(|(name, _)| name.as_str()).collect();
+    let hosts = config.settings.hosts.keys();
+    let unknown = hosts
+        .map(|name| name.as_str())
+        .filter(|name| !known.contains(name));
+    let unknown: Vec<&str> = unknown.collect();
+    if !unknown.is_empty() {
+        output::complain(&format!(
+            "no numeric Address in the host files of {}: these rules keep them from dialling us; write one, or add rules for them",
+            unknown.join(", ")
+        ));
+    }
+    if verify {
+        return check(context, &config, &plan, &peers);
+    }
+    if plan.addresses.is_empty() {
+        let text = "no host file has a numeric Address: rules would let nobody in; `meshctl check` shows the files";
+        return Err(Failure::new(Exit::Refused, text));
+    }
+    output::print(|out| write!(out, "{}", plan.text(tool)))?;
+    Ok(Exit::Fine)
+}
+
+/// The files that `--config` names, or those of the daemon or of the net.
+fn in_force(context: &Context) -> Result<Config, Failure> {
+    let source = match context.offline() {
+        true => context.source(None)?,
+        false => match context.ask(Request::Status) {
+            Ok(answer) => match answer.response {
+                Response::Status(status) => Source {
+                    base: status.config.into(),
+                    net: answer.net,
+                    ..Source::default()
+                },
+                _ => return Err(Failure::odd_answer()),
+            },
+            Err(failure) if failure.exit == Exit::NotRunning => context.source(None)?,
+            Err(failure) => return Err(failure),
+        },
+    };
+    config::load(&source, None).map_err(|problems| {
+        let first = problems.iter().find(|problem| problem.error);
+        let text = first.map(ToString::to_string).unwrap_or_default();
+        Failure::new(
+            Exit::Config,
+            format!("{text}; `meshctl check` shows every mistake"),
+        )
+    })
+}
+
+/// Each numeric Address of each host file.
+fn peers(config: &Config) -> Vec<(String, IpAddr)> {
+    let mut all = Vec::new();
+    for (name, host) in &config.settings.hosts {
+        for address in &host.addresses {
+            if let Ok(ip) = address.host.parse::<IpAddr>() {
+                all.push((name.to_string(), ip.to_canonical()));
+            }
+        }
+    }
+    all.dedup();
+    all
+}
+
+/// That of BindToInterface, or the one by which the kernel reaches all peers.
+fn interface(config: &Config, peers: &[(String, IpAddr)]) -> Option<String> {
+    if let Some(bound) = &config.shell.bind_to_interface {
+        return Some(bound.clone());
+    }
+    let names = peers
+        .iter()
+        .map(|(_, address)| Some(netlink::route_now(*address).ok()?.interface));
+    let names: Option<BTreeSet<String>> = names.collect();
+    let mut names = names?.into_iter();
+    names
+        .next()
+        .filter(|name| names.next().is_none() && name != "lo")
+}
+
+fn check(context: &Context, config: &Config, plan: &Plan, peers: &[(String, IpAddr)]) -> Outcome {
+    let ruleset = ruleset().map_err(|why| {
+        Failure::new(
+            Exit::Permission,
+            format!("the firewall cannot be looked at: {why}"),
+        )
+    })?;
+    let rows: Vec<Row> = peers
+        .iter()
+        .map(|(node, address)| {
+            let (open, text) = match seen(&ruleset, Some(*address), plan.port) {
+                Seen::Open(text) => (Some(true), text),
+                Seen::Closed(text) => (Some(false), text),
+                Seen::Unsure(text) | Seen::Nothing(text) => (None, text),
+            };
+            Row {
+                node: node.clone(),
+                address: *address,
+                open,
+                text,
+            }
+        })
+        .collect();
+    let time = clock::rfc3339(clock::wall());
+    let frame = Frame {
+        net: config.source.net.as_deref(),
+        node: Some(config.settings.name.as_str()),
+        time: &time,
+    };
+    match context.format {
+        Format::Json => {
+            output::json("firewall", &frame, &rows)?;
+        }
+        Format::Table | Format::Tsv => output::print(|out| {
+            rows.iter().try_for_each(|row| {
+                let mark = match row.open {
+                    Some(true) => "open",
+                    Some(false) => "closed",
+                    None => "unknown",
+                };
+                writeln!(out, "{mark}\t{}\t{}", row.node, row.text)
+            })
+        })?,
+    }
+    Ok(match rows.iter().any(|row| row.open == Some(false)) {
+        true => Exit::Negative,
+        false => Exit::Fine,
+    })
 }

@@ -158,6 +158,7 @@ fn run(context: &Context, command: Command) -> Outcome {
             traffic,
             out,
         } => graph::run(context, format, traffic, out),
+        Command::Firewall { format, verify } => firewall::run(context, format, verify),
         Command::Trace { what } => trace::run(context, &what),
         Command::Health { limits, .. } => health::run(context, &limits),
         Command::Why { what, to } => why::run(context, &what, to.as_deref()),

@@ -64,6 +64,14 @@ pub async fn route_to(address: IpAddr) -> Result<RouteTo, NetlinkError> {
     Ok(RouteTo { interface, source })
 }
 
+/// As [`route_to`], for who has no runtime. Blocks.
+pub fn route_now(address: IpAddr) -> Result<RouteTo, NetlinkError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(route_to(address))
+}
+
 /// One interface, by index.
 #[derive(Debug, Clone)]
 pub struct Interface {

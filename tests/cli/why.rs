@@ -127,3 +127,110 @@ fn files_alone_are_judged_without_a_daemon() {
     fs::write(dir.path().join("tinc.conf"), "Nome = x\n").unwrap();
     assert_eq!(why("db_01").0, 7);
 }
+
+#[test]
+fn hops_and_health_are_shown_for_people_programs_and_plugins() {
+    let daemon = Daemon::new(healthy);
+    let (code, out, err) = daemon.run(&["trace", "db_01"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, "1 web_01          0.0ms\n2 db_01   udp     0.5ms\n");
+    let (code, out, _) = daemon.run(&["trace", "10.7.0.9", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["schema"]), (0, &"meshctl.trace/1".into()));
+    assert_eq!(json["data"]["hops"][1]["role"], "owner of 10.7.0.0/24");
+    assert_eq!(json["data"]["hops"][1]["kind"], "udp");
+    let (code, out, _) = daemon.run(&["trace", "old_03"]);
+    assert!(code == 1 && out.ends_with("not reachable\n"), "{out}");
+    assert_eq!(daemon.run(&["trace", "nobody"]).0, 4);
+
+    let (code, out, _) = daemon.run(&["health"]);
+    assert_eq!(code, 1);
+    assert!(
+        out.starts_with(
+            "web_01: 3 of 4 peers up, 1 direct, 1 tcp, 1 relayed\n ✗ 1 of 4 peers down: old_03\n"
+        ),
+        "{out}"
+    );
+    assert_eq!(daemon.run(&["health", "--down-warning", "2"]).0, 0);
+    let (code, out, err) = daemon.run(&["health", "--nagios", "--detour-critical", "2"]);
+    assert_eq!((code, err.as_str()), (2, ""));
+    assert!(
+        out.starts_with("MESHD CRITICAL - priv web_01: 1 of 4 peers down: old_03; 1 over TCP"),
+        "{out}"
+    );
+    assert!(
+        out.contains(" | up=3;;;0;4 ") && out.lines().count() == 1,
+        "{out}"
+    );
+    assert_eq!(daemon.run(&["health", "--nagios"]).0, 1);
+    let (code, out, _) = run(&["--socket", "/nonexistent/s", "health", "--nagios"]);
+    assert!(
+        code == 2 && out.starts_with("MESHD CRITICAL - meshd is not running"),
+        "{out}"
+    );
+    assert_eq!(run(&["--socket", "/nonexistent/s", "health"]).0, 3);
+    assert_eq!(run(&["-n", "no_such_net", "health", "--nagios"]).0, 3);
+}
+
+#[test]
+fn the_mesh_is_drawn_from_the_daemon_and_from_files() {
+    let daemon = Daemon::new(healthy);
+    let (code, out, _) = daemon.run(&["graph"]);
+    assert_eq!(code, 0);
+    assert!(
+        out.starts_with("priv, seen from web_01 at 2026-11-22T10:29:18Z\n@ web_01  this node\n"),
+        "{out}"
+    );
+    let dir = tree();
+    let base = dir.path().to_str().unwrap();
+    let file = dir.path().join("mesh.png");
+    let graph = |arguments: &[&str]| run(&[&["-c", base, "graph"], arguments].concat());
+    let (code, out, _) = graph(&[]);
+    assert_eq!(code, 0);
+    assert!(
+        out.ends_with("@ web_01  this node\n└─ ● db_01  configured\n"),
+        "{out}"
+    );
+    assert_eq!(
+        graph(&["--format", "png", "--out", file.to_str().unwrap()]).0,
+        0
+    );
+    assert!(fs::read(&file).unwrap().starts_with(b"\x89PNG"));
+    assert!(graph(&["--format", "svg"]).1.starts_with("<svg "));
+    let json: Value = serde_json::from_str(&graph(&["--format", "json"]).1).unwrap();
+    assert_eq!(
+        (&json["schema"], &json["data"]["links"][0]["from"]),
+        (&"meshctl.graph/1".into(), &"db_01".into())
+    );
+    assert_eq!(graph(&["--format", "gif"]).0, 2);
+    assert_eq!(graph(&["--format", "svg", "--out", "/nonexistent/x"]).0, 1);
+}
+
+#[test]
+fn rules_are_made_from_the_host_files() {
+    let dir = tree();
+    let base = dir.path().to_str().unwrap();
+    let (code, out, err) = run(&["-c", base, "firewall"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(
+        out.contains("elements = { 10.0.0.2 }") && out.contains("table inet meshd_web_01 {"),
+        "{out}"
+    );
+    fs::write(
+        dir.path().join("hosts/lab"),
+        fs::read_to_string(dir.path().join("hosts/web_01")).unwrap(),
+    )
+    .unwrap();
+    let (code, out, err) = run(&["-c", base, "firewall", "--format", "ufw"]);
+    assert_eq!(code, 0);
+    assert!(
+        out.contains("from 10.0.0.2 to any port 655 proto tcp"),
+        "{out}"
+    );
+    assert!(
+        err.contains("no numeric Address in the host files of lab"),
+        "{err}"
+    );
+    fs::remove_file(dir.path().join("hosts/db_01")).unwrap();
+    assert_eq!(run(&["-c", base, "firewall"]).0, 8);
+}

@@ -309,6 +309,19 @@ fn two_ends_of_a_relay_are_asked_from_the_middle_and_from_one_end() {
     let data = wait_why(a, &["b"], Some("udp_probe"));
     assert_eq!(data["sight"]["pair"]["via"], "c");
     assert_eq!(data["to_says"]["via"], "c");
+    let traced = a.json_of(&["trace", &b.v4()]);
+    let hops = traced["data"]["hops"].as_array().unwrap();
+    let names: Vec<_> = hops
+        .iter()
+        .map(|hop| hop["node"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["a", "c", "b"], "{traced:#}");
+    assert_eq!(hops[2]["kind"], "udp", "as c says: {traced:#}");
+    assert!(
+        hops[1]["rtt_seconds"].is_f64() && hops[2]["rtt_seconds"].is_f64(),
+        "{traced:#}"
+    );
+    assert_eq!(hops[2]["role"], format!("owner of {}", b.v4()));
     wait_until("c asks both", PATIENCE, || {
         // Discovery needs traffic.
         wait_ping(a, &b.v4(), 56);
@@ -319,4 +332,38 @@ fn two_ends_of_a_relay_are_asked_from_the_middle_and_from_one_end() {
             .then_some(())
             .ok_or_else(|| data.to_string())
     });
+}
+
+#[test]
+fn rules_that_are_printed_let_the_peers_in_and_others_are_found_to_close() {
+    let (_world, _wire, [mut a, mut b]) = pair([Meshd, Tinc11]);
+    bring_up(&mut a, &mut b);
+    let rules = crate::world::run(a.meshctl().arg("firewall"));
+    assert!(rules.contains("iifname \"eth1\""), "{rules}");
+    let checked = a.host.command("nft").args(["-c", &rules]).status().unwrap();
+    assert!(checked.success());
+    let verify = |node: &Node| {
+        node.meshctl()
+            .args(["firewall", "--verify"])
+            .status()
+            .unwrap()
+            .code()
+    };
+    // Twice: it replaces itself.
+    for _ in 0..2 {
+        a.host.nft(&rules);
+    }
+    assert_eq!(verify(&a), Some(0));
+    let data = wait_why(&a, &["b"], None);
+    assert!(
+        text(&data, "firewall").contains("are open here"),
+        "{data:#}"
+    );
+    b.stop();
+    b.start();
+    wait_ping(&a, &b.v4(), 56);
+    a.host.nft(
+        "table inet other { chain input { type filter hook input priority 1; policy drop; }; }",
+    );
+    assert_eq!(verify(&a), Some(1));
 }

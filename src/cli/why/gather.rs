@@ -402,14 +402,7 @@ fn kernel(target: &Target, interface: Option<&str>) -> Kernel {
         return Kernel::NotLooked("not looked at: there is no address to look for".into());
     };
     let (ours, address_text) = (ours.to_owned(), address.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let route = match runtime {
-        Ok(runtime) => runtime.block_on(netlink::route_to(address)),
-        Err(error) => Err(error.into()),
-    };
-    match route {
+    match netlink::route_now(address) {
         Ok(route) => Kernel::To {
             address: address_text,
             interface: route.interface,

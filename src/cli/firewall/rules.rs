@@ -1,0 +1,174 @@
+//! Rules that let our peers in at our port, and nobody else there: text for each tool, without IO.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::cli::args::Tool;
+
+/// Whom rules are for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Net name, or that of the node where there is none.
+    pub(super) name: String,
+    pub(super) port: u16,
+    /// The interface by which all of them are reached, if it is one.
+    pub(super) interface: Option<String>,
+    /// Numeric addresses of the peers.
+    pub(super) addresses: BTreeSet<IpAddr>,
+}
+
+impl Plan {
+    fn of_family(&self, v4: bool) -> Vec<String> {
+        let those = self.addresses.iter().filter(|at| at.is_ipv4() == v4);
+        those.map(ToString::to_string).collect()
+    }
+
+    /// A word of letters, digits and `_`: names of tables are no more.
+    fn word(&self) -> String {
+        let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        self.name.chars().map(clean).collect()
+    }
+
+    pub(super) fn text(&self, tool: Tool) -> String {
+        match tool {
+            Tool::Nft => self.nft(),
+            Tool::Ufw => self.each(|from, protocol| self.ufw(from, protocol)),
+            Tool::Firewalld => {
+                self.each(|from, protocol| self.firewalld(from, protocol))
+                    + "firewall-cmd --reload\n"
+            }
+        }
+    }
+
+    fn each(&self, line: impl Fn(&IpAddr, &str) -> String) -> String {
+        let all = self
+            .addresses
+            .iter()
+            .flat_map(|from| ["udp", "tcp"].map(|protocol| line(from, protocol)));
+        all.collect()
+    }
+
+    fn ufw(&self, from: &IpAddr, protocol: &str) -> String {
+        let on = self
+            .interface
+            .as_ref()
+            .map_or_else(String::new, |name| format!(" on {name}"));
+        format!(
+            "ufw allow in{on} from {from} to any port {} proto {protocol} comment 'meshd {}'\n",
+            self.port,
+            self.word()
+        )
+    }
+
+    /// Zones belong to interfaces there.
+    fn firewalld(&self, from: &IpAddr, protocol: &str) -> String {
+        let family = if from.is_ipv4() { "ipv4" } else { "ipv6" };
+        let zone = self.interface.as_ref().map_or_else(String::new, |name| {
+            format!(" --zone=\"$(firewall-cmd --get-zone-of-interface={name})\"")
+        });
+        format!(
+            "firewall-cmd --permanent{zone} --add-rich-rule='rule family=\"{family}\" source address=\"{from}\" port port=\"{}\" protocol=\"{protocol}\" accept'\n",
+            self.port
+        )
+    }
+
+    /// A table of its own: it closes our port for others and leaves all else to the tables that there are. What another
+    /// table drops stays dropped: `--verify` tells.
+    fn nft(&self) -> String {
+        let (name, port) = (self.word(), self.port);
+        let mut sets = String::new();
+        let mut accepts = String::new();
+        let on = self
+            .interface
+            .as_ref()
+            .map_or_else(String::new, |name| format!("iifname \"{name}\" "));
+        for (v4, family, kind, set) in [
+            (true, "ip", "ipv4_addr", "peers4"),
+            (false, "ip6", "ipv6_addr", "peers6"),
+        ] {
+            let all = self.of_family(v4);
+            if all.is_empty() {
+                continue;
+            }
+            sets.push_str(&format!(
+                "\tset {set} {{\n\t\ttype {kind}\n\t\telements = {{ {} }}\n\t}}\n",
+                all.join(", ")
+            ));
+            for protocol in ["udp", "tcp"] {
+                accepts.push_str(&format!(
+                    "\t\t{on}{family} saddr @{set} {protocol} dport {port} accept\n"
+                ));
+            }
+        }
+        // Loading it again replaces it, whether it was there or not.
+        format!(
+            "table inet meshd_{name}\ndelete table inet meshd_{name}\ntable inet meshd_{name} {{\n{sets}\tchain input {{\n\
+             \t\ttype filter hook input priority filter; policy accept;\n\t\tiifname \"lo\" accept\n\
+             \t\tct state established,related accept\n{accepts}\t\tudp dport {port} drop\n\t\ttcp dport {port} drop\n\t}}\n}}\n"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            name: "priv-1".into(),
+            port: 655,
+            interface: Some("eth1".into()),
+            addresses: ["10.132.0.22", "10.132.0.21", "fd00::21"]
+                .map(|at| at.parse().unwrap())
+                .into(),
+        }
+    }
+
+    #[test]
+    fn nft_gets_a_table_of_its_own() {
+        let wanted = "\
+table inet meshd_priv_1
+delete table inet meshd_priv_1
+table inet meshd_priv_1 {
+\tset peers4 {
+\t\ttype ipv4_addr
+\t\telements = { 10.132.0.21, 10.132.0.22 }
+\t}
+\tset peers6 {
+\t\ttype ipv6_addr
+\t\telements = { fd00::21 }
+\t}
+\tchain input {
+\t\ttype filter hook input priority filter; policy accept;
+\t\tiifname \"lo\" accept
+\t\tct state established,related accept
+\t\tiifname \"eth1\" ip saddr @peers4 udp dport 655 accept
+\t\tiifname \"eth1\" ip saddr @peers4 tcp dport 655 accept
+\t\tiifname \"eth1\" ip6 saddr @peers6 udp dport 655 accept
+\t\tiifname \"eth1\" ip6 saddr @peers6 tcp dport 655 accept
+\t\tudp dport 655 drop
+\t\ttcp dport 655 drop
+\t}
+}
+";
+        assert_eq!(plan().text(Tool::Nft), wanted);
+        let plain = Plan {
+            interface: None,
+            ..plan()
+        }
+        .text(Tool::Nft);
+        assert!(
+            plain.contains("\t\tip saddr @peers4 udp dport 655 accept\n"),
+            "{plain}"
+        );
+    }
+
+    #[test]
+    fn ufw_and_firewalld_get_a_command_for_each_peer_and_protocol() {
+        let text = plan().text(Tool::Ufw);
+        assert_eq!(text.lines().count(), 6);
+        assert!(text.starts_with("ufw allow in on eth1 from 10.132.0.21 to any port 655 proto udp comment 'meshd priv_1'\n"), "{text}");
+        let text = plan().text(Tool::Firewalld);
+        assert_eq!(text.lines().count(), 7);
+        assert!(text.contains("family=\"ipv6\" source address=\"fd00::21\" port port=\"655\" protocol=\"tcp\" accept'"), "{text}");
+    }
+}
