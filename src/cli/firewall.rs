@@ -48,11 +48,15 @@ pub(super) fn look(from: Option<IpAddr>, port: u16) -> Seen {
 
 fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
     let whom = from.map_or_else(String::new, |from| format!(" from {from}"));
+    // It comes in where its answer goes out, unless somebody wants it otherwise.
+    let route = from.and_then(|from| netlink::route_now(from).ok());
+    let interface = route.as_ref().map(|route| route.interface.as_str());
     for protocol in ["udp", "tcp"] {
         let packet = Packet {
             protocol,
             port,
             from,
+            interface,
         };
         match nft::fate(ruleset, packet) {
             Fate::Accepted => {}

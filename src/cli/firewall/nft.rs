@@ -14,12 +14,14 @@ const DEPTH: usize = 16;
 
 /// The first packet of a stranger's flow.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packet {
+pub(super) struct Packet<'a> {
     /// `udp` or `tcp`.
     pub(super) protocol: &'static str,
     pub(super) port: u16,
     /// From where, if that is known.
     pub(super) from: Option<IpAddr>,
+    /// In by which interface, if that is known; never that of the machine to itself.
+    pub(super) interface: Option<&'a str>,
 }
 
 /// What becomes of it.
@@ -61,7 +63,7 @@ impl Doubt {
 }
 
 /// The fate of a packet to this machine.
-pub(super) fn fate(ruleset: &Value, packet: Packet) -> Fate {
+pub(super) fn fate(ruleset: &Value, packet: Packet<'_>) -> Fate {
     let all: Vec<&Value> = ruleset["nftables"]
         .as_array()
         .map(|all| all.iter().collect())
@@ -105,7 +107,7 @@ struct Table<'a> {
     all: &'a [&'a Value],
     /// The base chain: its family and table are those of all that it jumps to.
     chain: &'a Value,
-    packet: Packet,
+    packet: Packet<'a>,
 }
 
 impl Table<'_> {
@@ -200,6 +202,7 @@ impl Table<'_> {
             protocol: ours,
             port,
             from,
+            interface,
         } = self.packet;
         let v4 = from.map(|from| from.is_ipv4());
         let payload = &left["payload"];
@@ -224,6 +227,16 @@ impl Table<'_> {
             }
             // From a wire, whichever.
             (Some("iifname" | "iif"), _) if right == "lo" => Some(false),
+            (Some("iifname" | "iif"), _) => {
+                let interface = interface?;
+                self.any(right, |value| {
+                    let name = value.as_str()?;
+                    Some(match name.strip_suffix('*') {
+                        Some(begin) => interface.starts_with(begin),
+                        None => name == interface,
+                    })
+                })
+            }
             (_, Some("state")) => self.any(right, |value| is_word(value, "new")),
             _ => None,
         }

@@ -45,6 +45,8 @@ pub(super) struct Disk {
     pub(super) file: Option<Result<HostFile, String>>,
     /// Fingerprint of its Ed25519 key.
     pub(super) fingerprint: Option<String>,
+    /// It is expired or revoked by now.
+    pub(super) shut_out: Option<String>,
     /// Address lines.
     pub(super) addresses: Vec<String>,
     /// Subnet lines.

@@ -351,8 +351,10 @@ fn disk(source: &Source, node: &NodeName) -> Disk {
     });
     let addresses = host.iter().flat_map(|host| &host.addresses);
     let subnets = host.iter().flat_map(|host| &host.subnets);
+    let now = host.as_ref().and_then(|host| host.at(clock::unix()));
     Disk {
         file,
+        shut_out: now.and_then(|host| host.shut_out),
         fingerprint: host.as_ref().and_then(|host| Some(host.key?.fingerprint())),
         addresses: addresses
             .map(|at| format!("{} port {}", at.host, at.port))

@@ -111,6 +111,21 @@ impl Facts {
             let cure = format!("Mend that file: `meshctl {net}check` shows every mistake");
             return Step::broken(name, problem, cure);
         }
+        let reason = self
+            .sight
+            .as_ref()
+            .and_then(|sight| sight.peer.reason.as_ref());
+        let shut_out = reason.filter(|reason| reason.code == "shut_out");
+        let shut_out = shut_out
+            .map(|reason| &reason.text)
+            .or(self.disk.shut_out.as_ref());
+        if let Some(why) = shut_out {
+            let text = format!("{node} is shut out by hosts/{node}: {why}");
+            let cure = format!(
+                "If that is no longer right, change Expires or Revoked in hosts/{node}, then {reload}"
+            );
+            return Step::broken(name, text, cure);
+        }
         let disk = disk.and_then(|file| file.as_ref().ok());
         let Some(sight) = &self.sight else {
             return match disk {

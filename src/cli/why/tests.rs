@@ -261,6 +261,9 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
         ("a stranger under its name, while it is proven", seen(|s| s.unproven = Some(UnprovenRow { address: "192.0.2.9:1".into(), text: "no".into(), seconds: 2.0 })), (None, &["proven on its link"])),
         ("another key behind a relay", seen(|s| { speaks(s, "none", Native); s.peer.link = None; s.handshake = true; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("lb_01".into()); }),
             (Some(Key), &["no answer to handshakes of the tunnel", "Compare the keys"])),
+        ("expired", down(|s| { s.peer.host_file = HostFile::NoKey; s.fingerprint = None; s.peer.reason = reason("shut_out", "expired (hosts/db_02)"); }),
+            (Some(Key), &["db_02 is shut out by hosts/db_02: expired", "change Expires or Revoked in hosts/db_02"])),
+        ("revoked, by the file", offline(|f| f.disk.shut_out = Some("revoked: sold".into())), (Some(Key), &["shut out by hosts/db_02: revoked: sold"])),
         // Trust.
         ("MinProtocol forbids", down(|s| { s.peer.offers = Some(Sptps); s.peer.min_protocol = Some(Native); s.missed = missed(DialFault::Handshake, "no native link"); }),
             (Some(Trust), &["speaks no more than sptps, and MinProtocol = native (tinc.conf) forbids", "`MinProtocol = sptps` into hosts/db_02"])),

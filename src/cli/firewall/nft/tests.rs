@@ -72,6 +72,7 @@ fn a_packet_has_the_fate_that_the_rules_give_it() {
             protocol,
             port,
             from: from_ip,
+            interface: None,
         };
         assert_eq!(
             super::fate(&ruleset(), packet),
@@ -82,11 +83,34 @@ fn a_packet_has_the_fate_that_the_rules_give_it() {
 }
 
 #[test]
+fn the_interface_counts_where_it_is_known() {
+    for (interface, fate) in [
+        ("eth1", Fate::Accepted),
+        (
+            "eth0",
+            Fate::Dropped("policy drop of inet filter input".into()),
+        ),
+    ] {
+        let packet = Packet {
+            protocol: "tcp",
+            port: 22,
+            from: None,
+            interface: Some(interface),
+        };
+        assert_eq!(super::fate(&ruleset(), packet), fate);
+        let mut wild = ruleset();
+        wild["nftables"][10]["rule"]["expr"][0]["match"]["right"] = json!("eth1*");
+        assert_eq!(super::fate(&wild, packet), fate);
+    }
+}
+
+#[test]
 fn no_rules_and_no_sense_let_everything_in_and_never_panic() {
     let packet = Packet {
         protocol: "udp",
         port: 655,
         from: None,
+        interface: None,
     };
     for ruleset in [
         json!({}),
@@ -115,6 +139,7 @@ fn what_is_not_understood_and_may_decide_leaves_it_open() {
         protocol: "tcp",
         port: 655,
         from: Some([10, 132, 0, 9].into()),
+        interface: None,
     };
     let xt = json!({"xt": {"type": "match", "name": "addrtype"}});
     all[12]["rule"]["expr"] = json!([xt, {"accept": null}]);
