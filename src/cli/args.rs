@@ -264,6 +264,12 @@ pub enum Command {
         #[arg(long)]
         verify: bool,
     },
+    /// Collect what somebody needs who is to help, in a tar file without secrets
+    Support {
+        /// The file; default: meshd-NODE-TIME.tar
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
     /// Say whether this node's part of the mesh is well; exit 1 if not
     #[command(
         after_help = "With --nagios, exit codes are those of plugins: 0 OK, 1 WARNING, 2 CRITICAL (also: the daemon \

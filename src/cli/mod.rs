@@ -24,6 +24,7 @@ mod plan;
 mod routes;
 mod status;
 mod steer;
+mod support;
 mod table;
 mod trace;
 mod why;
@@ -159,6 +160,7 @@ fn run(context: &Context, command: Command) -> Outcome {
             out,
         } => graph::run(context, format, traffic, out),
         Command::Firewall { format, verify } => firewall::run(context, format, verify),
+        Command::Support { out } => support::run(context, out),
         Command::Trace { what } => trace::run(context, &what),
         Command::Health { limits, .. } => health::run(context, &limits),
         Command::Why { what, to } => why::run(context, &what, to.as_deref()),

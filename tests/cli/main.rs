@@ -12,6 +12,7 @@ mod change_table;
 mod check_table;
 mod daemon;
 mod files;
+mod support;
 mod why;
 
 use std::{

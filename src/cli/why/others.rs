@@ -8,6 +8,7 @@ use crate::{
         why::{
             facts::{Name, State, Step, There},
             judge::Verdict,
+            way::hears,
         },
     },
     mesh::{
@@ -106,6 +107,13 @@ fn says(net: &str, end: &End, other: &End) -> Step {
         .reason
         .as_ref()
         .map_or_else(String::new, |reason| format!(": {}", reason.text));
+    let silent = pair.udp.unanswered > 0 && pair.up;
+    let hears = match (silent, hears(pair)) {
+        (false, _) => String::new(),
+        (true, true) => format!("; probes of {to} arrive there"),
+        (true, false) => format!("; none of {to} arrives there"),
+    };
+    let why = format!("{why}{hears}");
     let meant = pair.tcp_only_here || pair.tcp_only_there || pair.indirect;
     let idle = pair
         .reason

@@ -423,7 +423,7 @@ impl Facts {
 }
 
 /// Whether our last probes have arrived there.
-fn hears(there: &Pair) -> bool {
+pub(super) fn hears(there: &Pair) -> bool {
     there
         .udp
         .heard_seconds

@@ -32,6 +32,7 @@ fn two_others_are_judged_by_what_they_say() {
         There::Says(Box::new(pair))
     };
     let tcp: fn(&mut Pair) = |pair| {
+        pair.udp.unanswered = 9;
         (pair.path, pair.reason) = (
             PathKind::Tcp,
             reason("udp_no_reply", "9 UDP probes unanswered"),
@@ -62,7 +63,7 @@ fn two_others_are_judged_by_what_they_say() {
             edges.clone(),
             Some(Name::Says),
             &[
-                "a says: b only over TCP: 9 UDP probes unanswered",
+                "a says: b only over TCP: 9 UDP probes unanswered; probes of b arrive there",
                 "On a: `meshctl why b`",
             ],
         ),
