@@ -14,6 +14,9 @@
 #[path = "../tests/net/dump.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod dump;
+#[path = "../tests/net/keeper.rs"]
+#[allow(dead_code, reason = "shared with the tests")]
+mod keeper;
 #[path = "../tests/net/node.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod node;

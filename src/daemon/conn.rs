@@ -2,10 +2,10 @@
 
 pub mod admission;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use socket2::Type;
+use socket2::{Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -41,6 +41,13 @@ pub fn listen(addr: SocketAddr, options: &SocketOptions) -> io::Result<TcpListen
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// A listening socket that was kept open for us.
+pub fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {
+    let socket = Socket::from(socket);
+    socket.set_nonblocking(true)?;
     TcpListener::from_std(socket.into())
 }
 

@@ -24,6 +24,7 @@ use crate::{
         apply::{Past, Purpose},
         clock, conn,
         hooks::{self, Hooks, Scripts},
+        kept::{Last, Note},
         keyring::HostKeys,
         links::{Links, Outward},
         log::Log,
@@ -32,7 +33,7 @@ use crate::{
         resolve::Resolver,
         routes::{self, Follower},
         signals::Ask,
-        start::{self, Sockets},
+        start::{self, Opened},
         status::{Offloads, Pulse},
         systemd::{self, Watchdog},
         terms::Terms,
@@ -54,6 +55,8 @@ const BATCH: usize = 256;
 const ROUNDS: usize = 16;
 /// How often fresh entropy is mixed in. Source: architecture.md section 2.1.
 const ENTROPY: Duration = Duration::from_secs(3600);
+/// How long nodes have after a restart to claim the routes that were kept.
+const ROUTES_SETTLE: Duration = Duration::from_secs(15);
 /// How often the driver looks after itself: workers, held log lines.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -80,15 +83,24 @@ pub(super) struct Driver {
     pub(super) reloading: bool,
     /// Clients that wait for us to have stopped.
     pub(super) stopping: Option<Vec<Reply>>,
+    /// Whether [`Self::stop`] is under way.
+    pub(super) leaving: bool,
+    /// Whether tinc-down has ended.
+    pub(super) device_down: bool,
     pub(super) sockets: SocketOptions,
     resolver: Resolver,
     pub(super) routes: Option<Follower>,
+    /// When routes go that were kept over a restart and that nobody has claimed.
+    routes_settle: Option<Instant>,
+    pub(super) note: Note,
     dropping: privileges::Drop,
     listeners: Vec<tokio::net::TcpListener>,
     /// Where workers leave what is for the mesh.
     punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// For the mesh, from what we did for it.
     pub(super) inputs: Vec<Input>,
+    /// Room for what has come.
+    batch: Vec<Event>,
     watchdog: Watchdog,
     pub(super) pulse: Pulse,
     pub(super) busy: Busy,
@@ -105,8 +117,11 @@ impl Driver {
     pub(super) fn new(
         mut config: Config,
         log: Log,
-        sockets: Sockets,
-        tun: Vec<Tun>,
+        Opened {
+            sockets,
+            device,
+            note,
+        }: Opened,
         dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
     ) -> anyhow::Result<Self> {
@@ -126,25 +141,19 @@ impl Driver {
             base: config.source.base.clone(),
             net: config.source.net.clone(),
             name: settings.name.clone(),
-            device: start::device_names(tun.first()),
+            device: start::device_names(device.queues.first()),
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
             run: config.shell.run_scripts.clone(),
         };
-        let mut tun = tun.into_iter().map(Arc::new);
-        let mut queues: Vec<Queue> = Vec::new();
-        for udp in sockets.udp {
-            let tun = tun.next();
-            // A device of one queue has one worker; the other sockets close unused.
-            if queues.is_empty() || queues[0].tun.is_none() || tun.is_some() {
-                queues.push(Queue {
-                    tun,
-                    aside: None,
-                    udp,
-                });
-            }
-        }
+        let mut tun = device.queues.into_iter().map(Arc::new);
+        let queue = |udp| Queue {
+            tun: tun.next(),
+            aside: None,
+            udp,
+        };
+        let mut queues: Vec<Queue> = sockets.udp.into_iter().map(queue).collect();
         // Each thread's neighbour takes what should not wait in the thread's own queue.
         let next: Vec<_> = queues.iter().map(|queue| queue.tun.clone()).collect();
         for (queue, aside) in queues.iter_mut().zip(next.into_iter().cycle().skip(1)) {
@@ -168,13 +177,18 @@ impl Driver {
             port: sockets.port,
             reloading: false,
             stopping: None,
+            leaving: false,
+            device_down: false,
             sockets: start::socket_options(&config.shell),
             resolver: Resolver::default(),
             routes: None,
+            routes_settle: None,
+            note,
             dropping,
             listeners: sockets.tcp,
             punts: mpsc::channel(punt::QUEUE),
             inputs: Vec::new(),
+            batch: Vec::with_capacity(BATCH),
             watchdog: Watchdog::from_env(now),
             pulse: Pulse::default(),
             busy: Busy::default(),
@@ -202,22 +216,34 @@ impl Driver {
 
     /// The loop, until it is told to stop.
     async fn turn(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
-        let mut batch = Vec::with_capacity(BATCH);
         while self.stopping.is_none() {
-            let due = TokioInstant::from_std(self.poll_timeout());
-            select! {
-                _ = events.recv_many(&mut batch, BATCH) => {}
-                _ = self.punts.1.recv_many(&mut self.inputs, BATCH) => {}
-                () = sleep_until(due) => {}
-            }
-            let now = clock::now();
-            for event in batch.drain(..) {
-                self.event(event, now)?;
-            }
-            self.look_around(now)?;
-            if self.is_up() {
-                self.work(now);
-            }
+            self.turn_once(events, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for something to come, at most until `limit`, and does all that follows from it.
+    pub(super) async fn turn_once(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        limit: Option<Instant>,
+    ) -> anyhow::Result<()> {
+        let due = self.poll_timeout();
+        let due = TokioInstant::from_std(limit.map_or(due, |limit| limit.min(due)));
+        let mut batch = std::mem::take(&mut self.batch);
+        select! {
+            _ = events.recv_many(&mut batch, BATCH) => {}
+            _ = self.punts.1.recv_many(&mut self.inputs, BATCH) => {}
+            () = sleep_until(due) => {}
+        }
+        let now = clock::now();
+        for event in batch.drain(..) {
+            self.event(event, now)?;
+        }
+        self.batch = batch;
+        self.look_around(now)?;
+        if self.is_up() {
+            self.work(now);
         }
         Ok(())
     }
@@ -246,8 +272,10 @@ impl Driver {
             .as_ref()
             .filter(|_| self.config.shell.interface_routes_auto)
         {
-            let follower = Follower::start(tun.name());
+            let me = &self.config.settings.name;
+            let follower = Follower::start(tun.name(), &self.note.last.routes, me);
             self.routes = Some(follower.context("cannot follow subnets with routes")?);
+            self.routes_settle = Some(now + ROUTES_SETTLE);
         }
         if let Some(nice) = self.config.shell.nice {
             privileges::set_nice(nice)?;
@@ -276,6 +304,14 @@ impl Driver {
             conn::accept(listener, self.links.open(), self.events.clone());
         }
         self.watchdog.feed(Vec::new(), now);
+        let neighbours = std::mem::take(&mut self.note.last.neighbours);
+        if !neighbours.is_empty() {
+            tracing::info!(
+                count = neighbours.len(),
+                "dialling the neighbours of before the restart"
+            );
+            self.inputs.push(Input::Redial(neighbours));
+        }
         tracing::info!("ready");
         self.tell_ready();
         Ok(())
@@ -315,17 +351,20 @@ impl Driver {
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
+            Event::DeviceUp if self.leaving => {}
             Event::DeviceUp => self.device_up(now)?,
+            Event::DeviceDown => self.device_down = true,
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Reloaded(result, purpose, reply) => self.reloaded(*result, purpose, reply, now),
-            Event::Signal(ask) => self.signal(ask, now),
+            Event::Signal(ask) => self.signal(ask, now)?,
         }
         Ok(())
     }
 
-    fn signal(&mut self, ask: Ask, now: Instant) {
+    fn signal(&mut self, ask: Ask, now: Instant) -> anyhow::Result<()> {
         match ask {
+            Ask::Stop if self.leaving => bail!("stopped at once by a second signal"),
             Ask::Stop => self.ask_stop(None),
             Ask::Reload => {
                 if let Err(error) = self.log.reopen() {
@@ -338,6 +377,7 @@ impl Driver {
             Ask::LogConnections => self.log_connections(),
             Ask::LogGraph => self.log_graph(now),
         }
+        Ok(())
     }
 
     /// Stops the loop; whoever asked hears when it is over.
@@ -423,11 +463,18 @@ impl Driver {
         }
         let workers = self.workers.as_ref();
         let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
+        let alive = workers.is_none_or(fastpath::Handle::is_alive);
         if now >= self.tick {
             self.tick = now + TICK;
             self.pulse.feel(&beats, now);
             self.log.flush();
-            if workers.is_some_and(|workers| !workers.is_alive()) {
+            self.write_note();
+            if self.routes_settle.take_if(|at| now >= *at).is_some()
+                && let Some(routes) = &mut self.routes
+            {
+                routes.settle(&self.config.settings.name);
+            }
+            if !alive && !self.leaving {
                 bail!("a packet thread has ended: is the device gone?");
             }
         }
@@ -441,10 +488,21 @@ impl Driver {
         Ok(())
     }
 
+    /// Notes for who comes after us what it cannot know.
+    pub(super) fn write_note(&mut self) {
+        if self.note.is_kept() {
+            let routes = self.routes.iter().flat_map(Follower::routes);
+            self.note.write(&Last {
+                neighbours: self.mesh.neighbours().collect(),
+                routes: routes.collect(),
+            });
+        }
+    }
+
     /// When the loop must turn even if nothing comes.
     fn poll_timeout(&self) -> Instant {
         if !self.is_up() {
-            return self.tick.max(clock::now());
+            return clock::now() + TICK;
         }
         let due = [
             Some(self.tick),

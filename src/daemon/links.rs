@@ -391,17 +391,6 @@ impl Links {
             .send_if_modified(|was| std::mem::replace(was, open) != open);
     }
 
-    /// Closes everything, without a word. Returns what the mesh is told.
-    pub(super) fn close_all(&mut self, why: &str) -> Vec<Input> {
-        self.open.send_replace(false);
-        self.dials.values().for_each(|dial| dial.task.abort());
-        self.dials.clear();
-        let all: Vec<LinkId> = self.conns.keys().collect();
-        all.into_iter()
-            .filter_map(|id| self.down(id, why, false))
-            .collect()
-    }
-
     fn event(&mut self, id: LinkId, event: LinkEvent) -> Option<Input> {
         let conn = self.conns.get_mut(id)?;
         match event {

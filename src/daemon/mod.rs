@@ -12,6 +12,7 @@ pub mod conn;
 pub mod control;
 mod driver;
 pub mod hooks;
+mod kept;
 pub mod keyring;
 mod learn;
 mod links;
@@ -72,6 +73,8 @@ pub enum Event {
     Resolved(resolve::Resolved),
     /// Netlink settings are made and tinc-up has ended.
     DeviceUp,
+    /// tinc-down has ended.
+    DeviceDown,
     /// A script of this lane has ended.
     HookDone(String),
     /// A client asks.
@@ -298,8 +301,15 @@ fn start_driver(
     places: &Places,
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<driver::Driver> {
-    let sockets = start::open_sockets(&config.shell)?;
-    let tun = start::open_device(&config.shell, config.settings.route.mode)?;
+    let mut kept = kept::Kept::inherit();
+    let mode = config.settings.route.mode;
+    start::let_go(&config.shell, mode, &mut kept);
+    let device = start::open_device(&config.shell, mode, &mut kept)?;
+    let sockets = start::open_sockets(&config.shell, &device, &mut kept)?;
+    let note = kept.note();
+    // Those of threads that are no more.
+    kept.retain(|_, _| false);
+    kept.commit();
     start::make_run_dir(&places.pid)?;
     start::write_pid(&places.pid)?;
     let keep = privileges::Keep {
@@ -311,5 +321,10 @@ fn start_driver(
         chroot: options.chroot.then(|| config.source.base.clone()),
         keep,
     };
-    driver::Driver::new(config, log.clone(), sockets, tun, dropping, events.clone())
+    let opened = start::Opened {
+        sockets,
+        device,
+        note,
+    };
+    driver::Driver::new(config, log.clone(), opened, dropping, events.clone())
 }

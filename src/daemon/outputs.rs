@@ -54,7 +54,10 @@ impl Driver {
                 if let Some(routes) = &mut self.routes {
                     routes.follow(&event, &self.config.settings.name);
                 }
-                self.hooks.push(&event);
+                // What nodes do while we leave is nobody's business any more.
+                if !self.leaving {
+                    self.hooks.push(&event);
+                }
             }
             Output::Publish(snapshot) => {
                 if let Some(workers) = &self.workers {

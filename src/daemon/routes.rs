@@ -49,8 +49,13 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Follows subnets on this device; its task does the work, in order.
-    pub(super) fn start(interface: &str) -> Result<Self, NetlinkError> {
+    /// Follows subnets on this device; its task does the work, in order. Routes that are there already, kept over a
+    /// restart, count as ours (`me`) until [`Self::settle`].
+    pub(super) fn start(
+        interface: &str,
+        kept: &[(IpAddr, u8)],
+        me: &NodeName,
+    ) -> Result<Self, NetlinkError> {
         let device = Interface::open(interface)?;
         // At most two messages a change of a prefix whose number the mesh bounds.
         let (changes, mut queue) = mpsc::unbounded_channel();
@@ -65,10 +70,23 @@ impl Follower {
                 }
             }
         });
+        let prefixes = kept.iter().map(|(net, len)| Prefix::network(*net, *len));
         Ok(Self {
             changes,
-            owners: BTreeMap::new(),
+            owners: prefixes.map(|prefix| (prefix, vec![me.clone()])).collect(),
         })
+    }
+
+    /// Takes away the kept routes that no node has claimed meanwhile.
+    pub(super) fn settle(&mut self, me: &NodeName) {
+        for change in settle(&mut self.owners, me) {
+            let _ = self.changes.send(change);
+        }
+    }
+
+    /// The routes that there are.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
+        self.owners.keys().filter_map(network)
     }
 
     /// Takes a subnet's coming or going.
@@ -77,6 +95,27 @@ impl Follower {
             let _ = self.changes.send(change);
         }
     }
+}
+
+fn network(prefix: &Prefix) -> Option<(IpAddr, u8)> {
+    match *prefix {
+        Prefix::V4(net, len) => Some((net.into(), len)),
+        Prefix::V6(net, len) => Some((net.into(), len)),
+        Prefix::Mac(_) => None,
+    }
+}
+
+/// The routes to remove whose only owner is ourselves.
+fn settle(owners: &mut BTreeMap<Prefix, Vec<NodeName>>, me: &NodeName) -> Vec<(bool, IpAddr, u8)> {
+    let mut gone = Vec::new();
+    owners.retain(|prefix, of| {
+        of.retain(|owner| owner != me);
+        if of.is_empty() {
+            gone.extend(network(prefix).map(|(net, len)| (false, net, len)));
+        }
+        !of.is_empty()
+    });
+    gone
 }
 
 /// The route to add or remove, if the first owner came or the last one went.
@@ -92,11 +131,7 @@ fn change(
         return None;
     };
     let prefix = subnet.prefix.masked();
-    let (net, len): (IpAddr, u8) = match prefix {
-        Prefix::V4(net, len) => (net.into(), len),
-        Prefix::V6(net, len) => (net.into(), len),
-        Prefix::Mac(_) => return None,
-    };
+    let (net, len) = network(&prefix)?;
     if node == me {
         return None;
     }
@@ -138,5 +173,23 @@ mod tests {
         assert_eq!(event(false, "b", "10.1.0.0/16#5"), Some((false, net, 16)));
         assert_eq!(event(false, "b", "10.1.0.0/16#5"), None);
         assert_eq!(event(true, "a", "0:0:0:0:0:1"), None);
+    }
+
+    #[test]
+    fn kept_routes_stay_where_a_node_has_claimed_them() {
+        let name = |text| NodeName::new(text).unwrap();
+        let nets: [IpAddr; 2] = [[10, 1, 0, 0].into(), [10, 2, 0, 0].into()];
+        let kept = nets.map(|net| (Prefix::network(net, 16), vec![name("me")]));
+        let mut owners = BTreeMap::from(kept);
+        let event = HookEvent::Subnet {
+            up: true,
+            node: name("a"),
+            subnet: "10.1.0.0/16".parse().unwrap(),
+            address: None,
+        };
+        assert_eq!(change(&mut owners, &event, &name("me")), None);
+        let gone = settle(&mut owners, &name("me"));
+        assert_eq!(gone, [(false, nets[1], 16)]);
+        assert_eq!(owners.len(), 1);
     }
 }

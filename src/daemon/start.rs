@@ -4,21 +4,29 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZero,
-    os::unix::fs::{DirBuilderExt, chown},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{DirBuilderExt, chown},
+    },
     path::Path,
     sync::Arc,
 };
 
 use anyhow::{Context, bail};
+use socket2::Type;
 use tokio::net::TcpListener;
 
 use crate::{
     config::{AddressFamily, DeviceType, Shell},
-    daemon::{conn, privileges},
+    daemon::{
+        conn,
+        kept::{self, Kept, Note},
+        privileges,
+    },
     io::{
         files::write_atomic,
         tun::{Layer, Tun, TunOffloads},
-        udp::{SocketOptions, UdpSocket},
+        udp::{SocketOptions, UdpSocket, is_as},
     },
     route::Mode,
 };
@@ -31,6 +39,22 @@ const PORT_TRIES: usize = 16;
 const CLONE: &str = "/dev/net/tun";
 /// The group that may look at the daemon. Source: spec/meshctl.md section 4.2.
 const GROUP: &str = "meshd";
+
+/// All that is open before anything runs.
+pub(super) struct Opened {
+    pub(super) sockets: Sockets,
+    pub(super) device: Device,
+    pub(super) note: Note,
+}
+
+/// The queues of the device.
+#[derive(Debug, Default)]
+pub(super) struct Device {
+    /// One a worker; none where the configuration wants no device.
+    pub(super) queues: Vec<Tun>,
+    /// Whether it was there before us, kept over a restart.
+    pub(super) kept: bool,
+}
 
 /// The listening sockets, all on one port.
 pub(super) struct Sockets {
@@ -66,30 +90,72 @@ fn workers(shell: &Shell) -> usize {
     wanted.min(MAX_WORKERS)
 }
 
-/// Opens every socket that the configuration asks for. One that fails is left out with a warning; it
-/// is an error if none is left.
-pub(super) fn open_sockets(shell: &Shell) -> anyhow::Result<Sockets> {
-    let options = socket_options(shell);
-    let mut wanted = shell.listen.clone();
-    if wanted.is_empty() {
-        let v4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-        let v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
-        let all: &[IpAddr] = match shell.address_family {
-            AddressFamily::V4 => &[v4],
-            AddressFamily::V6 => &[v6],
-            AddressFamily::Any => &[v4, v6],
-        };
-        wanted = all
-            .iter()
-            .map(|ip| SocketAddr::new(*ip, shell.port))
-            .collect();
+/// What the device of this configuration gives and takes; `None` where there is to be none.
+fn layer(shell: &Shell, mode: Mode) -> Option<Layer> {
+    match shell.device_type {
+        DeviceType::Dummy => None,
+        DeviceType::Tap if mode == Mode::Router => Some(Layer::Routed),
+        DeviceType::Tap => Some(Layer::Ethernet),
+        DeviceType::Tun => Some(Layer::Ip),
     }
+}
+
+/// Lets go of what was kept over a restart and that this configuration does not ask for.
+pub(super) fn let_go(shell: &Shell, mode: Mode, kept: &mut Kept) {
+    let (options, wanted) = (socket_options(shell), addresses(shell));
+    let (layer, interface) = (layer(shell, mode), shell.interface.as_deref());
+    let listens =
+        |fd: BorrowedFd<'_>, kind| wanted.iter().any(|addr| is_as(fd, *addr, kind, &options));
+    kept.retain(|name, fd| {
+        kept::is_of(name, kept::NOTE)
+            || kept::is_of(name, kept::TCP) && listens(fd, Type::STREAM)
+            || kept::is_of(name, kept::UDP) && listens(fd, Type::DGRAM)
+            || kept::is_of(name, kept::TUN)
+                && layer.is_some_and(|layer| Tun::is_queue_of(fd, layer, interface))
+    });
+}
+
+/// Where to listen.
+fn addresses(shell: &Shell) -> Vec<SocketAddr> {
+    if !shell.listen.is_empty() {
+        return shell.listen.clone();
+    }
+    let v4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let all: &[IpAddr] = match shell.address_family {
+        AddressFamily::V4 => &[v4],
+        AddressFamily::V6 => &[v6],
+        AddressFamily::Any => &[v4, v6],
+    };
+    all.iter()
+        .map(|ip| SocketAddr::new(*ip, shell.port))
+        .collect()
+}
+
+/// Opens every socket that the configuration asks for. One that fails is left out with a warning; it
+/// is an error if none is left. Those that were kept over a restart are taken again.
+///
+/// Nothing is opened, and so kept, that no thread reads: the kernel spreads senders over all that are bound.
+pub(super) fn open_sockets(
+    shell: &Shell,
+    device: &Device,
+    kept: &mut Kept,
+) -> anyhow::Result<Sockets> {
+    let threads = match device.queues.len() {
+        0 => workers(shell),
+        queues => queues,
+    };
+    let options = socket_options(shell);
+    let wanted = addresses(shell);
     let tries = if shell.port == 0 { PORT_TRIES } else { 1 };
     let mut last = None;
     for left in (0..tries).rev() {
-        match open_all(&wanted, &options, workers(shell), left > 0) {
+        match open_all(&wanted, &options, (threads, &mut *kept), left > 0) {
             Ok(sockets) => return Ok(sockets),
-            Err(error) => last = Some(error),
+            Err(error) => {
+                kept.forget();
+                last = Some(error);
+            }
         }
     }
     match last {
@@ -102,7 +168,7 @@ pub(super) fn open_sockets(shell: &Shell) -> anyhow::Result<Sockets> {
 fn open_all(
     wanted: &[SocketAddr],
     options: &SocketOptions,
-    workers: usize,
+    (workers, kept): (usize, &mut Kept),
     strict: bool,
 ) -> anyhow::Result<Sockets> {
     let mut sockets = Sockets {
@@ -116,7 +182,7 @@ fn open_all(
         let dynamic = addr.port() == 0 && sockets.port != 0;
         let port = if dynamic { sockets.port } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
-        match open_some(addr, options, workers) {
+        match open_some(addr, options, (workers, &mut *kept)) {
             Ok((tcp, udp)) => {
                 if sockets.port == 0 {
                     sockets.port = udp[0].local().port();
@@ -150,24 +216,39 @@ fn open_all(
 fn open_some(
     addr: SocketAddr,
     options: &SocketOptions,
-    workers: usize,
+    (workers, kept): (usize, &mut Kept),
 ) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
-    let tcp = conn::listen(addr, options)?;
+    let mut old = |kind, of: Type, addr| kept.take(kind, |fd| is_as(fd, addr, of, options));
+    let (tcp, is_new) = match old(kept::TCP, Type::STREAM, addr) {
+        Some(socket) => (conn::adopt(socket)?, false),
+        None => (conn::listen(addr, options)?, true),
+    };
     let addr = tcp.local_addr()?;
-    let udp: io::Result<Vec<_>> = (0..workers)
-        .map(|_| UdpSocket::bind(addr, options))
-        .collect();
-    Ok((tcp, udp?))
+    let mut udp = Vec::new();
+    let mut fresh = Vec::new();
+    for _ in 0..workers {
+        udp.push(match old(kept::UDP, Type::DGRAM, addr) {
+            Some(socket) => UdpSocket::adopt(socket, options)?,
+            None => {
+                fresh.push(udp.len());
+                UdpSocket::bind(addr, options)?
+            }
+        });
+    }
+    if is_new {
+        kept.keep(kept::TCP, &tcp);
+    }
+    for at in fresh {
+        kept.keep(kept::UDP, &udp[at]);
+    }
+    Ok((tcp, udp))
 }
 
 /// Opens the device that this mode needs, a queue for each worker; none where the configuration wants none, and a single one
-/// where the device was made for one.
-pub(super) fn open_device(shell: &Shell, mode: Mode) -> anyhow::Result<Vec<Tun>> {
-    let layer = match shell.device_type {
-        DeviceType::Dummy => return Ok(Vec::new()),
-        DeviceType::Tap if mode == Mode::Router => Layer::Routed,
-        DeviceType::Tap => Layer::Ethernet,
-        DeviceType::Tun => Layer::Ip,
+/// where the device was made for one. One that was kept over a restart is taken again, with all that is set of it.
+pub(super) fn open_device(shell: &Shell, mode: Mode, kept: &mut Kept) -> anyhow::Result<Device> {
+    let Some(layer) = layer(shell, mode) else {
+        return Ok(Device::default());
     };
     if let Some(device) = shell
         .device
@@ -178,20 +259,58 @@ pub(super) fn open_device(shell: &Shell, mode: Mode) -> anyhow::Result<Vec<Tun>>
     }
     let interface = shell.interface.as_deref();
     let workers = workers(shell);
-    let several = (workers > 1).then(|| Tun::open_offload(layer, interface, true).ok());
-    let several = several.flatten();
-    let single = several.is_none();
-    let tun = several.map_or_else(|| Tun::open_offload(layer, interface, false), Ok);
-    let tun = tun.with_context(|| {
+    let mut device = adopt_device(layer, interface, workers, kept);
+    let old = device.queues.len();
+    if device.queues.is_empty() {
+        device
+            .queues
+            .push(make_device(layer, interface, workers > 1)?);
+    }
+    let first = &device.queues[0];
+    let missing = match first.has_several() {
+        true => workers.saturating_sub(device.queues.len()),
+        false => 0,
+    };
+    let more: Vec<Tun> = (0..missing).map_while(|_| first.add_queue().ok()).collect();
+    device.queues.extend(more);
+    for queue in &device.queues[old..] {
+        kept.keep(kept::TUN, queue);
+    }
+    let TunOffloads { tso, uso, .. } = device.queues[0].offloads();
+    let (name, queues, kept) = (device.queues[0].name(), device.queues.len(), device.kept);
+    tracing::info!(interface = name, queues, tso, uso, kept, "device is open");
+    Ok(device)
+}
+
+/// The queues of a device that was kept, at most `most`; none where none fits.
+fn adopt_device(layer: Layer, interface: Option<&str>, most: usize, kept: &mut Kept) -> Device {
+    let mut queues: Vec<Tun> = Vec::new();
+    while queues.len() < most {
+        let name = queues.first().map(Tun::name).or(interface);
+        let Some(queue) = kept.take(kept::TUN, |fd| Tun::is_queue_of(fd, layer, name)) else {
+            break;
+        };
+        match Tun::adopt(queue, layer) {
+            Ok(queue) => queues.push(match queues.first() {
+                Some(first) => queue.beside(first),
+                None => queue,
+            }),
+            Err(error) => tracing::warn!(%error, "a queue of the device was lost"),
+        }
+    }
+    Device {
+        kept: !queues.is_empty(),
+        queues,
+    }
+}
+
+fn make_device(layer: Layer, interface: Option<&str>, several: bool) -> anyhow::Result<Tun> {
+    let open = |several| Tun::open_offload(layer, interface, several);
+    let several = several.then(|| open(true).ok()).flatten();
+    several.map_or_else(|| open(false), Ok).with_context(|| {
         let name = interface.unwrap_or("of the kernel's choice");
         format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")
-    })?;
-    let TunOffloads { tso, uso, .. } = tun.offloads();
-    let more = if single { 0 } else { workers - 1 };
-    let more: Vec<Tun> = (0..more).map_while(|_| tun.add_queue().ok()).collect();
-    let queues = 1 + more.len();
-    tracing::info!(interface = tun.name(), queues, tso, uso, "device is open");
-    Ok([tun].into_iter().chain(more).collect())
+    })
 }
 
 /// DEVICE and INTERFACE of scripts. Source: tinc-config-cli.md section 6.9.
@@ -251,7 +370,7 @@ mod tests {
         for workers in [1, 3] {
             let mut shell = shell(&["127.0.0.1:0", "127.0.0.2:0"]);
             shell.workers = workers;
-            let sockets = open_sockets(&shell).unwrap();
+            let sockets = open_sockets(&shell, &Device::default(), &mut Kept::default()).unwrap();
             assert_eq!((sockets.tcp.len(), sockets.udp.len()), (2, workers));
             for set in &sockets.udp {
                 assert_eq!(set.len(), 2);
@@ -265,13 +384,26 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_taken_is_left_out_unless_it_is_the_last() {
-        let first = open_sockets(&shell(&["127.0.0.1:0"])).unwrap();
+        let first = open_sockets(
+            &shell(&["127.0.0.1:0"]),
+            &Device::default(),
+            &mut Kept::default(),
+        )
+        .unwrap();
         let taken = format!("127.0.0.1:{}", first.port);
         let mut both = shell(&[&taken, &format!("127.0.0.3:{}", first.port)]);
         both.port = first.port;
-        assert_eq!(open_sockets(&both).unwrap().tcp.len(), 1);
+        assert_eq!(
+            open_sockets(&both, &Device::default(), &mut Kept::default())
+                .unwrap()
+                .tcp
+                .len(),
+            1
+        );
         both.listen.pop();
-        let error = open_sockets(&both).err().unwrap();
+        let error = open_sockets(&both, &Device::default(), &mut Kept::default())
+            .err()
+            .unwrap();
         assert!(error.to_string().contains(&taken), "{error}");
     }
 }

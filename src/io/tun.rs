@@ -1,15 +1,19 @@
 //! TUN and TAP devices: one packet a call or, with offloads, one super-packet. No packet-info header.
 
-#![expect(unsafe_code, reason = "two ioctls that no crate wraps")]
+#![expect(unsafe_code, reason = "ioctls that no crate wraps")]
 
 use std::{
+    borrow::Cow,
     ffi::{c_int, c_uint},
     io::{self, IoSlice, IoSliceMut},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
     sync::Arc,
 };
 
-use rustix::ioctl::{self, IntegerSetter, Setter, opcode};
+use rustix::{
+    ioctl::{self, IntegerSetter, Opcode, Setter, Updater, opcode},
+    net::{AddressFamily, SocketType},
+};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{
@@ -23,6 +27,16 @@ const CSUM: c_uint = 0x01;
 const TSO: c_uint = 0x02 | 0x04;
 const TSO_ECN: c_uint = 0x08;
 const USO: c_uint = 0x20 | 0x40;
+
+/// Which interface a descriptor is a queue of, and its flags (linux/if_tun.h).
+const TUNGETIFF: Opcode = opcode::read::<c_uint>(b'T', 210);
+const IFF_TUN: u16 = 0x0001;
+const IFF_TAP: u16 = 0x0002;
+const IFF_MULTI_QUEUE: u16 = 0x0100;
+const IFF_VNET_HDR: u16 = 0x4000;
+/// MTU and hardware address of an interface (linux/sockios.h).
+const SIOCGIFMTU: Opcode = 0x8921;
+const SIOCGIFHWADDR: Opcode = 0x8927;
 
 /// What a device gives and takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +64,7 @@ enum Form {
 
 /// An open TUN or TAP device; it vanishes with the last queue. Readers and writers never block.
 pub struct Tun {
-    device: SyncDevice,
+    device: OwnedFd,
     name: String,
     layer: Layer,
     form: Form,
@@ -74,14 +88,15 @@ impl Tun {
     /// Opens the device `name`, or one that the kernel names. It is left down: `tinc-up` or netlink
     /// sets it up. `multi_queue` allows more queues later.
     pub fn open(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
-        Self::from_device(builder(layer, name, multi_queue).build_sync()?, layer, None)
+        let device = builder(layer, name, multi_queue).build_sync()?;
+        Self::from_device(device, layer)
     }
 
     /// As [`Self::open`], with the offloads that the kernel has; [`Self::offloads`] says which. Where
     /// it has none the device is the same as without.
     pub fn open_offload(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
         let device = builder(layer, name, multi_queue).offload(true).build_sync();
-        match device.and_then(|device| Self::from_device(device, layer, None)) {
+        match device.and_then(|device| Self::from_device(device, layer)) {
             Ok(tun) => Ok(tun),
             Err(_) => Self::open(layer, name, multi_queue),
         }
@@ -89,8 +104,51 @@ impl Tun {
 
     /// Opens one more queue of a device with several.
     pub fn add_queue(&self) -> io::Result<Self> {
-        let station = Some(Arc::clone(&self.station));
-        Self::from_device(self.device.try_clone()?, self.layer, station)
+        let device = builder(self.layer, Some(&self.name), true);
+        let device = device.offload(self.offloads.vnet).build_sync()?;
+        Ok(Self::from_device(device, self.layer)?.beside(self))
+    }
+
+    /// Whether a descriptor is a queue of a device of this layer and, where one is given, this name.
+    #[must_use]
+    pub fn is_queue_of(device: impl AsFd, layer: Layer, name: Option<&str>) -> bool {
+        let kind = match layer {
+            Layer::Ip => IFF_TUN,
+            Layer::Ethernet | Layer::Routed => IFF_TAP,
+        };
+        attached(device).is_ok_and(|request| {
+            request.flags() & (IFF_TUN | IFF_TAP) == kind
+                && name.is_none_or(|name| request.name() == name)
+        })
+    }
+
+    /// A queue that somebody kept open for us, of a device that was opened as by [`Self::open_offload`]:
+    /// [`Self::is_queue_of`] has said so.
+    pub fn adopt(device: OwnedFd, layer: Layer) -> io::Result<Self> {
+        let vnet = attached(&device)?.flags() & IFF_VNET_HDR != 0;
+        rustix::io::ioctl_fionbio(&device, true)?;
+        let uso = vnet && set_offload(&device, CSUM | TSO | USO).is_ok();
+        let offloads = TunOffloads {
+            vnet,
+            tso: vnet,
+            uso,
+        };
+        Self::with_offloads(device, layer, offloads)
+    }
+
+    /// Whether it is a queue of a device that may have several.
+    #[must_use]
+    pub fn has_several(&self) -> bool {
+        attached(&self.device).is_ok_and(|request| request.flags() & IFF_MULTI_QUEUE != 0)
+    }
+
+    /// The same queue, as one more of the device of `first`.
+    #[must_use]
+    pub fn beside(self, first: &Self) -> Self {
+        Self {
+            station: Arc::clone(&first.station),
+            ..self
+        }
     }
 
     /// Its name in the kernel.
@@ -119,7 +177,11 @@ impl Tun {
 
     /// Its MTU in bytes.
     pub fn mtu(&self) -> io::Result<u16> {
-        self.device.mtu()
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        let mut request = attached(&self.device)?;
+        interface::<SIOCGIFMTU>(socket, &mut request)?;
+        let [a, b, c, d, ..] = request.value;
+        u16::try_from(i32::from_ne_bytes([a, b, c, d])).map_err(io::Error::other)
     }
 
     /// Reads one packet; `WouldBlock` if none waits. A packet longer than `buffer` is cut.
@@ -196,41 +258,45 @@ impl Tun {
         Ok(())
     }
 
-    fn from_device(
-        device: SyncDevice,
-        layer: Layer,
-        station: Option<Arc<Station>>,
-    ) -> io::Result<Self> {
+    fn from_device(device: SyncDevice, layer: Layer) -> io::Result<Self> {
         device.set_nonblocking(true)?;
         let offloads = TunOffloads {
             vnet: device.tcp_gso(),
             tso: device.tcp_gso(),
             uso: device.udp_gso(),
         };
+        // SAFETY: the device gives up its descriptor, which is open and nobody else's.
+        let device = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
+        Self::with_offloads(device, layer, offloads)
+    }
+
+    fn with_offloads(device: OwnedFd, layer: Layer, offloads: TunOffloads) -> io::Result<Self> {
         if offloads.vnet {
             set_header_len(&device)?;
             // Without this the kernel itself cuts the few super-packets that have CWR.
             let uso = if offloads.uso { USO } else { 0 };
             let _ = set_offload(&device, CSUM | TSO | TSO_ECN | uso);
         }
-        let name = device.name()?;
+        let mut request = attached(&device)?;
+        let name = request.name().into_owned();
         let form = match layer {
             Layer::Routed => Form::Framed,
             _ if offloads.vnet => Form::Vnet,
             _ => Form::Plain,
         };
-        let station = match (station, layer) {
-            (Some(station), _) => station,
-            (None, Layer::Routed) => Arc::new(Station::new(device.mac_address()?)),
-            (None, _) => Arc::new(Station::new([0; 6])),
-        };
+        let mut mac = [0; 6];
+        if layer == Layer::Routed {
+            // A struct sockaddr: two bytes of family, then the address.
+            interface::<SIOCGIFHWADDR>(&device, &mut request)?;
+            mac.copy_from_slice(&request.value[2..8]);
+        }
         Ok(Self {
             device,
             name,
             layer,
             form,
             offloads,
-            station,
+            station: Arc::new(Station::new(mac)),
         })
     }
 }
@@ -248,6 +314,43 @@ fn builder(layer: Layer, name: Option<&str>, multi_queue: bool) -> DeviceBuilder
         Some(name) => builder.name(name),
         None => builder,
     }
+}
+
+/// A struct ifreq: the name of an interface and one value of it (netdevice(7)).
+#[repr(C)]
+struct Request {
+    name: [u8; 16],
+    value: [u8; 24],
+}
+
+impl Request {
+    fn name(&self) -> Cow<'_, str> {
+        let end = self.name.iter().position(|byte| *byte == 0);
+        String::from_utf8_lossy(&self.name[..end.unwrap_or(self.name.len())])
+    }
+
+    /// What `TUNGETIFF` leaves in the value (linux/if_tun.h).
+    fn flags(&self) -> u16 {
+        u16::from_ne_bytes([self.value[0], self.value[1]])
+    }
+}
+
+/// The interface that a queue belongs to, by its name now.
+fn attached(device: impl AsFd) -> io::Result<Request> {
+    let mut request = Request {
+        name: [0; 16],
+        value: [0; 24],
+    };
+    interface::<TUNGETIFF>(device, &mut request)?;
+    Ok(request)
+}
+
+/// An ioctl that reads and writes a struct ifreq.
+fn interface<const OPCODE: Opcode>(fd: impl AsFd, request: &mut Request) -> io::Result<()> {
+    // SAFETY: all opcodes that this file asks with take a pointer to a struct ifreq.
+    let request = unsafe { Updater::<'_, OPCODE, Request>::new(request) };
+    // SAFETY: the request is as long as the kernel's struct ifreq on all 64-bit systems, and longer than that of others.
+    Ok(unsafe { ioctl::ioctl(fd, request) }?)
 }
 
 /// `TUNSETOFFLOAD`: what the kernel may leave to us.

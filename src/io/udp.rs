@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -59,6 +59,28 @@ pub fn open_socket(addr: SocketAddr, kind: Type, options: &SocketOptions) -> io:
     Ok(socket)
 }
 
+/// Whether a socket that somebody kept open for us is as one that is opened now: of this kind, bound to this address
+/// (port 0: any), with mark, interface and sharing as the options have them; TCP listens.
+#[must_use]
+pub fn is_as(fd: BorrowedFd<'_>, addr: SocketAddr, kind: Type, options: &SocketOptions) -> bool {
+    let socket = SockRef::from(&fd);
+    let bound = socket.local_addr().ok().and_then(|local| local.as_socket());
+    let here = bound.is_some_and(|bound| {
+        bound.ip() == addr.ip() && (addr.port() == 0 || addr.port() == bound.port())
+    });
+    let device = socket.device().ok().flatten();
+    let role = match kind {
+        Type::STREAM => socket.is_listener().is_ok_and(|listens| listens),
+        _ => socket
+            .reuse_port()
+            .is_ok_and(|shared| shared == options.shared),
+    };
+    here && role
+        && socket.r#type().is_ok_and(|found| found == kind)
+        && socket.mark().is_ok_and(|mark| mark == options.fwmark)
+        && device.as_deref() == options.interface.as_ref().map(|name| name.as_bytes())
+}
+
 /// One bound UDP socket of one family; shared by workers and driver.
 #[derive(Debug)]
 pub struct UdpSocket {
@@ -75,6 +97,18 @@ impl UdpSocket {
         if options.shared {
             socket.set_reuse_port(true)?;
         }
+        socket.bind(&addr.into())?;
+        Self::from_socket(socket, options)
+    }
+
+    /// A bound socket that somebody kept open for us and that [`is_as`] these options.
+    pub fn adopt(socket: OwnedFd, options: &SocketOptions) -> io::Result<Self> {
+        let socket = Socket::from(socket);
+        socket.set_nonblocking(true)?;
+        Self::from_socket(socket, options)
+    }
+
+    fn from_socket(socket: Socket, options: &SocketOptions) -> io::Result<Self> {
         if options.rcvbuf > 0
             && sockopt::set_socket_recv_buffer_size_force(&socket, options.rcvbuf).is_err()
         {
@@ -85,7 +119,6 @@ impl UdpSocket {
         {
             let _ = socket.set_send_buffer_size(options.sndbuf);
         }
-        socket.bind(&addr.into())?;
         let socket: std::net::UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let local = socket.local_addr()?;

@@ -46,6 +46,10 @@ pub(super) struct Outgoing {
     delay: Duration,
     /// Whether the next attempt is the one right after the loss of a link that had worked.
     at_once: bool,
+    /// Only because it was a neighbour before our restart: nothing is kept up by it once the link is there.
+    once: bool,
+    /// Where it listened then: tried before every other address.
+    former: Option<SocketAddr>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -92,9 +96,27 @@ impl Mesh {
             resolving: 0,
             delay: Duration::ZERO,
             at_once: false,
+            once: false,
+            former: None,
         };
         self.outgoing.insert(name, out);
         self.timers.insert((now, Timer::Dial, Nodes::ME));
+    }
+
+    /// Dials the neighbours of before a restart at once, those too that had dialled us: they would take their time.
+    pub(super) fn redial(&mut self, neighbours: Vec<(NodeName, SocketAddr)>, now: Instant) {
+        for (name, addr) in neighbours {
+            if name == self.settings.name || !self.settings.hosts.contains_key(&name) {
+                continue;
+            }
+            let once = !self.outgoing.contains_key(&name);
+            self.nodes.add(name.clone(), now);
+            self.want_link(name.clone(), false, now);
+            if let Some(out) = self.outgoing.get_mut(&name) {
+                out.once = once;
+                out.former = Some(addr);
+            }
+        }
     }
 
     fn forget_outgoing(&mut self, name: &NodeName, why: &str, now: Instant) {
@@ -150,7 +172,14 @@ impl Mesh {
             self.round_failed(name, (DialFault::NoKey, &why), true, now);
             return;
         };
-        host.cached.iter().copied().for_each(&mut add);
+        let former = self
+            .outgoing
+            .get_mut(name)
+            .and_then(|out| out.former.take());
+        former
+            .into_iter()
+            .chain(host.cached.iter().copied())
+            .for_each(&mut add);
         if let Some(idx) = self.nodes.find(name) {
             let back = self.nodes[idx]
                 .edges
@@ -314,9 +343,13 @@ impl Mesh {
             .is_some_and(|peer| peer.hello.outgoing);
         if let Some(out) = self.outgoing.get_mut(&name) {
             if matches!(out.state, State::Dialling(_)) && !outgoing {
-                self.outputs.push_back(Output::CancelDial { node: name });
+                let node = name.clone();
+                self.outputs.push_back(Output::CancelDial { node });
             }
             out.state = State::Connected(link);
+            if out.once && !out.pinned {
+                self.outgoing.remove(&name);
+            }
         }
     }
 
@@ -449,7 +482,9 @@ impl Mesh {
         let pending: Vec<NodeName> = self
             .outgoing
             .iter()
-            .filter(|(_, out)| !out.pinned && !matches!(out.state, State::Connected(_)))
+            .filter(|(_, out)| {
+                !out.pinned && !out.once && !matches!(out.state, State::Connected(_))
+            })
             .map(|(name, _)| name.clone())
             .collect();
         for name in pending {

@@ -109,6 +109,8 @@ pub enum Input {
     Config(Arc<Settings>),
     /// Dial everything now (SIGALRM, `meshctl retry`).
     Retry,
+    /// Who our neighbours were before a restart, and where they listen: each is dialled once, whoever dialled then.
+    Redial(Vec<(NodeName, SocketAddr)>),
     /// Measure the way to a node once; [`Output::Pong`] with the same token follows, if anything
     /// comes back at all.
     Ping {

@@ -222,6 +222,7 @@ impl Mesh {
             Input::TooLong { to, length } => self.handle_too_long(to, length, now),
             Input::Config(settings) => self.reconfigure(settings, now),
             Input::Retry => self.retry(now),
+            Input::Redial(neighbours) => self.redial(neighbours, now),
             Input::Ping { node, token } => self.ping(&node, token, now),
             Input::AskNode { node, about, token } => self.ask_node(&node, about, token, now),
             Input::KeyTold { node, key } => {

@@ -543,6 +543,12 @@ impl Mesh {
         self.is_first_hand(link, node) || node != Nodes::ME && own.is_some_and(young)
     }
 
+    /// Who is linked with us, and where it listens.
+    pub fn neighbours(&self) -> impl Iterator<Item = (NodeName, SocketAddr)> + '_ {
+        let linked = self.nodes[Nodes::ME].edges.iter();
+        linked.filter_map(|(name, edge)| Some((name.clone(), edge.address.known()?)))
+    }
+
     pub(super) fn own_address(&self, idx: NodeIdx) -> EdgeAddress {
         match self.nodes[idx].udp.addr.or(self.nodes[idx].place.address) {
             Some(addr) => addr.into(),

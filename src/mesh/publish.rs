@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -118,27 +118,44 @@ impl Mesh {
         node.udp.reset(node.place.address);
         let up = node.place.reachable;
         let name = node.name().clone();
-        let subnets: Vec<Subnet> = node.subnets.iter().copied().collect();
         let address = if up { node.place.address } else { old_address };
         tracing::info!(node = %name, "{}", if up { "reachable" } else { "unreachable" });
-        self.outputs.push_back(Output::Hook(HookEvent::Host {
-            up,
-            node: name.clone(),
-            address,
-        }));
-        for subnet in subnets {
-            let node = name.clone();
-            self.outputs.push_back(Output::Hook(HookEvent::Subnet {
-                up,
-                node,
-                subnet,
-                address,
-            }));
-        }
+        let hooks: Vec<HookEvent> = self.hooks_of(idx, up, address).collect();
+        self.outputs.extend(hooks.into_iter().map(Output::Hook));
         self.update_state(idx);
         if up {
             self.make_keys(idx, now);
         }
+    }
+
+    /// What scripts are told when a node becomes reachable or unreachable.
+    fn hooks_of(
+        &self,
+        idx: NodeIdx,
+        up: bool,
+        address: Option<SocketAddr>,
+    ) -> impl Iterator<Item = HookEvent> + '_ {
+        let name = self.nodes[idx].name();
+        let host = HookEvent::Host {
+            up,
+            node: name.clone(),
+            address,
+        };
+        let subnets = self.nodes[idx].subnets.iter();
+        let subnets = subnets.map(move |subnet| HookEvent::Subnet {
+            up,
+            node: name.clone(),
+            subnet: *subnet,
+            address,
+        });
+        std::iter::once(host).chain(subnets)
+    }
+
+    /// What scripts are told of all others when we stop. Nothing changes by it, so that packets flow on while scripts run.
+    pub fn farewell(&self) -> impl Iterator<Item = HookEvent> + '_ {
+        let reachable = |idx: &NodeIdx| *idx != Nodes::ME && self.nodes[*idx].place.reachable;
+        let nodes = self.nodes.by_name().filter(reachable);
+        nodes.flat_map(|idx| self.hooks_of(idx, false, self.own_address(idx).known()))
     }
 
     /// A neighbour's tunnel is made before the first packet wants it.

@@ -1,11 +1,11 @@
 //! Whole meshes by lines and datagrams: what one node alone cannot show.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::testing::{Net, name, packet, settings, underlay};
-use crate::mesh::{HookEvent, Input, Punt, view::PathKind};
+use super::testing::{Net, name, packet, settings, start, underlay};
+use crate::mesh::{HookEvent, Input, Mesh, Output, Punt, view::PathKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -51,6 +51,42 @@ fn neighbours_find_udp_and_the_mtu_of_the_wire() {
     assert_eq!(row.path, PathKind::Udp);
     assert_eq!(row.pmtu_bytes, Some(1500 - 28 - 12 - 21 - 14));
     assert!(row.reason.is_none());
+}
+
+#[test]
+fn former_neighbours_are_dialled_once_and_at_once() {
+    let mut ours = settings(3).remove(0);
+    let former: SocketAddr = "192.0.2.1:1".parse().unwrap();
+    ours.hosts.remove(&name(2));
+    let mut mesh = Mesh::new(Arc::new(ours), [7; 32], start());
+    let dials = |mesh: &mut Mesh, now| {
+        mesh.handle(Input::Timeout, now);
+        mesh.settle_all(now);
+        let outputs = std::iter::from_fn(|| mesh.poll_output());
+        let dials = outputs.filter_map(|output| match output {
+            Output::Dial { node, addr } => Some((node, addr)),
+            _ => None,
+        });
+        dials.collect::<Vec<_>>()
+    };
+    assert_eq!(dials(&mut mesh, start()), []);
+    // One that we no longer know, ourselves, and one that is still there.
+    let neighbours = [2, 0, 1].map(|n| (name(n), former)).to_vec();
+    mesh.handle(Input::Redial(neighbours), start());
+    assert_eq!(dials(&mut mesh, start()), [(name(1), former)]);
+    let mut now = start();
+    let mut addr = former;
+    loop {
+        let (node, why) = (name(1), "refused".to_owned());
+        mesh.handle(Input::DialFailed { node, addr, why }, now);
+        now += SECOND;
+        match dials(&mut mesh, now)[..] {
+            [(_, next)] => addr = next,
+            _ => break,
+        }
+        assert_ne!(addr, former);
+    }
+    assert_eq!(dials(&mut mesh, now + 600 * SECOND), []);
 }
 
 #[test]
@@ -324,7 +360,7 @@ fn a_subnet_comes_and_goes_by_reload() {
     let mut net = three();
     let mut other = settings(3).remove(0);
     other.subnets.push("10.9.0.0/16".parse().unwrap());
-    net.input(0, Input::Config(std::sync::Arc::new(other)));
+    net.input(0, Input::Config(Arc::new(other)));
     net.run(SECOND);
     let seen = |net: &Net| {
         net.meshes[2]
@@ -334,7 +370,7 @@ fn a_subnet_comes_and_goes_by_reload() {
     };
     assert!(seen(&net));
     assert!(net.all_reach_all(), "links stay");
-    net.input(0, Input::Config(std::sync::Arc::new(settings(3).remove(0))));
+    net.input(0, Input::Config(Arc::new(settings(3).remove(0))));
     net.run(SECOND);
     assert!(!seen(&net));
 }
@@ -349,10 +385,10 @@ fn a_link_ends_when_a_key_goes_and_not_when_one_comes() {
         for (key, next, native) in [(old, new, false), (key, next, native)] {
             let mut changed = settings(3).remove(0);
             let host = changed.hosts.get_mut(&name(1)).unwrap();
-            let host = std::sync::Arc::make_mut(host);
+            let host = Arc::make_mut(host);
             (host.key, host.next) = (key, next);
             host.native = native.then(|| keys[2].secret.public());
-            net.input(0, Input::Config(std::sync::Arc::new(changed)));
+            net.input(0, Input::Config(Arc::new(changed)));
             net.run(SECOND);
         }
         !net.meshes[0].connections().is_empty()

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     dump::Dump,
+    keeper::Keeper,
     traffic::wait_ping,
     world::{Host, Wire, World, run, wait_until},
 };
@@ -55,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     dir: PathBuf,
     child: Option<Child>,
+    /// What stands for systemd, for a meshd that has one.
+    keeper: Option<Keeper>,
 }
 
 impl Node {
@@ -69,6 +72,7 @@ impl Node {
             name: host.name.clone(),
             dir,
             child: None,
+            keeper: None,
         };
         node.tinc(&["init", &node.name]);
         node.tinc(&["set", "Interface", "mesh0"]);
@@ -185,7 +189,16 @@ impl Node {
             Kind::Meshd => program("meshd", env!("CARGO_BIN_EXE_meshd")),
             Kind::Tinc11 | Kind::Tinc10 => folder.join("usr/sbin/tincd"),
         };
-        let mut command = self.host.command(program);
+        let mut command = match &self.keeper {
+            Some(keeper) => {
+                let mut command = self.host.command("sh");
+                command.args(["-c", "export LISTEN_PID=$$; exec \"$@\"", "sh"]);
+                command.arg(program);
+                keeper.hand_over(&mut command);
+                command
+            }
+            None => self.host.command(program),
+        };
         if self.kind != Kind::Meshd {
             command.env("LD_LIBRARY_PATH", folder.join("lib"));
         }
@@ -198,6 +211,8 @@ impl Node {
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         self.child = Some(command.spawn().unwrap());
+        // With it go its copies of what is kept.
+        drop(command);
         let name = self.name.clone();
         wait_until(
             &format!("{name} has its interface up"),
@@ -220,6 +235,17 @@ impl Node {
                 self.try_dump().map(drop)
             },
         );
+    }
+
+    /// From the next start on a service manager stands behind it.
+    pub(crate) fn keep(&mut self) -> &mut Keeper {
+        let path = self.dir.join("notify");
+        self.keeper.get_or_insert_with(|| Keeper::new(&path))
+    }
+
+    /// What stands for systemd.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        self.keeper.as_ref().expect("asked for")
     }
 
     /// Panics if the daemon has gone.
