@@ -299,6 +299,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         workers,
         udp_rcvbuf,
         udp_sndbuf,
+        sandbox,
         scripts_interpreter,
         scripts_extension,
         run_scripts,
@@ -344,6 +345,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         scripts_extension,
     );
     diff.value("RunScripts", &old.run_scripts, run_scripts);
+    diff.restart("Sandbox", &old.sandbox, sandbox);
     diff.restart("ProcessPriority", &old.nice, nice);
     diff.restart("LogLevel", &old.log_level, log_level);
     diff.restart("PMTUDiscovery", &old.pmtu_discovery, pmtu_discovery);

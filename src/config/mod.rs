@@ -176,6 +176,18 @@ pub enum MetricsListen {
     Tcp(SocketAddr),
 }
 
+/// How far the daemon locks itself in once all is open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Not at all.
+    Off,
+    /// It can start no program and make no system call that it has no use for; scripts are run by another process.
+    #[default]
+    Normal,
+    /// And no script is run but tinc-up.
+    High,
+}
+
 /// Settings of the daemon around the mesh. Fields are named after their variables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shell {
@@ -221,6 +233,8 @@ pub struct Shell {
     pub scripts_extension: String,
     /// RunScripts, without `none`; `None`: all of them.
     pub run_scripts: Option<Vec<&'static str>>,
+    /// Sandbox.
+    pub sandbox: Sandbox,
     /// ProcessPriority as a nice value.
     pub nice: Option<i32>,
     /// LogLevel: tinc's debug level, used when no `-d` raised it.

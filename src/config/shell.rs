@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path, time::SystemTime};
 
 use crate::{
     config::{
-        AddressFamily, DeviceType, Problem, Shell, Source,
+        AddressFamily, DeviceType, Problem, Sandbox, Shell, Source,
         build::ed25519_file,
         toml::keys::NO_SCRIPTS,
         tree::{Reader, Tree},
@@ -77,6 +77,11 @@ pub(super) fn shell(
         scripts_interpreter: reader.text("ScriptsInterpreter"),
         scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
         run_scripts: run_scripts(reader),
+        sandbox: match reader.word("Sandbox") {
+            "off" => Sandbox::Off,
+            "high" => Sandbox::High,
+            _ => Sandbox::Normal,
+        },
         nice: nice(reader),
         log_level: u8::try_from(reader.number("LogLevel", i32::MIN, i32::MAX).clamp(0, 10))
             .unwrap_or_default(),

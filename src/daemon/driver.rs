@@ -16,14 +16,14 @@ use tokio::{
 };
 
 use crate::{
-    config::{AddressFamily, Config},
+    config::{AddressFamily, Config, Sandbox},
     crypto::{Rng, seal::Aeads},
     daemon::{
         Event, Reply,
         answers::Pings,
         apply::{Past, Purpose},
         clock, conn,
-        hooks::{self, Hooks, Scripts},
+        hooks::{self, Hooks, Runner, Scripts, monitor::Monitor},
         kept::{Last, Note},
         keyring::HostKeys,
         links::{Links, Outward},
@@ -32,6 +32,7 @@ use crate::{
         privileges,
         resolve::Resolver,
         routes::{self, Follower},
+        sandbox,
         signals::Ask,
         start::{self, Opened},
         status::{Offloads, Pulse},
@@ -260,7 +261,7 @@ impl Driver {
             if let Some(tun) = tun {
                 routes::configure(&shell, tun.name()).await;
             }
-            hooks::run_device(&scripts, true).await;
+            hooks::run_device(&Runner::Here, &scripts, true).await;
             let _ = events.send(Event::DeviceUp).await;
         });
     }
@@ -286,6 +287,7 @@ impl Driver {
             self.config.source.base = PathBuf::from("/");
             self.keys.rebase(self.config.source.clone());
         }
+        self.lock_in()?;
         let prepare = match self.dropping.keep.ipc_lock {
             true => privileges::keep_thread_memory_lock,
             false => privileges::drop_thread_capabilities,
@@ -314,6 +316,31 @@ impl Driver {
         }
         tracing::info!("ready");
         self.tell_ready();
+        Ok(())
+    }
+
+    /// Gives up what only scripts need, to a process that stays outside. No other thread runs yet.
+    fn lock_in(&mut self) -> anyhow::Result<()> {
+        let level = self.config.shell.sandbox;
+        if level == Sandbox::Off {
+            return Ok(());
+        }
+        if self.dropping.chroot.is_some() {
+            // The program is not to be found there, and scripts are to run there.
+            tracing::info!("Sandbox has no effect in another root (-R)");
+            return Ok(());
+        }
+        self.hooks.runner = match level {
+            Sandbox::High => Runner::Nobody,
+            Sandbox::Off | Sandbox::Normal => {
+                let monitor = Monitor::start(self.events.clone());
+                Runner::Monitor(monitor.context("cannot start the process that runs scripts")?)
+            }
+        };
+        privileges::drop_capabilities(self.dropping.keep)?;
+        if let Err(error) = sandbox::forbid() {
+            tracing::warn!(%error, "the daemon goes on without (Sandbox = off says so)");
+        }
         Ok(())
     }
 
@@ -354,6 +381,8 @@ impl Driver {
             Event::DeviceUp if self.leaving => {}
             Event::DeviceUp => self.device_up(now)?,
             Event::DeviceDown => self.device_down = true,
+            Event::MonitorGone if self.leaving => {}
+            Event::MonitorGone => bail!("the process that runs scripts has ended"),
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Reloaded(result, purpose, reply) => self.reloaded(*result, purpose, reply, now),

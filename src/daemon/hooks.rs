@@ -3,10 +3,16 @@
 //! Run without a shell, in an environment of nothing but tinc's variables, never awaited by the
 //! packet path. Sources: tinc-config-cli.md section 3, spec/security.md T33 and section 4.
 
+pub mod monitor;
 mod queue;
 mod run;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration, time::Instant};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::mpsc;
 
@@ -19,8 +25,10 @@ use crate::{
     },
 };
 
+use monitor::Monitor;
 use queue::Queue;
 pub use run::Outcome;
+use run::{Order, Say};
 
 /// How long a script may take. Source: spec/security.md section 4.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -90,6 +98,23 @@ impl Scripts {
         };
         let run = self.run.as_ref();
         run.is_none_or(|run| run.contains(&which))
+    }
+
+    /// All that has to be known to run a job.
+    fn order(&self, job: &Job, limit: Duration) -> Order {
+        let env = self.environment(job).into_iter();
+        let words = self
+            .interpreter
+            .iter()
+            .flat_map(|line| line.split_whitespace());
+        Order {
+            script: job.script.clone(),
+            path: self.path(&job.script),
+            dir: self.base.clone(),
+            words: words.map(str::to_owned).collect(),
+            env: env.map(|(key, value)| (key.to_owned(), value)).collect(),
+            limit,
+        }
     }
 
     fn path(&self, script: &str) -> PathBuf {
@@ -170,11 +195,39 @@ fn network(subnet: &Subnet) -> [(&'static str, String); 2] {
     [("SUBNET", prefix.to_string()), ("WEIGHT", weight)]
 }
 
+/// Who runs scripts.
+#[derive(Debug, Clone, Default)]
+pub enum Runner {
+    /// This process.
+    #[default]
+    Here,
+    /// One that stays outside of our sandbox.
+    Monitor(Monitor),
+    /// Nobody: Sandbox = high.
+    Nobody,
+}
+
+impl Runner {
+    async fn run(&self, order: Order) -> Outcome {
+        match self {
+            Self::Here => {
+                let script = order.script.clone();
+                let say: Say = Arc::new(move |said| run::log(&script, said));
+                run::run(&order, &say).await
+            }
+            Self::Monitor(monitor) => monitor.run(order).await,
+            Self::Nobody => Outcome::Absent,
+        }
+    }
+}
+
 /// The scripts that wait and run.
 #[derive(Debug)]
 pub struct Hooks {
     /// What they are told.
     pub scripts: Scripts,
+    /// Who runs them.
+    pub runner: Runner,
     queue: Queue,
     done: mpsc::Sender<Event>,
 }
@@ -185,6 +238,7 @@ impl Hooks {
     pub fn new(scripts: Scripts, done: mpsc::Sender<Event>, now: Instant) -> Self {
         Self {
             scripts,
+            runner: Runner::Here,
             queue: Queue::new(now),
             done,
         }
@@ -203,9 +257,10 @@ impl Hooks {
     /// Starts what may start now.
     pub fn start_due(&mut self, now: Instant) {
         while let Some(job) = self.queue.next(now) {
-            let (scripts, done) = (self.scripts.clone(), self.done.clone());
+            let (runner, done) = (self.runner.clone(), self.done.clone());
+            let order = self.scripts.order(&job, LIMIT);
             tokio::spawn(async move {
-                run::run(&scripts, &job, LIMIT).await;
+                runner.run(order).await;
                 let _ = done.send(Event::HookDone(job.lane)).await;
             });
         }
@@ -230,10 +285,10 @@ impl Hooks {
 }
 
 /// Runs tinc-up or tinc-down and waits for it.
-pub async fn run_device(scripts: &Scripts, up: bool) -> Outcome {
+pub async fn run_device(runner: &Runner, scripts: &Scripts, up: bool) -> Outcome {
     let job = Job::device(up);
     match scripts.may_run(&job.script) {
-        true => run::run(scripts, &job, LIMIT_DEVICE).await,
+        true => runner.run(scripts.order(&job, LIMIT_DEVICE)).await,
         false => Outcome::Absent,
     }
 }

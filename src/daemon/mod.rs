@@ -23,6 +23,7 @@ mod outputs;
 pub mod privileges;
 pub mod resolve;
 mod routes;
+pub mod sandbox;
 pub mod signals;
 mod start;
 mod status;
@@ -75,6 +76,8 @@ pub enum Event {
     DeviceUp,
     /// tinc-down has ended.
     DeviceDown,
+    /// Who runs our scripts is no more.
+    MonitorGone,
     /// A script of this lane has ended.
     HookDone(String),
     /// A client asks.
@@ -99,6 +102,12 @@ const EVENTS: usize = 1024;
 #[must_use]
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == hooks::monitor::ARGUMENT)
+    {
+        return hooks::monitor::main();
+    }
     let called = Called::by(args.next().as_deref());
     let args = args.map(|arg| arg.to_string_lossy().into_owned());
     let options = match options::parse(called, args) {

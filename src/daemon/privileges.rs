@@ -168,6 +168,15 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
     }
 }
 
+/// Drops every capability but those that are still needed, where we are not root: root without them could not read what
+/// belongs to others, keys of the user `meshd` among it.
+pub fn drop_capabilities(keep: Keep) -> Result<(), PrivilegeError> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    reduce(keep)
+}
+
 /// Drops every capability of the calling thread, root's too: the packet threads need none.
 pub fn drop_thread_capabilities() {
     reduce_thread(Keep::default());

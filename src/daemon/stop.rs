@@ -44,8 +44,9 @@ impl Driver {
             self.write_note();
         }
         let (scripts, done) = (self.hooks.scripts.clone(), self.events.clone());
+        let runner = self.hooks.runner.clone();
         tokio::spawn(async move {
-            hooks::run_device(&scripts, false).await;
+            hooks::run_device(&runner, &scripts, false).await;
             let _ = done.send(Event::DeviceDown).await;
         });
         while !self.device_down {

@@ -45,6 +45,7 @@ mod reload;
 mod restart;
 mod rolling;
 mod routing;
+mod sandbox;
 mod switch;
 mod tap_router;
 mod terms;

@@ -3,19 +3,19 @@
 use std::{
     io,
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     process::{Child, Command},
     time::timeout,
 };
-
-use super::{Job, Scripts};
 
 /// Most bytes of a script's output that go to the log.
 const MAX_OUTPUT: u64 = 8 << 10;
@@ -25,7 +25,7 @@ const SHELL: &str = "/bin/sh";
 const ENOEXEC: i32 = 8;
 
 /// How a script ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// There is no such script.
     Absent,
@@ -35,49 +35,98 @@ pub enum Outcome {
     Failed,
 }
 
-/// Runs a script and waits for its end, at most `limit`; then its whole process group is killed. Says
-/// in the log what went wrong.
-pub(super) async fn run(scripts: &Scripts, job: &Job, limit: Duration) -> Outcome {
-    let path = scripts.path(&job.script);
-    if !path.exists() {
+/// One script to run, with all that has to be known for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Order {
+    /// Its name in the log.
+    pub(super) script: String,
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Its working directory.
+    pub(super) dir: PathBuf,
+    /// Program and arguments that it is run with, if it is.
+    pub(super) words: Vec<String>,
+    /// The whole environment.
+    pub(super) env: Vec<(String, String)>,
+    /// How long it may take.
+    pub(super) limit: Duration,
+}
+
+/// What there is to say of a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Said {
+    /// It begins.
+    Running,
+    /// It does not, and why.
+    CannotRun(String),
+    /// A line that it printed.
+    Output(String),
+    /// It was killed for taking longer than this.
+    TookLonger(Duration),
+    /// Another end than with status 0.
+    Ended(String),
+}
+
+/// Who hears it.
+pub(super) type Say = Arc<dyn Fn(Said) + Send + Sync>;
+
+/// Puts it into the log.
+pub(super) fn log(script: &str, said: Said) {
+    match said {
+        Said::Running => tracing::debug!(script, "running"),
+        Said::CannotRun(error) => {
+            tracing::warn!(script, error, "a script cannot be run (is it executable?)");
+        }
+        Said::Output(line) => tracing::info!(script, line, "output"),
+        Said::TookLonger(limit) => {
+            tracing::warn!(script, "a script took longer than {limit:?} and was killed");
+        }
+        Said::Ended(how) => tracing::warn!(script, "{how}"),
+    }
+}
+
+/// Runs a script and waits for its end, at most for its limit; then its whole process group is killed.
+pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
+    if !order.path.exists() {
         return Outcome::Absent;
     }
-    let script = job.script.as_str();
-    tracing::debug!(script, "running");
-    let mut child = match spawn(scripts, job, &path) {
+    say(Said::Running);
+    let mut child = match spawn(order) {
         Ok(child) => child,
         Err(error) => {
-            tracing::warn!(script, %error, "a script cannot be run (is it executable?)");
+            say(Said::CannotRun(error.to_string()));
             return Outcome::Failed;
         }
     };
     drop(child.stdin.take());
     let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
     // Not awaited: a process that the script leaves behind may keep the pipes for ever.
-    tokio::spawn(log_output(job.script.clone(), child.stdout.take()));
-    tokio::spawn(log_output(job.script.clone(), child.stderr.take()));
-    let Ok(status) = timeout(limit, child.wait()).await else {
+    tokio::spawn(tell_output(child.stdout.take(), Arc::clone(say)));
+    tokio::spawn(tell_output(child.stderr.take(), Arc::clone(say)));
+    let Ok(status) = timeout(order.limit, child.wait()).await else {
         if let Some(group) = group {
             let _ = kill_process_group(group, Signal::KILL);
         }
-        tracing::warn!(script, "a script took longer than {limit:?} and was killed");
+        say(Said::TookLonger(order.limit));
         return Outcome::Failed;
     };
-    ended(script, status)
+    let status = match status {
+        Ok(status) if status.success() => return Outcome::Done,
+        other => other,
+    };
+    say(Said::Ended(ended(status)));
+    Outcome::Failed
 }
 
-fn spawn(scripts: &Scripts, job: &Job, path: &Path) -> io::Result<Child> {
-    let words: Vec<&str> = match &scripts.interpreter {
-        Some(interpreter) => interpreter.split_whitespace().collect(),
-        None => Vec::new(),
-    };
-    match start(scripts, job, &words, path) {
-        Err(error) if error.raw_os_error() == Some(ENOEXEC) => start(scripts, job, &[SHELL], path),
+fn spawn(order: &Order) -> io::Result<Child> {
+    match start(order, &order.words) {
+        Err(error) if error.raw_os_error() == Some(ENOEXEC) => start(order, &[SHELL.to_owned()]),
         result => result,
     }
 }
 
-fn start(scripts: &Scripts, job: &Job, words: &[&str], path: &Path) -> io::Result<Child> {
+fn start(order: &Order, words: &[String]) -> io::Result<Child> {
+    let path: &Path = &order.path;
     let mut command = match words.split_first() {
         Some((program, arguments)) => {
             let mut command = Command::new(program);
@@ -88,8 +137,8 @@ fn start(scripts: &Scripts, job: &Job, words: &[&str], path: &Path) -> io::Resul
     };
     command
         .env_clear()
-        .envs(scripts.environment(job))
-        .current_dir(&scripts.base)
+        .envs(order.env.iter().map(|(key, value)| (key, value)))
+        .current_dir(&order.dir)
         .process_group(0)
         // Closed at once by us: /dev/null may not exist in a changed root.
         .stdin(Stdio::piped())
@@ -99,35 +148,27 @@ fn start(scripts: &Scripts, job: &Job, words: &[&str], path: &Path) -> io::Resul
         .spawn()
 }
 
-/// Logs what a script prints, cut at [`MAX_OUTPUT`] and line by line; reads the rest so that the
+/// Tells what a script prints, cut at [`MAX_OUTPUT`] and line by line; reads the rest so that the
 /// script never waits for us.
-async fn log_output(script: String, output: Option<impl AsyncRead + Unpin>) {
+async fn tell_output(output: Option<impl AsyncRead + Unpin>, say: Say) {
     let Some(mut output) = output else {
         return;
     };
     let mut text = Vec::new();
     let _ = (&mut output).take(MAX_OUTPUT).read_to_end(&mut text).await;
     for line in String::from_utf8_lossy(&text).lines() {
-        tracing::info!(script, line, "output");
+        say(Said::Output(line.to_owned()));
     }
     let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
 }
 
-fn ended(script: &str, status: io::Result<ExitStatus>) -> Outcome {
-    let status = match status {
-        Ok(status) if status.success() => return Outcome::Done,
-        Ok(status) => status,
-        Err(error) => {
-            tracing::warn!(script, %error, "lost sight of a script");
-            return Outcome::Failed;
-        }
-    };
-    match (status.code(), status.signal()) {
-        (Some(code), _) => tracing::warn!(script, "exited with non-zero status {code}"),
-        (None, Some(signal)) => tracing::warn!(script, "was killed by signal {signal}"),
-        (None, None) => tracing::warn!(script, "ended abnormally"),
+fn ended(status: io::Result<ExitStatus>) -> String {
+    match status.map(|status| (status.code(), status.signal())) {
+        Ok((Some(code), _)) => format!("exited with non-zero status {code}"),
+        Ok((None, Some(signal))) => format!("was killed by signal {signal}"),
+        Ok((None, None)) => "ended abnormally".to_owned(),
+        Err(error) => format!("lost sight of a script: {error}"),
     }
-    Outcome::Failed
 }
 
 #[cfg(test)]
@@ -135,7 +176,10 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::wire::NodeName;
+    use crate::{
+        daemon::hooks::{Job, Scripts},
+        wire::NodeName,
+    };
 
     fn scripts(base: &Path) -> Scripts {
         Scripts {
@@ -156,8 +200,13 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    async fn within(scripts: &Scripts, limit: Duration) -> Outcome {
+        let order = scripts.order(&Job::device(true), limit);
+        run(&order, &(Arc::new(|said| log("tinc-up", said)) as Say)).await
+    }
+
     async fn outcome(scripts: &Scripts) -> Outcome {
-        run(scripts, &Job::device(true), Duration::from_secs(30)).await
+        within(scripts, Duration::from_secs(30)).await
     }
 
     #[tokio::test]
@@ -202,8 +251,7 @@ mod tests {
         let script = "#!/bin/sh\nsleep 1000 & echo $! > child\nwait\n";
         write(dir.path(), script, 0o755);
         let limit = Duration::from_millis(500);
-        let job = Job::device(true);
-        assert_eq!(run(&scripts, &job, limit).await, Outcome::Failed);
+        assert_eq!(within(&scripts, limit).await, Outcome::Failed);
         let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
         let stat = format!("/proc/{}/stat", child.trim());
         // A killed process is a zombie until init reaps it.
