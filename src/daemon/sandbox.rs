@@ -227,6 +227,9 @@ mod tests {
             .unwrap();
         let said = [child.stdout, child.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+        assert!(
+            child.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
     }
 }
