@@ -25,6 +25,13 @@ pub fn path(base: &Path, node: &NodeName) -> PathBuf {
     dir(base, env::var_os("CACHE_DIRECTORY")).join(format!("{node}.meshd"))
 }
 
+/// The directory of these files, made where it is missing.
+pub fn make_dir(base: &Path) -> io::Result<PathBuf> {
+    let dir = dir(base, env::var_os("CACHE_DIRECTORY"));
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
 /// `given` is what systemd says, which makes that directory for us (systemd.exec(5)).
 fn dir(base: &Path, given: Option<OsString>) -> PathBuf {
     given.map_or_else(|| base.join("cache"), PathBuf::from)

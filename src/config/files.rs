@@ -1,10 +1,12 @@
 //! Reading files of the configuration: regular files of bounded size only, nothing that blocks. Source: spec/security.md T34, T44.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::{self, Read},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::fs::OFlags;
@@ -52,6 +54,7 @@ pub fn read_text(path: &Path) -> Result<Vec<u8>, FileError> {
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
     check(&file.metadata()?)?;
+    note(path);
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {
@@ -61,6 +64,26 @@ pub fn read_text(path: &Path) -> Result<Vec<u8>, FileError> {
         return Err(FileError::Binary);
     }
     Ok(bytes)
+}
+
+/// Directories of the files that were read so far, behind all links: what a process that locks itself in must go on reading.
+static PLACES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn note(path: &Path) {
+    let real = fs::canonicalize(path).ok();
+    if let Some(place) = real.as_deref().and_then(Path::parent) {
+        let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        if !places.contains(place) {
+            places.insert(place.to_owned());
+        }
+    }
+}
+
+/// The directories in which files of a configuration were found so far, also behind links and outside of its own directory.
+#[must_use]
+pub fn places() -> Vec<PathBuf> {
+    let places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    places.iter().cloned().collect()
 }
 
 fn check(metadata: &fs::Metadata) -> Result<(), FileError> {

@@ -3,7 +3,7 @@
 
 use std::{
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{AddressFamily, Config, Sandbox},
+    config::{self, AddressFamily, Config, Sandbox},
     crypto::{Rng, seal::Aeads},
     daemon::{
         Event, Reply,
@@ -95,6 +95,8 @@ pub(super) struct Driver {
     routes_settle: Option<Instant>,
     pub(super) note: Note,
     dropping: privileges::Drop,
+    /// Beside the configuration.
+    files: sandbox::Files,
     listeners: Vec<tokio::net::TcpListener>,
     /// Where workers leave what is for the mesh.
     punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
@@ -122,6 +124,7 @@ impl Driver {
             sockets,
             device,
             note,
+            files,
         }: Opened,
         dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
@@ -186,6 +189,7 @@ impl Driver {
             routes_settle: None,
             note,
             dropping,
+            files,
             listeners: sockets.tcp,
             punts: mpsc::channel(punt::QUEUE),
             inputs: Vec::new(),
@@ -338,10 +342,37 @@ impl Driver {
             }
         };
         privileges::drop_capabilities(self.dropping.keep)?;
+        match sandbox::confine(&self.files()) {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(
+                "this kernel has no Landlock, or an old one: not all files are forbidden"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)")
+            }
+        }
         if let Err(error) = sandbox::forbid() {
-            tracing::warn!(%error, "the daemon goes on without (Sandbox = off says so)");
+            tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)");
         }
         Ok(())
+    }
+
+    /// What we read and write from now on.
+    fn files(&self) -> sandbox::Files {
+        let base = &self.config.source.base;
+        let mut files = self.files.clone();
+        files.read.push(base.clone());
+        files.read.extend(config::files::places());
+        match config::cache::make_dir(base) {
+            Ok(cache) => files.write.push(cache),
+            Err(error) => tracing::debug!(%error, "no directory for addresses"),
+        }
+        let log = self.log.file().and_then(Path::parent);
+        files.write.extend(log.map(Path::to_owned));
+        if self.config.settings.learn_keys {
+            files.write.push(base.join("hosts"));
+        }
+        files
     }
 
     /// Tells the service manager that we are up, or up again.

@@ -148,6 +148,15 @@ impl Log {
         self.0.reckon();
     }
 
+    /// The file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match &self.0.target {
+            Target::File(path) => Some(path),
+            Target::Stderr | Target::Journal | Target::Syslog(_) => None,
+        }
+    }
+
     /// Opens the log file anew, after it was moved away. On an error the old one stays.
     pub fn reopen(&self) -> io::Result<()> {
         if let Target::File(path) = &self.0.target {

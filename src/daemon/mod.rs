@@ -330,10 +330,15 @@ fn start_driver(
         chroot: options.chroot.then(|| config.source.base.clone()),
         keep,
     };
+    let own = [places.pid.parent(), places.socket.parent()].into_iter();
     let opened = start::Opened {
         sockets,
         device,
         note,
+        files: sandbox::Files {
+            read: Vec::new(),
+            write: own.flatten().map(Path::to_owned).collect(),
+        },
     };
     driver::Driver::new(config, log.clone(), opened, dropping, events.clone())
 }

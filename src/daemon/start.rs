@@ -22,6 +22,7 @@ use crate::{
         conn,
         kept::{self, Kept, Note},
         privileges,
+        sandbox::Files,
     },
     io::{
         files::write_atomic,
@@ -45,6 +46,8 @@ pub(super) struct Opened {
     pub(super) sockets: Sockets,
     pub(super) device: Device,
     pub(super) note: Note,
+    /// Where our own files are.
+    pub(super) files: Files,
 }
 
 /// The queues of the device.
