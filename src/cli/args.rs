@@ -207,6 +207,9 @@ pub enum Command {
         /// Print the line for host files
         #[arg(long)]
         print_host: bool,
+        /// If there is a private key, only say what its public half is, and write nothing
+        #[arg(long)]
+        keep: bool,
     },
     /// Print all metrics in the text format of Prometheus
     Metrics {

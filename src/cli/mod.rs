@@ -152,7 +152,11 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Migrate { what } => match what {
             MigrateCommand::Status => migrate::status(context),
         },
-        Command::Keygen { out, print_host } => keygen::run(context, out, print_host),
+        Command::Keygen {
+            out,
+            print_host,
+            keep,
+        } => keygen::run(context, out, print_host, keep),
         Command::Metrics { textfile } => metrics::run(context, textfile),
         Command::Graph {
             format,

@@ -143,6 +143,18 @@ pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
         .ok_or_else(|| "NativePublicKey: no X25519 key of 43 characters of A-Z a-z 0-9 + /".into())
 }
 
+/// The private key in the file `path`; `None` if there is no such file.
+pub fn kept_private(path: &Path) -> io::Result<Option<PrivateKey>> {
+    match files::read_text(path) {
+        Ok(bytes) => PrivateKey::from_pem(&String::from_utf8_lossy(&bytes))
+            .map(Some)
+            .map_err(io::Error::other),
+        Err(files::FileError::Missing) => Ok(None),
+        Err(files::FileError::Io(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
 /// Puts a private key into `path` (mode 0600). Says whether an older one there was disabled.
 pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
     replace_private(path, Kind::Ed25519, &key.to_pem())

@@ -183,6 +183,11 @@ fn keygen_makes_a_pair_that_check_accepts() {
     );
     assert_eq!(run(&["check", "--strict", dir]).0, 0);
 
+    let before = fs::read(&private).unwrap();
+    let kept = run(&["-c", dir, "keygen", "--keep", "--print-host"]);
+    assert_eq!(kept, (0, host.clone(), String::new()));
+    assert_eq!(fs::read(&private).unwrap(), before);
+
     let (code, _, err) = run(&["keygen", "--out", dir]);
     assert_eq!(code, 0);
     assert!(err.contains("the old key is commented out"), "{err}");
@@ -197,4 +202,13 @@ fn keygen_makes_a_pair_that_check_accepts() {
     let public = fs::read_to_string(new.join("ed25519_key.pub")).unwrap();
     assert!(public.contains(json["data"]["public_key"].as_str().unwrap()));
     assert_eq!(run(&["keygen", "--out", "/proc/nowhere"]).0, 1);
+
+    fs::write(&private, "no key").unwrap();
+    let (code, _, err) = run(&["-c", dir, "keygen", "--keep"]);
+    assert!(code == 1 && err.contains("without --keep"), "{err}");
+    assert_eq!(fs::read(&private).unwrap(), b"no key");
+    let new = tree.path().join("kept");
+    let kept = ["keygen", "--out", new.to_str().unwrap(), "--keep"];
+    assert_eq!(run(&kept).0, 0, "none yet: it makes one");
+    assert!(new.join("ed25519_key.priv").exists());
 }
