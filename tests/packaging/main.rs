@@ -10,6 +10,8 @@ use std::{
     process::Command,
 };
 
+use meshd::config::toml::keys;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Runs promtool in the root of the repository. Where there is none the test says so, and in CI that is a failure.
@@ -29,6 +31,26 @@ fn promtool(arguments: &[&str]) {
         .output()
         .expect("promtool runs");
     assert!(output.status.success(), "{arguments:?}: {output:?}");
+}
+
+/// What the formula calls each variable in TOML is what we read.
+#[test]
+fn the_formula_knows_every_key_of_toml() {
+    let mut wanted = String::new();
+    for (file, keys) in [("daemon", keys::DAEMON), ("host", keys::HOST)] {
+        wanted.push_str(&format!("{file}:\n"));
+        for key in keys {
+            let form = format!("{:?}", key.form).to_lowercase();
+            wanted.push_str(&format!(
+                "  {}: {{table: '{}', name: {}, form: {form}, many: {}}}\n",
+                key.var, key.table, key.name, key.many
+            ));
+        }
+    }
+    let file = Path::new(ROOT).join("packaging/salt/meshd/toml.yaml");
+    let text = fs::read_to_string(file).expect("it is there");
+    let (_, names) = text.split_once('\n').expect("the first line is a comment");
+    assert_eq!(names, wanted);
 }
 
 #[test]
