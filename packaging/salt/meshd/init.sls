@@ -71,7 +71,7 @@ include:
 
 {#- Removed from the pillar. What is no host file by its name is somebody else's. #}
 {%- set there = salt['file.readdir'](n.dir ~ '/hosts') if salt['file.directory_exists'](n.dir ~ '/hosts') else [] %}
-{%- for file in there | sort if file | regex_match('^(\w+)' ~ n.ending | replace('.', '[.]') ~ '$') %}
+{%- for file in there | sort if file | regex_match('^([A-Za-z0-9_]+)' ~ n.ending | replace('.', '[.]') ~ '$') %}
 {%- set name = file | replace('.toml', '') %}
 {%- if name not in n.hosts and name not in n.waiting and salt['file.file_exists'](n.dir ~ '/hosts/' ~ file) %}
 
