@@ -3,7 +3,6 @@
 
 use std::{
     net::IpAddr,
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,14 +15,14 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, AddressFamily, Config, Sandbox},
+    config::{AddressFamily, Config},
     crypto::{Rng, seal::Aeads},
     daemon::{
         Event, Reply,
         answers::Pings,
         apply::{Past, Purpose},
-        clock, conn,
-        hooks::{self, Hooks, Runner, Scripts, monitor::Monitor},
+        clock,
+        hooks::{Hooks, Scripts},
         kept::{Last, Note},
         keyring::HostKeys,
         links::{Links, Outward},
@@ -31,11 +30,11 @@ use crate::{
         metrics::Busy,
         privileges,
         resolve::Resolver,
-        routes::{self, Follower},
+        routes::Follower,
         sandbox,
         signals::Ask,
         start::{self, Opened},
-        status::{Offloads, Pulse},
+        status::Pulse,
         systemd::{self, Watchdog},
         terms::Terms,
     },
@@ -56,8 +55,6 @@ const BATCH: usize = 256;
 const ROUNDS: usize = 16;
 /// How often fresh entropy is mixed in. Source: architecture.md section 2.1.
 const ENTROPY: Duration = Duration::from_secs(3600);
-/// How long nodes have after a restart to claim the routes that were kept.
-const ROUTES_SETTLE: Duration = Duration::from_secs(15);
 /// How often the driver looks after itself: workers, held log lines.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -92,19 +89,19 @@ pub(super) struct Driver {
     resolver: Resolver,
     pub(super) routes: Option<Follower>,
     /// When routes go that were kept over a restart and that nobody has claimed.
-    routes_settle: Option<Instant>,
+    pub(super) routes_settle: Option<Instant>,
     pub(super) note: Note,
-    dropping: privileges::Drop,
+    pub(super) dropping: privileges::Drop,
     /// Beside the configuration.
-    files: sandbox::Files,
-    listeners: Vec<tokio::net::TcpListener>,
+    pub(super) files: sandbox::Files,
+    pub(super) listeners: Vec<tokio::net::TcpListener>,
     /// Where workers leave what is for the mesh.
-    punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    pub(super) punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// For the mesh, from what we did for it.
     pub(super) inputs: Vec<Input>,
     /// Room for what has come.
     batch: Vec<Event>,
-    watchdog: Watchdog,
+    pub(super) watchdog: Watchdog,
     pub(super) pulse: Pulse,
     pub(super) busy: Busy,
     /// Whether the last reload was taken over.
@@ -256,123 +253,6 @@ impl Driver {
     /// Whether the start is over: workers run and the mesh may act.
     pub(super) fn is_up(&self) -> bool {
         self.workers.is_some()
-    }
-
-    fn bring_device_up(&self) {
-        let (shell, scripts) = (Arc::clone(&self.config.shell), self.hooks.scripts.clone());
-        let (tun, events) = (self.tun.clone(), self.events.clone());
-        tokio::spawn(async move {
-            if let Some(tun) = tun {
-                routes::configure(&shell, tun.name()).await;
-            }
-            hooks::run_device(&Runner::Here, &scripts, true).await;
-            let _ = events.send(Event::DeviceUp).await;
-        });
-    }
-
-    /// The interface is up: gives up rights, starts the workers, opens the doors.
-    fn device_up(&mut self, now: Instant) -> anyhow::Result<()> {
-        if let Some(tun) = self
-            .tun
-            .as_ref()
-            .filter(|_| self.config.shell.interface_routes_auto)
-        {
-            let me = &self.config.settings.name;
-            let follower = Follower::start(tun.name(), &self.note.last.routes, me);
-            self.routes = Some(follower.context("cannot follow subnets with routes")?);
-            self.routes_settle = Some(now + ROUTES_SETTLE);
-        }
-        if let Some(nice) = self.config.shell.nice {
-            privileges::set_nice(nice)?;
-        }
-        privileges::drop_to(&self.dropping)?;
-        if self.dropping.chroot.is_some() {
-            self.hooks.scripts.base = PathBuf::from("/");
-            self.config.source.base = PathBuf::from("/");
-            self.keys.rebase(self.config.source.clone());
-        }
-        self.lock_in()?;
-        let prepare = match self.dropping.keep.ipc_lock {
-            true => privileges::keep_thread_memory_lock,
-            false => privileges::drop_thread_capabilities,
-        };
-        let workers = fastpath::start(
-            self.mesh.snapshot(),
-            self.queues.clone(),
-            self.punts.0.clone(),
-            prepare,
-        );
-        self.workers = Some(workers.context("cannot start the packet threads")?);
-        let Offloads { have, lack } = self.offloads();
-        let (threads, offloads, missing) = (self.queues.len(), have.join(" "), lack.join(" "));
-        tracing::info!(threads, offloads, missing, "packet threads run");
-        for listener in std::mem::take(&mut self.listeners) {
-            conn::accept(listener, self.links.open(), self.events.clone());
-        }
-        self.watchdog.feed(Vec::new(), now);
-        let neighbours = std::mem::take(&mut self.note.last.neighbours);
-        if !neighbours.is_empty() {
-            tracing::info!(
-                count = neighbours.len(),
-                "dialling the neighbours of before the restart"
-            );
-            self.inputs.push(Input::Redial(neighbours));
-        }
-        tracing::info!("ready");
-        self.tell_ready();
-        Ok(())
-    }
-
-    /// Gives up what only scripts need, to a process that stays outside. No other thread runs yet.
-    fn lock_in(&mut self) -> anyhow::Result<()> {
-        let level = self.config.shell.sandbox;
-        if level == Sandbox::Off {
-            return Ok(());
-        }
-        if self.dropping.chroot.is_some() {
-            // The program is not to be found there, and scripts are to run there.
-            tracing::info!("Sandbox has no effect in another root (-R)");
-            return Ok(());
-        }
-        self.hooks.runner = match level {
-            Sandbox::High => Runner::Nobody,
-            Sandbox::Off | Sandbox::Normal => {
-                let monitor = Monitor::start(self.events.clone());
-                Runner::Monitor(monitor.context("cannot start the process that runs scripts")?)
-            }
-        };
-        privileges::drop_capabilities(self.dropping.keep)?;
-        match sandbox::confine(&self.files()) {
-            Ok(true) => {}
-            Ok(false) => tracing::info!(
-                "this kernel has no Landlock, or an old one: not all files are forbidden"
-            ),
-            Err(error) => {
-                tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)")
-            }
-        }
-        if let Err(error) = sandbox::forbid() {
-            tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)");
-        }
-        Ok(())
-    }
-
-    /// What we read and write from now on.
-    fn files(&self) -> sandbox::Files {
-        let base = &self.config.source.base;
-        let mut files = self.files.clone();
-        files.read.push(base.clone());
-        files.read.extend(config::files::places());
-        match config::cache::make_dir(base) {
-            Ok(cache) => files.write.push(cache),
-            Err(error) => tracing::debug!(%error, "no directory for addresses"),
-        }
-        let log = self.log.file().and_then(Path::parent);
-        files.write.extend(log.map(Path::to_owned));
-        if self.config.settings.learn_keys {
-            files.write.push(base.join("hosts"));
-        }
-        files
     }
 
     /// Tells the service manager that we are up, or up again.

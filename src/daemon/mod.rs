@@ -22,6 +22,7 @@ pub mod options;
 mod outputs;
 pub mod privileges;
 pub mod resolve;
+mod rise;
 mod routes;
 pub mod sandbox;
 pub mod signals;

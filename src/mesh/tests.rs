@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::testing::{Net, name, packet, settings, start, underlay};
-use crate::mesh::{HookEvent, Input, Mesh, Output, Punt, view::PathKind};
+use crate::mesh::{
+    HookEvent, Input, Mesh, Output, Punt,
+    view::{DialFault, PathKind},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -77,8 +80,13 @@ fn former_neighbours_are_dialled_once_and_at_once() {
     let mut now = start();
     let mut addr = former;
     loop {
-        let (node, why) = (name(1), "refused".to_owned());
-        mesh.handle(Input::DialFailed { node, addr, why }, now);
+        let failed = Input::DialFailed {
+            node: name(1),
+            addr,
+            fault: DialFault::Refused,
+            why: "refused".into(),
+        };
+        mesh.handle(failed, now);
         now += SECOND;
         match dials(&mut mesh, now)[..] {
             [(_, next)] => addr = next,

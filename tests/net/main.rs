@@ -51,6 +51,6 @@ mod tap_router;
 mod terms;
 mod traffic;
 mod upgrade;
-mod why;
 mod watchdog;
+mod why;
 mod world;
