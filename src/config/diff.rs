@@ -2,10 +2,14 @@
 //!
 //! Both sides are compared by content: order, comments and file times never matter.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    sync::Arc,
+};
 
 use crate::{
-    config::{Config, Shell},
+    config::{Config, Problem, Shell},
     crypto::rsa::RsaPrivate,
     mesh::{Settings, settings::Host},
     route::RouteSettings,
@@ -78,6 +82,26 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     settings(&mut diff, &old.settings, &new.settings);
     shell(&mut diff, &old.shell, &new.shell);
     diff
+}
+
+/// How many files say another thing than what is in force, or nothing that can be used. All but host files count as
+/// one.
+#[must_use]
+pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
+    let (changed, problems) = match read {
+        Ok(new) => (diff(running, new).changed, &new.problems),
+        Err(problems) => (Vec::new(), problems),
+    };
+    let changed = changed.iter().map(|line| {
+        let first = line.split(' ').next().unwrap_or_default();
+        first.strip_prefix("hosts/").unwrap_or_default().to_owned()
+    });
+    let broken = problems.iter().filter(|problem| problem.error);
+    let broken = broken.map(|problem| match problem.file.strip_prefix("hosts") {
+        Ok(name) => name.with_extension("").display().to_string(),
+        Err(_) => String::new(),
+    });
+    changed.chain(broken).collect::<BTreeSet<_>>().len()
 }
 
 fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {

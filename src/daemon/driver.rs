@@ -27,7 +27,7 @@ use crate::{
         keyring::HostKeys,
         links::{Links, Outward},
         log::Log,
-        metrics::Busy,
+        metrics::{Busy, drift::Drift},
         privileges,
         resolve::Resolver,
         routes::Follower,
@@ -104,6 +104,7 @@ pub(super) struct Driver {
     pub(super) watchdog: Watchdog,
     pub(super) pulse: Pulse,
     pub(super) busy: Busy,
+    pub(super) drift: Drift,
     /// Whether the last reload was taken over.
     pub(super) reload_worked: bool,
     pub(super) past: Past,
@@ -194,6 +195,7 @@ impl Driver {
             watchdog: Watchdog::from_env(now),
             pulse: Pulse::default(),
             busy: Busy::default(),
+            drift: Drift::default(),
             reload_worked: true,
             past: Past::default(),
             terms,
@@ -298,6 +300,7 @@ impl Driver {
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Reloaded(result, purpose, reply) => self.reloaded(*result, purpose, reply, now),
             Event::Signal(ask) => self.signal(ask, now)?,
+            Event::Drifted(files) => self.drift.files = Some(files),
         }
         Ok(())
     }

@@ -85,6 +85,8 @@ pub enum Event {
     Control(Request, Reply),
     /// A signal came.
     Signal(signals::Ask),
+    /// So many files are not what is in force.
+    Drifted(usize),
     /// A reload has read the files; whoever asked waits for the answer.
     Reloaded(
         Box<Result<Config, Vec<Problem>>>,

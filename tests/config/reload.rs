@@ -1,6 +1,9 @@
 //! A reload ends where a start would.
 
-use meshd::config::{self, diff::diff};
+use meshd::config::{
+    self,
+    diff::{diff, drifted},
+};
 use proptest::prelude::*;
 
 use crate::{Tree, host};
@@ -103,6 +106,33 @@ proptest! {
         std::fs::write(tree.at("conf.d/x.conf"), &other).unwrap();
         let _ = tree.load();
     }
+}
+
+/// The metric `meshd_config_drift_files`.
+#[test]
+fn files_that_are_not_in_force_are_counted() {
+    let tree = Tree::of_three();
+    let running = tree.clean();
+    let drifted = || drifted(&running, &config::load(&tree.source(), Some(&running)));
+    assert_eq!(drifted(), 0);
+    tree.write("hosts/b", &format!("# moved\n{}", host(2)));
+    assert_eq!(drifted(), 0, "a comment");
+    tree.write(
+        "hosts/b",
+        &format!("{}Weight = 3\nTCPOnly = yes\n", host(2)),
+    );
+    assert_eq!(drifted(), 1);
+    tree.write("hosts/a", "torn");
+    tree.write("hosts/c", &host(3));
+    assert_eq!(drifted(), 3);
+    tree.write("tinc.conf", "Name = me\nKeyExpire = 60\nPort = 7\n");
+    assert_eq!(drifted(), 4);
+    tree.write("tinc.conf", "Name = me\nMode = bridge\n");
+    assert_eq!(
+        drifted(),
+        2,
+        "what can still be told: tinc.conf and hosts/a"
+    );
 }
 
 #[test]

@@ -26,7 +26,8 @@ const NAMES: &str = "meshd_build_info meshd_peer_up meshd_peer_path meshd_peer_r
     meshd_peer_loss_ratio meshd_peer_pmtu_bytes meshd_peer_rx_bytes_total meshd_peer_tx_bytes_total \
     meshd_peer_rx_packets_total meshd_peer_tx_packets_total meshd_peer_last_seen_timestamp_seconds \
     meshd_peer_legacy meshd_drops_total meshd_meta_messages_total meshd_meta_queue_bytes \
-    meshd_storm_brake_total meshd_config_reload_success meshd_key_age_seconds meshd_key_expiry_timestamp_seconds meshd_worker_busy_ratio \
+    meshd_storm_brake_total meshd_config_reload_success meshd_key_age_seconds meshd_key_expiry_timestamp_seconds \
+    meshd_config_drift_files meshd_worker_busy_ratio \
     meshd_resident_memory_bytes meshd_links meshd_downgrades_refused_total";
 
 /// What a socket answers to a request.
@@ -96,6 +97,7 @@ fn prometheus_gets_what_the_rules_and_the_dashboard_ask_for() {
         "meshd_links{dialect=\"sptps\"} 1",
         "meshd_links{dialect=\"legacy\"} 1",
         "meshd_config_reload_success 1",
+        "meshd_config_drift_files 0",
         "meshd_key_expiry_timestamp_seconds{peer=\"b\"} 4115491200",
         "meshd_meta_messages_total{type=\"ack\",dir=\"in\"} 2",
     ] {

@@ -2,6 +2,7 @@
 //!
 //! Source: spec/meshctl.md section 4.4, spec/security.md section 2.4.
 
+pub(super) mod drift;
 mod families;
 pub(super) mod listen;
 
@@ -101,6 +102,12 @@ impl Driver {
         self.measured(&mut out, now);
         self.mesh_metrics(&mut out);
 
+        let drift = self.drift(now);
+        out.gauge(
+            "meshd_config_drift_files",
+            "Files on disk that are not what is in force, up to a minute ago.",
+            drift.map(|files| (&[][..], files as f64)),
+        );
         let config = &self.config;
         let loaded = f64::from(u8::from(self.reload_worked));
         out.gauge(
