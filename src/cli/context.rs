@@ -13,7 +13,7 @@ use crate::{
         output,
     },
     config::{
-        Source,
+        self, Config, Source,
         find::{self, Found},
     },
     control::{
@@ -36,6 +36,18 @@ pub(super) struct Context {
     pub(super) color: bool,
     /// Whether the locale has more than ASCII.
     pub(super) utf8: bool,
+}
+
+/// What the files of a configuration say, if it can be used.
+pub(super) fn load(source: &Source) -> Result<Config, Failure> {
+    config::load(source, None).map_err(|problems| {
+        let first = problems.iter().find(|problem| problem.error);
+        let text = first.map(ToString::to_string).unwrap_or_default();
+        Failure::new(
+            Exit::Config,
+            format!("{text}; `meshctl check` shows every mistake"),
+        )
+    })
 }
 
 impl Context {

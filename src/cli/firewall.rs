@@ -13,10 +13,10 @@ use crate::{
     cli::{
         Exit, Failure, Outcome,
         args::{Format, Tool},
-        context::Context,
+        context::{self, Context},
         output::{self, Frame},
     },
-    config::{self, Config, Source},
+    config::{Config, Source},
     control::proto::{Request, Response},
     daemon::clock,
     io::netlink,
@@ -150,14 +150,7 @@ fn in_force(context: &Context) -> Result<Config, Failure> {
             Err(failure) => return Err(failure),
         },
     };
-    config::load(&source, None).map_err(|problems| {
-        let first = problems.iter().find(|problem| problem.error);
-        let text = first.map(ToString::to_string).unwrap_or_default();
-        Failure::new(
-            Exit::Config,
-            format!("{text}; `meshctl check` shows every mistake"),
-        )
-    })
+    context::load(&source)
 }
 
 /// Each numeric Address of each host file.

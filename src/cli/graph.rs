@@ -19,11 +19,10 @@ use crate::{
     cli::{
         Exit, Failure, Outcome,
         args::{Format, Picture},
-        context::Context,
+        context::{self, Context},
         hosts,
         output::{self, Frame},
     },
-    config,
     control::proto::{Request, Response},
     daemon::clock,
     io::files::write_atomic,
@@ -250,14 +249,7 @@ fn kind(row: &PeerRow) -> Kind {
 /// ConnectTo is all that the files of one node say about links.
 fn from_files(context: &Context) -> Result<Drawn, Failure> {
     let source = context.source(None)?;
-    let config = config::load(&source, None).map_err(|problems| {
-        let first = problems.iter().find(|problem| problem.error);
-        let text = first.map(ToString::to_string).unwrap_or_default();
-        Failure::new(
-            Exit::Config,
-            format!("{text}; `meshctl check` shows every mistake"),
-        )
-    })?;
+    let config = context::load(&source)?;
     let own = config.settings.name.to_string();
     let to = config.settings.connect_to.iter().map(ToString::to_string);
     let to: BTreeSet<String> = to.collect();

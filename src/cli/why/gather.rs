@@ -4,8 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use crate::{
     cli::{
-        Exit, Failure,
-        context::Context,
+        Failure,
+        context::{self, Context},
         firewall, hosts,
         why::{
             facts::{Disk, Facts, Firewall, Kernel, There},
@@ -272,14 +272,7 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn open(context: &Context) -> Result<Self, Failure> {
         let source = context.source(None)?;
-        let config = config::load(&source, None).map_err(|problems| {
-            let first = problems.iter().find(|problem| problem.error);
-            let text = first.map(ToString::to_string).unwrap_or_default();
-            Failure::new(
-                Exit::Config,
-                format!("{text}; `meshctl check` shows every mistake"),
-            )
-        })?;
+        let config = context::load(&source)?;
         let settings = &config.settings;
         let own = settings.name.to_string();
         let mut all: Vec<(Subnet, &str)> = settings
