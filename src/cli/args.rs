@@ -138,11 +138,18 @@ pub enum Command {
               value_parser = ["nodes", "edges", "subnets", "connections", "graph", "digraph", "reachable"])]
         what: Vec<String>,
     },
-    /// Show log lines as the daemon writes them, until interrupted
+    /// Show log lines as the daemon writes them, until interrupted, or those of the past
     Log {
-        /// Follow; the daemon keeps no old lines, so it is always so
+        /// Go on with those to come; without --since it is always so
         #[arg(short, long)]
         follow: bool,
+        /// The lines of this time that the daemon still has in memory, as in 10m: the last 4096, single packets not
+        /// among them
+        #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+        since: Option<Duration>,
+        /// Only lines about this node
+        #[arg(long, value_name = "NODE")]
+        peer: Option<String>,
         /// tinc's debug level, 0 to 10; default: the daemon's own
         #[arg(short, long, value_parser = clap::value_parser!(u8).range(0..=10))]
         level: Option<u8>,

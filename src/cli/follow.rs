@@ -1,21 +1,40 @@
-//! `meshctl log`: log lines as they come.
+//! `meshctl log`: log lines as they come, and those of the past.
+
+use std::time::Duration;
 
 use crate::{
     cli::{Exit, Failure, Outcome, args::Format, context::Context, output},
     control::proto::{LogLine, Request, Response},
 };
 
-pub(super) fn run(context: &Context, level: Option<u8>) -> Outcome {
+/// Highest debug level of tinc.
+const MAX_LEVEL: u8 = 10;
+
+pub(super) fn run(
+    context: &Context,
+    follow: bool,
+    since: Option<Duration>,
+    peer: Option<&str>,
+    level: Option<u8>,
+) -> Outcome {
+    let past = since.is_some() && !follow;
     let mut client = context.connect()?;
-    client.send(Request::Log { level })?;
+    client.send(Request::Log {
+        level,
+        since_seconds: since.map_or(0, |since| since.as_secs().max(1)),
+        past,
+    })?;
     client.patience(None)?;
-    if context.format == Format::Table && output::watched() {
+    if !past && context.format == Format::Table && output::watched() {
         output::complain("following the log; end with Ctrl-C");
     }
     while let Some(answer) = client.receive()? {
         let Response::Log(line) = answer.response else {
             return Err(Failure::odd_answer());
         };
+        if peer.is_some_and(|peer| !is_about(&line.text, peer)) {
+            continue;
+        }
         output::print(|out| match context.format {
             Format::Json => {
                 serde_json::to_writer(&mut *out, &line)?;
@@ -26,6 +45,31 @@ pub(super) fn run(context: &Context, level: Option<u8>) -> Outcome {
         })?;
     }
     Ok(Exit::Fine)
+}
+
+/// All that the daemon has recorded, a line each.
+pub(super) fn recorded(context: &Context) -> Result<String, Failure> {
+    let mut client = context.connect()?;
+    client.send(Request::Log {
+        level: Some(MAX_LEVEL),
+        since_seconds: u64::MAX,
+        past: true,
+    })?;
+    let mut text = String::new();
+    while let Some(answer) = client.receive()? {
+        let Response::Log(line) = answer.response else {
+            return Err(Failure::odd_answer());
+        };
+        text.push_str(&human(&line, false));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Whether one of the fields at the end of a line names this node.
+fn is_about(text: &str, node: &str) -> bool {
+    let mut words = text.split(' ');
+    words.any(|word| word.split_once('=').is_some_and(|(_, value)| value == node))
 }
 
 fn human(line: &LogLine, color: bool) -> String {

@@ -124,7 +124,12 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Routes { get: None } => routes::all(context),
         Command::Routes { get: Some(get) } => routes::get(context, get),
         Command::Dump { what } => dump::run(context, &what),
-        Command::Log { follow: _, level } => follow::run(context, level),
+        Command::Log {
+            follow,
+            since,
+            peer,
+            level,
+        } => follow::run(context, follow, since, peer.as_deref(), level),
         Command::Reload { undo: true, .. } => steer::reload(context, Request::Undo),
         Command::Reload { yes, confirm, .. } => {
             let confirm_seconds = confirm.map(|within| within.as_secs());

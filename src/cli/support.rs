@@ -13,7 +13,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    cli::{Exit, Failure, Outcome, args::Format, context::Context, output},
+    cli::{Exit, Failure, Outcome, args::Format, context::Context, follow, output},
     config::{self, Source, files},
     control::{
         client::Client,
@@ -71,6 +71,10 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
         .map_or_else(|| "meshd".into(), |net| format!("meshd@{net}"));
     let journal = ["-u", &unit, "-n", LINES, "--no-pager", "-o", "short-iso"];
     bundle.push(("log.txt".into(), said("journalctl", &journal)));
+    // Finer than the journal has it; who does not run has none.
+    if let Ok(lines) = follow::recorded(context) {
+        bundle.push(("recorder.txt".into(), lines));
+    }
     for (program, arguments) in COMMANDS {
         let name = format!(
             "system/{program}_{}.txt",

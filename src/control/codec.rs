@@ -88,10 +88,15 @@ mod tests {
     fn requests_and_answers_read_as_documented() {
         let envelope = Envelope {
             v: VERSION,
-            request: Request::Log { level: None },
+            request: Request::Log {
+                level: None,
+                since_seconds: 0,
+                past: false,
+            },
         };
         let line = encode(&envelope).unwrap();
-        assert_eq!(line, b"{\"v\":1,\"cmd\":\"log\",\"level\":null}\n");
+        let text = "{\"v\":1,\"cmd\":\"log\",\"level\":null,\"since_seconds\":0,\"past\":false}\n";
+        assert_eq!(line, text.as_bytes());
         assert_eq!(decode::<Envelope>(&line).unwrap(), envelope);
         let get: Envelope = decode(br#"{"v":1,"cmd":"route","address":"10.0.0.1"}"#).unwrap();
         let address = "10.0.0.1".parse().unwrap();

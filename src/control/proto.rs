@@ -56,6 +56,12 @@ pub enum Request {
     Log {
         /// tinc's debug level, 0 to 10; `None`: the daemon's own.
         level: Option<u8>,
+        /// Begin with the recorded lines of so many seconds.
+        #[serde(default)]
+        since_seconds: u64,
+        /// End with them.
+        #[serde(default)]
+        past: bool,
     },
     /// Read the configuration anew. Root only.
     Reload {

@@ -205,7 +205,14 @@ impl Client {
                 }
             };
             let response = match understand(&line, self.rights) {
-                Ok(Request::Log { level }) => return self.follow(level).await,
+                Ok(Request::Log {
+                    level,
+                    since_seconds,
+                    past,
+                }) => {
+                    let age = Duration::from_secs(since_seconds);
+                    return self.follow(age, level, past).await;
+                }
                 Ok(request) => self.ask(request).await,
                 Err(refused) => refused,
             };
@@ -222,8 +229,14 @@ impl Client {
         }
     }
 
-    async fn follow(&mut self, level: Option<u8>) -> io::Result<()> {
-        let mut follower = self.log.follow(level);
+    async fn follow(&mut self, age: Duration, level: Option<u8>, past: bool) -> io::Result<()> {
+        let (lines, mut follower) = self.log.follow_since(age, level);
+        for line in lines {
+            self.answer(Response::Log(line)).await?;
+        }
+        if past {
+            return Ok(());
+        }
         let mut byte = [0];
         loop {
             tokio::select! {

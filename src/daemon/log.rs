@@ -4,6 +4,7 @@
 //! a second of a class, remote text escaped and cut).
 
 mod limit;
+mod recorder;
 mod text;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::broadcast;
@@ -27,6 +29,7 @@ use tracing_subscriber::{
 use crate::{control::proto::LogLine, daemon::clock};
 
 use limit::{Limiter, Passes};
+use recorder::Recorder;
 
 /// Lines that a slow follower may be behind before it loses some. Memory: at most 1 MiB.
 const FOLLOW: usize = 512;
@@ -79,6 +82,8 @@ struct Inner {
     syslog: Option<UnixDatagram>,
     limiter: Mutex<Limiter<&'static Metadata<'static>>>,
     lines: broadcast::Sender<(Level, LogLine)>,
+    /// Held while a line goes to the followers too, so that who begins with the recorded ones misses none.
+    recorder: Mutex<Recorder>,
 }
 
 /// What a follower holds; dropping it lowers the level again.
@@ -121,12 +126,13 @@ impl Log {
         Ok(Self(Arc::new(Inner {
             target,
             level: AtomicU8::new(level),
-            wanted: AtomicU8::new(level),
+            wanted: AtomicU8::new(level.max(recorder::LEVEL)),
             followed: Mutex::default(),
             file: Mutex::new(file),
             syslog,
             limiter: Mutex::default(),
             lines: broadcast::channel(FOLLOW).0,
+            recorder: Mutex::default(),
         })))
     }
 
@@ -168,14 +174,26 @@ impl Log {
     /// Follows the lines from now on, as at debug level `level` (default: the daemon's).
     #[must_use]
     pub fn follow(&self, level: Option<u8>) -> Follower {
+        self.follow_since(Duration::ZERO, level).1
+    }
+
+    /// The recorded lines no older than `age`, and a follower of all that come after them.
+    #[must_use]
+    pub fn follow_since(&self, age: Duration, level: Option<u8>) -> (Vec<LogLine>, Follower) {
         let level = level.unwrap_or_else(|| self.level()).min(MAX_LEVEL);
         lock(&self.0.followed).push(level);
         self.0.reckon();
-        Follower {
+        let recorder = lock(&self.0.recorder);
+        let lines = match age {
+            Duration::ZERO => Vec::new(),
+            age => recorder.since(age, severity(level), clock::now()),
+        };
+        let follower = Follower {
             inner: Arc::clone(&self.0),
             level,
             lines: self.0.lines.subscribe(),
-        }
+        };
+        (lines, follower)
     }
 
     /// Says how many lines were held back of classes that have fallen silent. Call it now and then.
@@ -223,7 +241,8 @@ impl Inner {
     fn reckon(&self) {
         let own = self.level.load(Ordering::Relaxed);
         let followed = lock(&self.followed).iter().copied().max().unwrap_or(0);
-        self.wanted.store(own.max(followed), Ordering::Relaxed);
+        let wanted = own.max(followed).max(recorder::LEVEL);
+        self.wanted.store(wanted, Ordering::Relaxed);
     }
 
     /// Whether lines of this kind go anywhere. Of other crates only warnings do.
@@ -253,6 +272,10 @@ impl Inner {
         };
         if level <= severity(self.level.load(Ordering::Relaxed)) {
             self.write(level, &line);
+        }
+        let mut recorder = lock(&self.recorder);
+        if level <= severity(recorder::LEVEL) {
+            recorder.push(clock::now(), level, &line);
         }
         let _ = self.lines.send((level, line));
     }
@@ -381,7 +404,11 @@ mod tests {
             tracing::debug!("heard");
             assert_eq!(follower.lines.try_recv().unwrap().1.text, "heard");
             drop(follower);
-            assert_eq!(log.0.wanted.load(Ordering::Relaxed), 0);
+            assert_eq!(log.0.wanted.load(Ordering::Relaxed), recorder::LEVEL);
+            let recorded = log.follow_since(Duration::MAX, Some(3)).0;
+            let texts: Vec<_> = recorded.iter().map(|line| line.text.as_str()).collect();
+            assert_eq!(texts, ["early", "heard"]);
+            assert_eq!(log.follow_since(Duration::MAX, None).0.len(), 0);
         });
         assert!(lines.is_empty(), "{lines:?}");
     }

@@ -333,3 +333,31 @@ fn every_change_is_foretold_and_done() {
         failed.join("\n")
     );
 }
+
+/// The flight recorder: what went before, though nobody followed and the log itself holds less.
+#[test]
+fn the_past_is_told() {
+    let mesh = Mesh::start();
+    mesh.wait_live();
+    let (code, plain) = mesh.ask(&["log", "--since", "10m"]);
+    assert_eq!(code, 0, "{plain}");
+    let (_, fine) = mesh.ask(&["log", "--since", "10m", "--level", "4"]);
+    let (_, one) = mesh.ask(&["log", "--since", "10m", "--level", "4", "--peer", "db_02"]);
+    let log = fs::read_to_string(mesh.at("web_01/log")).unwrap();
+    let texts = |said: &str| {
+        said.lines()
+            .filter(|line| line.contains("got ADD_EDGE"))
+            .count()
+    };
+    assert!(
+        plain.contains("meshd starting") && texts(&plain) == 0 && texts(&log) == 0,
+        "{plain}"
+    );
+    assert!(texts(&fine) > 0, "{fine}");
+    assert!(
+        one.contains("node=db_02") && !one.contains("node=db_01"),
+        "{one}"
+    );
+    let (code, said) = mesh.ask(&["log", "--since", "soon"]);
+    assert_eq!(code, 2, "{said}");
+}

@@ -1,0 +1,84 @@
+//! The flight recorder: the last lines, finer than the log itself keeps them, for who asks what went before.
+//!
+//! Source: spec/meshctl.md section 4.3 (`log --since`).
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use tracing::Level;
+
+use crate::control::proto::LogLine;
+
+/// tinc's debug level of what is kept: everything but single packets.
+pub(super) const LEVEL: u8 = 4;
+/// Lines that are kept, at most.
+const LINES: usize = 4096;
+/// Bytes of text that are kept, at most.
+const BYTES: usize = 512 << 10;
+
+/// The last lines, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    lines: VecDeque<(Instant, Level, LogLine)>,
+    bytes: usize,
+}
+
+impl Recorder {
+    pub(super) fn push(&mut self, now: Instant, level: Level, line: &LogLine) {
+        self.bytes += line.text.len();
+        self.lines.push_back((now, level, line.clone()));
+        while self.lines.len() > LINES || self.bytes > BYTES {
+            let Some((_, _, gone)) = self.lines.pop_front() else {
+                break;
+            };
+            self.bytes -= gone.text.len();
+        }
+    }
+
+    /// The lines that are no older than this, and no finer.
+    pub(super) fn since(&self, age: Duration, level: Level, now: Instant) -> Vec<LogLine> {
+        let young = |at: &Instant| now.saturating_duration_since(*at) <= age;
+        let lines = self.lines.iter();
+        lines
+            .filter(|(at, of, _)| young(at) && *of <= level)
+            .map(|(_, _, line)| line.clone())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept_and_no_more() {
+        let start = crate::daemon::clock::now();
+        let line = |text: String| LogLine {
+            time: String::new(),
+            level: "info".into(),
+            text,
+        };
+        let mut recorder = Recorder::default();
+        for second in 0..10_000 {
+            let at = start + Duration::from_secs(second);
+            let level = if second % 2 == 0 {
+                Level::INFO
+            } else {
+                Level::DEBUG
+            };
+            recorder.push(at, level, &line(second.to_string()));
+        }
+        let now = start + Duration::from_secs(10_000);
+        let all = recorder.since(Duration::MAX, Level::DEBUG, now);
+        assert_eq!((all.len(), all[0].text.as_str()), (LINES, "5904"));
+        let some = recorder.since(Duration::from_secs(4), Level::INFO, now);
+        let texts: Vec<_> = some.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, ["9996", "9998"]);
+        for _ in 0..10 {
+            recorder.push(now, Level::WARN, &line("x".repeat(100_000)));
+        }
+        assert_eq!(recorder.since(Duration::MAX, Level::TRACE, now).len(), 5);
+    }
+}
