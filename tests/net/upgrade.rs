@@ -16,7 +16,7 @@
 //!
 //! A tinc 1.1 that we dialled ends the link on our `7`, before its own has gone out: so we wait for it.
 
-use std::{fs, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use rustix::process::Signal;
 
@@ -113,6 +113,18 @@ impl Pair {
         self.meshd.signal(Signal::HUP);
     }
 
+    /// A running 1.1~pre18 that goes from legacy to SPTPS with UDP in use may end by itself two seconds later, with "Could not
+    /// read random numbers: Bad address": seen in about half of the runs, never under strace. Its service starts it again.
+    fn bear_death(&mut self) {
+        thread::sleep(Duration::from_secs(4));
+        if self.tinc.ended().is_some() {
+            let log = self.tinc.log();
+            assert!(log.contains("Could not read random numbers"), "{log}");
+            eprintln!("tincd has ended by itself and is started again");
+            self.tinc.start();
+        }
+    }
+
     fn assert_known(&self, at: &Node, of: &Node) {
         let own = ed25519(&of.dir().join("hosts").join(&of.name));
         assert_eq!(ed25519(&at.dir().join("hosts").join(&of.name)), own);
@@ -147,6 +159,7 @@ fn nobody_knows(dialler: Kind) {
             false => Err(pair.meshd.log()),
         },
     );
+    pair.bear_death();
     pair.wait_link("sptps");
     pair.assert_known(&pair.tinc, &pair.meshd);
 }
