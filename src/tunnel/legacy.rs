@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use crate::{
     crypto::{
         Rng,
-        compress::{self, MAX_LEVEL, Packer},
+        compress::{self, MAX_LEGACY, Packer},
         replay::ReplayWindow,
         suite::{Cipher, Digest, Mac, Mode},
     },
@@ -122,7 +122,7 @@ impl Suite {
         };
         let level = u8::try_from(compression)
             .ok()
-            .filter(|level| *level <= MAX_LEVEL);
+            .filter(|level| *level <= MAX_LEGACY);
         Ok(Self {
             cipher,
             digest,
