@@ -181,7 +181,7 @@ fn tinc_knows(dialler: Kind) {
     let mut pair = Pair::new(&world, dialler, [true, false]);
     pair.start();
     let reason = pair.wait_reason("Ed25519PublicKey = ");
-    std::thread::sleep(Duration::from_secs(3));
+    thread::sleep(Duration::from_secs(3));
     let dials = |node: &Node| {
         node.log().matches("Connection from 10.").count()
             + node.log().matches("connection accepted").count()
