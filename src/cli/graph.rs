@@ -119,6 +119,14 @@ pub(super) struct Graph {
     pub(super) traffic: bool,
 }
 
+impl Graph {
+    /// Where each node stands, by its name.
+    fn index(&self) -> BTreeMap<&str, usize> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.map(|(at, dot)| (dot.name.as_str(), at)).collect()
+    }
+}
+
 pub(super) fn run(
     context: &Context,
     picture: Picture,

@@ -155,16 +155,10 @@ impl Show for Peers {
         ];
         let mut table = Table::new(&names);
         for row in &self.rows {
-            let path = match row.path {
-                PathKind::Udp => "udp",
-                PathKind::Tcp => "tcp",
-                PathKind::Via => "via",
-                PathKind::Down => "down",
-            };
             table.row([
                 row.name.clone(),
                 row.up.to_string(),
-                path.into(),
+                row.path.word().into(),
                 or_empty(row.via.as_deref()),
                 row.subnets.join(","),
                 or_empty(row.endpoint.as_deref()),

@@ -13,7 +13,6 @@ use crate::{
         table::or_empty,
     },
     control::proto::{Pong, Request, Response},
-    mesh::view::PathKind,
 };
 
 /// Time between two probes.
@@ -91,7 +90,7 @@ fn line(context: &Context, pong: &Pong) -> String {
     let Some(rtt) = pong.rtt_seconds else {
         return format!("no answer within {} s", context.timeout().as_secs());
     };
-    let mut line = format!("{:.2}ms {}", rtt * 1000.0, word(pong.path));
+    let mut line = format!("{:.2}ms {}", rtt * 1000.0, pong.path.word());
     if let Some(endpoint) = &pong.endpoint {
         line.push_str(&format!(" {endpoint}"));
     }
@@ -105,18 +104,9 @@ fn line(context: &Context, pong: &Pong) -> String {
 fn tsv(pong: &Pong) -> String {
     [
         or_empty(pong.rtt_seconds),
-        word(pong.path).into(),
+        pong.path.word().into(),
         or_empty(pong.endpoint.as_deref()),
         or_empty(pong.pmtu_bytes),
     ]
     .join("\t")
-}
-
-fn word(path: PathKind) -> &'static str {
-    match path {
-        PathKind::Udp => "udp",
-        PathKind::Tcp => "tcp",
-        PathKind::Via => "via",
-        PathKind::Down => "down",
-    }
 }

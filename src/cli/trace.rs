@@ -80,7 +80,7 @@ pub(super) fn run(context: &Context, typed: &str) -> Outcome {
         }
         Format::Tsv => output::print(|out| {
             all.iter().try_for_each(|hop| {
-                let kind = hop.kind.map(word).unwrap_or_default();
+                let kind = hop.kind.map(PathKind::word).unwrap_or_default();
                 let rtt = or_empty(hop.rtt_seconds);
                 writeln!(out, "{}\t{kind}\t{rtt}\t{}", hop.node, hop.role)
             })
@@ -148,15 +148,6 @@ fn next_by_links(edges: &[EdgeRow], at: &str, node: &str) -> String {
     way.get(1).cloned().unwrap_or_else(|| node.to_owned())
 }
 
-fn word(kind: PathKind) -> &'static str {
-    match kind {
-        PathKind::Udp => "udp",
-        PathKind::Tcp => "tcp",
-        PathKind::Via => "via",
-        PathKind::Down => "down",
-    }
-}
-
 /// `2 lb_01   tcp   0.9ms  relay`
 fn lines(hops: &[Hop]) -> Vec<String> {
     let width = hops
@@ -167,7 +158,7 @@ fn lines(hops: &[Hop]) -> Vec<String> {
     let line = |(number, hop): (usize, &Hop)| {
         let kind = match (number, hop.kind) {
             (0, _) => "",
-            (_, Some(kind)) => word(kind),
+            (_, Some(kind)) => kind.word(),
             (_, None) => "?",
         };
         let rtt = hop.rtt_seconds.map_or_else(|| "-".into(), round_trip);

@@ -230,7 +230,7 @@ impl Client {
     }
 
     async fn follow(&mut self, age: Duration, level: Option<u8>, past: bool) -> io::Result<()> {
-        let (lines, mut follower) = self.log.follow_since(age, level);
+        let (lines, mut follower) = self.log.follow(age, level);
         for line in lines {
             self.answer(Response::Log(line)).await?;
         }

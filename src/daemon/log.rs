@@ -171,15 +171,10 @@ impl Log {
         Ok(())
     }
 
-    /// Follows the lines from now on, as at debug level `level` (default: the daemon's).
+    /// The recorded lines no older than `age`, and a follower of all that come after them, as at debug level `level`
+    /// (default: the daemon's).
     #[must_use]
-    pub fn follow(&self, level: Option<u8>) -> Follower {
-        self.follow_since(Duration::ZERO, level).1
-    }
-
-    /// The recorded lines no older than `age`, and a follower of all that come after them.
-    #[must_use]
-    pub fn follow_since(&self, age: Duration, level: Option<u8>) -> (Vec<LogLine>, Follower) {
+    pub fn follow(&self, age: Duration, level: Option<u8>) -> (Vec<LogLine>, Follower) {
         let level = level.unwrap_or_else(|| self.level()).min(MAX_LEVEL);
         lock(&self.0.followed).push(level);
         self.0.reckon();
@@ -400,15 +395,15 @@ mod tests {
     fn a_follower_raises_the_level_for_itself_only() {
         let lines = lines(0, |log| {
             tracing::debug!("early");
-            let mut follower = log.follow(Some(4));
+            let mut follower = log.follow(Duration::ZERO, Some(4)).1;
             tracing::debug!("heard");
             assert_eq!(follower.lines.try_recv().unwrap().1.text, "heard");
             drop(follower);
             assert_eq!(log.0.wanted.load(Ordering::Relaxed), recorder::LEVEL);
-            let recorded = log.follow_since(Duration::MAX, Some(3)).0;
+            let recorded = log.follow(Duration::MAX, Some(3)).0;
             let texts: Vec<_> = recorded.iter().map(|line| line.text.as_str()).collect();
             assert_eq!(texts, ["early", "heard"]);
-            assert_eq!(log.follow_since(Duration::MAX, None).0.len(), 0);
+            assert_eq!(log.follow(Duration::MAX, None).0.len(), 0);
         });
         assert!(lines.is_empty(), "{lines:?}");
     }

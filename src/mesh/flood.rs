@@ -4,7 +4,10 @@
 //! the subject?, does it change anything? Only a change is passed on. Lines about ourselves are answered
 //! with what is true. Source: tinc-1.0-wire.md section 2.1, spec/security.md sections 2.2 and 2.3.
 
-use std::time::Instant;
+use std::{
+    fmt::{self, Display},
+    time::Instant,
+};
 
 use bytes::Bytes;
 
@@ -24,14 +27,17 @@ use crate::{
 };
 
 /// A line for the log: the packet key that tinc 1.0 sends in it is nobody's business there.
-fn without_key(request: &Request, line: &[u8]) -> String {
-    let shown = printable(line);
-    if !matches!(request, Request::AnsKey { .. }) {
-        return shown;
-    }
-    let words = shown.split(' ').enumerate();
-    let words = words.map(|(at, word)| if at == 3 { "KEY" } else { word });
-    words.collect::<Vec<_>>().join(" ")
+fn without_key(request: &Request, line: &[u8]) -> impl Display {
+    // Made only where the line is written: most of a flood are not.
+    fmt::from_fn(move |f| {
+        let shown = printable(line);
+        if !matches!(request, Request::AnsKey { .. }) {
+            return f.write_str(&shown);
+        }
+        let words = shown.split(' ').enumerate();
+        let words = words.map(|(at, word)| if at == 3 { "KEY" } else { word });
+        f.write_str(&words.collect::<Vec<_>>().join(" "))
+    })
 }
 
 impl Mesh {

@@ -22,6 +22,19 @@ pub enum PathKind {
     Down,
 }
 
+impl PathKind {
+    /// Its word, as in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+            Self::Via => "via",
+            Self::Down => "down",
+        }
+    }
+}
+
 /// Why a node is not reached as well as could be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {

@@ -1,7 +1,5 @@
 //! A graph as lines, discs and words on a sheet: what SVG and PNG are made of.
 
-use std::collections::BTreeMap;
-
 use crate::cli::{
     graph::{Dot, Graph, Kind, layout},
     table::bytes,
@@ -68,12 +66,7 @@ fn label(dot: &Dot, traffic: bool) -> Vec<String> {
 }
 
 pub(super) fn scene(graph: &Graph) -> Scene {
-    let index: BTreeMap<&str, usize> = graph
-        .nodes
-        .iter()
-        .enumerate()
-        .map(|(at, dot)| (dot.name.as_str(), at))
-        .collect();
+    let index = graph.index();
     let ends = |line: &super::Line| {
         Some((
             *index.get(line.from.as_str())?,

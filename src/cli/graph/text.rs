@@ -164,12 +164,7 @@ pub(super) fn dot(graph: &Graph) -> String {
 /// Mermaid; `end` and the like would be its own words, so nodes are numbered.
 pub(super) fn mermaid(graph: &Graph) -> String {
     let mut out = String::from("graph LR\n");
-    let index: BTreeMap<&str, usize> = graph
-        .nodes
-        .iter()
-        .enumerate()
-        .map(|(at, dot)| (dot.name.as_str(), at))
-        .collect();
+    let index = graph.index();
     for (at, dot) in graph.nodes.iter().enumerate() {
         let _ = writeln!(
             out,
