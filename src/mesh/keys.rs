@@ -519,8 +519,13 @@ impl Mesh {
     }
 
     /// The node became reachable or unreachable: its sessions are void.
+    ///
+    /// So is the longest record that they carried: a tincd that is told a length of legacy before it searches in SPTPS, where
+    /// the kernel's limit is shorter, takes it for its `minmtu`, asks for a probe of a negative length and ends by itself
+    /// (1.1~pre18).
     pub(super) fn drop_keys(&mut self, idx: NodeIdx) {
         let node = &mut self.nodes[idx];
+        _ = node.shared.counters.take_longest();
         node.keys = Keys::default();
         self.waiting_bytes -= node
             .waiting

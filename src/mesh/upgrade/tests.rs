@@ -91,3 +91,16 @@ fn a_key_from_an_upgrade_makes_its_node_known() {
     net.meshes[0].handle(Input::Config(Arc::new(settings)), now);
     assert!(!reason(&net, 1).contains("Ed25519PublicKey"));
 }
+
+/// A tincd ends by itself when a reply tells it in SPTPS of a record that was longer than SPTPS's.
+#[test]
+fn the_longest_record_is_forgotten_with_its_session() {
+    let mut net = net(2, |_, _| ());
+    net.join(0, 1);
+    net.run(3 * SECOND);
+    let idx = net.meshes[0].nodes.find(&name(1)).unwrap();
+    let shared = net.meshes[0].nodes[idx].shared.clone();
+    shared.counters.came(1451);
+    net.part(0, 1);
+    assert_eq!(shared.counters.take_longest(), 0);
+}
