@@ -209,6 +209,13 @@ fn judge(peers: &[PeerRow], status: &Status, limits: &Limits) -> Health {
             });
         }
     }
+    if !status.refused_calls.is_empty() {
+        let calls: Vec<&str> = status.refused_calls.keys().map(String::as_str).collect();
+        findings.push(Finding {
+            level: Level::Warning,
+            text: format!("the sandbox refused system calls: {}", calls.join(", ")),
+        });
+    }
     if !status.problems.is_empty() {
         findings.push(Finding {
             level: Level::Ok,
@@ -319,6 +326,10 @@ mod tests {
             }],
             ..Status::default()
         };
+        let odd = Status {
+            refused_calls: [("ptrace".into(), 1)].into(),
+            ..Status::default()
+        };
         let strict = Limits {
             detour_warning: Some(1),
             detour_critical: Some(2),
@@ -370,6 +381,7 @@ mod tests {
             ("one detour", &[Via], &fine, &strict, Level::Warning),
             ("slow", &[Udp], &fine, &strict, Level::Warning),
             ("a dead thread", &[Udp], &dead, &limits(), Level::Critical),
+            ("a refused call", &[Udp], &odd, &limits(), Level::Warning),
         ] {
             let health = judge(&peers(paths), status, limits);
             assert_eq!(health.level, wanted, "{what}: {health:?}");

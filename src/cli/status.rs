@@ -127,6 +127,10 @@ impl Show for Screen<'_> {
             );
             line("sources", text);
         }
+        if !status.refused_calls.is_empty() {
+            let calls = dropped(&status.refused_calls);
+            line("sandbox", format!("refused system calls: {calls}"));
+        }
         let problems = match status.problems.len() {
             0 => "ok".into(),
             1 => "1 problem".into(),
@@ -173,6 +177,9 @@ impl Show for Screen<'_> {
             .for_each(|(name, value)| table.row([name.into(), value]));
         let missing = status.offloads_missing.join(",");
         table.row(["offloads_missing".into(), missing]);
+        for (call, count) in &status.refused_calls {
+            table.row([format!("refused_call_{call}"), count.to_string()]);
+        }
         for thread in &status.threads {
             let name = &thread.name;
             let rows = [

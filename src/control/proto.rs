@@ -205,6 +205,9 @@ pub struct Status {
     pub mesh: MeshStatus,
     /// Warnings about the configuration in force.
     pub problems: Vec<String>,
+    /// System calls that the sandbox has refused us since the start, by name.
+    #[serde(default)]
+    pub refused_calls: std::collections::BTreeMap<String, u64>,
 }
 
 /// One packet thread.

@@ -109,6 +109,7 @@ pub(super) struct Driver {
     pub(super) reload_worked: bool,
     pub(super) past: Past,
     pub(super) terms: Terms,
+    refused: sandbox::Told,
     tick: Instant,
     entropy: Instant,
 }
@@ -199,6 +200,7 @@ impl Driver {
             reload_worked: true,
             past: Past::default(),
             terms,
+            refused: sandbox::Told::default(),
             tick: now + TICK,
             entropy: now + ENTROPY,
             config,
@@ -410,6 +412,7 @@ impl Driver {
         if now >= self.tick {
             self.tick = now + TICK;
             self.pulse.feel(&beats, now);
+            self.refused.tell();
             self.log.flush();
             self.write_note();
             if self.routes_settle.take_if(|at| now >= *at).is_some()

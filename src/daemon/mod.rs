@@ -327,6 +327,7 @@ fn start_driver(
     let keep = privileges::Keep {
         net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
         ipc_lock: options.mlock && privileges::lock_memory()?,
+        ..privileges::Keep::default()
     };
     let dropping = privileges::Drop {
         user: options.user.clone(),

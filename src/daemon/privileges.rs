@@ -7,6 +7,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +16,7 @@ use rustix::{
     mm::MlockAllFlags,
     process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
 };
+use serde::{Deserialize, Serialize};
 
 /// Why rights could not be given up. All of them stop the start.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +41,7 @@ pub enum PrivilegeError {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drop {
     /// `-U`.
     pub user: Option<String>,
@@ -50,13 +52,33 @@ pub struct Drop {
 }
 
 /// Capabilities that stay.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
     /// CAP_NET_ADMIN: for routes that come and go with subnets (InterfaceRoute = auto), or a mark on
     /// new outgoing sockets (FWMark).
     pub net_admin: bool,
     /// CAP_IPC_LOCK: see [`lock_memory`].
     pub ipc_lock: bool,
+    /// CAP_DAC_READ_SEARCH: for keys and host files that belong to others, where we are root (see [`Keep::of_root`]).
+    pub read: bool,
+    /// CAP_DAC_OVERRIDE: for what we write to, where it belongs to others.
+    pub write: bool,
+}
+
+impl Keep {
+    /// With what root needs to go on as it has begun, and nobody else gets: it reads what belongs to others, as keys of the user
+    /// `meshd` do and host files may from one reload to the next; it writes to what belongs to others if one of `places` does.
+    /// What is root's it may read and write as its owner.
+    #[must_use]
+    pub fn of_root(self, places: &[PathBuf]) -> Self {
+        let root = rustix::process::geteuid().is_root();
+        let others = |path: &PathBuf| fs::metadata(path).is_ok_and(|place| place.uid() != 0);
+        Self {
+            read: root,
+            write: root && places.iter().any(others),
+            ..self
+        }
+    }
 }
 
 /// Whether the user is there, before anything is opened.
@@ -145,34 +167,52 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
     let wanted = [
         (keep.net_admin, Capability::CAP_NET_ADMIN),
         (keep.ipc_lock, Capability::CAP_IPC_LOCK),
+        (keep.read, Capability::CAP_DAC_READ_SEARCH),
+        (keep.write, Capability::CAP_DAC_OVERRIDE),
     ];
     let kept: CapsHashSet = wanted
         .into_iter()
         .filter_map(|(keep, cap)| keep.then_some(cap))
         .filter(|cap| caps::has_cap(None, CapSet::Permitted, *cap).unwrap_or(false))
         .collect();
-    let failed = |error: caps::errors::CapsError| PrivilegeError::Step {
-        step: "drop capabilities",
-        error: io::Error::other(error.to_string()),
-    };
-    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
+    clear(CapSet::Ambient)?;
+    clear(CapSet::Inheritable)?;
     // The effective set must never hold more than the permitted one.
-    caps::clear(None, CapSet::Effective).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &kept).map_err(failed)?;
-    caps::set(None, CapSet::Effective, &kept).map_err(failed)?;
-    let left = caps::read(None, CapSet::Permitted).map_err(failed)?;
-    if left == kept {
-        Ok(())
-    } else {
-        Err(PrivilegeError::Kept(left))
+    clear(CapSet::Effective)?;
+    for set in [CapSet::Permitted, CapSet::Effective] {
+        caps::set(None, set, &kept).map_err(failed)?;
+    }
+    for set in [CapSet::Permitted, CapSet::Effective] {
+        verify(set, &kept)?;
+    }
+    Ok(())
+}
+
+fn clear(set: CapSet) -> Result<(), PrivilegeError> {
+    caps::clear(None, set).map_err(failed)?;
+    verify(set, &CapsHashSet::new())
+}
+
+fn verify(set: CapSet, wanted: &CapsHashSet) -> Result<(), PrivilegeError> {
+    match caps::read(None, set).map_err(failed)? {
+        left if left == *wanted => Ok(()),
+        left => Err(PrivilegeError::Kept(left)),
     }
 }
 
-/// Drops every capability but those that are still needed, where we are not root: root without them could not read what
-/// belongs to others, keys of the user `meshd` among it.
+fn failed(error: caps::errors::CapsError) -> PrivilegeError {
+    PrivilegeError::Step {
+        step: "drop capabilities",
+        error: io::Error::other(error.to_string()),
+    }
+}
+
+/// Drops every capability but those that are still needed, root's too, for good: no program that we start gets one either,
+/// where we may say so. Must run before any other thread does.
 pub fn drop_capabilities(keep: Keep) -> Result<(), PrivilegeError> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
+    single_threaded()?;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)? {
+        clear(CapSet::Bounding)?;
     }
     reduce(keep)
 }

@@ -16,7 +16,7 @@ use crate::{
         Event, conn,
         driver::Driver,
         hooks::{self, Runner, monitor::Monitor},
-        privileges,
+        privileges::{self, Keep},
         routes::{self, Follower},
         sandbox,
         status::Offloads,
@@ -57,6 +57,7 @@ impl Driver {
         if let Some(nice) = self.config.shell.nice {
             privileges::set_nice(nice)?;
         }
+        self.hooks.runner = self.script_runner()?;
         privileges::drop_to(&self.dropping)?;
         if self.dropping.chroot.is_some() {
             self.hooks.scripts.base = PathBuf::from("/");
@@ -95,26 +96,33 @@ impl Driver {
         Ok(())
     }
 
-    /// Gives up what only scripts need, to a process that stays outside. No other thread runs yet.
-    fn lock_in(&mut self) -> anyhow::Result<()> {
-        let level = self.config.shell.sandbox;
-        if level == Sandbox::Off {
-            return Ok(());
-        }
-        if self.dropping.chroot.is_some() {
-            // The program is not to be found there, and scripts are to run there.
-            tracing::info!("Sandbox has no effect in another root (-R)");
-            return Ok(());
-        }
-        self.hooks.runner = match level {
+    /// Who runs scripts from now on: with a sandbox a process that stays outside, started with the rights and in the root that we
+    /// still have.
+    fn script_runner(&self) -> anyhow::Result<Runner> {
+        let dropping = privileges::Drop {
+            keep: Keep::default(),
+            ..self.dropping.clone()
+        };
+        Ok(match self.config.shell.sandbox {
+            Sandbox::Off => Runner::Here,
             Sandbox::High => Runner::Nobody,
-            Sandbox::Off | Sandbox::Normal => {
-                let monitor = Monitor::start(self.events.clone());
+            Sandbox::Normal => {
+                let monitor = Monitor::start(&dropping, self.events.clone());
                 Runner::Monitor(monitor.context("cannot start the process that runs scripts")?)
             }
-        };
-        privileges::drop_capabilities(self.dropping.keep)?;
-        match sandbox::confine(&self.files()) {
+        })
+    }
+
+    /// Gives up what only scripts need. No other thread runs yet.
+    fn lock_in(&self) -> anyhow::Result<()> {
+        if self.config.shell.sandbox == Sandbox::Off {
+            return Ok(());
+        }
+        let files = self.files();
+        let log = self.log.file().map(Path::to_owned);
+        let written: Vec<PathBuf> = files.write.iter().cloned().chain(log).collect();
+        privileges::drop_capabilities(self.dropping.keep.of_root(&written))?;
+        match sandbox::confine(&files) {
             Ok(true) => {}
             Ok(false) => tracing::info!(
                 "this kernel has no Landlock, or an old one: not all files are forbidden"

@@ -1,11 +1,13 @@
 //! What the daemon gives up once all is open, beside what its unit takes from it: files that are none of its business, system
 //! calls that it never makes, and capabilities. Scripts are run by a process that was started before ([`super::hooks::monitor`]).
+//! Source: spec/security.md section 4.
 //!
-//! Of system calls those are listed that are refused, not those that are allowed: name look-ups and the C library may call what
-//! they like, and the units have systemd's allow-list on top. Source: spec/security.md section 4.
+//! What Landlock refuses is not counted as refused system calls are: the kernel tells of it in its audit log only.
+
+mod calls;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     path::{Path, PathBuf},
 };
@@ -14,10 +16,11 @@ use landlock::{
     ABI, Access, AccessFs, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetStatus, Scope, path_beneath_rules,
 };
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
-};
+use syscalls::Sysno;
+
+use crate::io::refused;
+
+pub use calls::forbid;
 
 /// Why the filter is not in force.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +31,9 @@ pub enum SandboxError {
     /// It was not made, or the kernel did not take it.
     #[error("cannot forbid system calls: {0}")]
     Filter(#[from] seccompiler::Error),
+    /// Nobody would answer what is refused.
+    #[error("cannot answer refused system calls: {0}")]
+    Handler(std::io::Error),
     /// No filter can be made for this kind of processor.
     #[error("cannot forbid system calls on this kind of processor")]
     Processor,
@@ -81,133 +87,49 @@ fn writing() -> landlock::BitFlags<AccessFs> {
     AccessFs::from_all(ASKED) & !landlock::BitFlags::from(AccessFs::Execute)
 }
 
-/// Starting programs; looking into others; other names, roots and mounts; modules and kernels; rings, whose work no filter
-/// sees; clocks; other users.
-const REFUSED: [i64; 59] = [
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    libc::SYS_perf_event_open,
-    libc::SYS_bpf,
-    libc::SYS_userfaultfd,
-    libc::SYS_unshare,
-    libc::SYS_setns,
-    libc::SYS_chroot,
-    libc::SYS_pivot_root,
-    libc::SYS_mount,
-    libc::SYS_umount2,
-    libc::SYS_move_mount,
-    libc::SYS_open_tree,
-    libc::SYS_fsopen,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fspick,
-    libc::SYS_mount_setattr,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_fanotify_init,
-    libc::SYS_quotactl,
-    libc::SYS_acct,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_mknodat,
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_syslog,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    libc::SYS_personality,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_adjtimex,
-    libc::SYS_clock_adjtime,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    libc::SYS_setuid,
-    libc::SYS_setreuid,
-    libc::SYS_setresuid,
-    libc::SYS_setgid,
-    libc::SYS_setregid,
-    libc::SYS_setresgid,
-    libc::SYS_setgroups,
-    libc::SYS_setfsuid,
-    libc::SYS_setfsgid,
-];
+/// The system calls that were refused since the start, by name, and how often.
+#[must_use]
+pub fn refused() -> BTreeMap<String, u64> {
+    let named = |(number, count)| {
+        let name = Sysno::new(number).map_or("a new one", |call| call.name());
+        (name.to_owned(), count)
+    };
+    refused::counts().map(named).collect()
+}
 
-/// What `clone` must not be asked for: namespaces (linux/sched.h, CLONE_NEW*).
-const NAMESPACES: u64 = 0x7e02_0000;
-/// The kind in the type of a socket; the rest is flags (linux/net.h).
-const KIND: u64 = 0xf;
+/// Of which refused calls the log has a line.
+#[derive(Debug, Default)]
+pub struct Told(BTreeSet<String>);
 
-/// Refuses these system calls to all threads that there are and will be, with EPERM. There is no way back.
-pub fn forbid() -> Result<(), SandboxError> {
-    let arch = TargetArch::try_from(env::consts::ARCH).map_err(|_| SandboxError::Processor)?;
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.into_iter().map(|call| (call, Vec::new())).collect();
-    let refused = |conditions: Vec<SeccompCondition>| {
-        SeccompRule::new(conditions).map_err(seccompiler::Error::from)
-    };
-    let argument = |number, operator, value| {
-        SeccompCondition::new(number, SeccompCmpArgLen::Dword, operator, value)
-            .map_err(seccompiler::Error::from)
-    };
-    let raw = |family: i32| {
-        let [family, kind] = [family, libc::SOCK_RAW]
-            .map(i64::from)
-            .map(i64::cast_unsigned);
-        refused(vec![
-            argument(0, SeccompCmpOp::Eq, family)?,
-            argument(1, SeccompCmpOp::MaskedEq(KIND), kind)?,
-        ])
-    };
-    let packet = i64::from(libc::AF_PACKET).cast_unsigned();
-    let sockets = vec![
-        raw(libc::AF_INET)?,
-        raw(libc::AF_INET6)?,
-        refused(vec![argument(0, SeccompCmpOp::Eq, packet)?])?,
-    ];
-    rules.insert(libc::SYS_socket, sockets);
-    let mut spaces = Vec::new();
-    for bit in (0..32)
-        .map(|bit| 1 << bit)
-        .filter(|bit| NAMESPACES & bit != 0)
-    {
-        spaces.push(refused(vec![argument(
-            0,
-            SeccompCmpOp::MaskedEq(bit),
-            bit,
-        )?])?);
+impl Told {
+    /// Says of each call once that it was refused.
+    pub fn tell(&mut self) {
+        for (call, count) in refused() {
+            if self.0.insert(call.clone()) {
+                tracing::error!(
+                    call,
+                    count,
+                    "the sandbox refused a system call that the daemon never makes: report it; Sandbox = off allows it meanwhile"
+                );
+            }
+        }
     }
-    rules.insert(libc::SYS_clone, spaces);
-    let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
-        .map_err(seccompiler::Error::from)?;
-    let program = BpfProgram::try_from(filter).map_err(seccompiler::Error::from)?;
-    Ok(seccompiler::apply_filter_all_threads(&program)?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
         fs, io,
-        net::{TcpListener, UdpSocket},
+        net::{TcpListener, ToSocketAddrs as _, UdpSocket},
         os::{
             fd::AsFd,
             linux::net::SocketAddrExt as _,
-            unix::net::{SocketAddr, UnixListener, UnixStream},
+            unix::{
+                net::{SocketAddr, UnixListener, UnixStream},
+                process::ExitStatusExt as _,
+            },
         },
-        process::Command,
+        process::{Command, Output},
     };
 
     use rustix::{
@@ -220,11 +142,85 @@ mod tests {
     };
 
     use super::*;
+    use crate::io::refused::attempt;
+
+    /// What no daemon does, and what would make little of the rest.
+    const NEVER: [i64; 32] = [
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_kcmp,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_request_key,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_chroot,
+        libc::SYS_pivot_root,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_open_tree,
+        libc::SYS_fsopen,
+        libc::SYS_setuid,
+        libc::SYS_setresuid,
+        libc::SYS_setgroups,
+        libc::SYS_personality,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_seccomp,
+        libc::SYS_fanotify_init,
+        libc::SYS_kill,
+        libc::SYS_clone,
+    ];
+
+    fn tried(call: i64) -> Option<i32> {
+        attempt(call).err().and_then(|error| error.raw_os_error())
+    }
 
     /// What is refused to root.
     fn probe() {
         probe_files();
+        // kill(-1, -1) and clone with all flags do nothing either.
+        let proven: Vec<i64> = NEVER
+            .into_iter()
+            .filter(|call| tried(*call) != Some(libc::EPERM))
+            .collect();
+        assert!(proven.len() > 20, "root may do these: {proven:?}");
         forbid().unwrap();
+        for call in NEVER {
+            assert_eq!(
+                tried(call),
+                Some(libc::EPERM),
+                "{:?}",
+                Sysno::new(call as usize)
+            );
+        }
+        // For these C libraries have another way.
+        for call in [libc::SYS_clone3, 509] {
+            assert_eq!(tried(call), Some(libc::ENOSYS), "{call}");
+        }
+        let counted = refused();
+        for call in [
+            "ptrace",
+            "bpf",
+            "io_uring_setup",
+            "keyctl",
+            "mount",
+            "setuid",
+            "a new one",
+        ] {
+            assert_eq!(counted.get(call), Some(&1), "{call} of {counted:?}");
+        }
+        let mut told = Told::default();
+        told.tell();
+        assert_eq!(told.0.len(), counted.len());
         let refused = |what: &str, tried: Result<(), Errno>| {
             assert_eq!(tried, Err(Errno::PERM), "{what}");
         };
@@ -319,27 +315,52 @@ mod tests {
         );
     }
 
-    /// The filter is for a process and for good, so this test has one of its own.
+    /// The filter is for a process and for good, so these tests have one of their own.
+    const CHILD: &str = "MESHD_TEST_SANDBOX";
+
+    fn in_a_child(test: &str, switch: &str) -> Output {
+        let name = format!("daemon::sandbox::tests::{test}");
+        Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(CHILD, "1")
+            .env("MESHD_SANDBOX", switch)
+            .env("RUST_BACKTRACE", "full")
+            .output()
+            .unwrap()
+    }
+
     #[test]
     fn t50_what_the_daemon_never_does_is_refused() {
-        const CHILD: &str = "MESHD_TEST_SANDBOX";
         if env::var_os(CHILD).is_some() {
             return probe();
         }
         if !geteuid().is_root() {
             return eprintln!("SKIPPED: others than root are refused most of it anyway");
         }
-        let name = "daemon::sandbox::tests::t50_what_the_daemon_never_does_is_refused";
-        let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
+        let child = in_a_child("t50_what_the_daemon_never_does_is_refused", "");
         let said = [child.stdout, child.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         assert!(
             child.status.success() && said.contains("1 passed"),
             "{said}"
         );
+    }
+
+    #[test]
+    fn in_tests_it_is_the_end() {
+        if env::var_os(CHILD).is_some() {
+            forbid().unwrap();
+            let name = std::thread::spawn(|| ("localhost", 1).to_socket_addrs().map(drop));
+            name.join().unwrap().unwrap();
+            let failed = std::thread::spawn(|| panic!("with all that it prints"));
+            failed.join().unwrap_err();
+            eprintln!("what is allowed is allowed");
+            let _ = attempt(libc::SYS_keyctl);
+            unreachable!("alive");
+        }
+        let child = in_a_child("in_tests_it_is_the_end", "kill");
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(said.contains("what is allowed is allowed"), "{said}");
+        assert_eq!(child.status.signal(), Some(libc::SIGSYS), "{said}");
     }
 }

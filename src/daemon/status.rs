@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use crate::{
     control::proto::{Status, ThreadRow},
-    daemon::driver::Driver,
+    daemon::{driver::Driver, sandbox},
     fastpath,
     io::udp::UdpSocket,
     route::{DropCounts, DropReason},
@@ -67,6 +67,7 @@ impl Driver {
             drops: labelled(self.drops()),
             mesh: self.mesh.status(),
             problems: config.problems.iter().map(ToString::to_string).collect(),
+            refused_calls: sandbox::refused(),
         }
     }
 

@@ -6,6 +6,8 @@ pub mod files;
 pub mod kept;
 pub mod netlink;
 pub mod random;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub mod refused;
 pub mod sched;
 pub mod sockopt;
 pub mod station;

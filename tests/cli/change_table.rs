@@ -190,6 +190,7 @@ impl Mesh {
                 .arg("-c")
                 .arg(&base)
                 .arg("-D")
+                .env("MESHD_SANDBOX", "kill")
                 .arg(format!("--pidfile={}", base.join("pid").display()))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())

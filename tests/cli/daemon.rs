@@ -238,6 +238,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
                 ..MeshStatus::default()
             },
             problems: vec!["hosts/x:1: no value".into()],
+            refused_calls: BTreeMap::new(),
         })),
         Request::Routes | Request::Subnets => Response::Subnets(vec![
             subnet("172.20.0.11", "web_01", 10, true),

@@ -157,7 +157,13 @@ fn json_and_tsv_hold_the_same_for_programs() {
 
 #[test]
 fn status_is_one_screen() {
-    let daemon = Daemon::new(healthy);
+    let daemon = Daemon::new(|request| {
+        let mut response = healthy(request)?;
+        if let Response::Status(status) = &mut response {
+            status.refused_calls = [("bpf".into(), 2)].into();
+        }
+        Some(response)
+    });
     let (code, out, _) = daemon.run(&["status"]);
     assert_eq!(code, 0);
     for part in [
@@ -166,6 +172,7 @@ fn status_is_one_screen() {
         "iface mesh0  mtu 1400",
         "4 of 5 nodes",
         "no_route 5",
+        "refused system calls: bpf 2",
         "udp_gso, recvmmsg  without tun_uso",
         "meshd-w0",
         "device, 0.0.0.0:655, beat 7s ago, drops no_route 4",

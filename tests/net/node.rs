@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
     io::Write as _,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
@@ -58,6 +58,8 @@ pub(crate) struct Node {
     child: Option<Child>,
     /// What stands for systemd, for a meshd that has one.
     keeper: Option<Keeper>,
+    /// Further options of its command line.
+    pub(crate) options: Vec<&'static str>,
 }
 
 impl Node {
@@ -73,6 +75,7 @@ impl Node {
             dir,
             child: None,
             keeper: None,
+            options: Vec::new(),
         };
         node.tinc(&["init", &node.name]);
         node.tinc(&["set", "Interface", "mesh0"]);
@@ -203,9 +206,12 @@ impl Node {
             command.env("LD_LIBRARY_PATH", folder.join("lib"));
         }
         command
+            // A system call that the sandbox refuses ends it, and so the scenario.
+            .env("MESHD_SANDBOX", "kill")
             .arg("-c")
             .arg(&self.dir)
             .args(["-D", "-d3"])
+            .args(&self.options)
             .arg(format!("--pidfile={}", self.pid_file().display()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -275,14 +281,24 @@ impl Node {
         self.signal(Signal::TERM);
         let mut child = self.child.take().unwrap();
         let start = Instant::now();
-        while child.try_wait().unwrap().is_none() {
-            if start.elapsed() > Duration::from_secs(20) {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("{} did not end within 20 s of SIGTERM", self.name);
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if start.elapsed() > Duration::from_secs(20) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("{} did not end within 20 s of SIGTERM", self.name);
+                }
+                None => thread::sleep(Duration::from_millis(20)),
             }
-            thread::sleep(Duration::from_millis(20));
-        }
+        };
+        let sandbox = Some(Signal::SYS.as_raw());
+        assert_ne!(
+            status.signal(),
+            sandbox,
+            "{} was ended by its sandbox",
+            self.name
+        );
     }
 
     /// kill -9.

@@ -1,12 +1,19 @@
 //! What the daemon has given up while it works, and what scripts still have (T50 to T52 of security.md).
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     node::{Kind::Meshd, Node, bring_up, on_one_wire},
-    world::{World, wait_until},
+    world::{World, run, wait_until},
 };
 
 /// A line of /proc/PID/status without its name.
@@ -134,4 +141,181 @@ fn levels_of_the_sandbox() {
     });
     assert!(!a.dir().join("mark").exists());
     a.stop();
+}
+
+/// A set of capabilities of a process or thread, as bits.
+fn capabilities(path: &str, set: &str) -> u64 {
+    u64::from_str_radix(&status(path, set), 16).unwrap()
+}
+
+/// Root keeps what reads files of others, and for routes what sets them; in all sets, and packet threads nothing. Its scripts keep all.
+#[test]
+fn root_gives_up_its_rights() {
+    const READ: u64 = 1 << 2;
+    const NET_ADMIN: u64 = 1 << 12;
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
+    set(&b, "InterfaceRoute = auto");
+    // As a key of the user meshd: root reads it by that one right.
+    let key = a.dir().join("ed25519_key.priv");
+    chown(&key, Some(65534), None).unwrap();
+    bring_up(&mut a, &mut b);
+    let all = capabilities("/proc/self/status", "CapEff:");
+    for (node, kept) in [(&a, READ), (&b, READ | NET_ADMIN)] {
+        for task in fs::read_dir(format!("/proc/{}/task", node.pid())).unwrap() {
+            let path = task.unwrap().path();
+            let name = fs::read_to_string(path.join("comm")).unwrap();
+            let path = path.join("status").display().to_string();
+            let wanted = match name.starts_with("meshd-w") {
+                true => 0,
+                false => kept,
+            };
+            for (set, wanted) in [
+                ("CapPrm:", wanted),
+                ("CapEff:", wanted),
+                ("CapInh:", 0),
+                ("CapAmb:", 0),
+                ("CapBnd:", 0),
+            ] {
+                assert_eq!(capabilities(&path, set), wanted, "{set} of {name}");
+            }
+        }
+        let scripts = format!("/proc/{}/status", monitor(node).unwrap());
+        assert_eq!(capabilities(&scripts, "CapEff:"), all);
+    }
+    // A reload reads the key anew, and a host file that somebody else wrote.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let host = a.dir().join("hosts/b");
+    chown(&host, Some(65534), None).unwrap();
+    fs::set_permissions(&host, fs::Permissions::from_mode(0o600)).unwrap();
+    let reload = a.meshctl().arg("reload").output().unwrap();
+    assert!(reload.status.success(), "{reload:?}");
+    let check = a.meshctl().args(["status", "--json"]).output().unwrap();
+    let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert_eq!(check["data"]["problems"], serde_json::json!([]));
+    assert_eq!(check["data"]["refused_calls"], serde_json::json!({}));
+    a.stop();
+    b.stop();
+}
+
+/// `-R` and the sandbox, as root and as somebody else: scripts run in the new root, by a process that was started outside of it.
+#[test]
+fn another_root_has_a_sandbox_too() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
+    a.options = vec!["-R"];
+    b.options = vec!["-R", "-U", "nobody"];
+    for node in [&a, &b] {
+        furnish(node.dir());
+        node.write_script("host-up", "echo $NODE $PWD $(id) >/spool/out\n");
+        // Whoever it becomes reads its own tree.
+        let own = node.options.len() > 1;
+        run(Command::new("chown")
+            .args(["-R", if own { "nobody" } else { "root" }])
+            .arg(node.dir()));
+    }
+    bring_up(&mut a, &mut b);
+    for (node, user) in [(&a, "uid=0"), (&b, "uid=65534")] {
+        let path = format!("/proc/{}/status", node.pid());
+        assert_eq!(status(&path, "Seccomp:"), "2");
+        let log = node.log();
+        assert!(
+            !log.contains("goes on without") && !log.contains("no Landlock"),
+            "{log}"
+        );
+        assert_eq!(
+            fs::read_link(format!("/proc/{}/root", node.pid())).unwrap(),
+            node.dir()
+        );
+        let scripts = monitor(node).expect("somebody runs scripts");
+        assert_eq!(status(&format!("/proc/{scripts}/status"), "Seccomp:"), "0");
+        let other = if node.name == "a" { "b" } else { "a" };
+        let out = node.dir().join("spool/out");
+        wait_until(
+            "host-up has run",
+            Duration::from_secs(5),
+            || match fs::read_to_string(&out).unwrap_or_default() {
+                text if text.starts_with(&format!("{other} / {user}")) => Ok(()),
+                text => Err(text),
+            },
+        );
+        let reload = node.meshctl().arg("reload").output().unwrap();
+        assert!(reload.status.success(), "{reload:?}");
+    }
+    a.stop();
+    b.stop();
+}
+
+/// Puts into a directory what a script needs to run there.
+fn furnish(dir: &Path) {
+    let spool = dir.join("spool");
+    fs::create_dir(&spool).unwrap();
+    for program in ["/bin/sh", "/usr/bin/id"] {
+        let libraries = run(Command::new("ldd").arg(program));
+        let libraries = libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for file in libraries.chain([program]) {
+            let place = dir.join(&file[1..]);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::copy(file, place).unwrap();
+        }
+    }
+}
+
+/// What a mesh does not do of itself: name look-ups, every signal, a log in a file, locked memory, priorities.
+#[test]
+fn what_is_asked_of_a_daemon_goes_on_in_its_sandbox() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
+    let file = world.dir().join("a.log");
+    a.options = vec![format!("--logfile={}", file.display()).leak(), "-L"];
+    set(&a, "ProcessPriority = high");
+    // The first name is ours, and refuses us; the second one has no name server to ask, or one that knows of none.
+    let host = a.dir().join("hosts/b");
+    let text = fs::read_to_string(&host).unwrap();
+    let text = text.replace("Address = 10.77.1.", "#");
+    fs::write(
+        &host,
+        format!("Address = localhost\nAddress = nowhere.invalid\n{text}"),
+    )
+    .unwrap();
+    a.connect_to(&["b"]);
+    a.start();
+    wait_until(
+        "a name is looked up",
+        Duration::from_secs(10),
+        || match fs::read_to_string(&file).unwrap() {
+            log if log.contains("127.0.0.1:655") || log.contains("[::1]:655") => Ok(()),
+            log => Err(log),
+        },
+    );
+    b.connect_to(&["a"]);
+    b.start();
+    a.wait_reaches(&b);
+    let asked = [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::WINCH,
+        Signal::ALARM,
+    ];
+    for node in [&a, &b] {
+        for signal in asked {
+            node.signal(signal);
+            thread::sleep(Duration::from_millis(300));
+        }
+        node.wait_reaches(if node.name == "a" { &b } else { &a });
+        let said = node.meshctl().arg("metrics").output().unwrap();
+        let said = String::from_utf8_lossy(&said.stdout);
+        assert!(
+            said.contains("meshd_peer_up") && !said.contains("refused_calls_total{"),
+            "{said}"
+        );
+    }
+    a.stop();
+    b.stop();
 }

@@ -21,14 +21,14 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::daemon::Event;
+use crate::daemon::{Event, privileges};
 
 use super::{
     Outcome,
     run::{self, Order, Said, Say},
 };
 
-/// The daemon's only argument where it is the monitor.
+/// The daemon's first argument where it is the monitor. The second one says what rights to give up ([`privileges::Drop`]).
 pub const ARGUMENT: &str = "--run-scripts-for-a-daemon";
 /// The file that a process was started from, whatever became of it since.
 const OURSELVES: &str = "/proc/self/exe";
@@ -54,18 +54,19 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts the process, with the rights that this one has now. Should it end before us, [`Event::MonitorGone`] follows.
-    pub fn start(events: mpsc::Sender<Event>) -> io::Result<Self> {
+    /// Starts the process, with the rights that this one has now; it gives up those of `dropping` by itself, as what it is started
+    /// from may not be there in another root. Should it end before us, [`Event::MonitorGone`] follows.
+    pub fn start(dropping: &privileges::Drop, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut child = Command::new(OURSELVES)
             .arg0("meshd")
             .arg(ARGUMENT)
+            .arg(serde_json::to_string(dropping)?)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             // What is typed at a terminal is not for it.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()?;
         let (lines, write) = split(ours)?;
         let (asks, queue) = mpsc::unbounded_channel();
@@ -131,17 +132,25 @@ fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, BTreeMap<u64, oneshot::S
 pub fn main() -> ExitCode {
     // Whoever looks for daemons by name must not find it.
     let _ = rustix::thread::set_name(c"meshd-scripts");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let served = runtime.and_then(|runtime| runtime.block_on(serve()));
-    match served {
+    match give_up().and_then(|()| {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(serve())
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("meshd: cannot run scripts: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Becomes who scripts run as, where they run.
+fn give_up() -> io::Result<()> {
+    let dropping = std::env::args().nth(2).unwrap_or_default();
+    let dropping: privileges::Drop = serde_json::from_str(&dropping)?;
+    privileges::drop_to(&dropping).map_err(io::Error::other)
 }
 
 async fn serve() -> io::Result<()> {

@@ -15,7 +15,7 @@ use std::{
 use families::Families;
 
 use crate::{
-    daemon::{clock, driver::Driver, status},
+    daemon::{clock, driver::Driver, sandbox, status},
     fastpath,
     mesh::view::PathKind,
     route::DropReason,
@@ -276,6 +276,12 @@ impl Driver {
             ([("reason", status::label(reason))], count)
         });
         out.counter("meshd_drops_total", "Dropped packets.", drops);
+        let refused = sandbox::refused().into_iter();
+        out.counter(
+            "meshd_sandbox_refused_calls_total",
+            "System calls that the sandbox has refused the daemon; none is expected.",
+            refused.map(|(call, count)| ([("call", call)], count)),
+        );
         let queued = [(&[][..], self.links.queued() as f64)];
         out.gauge(
             "meshd_meta_queue_bytes",
