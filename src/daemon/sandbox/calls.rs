@@ -21,6 +21,7 @@ use seccompiler::{
 };
 
 use crate::io::refused;
+pub(super) use crate::io::refused::counts;
 
 use super::SandboxError;
 
