@@ -3,6 +3,7 @@
 //! `MESHD_PROMTOOL`: Prometheus's promtool (default: the one that `tests/run` fetches, `target/peers/…`).
 
 mod debs;
+mod terraform;
 
 use std::{
     env, fs,
