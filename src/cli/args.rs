@@ -229,10 +229,12 @@ pub enum Command {
         before_help = "Examples:\n  \
             meshctl why db_02                      name, key, trust, path, UDP, MTU, owner, route, firewall\n  \
             meshctl why 172.20.7.9                 who owns that address, and what keeps us from it\n  \
-            meshctl why db_01 db_02                what each of two other nodes says of the other\n  \
+            meshctl why db_01 db_02                the same between two others, as both of them see it\n  \
             meshctl -c /etc/tinc/priv why db_02    from the files alone, without a daemon",
         after_help = "The daemon sends some probes to the node first. A meshd there is asked what it sees of us: over the \
-            native tunnel, so nobody between can read or forge it. \
+            native tunnel, so nobody between can read or forge it. With two names both ends are asked so; what an end \
+            does not tell (its kernel's routes, its firewall, and all of a tincd) is read from the graph or said to be \
+            unknown. \
             Exit codes: 0 nothing is broken, 1 something is, 4 no such node or subnet, others as for every command."
     )]
     Why {

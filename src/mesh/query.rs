@@ -103,18 +103,20 @@ impl Mesh {
         }
     }
 
-    fn send_message(&mut self, to: NodeIdx, message: &Message) {
+    /// False: it is too long.
+    fn send_message(&mut self, to: NodeIdx, message: &Message) -> bool {
         let text = serde_json::to_vec(message).ok();
         let Some(text) = text.filter(|text| text.len() <= MAX) else {
-            return;
+            return false;
         };
         let Some(tx) = self.nodes[to].keys.native.tx() else {
-            return;
+            return true;
         };
         if let Some(seq) = tx.claim(1) {
             let sealed = tx.sealed(seq, TYPE_QUERY, &text);
             self.send_req_key(to, EXT_QUERY, base64::encode(&sealed));
         }
+        true
     }
 
     /// A sealed question or answer came as a line.
@@ -142,11 +144,20 @@ impl Mesh {
             return;
         }
         let about = NodeName::new(about).ok();
-        let idx = about.and_then(|name| self.nodes.find(&name));
-        let pair = idx
-            .filter(|idx| *idx != Nodes::ME)
-            .map(|idx| self.pair(idx, now));
-        self.send_message(from, &Message::Tell { id, pair });
+        let mut pair = about.and_then(|name| Some(self.sight(&name, now)?.told()));
+        if !self.send_message(
+            from,
+            &Message::Tell {
+                id,
+                pair: pair.clone(),
+            },
+        ) {
+            // Too long with all of it.
+            if let Some(pair) = &mut pair {
+                pair.detail = None;
+            }
+            self.send_message(from, &Message::Tell { id, pair });
+        }
     }
 
     fn answered_question(&mut self, from: NodeIdx, id: u64, pair: Option<Pair>) {

@@ -1,5 +1,7 @@
 //! What we see of one node and of the way to it: the facts that `meshctl why` judges.
 
+mod told;
+
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::{
     route::{MIN_MTU, NodeIdx},
     wire::{NodeName, Options},
 };
+
+pub use told::Detail;
 
 /// Longest text of ours that others get, in characters.
 const MAX_TEXT: usize = 200;
@@ -44,6 +48,9 @@ pub struct Pair {
     pub indirect: bool,
     /// Why it is not reached better, as in `peers`.
     pub reason: Option<Reason>,
+    /// The rest of what the other end tells, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Box<Detail>>,
 }
 
 /// UDP to a node.
@@ -256,6 +263,7 @@ impl Mesh {
             tcp_only_here: self.settings.options.has(Options::TCP_ONLY),
             indirect: node.place.indirect,
             reason,
+            detail: None,
         }
     }
 

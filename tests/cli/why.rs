@@ -33,7 +33,7 @@ fn the_first_broken_step_is_named_for_people_and_programs() {
         "{udp}"
     );
     assert!(lines[11].starts_with(
-        " → Likely a firewall between us. On cache_1: `meshctl -n priv firewall --verify`"
+        " → Likely a firewall between web_01 and cache_1. On cache_1: `meshctl -n priv firewall --verify`"
     ));
 
     let (code, out, _) = daemon.run(&["why", "cache_1", "--json"]);

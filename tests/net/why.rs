@@ -326,12 +326,161 @@ fn two_ends_of_a_relay_are_asked_from_the_middle_and_from_one_end() {
         // Discovery needs traffic.
         wait_ping(a, &b.v4(), 56);
         let (code, data) = why(c, &["a", "b"]);
-        let right = code == Some(1) && data["broken"] == "says";
+        let right = code == Some(1) && data["broken"] == "udp_probe";
         let both = data["from_says"]["via"] == "c" && data["to_says"]["via"] == "c";
         (right && both)
             .then_some(())
             .ok_or_else(|| data.to_string())
     });
+}
+
+/// The names of the steps, in order.
+fn steps(data: &Value) -> Vec<&str> {
+    let steps = data["steps"].as_array().unwrap().iter();
+    steps.map(|one| one["name"].as_str().unwrap()).collect()
+}
+
+const TEN: [&str; 10] = [
+    "resolve",
+    "key",
+    "trust",
+    "meta_path",
+    "endpoint",
+    "udp_probe",
+    "path_mtu",
+    "subnet_owner",
+    "local_route",
+    "firewall",
+];
+
+/// UDP of b is dropped by a, not the other way round: c has it from what both say, a and b too.
+#[test]
+fn a_firewall_that_drops_one_direction_is_found_by_a_third_and_by_both_ends() {
+    let world = World::new();
+    let wire = world.wire();
+    let mut nodes = on_one_wire(&world, &wire, [Meshd, Meshd, Meshd]);
+    nodes[0].connect_to(&["c"]);
+    nodes[1].connect_to(&["c"]);
+    nodes.iter_mut().for_each(Node::start);
+    let [a, b, c] = &nodes;
+    wait_ping(a, &b.v4(), 56);
+    let data = wait_until("both are fine", PATIENCE, || {
+        wait_ping(a, &b.v4(), 56);
+        let (code, data) = why(c, &["a", "b"]);
+        let known = text(&data, "path_mtu").contains("bytes pass");
+        match code == Some(0) && known {
+            true => Ok(data),
+            false => Err(data.to_string()),
+        }
+    });
+    assert_eq!(steps(&data), TEN);
+    assert!(
+        text(&data, "key").contains("a: hosts/b, ed25519"),
+        "{data:#}"
+    );
+    assert!(
+        text(&data, "key").contains("b: hosts/a, ed25519"),
+        "{data:#}"
+    );
+    assert!(text(&data, "meta_path").contains("a: a -> c"), "{data:#}");
+    assert!(
+        text(&data, "firewall").contains("probes of b come in"),
+        "{data:#}"
+    );
+    // An end that is ours looks at its own kernel and rules.
+    let (code, data) = why(a, &["b", "a"]);
+    assert_eq!((code, steps(&data)), (Some(0), TEN.to_vec()), "{data:#}");
+    assert_eq!((&data["from"], &data["to"]), (&"b".into(), &"a".into()));
+    assert!(text(&data, "local_route").contains("; a: "), "{data:#}");
+
+    a.host.nft(&format!(
+        "table inet why {{ chain input {{ type filter hook input priority 0; ip saddr {} meta l4proto udp drop; }}; }}",
+        b.host.v4()[0]
+    ));
+    let lost = |node: &Node, ends: &[&str]| {
+        wait_until(&format!("{} finds it", node.name), PATIENCE, || {
+            let _ = a
+                .host
+                .command("ping")
+                .args(["-c1", "-W1", &b.v4()])
+                .output();
+            let (code, data) = why(node, ends);
+            let said = text(&data, "udp_probe");
+            let right = code == Some(1) && data["broken"] == "udp_probe";
+            match right && said.contains("b says: our probes arrive") {
+                true => Ok(data),
+                false => Err(data.to_string()),
+            }
+        })
+    };
+    let data = lost(c, &["a", "b"]);
+    let advice = data["advice"].as_str().unwrap();
+    assert!(
+        advice.starts_with("On a: Our probes arrive, so answers are lost"),
+        "{data:#}"
+    );
+    let data = lost(a, &["a", "b"]);
+    assert!(
+        text(&data, "firewall").contains("of inet why input"),
+        "{data:#}"
+    );
+    lost(a, &["b"]);
+}
+
+/// What the other end does not believe is found from here.
+#[test]
+fn what_the_other_end_refuses_is_named_here() {
+    let (_world, _wire, [mut a, mut b]) = pair([Meshd, Meshd]);
+    b.tinc(&["set", "StrictSubnets", "yes"]);
+    a.tinc(&["add", "Subnet", "10.99.0.0/24"]);
+    bring_up(&mut a, &mut b);
+    let data = wait_why(&a, &["b"], Some("trust"));
+    assert!(
+        text(&data, "trust").starts_with("b says: a announces 10.99.0.0/24, which is not believed"),
+        "{data:#}"
+    );
+    assert!(
+        data["advice"].as_str().unwrap().starts_with("On b: "),
+        "{data:#}"
+    );
+}
+
+/// What a tinc 1.1 cannot be asked is told by the graph and by the other end, or said to be unknown.
+#[test]
+fn a_tincd_at_one_end_leaves_steps_unknown_and_no_step_out() {
+    let world = World::new();
+    let wire = world.wire();
+    let mut nodes = on_one_wire(&world, &wire, [Meshd, Tinc11, Meshd]);
+    nodes[0].connect_to(&["b", "c"]);
+    nodes.iter_mut().for_each(Node::start);
+    let [a, b, c] = &nodes;
+    wait_ping(a, &b.v4(), 56);
+    a.wait_udp(b);
+    let data = wait_why(c, &["a", "b"], None);
+    assert_eq!(steps(&data), TEN);
+    assert!(
+        text(&data, "key").ends_with("b: proven by the link that it has with a"),
+        "{data:#}"
+    );
+    assert!(text(&data, "meta_path").contains("b: b -> a"), "{data:#}");
+    for step in ["trust", "udp_probe", "path_mtu", "local_route", "firewall"] {
+        let said = text(&data, step);
+        assert!(
+            said.contains("b: not known from here: b runs tinc"),
+            "{data:#}"
+        );
+    }
+    assert_eq!(data["to_says"], Value::Null);
+    wire.block_udp(&a.host, &b.host);
+    let data = wait_why(c, &["a", "b"], Some("udp_probe"));
+    let said = text(&data, "udp_probe");
+    assert!(
+        said.contains("b runs no meshd that could be asked"),
+        "{said}"
+    );
+    nodes[1].assert_runs();
+    nodes[1].stop();
+    wait_why(&nodes[2], &["a", "b"], Some("meta_path"));
 }
 
 #[test]

@@ -115,8 +115,6 @@ pub(super) enum Name {
     SubnetOwner,
     LocalRoute,
     Firewall,
-    /// What one end of two others says.
-    Says,
 }
 
 impl Name {
@@ -132,7 +130,6 @@ impl Name {
             Self::SubnetOwner => "subnet owner",
             Self::LocalRoute => "local route",
             Self::Firewall => "firewall",
-            Self::Says => "other end",
         }
     }
 }

@@ -104,12 +104,7 @@ impl Live {
             _ => self.ask(node.as_str(), &own)?,
         };
         let sight = self.sight(&node)?;
-        let silent = sight.pair.udp.silent_seconds;
-        let silent_since = silent.map(|seconds| {
-            let at = clock::wall().checked_sub(Duration::from_secs_f64(seconds.max(0.0)));
-            let text = clock::rfc3339(at.unwrap_or_else(clock::wall));
-            text.get(11..19).unwrap_or_default().to_owned()
-        });
+        let silent_since = silent_since(&sight.pair);
         let port = self
             .status
             .listen
@@ -240,19 +235,16 @@ impl Live {
         }
     }
 
-    /// One of two other nodes, and what it says of the other.
-    pub(super) fn end(&mut self, node: &NodeName, other: &NodeName) -> Result<End, Failure> {
+    /// Another node, and what it says of the other end.
+    pub(super) fn end(&mut self, target: &Target, other: &NodeName) -> Result<End, Failure> {
+        let node = &target.node;
         let sight = self.sight(node)?;
         let there = match (sight.pair.up, sight.may_ask) {
             (false, _) => There::NotAsked,
             (true, false) => There::CannotBeAsked,
             (true, true) => self.ask(node.as_str(), other.as_str())?,
         };
-        Ok(End {
-            name: node.to_string(),
-            up: Some(sight.pair.up),
-            there,
-        })
+        Ok(End::new(target, &sight, there))
     }
 
     pub(in crate::cli) fn edges(&mut self) -> Result<Vec<crate::mesh::view::EdgeRow>, Failure> {
@@ -324,6 +316,14 @@ impl Files {
             firewall: Firewall::NotLooked("meshd was not asked".into()),
         }
     }
+}
+
+/// `03:12:44`: since when probes of an end stay unanswered.
+pub(super) fn silent_since(pair: &Pair) -> Option<String> {
+    let seconds = pair.udp.silent_seconds?;
+    let ago = Duration::try_from_secs_f64(seconds).ok()?;
+    let text = clock::rfc3339(clock::wall().checked_sub(ago)?);
+    Some(text.get(11..19).unwrap_or_default().to_owned())
 }
 
 fn net(net: Option<&str>) -> String {

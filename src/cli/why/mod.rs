@@ -25,6 +25,7 @@ use crate::{
 use facts::{Name, State, Step, There};
 use gather::{Files, Live};
 use judge::Verdict;
+use others::{End, Side};
 use resolve::Target;
 
 #[derive(Serialize)]
@@ -77,13 +78,18 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
             show(context, &frame, (&own, &own), &verdict, Said::default())
         }
         (false, false) => {
-            let ends = [live.end(&a.node, &b.node)?, live.end(&b.node, &a.node)?];
+            let ends = [live.end(&a, &b.node)?, live.end(&b, &a.node)?];
             let edges = live.edges()?;
-            let verdict = others::judge(&net, &ends, &edges);
+            let [one, two] = &ends;
+            let sides = [
+                Side::of(&net, one, (&b, &two.there), &edges),
+                Side::of(&net, two, (&a, &one.there), &edges),
+            ];
+            let verdict = others::judge(&net, &sides, [&a, &b]);
             let said = Said {
                 sight: None,
-                from: said(&ends[0].there),
-                to: said(&ends[1].there),
+                from: said(&one.there),
+                to: said(&two.there),
             };
             show(
                 context,
@@ -94,15 +100,37 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
             )
         }
         (own_first, _) => {
-            let target = if own_first { b } else { a };
-            let facts = live.facts(target)?;
-            let verdict = judge::judge(&facts);
-            let said = Said {
-                sight: facts.sight.as_ref(),
-                from: facts.sight.as_ref().map(|sight| &sight.pair),
-                to: said(&facts.there),
+            let (target, ours) = if own_first { (&b, &a) } else { (&a, &b) };
+            let facts = live.facts(target.clone())?;
+            let sight = facts.sight.clone().unwrap_or_default();
+            let end = End::new(target, &sight, facts.there.clone());
+            let back = There::Says(Box::new(sight.pair.clone()));
+            let theirs = Side::of(&net, &end, (ours, &back), &live.edges()?);
+            let mut verdict = judge::judge(&facts);
+            match second {
+                None if theirs.told => others::add(&mut verdict, &theirs),
+                None => {}
+                Some(_) => {
+                    let mine = Side {
+                        name: own.clone(),
+                        steps: verdict.steps,
+                        told: true,
+                    };
+                    let (sides, targets) = match own_first {
+                        true => ([mine, theirs], [&a, &b]),
+                        false => ([theirs, mine], [&a, &b]),
+                    };
+                    verdict = others::judge(&net, &sides, targets);
+                }
+            }
+            let (from, to) = match own_first {
+                true => (Some(&sight.pair), said(&facts.there)),
+                false => (said(&facts.there), Some(&sight.pair)),
             };
-            show(context, &frame, (&own, facts.node.as_str()), &verdict, said)
+            let sight = Some(&sight);
+            let said = Said { sight, from, to };
+            let names = (a.node.as_str(), b.node.as_str());
+            show(context, &frame, names, &verdict, said)
         }
     }
 }

@@ -1,62 +1,252 @@
-//! The way between two other nodes, as both of them and the graph tell it.
+//! Both ends of a way: what each of them sees of the other, as far as it tells, and what the graph tells of an end that
+//! cannot be asked.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    cli::{
-        table::round_trip,
-        why::{
-            facts::{Name, State, Step, There},
-            judge::Verdict,
-            way::hears,
-        },
+    cli::why::{
+        facts::{Disk, Facts, Firewall, Kernel, Name, State, Step, There},
+        gather::silent_since,
+        judge::{self, Verdict},
+        resolve::Target,
+        way::hears,
     },
+    link::Dialect,
     mesh::{
-        sight::Pair,
-        view::{EdgeRow, PathKind},
+        sight::{Pair, Sight},
+        view::EdgeRow,
     },
+    wire::{NodeName, Options},
 };
 
-/// One end.
+/// One end that is not ours.
 #[derive(Debug, Clone)]
 pub(super) struct End {
-    pub(super) name: String,
-    /// Whether we reach it; `None`: the daemon was not asked.
-    pub(super) up: Option<bool>,
+    /// What was asked for, and whose it is.
+    pub(super) target: Target,
+    /// Whether we reach it.
+    pub(super) up: bool,
+    /// The most that it speaks, as far as we have heard.
+    pub(super) offers: Option<Dialect>,
     /// What it says of the other end.
     pub(super) there: There,
+    /// Since when its probes stay unanswered, as it says.
+    pub(super) silent_since: Option<String>,
 }
 
-/// Judges the way between two nodes of which none is ours.
-pub(super) fn judge(net: &str, ends: &[End; 2], edges: &[EdgeRow]) -> Verdict {
-    let [a, b] = ends;
-    let mut steps = vec![Step::fine(
-        Name::Resolve,
-        format!("{} and {} are known", a.name, b.name),
-    )];
-    steps.push(meta_path(net, ends, edges));
-    for (end, other) in [(a, b), (b, a)] {
-        steps.push(says(net, end, other));
+impl End {
+    /// As we see the end, and what it says.
+    pub(super) fn new(target: &Target, sight: &Sight, there: There) -> Self {
+        Self {
+            target: target.clone(),
+            up: sight.pair.up,
+            offers: sight.peer.offers,
+            silent_since: match &there {
+                There::Says(pair) => silent_since(pair),
+                _ => None,
+            },
+            there,
+        }
     }
-    let broken = steps.iter().find(|step| step.state == State::Broken);
-    let silent = steps
-        .iter()
-        .any(|step| step.name == Name::Says && step.state == State::Skipped);
-    let advice = match broken {
-        Some(step) => step.cure.clone(),
-        None if silent => format!(
-            "No more can be seen from here: ask on {} itself, `meshctl {net}why {}`",
-            a.name, b.name
-        ),
-        None => format!(
-            "Nothing is broken; on {}: `meshctl {net}ping {}` measures the way",
-            a.name, b.name
-        ),
+
+    fn name(&self) -> &NodeName {
+        &self.target.node
+    }
+}
+
+/// The steps of the way from one end to the other.
+#[derive(Debug, Clone)]
+pub(super) struct Side {
+    pub(super) name: String,
+    pub(super) steps: Vec<Step>,
+    /// Whether it has told all that it can: nothing is read from the graph.
+    pub(super) told: bool,
+}
+
+impl Side {
+    /// What `end` tells of the way to `other`. `net` is `-n NET ` of commands, `edges` is the graph as we see it.
+    pub(super) fn of(
+        net: &str,
+        end: &End,
+        (other, back): (&Target, &There),
+        edges: &[EdgeRow],
+    ) -> Self {
+        let told = match &end.there {
+            There::Says(pair) => Some(judge::judge(&facts(net, end, (other, back), pair)).steps),
+            There::NotAsked | There::CannotBeAsked | There::Silent => None,
+        };
+        let whole = matches!(&end.there, There::Says(pair) if pair.detail.is_some());
+        let steps = match (told, whole) {
+            (Some(steps), true) => steps,
+            (told, _) => by_graph(net, end, other, edges, told.as_deref()),
+        };
+        Self {
+            name: end.name().to_string(),
+            steps,
+            told: whole,
+        }
+    }
+}
+
+/// What the end has told, as if we stood there. Its files, its kernel and its firewall it does not tell.
+fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &Pair) -> Facts {
+    let own = end.name().to_string();
+    let node = other.node.clone();
+    let sight = Sight::of_told(node.as_str(), pair);
+    let refused = sight.refused.first();
+    let refused = refused.filter(|row| {
+        other
+            .refused
+            .as_ref()
+            .is_some_and(|(s, _)| *s == row.subnet)
+    });
+    let at_home = format!("only {own} itself sees that: `meshctl {net}why {node}` there");
+    Facts {
+        net: net.into(),
+        reload: format!("`meshctl {net}reload`"),
+        main: "its configuration".into(),
+        asked: other.asked.clone(),
+        subnets: other.subnets.clone(),
+        refused: refused.map(|row| (row.subnet.clone(), row.why.clone())),
+        disk: Disk::default(),
+        there: back.clone(),
+        silent_since: end.silent_since.clone(),
+        kernel: Kernel::NotLooked(format!("not known from here: {at_home}")),
+        firewall: match hears(pair) {
+            true => Firewall::Open(format!("probes of {node} come in")),
+            false => Firewall::NotLooked(at_home),
+        },
+        sight: Some(sight),
+        own,
+        node,
+    }
+}
+
+/// What the graph says, of an end that tells nothing, or, as an older meshd, the way itself and no more (`told`).
+fn by_graph(
+    net: &str,
+    end: &End,
+    other: &Target,
+    edges: &[EdgeRow],
+    told: Option<&[Step]>,
+) -> Vec<Step> {
+    let (from, to) = (end.name().as_str(), other.node.as_str());
+    let why = match &end.there {
+        There::Says(_) => format!("the meshd of {from} is too old to tell"),
+        There::Silent => format!("{from} does not answer when asked"),
+        There::NotAsked => format!("{from} is down, seen from here"),
+        There::CannotBeAsked => match end.offers {
+            None => format!("{from} runs no meshd that could be asked"),
+            Some(_) => format!("{from} runs tinc, or a meshd without native"),
+        },
     };
-    let how = match broken {
-        Some(_) => "something is broken between them",
-        None if silent => "nothing wrong is seen from here",
-        None => "fine",
+    let unknown = |name| Step::skipped(name, format!("not known from here: {why}"));
+    let of_pair = |name| {
+        let said = told.into_iter().flatten().find(|step| step.name == name);
+        said.cloned().unwrap_or_else(|| unknown(name))
+    };
+    let edge = |a: &str, b: &str| edges.iter().find(|edge| edge.from == a && edge.to == b);
+    let linked = edge(from, to).is_some() && edge(to, from).is_some();
+    let tcp_only = [from, to].into_iter().find(|name| {
+        let mut own = edges.iter().filter(|edge| edge.from == **name);
+        own.any(|edge| Options(edge.options).has(Options::TCP_ONLY))
+    });
+    let known = |edge: &&EdgeRow| edge.to == to && edge.host.parse::<std::net::IpAddr>().is_ok();
+    let seen = edge(from, to)
+        .filter(known)
+        .or_else(|| edges.iter().find(known));
+    let mut owner = facts(net, end, (other, &There::NotAsked), &Pair::default()).subnet_owner();
+    if owner.state == State::Fine {
+        owner.text.push_str(", seen from here");
+    }
+    vec![
+        Step::fine(Name::Resolve, ""),
+        match linked {
+            true => Step::fine(
+                Name::Key,
+                format!("proven by the link that it has with {to}"),
+            ),
+            false => unknown(Name::Key),
+        },
+        unknown(Name::Trust),
+        meta_path(net, end, to, edges),
+        match (seen, told) {
+            (Some(edge), _) if edge.from == from => Step::fine(
+                Name::Endpoint,
+                format!("{} port {}, by its link with {to}", edge.host, edge.port),
+            ),
+            (Some(edge), _) => Step::fine(
+                Name::Endpoint,
+                format!(
+                    "{} port {}, as {} sees {to}",
+                    edge.host, edge.port, edge.from
+                ),
+            ),
+            (None, _) => unknown(Name::Endpoint),
+        },
+        match (tcp_only, told) {
+            (Some(name), None) => Step::skipped(
+                Name::UdpProbe,
+                format!("{name} says TCPOnly: UDP is not tried"),
+            ),
+            _ => of_pair(Name::UdpProbe),
+        },
+        of_pair(Name::PathMtu),
+        owner,
+        unknown(Name::LocalRoute),
+        of_pair(Name::Firewall),
+    ]
+}
+
+fn meta_path(net: &str, end: &End, to: &str, edges: &[EdgeRow]) -> Step {
+    let from = end.name().as_str();
+    if !end.up {
+        let cure = format!("Look at that first: `meshctl {net}why {from}`");
+        return Step::broken(Name::MetaPath, "down, seen from here", cure);
+    }
+    match way(edges, from, to) {
+        Some(way) => Step::fine(Name::MetaPath, way.join(" -> ")),
+        None => Step::broken(
+            Name::MetaPath,
+            format!("no chain of links leads to {to}"),
+            format!("One of the two must dial: `ConnectTo` on {from} or {to}"),
+        ),
+    }
+}
+
+/// Judges the way between two nodes by what both ends see.
+pub(super) fn judge(net: &str, sides: &[Side; 2], targets: [&Target; 2]) -> Verdict {
+    let [a, b] = sides;
+    let asked = targets.map(|target| match (&target.asked, target.subnets.first()) {
+        (Some(asked), Some(first)) => format!("{asked} is in {} of {}", first.subnet, target.node),
+        _ => format!("{} is known", target.node),
+    });
+    let mut steps = vec![Step::fine(Name::Resolve, asked.join("; "))];
+    let both = a.steps.iter().zip(&b.steps).skip(1);
+    steps.extend(both.map(|(one, two)| joined((&a.name, one), (&b.name, two))));
+    let broken = steps.iter().find(|step| step.state == State::Broken);
+    let silent = sides.iter().find(|side| !side.told);
+    let (how, advice) = match (broken, silent) {
+        (Some(step), _) => ("something is broken between them", step.cure.clone()),
+        (None, Some(side)) => {
+            let other = if side.name == a.name {
+                &b.name
+            } else {
+                &a.name
+            };
+            let text = format!(
+                "No more can be seen from here; a meshd on {} would tell: `meshctl {net}why {other}` there",
+                side.name
+            );
+            ("nothing wrong is seen from here", text)
+        }
+        (None, None) => {
+            let text = format!(
+                "Nothing is broken; on {}: `meshctl {net}ping {}` measures the way",
+                a.name, b.name
+            );
+            ("fine", text)
+        }
     };
     Verdict {
         headline: format!("{} to {}: {how}", a.name, b.name),
@@ -65,92 +255,46 @@ pub(super) fn judge(net: &str, ends: &[End; 2], edges: &[EdgeRow]) -> Verdict {
     }
 }
 
-fn meta_path(net: &str, ends: &[End; 2], edges: &[EdgeRow]) -> Step {
-    let [a, b] = ends;
-    if let Some(end) = ends.iter().find(|end| end.up == Some(false)) {
-        let cure = format!("Look at that first: `meshctl {net}why {}`", end.name);
-        return Step::broken(
-            Name::MetaPath,
-            format!("{} is down, seen from here", end.name),
-            cure,
-        );
-    }
-    match way(edges, &a.name, &b.name) {
-        Some(way) => Step::fine(Name::MetaPath, way.join(" -> ")),
-        None => {
-            let cure = format!(
-                "One of the two must dial: `ConnectTo` on {} or {}",
-                a.name, b.name
-            );
-            Step::broken(
-                Name::MetaPath,
-                format!("no chain of links joins {} and {}", a.name, b.name),
-                cure,
-            )
-        }
+/// One step, as both ends see it.
+fn joined((a, one): (&str, &Step), (b, two): (&str, &Step)) -> Step {
+    let broken = [(a, one), (b, two)]
+        .into_iter()
+        .find(|(_, step)| step.state == State::Broken);
+    Step {
+        name: one.name,
+        // What one end cannot tell is not fine because the other finds nothing.
+        state: match [one.state, two.state] {
+            [State::Broken, _] | [_, State::Broken] => State::Broken,
+            [State::Fine, State::Fine] => State::Fine,
+            _ => State::Skipped,
+        },
+        text: match one.text == two.text {
+            true => one.text.clone(),
+            false => format!("{a}: {}; {b}: {}", one.text, two.text),
+        },
+        cure: broken.map_or_else(String::new, |(end, step)| on(end, &step.cure)),
     }
 }
 
-/// What one end says of the other.
-fn says(net: &str, end: &End, other: &End) -> Step {
-    let (name, from, to) = (Name::Says, &end.name, &other.name);
-    let pair: &Pair = match &end.there {
-        There::Says(pair) => pair,
-        There::NotAsked => return Step::skipped(name, format!("{from} was not asked")),
-        There::CannotBeAsked => {
-            return Step::skipped(name, format!("{from} runs no meshd that could be asked"));
+/// What is to be done on a node; advice that names one stands for itself.
+fn on(node: &str, cure: &str) -> String {
+    let names = ["On ", "One of ", "Likely ", "Look at "];
+    match names.iter().any(|begin| cure.starts_with(begin)) {
+        true => cure.to_owned(),
+        false => format!("On {node}: {cure}"),
+    }
+}
+
+/// Adds to what we see what the other end sees: where it finds a step broken that is not for us.
+pub(super) fn add(verdict: &mut Verdict, theirs: &Side) {
+    for (step, there) in verdict.steps.iter_mut().zip(&theirs.steps) {
+        if there.state == State::Broken && step.state != State::Broken {
+            let text = format!("{} says: {}", theirs.name, there.text);
+            *step = Step::broken(step.name, text, on(&theirs.name, &there.cure));
         }
-        There::Silent => return Step::skipped(name, format!("{from} did not answer")),
-    };
-    let cure = format!("On {from}: `meshctl {net}why {to}`");
-    let why = pair
-        .reason
-        .as_ref()
-        .map_or_else(String::new, |reason| format!(": {}", reason.text));
-    let silent = pair.udp.unanswered > 0 && pair.up;
-    let hears = match (silent, hears(pair)) {
-        (false, _) => String::new(),
-        (true, true) => format!("; probes of {to} arrive there"),
-        (true, false) => format!("; none of {to} arrives there"),
-    };
-    let why = format!("{why}{hears}");
-    let meant = pair.tcp_only_here || pair.tcp_only_there || pair.indirect;
-    let idle = pair
-        .reason
-        .as_ref()
-        .is_some_and(|reason| reason.code == "idle");
-    let rtt = pair
-        .rtt_seconds
-        .map_or_else(String::new, |rtt| format!(", rtt {}", round_trip(rtt)));
-    let mtu = pair
-        .mtu
-        .proven_bytes
-        .map_or_else(String::new, |mtu| format!(", packets of {mtu} bytes pass"));
-    let via = pair.via.as_deref().unwrap_or("others");
-    match pair.path {
-        PathKind::Udp if pair.mtu.too_small => Step::broken(
-            name,
-            format!("{from} says: {to} by UDP{rtt}, but only short packets pass"),
-            cure,
-        ),
-        PathKind::Udp => Step::fine(name, format!("{from} says: {to} by UDP{rtt}{mtu}")),
-        PathKind::Tcp if meant => {
-            Step::fine(name, format!("{from} says: {to} over TCP, as meant{rtt}"))
-        }
-        PathKind::Via if meant => {
-            Step::fine(name, format!("{from} says: {to} through {via}, as meant"))
-        }
-        PathKind::Tcp | PathKind::Via if idle => Step::skipped(
-            name,
-            format!("{from} says: nothing was sent to {to} lately, so UDP was not tried"),
-        ),
-        PathKind::Tcp => Step::broken(name, format!("{from} says: {to} only over TCP{why}"), cure),
-        PathKind::Via => Step::broken(
-            name,
-            format!("{from} says: {to} only through {via}{why}"),
-            cure,
-        ),
-        PathKind::Down => Step::broken(name, format!("{from} says: {to} is down{why}"), cure),
+    }
+    if let Some(step) = verdict.broken() {
+        verdict.advice = step.cure.clone();
     }
 }
 

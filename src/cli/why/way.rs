@@ -168,7 +168,7 @@ impl Facts {
     }
 
     pub(super) fn udp_probe(&self) -> Step {
-        let (name, node, net) = (Name::UdpProbe, &self.node, &self.net);
+        let (name, node, own, net) = (Name::UdpProbe, &self.node, &self.own, &self.net);
         let Some(sight) = self.sight.as_ref().filter(|sight| sight.pair.up) else {
             return Step::skipped(name, "not tried");
         };
@@ -233,10 +233,10 @@ impl Facts {
                 "Our probes arrive, so answers are lost: a firewall here, or on the way back. Here: `meshctl {net}firewall --verify`"
             ),
             There::Says(_) => format!(
-                "Likely a firewall between us. On {node}: `meshctl {net}firewall --verify`, and let UDP in on its port"
+                "Likely a firewall between {own} and {node}. On {node}: `meshctl {net}firewall --verify`, and let UDP in on its port"
             ),
             _ => format!(
-                "Likely a firewall between us. On both ends: let UDP in on the port of each (`meshctl {net}firewall --verify` where meshd runs)"
+                "Likely a firewall between {own} and {node}. On both ends: let UDP in on the port of each (`meshctl {net}firewall --verify` where meshd runs)"
             ),
         };
         Step::broken(

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::mesh::{
     Input,
+    dial::Missed,
     sight::Sight,
     testing::{Net, name, settings},
     view::PathKind,
@@ -65,6 +66,48 @@ impl Pair {
     fn link_like_neighbour(&self) -> bool {
         self.up && self.via.is_none()
     }
+}
+
+#[test]
+fn what_the_steps_of_why_need_is_told_and_left_out_where_it_is_too_long() {
+    let mut net = line();
+    let there = ask(&mut net, 2, 0).unwrap().unwrap();
+    let detail = there.detail.as_deref().unwrap();
+    assert_eq!(detail.host_file, crate::mesh::view::HostFile::Key);
+    let sight_of_2 = sight(&net, 2, 0);
+    assert_eq!(detail.fingerprint, sight_of_2.fingerprint);
+    assert_eq!(detail.nexthop.as_deref(), Some("n1"));
+    // As the other end would see it, but for what is not told.
+    let seen = Sight::of_told("n0", &there);
+    assert_eq!(
+        (
+            seen.peer.up,
+            seen.peer.offers,
+            seen.peer.min_protocol,
+            seen.udp_discovery
+        ),
+        (
+            true,
+            sight_of_2.peer.offers,
+            sight_of_2.peer.min_protocol,
+            true
+        )
+    );
+    // Nothing of what is its operator's business.
+    let text = serde_json::to_string(&there).unwrap();
+    assert!(
+        !text.contains("bytes\":0") && !text.contains("labels"),
+        "{text}"
+    );
+
+    let (at, idx) = (net.now, net.meshes[2].nodes.find(&name(0)).unwrap());
+    net.meshes[2].nodes[idx].dial_error = Some(Missed {
+        fault: crate::mesh::view::DialFault::Silent,
+        text: "\u{1}".repeat(200),
+        at,
+    });
+    let there = ask(&mut net, 2, 0).unwrap().unwrap();
+    assert!(there.up && there.detail.is_none());
 }
 
 #[test]

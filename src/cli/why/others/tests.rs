@@ -1,15 +1,21 @@
 use super::*;
-use crate::cli::why::{
-    lines,
-    tests::{reason, sight},
+use crate::{
+    cli::why::{
+        Exit, exit, lines,
+        tests::{reason, sight, subnet},
+    },
+    mesh::{
+        sight::{MissedRow, MtuSight, RefusedRow, UnprovenRow},
+        view::{DialFault, HostFile, PathKind},
+    },
 };
 
 fn edge(from: &str, to: &str) -> EdgeRow {
     EdgeRow {
         from: from.into(),
         to: to.into(),
-        host: "h".into(),
-        port: "1".into(),
+        host: format!("10.132.0.{}", to.len()),
+        port: "655".into(),
         local_host: "l".into(),
         local_port: "2".into(),
         options: 0,
@@ -17,170 +23,220 @@ fn edge(from: &str, to: &str) -> EdgeRow {
     }
 }
 
-#[test]
-fn two_others_are_judged_by_what_they_say() {
-    let both = |a: &str, b: &str| [edge(a, b), edge(b, a)];
-    let edges = [both("web", "a"), both("web", "b")].concat();
-    let end = |name: &str, there| End {
-        name: name.into(),
-        up: Some(true),
-        there,
+fn both(a: &str, b: &str) -> [EdgeRow; 2] {
+    [edge(a, b), edge(b, a)]
+}
+
+fn target(name: &str, subnets: &[&str]) -> Target {
+    Target {
+        node: NodeName::new(name).unwrap(),
+        asked: None,
+        subnets: subnets
+            .iter()
+            .map(|at| subnet(at, name, 10, true))
+            .collect(),
+        refused: None,
+    }
+}
+
+/// A node that says this of another: a node in order, changed so.
+fn says(change: impl FnOnce(&mut Sight)) -> There {
+    let mut sight = sight();
+    sight.nexthop = Some("web".into());
+    change(&mut sight);
+    There::Says(Box::new(sight.told()))
+}
+
+fn fine() -> There {
+    says(|_| ())
+}
+
+/// Without what older ones do not tell.
+fn older(there: There) -> There {
+    match there {
+        There::Says(pair) => There::Says(Box::new(Pair {
+            detail: None,
+            ..*pair
+        })),
+        other => other,
+    }
+}
+
+fn silent(sight: &mut Sight) {
+    sight.pair.path = PathKind::Tcp;
+    sight.pair.udp.confirmed = false;
+    sight.pair.udp.unanswered = 9;
+    sight.pair.udp.silent_seconds = Some(40.0);
+    sight.pair.udp.heard_seconds = None;
+    sight.pair.mtu = MtuSight::default();
+    sight.pair.reason = reason("udp_no_reply", "9 UDP probes unanswered");
+}
+
+fn tinc() -> There {
+    There::CannotBeAsked
+}
+
+/// What a and b say of each other, with what of the graph, what is the first broken step, and parts of what is said.
+type Case = (
+    &'static str,
+    [There; 2],
+    Vec<EdgeRow>,
+    Option<Name>,
+    &'static [&'static str],
+);
+
+fn star() -> Vec<EdgeRow> {
+    [both("web", "a"), both("web", "b")].concat()
+}
+
+fn linked() -> Vec<EdgeRow> {
+    both("a", "b").to_vec()
+}
+
+fn tcp_only() -> Vec<EdgeRow> {
+    let mut edges = linked();
+    edges[1].options = Options::TCP_ONLY;
+    edges
+}
+
+const OTHER_KEY: &str = "10.132.0.1:655: no authentication within 5 s";
+
+#[rustfmt::skip]
+fn cases() -> Vec<Case> {
+    vec![
+        ("fine", [fine(), fine()], star(), None, &["a to b: fine", "✓ name          a is known; b is known", "a: a -> web -> … -> b", "✓ key           a: hosts/b, ed25519 SHA256:77abcdef…, proven on its link; b: hosts/a",
+            "✓ udp probe     10.132.0.22:655 answers, rtt 0.5ms", "✓ pmtu          packets of 1440 bytes pass", "a: 172.20.0.2 -> b; b: 172.20.0.1 -> a", "- local route   a: not known from here: only a itself sees that: `meshctl why b` there",
+            "✓ firewall      a: probes of b come in; b: probes of a come in", "on a: `meshctl ping b`"]),
+        ("no key at one end", [says(|s| { s.peer.host_file = HostFile::Missing; s.fingerprint = None; }), fine()], star(), Some(Name::Key), &["a: there is no hosts/b here; b: hosts/a", "→ On a: Bring hosts/b from b, then `meshctl reload`"]),
+        ("another key at the other end", [fine(), says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.missed = Some(MissedRow { fault: DialFault::Handshake, text: OTHER_KEY.into(), seconds: 2.0 }); })], star(), Some(Name::Key),
+            &["b: somebody answers, but not with the key of hosts/a", OTHER_KEY, "→ On b: Compare the keys"]),
+        ("somebody else under its name", [says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.unproven = Some(UnprovenRow { address: "192.0.2.1:5".into(), text: "bad signature".into(), seconds: 2.0 }); }), fine()], star(), Some(Name::Key), &["a: somebody at 192.0.2.1:5 came as b"]),
+        ("MinProtocol", [fine(), says(|s| { s.peer.offers = Some(Dialect::Sptps); s.peer.min_protocol = Some(Dialect::Native); })], star(), Some(Name::Trust), &["b: a speaks no more than sptps, and MinProtocol = native (its configuration) forbids", "On b: Install meshd on a"]),
+        ("not believed", [says(|s| s.refused = vec![RefusedRow { owner: "b".into(), subnet: "10.9.0.0/24".into(), why: "hosts/b does not list it (StrictSubnets)".into() }]), fine()], star(), Some(Name::Trust),
+            &["a: b announces 10.9.0.0/24, which is not believed", "→ On a: If it is right, write `Subnet = 10.9.0.0/24` into hosts/b here"]),
+        ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(crate::mesh::sight::DialSight::default()); s.missed = Some(MissedRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
+            &["a: reachable through others, but our own link to it fails: 10.132.0.2:655: refused", "→ On b: see that meshd"]),
+        ("down for one", [says(|s| { s.pair = Pair::default(); s.peer.up = false; s.peer.link = None; }), fine()], star(), Some(Name::MetaPath), &["a: down: no node reaches it, and nothing here dials it"]),
+        ("no address", [fine(), says(|s| { s.addresses.clear(); s.peer.link = None; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("web".into()); })], star(), Some(Name::Endpoint), &["b: no Address in hosts/a", "On b: Write `Address = ADDRESS` of a into hosts/a"]),
+        ("UDP blocked one way", [says(silent), says(|s| s.pair.udp.heard_seconds = None)], star(), Some(Name::UdpProbe), &["a: 10.132.0.22:655 no reply to 9 probes since ", "; b says: our packets do not arrive; b: 10.132.0.22:655 answers", "→ Likely a firewall between a and b. On b: `meshctl firewall --verify`"]),
+        ("UDP blocked on the way back", [says(|s| { silent(s); s.pair.udp.heard_seconds = None; }), says(|s| { silent(s); s.pair.udp.heard_seconds = Some(0.4); })], star(), Some(Name::UdpProbe), &["b says: our probes arrive", "→ On a: Our probes arrive, so answers are lost", "- firewall", "b: probes of a come in"]),
+        ("UDP blocked, and b is a tincd", [says(silent), tinc()], star(), Some(Name::UdpProbe), &["b runs no meshd that could be asked; b: not known from here: b runs tinc, or a meshd without native", "On both ends"]),
+        ("UDP blocked, and b says nothing", [says(silent), There::Silent], star(), Some(Name::UdpProbe), &["b does not answer when asked"]),
+        ("the other one", [There::Silent, says(silent)], star(), Some(Name::UdpProbe), &["a: not known from here: a does not answer when asked; b: 10.132.0.22:655 no reply", "On both ends"]),
+        ("only short packets", [says(|s| s.pair.mtu.too_small = true), fine()], star(), Some(Name::PathMtu), &["a: not even packets of 512 bytes pass", "b: packets of 1440 bytes pass", "On a: Something on the way drops"]),
+        ("TCPOnly at one", [says(|s| { silent(s); s.pair.tcp_only_there = true; }), says(|s| { silent(s); s.pair.tcp_only_here = true; })], star(), None, &["a: b says TCPOnly: UDP is not tried; b: TCPOnly is set here"]),
+        ("idle", [says(|s| { silent(s); s.pair.udp.unanswered = 0; }), fine()], star(), None, &["a: not tried: no address is known, or nothing was sent"]),
+        ("an older meshd", [older(fine()), fine()], star(), None, &["a: not known from here: the meshd of a is too old to tell; b: hosts/a", "✓ udp probe     10.132.0.22:655 answers", "nothing wrong is seen from here", "a meshd on a would tell"]),
+        ("an older meshd, UDP blocked", [older(says(silent)), fine()], star(), Some(Name::UdpProbe), &["a: 10.132.0.22:655 no reply to 9 probes"]),
+        ("tincds with a link", [tinc(), tinc()], linked(), None, &["nothing wrong is seen from here", "✓ key           a: proven by the link that it has with b", "✓ meta path     a: a -> b; b: b -> a", "✓ endpoint      a: 10.132.0.1 port 655, by its link with b",
+            "- trust         a: not known from here: a runs tinc", "- udp probe", "- pmtu", "✓ subnet owner  a: 172.20.0.2 -> b, seen from here", "- local route", "- firewall", "a meshd on a would tell: `meshctl why b` there"]),
+        ("tincds with TCPOnly", [tinc(), tinc()], tcp_only(), None, &["- udp probe     b says TCPOnly: UDP is not tried"]),
+        ("tincds without a link", [tinc(), tinc()], star(), None, &["- key           a: not known from here", "a: a -> web -> b", "10.132.0.1 port 655, as web sees b"]),
+        ("apart", [There::Silent, There::Silent], both("web", "a").to_vec(), Some(Name::MetaPath), &["no chain of links leads to b", "One of the two must dial"]),
+        ("one-sided", [There::Silent, There::Silent], vec![edge("a", "b")], Some(Name::MetaPath), &["no chain of links"]),
+        ("one is down", [There::NotAsked, fine()], star(), Some(Name::MetaPath), &["a: down, seen from here", "a: not known from here: a is down", "→ Look at that first: `meshctl why a`"]),
+    ]
+}
+
+fn judged([one, two]: [There; 2], edges: &[EdgeRow]) -> Verdict {
+    let targets = [target("a", &["172.20.0.1"]), target("b", &["172.20.0.2"])];
+    let end = |target: &Target, there: There| {
+        let mut seen = sight();
+        seen.pair.up = !matches!(there, There::NotAsked);
+        if let There::CannotBeAsked = there {
+            seen.peer.offers = Some(Dialect::Sptps);
+        }
+        End::new(target, &seen, there)
     };
-    let pair = |change: fn(&mut Pair)| {
-        let mut pair = sight().pair;
-        change(&mut pair);
-        There::Says(Box::new(pair))
-    };
-    let tcp: fn(&mut Pair) = |pair| {
-        pair.udp.unanswered = 9;
-        (pair.path, pair.reason) = (
-            PathKind::Tcp,
-            reason("udp_no_reply", "9 UDP probes unanswered"),
-        );
-    };
-    type Case = (
-        &'static str,
-        [End; 2],
-        Vec<EdgeRow>,
-        Option<Name>,
-        &'static [&'static str],
-    );
-    let cases: Vec<Case> = vec![
-        (
-            "fine",
-            [end("a", pair(|_| ())), end("b", pair(|_| ()))],
-            edges.clone(),
-            None,
-            &[
-                "a to b: fine",
-                "a -> web -> b",
-                "a says: b by UDP, rtt 0.5ms, packets of 1440 bytes pass",
-            ],
-        ),
-        (
-            "TCP",
-            [end("a", pair(tcp)), end("b", pair(|_| ()))],
-            edges.clone(),
-            Some(Name::Says),
-            &[
-                "a says: b only over TCP: 9 UDP probes unanswered; probes of b arrive there",
-                "On a: `meshctl why b`",
-            ],
-        ),
-        (
-            "the other one",
-            [end("a", There::Silent), end("b", pair(tcp))],
-            edges.clone(),
-            Some(Name::Says),
-            &["a did not answer", "On b: `meshctl why a`"],
-        ),
-        (
-            "tincds",
-            [
-                end("a", There::CannotBeAsked),
-                end("b", There::CannotBeAsked),
-            ],
-            edges.clone(),
-            None,
-            &["nothing wrong is seen from here", "ask on a itself"],
-        ),
-        (
-            "one down",
-            [
-                End {
-                    up: Some(false),
-                    ..end("a", There::NotAsked)
-                },
-                end("b", There::Silent),
-            ],
-            edges.clone(),
-            Some(Name::MetaPath),
-            &["a is down, seen from here", "`meshctl why a`"],
-        ),
-        (
-            "apart",
-            [end("a", There::Silent), end("b", There::Silent)],
-            both("web", "a").to_vec(),
-            Some(Name::MetaPath),
-            &["no chain of links"],
-        ),
-        (
-            "one-sided",
-            [end("a", There::Silent), end("b", There::Silent)],
-            vec![edge("a", "b")],
-            Some(Name::MetaPath),
-            &["no chain of links"],
-        ),
-        (
-            "idle",
-            [
-                end(
-                    "a",
-                    pair(|p| (p.path, p.reason) = (PathKind::Tcp, reason("idle", "x"))),
-                ),
-                end("b", pair(|_| ())),
-            ],
-            edges.clone(),
-            None,
-            &["nothing was sent to b lately"],
-        ),
-        (
-            "as meant",
-            [
-                end(
-                    "a",
-                    pair(|p| (p.path, p.tcp_only_there) = (PathKind::Tcp, true)),
-                ),
-                end("b", pair(|_| ())),
-            ],
-            edges.clone(),
-            None,
-            &["over TCP, as meant"],
-        ),
-        (
-            "down there",
-            [
-                end("a", pair(|p| p.path = PathKind::Down)),
-                end("b", pair(|_| ())),
-            ],
-            edges.clone(),
-            Some(Name::Says),
-            &["a says: b is down"],
-        ),
-        (
-            "relayed",
-            [
-                end(
-                    "a",
-                    pair(|p| (p.path, p.via) = (PathKind::Via, Some("web".into()))),
-                ),
-                end("b", pair(|_| ())),
-            ],
-            edges.clone(),
-            Some(Name::Says),
-            &["only through web"],
-        ),
-        (
-            "short",
-            [
-                end("a", pair(|p| p.mtu.too_small = true)),
-                end("b", pair(|_| ())),
-            ],
-            edges,
-            Some(Name::Says),
-            &["only short packets pass"],
-        ),
+    let [a, b] = &targets;
+    let sides = [
+        Side::of("", &end(a, one.clone()), (b, &two), edges),
+        Side::of("", &end(b, two), (a, &one), edges),
     ];
-    for (what, ends, edges, broken, parts) in cases {
-        let verdict = judge("", &ends, &edges);
+    judge("", &sides, [a, b])
+}
+
+#[test]
+fn each_fault_between_two_others_has_its_first_broken_step() {
+    for (what, ends, edges, broken, parts) in cases() {
+        let verdict = judged(ends, &edges);
         let shown = lines(&verdict, true, false).join("\n");
-        assert_eq!(
-            verdict.broken().map(|step| step.name),
-            broken,
+        let found = verdict.broken().map(|step| step.name);
+        assert_eq!(found, broken, "{what}\n{shown}");
+        assert_eq!(verdict.steps.len(), 10, "{what}\n{shown}");
+        let wanted = broken.map_or(Exit::Fine, |_| Exit::Negative);
+        assert_eq!(exit(&verdict), wanted, "{what}");
+        for part in parts {
+            assert!(shown.contains(part), "{what}: {part:?} is not in\n{shown}");
+        }
+        let names: Vec<_> = verdict.steps.iter().map(|step| step.name).collect();
+        let right = judged([fine(), fine()], &star());
+        assert!(
+            names.iter().eq(right.steps.iter().map(|step| &step.name)),
+            "{what}"
+        );
+        assert!(
+            verdict.steps.iter().all(|step| !step.text.is_empty()),
             "{what}\n{shown}"
         );
-        parts
-            .iter()
-            .for_each(|part| assert!(shown.contains(part), "{what}: {part}\n{shown}"));
     }
+}
+
+#[test]
+fn what_was_asked_for_is_named() {
+    let mut asked = target("b", &["10.7.0.0/24"]);
+    asked.asked = Some("10.7.0.9".into());
+    let a = target("a", &[]);
+    let end = |target| End::new(target, &sight(), fine());
+    let sides = [
+        Side::of("", &end(&a), (&asked, &fine()), &star()),
+        Side::of("", &end(&asked), (&a, &fine()), &star()),
+    ];
+    let verdict = judge("", &sides, [&a, &asked]);
+    let shown = lines(&verdict, true, false).join("\n");
+    assert!(
+        shown.contains("a is known; 10.7.0.9 is in 10.7.0.0/24 of b"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("a: 10.7.0.0/24 -> b (weight 10); b: a has no subnet"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_the_other_end_finds_is_added_to_what_we_see() {
+    let refuses = says(|sight| {
+        sight.refused = vec![RefusedRow {
+            owner: "a".into(),
+            subnet: "172.20.0.1".into(),
+            why: "hosts/a does not list it (StrictSubnets)".into(),
+        }];
+    });
+    let (a, b) = (target("a", &["172.20.0.1"]), target("b", &["172.20.0.2"]));
+    let side = |there: There| {
+        let end = End::new(&b, &sight(), there);
+        Side::of("", &end, (&a, &fine()), &star())
+    };
+    let ours = || Verdict {
+        headline: "b: reachable by UDP".into(),
+        steps: side(fine()).steps,
+        advice: "nothing".into(),
+    };
+    let mut verdict = ours();
+    add(&mut verdict, &side(fine()));
+    assert_eq!(verdict, ours());
+    add(&mut verdict, &side(refuses));
+    let broken = verdict.broken().unwrap();
+    assert_eq!(broken.name, Name::Trust);
+    assert!(
+        broken.text.starts_with("b says: a announces 172.20.0.1"),
+        "{}",
+        broken.text
+    );
+    assert!(
+        verdict.advice.starts_with("On b: If it is right"),
+        "{}",
+        verdict.advice
+    );
 }
