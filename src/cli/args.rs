@@ -265,7 +265,9 @@ pub enum Command {
         meshctl firewall | nft -c -f -            a table of its own for nftables, checked\n  \
         meshctl firewall --format ufw | sh        a rule for each peer\n  \
         meshctl firewall --verify                 what the rules in force do with each peer; exit 1 if one is kept out",
-        after_help = "Peers are the numeric Address lines of the host files. What stands in other tables and drops \
+        after_help = "Peers are the numeric Address lines of the host files. Allow lines become rules for what comes out of the \
+            device of the mesh, which drop all else there; meshd itself filters nothing, so load them anew when Allow, labels or \
+            subnets change. With them, --verify looks for each node at each port that a line names. What stands in other tables and drops \
             packets goes on dropping them: --verify looks at all of them, ufw's, firewalld's and iptables' too, as nft shows them."
     )]
     Firewall {

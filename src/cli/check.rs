@@ -11,7 +11,7 @@ use crate::{
         context::Context,
         output::{self, Frame},
     },
-    config::{self, Problem, Source},
+    config::{self, Config, Problem, Source},
     daemon::clock,
 };
 
@@ -23,6 +23,8 @@ struct Checked {
     errors: usize,
     warnings: usize,
     problems: Vec<Row>,
+    /// What is right and has to be known all the same.
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -75,6 +77,12 @@ pub(super) fn run(
         errors,
         warnings,
         problems: problems.iter().map(row).collect(),
+        notes: loaded
+            .as_ref()
+            .ok()
+            .and_then(Config::not_filtered)
+            .into_iter()
+            .collect(),
     };
     match context.format {
         Format::Json => {
@@ -102,7 +110,11 @@ pub(super) fn run(
                     output::say(&excerpt);
                 }
             }
-            output::print(|out| writeln!(out, "{}", summary(&checked, node)))?;
+            output::print(|out| {
+                let mut notes = checked.notes.iter();
+                notes.try_for_each(|note| writeln!(out, "note: {note}"))?;
+                writeln!(out, "{}", summary(&checked, node))
+            })?;
         }
     }
     Ok(match (errors, warnings) {

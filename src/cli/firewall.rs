@@ -1,6 +1,7 @@
 //! `meshctl firewall`: rules that let the peers of the host files in and nobody else, and whether the firewall of this
 //! machine does so.
 
+mod inner;
 mod nft;
 mod rules;
 
@@ -22,6 +23,7 @@ use crate::{
     io::netlink,
 };
 
+use inner::{Case, Inner};
 use nft::{Fate, Packet};
 use rules::Plan;
 
@@ -92,6 +94,10 @@ fn ruleset() -> Result<Value, String> {
 struct Row {
     node: String,
     address: IpAddr,
+    /// Out of the mesh, the service that is meant, as Allow writes it; null: our own port.
+    service: Option<String>,
+    /// Whether it should be open.
+    wanted: bool,
     /// Null: not known.
     open: Option<bool>,
     text: String,
@@ -99,8 +105,15 @@ struct Row {
 
 /// Exit code 1 if `verify` finds a peer that is kept out.
 pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
-    let config = in_force(context)?;
+    let (config, device) = in_force(context)?;
+    let today = config.settings.at(clock::unix());
     let peers = peers(&config);
+    let device = device.or_else(|| config.shell.interface.clone());
+    if device.is_none() && !config.shell.allow.is_empty() {
+        output::complain(
+            "the Allow lines are left out: no device is known that packets of the mesh come from; write `Interface = NAME`",
+        );
+    }
     let plan = Plan {
         name: match &config.source.net {
             Some(net) => net.clone(),
@@ -109,6 +122,7 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
         port: config.settings.port,
         interface: interface(&config, &peers),
         addresses: peers.iter().map(|(_, address)| *address).collect(),
+        inner: device.and_then(|device| Inner::new(&config, &today.hosts, &device)),
     };
     let known: BTreeSet<&str> = peers.iter().map(|(name, _)| name.as_str()).collect();
     let hosts = config.settings.hosts.keys();
@@ -123,7 +137,13 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
         ));
     }
     if verify {
-        return check(context, &config, &plan, &peers);
+        let cases = plan.inner.as_ref().map(|inner| inner.cases(&today.hosts));
+        return check(
+            context,
+            &config,
+            &plan,
+            (&peers, &cases.unwrap_or_default()),
+        );
     }
     if plan.addresses.is_empty() {
         let text = "no host file has a numeric Address: rules would let nobody in; `meshctl check` shows the files";
@@ -133,24 +153,28 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
     Ok(Exit::Fine)
 }
 
-/// The files that `--config` names, or those of the daemon or of the net.
-fn in_force(context: &Context) -> Result<Config, Failure> {
+/// The files that `--config` names, or those of the daemon or of the net; and the daemon's device.
+fn in_force(context: &Context) -> Result<(Config, Option<String>), Failure> {
+    let mut device = None;
     let source = match context.offline() {
         true => context.source(None)?,
         false => match context.ask(Request::Status) {
             Ok(answer) => match answer.response {
-                Response::Status(status) => Source {
-                    base: status.config.into(),
-                    net: answer.net,
-                    ..Source::default()
-                },
+                Response::Status(status) => {
+                    device = status.interface;
+                    Source {
+                        base: status.config.into(),
+                        net: answer.net,
+                        ..Source::default()
+                    }
+                }
                 _ => return Err(Failure::odd_answer()),
             },
             Err(failure) if failure.exit == Exit::NotRunning => context.source(None)?,
             Err(failure) => return Err(failure),
         },
     };
-    context::load(&source)
+    Ok((context::load(&source)?, device))
 }
 
 /// Each numeric Address of each host file.
@@ -182,14 +206,54 @@ fn interface(config: &Config, peers: &[(String, IpAddr)]) -> Option<String> {
         .filter(|name| names.next().is_none() && name != "lo")
 }
 
-fn check(context: &Context, config: &Config, plan: &Plan, peers: &[(String, IpAddr)]) -> Outcome {
+/// Whether what a node may reach is open to it, and what it may not is closed.
+fn inner_row(ruleset: &Value, case: &Case, device: Option<&str>) -> Row {
+    let service = format!("{}/{}", case.protocol, case.port);
+    let packet = Packet {
+        protocol: case.protocol,
+        port: case.port,
+        from: Some(case.address),
+        interface: device,
+    };
+    let from = format!("{service} from {} of the mesh", case.address);
+    let (open, text) = match (nft::fate(ruleset, packet), case.wanted) {
+        (Fate::Accepted, true) => (Some(true), format!("{from} is open here (nft)")),
+        (Fate::Accepted, false) => (
+            Some(true),
+            format!(
+                "{from} is open here, and no Allow lets it in: load what `meshctl firewall` prints"
+            ),
+        ),
+        (Fate::Dropped(rule), true) => (
+            Some(false),
+            format!("{from} is closed here, though Allow lets it in: {rule}"),
+        ),
+        (Fate::Dropped(rule), false) => (Some(false), format!("{from} is closed here: {rule}")),
+        (Fate::Unknown(rule), _) => (None, format!("{from}: not known, {rule} decides")),
+    };
+    Row {
+        node: case.node.to_string(),
+        address: case.address,
+        service: Some(service),
+        wanted: case.wanted,
+        open,
+        text,
+    }
+}
+
+fn check(
+    context: &Context,
+    config: &Config,
+    plan: &Plan,
+    (peers, cases): (&[(String, IpAddr)], &[Case]),
+) -> Outcome {
     let ruleset = ruleset().map_err(|why| {
         Failure::new(
             Exit::Permission,
             format!("the firewall cannot be looked at: {why}"),
         )
     })?;
-    let rows: Vec<Row> = peers
+    let mut rows: Vec<Row> = peers
         .iter()
         .map(|(node, address)| {
             let (open, text) = match seen(&ruleset, Some(*address), plan.port) {
@@ -200,11 +264,15 @@ fn check(context: &Context, config: &Config, plan: &Plan, peers: &[(String, IpAd
             Row {
                 node: node.clone(),
                 address: *address,
+                service: None,
+                wanted: true,
                 open,
                 text,
             }
         })
         .collect();
+    let device = plan.inner.as_ref().map(|inner| inner.interface.as_str());
+    rows.extend(cases.iter().map(|case| inner_row(&ruleset, case, device)));
     let time = clock::rfc3339(clock::wall());
     let frame = Frame {
         net: config.source.net.as_deref(),
@@ -226,7 +294,7 @@ fn check(context: &Context, config: &Config, plan: &Plan, peers: &[(String, IpAd
             })
         })?,
     }
-    Ok(match rows.iter().any(|row| row.open == Some(false)) {
+    Ok(match rows.iter().any(|row| row.open == Some(!row.wanted)) {
         true => Exit::Negative,
         false => Exit::Fine,
     })

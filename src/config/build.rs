@@ -17,7 +17,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{
-        Config, DeviceType, Problem, Shell, Source, host, keys, legacy, shell,
+        Config, DeviceType, Problem, Shell, Source,
+        allow::{Allow, Whom},
+        host, keys, legacy, shell,
         tree::{Reader, Tree},
         values,
     },
@@ -52,6 +54,7 @@ pub(super) fn build(
         .unwrap_or(values::DEFAULT_PORT);
     let options = options(&mut reader);
     let shell = shell::shell(source, &mut reader, device_type, port, options);
+    check_allow(&mut reader, name.as_ref(), &hosts, mode);
     let experimental = reader.boolean("ExperimentalProtocol");
     let secrets = secrets(source, tree, last, experimental, &mut reader.problems);
     if let (Some(name), Some(secrets)) = (&name, &secrets) {
@@ -104,6 +107,39 @@ fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
         "tap" => DeviceType::Tap,
         "dummy" => DeviceType::Dummy,
         _ => DeviceType::Tun,
+    }
+}
+
+/// Refuses rules where nobody knows whose an address is, and warns of those that let nobody in.
+fn check_allow(
+    reader: &mut Reader<'_>,
+    own: Option<&NodeName>,
+    hosts: &BTreeMap<NodeName, Arc<Host>>,
+    mode: Mode,
+) {
+    for entry in reader.tree.all("Allow") {
+        if mode != Mode::Router {
+            let text =
+                "Allow needs Mode = router: frames carry addresses that are no node's; remove it";
+            reader.problems.push(entry.error(text));
+            continue;
+        }
+        let Ok(Allow { from, .. }) = Allow::parse(&entry.value) else {
+            continue;
+        };
+        let nobody = !hosts.iter().any(|(name, host)| from.means(name, host));
+        let text = match &from {
+            _ if !nobody => continue,
+            Whom::All => continue,
+            Whom::Node(node) if Some(node) == own => "this rule is for ourselves; remove it".into(),
+            Whom::Node(node) => {
+                format!("there is no usable hosts/{node}, so this rule lets nobody in")
+            }
+            Whom::Label(..) => {
+                format!("no host file has the label {from}, so this rule lets nobody in")
+            }
+        };
+        reader.problems.push(entry.warning(text));
     }
 }
 

@@ -327,6 +327,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         scripts_interpreter,
         scripts_extension,
         run_scripts,
+        allow,
         nice,
         log_level,
         pmtu_discovery,
@@ -369,6 +370,11 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         scripts_extension,
     );
     diff.value("RunScripts", &old.run_scripts, run_scripts);
+    diff.list("Allow", &old.allow, allow);
+    if old.allow != *allow {
+        let text = "Allow: load the firewall that `meshctl firewall` prints, meshd filters nothing";
+        diff.changed.push(text.into());
+    }
     diff.restart("Sandbox", &old.sandbox, sandbox);
     diff.restart("ProcessPriority", &old.nice, nice);
     diff.restart("LogLevel", &old.log_level, log_level);

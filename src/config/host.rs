@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     config::{
-        Problem, Source, cache, files, keys, legacy,
+        Problem, Source,
+        allow::Allow,
+        cache, files, keys, legacy,
         tincconf::{self, Lines, Trouble},
         toml::{self, keys::File},
         tree::{self, CliOption, Reader, Tree},
@@ -292,6 +294,8 @@ fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
         .unwrap_or(values::DEFAULT_PORT);
     let tcp_only = reader.flag("TCPOnly");
     let [null_cipher, null_digest] = legacy::nulls(reader);
+    // Of that node's firewall; here only its mistakes count.
+    reader.each("Allow", Allow::parse);
     Host {
         null_cipher,
         null_digest,

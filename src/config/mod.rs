@@ -2,6 +2,7 @@
 //!
 //! Source: tinc-config-cli.md sections 1 and 2.
 
+pub mod allow;
 mod among;
 mod build;
 pub mod cache;
@@ -138,6 +139,22 @@ pub struct Config {
     pub problems: Vec<Problem>,
 }
 
+impl Config {
+    /// That Allow is not the daemon's to enforce, if there is any.
+    #[must_use]
+    pub fn not_filtered(&self) -> Option<String> {
+        let net = self.source.net.as_ref();
+        let net = net.map_or_else(String::new, |net| format!("-n {net} "));
+        match self.shell.allow.len() {
+            0 => None,
+            lines => Some(format!(
+                "Allow ({lines} of them): meshd itself filters nothing; they are in force where the firewall that \
+                 `meshctl {net}firewall` prints is loaded, and `meshctl {net}firewall --verify` looks whether it is"
+            )),
+        }
+    }
+}
+
 /// Which addresses are used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddressFamily {
@@ -233,6 +250,8 @@ pub struct Shell {
     pub scripts_extension: String,
     /// RunScripts, without `none`; `None`: all of them.
     pub run_scripts: Option<Vec<&'static str>>,
+    /// Allow (meshd only), sorted: of the firewall that `meshctl firewall` writes, not of the daemon.
+    pub allow: Vec<allow::Allow>,
     /// Sandbox.
     pub sandbox: Sandbox,
     /// ProcessPriority as a nice value.

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::Path, time::SystemTime};
 use crate::{
     config::{
         AddressFamily, DeviceType, Problem, Sandbox, Shell, Source,
+        allow::Allow,
         build::ed25519_file,
         toml::keys::NO_SCRIPTS,
         tree::{Reader, Tree},
@@ -77,6 +78,12 @@ pub(super) fn shell(
         scripts_interpreter: reader.text("ScriptsInterpreter"),
         scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
         run_scripts: run_scripts(reader),
+        allow: {
+            let mut allow = reader.each("Allow", Allow::parse);
+            allow.sort();
+            allow.dedup();
+            allow
+        },
         sandbox: match reader.word("Sandbox") {
             "off" => Sandbox::Off,
             "high" => Sandbox::High,

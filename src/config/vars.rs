@@ -5,8 +5,8 @@
 
 use Honoured::{NoEffect, NotYet, Yes};
 use Kind::{
-    Address, Bool, Bytes, Int, Key, Listen, Moment, Node, Path, Port, Prefix, Seconds, Subnet,
-    Text, Word,
+    Address, Bool, Bytes, Int, Key, Listen, Moment, Node, Path, Port, Prefix, Rule, Seconds,
+    Subnet, Text, Word,
 };
 use Place::{Both, Host, Server};
 use Reload::{Live, NewLinks, Restart};
@@ -94,6 +94,8 @@ pub enum Kind {
     Key,
     /// A time in UTC, RFC 3339.
     Moment,
+    /// `FROM TO`: who may reach what.
+    Rule,
     /// Anything.
     Text,
 }
@@ -139,6 +141,7 @@ impl Kind {
             Path => "FILE".into(),
             Key => "KEY".into(),
             Moment => "YYYY-MM-DDTHH:MM:SSZ".into(),
+            Rule => "NODE|LABEL=VALUE|* tcp/PORT[-PORT]|udp/PORT[-PORT]|icmp|*".into(),
             Text => "TEXT".into(),
         }
     }
@@ -402,6 +405,8 @@ pub const VARS: &[Var] = &[
         "Why, for `meshctl peers`."),
     var("Label", Host, Meshd, Text, "", MANY, Live, UNSAFE, Yes,
         "`NAME=VALUE`: what this node is, for `meshctl peers --json`."),
+    var("Allow", Both, Meshd, Rule, "", MANY, Live, UNSAFE, Yes,
+        "Who of the mesh may reach what of this node; with any such line nobody else reaches anything. Not meshd filters by it but the firewall: load what `meshctl firewall` prints, again after each change."),
     var("MetaRate", Server, Meshd, Int, "200", ONE, Live, UNSAFE, Yes,
         "News a second that a neighbour may tell for long; more ends the link."),
     var("RunScripts", Server, Meshd, Text, "", MANY, Live, UNSAFE, Yes,
@@ -463,7 +468,7 @@ mod tests {
                 Int | Seconds | Bytes | Port => {
                     assert!(var.default.parse::<u32>().is_ok(), "{}", var.name)
                 }
-                Subnet | Prefix | Address | Listen | Node | Key | Moment => {
+                Subnet | Prefix | Address | Listen | Node | Key | Moment | Rule => {
                     panic!("{} has no default", var.name)
                 }
                 Path | Text => {}

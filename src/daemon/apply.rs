@@ -261,6 +261,7 @@ impl Driver {
         shell.scripts_interpreter = new.shell.scripts_interpreter.clone();
         shell.scripts_extension = new.shell.scripts_extension.clone();
         shell.run_scripts = new.shell.run_scripts.clone();
+        shell.allow = new.shell.allow.clone();
         self.hooks.scripts.interpreter = shell.scripts_interpreter.clone();
         self.hooks.scripts.extension = shell.scripts_extension.clone();
         self.hooks.scripts.run = shell.run_scripts.clone();

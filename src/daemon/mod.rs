@@ -244,6 +244,9 @@ fn load(source: &Source) -> anyhow::Result<Config> {
             for problem in &config.problems {
                 tracing::warn!("{problem}");
             }
+            if let Some(note) = config.not_filtered() {
+                tracing::info!("{note}");
+            }
             Ok(config)
         }
         Err(problems) => {

@@ -171,6 +171,9 @@ fn value(var: &Var) -> BoxedStrategy<String> {
         Kind::Moment => {
             "20[2-9][0-9]-0[1-9]-(1[0-9]|2[0-8])T[01][0-9]:[0-5][0-9]:[0-5][0-9]Z".boxed()
         }
+        Kind::Rule => "([a-z]{1,9}|[a-z_]{1,9}=[!-~]([ -~]{0,9}[!-~])?|\\*) \
+            (tcp/[1-9][0-9]{0,3}|udp/[1-9]-[1-9][0-9]{2}|icmp|\\*)"
+            .boxed(),
         Kind::Bool => prop_oneof![Just("yes".to_owned()), Just("no".to_owned())].boxed(),
         Kind::Int | Kind::Seconds | Kind::Bytes | Kind::Port => {
             (0..65_536u32).prop_map(|n| n.to_string()).boxed()

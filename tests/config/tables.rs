@@ -66,6 +66,7 @@ fn the_table_has_every_variable_of_tinc_and_no_other_but_our_own() {
             "Revoked",
             "RevokedReason",
             "Label",
+            "Allow",
             "MetaRate",
             "RunScripts",
         ]

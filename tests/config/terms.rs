@@ -6,7 +6,7 @@ use meshd::{config::diff, daemon::clock, mesh::settings::Host};
 
 use crate::{Tree, host, key, nodes};
 
-const WORDS: [(&str, &str); 7] = [
+const WORDS: [(&str, &str); 8] = [
     (
         "Expires = 2100-06-01T00:00:00Z",
         "expires = 2100-06-01T00:00:00Z",
@@ -18,6 +18,10 @@ const WORDS: [(&str, &str); 7] = [
     ("RevokedReason = sold", ""),
     ("Label = role=mysql", "[labels]\nrole = \"mysql\""),
     ("Label = dc=ams 2", "dc = \"ams 2\""),
+    (
+        "Allow = role=web tcp/3306",
+        "[[allow]]\nfrom = \"role=web\"\nto = \"tcp/3306\"",
+    ),
     (
         "Ed25519PublicKeyNextFrom = 2100-12-01T00:00:00Z",
         "[next]\nfrom = 2100-12-01T00:00:00Z",

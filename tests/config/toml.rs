@@ -58,6 +58,7 @@ fn every_variable_has_a_key_where_it_belongs() {
             Kind::Bytes => matches!(key.form, Form::Size | Form::Number),
             Kind::Address | Kind::Listen => key.form == Form::Endpoint,
             Kind::Moment => key.form == Form::Moment,
+            Kind::Rule => key.form == Form::Rule,
             _ => matches!(key.form, Form::Text | Form::Labelled),
         };
         assert!(fits && key.many == var.multiple, "{}", key.path());

@@ -208,6 +208,7 @@ impl Table<'_> {
         let payload = &left["payload"];
         match (payload["protocol"].as_str(), payload["field"].as_str()) {
             (Some("udp" | "tcp"), _) if payload["protocol"] != ours => return Some(false),
+            (Some("icmp" | "icmpv6"), _) => return Some(false),
             (Some("udp" | "tcp" | "th"), Some("dport")) => {
                 return self.any(right, |value| is_number(value, port));
             }
@@ -237,6 +238,8 @@ impl Table<'_> {
                     })
                 })
             }
+            // A stranger's first packet to this port was not sent on here from another.
+            (_, Some("status")) => Some(false),
             (_, Some("state")) => self.any(right, |value| is_word(value, "new")),
             _ => None,
         }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use super::inner::Inner;
 use crate::cli::args::Tool;
 
 /// Whom rules are for.
@@ -14,6 +15,8 @@ pub(super) struct Plan {
     pub(super) interface: Option<String>,
     /// Numeric addresses of the peers.
     pub(super) addresses: BTreeSet<IpAddr>,
+    /// What Allow says of packets out of the mesh, if it says anything.
+    pub(super) inner: Option<Inner>,
 }
 
 impl Plan {
@@ -31,9 +34,18 @@ impl Plan {
     pub(super) fn text(&self, tool: Tool) -> String {
         match tool {
             Tool::Nft => self.nft(),
-            Tool::Ufw => self.each(|from, protocol| self.ufw(from, protocol)),
+            Tool::Ufw => {
+                let inner = self.inner.as_ref();
+                let inner = inner.map(|inner| inner.ufw(&self.mark()));
+                self.forget_ufw()
+                    + &self.each(|from, protocol| self.ufw(from, protocol))
+                    + &inner.unwrap_or_default()
+            }
             Tool::Firewalld => {
+                let inner = self.inner.as_ref();
+                let inner = inner.map(|inner| inner.firewalld(&self.word()));
                 self.each(|from, protocol| self.firewalld(from, protocol))
+                    + &inner.unwrap_or_default()
                     + "firewall-cmd --reload\n"
             }
         }
@@ -47,15 +59,29 @@ impl Plan {
         all.collect()
     }
 
+    /// What our rules of ufw have at their end.
+    fn mark(&self) -> String {
+        format!("comment 'meshd {}'", self.word())
+    }
+
+    /// Takes away what an earlier run has added, or rules for peers that are gone would stay and new ones come behind those
+    /// that deny.
+    fn forget_ufw(&self) -> String {
+        format!(
+            "ufw show added | grep \"{}\\$\" | sed -e 's/^ufw route /ufw --force route delete /' -e 's/^ufw \\([a-z]\\)/ufw --force delete \\1/' | sh\n",
+            self.mark()
+        )
+    }
+
     fn ufw(&self, from: &IpAddr, protocol: &str) -> String {
         let on = self
             .interface
             .as_ref()
             .map_or_else(String::new, |name| format!(" on {name}"));
         format!(
-            "ufw allow in{on} from {from} to any port {} proto {protocol} comment 'meshd {}'\n",
+            "ufw allow in{on} from {from} to any port {} proto {protocol} {}\n",
             self.port,
-            self.word()
+            self.mark()
         )
     }
 
@@ -99,11 +125,22 @@ impl Plan {
                 ));
             }
         }
+        let (mut jump, mut forward) = (String::new(), String::new());
+        if let Some(inner) = &self.inner {
+            let mesh = &inner.interface;
+            sets.push_str(&inner.nft());
+            jump = format!("\t\tiifname \"{mesh}\" jump mesh\n");
+            // Between other nodes the kernel forwards with Forwarding = kernel: that is theirs to judge.
+            forward = format!(
+                "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n\
+                 \t\tct state established,related accept\n\t\tiifname \"{mesh}\" oifname != \"{mesh}\" jump mesh\n\t}}\n"
+            );
+        }
         // Loading it again replaces it, whether it was there or not.
         format!(
             "table inet meshd_{name}\ndelete table inet meshd_{name}\ntable inet meshd_{name} {{\n{sets}\tchain input {{\n\
              \t\ttype filter hook input priority filter; policy accept;\n\t\tiifname \"lo\" accept\n\
-             \t\tct state established,related accept\n{accepts}\t\tudp dport {port} drop\n\t\ttcp dport {port} drop\n\t}}\n}}\n"
+             \t\tct state established,related accept\n{jump}{accepts}\t\tudp dport {port} drop\n\t\ttcp dport {port} drop\n\t}}\n{forward}}}\n"
         )
     }
 }
@@ -120,6 +157,7 @@ mod tests {
             addresses: ["10.132.0.22", "10.132.0.21", "fd00::21"]
                 .map(|at| at.parse().unwrap())
                 .into(),
+            inner: None,
         }
     }
 
@@ -165,8 +203,12 @@ table inet meshd_priv_1 {
     #[test]
     fn ufw_and_firewalld_get_a_command_for_each_peer_and_protocol() {
         let text = plan().text(Tool::Ufw);
-        assert_eq!(text.lines().count(), 6);
-        assert!(text.starts_with("ufw allow in on eth1 from 10.132.0.21 to any port 655 proto udp comment 'meshd priv_1'\n"), "{text}");
+        assert_eq!(text.lines().count(), 7);
+        assert!(
+            text.starts_with("ufw show added | grep \"comment 'meshd priv_1'\\$\" | sed "),
+            "{text}"
+        );
+        assert!(text.contains("\nufw allow in on eth1 from 10.132.0.21 to any port 655 proto udp comment 'meshd priv_1'\n"), "{text}");
         let text = plan().text(Tool::Firewalld);
         assert_eq!(text.lines().count(), 7);
         assert!(text.contains("family=\"ipv6\" source address=\"fd00::21\" port port=\"655\" protocol=\"tcp\" accept'"), "{text}");

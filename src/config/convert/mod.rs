@@ -71,7 +71,7 @@ fn meaning<'a>(lines: impl IntoIterator<Item = &'a Line>) -> BTreeMap<&'static s
         };
         let value = match var.kind {
             Kind::Bool => line.value.to_ascii_lowercase(),
-            Kind::Address | Kind::Listen => {
+            Kind::Address | Kind::Listen | Kind::Rule => {
                 line.value.split_whitespace().collect::<Vec<_>>().join(" ")
             }
             _ => line.value.clone(),

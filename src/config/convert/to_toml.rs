@@ -5,6 +5,7 @@ use std::{fmt::Write, path::Path};
 use super::{Content, Converted, Item, compare};
 use crate::config::{
     Problem,
+    allow::Allow,
     tincconf::{self, Line, Lines},
     toml::{
         self,
@@ -89,7 +90,9 @@ impl Writer<'_> {
         let mut tables: Vec<&str> = keys.iter().map(|key| key.table).collect();
         tables.dedup();
         for table in tables {
-            let keys = keys.iter().filter(|key| key.table == table);
+            let keys = keys
+                .iter()
+                .filter(|key| key.table == table && key.form != Form::Rule);
             let all = keys.map(|key| {
                 let of_key = |item: &&Item| key_of(item) == Some(key);
                 (key, items.iter().filter(of_key).collect::<Vec<_>>())
@@ -112,7 +115,25 @@ impl Writer<'_> {
             self.comments(&item.comments);
             self.lost(item, "has no key in this file");
         }
+        for item in items
+            .iter()
+            .filter(|item| key_of(item).is_some_and(|key| key.form == Form::Rule))
+        {
+            self.comments(&item.comments);
+            self.rule(item);
+        }
         self.comments(&tail);
+    }
+
+    /// Behind all other tables, as it is one.
+    fn rule(&mut self, item: &Item) {
+        match Allow::parse(&item.line.value) {
+            Ok(Allow { from, to }) => {
+                let [from, to] = [from.to_string(), to.to_string()].map(|text| quoted(&text));
+                self.line(&format!("\n[[allow]]\nfrom = {from}\nto = {to}"));
+            }
+            Err(_) => self.lost(item, "has a value that TOML has no word for"),
+        }
     }
 
     fn key(&mut self, key: &Key, items: &[&Item]) {
@@ -211,7 +232,7 @@ fn value(key: &Key, text: &str) -> Option<String> {
         },
         Form::Number | Form::Size => number()?.to_string(),
         Form::Duration => format!("\"{}s\"", number().filter(|seconds| *seconds >= 0)?),
-        Form::Text | Form::Labelled => quoted(text),
+        Form::Text | Form::Labelled | Form::Rule => quoted(text),
         Form::Moment => humantime::parse_rfc3339(text).ok().map(|_| text.into())?,
         Form::Endpoint => quoted(&endpoint(text)),
         Form::Access => {

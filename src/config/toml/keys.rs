@@ -2,7 +2,7 @@
 //!
 //! Source: spec/config-toml.md section 5.
 
-use Form::{Access, Duration, Endpoint, Flag, Labelled, Moment, Number, Size, Text};
+use Form::{Access, Duration, Endpoint, Flag, Labelled, Moment, Number, Rule, Size, Text};
 
 use crate::config::vars::{self, Place};
 
@@ -40,6 +40,8 @@ pub enum Form {
     Moment,
     /// Text in quotes under any name, which is part of the value: `NAME=TEXT`.
     Labelled,
+    /// A table with [`RULE`].
+    Rule,
     /// One of [`ACCESS`].
     Access,
 }
@@ -51,6 +53,9 @@ pub const ACCESS: [(&str, Option<(&str, &str)>); 3] = [
     ("listed", None),
     ("always", Some(("ExperimentalProtocol", "no"))),
 ];
+
+/// The keys of a rule: who, and what they may reach. Its value in tinc's form is that of both.
+pub const RULE: [&str; 2] = ["from", "to"];
 
 const fn one(table: &'static str, name: &'static str, var: &'static str, form: Form) -> Key {
     let many = false;
@@ -76,6 +81,7 @@ const fn many(table: &'static str, name: &'static str, var: &'static str, form: 
 pub const DAEMON: &[Key] = &[
     one("", "name", "Name", Text),
     one("", "mode", "Mode", Text),
+    many("", "allow", "Allow", Rule),
     one("interface", "name", "Interface", Text),
     one("interface", "type", "DeviceType", Text),
     one("interface", "device", "Device", Text),
@@ -172,6 +178,7 @@ pub const HOST: &[Key] = &[
     one("", "expires", "Expires", Moment),
     many("", "endpoints", "Address", Endpoint),
     many("", "subnets", "Subnet", Text),
+    many("", "allow", "Allow", Rule),
     one("", "port", "Port", Number),
     one("", "weight", "Weight", Number),
     one("", "tcp_only", "TCPOnly", Flag),
@@ -225,6 +232,7 @@ impl Key {
             Duration => "a time in whole seconds, like \"90s\" or \"15m\"",
             Size => "a size like \"64KiB\", or a number of bytes",
             Endpoint => "text like \"10.0.0.1\", \"db.example.net:655\" or \"[2001:db8::1]:655\"",
+            Rule => "a table [[allow]] with `from` and `to`",
             Access => "\"never\", \"listed\" or \"always\"",
             Moment => "a date with time in UTC, like 2027-06-01T00:00:00Z, without quotes",
         }

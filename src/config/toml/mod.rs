@@ -17,6 +17,7 @@ use keys::File;
 
 use crate::config::{
     Problem,
+    allow::{What, Whom},
     tincconf::{Line, Lines},
 };
 
@@ -142,7 +143,55 @@ impl Reading<'_> {
         }
     }
 
+    /// `{ from = "role=web", to = "tcp/3306" }`, looked at part by part so that each mistake has its place.
+    fn rule(&mut self, key: &'static keys::Key, value: &Spanned<DeValue<'_>>, rule: &DeTable<'_>) {
+        let mut parts = keys::RULE.map(|_| None);
+        let mut sound = true;
+        for (name, value) in rule {
+            let at = keys::RULE.iter().position(|part| part == name.get_ref());
+            let (Some(at), DeValue::String(text)) = (at, value.get_ref()) else {
+                let shown: String = name.get_ref().chars().take(64).collect();
+                let text = match at {
+                    Some(_) => format!("`{shown}` must be text in quotes"),
+                    None => {
+                        format!("unknown key `{shown}` in [[allow]]; there are `from` and `to`")
+                    }
+                };
+                sound = false;
+                let place = if at.is_some() {
+                    value.span()
+                } else {
+                    name.span()
+                };
+                self.wrong(&place, text);
+                continue;
+            };
+            let read = match at {
+                0 => Whom::parse(text).map(|whom| whom.to_string()),
+                _ => What::parse(text).map(|what| what.to_string()),
+            };
+            match read {
+                Ok(text) => parts[at] = Some(text),
+                Err(why) => {
+                    sound = false;
+                    self.wrong(&value.span(), why);
+                }
+            }
+        }
+        match parts {
+            [Some(from), Some(to)] if sound => self.add(key.var, format!("{from} {to}"), value),
+            _ if sound => self.wrong(
+                &value.span(),
+                format!("`{}` must be {}", key.path(), key.wanted()),
+            ),
+            _ => {}
+        }
+    }
+
     fn single(&mut self, key: &'static keys::Key, name: &str, value: &Spanned<DeValue<'_>>) {
+        if let (keys::Form::Rule, DeValue::Table(rule)) = (key.form, value.get_ref()) {
+            return self.rule(key, value, rule);
+        }
         match values::read(key, name, value.get_ref()) {
             Ok(Some((var, text))) => self.add(var, text, value),
             Ok(None) => {}

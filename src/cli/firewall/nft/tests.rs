@@ -101,6 +101,13 @@ fn the_interface_counts_where_it_is_known() {
         let mut wild = ruleset();
         wild["nftables"][10]["rule"]["expr"][0]["match"]["right"] = json!("eth1*");
         assert_eq!(super::fate(&wild, packet), fate);
+        // What is of ICMP is not for it.
+        let mut icmp = ruleset();
+        icmp["nftables"][7]["rule"]["expr"] = json!([
+            {"match": {"op": "==", "left": {"payload": {"protocol": "icmpv6", "field": "type"}}, "right": "nd-neighbor-solicit"}},
+            {"accept": null}
+        ]);
+        assert_eq!(super::fate(&icmp, packet), fate);
     }
 }
 

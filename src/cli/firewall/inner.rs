@@ -1,0 +1,292 @@
+//! Rules for what comes out of the mesh, from Allow: text for each tool, without IO. With one rule there is an end: what no
+//! rule lets in stays out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::{
+    config::{
+        Config,
+        allow::{Allow, What, Whom},
+    },
+    mesh::settings::Host,
+    wire::{NodeName, Prefix},
+};
+
+/// Longest name of a zone of firewalld. Source: what `firewall-cmd --new-zone` refuses.
+const ZONE: usize = 17;
+
+type Hosts = BTreeMap<NodeName, Arc<Host>>;
+
+/// What our Allow lines say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Inner {
+    /// The device.
+    pub(super) interface: String,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// One line with whom it means today.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) line: Allow,
+    /// Subnets of those nodes; `None`: all there are.
+    pub(super) from: Option<BTreeSet<Prefix>>,
+}
+
+/// Something that must come in, or must not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Case {
+    pub(super) node: NodeName,
+    pub(super) address: IpAddr,
+    pub(super) protocol: &'static str,
+    pub(super) port: u16,
+    pub(super) wanted: bool,
+}
+
+impl Inner {
+    /// `None`: there is no such line. `hosts` is what of the host files holds today.
+    pub(super) fn new(config: &Config, hosts: &Hosts, interface: &str) -> Option<Self> {
+        let lines = config.shell.allow.iter();
+        let rules: Vec<Rule> = lines.map(|line| rule_of(hosts, line)).collect();
+        (!rules.is_empty()).then(|| Self {
+            interface: interface.to_owned(),
+            rules,
+        })
+    }
+
+    /// Lines for a table of nftables: sets and a chain `mesh` that lets in or drops, for who jumps there.
+    pub(super) fn nft(&self) -> String {
+        let (mut sets, mut accepts) = (String::new(), String::new());
+        for (number, rule) in self.rules.iter().enumerate() {
+            let what = match rule.line.to {
+                What::All => String::new(),
+                What::Icmp => "meta l4proto { icmp, ipv6-icmp } ".into(),
+                What::Ports {
+                    protocol,
+                    first,
+                    last,
+                } => format!("{protocol} dport {} ", span(first, last, '-')),
+            };
+            let Some(from) = &rule.from else {
+                put(&mut accepts, format_args!("\t\t{what}accept\n"));
+                continue;
+            };
+            for (v4, family, kind) in [(true, "ip", "ipv4_addr"), (false, "ip6", "ipv6_addr")] {
+                let all = of_family(from, v4);
+                if all.is_empty() {
+                    continue;
+                }
+                let set = format!("allow{number}_{family}");
+                put(
+                    &mut sets,
+                    format_args!(
+                        "\tset {set} {{\n\t\ttype {kind}\n\t\tflags interval\n\t\tauto-merge\n\t\telements = {{ {} }}\n\t}}\n",
+                        all.join(", ")
+                    ),
+                );
+                put(
+                    &mut accepts,
+                    format_args!("\t\t{family} saddr @{set} {what}accept\n"),
+                );
+            }
+        }
+        // Neighbours of a TAP device are no flow that conntrack knows.
+        format!(
+            "{sets}\tchain mesh {{\n\t\ticmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept\n{accepts}\t\tdrop\n\t}}\n"
+        )
+    }
+
+    /// Each rule for each subnet as this makes it of the subnet (none: any) and of what may be reached.
+    fn each(&self, line: impl Fn(Option<&Prefix>, What) -> String) -> String {
+        let mut text = String::new();
+        for rule in &self.rules {
+            match &rule.from {
+                None => text.push_str(&line(None, rule.line.to)),
+                Some(from) => from
+                    .iter()
+                    .for_each(|from| text.push_str(&line(Some(from), rule.line.to))),
+            }
+        }
+        text
+    }
+
+    /// Commands of ufw, for this machine and for what it forwards. `comment` marks them.
+    pub(super) fn ufw(&self, comment: &str) -> String {
+        let on = &self.interface;
+        let mut text = self.each(|from, to| {
+            let from = from.map_or_else(|| "any".into(), ToString::to_string);
+            let what = match to {
+                What::All => " to any".into(),
+                What::Icmp => {
+                    return format!(
+                        "# icmp from {from}: /etc/ufw/before.rules lets ICMP in, whoever sends it\n"
+                    );
+                }
+                What::Ports {
+                    protocol,
+                    first,
+                    last,
+                } => format!(" to any port {} proto {protocol}", span(first, last, ':')),
+            };
+            ["", "route "]
+                .map(|route| format!("ufw {route}allow in on {on} from {from}{what} {comment}\n"))
+                .concat()
+        });
+        // ufw would take it for a change of a rule that lets all in.
+        let open = |rule: &Rule| rule.from.is_none() && rule.line.to == What::All;
+        if self.rules.iter().any(open) {
+            return text;
+        }
+        for route in ["", "route "] {
+            put(
+                &mut text,
+                format_args!("ufw {route}deny in on {on} {comment}\n"),
+            );
+        }
+        text
+    }
+
+    /// Commands of firewalld: a zone of the device's own that drops all else. `word` is the name of the mesh.
+    pub(super) fn firewalld(&self, word: &str) -> String {
+        let zone: String = format!("meshd_{word}").chars().take(ZONE).collect();
+        let cmd = |rest: &str| format!("firewall-cmd --permanent {rest}\n");
+        let of_zone = |rest: &str| cmd(&format!("--zone={zone} {rest}"));
+        let mut text =
+            format!("firewall-cmd --permanent --delete-zone={zone} 2>/dev/null || true\n");
+        text.push_str(&cmd(&format!("--new-zone={zone}")));
+        text.push_str(&of_zone("--set-target=DROP"));
+        text.push_str(&of_zone(&format!("--add-interface={}", self.interface)));
+        text.push_str(&self.each(|from, to| {
+            let families = match from {
+                None => vec![("ipv4", "icmp"), ("ipv6", "ipv6-icmp")],
+                Some(Prefix::V6(..)) => vec![("ipv6", "ipv6-icmp")],
+                Some(_) => vec![("ipv4", "icmp")],
+            };
+            let rules = families.into_iter().map(|(family, icmp)| {
+                let from = match (from, family) {
+                    (Some(from), _) => from.to_string(),
+                    (None, "ipv4") => "0.0.0.0/0".into(),
+                    (None, _) => "::/0".into(),
+                };
+                let what = match to {
+                    What::All => String::new(),
+                    What::Icmp => format!(" protocol value=\"{icmp}\""),
+                    What::Ports {
+                        protocol,
+                        first,
+                        last,
+                    } => format!(" port port=\"{}\" protocol=\"{protocol}\"", span(first, last, '-')),
+                };
+                of_zone(&format!(
+                    "--add-rich-rule='rule family=\"{family}\" source address=\"{from}\"{what} accept'"
+                ))
+            });
+            rules.collect()
+        }));
+        text
+    }
+
+    /// What must come in and what must not: the first address of each node, at each service that a line names and at one
+    /// that none does. ICMP is not looked at.
+    pub(super) fn cases(&self, hosts: &Hosts) -> Vec<Case> {
+        let mut services: BTreeSet<(&'static str, u16)> = BTreeSet::new();
+        for rule in &self.rules {
+            if let What::Ports {
+                protocol, first, ..
+            } = rule.line.to
+            {
+                services.insert((protocol, first));
+            }
+        }
+        let named = |port| {
+            let mut lines = self.rules.iter().map(|rule| rule.line.to);
+            lines.any(|to| to != What::All && reaches(to, "tcp", port))
+        };
+        let unnamed = (1..=u16::MAX).find(|port| !named(*port));
+        services.extend(unnamed.map(|port| ("tcp", port)));
+        let mut cases = Vec::new();
+        for (node, host) in hosts {
+            let first = host.subnets.iter().find_map(|subnet| match subnet.prefix {
+                Prefix::V4(net, 32) => Some(IpAddr::from(net)),
+                Prefix::V6(net, 128) => Some(net.into()),
+                Prefix::V4(net, _) => Some(std::net::Ipv4Addr::from_bits(net.to_bits() | 1).into()),
+                Prefix::V6(net, _) => Some(std::net::Ipv6Addr::from_bits(net.to_bits() | 1).into()),
+                Prefix::Mac(_) => None,
+            });
+            let Some(address) = first else { continue };
+            let lets = |rule: &Rule, protocol: &str, port: u16| {
+                let from = rule.from.as_ref();
+                let meant =
+                    from.is_none_or(|from| from.iter().any(|prefix| prefix.contains(address)));
+                meant && reaches(rule.line.to, protocol, port)
+            };
+            cases.extend(services.iter().map(|(protocol, port)| Case {
+                node: node.clone(),
+                address,
+                protocol,
+                port: *port,
+                wanted: self.rules.iter().any(|rule| lets(rule, protocol, *port)),
+            }));
+        }
+        cases
+    }
+}
+
+/// Whom a line means.
+fn rule_of(hosts: &Hosts, line: &Allow) -> Rule {
+    let meant = hosts
+        .iter()
+        .filter(|(name, host)| line.from.means(name, host));
+    let subnets = meant
+        .flat_map(|(_, host)| &host.subnets)
+        .map(|subnet| subnet.prefix);
+    Rule {
+        line: line.clone(),
+        from: (line.from != Whom::All).then(|| subnets.filter(is_ip).collect()),
+    }
+}
+
+/// Whether a port is part of it.
+fn reaches(what: What, wanted: &str, port: u16) -> bool {
+    match what {
+        What::All => true,
+        What::Icmp => false,
+        What::Ports {
+            protocol,
+            first,
+            last,
+        } => protocol == wanted && (first..=last).contains(&port),
+    }
+}
+
+fn is_ip(prefix: &Prefix) -> bool {
+    !matches!(prefix, Prefix::Mac(_))
+}
+
+fn of_family(all: &BTreeSet<Prefix>, v4: bool) -> Vec<String> {
+    let those = all
+        .iter()
+        .filter(|prefix| matches!(prefix, Prefix::V4(..)) == v4);
+    those.map(ToString::to_string).collect()
+}
+
+/// One port, or the first and the last.
+fn span(first: u16, last: u16, between: char) -> String {
+    match first == last {
+        true => first.to_string(),
+        false => format!("{first}{between}{last}"),
+    }
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what)
+        .expect("writing to a string cannot fail");
+}
+
+#[cfg(test)]
+mod tests;
