@@ -305,7 +305,7 @@ pub enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         /// Which man page to print
-        #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf"])]
+        #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf", "meshd.toml"])]
         page: String,
     },
 }

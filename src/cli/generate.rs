@@ -19,7 +19,10 @@ use crate::{
         context::Context,
         output,
     },
-    config::vars::{Honoured, Place, Reload, VARS, Var, Version},
+    config::{
+        toml::keys::{File, Form, RSA_TEXT, SCHEMA},
+        vars::{self, Honoured, Place, Reload, VARS, Var, Version},
+    },
     daemon::options,
 };
 
@@ -52,6 +55,7 @@ fn render(page: &str, out: &mut Vec<u8>) -> io::Result<()> {
     match page {
         "meshd" => meshd().to_writer(out),
         "meshd.conf" => variables().to_writer(out),
+        "meshd.toml" => keys().to_writer(out),
         _ => Man::new(Cli::command()).render(out),
     }
 }
@@ -60,7 +64,11 @@ fn render(page: &str, out: &mut Vec<u8>) -> io::Result<()> {
 fn write_all(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     clap_mangen::generate_to(Cli::command(), dir)?;
-    for (page, file) in [("meshd", "meshd.8"), ("meshd.conf", "meshd.conf.5")] {
+    for (page, file) in [
+        ("meshd", "meshd.8"),
+        ("meshd.conf", "meshd.conf.5"),
+        ("meshd.toml", "meshd.toml.5"),
+    ] {
         let mut text = Vec::new();
         render(page, &mut text)?;
         fs::write(dir.join(file), text)?;
@@ -152,8 +160,66 @@ fn variables() -> Roff {
             .filter(|var| wanted.contains(&var.place))
             .for_each(|var| entry(&mut roff, var));
     }
+    see_also(&mut roff, "meshd.toml");
+    roff
+}
+
+fn see_also(roff: &mut Roff, page: &str) {
     roff.control("SH", ["SEE ALSO"]);
-    roff.text([bold("meshd"), roman("(8), "), bold("meshctl"), roman("(1)")]);
+    roff.text([
+        bold("meshd"),
+        roman("(8), "),
+        bold("meshctl"),
+        roman("(1), "),
+        bold(page),
+        roman("(5)"),
+    ]);
+}
+
+/// meshd.toml(5), from the tables of keys.
+fn keys() -> Roff {
+    let mut roff = Roff::new();
+    title(
+        &mut roff,
+        "meshd.toml",
+        "5",
+        "configuration of meshd in TOML",
+    );
+    roff.control("SH", ["DESCRIPTION"]);
+    roff.text([roman(format!(
+        "In the place of tinc's files meshd reads meshd.toml, conf.d/*.toml and hosts/NAME.toml, one for each node, its own \
+         among them. Each key is a variable of meshd.conf(5), which says more of it. meshd.toml begins with schema = {SCHEMA}. \
+         Of keys that stand in several files the later file counts; arrays grow. An unknown key is an error. \
+         StrictSubnets is yes here unless the file says otherwise. `meshctl convert` makes one form from the other."
+    ))]);
+    for (heading, file) in [
+        ("MESHD.TOML", File::Daemon),
+        ("HOSTS/NAME.TOML", File::Host),
+    ] {
+        roff.control("SH", [heading]);
+        for key in file.keys() {
+            roff.control("TP", []);
+            let array = if key.many && !matches!(key.form, Form::Labelled | Form::Rule) {
+                "an array of "
+            } else {
+                ""
+            };
+            roff.text([
+                bold(key.path()),
+                roman(" = "),
+                italic(format!("{array}{}", key.wanted())),
+            ]);
+            let var = vars::find(key.var);
+            let text = var.map_or_else(String::new, |var| format!(" {}", about(var)));
+            roff.text([roman(format!("{}.{text}", key.var))]);
+        }
+        if file == File::Host {
+            roff.control("TP", []);
+            roff.text([bold(RSA_TEXT), roman(" = "), italic("text in quotes")]);
+            roff.text([roman("The node's RSA public key as PEM (legacy protocol).")]);
+        }
+    }
+    see_also(&mut roff, "meshd.conf");
     roff
 }
 
@@ -164,6 +230,11 @@ fn entry(roff: &mut Roff, var: &Var) {
         form.push(roman(format!(" ({})", var.default)));
     }
     roff.text(form);
+    roff.text([roman(about(var))]);
+}
+
+/// What it does, and what has to be known of it.
+fn about(var: &Var) -> String {
     let notes = [
         (var.multiple, "May stand several times."),
         (var.reload == Reload::Restart, "A change needs a restart."),
@@ -185,5 +256,5 @@ fn entry(roff: &mut Roff, var: &Var) {
         .into_iter()
         .filter_map(|(on, note)| on.then_some(note));
     let text: Vec<&str> = std::iter::once(var.help).chain(notes).collect();
-    roff.text([roman(text.join(" "))]);
+    text.join(" ")
 }

@@ -101,6 +101,10 @@ fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure
         name: answer.node.clone(),
         net: answer.net.clone(),
         config: status.config.clone(),
+        main: match config::main_file(source).display().to_string() {
+            toml if toml == config::toml::MAIN => format!("{toml} (`trust.min_protocol`)"),
+            tincs => tincs,
+        },
         pid: status.pid,
         offers: status.offers.ok_or_else(Failure::odd_answer)?,
         min: status.min_protocol,

@@ -440,6 +440,7 @@ fn completions_and_man_pages_are_made_from_the_definitions() {
         assert_eq!(code, 0);
         assert!(out.contains("peers") && out.contains("keygen"), "{shell}");
     }
+    use meshd::config::toml::keys::File;
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(
         run(&["generate", "man", "--out", dir.path().to_str().unwrap()]).0,
@@ -456,6 +457,16 @@ fn completions_and_man_pages_are_made_from_the_definitions() {
             "{}",
             var.name
         );
+    }
+    let toml = page("meshd.toml.5");
+    for file in [File::Daemon, File::Host] {
+        for key in file.keys() {
+            assert!(
+                toml.contains(&format!("\\fB{}\\fR", key.path())),
+                "{}",
+                key.path()
+            );
+        }
     }
     let (_, out, _) = run(&["generate", "man", "--page", "meshd.conf"]);
     assert_eq!(out, variables);

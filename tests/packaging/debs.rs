@@ -108,6 +108,7 @@ fn one_program_under_three_names_and_what_belongs_to_it() {
             "-rw-r--r-- ./usr/lib/tmpfiles.d/meshd.conf",
             "-rw-r--r-- ./usr/share/man/man1/meshctl.1.gz",
             "-rw-r--r-- ./usr/share/man/man5/meshd.conf.5.gz",
+            "-rw-r--r-- ./usr/share/man/man5/meshd.toml.5.gz",
             "-rw-r--r-- ./usr/share/man/man8/meshd.8.gz",
             "-rw-r--r-- ./usr/share/bash-completion/completions/meshctl",
             "-rw-r--r-- ./usr/share/zsh/vendor-completions/_meshctl",

@@ -21,10 +21,12 @@ pub(super) struct Own {
     pub(super) net: Option<String>,
     /// Configuration directory.
     pub(super) config: String,
+    /// The main file in it, and in TOML the key that MinProtocol is.
+    pub(super) main: String,
     pub(super) pid: u32,
     /// The most that we speak.
     pub(super) offers: Dialect,
-    /// MinProtocol of tinc.conf in force.
+    /// MinProtocol of the main file in force.
     pub(super) min: Option<Dialect>,
     /// Whether there is a file with an Ed25519 key.
     pub(super) key_file: bool,
@@ -168,7 +170,7 @@ impl Own {
                 todo("not_reloaded", None, text)
             }
             (Dialect::Native, _, _, line) => {
-                let place = line.as_ref().map_or("tinc.conf", |line| &line.place);
+                let place = line.as_ref().map_or(&self.main, |line| &line.place);
                 let text = format!(
                     "all nodes speak native, and nothing forbids to fall back from it: write `MinProtocol = native` into {place}, then {reload}"
                 );
