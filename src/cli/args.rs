@@ -9,7 +9,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{cli::lab::LabArgs, wire::NodeName};
+use crate::{
+    cli::{lab::LabArgs, top::state::View},
+    wire::NodeName,
+};
 
 /// Look at and steer meshd, the mesh VPN daemon.
 #[derive(Debug, Clone, Parser)]
@@ -105,6 +108,30 @@ pub enum Command {
     Peers,
     /// Show the daemon in one screen
     Status,
+    /// Watch rates by the second: peers, meta messages, drops, packet threads
+    #[command(
+        before_help = "Examples:\n  \
+            meshctl top                                      on the terminal, every two seconds\n  \
+            meshctl top --batch --interval 1m >> top.log     text for a log\n  \
+            meshctl top -c 1 --view drops --json             what was dropped in the last two seconds, for programs",
+        after_help = "Keys: Tab or 1 to 4 another view, s and S another column to sort by, p only nodes with this path (udp, \
+            tcp, via, down, all), / only rows with this text (Enter keeps it, Esc drops it), arrows and pages scroll, q quits. \
+            Without a terminal it prints text. A rate that cannot be known, as after a restart of the daemon, is shown as -."
+    )]
+    Top {
+        /// Print text, a frame after the other, with the same columns always
+        #[arg(short, long)]
+        batch: bool,
+        /// Print so many frames of text and end
+        #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+        count: Option<u32>,
+        /// Time between two looks, as in 500ms or 1m, at least 100ms
+        #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = interval)]
+        interval: Duration,
+        /// What to begin with; of text the only view, which has all four otherwise
+        #[arg(long, value_name = "VIEW")]
+        view: Option<View>,
+    },
     /// Build a mesh on this machine, in namespaces that vanish with it, and check it step by step
     Lab(LabArgs),
     /// Show all subnets and who gets their packets
@@ -308,6 +335,17 @@ pub enum Command {
         #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf", "meshd.toml"])]
         page: String,
     },
+}
+
+/// Shortest time between two looks of `top`: the daemon has other work.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(interval) if interval >= MIN_INTERVAL => Ok(interval),
+        Ok(_) => Err("is shorter than 100ms".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Whose rules `firewall` prints.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Everything that the global options decide.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Context {
     global: Global,
     net: Option<String>,

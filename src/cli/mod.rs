@@ -26,6 +26,7 @@ mod status;
 mod steer;
 mod support;
 mod table;
+pub mod top;
 mod trace;
 mod why;
 
@@ -173,6 +174,20 @@ fn run(context: &Context, command: Command) -> Outcome {
         Command::Trace { what } => trace::run(context, &what),
         Command::Health { limits, .. } => health::run(context, &limits),
         Command::Why { what, to } => why::run(context, &what, to.as_deref()),
+        Command::Top {
+            batch,
+            count,
+            interval,
+            view,
+        } => {
+            let wanted = top::Wanted {
+                batch,
+                count,
+                interval,
+                view,
+            };
+            top::run(context, &wanted)
+        }
         Command::Ping { node, count } => ping::run(context, &node, count),
         Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),
     }

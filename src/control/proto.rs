@@ -201,6 +201,13 @@ pub struct Status {
     pub threads: Vec<ThreadRow>,
     /// Dropped packets by reason (snake case), zeros left out.
     pub drops: std::collections::BTreeMap<String, u64>,
+    /// Request lines over links since start, by type in the words of the protocol: those that came, those that
+    /// were sent.
+    #[serde(default)]
+    pub messages: std::collections::BTreeMap<String, [u64; 2]>,
+    /// Bytes that wait for links to take them.
+    #[serde(default)]
+    pub meta_queue_bytes: usize,
     /// The mesh itself.
     pub mesh: MeshStatus,
     /// Warnings about the configuration in force.
@@ -223,6 +230,9 @@ pub struct ThreadRow {
     pub beats: u64,
     /// Seconds since that last grew, as seen once a second; `None`: not looked at yet.
     pub beat_age_seconds: Option<f64>,
+    /// Seconds that it has run on a processor since start; `None` where /proc does not say.
+    #[serde(default)]
+    pub run_seconds: Option<f64>,
     /// Packets that it dropped by reason, as in [`Status::drops`].
     pub drops: std::collections::BTreeMap<String, u64>,
 }

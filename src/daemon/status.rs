@@ -1,10 +1,14 @@
 //! The daemon in one screen.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     control::proto::{Status, ThreadRow},
-    daemon::{driver::Driver, sandbox},
+    daemon::{driver::Driver, metrics, sandbox},
     fastpath,
     io::udp::UdpSocket,
     route::{DropCounts, DropReason},
@@ -65,6 +69,12 @@ impl Driver {
             offloads_missing: offloads.lack,
             threads: self.threads(now),
             drops: labelled(self.drops()),
+            messages: self
+                .mesh
+                .lines()
+                .map(|line| (line.name.into(), [line.received, line.sent]))
+                .collect(),
+            meta_queue_bytes: self.links.queued(),
             mesh: self.mesh.status(),
             problems: config.problems.iter().map(ToString::to_string).collect(),
             refused_calls: sandbox::refused(),
@@ -109,14 +119,18 @@ impl Driver {
             return Vec::new();
         };
         let all = workers.beats().into_iter().zip(workers.drops_each());
+        let running: BTreeMap<_, _> = metrics::running().into_iter().collect();
         let mut rows = Vec::new();
         for (index, (queue, (beats, drops))) in self.queues.iter().zip(all).enumerate() {
+            let name = fastpath::thread_name(index);
+            let run = running.get(&name).copied();
             rows.push(ThreadRow {
-                name: fastpath::thread_name(index),
                 device: queue.tun.is_some(),
                 sockets: addresses(&queue.udp),
                 beats,
                 beat_age_seconds: self.pulse.age(index, now),
+                run_seconds: run.map(|run| Duration::from_nanos(run).as_secs_f64()),
+                name,
                 drops: labelled(drops),
             });
         }
@@ -152,7 +166,7 @@ pub(super) fn label(reason: DropReason) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::daemon::clock;

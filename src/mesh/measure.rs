@@ -114,18 +114,22 @@ impl Mesh {
                 heard: measured.heard.map(|at| now.saturating_duration_since(at)),
             }
         });
+        Measures {
+            peers: peers.collect(),
+            lines: self.lines().collect(),
+        }
+    }
+
+    /// Request lines since start, by type.
+    pub fn lines(&self) -> impl Iterator<Item = LineCount> + '_ {
         let lines = self.counts.0[0].iter().zip(&self.counts.0[1]);
-        let lines = (0..).zip(lines).filter_map(|(number, (received, sent))| {
+        (0..).zip(lines).filter_map(|(number, (received, sent))| {
             Some(LineCount {
                 name: request_name(number)?,
                 received: *received,
                 sent: *sent,
             })
-        });
-        Measures {
-            peers: peers.collect(),
-            lines: lines.collect(),
-        }
+        })
     }
 }
 

@@ -189,15 +189,17 @@ fn node(name: &str, host: &str) -> NodeRow {
     }
 }
 
+/// An answer that says no.
+pub(crate) fn refuse(code: ErrorCode, text: &str) -> Response {
+    Response::Error(ControlError {
+        code,
+        text: text.into(),
+    })
+}
+
 /// A daemon in good health.
 #[expect(clippy::unnecessary_wraps, reason = "some daemons do not answer")]
 pub(crate) fn healthy(request: Request) -> Option<Response> {
-    let refuse = |code, text: &str| {
-        Response::Error(ControlError {
-            code,
-            text: text.into(),
-        })
-    };
     Some(match request {
         Request::Peers => Response::Peers(vec![
             peer("db_01", PathKind::Udp),
@@ -226,9 +228,12 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
                 sockets: vec!["0.0.0.0:655".into()],
                 beats: 9,
                 beat_age_seconds: Some(7.3),
+                run_seconds: Some(12.5),
                 drops: BTreeMap::from([("no_route".into(), 4)]),
             }],
             drops: BTreeMap::from([("no_route".into(), 5), ("ttl".into(), 0)]),
+            messages: BTreeMap::from([("PING".into(), [40, 41])]),
+            meta_queue_bytes: 0,
             mesh: MeshStatus {
                 nodes: 5,
                 reachable: 4,

@@ -13,6 +13,7 @@ mod check_table;
 mod daemon;
 mod files;
 mod support;
+mod top;
 mod why;
 
 use std::{

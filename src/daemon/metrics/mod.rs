@@ -49,7 +49,7 @@ impl Busy {
 }
 
 /// Our packet threads, and for how many nanoseconds each has run.
-fn running() -> Vec<(String, u64)> {
+pub(super) fn running() -> Vec<(String, u64)> {
     let tasks = fs::read_dir("/proc/self/task")
         .into_iter()
         .flatten()

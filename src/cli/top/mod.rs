@@ -1,0 +1,255 @@
+//! `meshctl top`: rates by the second, on a terminal or as text for logs.
+//!
+//! Source: spec/meshctl.md section 4.3.
+
+mod draw;
+mod rows;
+pub mod state;
+
+use std::{
+    io::{self, IsTerminal},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use ratatui::{
+    DefaultTerminal,
+    crossterm::event::{self, Event, KeyEventKind},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
+use crate::{
+    cli::{
+        Exit, Failure, Outcome,
+        args::Format,
+        context::Context,
+        output::{self, Frame},
+    },
+    control::proto::{Request, Response},
+    daemon::clock,
+};
+
+use draw::Picture;
+use rows::Shot;
+use state::{State, View};
+
+/// How soon a key, a signal or an answer shows.
+const TURN: Duration = Duration::from_millis(100);
+
+/// What was asked for on the command line.
+pub(super) struct Wanted {
+    /// Text, a frame after the other.
+    pub(super) batch: bool,
+    /// So many frames of text.
+    pub(super) count: Option<u32>,
+    /// Time between two answers.
+    pub(super) interval: Duration,
+    /// The view to begin with; of text the only one.
+    pub(super) view: Option<View>,
+}
+
+pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
+    // A daemon that is not there, or lets us not look, is said as for every other command.
+    let first = ask(context)?;
+    let text = wanted.batch || wanted.count.is_some() || context.format != Format::Table;
+    if text {
+        return batch(context, wanted, first);
+    }
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    if dumb || !output::to_terminal() || !io::stdin().is_terminal() {
+        output::complain(
+            "there is no terminal that could be drawn on: text follows, as with --batch",
+        );
+        return batch(context, wanted, first);
+    }
+    interactive(context, wanted, first)
+}
+
+/// One look at the daemon.
+fn ask(context: &Context) -> Result<Shot, Failure> {
+    let mut client = context.connect()?;
+    let Response::Peers(peers) = client.ask(Request::Peers)?.response else {
+        return Err(Failure::odd_answer());
+    };
+    let answer = client.ask(Request::Status)?;
+    let Response::Status(status) = answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    Ok(Shot {
+        net: answer.net,
+        node: answer.node,
+        time: answer.time,
+        peers,
+        status: *status,
+    })
+}
+
+/// Waits for what is left of an interval that began at `start`.
+fn pause(interval: Duration, start: Instant) {
+    let left = || interval.saturating_sub(clock::now().saturating_duration_since(start));
+    while !left().is_zero() {
+        thread::park_timeout(left());
+    }
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    view: &'a str,
+    rows: Vec<Map<String, Value>>,
+}
+
+fn batch(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
+    let one = wanted.view.map(|view| [view]);
+    let views = one.as_ref().map_or(&View::ALL[..], |one| one);
+    let mut last = first;
+    let mut printed = 0;
+    while wanted.count.is_none_or(|count| printed < count) {
+        let start = clock::now();
+        pause(wanted.interval, start);
+        printed += 1;
+        match ask(context) {
+            Ok(now) => {
+                frame(context, views, &last, &now)?;
+                last = now;
+            }
+            // On standard output: it stands where its frame would.
+            Err(failure) if context.format == Format::Table => {
+                output::print(|out| writeln!(out, "{}", gone(&failure)))?;
+            }
+            Err(failure) => output::complain(&gone(&failure)),
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn gone(failure: &Failure) -> String {
+    let first = failure.text.split(';').next().unwrap_or_default();
+    format!("{first}; trying again")
+}
+
+/// One frame of text: the head, then each view under its name.
+fn frame(context: &Context, views: &[View], before: &Shot, now: &Shot) -> Result<(), Failure> {
+    let screens = views.iter().map(|view| {
+        let state = State {
+            view: *view,
+            ..State::default()
+        };
+        (view.word(), rows::screen(&state, Some(before), now))
+    });
+    let screens: Vec<_> = screens.collect();
+    let (net, node) = (now.net.as_deref(), Some(now.node.as_str()));
+    let frame = Frame {
+        net,
+        node,
+        time: &now.time,
+    };
+    if context.format == Format::Json {
+        let data = screens.iter().map(|(view, screen)| Data {
+            view,
+            rows: screen.values(),
+        });
+        let data: Vec<_> = data.collect();
+        return output::json("top", &frame, &data).map(drop);
+    }
+    output::print(|out| {
+        if let Some((_, screen)) = screens
+            .first()
+            .filter(|_| context.header && context.format == Format::Table)
+        {
+            writeln!(out, "{}", screen.head)?;
+        }
+        for (view, screen) in &screens {
+            match context.format {
+                Format::Tsv => {
+                    writeln!(out, "{view}\t{}", now.time)?;
+                    screen.raw().tsv(out, context.header)?;
+                }
+                _ => screen.human().text(out, context.header, false)?,
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    })
+}
+
+/// Asks again and again, so that the terminal need not wait for a daemon that does not answer.
+fn follow(context: Context, interval: Duration) -> mpsc::Receiver<Result<Shot, Failure>> {
+    let (answers, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        loop {
+            let start = clock::now();
+            pause(interval, start);
+            if answers.send(ask(&context)).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The terminal as it was, however we end. A panic ends in the hook of ratatui, which does the same.
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+    }
+    let terminal = ratatui::try_init();
+    let _restored = Restored;
+    let answers = follow(context.clone(), wanted.interval);
+    turn(context, wanted, (terminal?, first), &answers, &ended)
+}
+
+fn turn(
+    context: &Context,
+    wanted: &Wanted,
+    (mut terminal, first): (DefaultTerminal, Shot),
+    answers: &mpsc::Receiver<Result<Shot, Failure>>,
+    ended: &AtomicBool,
+) -> Outcome {
+    let mut state = State {
+        view: wanted.view.unwrap_or_default(),
+        ..State::default()
+    };
+    let (mut before, mut now, mut trouble) = (None, first, None);
+    while !state.quit && !ended.load(Ordering::Relaxed) {
+        match answers.try_recv() {
+            Ok(Ok(shot)) => {
+                before = Some(std::mem::replace(&mut now, shot));
+                trouble = None;
+            }
+            Ok(Err(failure)) => trouble = Some(gone(&failure)),
+            Err(_) => {}
+        }
+        let screen = rows::screen(&state, before.as_ref(), &now);
+        state.first = state.first.min(screen.rows.len());
+        let picture = Picture {
+            state: &state,
+            screen: Some(&screen),
+            trouble: trouble.as_deref(),
+            color: context.color,
+        };
+        terminal.draw(|frame| picture.draw(frame))?;
+        if event::poll(TURN)?
+            && let Event::Key(key) = event::read()?
+            && key.kind != KeyEventKind::Release
+        {
+            state.key(key);
+        }
+    }
+    Ok(Exit::Fine)
+}

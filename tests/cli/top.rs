@@ -1,0 +1,196 @@
+//! `meshctl top` as text, and its arguments.
+
+use std::{
+    fs,
+    io::{Read as _, Write},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use meshd::control::proto::{ErrorCode, Request, Response};
+
+use crate::{
+    daemon::{Daemon, healthy, refuse},
+    ended, meshctl,
+};
+
+/// Ten packets of 100 bytes and two PINGs more at each look, which are a second apart for the daemon.
+fn busy(request: Request) -> Option<Response> {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    let mut response = healthy(request)?;
+    match &mut response {
+        Response::Peers(rows) => {
+            let n = LOOKS.fetch_add(1, Ordering::Relaxed);
+            (rows[0].rx_packets, rows[0].rx_bytes) = (10 * n, 1000 * n);
+        }
+        Response::Status(status) => {
+            let n = LOOKS.load(Ordering::Relaxed);
+            status.uptime_seconds = n as f64;
+            status.messages.insert("PING".into(), [2 * n, n]);
+        }
+        _ => {}
+    }
+    Some(response)
+}
+
+const FAST: [&str; 3] = ["top", "--interval", "100ms"];
+
+#[test]
+fn frames_have_rates_and_the_same_columns() {
+    let daemon = Daemon::new(busy);
+    let (code, out, err) = daemon.run(&[&FAST[..], &["--batch", "-c", "2"]].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+    let heads = out
+        .lines()
+        .filter(|line| line.starts_with("priv  web_01  up"));
+    assert_eq!(heads.count(), 2, "{out}");
+    for (begin, count) in [("NAME", 2), ("MESSAGE", 2), ("REASON", 2), ("THREAD ", 2)] {
+        let lines: Vec<_> = out.lines().filter(|line| line.starts_with(begin)).collect();
+        assert_eq!(lines.len(), count, "{out}");
+    }
+    let db: Vec<_> = out
+        .lines()
+        .filter(|line| line.starts_with("db_01"))
+        .collect();
+    let words: Vec<_> = db[1].split_whitespace().collect();
+    assert!(words.ends_with(&["8.0k", "0", "10", "0", "12d"]), "{out}");
+    let ping = out.lines().filter(|line| line.starts_with("PING"));
+    let words: Vec<_> = ping.map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(words, [Some("1.0"); 2], "{out}");
+    assert!(!out.contains('\x1b'));
+
+    let (_, out, _) = daemon.run(&[&FAST[..], &["-c", "2", "--view", "peers", "--json"]].concat());
+    let lines: Vec<serde_json::Value> = out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1]["schema"], "meshctl.top/1");
+    let peers = &lines[1]["data"][0];
+    assert_eq!(peers["view"], "peers");
+    let db = peers["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["name"] == "db_01");
+    assert_eq!(db.unwrap()["rx_bits_per_second"], 8000.0);
+}
+
+#[test]
+fn without_a_terminal_it_is_text_and_says_so() {
+    let daemon = Daemon::new(healthy);
+    let socket = daemon.socket();
+    let mut command = meshctl(&["--socket", socket.to_str().unwrap()]);
+    let mut child = command
+        .args(FAST)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    thread::park_timeout(Duration::from_secs(2));
+    // Who has read enough ends it.
+    drop(child.stdout.take());
+    let (code, _, err) = ended(child.wait_with_output().unwrap());
+    assert_eq!(code, 0);
+    assert_eq!(
+        err,
+        "meshctl: there is no terminal that could be drawn on: text follows, as with --batch\n"
+    );
+}
+
+/// A daemon that answers once, is away, and comes back.
+fn away(request: Request) -> Option<Response> {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    if matches!(request, Request::Peers) && LOOKS.fetch_add(1, Ordering::Relaxed) == 1 {
+        return Some(refuse(ErrorCode::Busy, "the daemon is stopping"));
+    }
+    healthy(request)
+}
+
+#[test]
+fn a_daemon_that_is_away_is_a_line_and_asked_again() {
+    let daemon = Daemon::new(away);
+    let all = [&FAST[..], &["-c", "2", "--view", "peers"]].concat();
+    let (code, out, _) = daemon.run(&all);
+    assert_eq!(code, 0);
+    let mut lines = out.lines();
+    assert_eq!(lines.next(), Some("the daemon is stopping; trying again"));
+    assert!(lines.next().unwrap().starts_with("priv  web_01"), "{out}");
+}
+
+#[test]
+fn a_daemon_that_never_was_and_bad_arguments_are_errors() {
+    let (code, _, err) = crate::run(&["--socket", "/nonexistent/socket", "top", "-c", "1"]);
+    assert_eq!(code, 3, "{err}");
+    for bad in [
+        ["--interval", "1ms"],
+        ["--interval", "soon"],
+        ["-c", "0"],
+        ["--view", "all"],
+    ] {
+        assert_eq!(crate::run(&[&["top"][..], &bad].concat()).0, 2, "{bad:?}");
+    }
+}
+
+/// Runs `meshctl top` on a terminal of its own, by util-linux's script(1), until `act` is through with it; gives its
+/// exit code and all that it wrote. `act` gets the input of the terminal and the process id of script.
+fn on_a_terminal(daemon: &Daemon, act: impl FnOnce(&mut dyn Write, u32)) -> (i32, String) {
+    let line = format!(
+        "stty rows 20 columns 120; exec {} --socket {} top --interval 100ms",
+        env!("CARGO_BIN_EXE_meshctl"),
+        daemon.socket().display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let reader = thread::spawn(move || {
+        let mut text = String::new();
+        out.read_to_string(&mut text).unwrap();
+        text
+    });
+    let mut input = child.stdin.take().unwrap();
+    thread::park_timeout(Duration::from_secs(1));
+    act(&mut input, child.id());
+    let code = child.wait().unwrap().code().unwrap();
+    (code, reader.join().unwrap())
+}
+
+const ENTERED: &str = "\x1b[?1049h";
+const LEFT: &str = "\x1b[?1049l";
+
+#[test]
+fn the_terminal_shows_views_and_is_given_back() {
+    let daemon = Daemon::new(healthy);
+    let (code, shown) = on_a_terminal(&daemon, |input, _| {
+        for key in ["2", "q"] {
+            input.write_all(key.as_bytes()).unwrap();
+            input.flush().unwrap();
+            thread::park_timeout(Duration::from_millis(500));
+        }
+    });
+    assert_eq!(code, 0, "{shown}");
+    assert!(
+        shown.contains("cache_1") && shown.contains("MESSAGE"),
+        "{shown}"
+    );
+    assert!(shown.contains(ENTERED) && shown.contains(LEFT), "{shown}");
+    // By a signal as well.
+    let (code, shown) = on_a_terminal(&daemon, |_, script| {
+        let children = format!("/proc/{script}/task/{script}/children");
+        let child = fs::read_to_string(children).unwrap();
+        let pid = Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    });
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains(ENTERED) && shown.contains(LEFT), "{shown}");
+}
