@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cli::{lab::LabArgs, top::state::View},
+    control::proto::MAX_SNAP,
     wire::NodeName,
 };
 
@@ -181,6 +182,44 @@ pub enum Command {
         #[arg(short, long, value_parser = clap::value_parser!(u8).range(0..=10))]
         level: Option<u8>,
     },
+    /// Show packets of the mesh as they go, or write them into a file for Wireshark and tcpdump; for root
+    #[command(
+        before_help = "Examples:\n  \
+            meshctl capture db_01                             what goes to and comes from db_01, a line a packet\n  \
+            meshctl capture --inner --outer -w mesh.pcapng    both sides of the tunnels, until Ctrl-C\n  \
+            meshctl capture --meta --seconds 60               what links say to each other, without keys\n  \
+            meshctl capture -w - | tcpdump -n -r -            tcpdump's words for it",
+        after_help = "Names of nodes are comments of the packets. Inner packets are not encrypted. Keys are never shown: what \
+            holds one in a request line is KEY. Outer packets have IP and UDP headers made up from their addresses, request lines TCP \
+            headers. What goes between daemons over TCP is no outer packet. \
+            What comes faster than it is read is dropped and counted; the daemon never waits. One capture at a time."
+    )]
+    Capture {
+        /// Only of this node
+        #[arg(value_name = "PEER")]
+        peer: Option<String>,
+        /// What goes into tunnels and comes out of them; so it is if nothing else is asked for
+        #[arg(long)]
+        inner: bool,
+        /// Sealed datagrams between daemons
+        #[arg(long)]
+        outer: bool,
+        /// Request lines of links
+        #[arg(long)]
+        meta: bool,
+        /// Write a file of pcapng, for root only; - is standard output
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<PathBuf>,
+        /// End after so many packets
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+        /// End after so many seconds
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: Option<u64>,
+        /// So many bytes of each packet, 1 to 262144
+        #[arg(long, value_name = "BYTES", default_value_t = MAX_SNAP, value_parser = snap)]
+        snap: usize,
+    },
     /// Read the configuration anew; what is running stays as it is if the new one is bad, or cuts many nodes
     Reload {
         /// Also where more than a tenth of the nodes would be cut
@@ -335,6 +374,14 @@ pub enum Command {
         #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf", "meshd.toml"])]
         page: String,
     },
+}
+
+fn snap(text: &str) -> Result<usize, String> {
+    let snap = text
+        .parse()
+        .ok()
+        .filter(|snap| (1..=MAX_SNAP).contains(snap));
+    snap.ok_or_else(|| format!("is no number of 1 to {MAX_SNAP}"))
 }
 
 /// Shortest time between two looks of `top`: the daemon has other work.

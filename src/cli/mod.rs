@@ -3,6 +3,7 @@
 //! Source: spec/meshctl.md section 4.
 
 pub mod args;
+mod capture;
 mod check;
 mod context;
 mod convert;
@@ -30,7 +31,7 @@ pub mod top;
 mod trace;
 mod why;
 
-use std::{io, path::Path, process::ExitCode};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use clap::Parser;
 
@@ -43,6 +44,7 @@ use crate::{
         client::ClientError,
         proto::{ControlError, ErrorCode, Request},
     },
+    mesh::view::PacketKind,
 };
 
 /// How a command ends. Source: spec/meshctl.md section 4.2.
@@ -187,6 +189,32 @@ fn run(context: &Context, command: Command) -> Outcome {
                 view,
             };
             top::run(context, &wanted)
+        }
+        Command::Capture {
+            peer,
+            inner,
+            outer,
+            meta,
+            write,
+            count,
+            seconds,
+            snap,
+        } => {
+            // Without a word it is what a capture on the device would show, with names.
+            let asked = [inner || !(outer || meta), outer, meta];
+            let kinds = PacketKind::ALL.into_iter().zip(asked);
+            let wanted = capture::Wanted {
+                peer,
+                kinds: kinds
+                    .filter(|(_, asked)| *asked)
+                    .map(|(kind, _)| kind)
+                    .collect(),
+                write,
+                count,
+                time: seconds.map(Duration::from_secs),
+                snap,
+            };
+            capture::run(context, &wanted)
         }
         Command::Ping { node, count } => ping::run(context, &node, count),
         Command::Generate { kind, out, page } => generate::run(context, kind, out, &page),

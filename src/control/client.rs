@@ -95,7 +95,12 @@ impl Client {
         Ok(self.stream.write_all(&line)?)
     }
 
-    /// The next answer; `None` when the daemon closes the connection.
+    /// Says that nothing more will be asked; answers still come.
+    pub fn finish(&self) -> Result<(), ClientError> {
+        Ok(self.stream.shutdown(std::net::Shutdown::Write)?)
+    }
+
+    /// The next answer; after [`ClientError::Timeout`] it may be asked for again. `None` when the daemon closes the connection.
     pub fn receive(&mut self) -> Result<Option<Answer>, ClientError> {
         let mut chunk = [0; 16 << 10];
         loop {

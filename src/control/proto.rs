@@ -7,7 +7,8 @@ use crate::{
     mesh::{
         sight::{Pair, RefusedRow, Sight},
         view::{
-            ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, RouteRow, SubnetRow,
+            ConnectionRow, EdgeRow, MeshStatus, NodeRow, PacketKind, PathKind, PeerRow, RouteRow,
+            SubnetRow,
         },
     },
 };
@@ -16,6 +17,9 @@ use crate::{
 pub const VERSION: u32 = 1;
 /// Longest line in bytes.
 pub const MAX_LINE: usize = 1 << 20;
+
+/// Most bytes of each packet that a capture may want.
+pub const MAX_SNAP: usize = 262_144;
 
 /// One request line: `{"v":1,"cmd":"peers"}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +66,16 @@ pub enum Request {
         /// End with them.
         #[serde(default)]
         past: bool,
+    },
+    /// Stream copies of packets until the client closes its half of the connection; one client at a time. Root only.
+    Capture {
+        /// Which.
+        kinds: Vec<PacketKind>,
+        /// Only those of this node.
+        #[serde(default)]
+        peer: Option<String>,
+        /// Bytes of each that are wanted, at most [`MAX_SNAP`].
+        snap: usize,
     },
     /// Read the configuration anew. Root only.
     Reload {
@@ -145,6 +159,10 @@ pub enum Response {
     Metrics(String),
     /// One line of [`Request::Log`].
     Log(LogLine),
+    /// First to [`Request::Capture`].
+    Capturing(Capturing),
+    /// To [`Request::Capture`], as often as there is something, and once at the end.
+    Captured(Captured),
     /// To [`Request::Reload`] and [`Request::Undo`].
     Reloaded(Reloaded),
     /// To [`Request::Plan`].
@@ -246,6 +264,44 @@ pub struct LogLine {
     pub level: String,
     /// The text with its fields.
     pub text: String,
+}
+
+/// A capture has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capturing {
+    /// Whether inner packets are Ethernet frames (switch and hub mode).
+    pub frames: bool,
+}
+
+/// Packets, the oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The packets.
+    pub packets: Vec<PacketRow>,
+    /// Packets since the start of the capture that the client read too late for, by kind.
+    pub dropped: std::collections::BTreeMap<PacketKind, u64>,
+}
+
+/// A captured packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRow {
+    /// Wall time in nanoseconds since 1970.
+    pub time_ns: u64,
+    /// What of.
+    pub kind: PacketKind,
+    /// Whose tunnel, address or link, if it is known.
+    pub peer: Option<String>,
+    /// Whether it came from there.
+    pub received: bool,
+    /// Our address, `ADDR:PORT`; none for inner packets. Of datagrams the address is what the kernel would choose.
+    pub local: Option<std::net::SocketAddr>,
+    /// The other end's, likewise.
+    pub remote: Option<std::net::SocketAddr>,
+    /// Length in bytes.
+    pub length: usize,
+    /// Its first bytes: of inner packets the IP packet or frame, of outer ones what UDP carries, of meta ones the line
+    /// without LF and without keys. Base64 (RFC 4648 section 4).
+    pub data: String,
 }
 
 /// What a reload did.

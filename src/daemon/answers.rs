@@ -92,8 +92,8 @@ impl Driver {
                 }
             }
             Request::Refused => Response::Refused(self.mesh.refused_subnets()),
-            Request::Log { .. } => {
-                control::error(ErrorCode::Malformed, "logs are not the driver's".into())
+            Request::Log { .. } | Request::Capture { .. } => {
+                control::error(ErrorCode::Malformed, "streams are not the driver's".into())
             }
         };
         let _ = reply.send(response);

@@ -27,7 +27,8 @@ use crate::{
         codec::{self, Lines},
         proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Request, Response, VERSION},
     },
-    daemon::{Event, clock, log::Log, start},
+    daemon::{Event, capture, clock, log::Log, start},
+    fastpath::tap::{Filter, Tap},
     io::sockopt,
 };
 
@@ -63,6 +64,7 @@ pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
 fn only_looks(request: &Request) -> bool {
     match request {
         Request::Log { .. }
+        | Request::Capture { .. }
         | Request::Reload { .. }
         | Request::Confirm
         | Request::Undo
@@ -213,6 +215,12 @@ impl Client {
                     let age = Duration::from_secs(since_seconds);
                     return self.follow(age, level, past).await;
                 }
+                Ok(Request::Capture { kinds, peer, snap }) => {
+                    match capture::filter(&kinds, peer.as_deref(), snap) {
+                        Ok(filter) => return self.capture(filter).await,
+                        Err(refused) => refused,
+                    }
+                }
                 Ok(request) => self.ask(request).await,
                 Err(refused) => refused,
             };
@@ -247,6 +255,39 @@ impl Client {
                 // A client that has anything to say, or goes, wants no more.
                 _ = self.stream.read(&mut byte) => return Ok(()),
             }
+        }
+    }
+
+    /// Streams packets until the client wants no more: it closes its half, or goes, or does not read for long.
+    async fn capture(&mut self, filter: Filter) -> io::Result<()> {
+        let (tap, mut packets) = Tap::open(filter);
+        let tap = Arc::new(tap);
+        let (reply, response) = oneshot::channel();
+        let sent = self.events.send(Event::Capture(Arc::clone(&tap), reply));
+        let response = match (sent.await, response.await) {
+            (Ok(()), Ok(response)) => response,
+            _ => error(ErrorCode::Busy, "the daemon is stopping".into()),
+        };
+        let begun = matches!(response, Response::Capturing(_));
+        self.answer(response).await?;
+        if !begun {
+            return Ok(());
+        }
+        let (mut some, mut byte) = (Vec::new(), [0]);
+        let mut ends = capture::Ends::default();
+        loop {
+            let over = tokio::select! {
+                _ = packets.recv_many(&mut some, capture::AT_ONCE) => false,
+                _ = self.stream.read(&mut byte) => true,
+            };
+            let rows = some.drain(..).map(|seen| ends.row(seen)).collect();
+            let captured = capture::captured(rows, &tap);
+            self.answer(Response::Captured(captured)).await?;
+            if over {
+                return Ok(());
+            }
+            // The control plane goes first, however much there is to show.
+            tokio::task::yield_now().await;
         }
     }
 
@@ -315,8 +356,8 @@ mod tests {
         assert_eq!(code(r#"{"v":1,"cmd":"peers"}"#, Rights::Look), None);
         assert_eq!(code(r#"{"v":1,"cmd":"stop"}"#, Rights::All), None);
         let permission = Some(ErrorCode::Permission);
-        for cmd in ["stop", "reload", "retry", "log"] {
-            let line = format!(r#"{{"v":1,"cmd":"{cmd}","level":null}}"#);
+        for cmd in ["stop", "reload", "retry", "log", "capture"] {
+            let line = format!(r#"{{"v":1,"cmd":"{cmd}","level":null,"kinds":["meta"],"snap":1}}"#);
             assert_eq!(code(&line, Rights::Look), permission, "{cmd}");
         }
         assert_eq!(code(r#"{"v":1,"cmd":"peers"}"#, Rights::None), permission);

@@ -21,7 +21,7 @@ use crate::{
         Event, Reply,
         answers::Pings,
         apply::{Past, Purpose},
-        clock,
+        capture, clock,
         hooks::{Hooks, Scripts},
         kept::{Last, Note},
         keyring::HostKeys,
@@ -38,7 +38,7 @@ use crate::{
         systemd::{self, Watchdog},
         terms::Terms,
     },
-    fastpath::{self, Queue, punt},
+    fastpath::{self, Queue, punt, tap::Tap},
     io::{
         random,
         tun::Tun,
@@ -103,6 +103,8 @@ pub(super) struct Driver {
     batch: Vec<Event>,
     pub(super) watchdog: Watchdog,
     pub(super) pulse: Pulse,
+    /// The capture, if there is one.
+    pub(super) tap: Option<Arc<Tap>>,
     pub(super) busy: Busy,
     pub(super) drift: Drift,
     /// Whether the last reload was taken over.
@@ -195,6 +197,7 @@ impl Driver {
             batch: Vec::with_capacity(BATCH),
             watchdog: Watchdog::from_env(now),
             pulse: Pulse::default(),
+            tap: None,
             busy: Busy::default(),
             drift: Drift::default(),
             reload_worked: true,
@@ -300,6 +303,7 @@ impl Driver {
             Event::MonitorGone => bail!("the process that runs scripts has ended"),
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
+            Event::Capture(tap, reply) => self.capture(tap, reply),
             Event::Reloaded(result, purpose, reply) => self.reloaded(*result, purpose, reply, now),
             Event::Signal(ask) => self.signal(ask, now)?,
             Event::Drifted(files) => self.drift.files = Some(files),
@@ -336,6 +340,9 @@ impl Driver {
         for _ in 0..ROUNDS {
             self.links.flush(&mut self.inputs);
             for input in std::mem::take(&mut self.inputs) {
+                if let (Some(tap), Input::Line { link, line }) = (&self.tap, &input) {
+                    capture::line(tap, &self.links, (*link, true), line);
+                }
                 self.mesh.handle(input, now);
             }
             if self.mesh.poll_timeout().is_some_and(|(due, _)| due <= now) {
@@ -413,6 +420,7 @@ impl Driver {
             self.tick = now + TICK;
             self.pulse.feel(&beats, now);
             self.refused.tell();
+            self.end_capture();
             self.log.flush();
             self.write_note();
             if self.routes_settle.take_if(|at| now >= *at).is_some()

@@ -314,6 +314,12 @@ impl Links {
         self.down(id, why, false)
     }
 
+    /// Who is at the other end of a connection, and both ends' addresses, ours first.
+    pub(super) fn ends(&self, id: LinkId) -> Option<(&NodeName, [SocketAddr; 2])> {
+        let conn = self.conns.get(id)?;
+        Some((conn.link.peer()?, [conn.local, conn.remote]))
+    }
+
     /// Sends a line. It goes out with [`Self::flush`], as everything does.
     pub(super) fn send_line(&mut self, id: LinkId, line: &[u8]) {
         if let Some(conn) = self.conns.get_mut(id) {

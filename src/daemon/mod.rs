@@ -7,6 +7,7 @@
 
 mod answers;
 mod apply;
+mod capture;
 pub mod clock;
 pub mod conn;
 pub mod control;
@@ -37,6 +38,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use anyhow::{Context, bail};
@@ -52,6 +54,7 @@ use crate::{
         self as control_proto,
         proto::{Request, Response},
     },
+    fastpath::tap::Tap,
     mesh::{LinkId, view::DialFault},
 };
 
@@ -83,6 +86,8 @@ pub enum Event {
     HookDone(String),
     /// A client asks.
     Control(Request, Reply),
+    /// A client wants to see packets.
+    Capture(Arc<Tap>, Reply),
     /// A signal came.
     Signal(signals::Ask),
     /// So many files are not what is in force.

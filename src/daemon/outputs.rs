@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use crate::{
     config::cache,
-    daemon::{driver::Driver, resolve::Resolver},
+    daemon::{capture, driver::Driver, resolve::Resolver},
     io::udp::{is_too_long, path_mtu},
-    mesh::{Input, Output},
+    mesh::{Input, Output, view::PacketKind},
     route::DropReason,
     wire::NodeName,
 };
@@ -16,7 +16,12 @@ impl Driver {
     /// Does one thing.
     pub(super) fn output(&mut self, output: Output) {
         match output {
-            Output::SendLine { to, line } => self.links.send_line(to, &line),
+            Output::SendLine { to, line } => {
+                if let Some(tap) = &self.tap {
+                    capture::line(tap, &self.links, (to, false), &line);
+                }
+                self.links.send_line(to, &line);
+            }
             Output::SendFrame { to, frame } => {
                 let sent = self.links.send_frame(to, &frame);
                 self.count_unless(sent, DropReason::LinkFull);
@@ -48,6 +53,15 @@ impl Driver {
                 }
             }
             Output::Remember { node, addr } => self.remember(&node, addr),
+            Output::Seen {
+                node,
+                received,
+                packet,
+            } => {
+                if let Some(tap) = &self.tap {
+                    tap.show(PacketKind::Inner, (Some(&node), received), None, &packet);
+                }
+            }
             Output::Pong { token, rtt } => self.pong(token, rtt),
             Output::Told { token, pair } => self.told(token, pair),
             Output::Hook(event) => {
@@ -75,6 +89,11 @@ impl Driver {
         let Some(socket) = socket else {
             return self.count_unless(false, DropReason::SendFailed);
         };
+        if let Some(tap) = &self.tap {
+            let node = self.mesh.whose(to);
+            let ends = Some([socket.local(), to]);
+            tap.show(PacketKind::Outer, (node.as_ref(), false), ends, datagram);
+        }
         let length = datagram.len();
         match socket.send(to, datagram, length) {
             Ok(()) => {}

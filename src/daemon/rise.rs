@@ -75,7 +75,9 @@ impl Driver {
             self.punts.0.clone(),
             prepare,
         );
-        self.workers = Some(workers.context("cannot start the packet threads")?);
+        let workers = workers.context("cannot start the packet threads")?;
+        workers.look(self.tap.clone());
+        self.workers = Some(workers);
         let Offloads { have, lack } = self.offloads();
         let (threads, offloads, missing) = (self.queues.len(), have.join(" "), lack.join(" "));
         tracing::info!(threads, offloads, missing, "packet threads run");

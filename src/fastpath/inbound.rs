@@ -230,6 +230,7 @@ impl<S: Sink> Step<'_, S> {
         }
         tally.packets += 1;
         tally.bytes += length;
+        self.sink.show(node, true, packet, checksums);
         self.route(node.idx, packet, checksums);
     }
 }

@@ -16,6 +16,7 @@ pub mod parked;
 pub mod punt;
 pub mod runs;
 mod station;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 pub mod turns;
@@ -35,13 +36,15 @@ use crate::{
     io::{epoll::EventFd, sched, tun::Tun, udp::UdpSocket, vnet::Checksums},
     mesh::{Input, event::Punt},
     route::{
-        DropCounts, DropReason, Mode, NodeIdx, RouteSnapshot, local::ForUs, verdict::ErrorLimiter,
+        DropCounts, DropReason, Mode, NodeIdx, NodeShared, RouteSnapshot, local::ForUs,
+        verdict::ErrorLimiter,
     },
     sync::{ArcSwap, AtomicU64},
     wire::ip,
 };
 
 use counters::Counters;
+use tap::{Tap, Taps};
 use turns::Turns;
 
 /// Where the pure steps leave their results.
@@ -61,6 +64,12 @@ pub trait Sink {
     fn punt(&mut self, punt: Punt);
     /// Counts a packet that went nowhere.
     fn dropped(&mut self, reason: DropReason);
+    /// Whether somebody looks at inner packets: then they go one by one.
+    fn is_looked_at(&self) -> bool {
+        false
+    }
+    /// Shows an inner packet that goes into the tunnel of a node, or has come out of it.
+    fn show(&self, _node: &NodeShared, _received: bool, _packet: &[u8], _checksums: Checksums) {}
 }
 
 /// What a step works with; made anew for each batch.
@@ -111,6 +120,7 @@ pub(crate) fn complete(mode: Mode, packet: &mut [u8], checksums: Checksums) {
 /// What all workers share with the driver.
 struct Shared {
     snapshot: ArcSwap<RouteSnapshot>,
+    taps: Taps,
     workers: Vec<PerWorker>,
 }
 
@@ -149,6 +159,7 @@ pub fn start(
 ) -> io::Result<Handle> {
     let shared = Arc::new(Shared {
         snapshot: ArcSwap::new(snapshot),
+        taps: Taps::default(),
         workers: queues.iter().map(|_| PerWorker::default()).collect(),
     });
     let stop = Arc::new(EventFd::new()?);
@@ -187,6 +198,11 @@ impl Handle {
     /// Makes `snapshot` the tables of every batch from now on.
     pub fn publish(&self, snapshot: Arc<RouteSnapshot>) {
         self.shared.snapshot.store(snapshot);
+    }
+
+    /// Shows packets to this capture from the next batch of each worker on, or to none.
+    pub fn look(&self, tap: Option<Arc<Tap>>) {
+        self.shared.taps.set(tap);
     }
 
     /// Packets dropped since start, by reason, zeros left out.

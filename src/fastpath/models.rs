@@ -239,6 +239,7 @@ fn a_batch_has_one_snapshot() {
         let (key, _) = testing::native(Aead::Aes256Gcm, 1, 7);
         let old = Arc::new(tables([keyed(ONE, &key)]));
         let shared = Arc::new(Shared {
+            taps: Taps::default(),
             snapshot: ArcSwap::new(Arc::clone(&old)),
             workers: Vec::new(),
         });
@@ -333,6 +334,7 @@ fn a_frame_goes_to_one_address_or_the_other() {
 fn no_drop_is_lost_and_none_is_counted_twice() {
     model::check(|| {
         let shared = Arc::new(Shared {
+            taps: Taps::default(),
             snapshot: ArcSwap::new(Arc::new(tables([]))),
             workers: [(); 2].map(|()| PerWorker::default()).into(),
         });

@@ -171,6 +171,7 @@ impl<'a, S: Sink> Step<'a, S> {
             return self.sink.punt(Punt::Exhausted { node: node.idx });
         };
         self.inherit(packet);
+        self.sink.show(owner, false, packet, Checksums::Complete);
         let mode = self.snapshot.settings.mode;
         let kind = mode.record_type();
         way.seal(self.sink, number, kind, packet.len(), |room| {
@@ -198,7 +199,7 @@ impl<'a, S: Sink> Step<'a, S> {
         let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
             return false;
         };
-        if state.resting {
+        if state.resting || self.sink.is_looked_at() {
             return false;
         }
         let Some(way) = self.way(node, &state, first.len()) else {

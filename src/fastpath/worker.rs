@@ -17,6 +17,7 @@ use crate::{
         parked::Parked,
         punt::Punts,
         runs::{Run, Runs},
+        tap::Look,
         turns::Turns,
     },
     io::{
@@ -25,8 +26,8 @@ use crate::{
         udp::{RecvBuffers, UdpSocket, is_too_long},
         vnet::{Checksums, Coalescer, Header, MAX_LINK_HEADER, MAX_PACKET},
     },
-    mesh::{Input, event::Punt},
-    route::{DropReason, Mode, NodeIdx, verdict::ErrorLimiter},
+    mesh::{Input, event::Punt, view::PacketKind},
+    route::{DropReason, Mode, NodeIdx, NodeShared, verdict::ErrorLimiter},
     wire::ip::{Packet, protocol},
 };
 
@@ -138,6 +139,7 @@ impl Worker {
     /// come back.
     fn batch(&mut self, ready: &[u64], room: &mut Room) -> io::Result<()> {
         let snapshot = self.shared.snapshot.load();
+        let tap = self.shared.taps.get();
         let now = now();
         self.punts.begin();
         let parked = self.parked.take();
@@ -159,6 +161,10 @@ impl Worker {
             },
             udp: &self.udp,
             counters: &self.shared.workers[self.index].counters,
+            look: tap.as_deref().map(|tap| Look {
+                tap,
+                snapshot: &snapshot,
+            }),
         };
         let mut step = Step::new(&snapshot, &mut sink, &mut self.limiter, now);
         step.turns = (self.shared.workers.len() > 1).then(Turns::default);
@@ -241,6 +247,9 @@ fn drain_socket(
             break;
         };
         for (from, message, stride) in buffers.messages(messages) {
+            if let Some(look) = &step.sink.look {
+                look.outer(true, [socket.local(), from], message, stride);
+            }
             packets += message.len().div_ceil(stride);
             bytes += message.len();
             step.from_network(from, message, stride);
@@ -266,6 +275,8 @@ struct WorkerSink<'a> {
     device: Device<'a>,
     udp: &'a [Arc<UdpSocket>],
     counters: &'a Counters,
+    /// The capture, if there is one.
+    look: Option<Look<'a>>,
 }
 
 impl Sink for WorkerSink<'_> {
@@ -310,6 +321,17 @@ impl Sink for WorkerSink<'_> {
     fn dropped(&mut self, reason: DropReason) {
         self.counters.dropped(reason, 1);
     }
+
+    fn is_looked_at(&self) -> bool {
+        let mut look = self.look.iter();
+        look.any(|look| look.tap.wants(PacketKind::Inner))
+    }
+
+    fn show(&self, node: &NodeShared, received: bool, packet: &[u8], checksums: Checksums) {
+        if let Some(look) = &self.look {
+            look.inner(node, received, packet, checksums);
+        }
+    }
 }
 
 impl WorkerSink<'_> {
@@ -327,9 +349,15 @@ impl WorkerSink<'_> {
             punts,
             udp,
             counters,
+            look,
             ..
         } = self;
-        runs.flush(|run| send_run(run, udp, punts, counters));
+        runs.flush(|run| {
+            if let (Some(look), Some(socket)) = (&look, socket_for(run.to, udp)) {
+                look.outer(false, [socket.local(), run.to], run.data(), run.segment);
+            }
+            send_run(run, udp, punts, counters);
+        });
     }
 }
 
@@ -362,10 +390,15 @@ fn write_to<'a>(
     }
 }
 
+/// The socket that datagrams for `to` leave by.
+fn socket_for(to: SocketAddr, udp: &[Arc<UdpSocket>]) -> Option<&Arc<UdpSocket>> {
+    let mut sockets = udp.iter();
+    sockets.find(|socket| socket.local().is_ipv4() == to.is_ipv4())
+}
+
 /// Sends one run, in one call where the kernel segments, and reports what is too long.
 fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Counters) {
-    let family = |socket: &&Arc<UdpSocket>| socket.local().is_ipv4() == run.to.is_ipv4();
-    let Some(socket) = udp.iter().find(family) else {
+    let Some(socket) = socket_for(run.to, udp) else {
         return counters.dropped(DropReason::SendFailed, run.count as u64);
     };
     if run.count <= socket.max_segments() {

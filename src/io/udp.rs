@@ -281,9 +281,8 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// What the kernel knows of the MTU of the path to `to`, in bytes of an IP packet, as a socket opened
-/// with these options would use it. Source: tinc-1.1-wire.md section 4.6.
-pub fn path_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
+/// A socket opened with these options that is connected to `to`: it shows what the kernel knows of the way.
+fn connected(to: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = open_socket(to, Type::DGRAM, options)?;
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -291,6 +290,20 @@ pub fn path_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
     };
     socket.bind(&SocketAddr::new(any, 0).into())?;
     socket.connect(&to.into())?;
+    Ok(socket)
+}
+
+/// The address of ours that the kernel would send from to `to`.
+pub fn source(to: SocketAddr) -> io::Result<IpAddr> {
+    let local = connected(to, &SocketOptions::default())?.local_addr()?;
+    let local = local.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(local.ip())
+}
+
+/// What the kernel knows of the MTU of the path to `to`, in bytes of an IP packet, as a socket opened
+/// with these options would use it. Source: tinc-1.1-wire.md section 4.6.
+pub fn path_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
+    let socket = connected(to, options)?;
     let mtu = if to.is_ipv4() {
         sockopt::ip_mtu(&socket)?
     } else {

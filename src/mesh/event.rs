@@ -136,6 +136,8 @@ pub enum Input {
         /// What it says.
         key: PublicKey,
     },
+    /// Whether to show inner packets that we carry, as [`Output::Seen`].
+    Look(bool),
     /// 32 fresh random bytes.
     Entropy([u8; 32]),
     /// The time of [`crate::mesh::Mesh::poll_timeout`] has come.
@@ -281,6 +283,16 @@ pub enum Output {
         token: u64,
         /// What it sees; `None`: it knows no such node.
         pair: Option<Pair>,
+    },
+    /// An inner packet went into the tunnel of a node, or came out of it, by us and not by a worker. Only after
+    /// [`Input::Look`].
+    Seen {
+        /// Whose tunnel.
+        node: NodeName,
+        /// Out of it.
+        received: bool,
+        /// The packet, or frame.
+        packet: Bytes,
     },
     /// Run a script.
     Hook(HookEvent),

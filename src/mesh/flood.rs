@@ -26,17 +26,12 @@ use crate::{
     wire::{NodeName, Prefix, Request, Subnet, name::MAX_NAME, printable},
 };
 
-/// A line for the log: the packet key that tinc 1.0 sends in it is nobody's business there.
+/// A line for the log.
 fn without_key(request: &Request, line: &[u8]) -> impl Display {
     // Made only where the line is written: most of a flood are not.
-    fmt::from_fn(move |f| {
-        let shown = printable(line);
-        if !matches!(request, Request::AnsKey { .. }) {
-            return f.write_str(&shown);
-        }
-        let words = shown.split(' ').enumerate();
-        let words = words.map(|(at, word)| if at == 3 { "KEY" } else { word });
-        f.write_str(&words.collect::<Vec<_>>().join(" "))
+    fmt::from_fn(move |f| match request.without_key() {
+        Some(line) => f.write_str(&line),
+        None => f.write_str(&printable(line)),
     })
 }
 

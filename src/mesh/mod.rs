@@ -119,6 +119,8 @@ pub struct Mesh {
     pings: ping::Pings,
     questions: query::Questions,
     waiting_bytes: usize,
+    /// Whether inner packets are shown.
+    looked_at: bool,
     outputs: VecDeque<Output>,
     lines: u64,
     /// Those of each type, both ways.
@@ -169,6 +171,7 @@ impl Mesh {
             pings: ping::Pings::default(),
             questions: query::Questions::default(),
             waiting_bytes: 0,
+            looked_at: false,
             outputs: VecDeque::new(),
             lines: 0,
             counts: measure::Lines::default(),
@@ -230,6 +233,7 @@ impl Mesh {
                 let idx = self.nodes.add(node, now);
                 self.key_told(idx, key);
             }
+            Input::Look(on) => self.looked_at = on,
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
             Input::Timeout => self.timeout(now),
         }

@@ -63,25 +63,20 @@ impl Mesh {
         let Some(node) = self.nodes.get(to).filter(|node| node.place.reachable) else {
             return;
         };
-        let (length, kind) = (mode.frame_len(packet.len()), mode.record_type());
-        let sent = || {
-            if let Some(owner) = self.nodes.get(owner) {
-                owner.shared.counters.sent(1, length);
-            }
-        };
+        let kind = mode.record_type();
         match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
             SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
                 self.let_wait(to, packet);
             }
             SendPath::Udp { to: addr, .. } => {
-                sent();
+                self.sent(owner, &packet);
                 self.send_sealed(&snapshot, to, addr, kind, &packet);
             }
             SendPath::Frame(hop) => {
                 let Some(link) = self.nodes[hop].link else {
                     return;
                 };
-                sent();
+                self.sent(owner, &packet);
                 let frame = match mode {
                     Mode::Router => [&ether::made_up(&packet), &*packet].concat().into(),
                     Mode::Switch | Mode::Hub => packet,
@@ -91,7 +86,7 @@ impl Mesh {
                 self.want_key(to, now);
             }
             SendPath::Relayed(_) => {
-                sent();
+                self.sent(owner, &packet);
                 if let Some(datagram) = self.seal(to, kind, &packet) {
                     self.send_relayed(Nodes::ME, to, datagram);
                 }
@@ -108,6 +103,25 @@ impl Mesh {
             if via != Nodes::ME {
                 self.want_key(via, now);
             }
+        }
+    }
+
+    /// Counts an inner packet that goes to a node, and shows it to who looks.
+    fn sent(&mut self, to: NodeIdx, packet: &Bytes) {
+        let length = self.settings.route.mode.frame_len(packet.len());
+        if let Some(node) = self.nodes.get(to) {
+            node.shared.counters.sent(1, length);
+        }
+        self.show(to, false, packet);
+    }
+
+    fn show(&mut self, node: NodeIdx, received: bool, packet: &Bytes) {
+        if let Some(node) = self.nodes.get(node).filter(|_| self.looked_at) {
+            self.outputs.push_back(Output::Seen {
+                node: node.name().clone(),
+                received,
+                packet: packet.clone(),
+            });
         }
     }
 
@@ -390,6 +404,7 @@ impl Mesh {
             return;
         }
         self.nodes[source].shared.counters.received(1, length);
+        self.show(source, true, &packet);
         let snapshot = self.fresh_snapshot();
         let mut packet = packet.to_vec();
         match verdict::decide(&snapshot, &mut packet, source, &mut self.errors, now) {

@@ -1,7 +1,7 @@
 //! The mesh as rows for `meshctl`.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -410,6 +410,15 @@ impl Mesh {
             downgrades: self.downgrades,
             subnets_refused: self.subnets_refused,
         }
+    }
+
+    /// The node that packets come from at this address, or that its neighbours see there; for people only.
+    #[must_use]
+    pub fn whose(&self, addr: SocketAddr) -> Option<NodeName> {
+        let mut others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
+        let there = |node: &Node| [node.udp.addr, node.place.address].contains(&Some(addr));
+        let (_, node) = others.find(|(_, node)| there(node))?;
+        Some(node.name().clone())
     }
 
     /// Whether a node of that name is known.

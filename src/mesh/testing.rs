@@ -344,6 +344,7 @@ impl Net {
             Output::Resolve { .. }
             | Output::CancelDial { .. }
             | Output::Remember { .. }
+            | Output::Seen { .. }
             | Output::Pong { .. }
             | Output::Publish(_) => {}
             Output::Told { token, pair } => self.told.push((me, token, pair)),

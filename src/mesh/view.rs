@@ -35,6 +35,33 @@ impl PathKind {
     }
 }
 
+/// Packets as `meshctl capture` knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PacketKind {
+    /// What goes into tunnels and comes out of them, as the device knows it.
+    Inner,
+    /// Datagrams between daemons, sealed.
+    Outer,
+    /// Request lines of links that are up, without keys.
+    Meta,
+}
+
+impl PacketKind {
+    /// All, in the order of their discriminants.
+    pub const ALL: [Self; 3] = [Self::Inner, Self::Outer, Self::Meta];
+
+    /// Its word, as in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Inner => "inner",
+            Self::Outer => "outer",
+            Self::Meta => "meta",
+        }
+    }
+}
+
 /// Why a node is not reached as well as could be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {

@@ -194,6 +194,7 @@ impl World {
             Output::Remember { .. }
             | Output::Pong { .. }
             | Output::Told { .. }
+            | Output::Seen { .. }
             | Output::Hook(_) => {}
         }
     }

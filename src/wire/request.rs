@@ -276,6 +276,22 @@ impl Request {
         }
     }
 
+    /// The line for logs and captures, where what it carries is nobody's business there: the packet key of ANS_KEY
+    /// (in SPTPS a handshake), the handshakes, keys and sealed packets of REQ_KEY. `None` for all others.
+    #[must_use]
+    pub fn without_key(&self) -> Option<String> {
+        let mut blank = self.clone();
+        match &mut blank {
+            Self::AnsKey { key: secret, .. } | Self::ReqKey { text: secret, .. } => {
+                if !secret.is_empty() {
+                    *secret = "KEY".into();
+                }
+            }
+            _ => return None,
+        }
+        Some(blank.line(0))
+    }
+
     /// Its name in the protocol, for logs.
     #[must_use]
     pub fn name(&self) -> &'static str {

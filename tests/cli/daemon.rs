@@ -312,6 +312,6 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
         }]),
         Request::AskNode { .. } => Response::Told(Some(Box::default())),
-        Request::Log { .. } => Response::Done(false),
+        Request::Log { .. } | Request::Capture { .. } => Response::Done(false),
     })
 }

@@ -412,3 +412,23 @@ fn line(number: &str, fields: &[Field], at: usize, value: &[u8]) -> Vec<u8> {
 fn bad(request: &'static str, field: &'static str) -> Result<Request, RequestError> {
     Err(RequestError::Field { request, field })
 }
+
+#[test]
+fn what_is_secret_is_not_shown() {
+    for (line, shown) in [
+        ("16 a b C0FFEE 427 672 4 0", Some("16 a b KEY 427 672 4 0")),
+        (
+            "16 a \t b C0FFEE 427 672 4 0 10.0.0.1 655 C0FFEE",
+            Some("16 a b KEY 427 672 4 0 10.0.0.1 655"),
+        ),
+        ("15 a b 15 C0FFEE", Some("15 a b 15 KEY")),
+        ("15 a b 21 C0FFEE C0FFEE", Some("15 a b 21 KEY")),
+        ("15 a b", Some("15 a b")),
+        ("15 a b C0FFEE", Some("15 a b")),
+        ("8", None),
+        ("13 5a a b", None),
+    ] {
+        let request = Request::parse(line.as_bytes()).unwrap();
+        assert_eq!(request.without_key().as_deref(), shown, "{line}");
+    }
+}

@@ -1,0 +1,341 @@
+//! `meshctl capture`: packets as they go, as text or as a file of pcapng.
+//!
+//! Source: spec/meshctl.md section 4.3.
+
+mod decode;
+mod headers;
+mod pcapng;
+
+use std::{
+    collections::BTreeMap,
+    fs::OpenOptions,
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use data_encoding::BASE64;
+use serde::Serialize;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::{
+    cli::{Exit, Failure, Outcome, args::Format, context::Context, output, table::or_empty},
+    control::{
+        client::{Client, ClientError},
+        proto::{Captured, PacketRow, Request, Response},
+    },
+    daemon::clock,
+    mesh::view::PacketKind,
+    wire::ether,
+};
+
+use headers::Streams;
+use pcapng::{Interface, LINKTYPE_ETHERNET, LINKTYPE_RAW, Packet, Writer};
+
+/// How soon a signal or the end of the time shows.
+const TURN: Duration = Duration::from_millis(200);
+
+/// What was asked for on the command line.
+pub(super) struct Wanted {
+    pub(super) peer: Option<String>,
+    /// At least one.
+    pub(super) kinds: Vec<PacketKind>,
+    /// A file, or `-`; text without it.
+    pub(super) write: Option<PathBuf>,
+    pub(super) count: Option<u64>,
+    pub(super) time: Option<Duration>,
+    pub(super) snap: usize,
+}
+
+/// A packet with what text and files need of it.
+struct Shown<'a> {
+    row: &'a PacketRow,
+    data: Vec<u8>,
+    frames: bool,
+}
+
+/// As JSON has it.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    kind: PacketKind,
+    peer: Option<&'a str>,
+    received: bool,
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+    length: usize,
+    text: &'a str,
+}
+
+/// Where packets go.
+enum Sink {
+    Text,
+    File(Box<File>),
+}
+
+struct File {
+    writer: Writer<Box<dyn Write>>,
+    kinds: Vec<PacketKind>,
+    /// Whether all packets begin with an Ethernet header.
+    ethernet: bool,
+    streams: Streams,
+}
+
+pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
+    if wanted.write.as_deref() == Some(Path::new("-")) && output::to_terminal() {
+        let text = "a file of pcapng is nothing for a terminal; leave out `-w -` for text, or pipe it: \
+                    `meshctl capture -w - | tcpdump -r -`";
+        return Err(Failure::new(Exit::Usage, text));
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGHUP, SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&ended))?;
+    }
+    let mut client = context.connect()?;
+    let answer = client.ask(Request::Capture {
+        kinds: wanted.kinds.clone(),
+        peer: wanted.peer.clone(),
+        snap: wanted.snap,
+    })?;
+    let Response::Capturing(capturing) = answer.response else {
+        return Err(Failure::odd_answer());
+    };
+    if wanted.kinds.contains(&PacketKind::Inner) {
+        output::complain(
+            "inner packets are shown as they are, not encrypted: keep what is written to yourself",
+        );
+    }
+    let mut capture = Capture {
+        sink: Sink::open(wanted, capturing.frames)?,
+        format: context.format,
+        frames: capturing.frames,
+        left: wanted.count.unwrap_or(u64::MAX),
+        captured: BTreeMap::new(),
+        dropped: BTreeMap::new(),
+    };
+    let read = capture.read(&mut client, wanted.time, &ended);
+    // What was seen is kept, however it ended.
+    capture.close()?;
+    read
+}
+
+struct Capture {
+    sink: Sink,
+    format: Format,
+    frames: bool,
+    /// Packets that are still wanted.
+    left: u64,
+    captured: BTreeMap<PacketKind, u64>,
+    dropped: BTreeMap<PacketKind, u64>,
+}
+
+impl Capture {
+    /// Takes packets until there are enough, the time is over, or a signal came.
+    fn read(&mut self, client: &mut Client, time: Option<Duration>, ended: &AtomicBool) -> Outcome {
+        let start = clock::now();
+        client.patience(Some(TURN))?;
+        let over =
+            || time.is_some_and(|time| clock::now().saturating_duration_since(start) >= time);
+        while self.left > 0 && !over() && !ended.load(Ordering::Relaxed) {
+            match client.receive() {
+                Ok(Some(answer)) => self.take(answer.response)?,
+                Ok(None) => return Err(ClientError::Closed.into()),
+                Err(ClientError::Timeout) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // What is under way still counts, and the last answer says what is missing.
+        client.finish()?;
+        client.patience(Some(Duration::from_secs(2)))?;
+        while let Ok(Some(answer)) = client.receive() {
+            self.take(answer.response)?;
+        }
+        Ok(Exit::Fine)
+    }
+
+    fn take(&mut self, response: Response) -> Result<(), Failure> {
+        let Response::Captured(Captured { packets, dropped }) = response else {
+            return Err(Failure::odd_answer());
+        };
+        self.dropped = dropped;
+        for row in packets {
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            *self.captured.entry(row.kind).or_default() += 1;
+            let data = BASE64.decode(row.data.as_bytes());
+            let shown = Shown {
+                data: data.map_err(|_| Failure::odd_answer())?,
+                row: &row,
+                frames: self.frames,
+            };
+            match &mut self.sink {
+                Sink::Text => shown.print(self.format)?,
+                Sink::File(file) => file.write(&shown)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the file, and says how much there was.
+    fn close(&mut self) -> Result<(), Failure> {
+        let of = |counts: &BTreeMap<_, u64>, kind| counts.get(&kind).copied().unwrap_or_default();
+        if let Sink::File(file) = &mut self.sink {
+            let since = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
+            let now = since.unwrap_or_default().as_nanos() as u64;
+            for (index, kind) in (0..).zip(file.kinds.clone()) {
+                let dropped = of(&self.dropped, kind);
+                let all = of(&self.captured, kind) + dropped;
+                file.writer.statistics(index, now, (all, dropped))?;
+            }
+        }
+        let [captured, dropped] =
+            [&self.captured, &self.dropped].map(|all| all.values().sum::<u64>());
+        output::complain(&format!("{captured} packets captured, {dropped} dropped"));
+        Ok(())
+    }
+}
+
+impl Sink {
+    fn open(wanted: &Wanted, frames: bool) -> Result<Self, Failure> {
+        let out: Box<dyn Write> = match wanted.write.as_deref() {
+            None => return Ok(Self::Text),
+            Some(path) if path == Path::new("-") => Box::new(io::stdout()),
+            Some(path) => {
+                let mut options = OpenOptions::new();
+                let options = options.write(true).create(true).truncate(true).mode(0o600);
+                let file = options.open(path).map_err(|error| {
+                    let text = format!(
+                        "cannot write {}: {error}; try `-w /tmp/mesh.pcapng`",
+                        path.display()
+                    );
+                    Failure::new(Exit::Negative, text)
+                })?;
+                Box::new(file)
+            }
+        };
+        // tcpdump reads no file with more than one link type.
+        let ethernet = frames && wanted.kinds.contains(&PacketKind::Inner);
+        let link_type = if ethernet {
+            LINKTYPE_ETHERNET
+        } else {
+            LINKTYPE_RAW
+        };
+        let interfaces = wanted.kinds.iter().map(|kind| Interface {
+            name: kind.word(),
+            description: match kind {
+                PacketKind::Inner => "packets in the mesh",
+                PacketKind::Outer => {
+                    "sealed datagrams between daemons; headers are made up from their addresses"
+                }
+                PacketKind::Meta => {
+                    "request lines of links, decrypted and without keys; headers are made up"
+                }
+            },
+            link_type,
+        });
+        let interfaces: Vec<_> = interfaces.collect();
+        // With the longest of the headers that are made up.
+        let snap = u32::try_from(wanted.snap + 74).unwrap_or(u32::MAX);
+        Ok(Self::File(Box::new(File {
+            writer: Writer::new(out, &interfaces, snap)?,
+            kinds: wanted.kinds.clone(),
+            ethernet,
+            streams: Streams::default(),
+        })))
+    }
+}
+
+impl File {
+    fn write(&mut self, shown: &Shown<'_>) -> Result<(), Failure> {
+        let row = shown.row;
+        let ends = row
+            .local
+            .zip(row.remote)
+            .map(|(local, remote)| match row.received {
+                true => [remote, local],
+                false => [local, remote],
+            });
+        let packet = match (row.kind, ends) {
+            (PacketKind::Outer, Some(ends)) => headers::udp(ends, row.length, &shown.data),
+            (PacketKind::Meta, Some(ends)) => {
+                let line = [&shown.data[..], b"\n"].concat();
+                self.streams.tcp(ends, row.length + 1, &line)
+            }
+            _ => shown.data.clone(),
+        };
+        let missing = row.length.saturating_sub(shown.data.len());
+        let packet = match self.ethernet && row.kind != PacketKind::Inner {
+            true => [&ether::made_up(&packet)[..], &packet].concat(),
+            false => packet,
+        };
+        let index = self.kinds.iter().position(|kind| *kind == row.kind);
+        let index = index.ok_or_else(Failure::odd_answer)?;
+        let packet = Packet {
+            time_ns: row.time_ns,
+            comment: row.peer.as_deref().unwrap_or_default(),
+            received: row.received,
+            length: (packet.len() + missing) as u32,
+            data: &packet,
+        };
+        Ok(self.writer.packet(index as u32, &packet)?)
+    }
+}
+
+impl Shown<'_> {
+    /// What it is, in a few words.
+    fn text(&self) -> String {
+        let row = self.row;
+        match row.kind {
+            PacketKind::Inner => decode::inner(&self.data, self.frames),
+            PacketKind::Meta => self.data.escape_ascii().to_string(),
+            PacketKind::Outer => {
+                let (local, remote) = (or_empty(row.local), or_empty(row.remote));
+                match row.received {
+                    true => format!("{remote} > {local} UDP"),
+                    false => format!("{local} > {remote} UDP"),
+                }
+            }
+        }
+    }
+
+    fn print(&self, format: Format) -> Result<(), Failure> {
+        let (row, text) = (self.row, self.text());
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(row.time_ns);
+        let time = humantime::format_rfc3339_micros(time).to_string();
+        let (kind, length) = (row.kind.word(), row.length);
+        let direction = if row.received { "in" } else { "out" };
+        let peer = row.peer.as_deref();
+        output::print(|out| match format {
+            Format::Json => {
+                let line = Line {
+                    time: &time,
+                    kind: row.kind,
+                    peer,
+                    received: row.received,
+                    local: row.local,
+                    remote: row.remote,
+                    length,
+                    text: &text,
+                };
+                serde_json::to_writer(&mut *out, &line)?;
+                writeln!(out)
+            }
+            Format::Tsv => {
+                let peer = peer.unwrap_or_default();
+                writeln!(out, "{time}\t{kind}\t{peer}\t{direction}\t{length}\t{text}")
+            }
+            Format::Table => {
+                let peer = peer.unwrap_or("?");
+                writeln!(out, "{time} {kind:5} {peer} {direction:3} {length} {text}")
+            }
+        })
+    }
+}
