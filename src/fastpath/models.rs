@@ -9,6 +9,7 @@ use crate::{
         station::Station,
         vnet::{Header, MAX_PACKET, testing::Parts},
     },
+    mesh::view::PacketKind,
     route::{
         NodeState,
         lpm::Owner,
@@ -359,5 +360,39 @@ fn no_drop_is_lost_and_none_is_counted_twice() {
             .into_iter()
             .for_each(|worker| worker.join().unwrap());
         assert_eq!(count(), 10);
+    });
+}
+
+/// Two workers show a packet each while a capture with room for one begins and ends: whoever sees it either finds room
+/// or is counted.
+#[test]
+fn a_capture_misses_nothing_uncounted() {
+    model::check(|| {
+        let filter = tap::Filter {
+            kinds: [true; 3],
+            peer: None,
+            snap: 9,
+        };
+        let (tap, mut packets) = Tap::with_room(filter, 1);
+        let (tap, taps) = (Arc::new(tap), Arc::new(Taps::default()));
+        let worker = {
+            let taps = Arc::clone(&taps);
+            move || {
+                let seen = taps.get();
+                if let Some(tap) = &seen {
+                    tap.show(PacketKind::Outer, (None, true), None, b"x");
+                }
+                u64::from(seen.is_some())
+            }
+        };
+        taps.set(Some(Arc::clone(&tap)));
+        let other = model::spawn(worker.clone());
+        let shown = worker();
+        taps.set(None);
+        let shown = shown + other.join().unwrap();
+        let kept = u64::from(packets.try_recv().is_ok());
+        assert_eq!(kept, shown.min(1));
+        assert_eq!(tap.dropped(), [0, shown - kept, 0]);
+        assert_eq!(Arc::strong_count(&tap), 1, "nobody keeps it");
     });
 }

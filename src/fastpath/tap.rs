@@ -65,7 +65,11 @@ impl Tap {
     /// A capture, and where its packets come out; it is closed when that is dropped.
     #[must_use]
     pub fn open(filter: Filter) -> (Self, mpsc::Receiver<Seen>) {
-        let (ring, packets) = mpsc::channel(RING);
+        Self::with_room(filter, RING)
+    }
+
+    pub(super) fn with_room(filter: Filter, room: usize) -> (Self, mpsc::Receiver<Seen>) {
+        let (ring, packets) = mpsc::channel(room);
         let dropped = PacketKind::ALL.map(|_| AtomicU64::new(0));
         let tap = Self {
             filter,

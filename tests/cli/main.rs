@@ -8,6 +8,7 @@
     reason = "waits for real daemons; helpers of tests fail like tests"
 )]
 
+mod capture;
 mod change_table;
 mod check_table;
 mod daemon;

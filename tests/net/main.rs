@@ -18,6 +18,7 @@
 )]
 
 mod broadcasts;
+mod capture;
 mod dialling;
 mod dump;
 mod dumps;

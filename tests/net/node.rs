@@ -364,9 +364,14 @@ impl Node {
 
     /// A call of `meshctl` to this node's daemon.
     pub(crate) fn meshctl(&self) -> Command {
+        self.meshctl_within(Duration::from_secs(10))
+    }
+
+    /// The same, ended by SIGTERM after this time.
+    pub(crate) fn meshctl_within(&self, limit: Duration) -> Command {
         let mut command = self.host.command("timeout");
         command
-            .arg("10")
+            .arg(limit.as_secs().to_string())
             .arg(program("meshctl", env!("CARGO_BIN_EXE_meshctl")))
             .arg(format!("--pidfile={}", self.pid_file().display()));
         command

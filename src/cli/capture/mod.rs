@@ -82,8 +82,10 @@ enum Sink {
 struct File {
     writer: Writer<Box<dyn Write>>,
     kinds: Vec<PacketKind>,
-    /// Whether all packets begin with an Ethernet header.
-    ethernet: bool,
+    /// Whether packets begin with their IP header, and not with an Ethernet header.
+    bare: bool,
+    /// Whether inner packets have theirs.
+    frames: bool,
     streams: Streams,
 }
 
@@ -221,12 +223,16 @@ impl Sink {
                 Box::new(file)
             }
         };
-        // tcpdump reads no file with more than one link type.
-        let ethernet = frames && wanted.kinds.contains(&PacketKind::Inner);
-        let link_type = if ethernet {
-            LINKTYPE_ETHERNET
-        } else {
+        // tcpdump (libpcap 1.10.3) reads no file with two link types, nor one with two interfaces of raw IP.
+        let bare = match wanted.kinds.as_slice() {
+            [PacketKind::Inner] => !frames,
+            [_] => true,
+            _ => false,
+        };
+        let link_type = if bare {
             LINKTYPE_RAW
+        } else {
+            LINKTYPE_ETHERNET
         };
         let interfaces = wanted.kinds.iter().map(|kind| Interface {
             name: kind.word(),
@@ -247,7 +253,8 @@ impl Sink {
         Ok(Self::File(Box::new(File {
             writer: Writer::new(out, &interfaces, snap)?,
             kinds: wanted.kinds.clone(),
-            ethernet,
+            bare,
+            frames,
             streams: Streams::default(),
         })))
     }
@@ -272,9 +279,10 @@ impl File {
             _ => shown.data.clone(),
         };
         let missing = row.length.saturating_sub(shown.data.len());
-        let packet = match self.ethernet && row.kind != PacketKind::Inner {
-            true => [&ether::made_up(&packet)[..], &packet].concat(),
-            false => packet,
+        let whole = self.bare || (self.frames && row.kind == PacketKind::Inner);
+        let packet = match whole {
+            true => packet,
+            false => [&ether::made_up(&packet)[..], &packet].concat(),
         };
         let index = self.kinds.iter().position(|kind| *kind == row.kind);
         let index = index.ok_or_else(Failure::odd_answer)?;
@@ -337,5 +345,100 @@ impl Shown<'_> {
                 writeln!(out, "{time} {kind:5} {peer} {direction:3} {length} {text}")
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: PacketKind, data: &[u8]) -> PacketRow {
+        let ends = (kind != PacketKind::Inner).then(|| {
+            ["10.0.0.1:655", "10.0.0.2:656"].map(|addr| addr.parse::<SocketAddr>().unwrap())
+        });
+        PacketRow {
+            time_ns: 1_795_343_358_123_456_789,
+            kind,
+            peer: Some("db_01".into()),
+            received: true,
+            local: ends.map(|[local, _]| local),
+            remote: ends.map(|[_, remote]| remote),
+            length: data.len(),
+            data: BASE64.encode(data),
+        }
+    }
+
+    #[test]
+    fn packets_of_every_kind_have_words() {
+        for (kind, data, text) in [
+            (PacketKind::Inner, &b"x"[..], "no IP packet"),
+            (PacketKind::Outer, b"x", "10.0.0.2:656 > 10.0.0.1:655 UDP"),
+            (PacketKind::Meta, b"8 \x1b", "8 \\x1b"),
+        ] {
+            let row = row(kind, data);
+            let (data, frames) = (data.to_vec(), false);
+            let shown = Shown {
+                row: &row,
+                data,
+                frames,
+            };
+            assert_eq!(shown.text(), text);
+        }
+    }
+
+    /// The data of all packets of a file that was made of these kinds in a mesh of frames or packets.
+    fn written(kinds: &[PacketKind], frames: bool) -> Vec<Vec<u8>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let wanted = Wanted {
+            peer: None,
+            kinds: kinds.to_vec(),
+            write: Some(path.clone()),
+            count: None,
+            time: None,
+            snap: 1000,
+        };
+        let Ok(Sink::File(mut file)) = Sink::open(&wanted, frames) else {
+            panic!("a file is one");
+        };
+        for kind in kinds {
+            let row = row(*kind, &[0x45; 30]);
+            let data = vec![0x45; 30];
+            let shown = Shown {
+                row: &row,
+                data,
+                frames,
+            };
+            file.write(&shown).unwrap();
+        }
+        let file = std::fs::read(path).unwrap();
+        let mut reader = pcap_file::pcapng::PcapNgReader::new(file.as_slice()).unwrap();
+        let mut packets = Vec::new();
+        while let Some(block) = reader.next_block() {
+            if let pcap_file::pcapng::Block::EnhancedPacket(packet) = block.unwrap() {
+                assert_eq!(packet.original_len as usize, packet.data.len());
+                packets.push(packet.data.to_vec());
+            }
+        }
+        packets
+    }
+
+    #[test]
+    fn all_packets_of_a_file_begin_with_the_same_header() {
+        use PacketKind::{Inner, Meta, Outer};
+        let lengths = |kinds: &[PacketKind], frames| {
+            let all = written(kinds, frames).into_iter();
+            all.map(|packet| packet.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&[Inner], false), [30]);
+        assert_eq!(lengths(&[Inner], true), [30]);
+        assert_eq!(lengths(&[Outer], true), [20 + 8 + 30]);
+        assert_eq!(lengths(&[Meta], false), [20 + 20 + 30 + 1]);
+        assert_eq!(
+            lengths(&[Inner, Outer, Meta], false),
+            [14 + 30, 14 + 58, 14 + 71]
+        );
+        assert_eq!(lengths(&[Inner, Outer, Meta], true), [30, 14 + 58, 14 + 71]);
+        assert_eq!(written(&[Inner, Outer], false)[1][12..15], [8, 0, 0x45]);
     }
 }
