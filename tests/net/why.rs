@@ -367,7 +367,10 @@ fn a_firewall_that_drops_one_direction_is_found_by_a_third_and_by_both_ends() {
     let data = wait_until("both are fine", PATIENCE, || {
         wait_ping(a, &b.v4(), 56);
         let (code, data) = why(c, &["a", "b"]);
-        let known = text(&data, "path_mtu").contains("bytes pass");
+        // A busy machine may answer too late, and each end knows no more than it has probed.
+        let known = text(&data, "path_mtu").contains("bytes pass")
+            && !text(&data, "key").contains("not known")
+            && text(&data, "firewall").contains("probes of b come in");
         match code == Some(0) && known {
             true => Ok(data),
             false => Err(data.to_string()),
@@ -383,10 +386,6 @@ fn a_firewall_that_drops_one_direction_is_found_by_a_third_and_by_both_ends() {
         "{data:#}"
     );
     assert!(text(&data, "meta_path").contains("a: a -> c"), "{data:#}");
-    assert!(
-        text(&data, "firewall").contains("probes of b come in"),
-        "{data:#}"
-    );
     // An end that is ours looks at its own kernel and rules.
     let (code, data) = why(a, &["b", "a"]);
     assert_eq!((code, steps(&data)), (Some(0), TEN.to_vec()), "{data:#}");
