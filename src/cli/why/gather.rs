@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Probes that are sent before the way is judged, and the pause after one that did not go by UDP.
-const PROBES: usize = 3;
+pub(super) const PROBES: u8 = 3;
 const PAUSE: Duration = Duration::from_millis(400);
 /// How long one of them may take.
 const PATIENCE_MS: u64 = 700;

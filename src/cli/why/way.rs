@@ -3,7 +3,10 @@
 use crate::{
     cli::{
         table::{age, round_trip},
-        why::facts::{Facts, Firewall, Kernel, Name, Step, There},
+        why::{
+            facts::{Facts, Firewall, Kernel, Name, Step, There},
+            gather::PROBES,
+        },
     },
     mesh::{
         sight::{MissedRow, Pair, Sight},
@@ -219,6 +222,10 @@ impl Facts {
             }
             () if udp.unanswered == 0 || udp.address.is_none() => {
                 return Step::skipped(name, "not tried: no address is known, or nothing was sent");
+            }
+            // The other end sends none for our sake: its answer may be on its way.
+            () if udp.unanswered < PROBES => {
+                return Step::skipped(name, "only just tried: no reply yet; ask again in a second");
             }
             () => {}
         }

@@ -126,6 +126,7 @@ fn cases() -> Vec<Case> {
         ("only short packets", [says(|s| s.pair.mtu.too_small = true), fine()], star(), Some(Name::PathMtu), &["a: not even packets of 512 bytes pass", "b: packets of 1440 bytes pass", "On a: Something on the way drops"]),
         ("TCPOnly at one", [says(|s| { silent(s); s.pair.tcp_only_there = true; }), says(|s| { silent(s); s.pair.tcp_only_here = true; })], star(), None, &["a: b says TCPOnly: UDP is not tried; b: TCPOnly is set here"]),
         ("idle", [says(|s| { silent(s); s.pair.udp.unanswered = 0; }), fine()], star(), None, &["a: not tried: no address is known, or nothing was sent"]),
+        ("only just tried", [says(|s| { silent(s); s.pair.udp.unanswered = 2; }), fine()], star(), None, &["a: only just tried: no reply yet"]),
         ("an older meshd", [older(fine()), fine()], star(), None, &["a: not known from here: the meshd of a is too old to tell; b: hosts/a", "✓ udp probe     10.132.0.22:655 answers", "nothing wrong is seen from here", "a meshd on a would tell"]),
         ("an older meshd, UDP blocked", [older(says(silent)), fine()], star(), Some(Name::UdpProbe), &["a: 10.132.0.22:655 no reply to 9 probes"]),
         ("tincds with a link", [tinc(), tinc()], linked(), None, &["nothing wrong is seen from here", "✓ key           a: proven by the link that it has with b", "✓ meta path     a: a -> b; b: b -> a", "✓ endpoint      a: 10.132.0.1 port 655, by its link with b",
