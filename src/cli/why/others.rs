@@ -170,19 +170,19 @@ fn by_graph(
         },
         unknown(Name::Trust),
         meta_path(net, end, to, edges),
-        match (seen, told) {
-            (Some(edge), _) if edge.from == from => Step::fine(
+        match seen {
+            Some(edge) if edge.from == from => Step::fine(
                 Name::Endpoint,
                 format!("{} port {}, by its link with {to}", edge.host, edge.port),
             ),
-            (Some(edge), _) => Step::fine(
+            Some(edge) => Step::fine(
                 Name::Endpoint,
                 format!(
                     "{} port {}, as {} sees {to}",
                     edge.host, edge.port, edge.from
                 ),
             ),
-            (None, _) => unknown(Name::Endpoint),
+            None => unknown(Name::Endpoint),
         },
         match (tcp_only, told) {
             (Some(name), None) => Step::skipped(
