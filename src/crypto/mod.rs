@@ -7,6 +7,8 @@ pub mod aead;
 mod chacha20;
 pub mod compress;
 pub mod ed25519;
+#[cfg(target_arch = "x86_64")]
+mod gcm;
 mod lzo;
 pub mod noise;
 mod poly1305;

@@ -1,0 +1,320 @@
+//! AES-256-GCM, four blocks in each vector, where the processor encrypts and multiplies so (VAES and VPCLMULQDQ in
+//! AVX-512): a packet costs two thirds of what it costs in the library, an acknowledgement less than half.
+//!
+//! GHASH is computed as POLYVAL of reversed blocks (RFC 8452, appendix A). The lanes of a vector sum every fourth block each,
+//! by Horner's rule in H^16; the powers that they lack come with the last blocks.
+//! Nothing depends on the bytes but what is computed. Source: NIST SP 800-38D.
+
+use std::arch::x86_64::{__m128i, __m512i};
+
+use archmage::{SimdToken, X64V4xToken, arcane, rite};
+use zeroize::Zeroize;
+
+/// Length of a block, and of the tag, in bytes.
+const BLOCK: usize = 16;
+/// Blocks in a vector.
+const LANES: usize = 4;
+/// Bytes in a vector.
+const VECTOR: usize = LANES * BLOCK;
+/// Vectors that are under way at the same time.
+const WIDE: usize = 4;
+const STEP: usize = WIDE * VECTOR;
+/// Blocks in a step.
+const BLOCKS: usize = WIDE * LANES;
+/// Keys of the rounds of AES-256.
+const ROUNDS: usize = 15;
+/// The highest power of H that is needed: the lanes' before 16 blocks and the lengths.
+const POWERS: usize = LANES + BLOCKS + 1;
+/// The powers, the highest first, and zeroes for what is read behind the last.
+const TABLE: usize = POWERS + LANES - 1;
+/// x^127 + x^126 + x^121 + 1: POLYVAL's field.
+const MODULUS: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
+
+/// A key, made ready.
+#[repr(align(64))]
+pub(super) struct Key {
+    token: X64V4xToken,
+    /// Each round's key in all lanes.
+    rounds: [[u8; VECTOR]; ROUNDS],
+    powers: [[u8; BLOCK]; TABLE],
+}
+
+impl Key {
+    /// Most bytes of associated data.
+    pub(super) const MOST_HEADER: usize = VECTOR;
+
+    /// The key, made ready; `None` where the processor lacks what this needs.
+    pub(super) fn new(key: &[u8; 32]) -> Option<Box<Self>> {
+        let token = X64V4xToken::summon()?;
+        let mut new = Box::new(Self {
+            token,
+            rounds: [[0; VECTOR]; ROUNDS],
+            powers: [[0; BLOCK]; TABLE],
+        });
+        make_ready(token, key, &mut new);
+        Some(new)
+    }
+
+    /// Encrypts `text` in place and returns the tag. The nonce is the number: see [`super::seal`].
+    ///
+    /// # Panics
+    /// If `header` is longer than [`Self::MOST_HEADER`].
+    pub(super) fn seal(&self, number: u64, header: &[u8], text: &mut [u8]) -> [u8; BLOCK] {
+        crypt::<true>(self.token, self, number, header, text)
+    }
+
+    /// Decrypts `text` in place and returns the tag that it must have had.
+    ///
+    /// # Panics
+    /// As [`Self::seal`].
+    pub(super) fn open(&self, number: u64, header: &[u8], text: &mut [u8]) -> [u8; BLOCK] {
+        crypt::<false>(self.token, self, number, header, text)
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.rounds.zeroize();
+        self.powers.zeroize();
+    }
+}
+
+#[arcane(import_intrinsics)]
+fn make_ready(_token: X64V4xToken, key: &[u8; 32], ready: &mut Key) {
+    let rounds = expand(key);
+    for (place, round) in ready.rounds.iter_mut().zip(rounds) {
+        _mm512_storeu_si512(place, _mm512_broadcast_i32x4(round));
+    }
+    let h = u128::from_be_bytes(bytes(encrypt(&rounds, _mm_setzero_si128())));
+    // Times x, as reversing the blocks is not all that GHASH and POLYVAL differ in.
+    let h = (h << 1) ^ ((h >> 127).wrapping_neg() & MODULUS);
+    let h = _mm512_castsi128_si512(block(&h.to_le_bytes()));
+    let mut power = h;
+    for place in ready.powers[..POWERS].iter_mut().rev() {
+        *place = bytes(_mm512_castsi512_si128(power));
+        power = reduce(multiply(power, h));
+    }
+}
+
+/// The keys of all rounds. Source: FIPS 197 section 5.2.
+#[rite(v4x, import_intrinsics)]
+fn expand(key: &[u8; 32]) -> [__m128i; ROUNDS] {
+    let (first, second) = key.split_at(BLOCK);
+    let half = |half: &[u8]| block(half.first_chunk().expect("half of 32"));
+    let mut keys = [half(first); ROUNDS];
+    keys[1] = half(second);
+    for round in 2..ROUNDS {
+        let last = keys[round - 1];
+        let with_constant = |turned| _mm_shuffle_epi32::<0xff>(turned);
+        let word = match round {
+            2 => with_constant(_mm_aeskeygenassist_si128::<0x01>(last)),
+            4 => with_constant(_mm_aeskeygenassist_si128::<0x02>(last)),
+            6 => with_constant(_mm_aeskeygenassist_si128::<0x04>(last)),
+            8 => with_constant(_mm_aeskeygenassist_si128::<0x08>(last)),
+            10 => with_constant(_mm_aeskeygenassist_si128::<0x10>(last)),
+            12 => with_constant(_mm_aeskeygenassist_si128::<0x20>(last)),
+            14 => with_constant(_mm_aeskeygenassist_si128::<0x40>(last)),
+            // The keys between take the word neither turned nor with a constant.
+            _ => _mm_shuffle_epi32::<0xaa>(_mm_aeskeygenassist_si128::<0>(last)),
+        };
+        // Each word becomes the sum of itself and all before it.
+        let mut sums = keys[round - 2];
+        sums = _mm_xor_si128(sums, _mm_slli_si128::<4>(sums));
+        sums = _mm_xor_si128(sums, _mm_slli_si128::<8>(sums));
+        keys[round] = _mm_xor_si128(sums, word);
+    }
+    keys
+}
+
+#[rite(v4x, import_intrinsics)]
+fn encrypt(rounds: &[__m128i; ROUNDS], text: __m128i) -> __m128i {
+    let [first, middle @ .., last] = rounds;
+    let middle = middle.iter();
+    let state = middle.fold(_mm_xor_si128(text, *first), |state, round| {
+        _mm_aesenc_si128(state, *round)
+    });
+    _mm_aesenclast_si128(state, *last)
+}
+
+#[rite(v4x, import_intrinsics)]
+fn block(bytes: &[u8; BLOCK]) -> __m128i {
+    _mm_loadu_si128(bytes)
+}
+
+#[rite(v4x, import_intrinsics)]
+fn bytes(block: __m128i) -> [u8; BLOCK] {
+    let mut bytes = [0; BLOCK];
+    _mm_storeu_si128(&mut bytes, block);
+    bytes
+}
+
+#[rite(v4x, import_intrinsics)]
+fn load(bytes: &[u8; VECTOR]) -> __m512i {
+    _mm512_loadu_si512(bytes)
+}
+
+/// Reverses the bytes of each block.
+#[rite(v4x, import_intrinsics)]
+fn reverse(vector: __m512i) -> __m512i {
+    let order = _mm_set_epi64x(0x0001_0203_0405_0607, 0x0809_0a0b_0c0d_0e0f);
+    _mm512_shuffle_epi8(vector, _mm512_broadcast_i32x4(order))
+}
+
+/// The key stream for these counters, whose bytes are reversed.
+#[rite(v4x, import_intrinsics)]
+fn stream<const N: usize>(key: &Key, counters: [__m512i; N]) -> [__m512i; N] {
+    let [first, middle @ .., last] = &key.rounds;
+    let (first, last) = (load(first), load(last));
+    let mut states = counters;
+    for state in &mut states {
+        *state = _mm512_xor_si512(reverse(*state), first);
+    }
+    for round in middle {
+        let round = load(round);
+        for state in &mut states {
+            *state = _mm512_aesenc_epi128(*state, round);
+        }
+    }
+    for state in &mut states {
+        *state = _mm512_aesenclast_epi128(*state, last);
+    }
+    states
+}
+
+/// Encrypts or decrypts a vector in place with its key stream, only the first bytes as `inside` says. Returns what GHASH sees.
+#[rite(v4x, import_intrinsics)]
+fn apply<const SEAL: bool>(bytes: &mut [u8; VECTOR], stream: __m512i, inside: u64) -> __m512i {
+    let before = load(bytes);
+    let after = _mm512_maskz_mov_epi8(inside, _mm512_xor_si512(before, stream));
+    _mm512_storeu_si512(bytes, after);
+    reverse(if SEAL { after } else { before })
+}
+
+/// A product that is still to be reduced: its lower half, what belongs in the middle, its upper half.
+type Product = [__m512i; 3];
+
+#[rite(v4x, import_intrinsics)]
+fn multiply(a: __m512i, b: __m512i) -> Product {
+    let middle = _mm512_xor_si512(
+        _mm512_clmulepi64_epi128::<0x01>(a, b),
+        _mm512_clmulepi64_epi128::<0x10>(a, b),
+    );
+    [
+        _mm512_clmulepi64_epi128::<0x00>(a, b),
+        middle,
+        _mm512_clmulepi64_epi128::<0x11>(a, b),
+    ]
+}
+
+#[rite(v4x, import_intrinsics)]
+fn add(a: Product, b: Product) -> Product {
+    [
+        _mm512_xor_si512(a[0], b[0]),
+        _mm512_xor_si512(a[1], b[1]),
+        _mm512_xor_si512(a[2], b[2]),
+    ]
+}
+
+/// The product times x^-128 in POLYVAL's field.
+#[rite(v4x, import_intrinsics)]
+fn reduce([low, middle, high]: Product) -> __m512i {
+    let modulus = _mm512_set1_epi64(((MODULUS >> 64) as u64).cast_signed());
+    let mut low = _mm512_xor_si512(low, _mm512_bslli_epi128::<8>(middle));
+    let high = _mm512_xor_si512(high, _mm512_bsrli_epi128::<8>(middle));
+    for _ in 0..2 {
+        let folded = _mm512_clmulepi64_epi128::<0x10>(low, modulus);
+        low = _mm512_xor_si512(_mm512_shuffle_epi32::<0x4e>(low), folded);
+    }
+    _mm512_xor_si512(low, high)
+}
+
+/// The sum of all lanes, in each.
+#[rite(v4x, import_intrinsics)]
+fn across(vector: __m512i) -> __m512i {
+    let halves = _mm512_xor_si512(vector, _mm512_shuffle_i64x2::<0x4e>(vector, vector));
+    _mm512_xor_si512(halves, _mm512_shuffle_i64x2::<0xb1>(halves, halves))
+}
+
+/// Four powers down from H^`highest`, which is at most [`POWERS`].
+#[rite(v4x, import_intrinsics)]
+fn powers(key: &Key, highest: usize) -> __m512i {
+    let (four, _) = key.powers[POWERS - highest..]
+        .split_first_chunk::<LANES>()
+        .expect("zeroes stand behind the powers");
+    load(four.as_flattened().first_chunk().expect("four blocks"))
+}
+
+/// One power in all lanes.
+#[rite(v4x, import_intrinsics)]
+fn power(key: &Key, power: usize) -> __m512i {
+    _mm512_broadcast_i32x4(block(&key.powers[POWERS - power]))
+}
+
+/// Encrypts or decrypts in place and returns the tag.
+#[arcane(import_intrinsics)]
+fn crypt<const SEAL: bool>(
+    _token: X64V4xToken,
+    key: &Key,
+    number: u64,
+    header: &[u8],
+    text: &mut [u8],
+) -> [u8; BLOCK] {
+    // Counter 1 makes the mask of the tag, the text begins with 2.
+    let one = u128::from(number) << 32 | 1;
+    let one = _mm512_broadcast_i32x4(block(&one.to_le_bytes()));
+    let lanes = _mm512_set_epi32(0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1);
+    let more = |counter, by| _mm512_add_epi32(counter, _mm512_maskz_set1_epi32(0x1111, by));
+    let first = _mm512_add_epi32(one, lanes);
+    let mut counters = [0, 4, 8, 12].map(|by| more(first, by));
+
+    // Blocks of the header come before the first of the text.
+    let mut front = [0; VECTOR];
+    let at = VECTOR - header.len().next_multiple_of(BLOCK);
+    front[at..at + header.len()].copy_from_slice(header);
+    let mut sum = reverse(load(&front));
+    let bits = |bytes: usize| u128::from(bytes as u64 * 8);
+    let lengths = bits(header.len()) << 64 | bits(text.len());
+
+    let (steps, rest) = text.as_chunks_mut::<STEP>();
+    let by = [16, 12, 8, 4].map(|of| power(key, of));
+    for step in steps {
+        let streams = stream(key, counters);
+        let mut sealed = streams;
+        for (at, vector) in step.as_chunks_mut::<VECTOR>().0.iter_mut().enumerate() {
+            sealed[at] = apply::<SEAL>(vector, streams[at], u64::MAX);
+        }
+        counters = counters.map(|counter| more(counter, BLOCKS as i32));
+        let [a, b, c, d] = sealed;
+        let [first, others @ ..] = [(sum, by[0]), (a, by[1]), (b, by[2]), (c, by[3])];
+        let others = others.into_iter();
+        let product = others.fold(multiply(first.0, first.1), |sum, (blocks, by)| {
+            add(sum, multiply(blocks, by))
+        });
+        sum = _mm512_xor_si512(reduce(product), d);
+    }
+
+    let [a, b, c, d] = counters;
+    let [streams @ .., mask] = stream(key, [a, b, c, d, one]);
+    // The lengths are one block more.
+    let mut left = rest.len().div_ceil(BLOCK) + 1;
+    let mut product = multiply(sum, powers(key, left + LANES));
+    let (vectors, odd) = rest.as_chunks_mut::<VECTOR>();
+    let mut streams = streams.into_iter();
+    for (vector, stream) in vectors.iter_mut().zip(streams.by_ref()) {
+        let sealed = apply::<SEAL>(vector, stream, u64::MAX);
+        product = add(product, multiply(sealed, powers(key, left)));
+        left -= LANES;
+    }
+    if let (Some(stream), false) = (streams.next(), odd.is_empty()) {
+        let mut last = [0; VECTOR];
+        last[..odd.len()].copy_from_slice(odd);
+        let inside = u64::MAX >> (VECTOR - odd.len());
+        let sealed = apply::<SEAL>(&mut last, stream, inside);
+        odd.copy_from_slice(&last[..odd.len()]);
+        product = add(product, multiply(sealed, powers(key, left)));
+    }
+    let lengths = _mm512_castsi128_si512(block(&lengths.to_le_bytes()));
+    product = add(product, multiply(lengths, powers(key, 1)));
+    let hash = reverse(across(reduce(product)));
+    bytes(_mm512_castsi512_si128(_mm512_xor_si512(hash, mask)))
+}
