@@ -31,10 +31,10 @@ use crate::{
     wire::ip::{Packet, protocol},
 };
 
-/// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Source:
-/// dataplane.md.
+/// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Half as many bytes cost 3 % more processor
+/// time and the round trip beside bulk is the same; a quarter, 10 %. Source: dataplane.md.
 const BATCH_PACKETS: usize = 1024;
-const BATCH_BYTES: usize = 128 << 10;
+const BATCH_BYTES: usize = 256 << 10;
 /// Longest sleep: the heartbeat for the watchdog.
 const BEAT: Duration = Duration::from_secs(1);
 /// Longest sleep while packets are parked.
