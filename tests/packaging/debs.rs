@@ -64,6 +64,7 @@ impl Tree {
         let place = self.0.path().display();
         let text = text
             .replace("=/usr/", &format!("={place}/usr/"))
+            .replace("=+/usr/", &format!("=+{place}/usr/"))
             .replace("/etc/tinc/%i", "/tmp");
         let file = self.path(instance);
         fs::write(&file, text).expect("there is room");
