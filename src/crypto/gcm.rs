@@ -285,10 +285,9 @@ fn crypt<const SEAL: bool>(
         }
         counters = counters.map(|counter| more(counter, BLOCKS as i32));
         let [a, b, c, d] = sealed;
-        let [first, others @ ..] = [(sum, by[0]), (a, by[1]), (b, by[2]), (c, by[3])];
-        let others = others.into_iter();
-        let product = others.fold(multiply(first.0, first.1), |sum, (blocks, by)| {
-            add(sum, multiply(blocks, by))
+        let others = [(a, by[1]), (b, by[2]), (c, by[3])].into_iter();
+        let product = others.fold(multiply(sum, by[0]), |product, (blocks, by)| {
+            add(product, multiply(blocks, by))
         });
         sum = _mm512_xor_si512(reduce(product), d);
     }

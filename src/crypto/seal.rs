@@ -7,7 +7,6 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
-
 use subtle::ConstantTimeEq;
 
 use crate::crypto::aead::{BadTag, TAG};
@@ -127,7 +126,10 @@ impl SealKey {
             aead,
             key: LessSafeKey::new(unbound),
             #[cfg(target_arch = "x86_64")]
-            vectors: gcm::Key::new(key).filter(|_| aead == Aead::Aes256Gcm),
+            vectors: match aead {
+                Aead::Aes256Gcm => gcm::Key::new(key),
+                Aead::ChaCha20Poly1305 => None,
+            },
         }
     }
 
