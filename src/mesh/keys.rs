@@ -226,15 +226,11 @@ impl Mesh {
             return;
         }
         if to != Nodes::ME {
-            // A request without a usable extension aborts a 1.1 daemon (tinc-1.1-wire.md section 3.6).
-            let bare = ext.is_none_or(|ext| ext == 0);
-            let deadly = bare && self.nodes[from].minor() >= 2 && self.nodes[to].minor() >= 2;
             if ext == Some(EXT_PACKET) && !self.settings.route.tunnel_server {
                 if let Some(datagram) = base64::decode(text) {
                     self.relay(from, to, datagram.into(), now);
                 }
-            } else if !deadly && (!bare || self.nodes[from].place.reachable) {
-                // A bare one of a node that it does not hold reachable kills a 1.0.36 (tinc-1.0-wire.md section 9).
+            } else if self.passes_req_key(from, to, ext) {
                 self.pass_on(to, line.clone());
             }
             return;
@@ -364,8 +360,10 @@ impl Mesh {
             return;
         }
         if to != Nodes::ME {
-            let line = self.with_reflexive_address(from, to, address.is_some(), line);
-            self.pass_on(to, line);
+            if self.passes_ans_key(from, to, numbers) {
+                let line = self.with_reflexive_address(from, to, address.is_some(), line);
+                self.pass_on(to, line);
+            }
             return;
         }
         if numbers[0] != -1 && self.nodes[from].place.legacy {

@@ -30,6 +30,7 @@ mod policy;
 mod probe;
 mod publish;
 mod query;
+mod relayed;
 mod reload;
 mod renew;
 mod retell;

@@ -3,6 +3,7 @@
 
 mod control;
 mod lines;
+mod relayed;
 mod theft;
 
 use std::{
