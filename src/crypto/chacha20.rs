@@ -5,6 +5,8 @@
 //! 8 apart. Source: tinc-1.1-wire.md section 2.2: Bernstein's ChaCha20, with a 64-bit counter and a 64-bit
 //! nonce.
 
+#[cfg(target_arch = "x86_64")]
+use archmage::{SimdToken, X64V4Token};
 use chacha20::{
     ChaCha20LegacyCore,
     cipher::{KeyIvInit, StreamCipherCore, array::Array},
@@ -24,8 +26,8 @@ pub(super) fn make(
     blocks: &mut [[u8; BLOCK]; PASS],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(wide) = wide::Wide::try_new() {
-        return wide::make(wide, key, seq, first, count, blocks);
+    if let Some(token) = X64V4Token::summon() {
+        return wide::make(token, key, seq, first, count, blocks);
     }
     by_the_library(key, seq, first, count, blocks);
 }
@@ -52,137 +54,111 @@ fn by_the_library(
 mod wide {
     use std::{arch::x86_64::__m512i, array};
 
-    use pulp::{NullaryFnOnce, cast, simd_type};
+    use archmage::{X64V4Token, arcane, rite};
 
     use super::{BLOCK, PASS};
 
     /// Blocks in four vectors, one for each row of four words.
     const LANES: usize = 4;
-    /// "expand 32-byte k".
-    const CONSTANT: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+    /// Length of a row, in bytes.
+    const ROW: usize = 16;
 
-    simd_type!({
-        /// That the processor has AVX-512.
-        pub struct Wide {
-            pub avx512f: f!("avx512f"),
-        }
-    });
-
+    #[arcane(import_intrinsics)]
     pub(super) fn make(
-        wide: Wide,
+        _token: X64V4Token,
         key: &[u8; 32],
         seq: u32,
         first: u32,
         count: usize,
         blocks: &mut [[u8; BLOCK]; PASS],
     ) {
-        let pass = Pass {
-            wide,
-            key,
-            seq,
-            first,
-            count,
-            blocks,
-        };
-        wide.vectorize(pass);
-    }
-
-    struct Pass<'a> {
-        wide: Wide,
-        key: &'a [u8; 32],
-        seq: u32,
-        first: u32,
-        count: usize,
-        blocks: &'a mut [[u8; BLOCK]; PASS],
-    }
-
-    impl NullaryFnOnce for Pass<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            match self.count.div_ceil(LANES) {
-                0 | 1 => self.groups::<1>(),
-                2 => self.groups::<2>(),
-                3 | 4 => self.groups::<4>(),
-                _ => self.groups::<{ PASS / LANES }>(),
-            }
+        let (near, far) = key.split_at(ROW);
+        let row = |half: &[u8]| four(half.first_chunk().expect("half of 32"));
+        // The nonce is the number as eight bytes, big endian.
+        let number = seq.swap_bytes().cast_signed();
+        let number = _mm512_maskz_set1_epi32(0x8888, number);
+        let lanes = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
+        let counters = _mm512_maskz_set1_epi32(0x1111, first.cast_signed());
+        let counters = _mm512_add_epi32(counters, lanes);
+        let begin = [
+            four(b"expand 32-byte k"),
+            row(near),
+            row(far),
+            _mm512_or_si512(counters, number),
+        ];
+        match count.div_ceil(LANES) {
+            0 | 1 => groups::<1>(begin, blocks),
+            2 => groups::<2>(begin, blocks),
+            3 | 4 => groups::<4>(begin, blocks),
+            _ => groups::<{ PASS / LANES }>(begin, blocks),
         }
     }
 
     /// The four rows of the state, of four blocks side by side.
     type Rows = [__m512i; 4];
 
-    impl Pass<'_> {
-        /// `N` times four blocks.
-        #[inline(always)]
-        fn groups<const N: usize>(self) {
-            let avx = self.wide.avx512f;
-            let (near, far) = self.key.split_at(16);
-            let row = |half: &[u8]| four(cast(*half.first_chunk::<16>().expect("half of 32")));
-            let (constant, near, far) = (four(CONSTANT), row(near), row(far));
-            let begin: [Rows; N] = array::from_fn(|group| {
-                let counters: [[u32; 4]; LANES] = array::from_fn(|lane| {
-                    let counter = self.first + (group * LANES + lane) as u32;
-                    // The nonce is the number as eight bytes, big endian.
-                    [counter, 0, 0, self.seq.swap_bytes()]
-                });
-                [constant, near, far, cast(counters)]
-            });
-            let mut groups = begin;
-            for _ in 0..10 {
-                quarters(self.wide, &mut groups);
-                for [_, b, c, d] in &mut groups {
-                    *b = avx._mm512_shuffle_epi32::<0b00_11_10_01>(*b);
-                    *c = avx._mm512_shuffle_epi32::<0b01_00_11_10>(*c);
-                    *d = avx._mm512_shuffle_epi32::<0b10_01_00_11>(*d);
-                }
-                quarters(self.wide, &mut groups);
-                for [_, b, c, d] in &mut groups {
-                    *b = avx._mm512_shuffle_epi32::<0b10_01_00_11>(*b);
-                    *c = avx._mm512_shuffle_epi32::<0b01_00_11_10>(*c);
-                    *d = avx._mm512_shuffle_epi32::<0b00_11_10_01>(*d);
-                }
+    /// `N` times four blocks, from those on that are begun with `first`.
+    #[rite(v4, import_intrinsics)]
+    fn groups<const N: usize>(first: Rows, blocks: &mut [[u8; BLOCK]; PASS]) {
+        let mut begin = [first; N];
+        for (group, [_, _, _, counters]) in begin.iter_mut().enumerate() {
+            let by = _mm512_maskz_set1_epi32(0x1111, (group * LANES) as i32);
+            *counters = _mm512_add_epi32(*counters, by);
+        }
+        let mut groups = begin;
+        for _ in 0..10 {
+            quarters(&mut groups);
+            for [_, b, c, d] in &mut groups {
+                *b = _mm512_shuffle_epi32::<0b00_11_10_01>(*b);
+                *c = _mm512_shuffle_epi32::<0b01_00_11_10>(*c);
+                *d = _mm512_shuffle_epi32::<0b10_01_00_11>(*d);
             }
-            let (blocks, _) = self.blocks.as_chunks_mut::<LANES>();
-            for ((group, begin), blocks) in groups.iter().zip(&begin).zip(blocks) {
-                let [a, b, c, d] =
-                    array::from_fn(|row| avx._mm512_add_epi32(group[row], begin[row]));
-                // Rows of blocks become blocks of rows.
-                let low = (
-                    avx._mm512_shuffle_i32x4::<0x44>(a, b),
-                    avx._mm512_shuffle_i32x4::<0x44>(c, d),
-                );
-                let high = (
-                    avx._mm512_shuffle_i32x4::<0xee>(a, b),
-                    avx._mm512_shuffle_i32x4::<0xee>(c, d),
-                );
-                *blocks = [
-                    cast(avx._mm512_shuffle_i32x4::<0x88>(low.0, low.1)),
-                    cast(avx._mm512_shuffle_i32x4::<0xdd>(low.0, low.1)),
-                    cast(avx._mm512_shuffle_i32x4::<0x88>(high.0, high.1)),
-                    cast(avx._mm512_shuffle_i32x4::<0xdd>(high.0, high.1)),
-                ];
+            quarters(&mut groups);
+            for [_, b, c, d] in &mut groups {
+                *b = _mm512_shuffle_epi32::<0b10_01_00_11>(*b);
+                *c = _mm512_shuffle_epi32::<0b01_00_11_10>(*c);
+                *d = _mm512_shuffle_epi32::<0b00_11_10_01>(*d);
+            }
+        }
+        let (blocks, _) = blocks.as_chunks_mut::<LANES>();
+        for ((group, begin), blocks) in groups.iter().zip(&begin).zip(blocks) {
+            let [a, b, c, d] = array::from_fn(|row| _mm512_add_epi32(group[row], begin[row]));
+            // Rows of blocks become blocks of rows.
+            let low = (
+                _mm512_shuffle_i32x4::<0x44>(a, b),
+                _mm512_shuffle_i32x4::<0x44>(c, d),
+            );
+            let high = (
+                _mm512_shuffle_i32x4::<0xee>(a, b),
+                _mm512_shuffle_i32x4::<0xee>(c, d),
+            );
+            let done = [
+                _mm512_shuffle_i32x4::<0x88>(low.0, low.1),
+                _mm512_shuffle_i32x4::<0xdd>(low.0, low.1),
+                _mm512_shuffle_i32x4::<0x88>(high.0, high.1),
+                _mm512_shuffle_i32x4::<0xdd>(high.0, high.1),
+            ];
+            for (block, done) in blocks.iter_mut().zip(done) {
+                _mm512_storeu_si512(block, done);
             }
         }
     }
 
     /// The same row for four blocks.
-    #[inline(always)]
-    fn four(row: [u32; 4]) -> __m512i {
-        cast([row; LANES])
+    #[rite(v4, import_intrinsics)]
+    fn four(row: &[u8; ROW]) -> __m512i {
+        _mm512_broadcast_i32x4(_mm_loadu_si128(row))
     }
 
     /// Four quarter rounds of each block, step by step in all groups, so that none waits for itself.
-    #[inline(always)]
-    fn quarters<const N: usize>(wide: Wide, groups: &mut [Rows; N]) {
-        let avx = wide.avx512f;
+    #[rite(v4, import_intrinsics)]
+    fn quarters<const N: usize>(groups: &mut [Rows; N]) {
         macro_rules! step {
             ($to:literal += $from:literal, $turned:literal <<< $by:literal) => {
                 for rows in groups.iter_mut() {
-                    rows[$to] = avx._mm512_add_epi32(rows[$to], rows[$from]);
-                    let turned = avx._mm512_xor_si512(rows[$turned], rows[$to]);
-                    rows[$turned] = avx._mm512_rol_epi32::<$by>(turned);
+                    rows[$to] = _mm512_add_epi32(rows[$to], rows[$from]);
+                    let turned = _mm512_xor_si512(rows[$turned], rows[$to]);
+                    rows[$turned] = _mm512_rol_epi32::<$by>(turned);
                 }
             };
         }

@@ -5,6 +5,8 @@
 //! so that a step multiplies by r^8; at the end each lane is multiplied by the power that it lacks.
 //! Nothing depends on the bytes but what is computed. Source: RFC 8439 section 2.5.
 
+#[cfg(target_arch = "x86_64")]
+use archmage::{SimdToken, X64V4xToken};
 use poly1305::{Poly1305, universal_hash::KeyInit};
 
 /// The tag of `text` with a key that is used for nothing else.
@@ -12,9 +14,9 @@ use poly1305::{Poly1305, universal_hash::KeyInit};
 pub(super) fn tag(key: &[u8; 32], text: &[u8]) -> [u8; 16] {
     #[cfg(target_arch = "x86_64")]
     if text.len() >= ifma::WORTH_IT
-        && let Some(lanes) = ifma::Lanes::try_new()
+        && let Some(token) = X64V4xToken::summon()
     {
-        return ifma::tag(lanes, key, text);
+        return ifma::tag(token, key, text);
     }
     Poly1305::new(key.into()).compute_unpadded(text).into()
 }
@@ -23,7 +25,7 @@ pub(super) fn tag(key: &[u8; 32], text: &[u8]) -> [u8; 16] {
 mod ifma {
     use std::{arch::x86_64::__m512i, array};
 
-    use pulp::{NullaryFnOnce, cast, simd_type};
+    use archmage::{X64V4xToken, arcane, rite};
 
     /// From this length on it is faster than the library, whatever the start costs.
     pub(super) const WORTH_IT: usize = 256;
@@ -39,65 +41,43 @@ mod ifma {
     /// The block in each lane: how unpacking interleaves two vectors of four blocks.
     const ORDER: [usize; LANES] = [0, 4, 1, 5, 2, 6, 3, 7];
 
-    simd_type!({
-        /// That the processor has what this needs.
-        pub struct Lanes {
-            pub avx512f: f!("avx512f"),
-            pub avx512ifma: f!("avx512ifma"),
+    #[arcane(import_intrinsics)]
+    pub(super) fn tag(_token: X64V4xToken, key: &[u8; 32], text: &[u8]) -> [u8; 16] {
+        let (r, s) = key.split_first_chunk().expect("32 is more than 16");
+        let r = u128::from_le_bytes(*r) & 0x0fff_fffc_0fff_fffc_0fff_fffc_0fff_ffff;
+        let r = Limbs::new(r, 0);
+        let powers = powers(r);
+        // Zeroes in front count nothing, so the first step is the odd one.
+        let (whole, last) = text.split_at(text.len() / BLOCK * BLOCK);
+        let (odd, steps) = whole.split_at((whole.len() - 1) % STEP + 1);
+        let mut first = [0; STEP];
+        first[STEP - odd.len()..].copy_from_slice(odd);
+        let begin = LANES - odd.len() / BLOCK;
+        let above: [u64; LANES] =
+            array::from_fn(|lane| if ORDER[lane] < begin { 0 } else { ABOVE });
+
+        let by = Multiplier::new([powers[LANES - 1]; LANES]);
+        let mut sum = load(&first, _mm512_loadu_si512(&above));
+        let above = splat(ABOVE);
+        for step in steps.as_chunks::<STEP>().0 {
+            let product = by.times(sum);
+            let blocks = load(step, above);
+            sum = array::from_fn(|limb| add(product[limb], blocks[limb]));
         }
-    });
-
-    pub(super) fn tag(lanes: Lanes, key: &[u8; 32], text: &[u8]) -> [u8; 16] {
-        lanes.vectorize(Tag { lanes, key, text })
-    }
-
-    struct Tag<'a> {
-        lanes: Lanes,
-        key: &'a [u8; 32],
-        text: &'a [u8],
-    }
-
-    impl NullaryFnOnce for Tag<'_> {
-        type Output = [u8; 16];
-
-        #[inline(always)]
-        fn call(self) -> [u8; 16] {
-            let (r, s) = self.key.split_first_chunk().expect("32 is more than 16");
-            let r = u128::from_le_bytes(*r) & 0x0fff_fffc_0fff_fffc_0fff_fffc_0fff_ffff;
-            let r = Limbs::new(r, 0);
-            let powers = powers(r);
-            // Zeroes in front count nothing, so the first step is the odd one.
-            let (whole, last) = self.text.split_at(self.text.len() / BLOCK * BLOCK);
-            let (odd, steps) = whole.split_at((whole.len() - 1) % STEP + 1);
-            let mut first = [0; STEP];
-            first[STEP - odd.len()..].copy_from_slice(odd);
-            let begin = LANES - odd.len() / BLOCK;
-            let above = array::from_fn(|lane| if ORDER[lane] < begin { 0 } else { ABOVE });
-
-            let lanes = self.lanes;
-            let by = Multiplier::new([powers[LANES - 1]; LANES]);
-            let mut sum = load(lanes, &first, cast::<[u64; LANES], _>(above));
-            let above = splat(lanes, ABOVE);
-            for step in steps.as_chunks::<STEP>().0 {
-                let product = by.times(lanes, sum);
-                let blocks = load(lanes, step, above);
-                sum = array::from_fn(|limb| add(lanes, product[limb], blocks[limb]));
-            }
-            let lacking = Multiplier::new(ORDER.map(|block| powers[LANES - 1 - block]));
-            let sum = lacking.times(lanes, sum);
-            let sum = sum.map(|limb| cast::<_, [u64; LANES]>(limb).iter().sum());
-            let mut sum = Limbs(sum).carried();
-            if !last.is_empty() {
-                let mut block = [0; BLOCK];
-                block[..last.len()].copy_from_slice(last);
-                block[last.len()] = 1;
-                let [a, b, c] = Limbs::new(u128::from_le_bytes(block), 0).0;
-                let [x, y, z] = sum.0;
-                sum = Limbs([a + x, b + y, c + z]).times(r);
-            }
-            let s = u128::from_le_bytes(*s.first_chunk().expect("16 are left"));
-            sum.reduced().wrapping_add(s).to_le_bytes()
+        let lacking = Multiplier::new(ORDER.map(|block| powers[LANES - 1 - block]));
+        let sum = lacking.times(sum);
+        let sum = sum.map(|limb| _mm512_reduce_add_epi64(limb).cast_unsigned());
+        let mut sum = Limbs(sum).carried();
+        if !last.is_empty() {
+            let mut block = [0; BLOCK];
+            block[..last.len()].copy_from_slice(last);
+            block[last.len()] = 1;
+            let [a, b, c] = Limbs::new(u128::from_le_bytes(block), 0).0;
+            let [x, y, z] = sum.0;
+            sum = Limbs([a + x, b + y, c + z]).times(r);
         }
+        let s = u128::from_le_bytes(*s.first_chunk().expect("16 are left"));
+        sum.reduced().wrapping_add(s).to_le_bytes()
     }
 
     /// A number in one lane: limbs of 44, 44 and 42 bits, and a few more where carries are due.
@@ -159,36 +139,32 @@ mod ifma {
     /// A number in each lane, limb by limb.
     type Vectors = [__m512i; 3];
 
-    #[inline(always)]
-    fn splat(lanes: Lanes, value: u64) -> __m512i {
-        lanes.avx512f._mm512_set1_epi64(value.cast_signed())
+    #[rite(v4x, import_intrinsics)]
+    fn splat(value: u64) -> __m512i {
+        _mm512_set1_epi64(value.cast_signed())
     }
 
-    #[inline(always)]
-    fn add(lanes: Lanes, a: __m512i, b: __m512i) -> __m512i {
-        lanes.avx512f._mm512_add_epi64(a, b)
+    #[rite(v4x, import_intrinsics)]
+    fn add(a: __m512i, b: __m512i) -> __m512i {
+        _mm512_add_epi64(a, b)
     }
 
     /// Eight blocks, in [`ORDER`].
-    #[inline(always)]
-    fn load(lanes: Lanes, step: &[u8; STEP], above: __m512i) -> Vectors {
-        let avx = lanes.avx512f;
+    #[rite(v4x, import_intrinsics)]
+    fn load(step: &[u8; STEP], above: __m512i) -> Vectors {
         let (near, far) = step.split_at(STEP / 2);
-        let half = |half: &[u8]| cast::<[u8; 64], _>(*half.first_chunk().expect("half of 128"));
+        let half = |half: &[u8]| _mm512_loadu_si512(half.first_chunk::<64>().expect("half of 128"));
         let (near, far) = (half(near), half(far));
         let (low, high) = (
-            avx._mm512_unpacklo_epi64(near, far),
-            avx._mm512_unpackhi_epi64(near, far),
+            _mm512_unpacklo_epi64(near, far),
+            _mm512_unpackhi_epi64(near, far),
         );
-        let mask = splat(lanes, M44);
-        let middle = avx._mm512_or_si512(
-            avx._mm512_srli_epi64::<44>(low),
-            avx._mm512_slli_epi64::<20>(high),
-        );
+        let mask = splat(M44);
+        let middle = _mm512_or_si512(_mm512_srli_epi64::<44>(low), _mm512_slli_epi64::<20>(high));
         [
-            avx._mm512_and_si512(low, mask),
-            avx._mm512_and_si512(middle, mask),
-            avx._mm512_or_si512(avx._mm512_srli_epi64::<24>(high), above),
+            _mm512_and_si512(low, mask),
+            _mm512_and_si512(middle, mask),
+            _mm512_or_si512(_mm512_srli_epi64::<24>(high), above),
         ]
     }
 
@@ -200,11 +176,11 @@ mod ifma {
     }
 
     impl Multiplier {
-        #[inline(always)]
+        #[rite(v4x, import_intrinsics)]
         fn new(by: [Limbs; LANES]) -> Self {
             let limb = |limb: usize, times: u64| {
                 let all: [u64; LANES] = array::from_fn(|lane| by[lane].0[limb] * times);
-                cast(all)
+                _mm512_loadu_si512(&all)
             };
             Self {
                 limbs: [limb(0, 1), limb(1, 1), limb(2, 1)],
@@ -212,45 +188,41 @@ mod ifma {
             }
         }
 
-        #[inline(always)]
-        fn times(&self, lanes: Lanes, by: Vectors) -> Vectors {
-            let (avx, fma) = (lanes.avx512f, lanes.avx512ifma);
-            let zero = splat(lanes, 0);
+        #[rite(v4x, import_intrinsics)]
+        fn times(&self, by: Vectors) -> Vectors {
+            let zero = splat(0);
             let [r, s, t] = self.limbs;
             let [s20, t20] = self.twenty;
             // Products have up to 104 bits: the lower 52 and the upper 52 are summed apart.
             let dot = |x: [__m512i; 3]| {
-                let lower = (0..3).fold(zero, |sum, i| fma._mm512_madd52lo_epu64(sum, by[i], x[i]));
-                let upper = (0..3).fold(zero, |sum, i| fma._mm512_madd52hi_epu64(sum, by[i], x[i]));
+                let lower = (0..3).fold(zero, |sum, i| _mm512_madd52lo_epu64(sum, by[i], x[i]));
+                let upper = (0..3).fold(zero, |sum, i| _mm512_madd52hi_epu64(sum, by[i], x[i]));
                 (lower, upper)
             };
             // What is above 44 bits: 2^52 is 2^8 times that.
             let carry = |(lower, upper)| {
                 add(
-                    lanes,
-                    avx._mm512_srli_epi64::<44>(lower),
-                    avx._mm512_slli_epi64::<8>(upper),
+                    _mm512_srli_epi64::<44>(lower),
+                    _mm512_slli_epi64::<8>(upper),
                 )
             };
             let (low, middle, high) = (dot([r, t20, s20]), dot([s, r, t20]), dot([t, s, r]));
-            let mask = splat(lanes, M44);
-            let middle = (add(lanes, middle.0, carry(low)), middle.1);
-            let high = (add(lanes, high.0, carry(middle)), high.1);
+            let mask = splat(M44);
+            let middle = (add(middle.0, carry(low)), middle.1);
+            let high = (add(high.0, carry(middle)), high.1);
             let over = add(
-                lanes,
-                avx._mm512_srli_epi64::<42>(high.0),
-                avx._mm512_slli_epi64::<10>(high.1),
+                _mm512_srli_epi64::<42>(high.0),
+                _mm512_slli_epi64::<10>(high.1),
             );
-            let five = add(lanes, over, avx._mm512_slli_epi64::<2>(over));
-            let low = add(lanes, avx._mm512_and_si512(low.0, mask), five);
+            let five = add(over, _mm512_slli_epi64::<2>(over));
+            let low = add(_mm512_and_si512(low.0, mask), five);
             [
-                avx._mm512_and_si512(low, mask),
+                _mm512_and_si512(low, mask),
                 add(
-                    lanes,
-                    avx._mm512_and_si512(middle.0, mask),
-                    avx._mm512_srli_epi64::<44>(low),
+                    _mm512_and_si512(middle.0, mask),
+                    _mm512_srli_epi64::<44>(low),
                 ),
-                avx._mm512_and_si512(high.0, splat(lanes, M42)),
+                _mm512_and_si512(high.0, splat(M42)),
             ]
         }
     }
