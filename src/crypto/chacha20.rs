@@ -13,41 +13,86 @@ use chacha20::{
 };
 
 /// Length of a block, in bytes.
-pub(super) const BLOCK: usize = 64;
-/// Blocks of one pass, at most: the most that may be asked for at once.
-pub(super) const PASS: usize = 24;
-
-/// Makes the blocks from number `first` on of the packet `seq`. More may be made than were asked for.
-pub(super) fn make(
-    key: &[u8; 32],
-    seq: u32,
-    first: u32,
-    count: usize,
-    blocks: &mut [[u8; BLOCK]; PASS],
-) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(token) = X64V4Token::summon() {
-        return wide::make(token, key, seq, first, count, blocks);
-    }
-    by_the_library(key, seq, first, count, blocks);
-}
-
-/// Blocks are made in multiples of this: four take as long as one, and the library's way of making a
-/// single one takes three times as long.
+const BLOCK: usize = 64;
+/// Blocks of one pass, at most.
+const PASS: usize = 24;
+/// The library makes blocks in multiples of this: four take as long as one, and its way of making a single one takes three times
+/// as long.
 const TOGETHER: usize = 4;
 
-fn by_the_library(
+/// Encrypts or decrypts `text` in place with the key stream of the packet `seq`, if `check` does not refuse: it gets the key of the
+/// tag, which is returned, and the text as it is.
+///
+/// Errors: those of `check`.
+pub(super) fn crypt<E>(
     key: &[u8; 32],
     seq: u32,
-    first: u32,
-    count: usize,
-    blocks: &mut [[u8; BLOCK]; PASS],
-) {
-    let nonce = u64::from(seq).to_be_bytes();
-    let mut core = ChaCha20LegacyCore::new(key.into(), &nonce.into());
-    core.set_block_pos(first.into());
-    let count = count.next_multiple_of(TOGETHER);
-    core.write_keystream_blocks(Array::cast_slice_from_core_mut(&mut blocks[..count]));
+    text: &mut [u8],
+    check: impl FnOnce(&[u8; 32], &[u8]) -> Result<(), E>,
+) -> Result<[u8; 32], E> {
+    #[cfg(target_arch = "x86_64")]
+    if text.len() <= wide::MOST
+        && let Some(token) = X64V4Token::summon()
+    {
+        return wide::crypt(token, key, seq, text, check);
+    }
+    let mut keystream = Keystream::new(key, seq, text.len());
+    let mac_key = keystream.mac_key();
+    check(&mac_key, text)?;
+    keystream.apply(text);
+    Ok(mac_key)
+}
+
+/// The key stream of one packet. Block 0 keys Poly1305 and the payload starts with block 1.
+struct Keystream<'a> {
+    key: &'a [u8; 32],
+    seq: u32,
+    blocks: [[u8; BLOCK]; PASS],
+}
+
+impl<'a> Keystream<'a> {
+    /// The key stream for `length` bytes.
+    fn new(key: &'a [u8; 32], seq: u32, length: usize) -> Self {
+        let mut stream = Self {
+            key,
+            seq,
+            blocks: [[0; BLOCK]; PASS],
+        };
+        stream.make(0, BLOCK + length);
+        stream
+    }
+
+    /// Makes the blocks of `length` bytes from `first` on, or as many as there is room for, and up to three more.
+    fn make(&mut self, first: usize, length: usize) {
+        let nonce = u64::from(self.seq).to_be_bytes();
+        let mut core = ChaCha20LegacyCore::new(self.key.into(), &nonce.into());
+        core.set_block_pos(first as u64);
+        let count = length.div_ceil(BLOCK).min(PASS);
+        let blocks = &mut self.blocks[..count.next_multiple_of(TOGETHER)];
+        core.write_keystream_blocks(Array::cast_slice_from_core_mut(blocks));
+    }
+
+    fn mac_key(&self) -> [u8; 32] {
+        let key = self.blocks[0].first_chunk();
+        *key.expect("a block has 64 bytes")
+    }
+
+    fn apply(&mut self, text: &mut [u8]) {
+        let (mut now, mut rest) = text.split_at_mut(text.len().min((PASS - 1) * BLOCK));
+        let mut used = 1;
+        let mut next = PASS;
+        loop {
+            let stream = self.blocks[used..].as_flattened();
+            now.iter_mut().zip(stream).for_each(|(t, s)| *t ^= s);
+            if rest.is_empty() {
+                return;
+            }
+            self.make(next, rest.len());
+            next += PASS;
+            used = 0;
+            (now, rest) = rest.split_at_mut(rest.len().min(PASS * BLOCK));
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -58,40 +103,62 @@ mod wide {
 
     use super::{BLOCK, PASS};
 
+    /// Longest text, in bytes: block 0 is for the tag.
+    pub(super) const MOST: usize = (PASS - 1) * BLOCK;
     /// Blocks in four vectors, one for each row of four words.
     const LANES: usize = 4;
     /// Length of a row, in bytes.
     const ROW: usize = 16;
 
     #[arcane(import_intrinsics)]
-    pub(super) fn make(
+    pub(super) fn crypt<E, F: FnOnce(&[u8; 32], &[u8]) -> Result<(), E>>(
         _token: X64V4Token,
         key: &[u8; 32],
         seq: u32,
-        first: u32,
-        count: usize,
-        blocks: &mut [[u8; BLOCK]; PASS],
-    ) {
+        text: &mut [u8],
+        check: F,
+    ) -> Result<[u8; 32], E> {
         let (near, far) = key.split_at(ROW);
         let row = |half: &[u8]| four(half.first_chunk().expect("half of 32"));
         // The nonce is the number as eight bytes, big endian.
-        let number = seq.swap_bytes().cast_signed();
-        let number = _mm512_maskz_set1_epi32(0x8888, number);
+        let number = _mm512_maskz_set1_epi32(0x8888, seq.swap_bytes().cast_signed());
         let lanes = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
-        let counters = _mm512_maskz_set1_epi32(0x1111, first.cast_signed());
-        let counters = _mm512_add_epi32(counters, lanes);
-        let begin = [
+        let first = [
             four(b"expand 32-byte k"),
             row(near),
             row(far),
-            _mm512_or_si512(counters, number),
+            _mm512_or_si512(lanes, number),
         ];
-        match count.div_ceil(LANES) {
-            0 | 1 => groups::<1>(begin, blocks),
-            2 => groups::<2>(begin, blocks),
-            3 | 4 => groups::<4>(begin, blocks),
-            _ => groups::<{ PASS / LANES }>(begin, blocks),
+        match (BLOCK + text.len()).div_ceil(BLOCK * LANES) {
+            0 | 1 => with::<1, E, F>(first, text, check),
+            2 => with::<2, E, F>(first, text, check),
+            3 | 4 => with::<4, E, F>(first, text, check),
+            _ => with::<{ PASS / LANES }, E, F>(first, text, check),
         }
+    }
+
+    /// As [`crypt`], with `N` times four blocks.
+    #[rite(v4, import_intrinsics)]
+    fn with<const N: usize, E, F: FnOnce(&[u8; 32], &[u8]) -> Result<(), E>>(
+        first: Rows,
+        text: &mut [u8],
+        check: F,
+    ) -> Result<[u8; 32], E> {
+        let stream = groups::<N>(first);
+        let mut block = [0; BLOCK];
+        _mm512_storeu_si512(&mut block, stream[0][0]);
+        let mac_key = *block.first_chunk().expect("half of a block");
+        check(&mac_key, text)?;
+        let (whole, odd) = text.as_chunks_mut::<BLOCK>();
+        let mut stream = stream.as_flattened()[1..].iter();
+        for (text, stream) in whole.iter_mut().zip(stream.by_ref()) {
+            _mm512_storeu_si512(text, _mm512_xor_si512(_mm512_loadu_si512(text), *stream));
+        }
+        if let Some(stream) = stream.next().filter(|_| !odd.is_empty()) {
+            _mm512_storeu_si512(&mut block, *stream);
+            odd.iter_mut().zip(block).for_each(|(t, s)| *t ^= s);
+        }
+        Ok(mac_key)
     }
 
     /// The four rows of the state, of four blocks side by side.
@@ -99,7 +166,7 @@ mod wide {
 
     /// `N` times four blocks, from those on that are begun with `first`.
     #[rite(v4, import_intrinsics)]
-    fn groups<const N: usize>(first: Rows, blocks: &mut [[u8; BLOCK]; PASS]) {
+    fn groups<const N: usize>(first: Rows) -> [Rows; N] {
         let mut begin = [first; N];
         for (group, [_, _, _, counters]) in begin.iter_mut().enumerate() {
             let by = _mm512_maskz_set1_epi32(0x1111, (group * LANES) as i32);
@@ -120,8 +187,7 @@ mod wide {
                 *d = _mm512_shuffle_epi32::<0b00_11_10_01>(*d);
             }
         }
-        let (blocks, _) = blocks.as_chunks_mut::<LANES>();
-        for ((group, begin), blocks) in groups.iter().zip(&begin).zip(blocks) {
+        for (group, begin) in groups.iter_mut().zip(&begin) {
             let [a, b, c, d] = array::from_fn(|row| _mm512_add_epi32(group[row], begin[row]));
             // Rows of blocks become blocks of rows.
             let low = (
@@ -132,16 +198,14 @@ mod wide {
                 _mm512_shuffle_i32x4::<0xee>(a, b),
                 _mm512_shuffle_i32x4::<0xee>(c, d),
             );
-            let done = [
+            *group = [
                 _mm512_shuffle_i32x4::<0x88>(low.0, low.1),
                 _mm512_shuffle_i32x4::<0xdd>(low.0, low.1),
                 _mm512_shuffle_i32x4::<0x88>(high.0, high.1),
                 _mm512_shuffle_i32x4::<0xdd>(high.0, high.1),
             ];
-            for (block, done) in blocks.iter_mut().zip(done) {
-                _mm512_storeu_si512(block, done);
-            }
         }
+        groups
     }
 
     /// The same row for four blocks.
@@ -173,15 +237,23 @@ mod wide {
 mod tests {
     use super::*;
 
+    /// Every length up to more than a pass.
     #[test]
-    fn both_ways_make_the_same_blocks() {
+    fn both_ways_make_the_same() {
         let key = std::array::from_fn(|i| i as u8);
-        for count in 1..=PASS {
-            for (seq, first) in [(0, 0), (0x0102_0304, 0), (u32::MAX, 25)] {
-                let [mut ours, mut theirs] = [[[0; BLOCK]; PASS]; 2];
-                make(&key, seq, first, count, &mut ours);
-                by_the_library(&key, seq, first, count, &mut theirs);
-                assert_eq!(ours[..count], theirs[..count]);
+        for length in 0..2 * PASS * BLOCK {
+            for seq in [0, 0x0102_0304, u32::MAX] {
+                let [mut ours, mut theirs] = [(); 2].map(|()| vec![7; length]);
+                let Ok(mac_key) = crypt(&key, seq, &mut ours, |_, text| {
+                    assert!(text.iter().all(|byte| *byte == 7));
+                    Ok::<_, std::convert::Infallible>(())
+                });
+                let mut library = Keystream::new(&key, seq, length);
+                assert_eq!(mac_key, library.mac_key());
+                library.apply(&mut theirs);
+                assert_eq!(ours, theirs, "{length}");
+                let refused = crypt(&key, seq, &mut ours, |_, _| Err(()));
+                assert_eq!((refused, &ours), (Err(()), &theirs));
             }
         }
     }
