@@ -7,6 +7,7 @@ mod dialect;
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -45,7 +46,6 @@ pub(crate) struct Member {
     /// Bytes that are no lines and still to come, announced by 21, or by 17 in legacy.
     raw_due: usize,
     closed: bool,
-    nonce: u32,
     /// Request lines heard so far.
     pub(crate) heard: Vec<String>,
     name: String,
@@ -70,7 +70,6 @@ impl Member {
             input: Vec::new(),
             raw_due: 0,
             closed: false,
-            nonce: 0,
             heard: Vec::new(),
             name: node.name.clone(),
             victim: victim.name.clone(),
@@ -137,10 +136,11 @@ impl Member {
         self.record(0, &data);
     }
 
-    /// Sends `NUMBER NONCE REST` with a nonce of its own.
+    /// Sends `NUMBER NONCE REST` with a nonce that no other line of this process has: from a line that they have seen others
+    /// learn nothing, while its neighbour believes what it says of itself.
     pub(crate) fn flood(&mut self, number: u8, rest: &str) {
-        self.nonce += 1;
-        let nonce = self.nonce;
+        static NEXT: AtomicU32 = AtomicU32::new(0x4000_0000);
+        let nonce = NEXT.fetch_add(1, Ordering::Relaxed);
         self.say(format!("{number} {nonce:x} {rest}"));
     }
 

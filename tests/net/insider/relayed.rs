@@ -54,9 +54,7 @@ fn keys_of_a_node_without_sptps_harm_nobody() {
         let mut member = Member::join(&scene.m, &scene.v, &scene.wire);
         member.say("4 655 10 c");
         let address = scene.wire.v4(scene.v.host.index);
-        // `b` would not take one that it has seen.
-        let nonce = rows_nonce();
-        member.say(format!("12 {nonce:x} c a {address} 655 c 10"));
+        member.flood(12, &format!("c a {address} 655 c 10"));
         member
     });
 }
