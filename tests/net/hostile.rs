@@ -37,6 +37,12 @@ pub(crate) fn connect(host: &Host, from: Option<&str>, to: &str) -> std::io::Res
     .unwrap()
 }
 
+/// A nonce that no other line of this process has.
+pub(crate) fn fresh_nonce() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0x2000_0000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// An authenticated meta connection to a victim, driven by hand.
 pub(crate) struct Member {
     stream: TcpStream,
@@ -136,12 +142,10 @@ impl Member {
         self.record(0, &data);
     }
 
-    /// Sends `NUMBER NONCE REST` with a nonce that no other line of this process has: from a line that they have seen others
-    /// learn nothing, while its neighbour believes what it says of itself.
+    /// Sends `NUMBER NONCE REST` with a [`fresh_nonce`]: from a line that they have seen others learn nothing, while its
+    /// neighbour believes what it says of itself.
     pub(crate) fn flood(&mut self, number: u8, rest: &str) {
-        static NEXT: AtomicU32 = AtomicU32::new(0x4000_0000);
-        let nonce = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.say(format!("{number} {nonce:x} {rest}"));
+        self.say(format!("{number} {:x} {rest}", fresh_nonce()));
     }
 
     /// Sends one sealed record of any type and content.

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     dump::Shared,
-    hostile::Member,
+    hostile::{Member, fresh_nonce},
     node::{
         Kind::{self, Meshd, Tinc10, Tinc11},
         Node, bring_up, on_one_wire,
@@ -453,7 +453,7 @@ fn t34_names_are_no_paths() {
             ("23 c ", " 1400"),
         ] {
             let mut member = scene.member();
-            let head = head.replace('N', &format!("{:x}", rows_nonce()));
+            let head = head.replace('N', &format!("{:x}", fresh_nonce()));
             member.say([head.as_bytes(), name, tail.as_bytes()].concat());
             member.is_alive();
         }
@@ -473,13 +473,6 @@ fn t34_names_are_no_paths() {
         .collect();
     assert!(new.is_empty(), "files appeared: {new:?}");
     scene.assert_unharmed(64);
-}
-
-/// A nonce that no other line of this process has.
-fn rows_nonce() -> u32 {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0x2000_0000);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// T36: a member that asks and asks and never reads an answer is cut, and costs no more than its
