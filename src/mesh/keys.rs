@@ -157,7 +157,7 @@ impl Mesh {
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         if idx == Nodes::ME
             || !node.place.reachable
-            || node.minor() < 2
+            || !node.has_sptps()
             || node.keys.asked.is_some_and(recent)
         {
             return;

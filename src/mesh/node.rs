@@ -155,6 +155,11 @@ impl Node {
     pub(super) fn minor(&self) -> u8 {
         self.place.options.minor()
     }
+
+    /// Whether the node does SPTPS, by its last edge.
+    pub(super) fn has_sptps(&self) -> bool {
+        self.minor() >= 2
+    }
 }
 
 /// All nodes by name and by index. An index is never used twice, so that a stale one leads nowhere.

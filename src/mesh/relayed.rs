@@ -38,19 +38,18 @@ impl Mesh {
     /// SPTPS, and any real daemon that does not hold it reachable (tinc-1.1-wire.md section 3.6, tinc-1.0-wire.md section 9).
     pub(super) fn passes_req_key(&self, from: NodeIdx, to: NodeIdx, ext: Option<i32>) -> bool {
         let bare = ext.is_none_or(|ext| ext == 0);
-        let sptps = |idx: NodeIdx| self.nodes[idx].minor() >= 2;
-        !bare || self.nodes[from].place.reachable && !(sptps(from) && sptps(to))
+        let (from, to) = (&self.nodes[from], &self.nodes[to]);
+        !bare || from.place.reachable && !(from.has_sptps() && to.has_sptps())
     }
 
     /// Whether an ANS_KEY is passed on. A tinc 1.1 takes that of a node without SPTPS, or which it does not hold reachable,
     /// for a legacy one, and closes the link over which a bad one comes; a tinc 1.0 only ignores it.
     pub(super) fn passes_ans_key(&self, from: NodeIdx, to: NodeIdx, numbers: [i32; 4]) -> bool {
-        let sptps = |idx: NodeIdx| self.nodes[idx].minor() >= 2;
         let good = match numbers[0] {
-            -1 => sptps(from),
+            -1 => self.nodes[from].has_sptps(),
             _ => takes(numbers),
         };
-        good || !sptps(to)
+        good || !self.nodes[to].has_sptps()
     }
 }
 

@@ -258,7 +258,7 @@ impl Mesh {
             (3, reachable),
             (4, reachable),
             (5, node.place.indirect),
-            (6, node.minor() >= 2 || me),
+            (6, node.has_sptps() || me),
             (7, node.udp.confirmed),
             (
                 11,
