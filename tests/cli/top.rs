@@ -3,10 +3,13 @@
 use std::{
     fs,
     io::{Read as _, Write},
-    process::{Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
-    thread,
-    time::Duration,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -137,32 +140,76 @@ fn a_daemon_that_never_was_and_bad_arguments_are_errors() {
     }
 }
 
-/// Runs `meshctl top` on a terminal of its own, by util-linux's script(1), until `act` is through with it; gives its
-/// exit code and all that it wrote. `act` gets the input of the terminal and the process id of script.
-fn on_a_terminal(daemon: &Daemon, act: impl FnOnce(&mut dyn Write, u32)) -> (i32, String) {
-    let line = format!(
-        "stty rows 20 columns 120; exec {} --socket {} top --interval 100ms",
-        env!("CARGO_BIN_EXE_meshctl"),
-        daemon.socket().display()
-    );
-    let mut child = Command::new("script")
-        .args(["-qec", &line, "/dev/null"])
-        .env("TERM", "xterm")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut out = child.stdout.take().unwrap();
-    let reader = thread::spawn(move || {
-        let mut text = String::new();
-        out.read_to_string(&mut text).unwrap();
-        text
-    });
-    let mut input = child.stdin.take().unwrap();
-    thread::park_timeout(Duration::from_secs(1));
-    act(&mut input, child.id());
-    let code = child.wait().unwrap().code().unwrap();
-    (code, reader.join().unwrap())
+/// `meshctl top` on a terminal of its own, by util-linux's script(1).
+struct OnTerminal {
+    script: Child,
+    /// All that it has written.
+    shown: Arc<Mutex<String>>,
+    reader: JoinHandle<()>,
+}
+
+impl OnTerminal {
+    /// Started, and the terminal taken.
+    fn start(daemon: &Daemon) -> Self {
+        let line = format!(
+            "stty rows 20 columns 120; exec {} --socket {} top --interval 100ms",
+            env!("CARGO_BIN_EXE_meshctl"),
+            daemon.socket().display()
+        );
+        let mut script = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut out = script.stdout.take().unwrap();
+        let shown = Arc::new(Mutex::new(String::new()));
+        let text = Arc::clone(&shown);
+        let reader = thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(length @ 1..) = out.read(&mut part) {
+                text.lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&part[..length]));
+            }
+        });
+        let this = Self {
+            script,
+            shown,
+            reader,
+        };
+        this.wait(ENTERED);
+        this
+    }
+
+    fn wait(&self, text: &str) {
+        let start = Instant::now();
+        loop {
+            let shown = self.shown.lock().unwrap().clone();
+            if shown.contains(text) {
+                return;
+            }
+            let waits = start.elapsed() < Duration::from_secs(30);
+            assert!(waits, "no {text:?} in {shown}");
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    fn press(&mut self, key: &str) {
+        let input = self.script.stdin.as_mut().unwrap();
+        input.write_all(key.as_bytes()).unwrap();
+        input.flush().unwrap();
+    }
+
+    /// Checks that it ends well and gives the terminal back.
+    fn assert_ends(mut self) {
+        let code = self.script.wait().unwrap().code();
+        self.reader.join().unwrap();
+        let shown = self.shown.lock().unwrap();
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(shown.contains(LEFT), "{shown}");
+    }
 }
 
 const ENTERED: &str = "\x1b[?1049h";
@@ -171,26 +218,18 @@ const LEFT: &str = "\x1b[?1049l";
 #[test]
 fn the_terminal_shows_views_and_is_given_back() {
     let daemon = Daemon::new(healthy);
-    let (code, shown) = on_a_terminal(&daemon, |input, _| {
-        for key in ["2", "q"] {
-            input.write_all(key.as_bytes()).unwrap();
-            input.flush().unwrap();
-            thread::park_timeout(Duration::from_millis(500));
-        }
-    });
-    assert_eq!(code, 0, "{shown}");
-    assert!(
-        shown.contains("cache_1") && shown.contains("MESSAGE"),
-        "{shown}"
-    );
-    assert!(shown.contains(ENTERED) && shown.contains(LEFT), "{shown}");
+    let mut top = OnTerminal::start(&daemon);
+    top.wait("cache_1");
+    top.press("2");
+    top.wait("MESSAGE");
+    top.press("q");
+    top.assert_ends();
     // By a signal as well.
-    let (code, shown) = on_a_terminal(&daemon, |_, script| {
-        let children = format!("/proc/{script}/task/{script}/children");
-        let child = fs::read_to_string(children).unwrap();
-        let pid = Pid::from_raw(child.trim().parse().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-    });
-    assert_eq!(code, 0, "{shown}");
-    assert!(shown.contains(ENTERED) && shown.contains(LEFT), "{shown}");
+    let top = OnTerminal::start(&daemon);
+    let script = top.script.id();
+    let children = format!("/proc/{script}/task/{script}/children");
+    let child = fs::read_to_string(children).unwrap();
+    let pid = Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    top.assert_ends();
 }
