@@ -155,7 +155,7 @@ fn control_cached_address() {
 
 /// Everything between the two goes by IPv6.
 fn ipv6_below(kinds: [Kind; 2]) {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, kinds);
     for node in [&a, &b] {

@@ -140,7 +140,7 @@ impl Spoiler {
 /// X17: what the way breaks is lost and nothing else; what it doubles comes once; what it holds back comes
 /// late; no session ends.
 fn spoilt_way(kinds: [Kind; 2]) {
-    let world = World::alone();
+    let world = World::new();
     let (near, far) = (world.wire(), world.wire());
     let router = world.host("r", &[&near, &far]);
     router.forward();

@@ -193,7 +193,7 @@ fn t31_phantoms() {
         ("owners", |n| format!("10 {n:x} z{n} 10.66.0.0/16")),
         ("new lines", |n| format!("14 {n:x} c")),
     ];
-    phantoms(Tinc11, &floods);
+    phantoms(Tinc11, 15, &floods);
 }
 
 /// All of them by turns, to be short.
@@ -211,17 +211,18 @@ fn t31_phantoms_in_legacy() {
         3 => format!("10 {n:x} z{n} 10.66.0.0/16"),
         _ => format!("14 {n:x} c"),
     };
-    phantoms(Tinc10, &[("by turns", by_turns)]);
+    phantoms(Tinc10, 50, &[("by turns", by_turns)]);
 }
 
-fn phantoms(others: Kind, floods: &[(&str, Line)]) {
+/// Each flood has that many times 20,000 lines.
+fn phantoms(others: Kind, chunks: u32, floods: &[(&str, Line)]) {
     let mut scene = Scene::among(others, World::alone());
     let mut witness = scene.witness();
     for (what, line) in floods {
         let mut member = scene.member();
         let start = Instant::now();
         let mut slowest = Duration::ZERO;
-        for chunk in 0..50 {
+        for chunk in 0..chunks {
             member.say_all((chunk * 20_000..(chunk + 1) * 20_000).map(line));
             let answer = witness
                 .ping(Duration::from_secs(5))
@@ -251,16 +252,16 @@ fn phantoms(others: Kind, floods: &[(&str, Line)]) {
 /// T33: hooks run with remote text in their environment, as often as a member likes.
 #[test]
 fn t33_hooks_get_typed_values_only() {
-    typed_hooks(Tinc11, World::alone());
+    typed_hooks(Tinc11);
 }
 
 #[test]
 fn t33_hooks_get_typed_values_only_in_legacy() {
-    typed_hooks(Tinc10, World::new());
+    typed_hooks(Tinc10);
 }
 
-fn typed_hooks(others: Kind, world: World) {
-    let scene = Scene::with(world, Meshd, others, |v| {
+fn typed_hooks(others: Kind) {
+    let scene = Scene::with(World::new(), Meshd, others, |v| {
         let record = v.host.world().dir().join("record");
         for hook in ["host-up", "host-down", "subnet-up", "subnet-down"] {
             v.write_script(

@@ -46,7 +46,7 @@ fn wait_logs(node: &Node, what: &str) {
 
 #[test]
 fn two_meshds_speak_native_and_carry_packets_over_it() {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
     for node in [&a, &b] {
@@ -72,7 +72,7 @@ fn two_meshds_speak_native_and_carry_packets_over_it() {
 
 /// The pair speaks SPTPS, whoever dials; `dialler` is a meshd or `listener` is.
 fn sptps(dialler: Kind, listener: Kind, lines: &str) {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [dialler, listener]);
     configure(&a, "tinc.conf", lines);
@@ -92,7 +92,7 @@ fn who_does_not_offer_native_is_spoken_to_in_sptps() {
 #[test]
 fn policy_lets_no_link_in_that_is_not_native() {
     for (dialler, listener) in [(Meshd, Tinc11), (Tinc11, Meshd)] {
-        let world = World::alone();
+        let world = World::new();
         let wire = world.wire();
         let [mut a, mut b] = on_one_wire(&world, &wire, [dialler, listener]);
         let (ours, other) = match dialler {
@@ -114,7 +114,7 @@ fn policy_lets_no_link_in_that_is_not_native() {
 
 #[test]
 fn different_secrets_make_no_link() {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
     secret(&a, &"01".repeat(32));
@@ -131,7 +131,7 @@ fn different_secrets_make_no_link() {
 #[test]
 fn a_node_that_changes_its_key_is_known_by_both_in_both_directions() {
     for a_dials in [true, false] {
-        let world = World::alone();
+        let world = World::new();
         let wire = world.wire();
         let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
         let old = key_line(&a.dir().join("hosts/a"));

@@ -242,7 +242,7 @@ fn t44_a_deletion_beside_a_torn_file_counts() {
 /// loses nothing.
 #[test]
 fn x18_reloads_in_quick_succession() {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
     a.connect_to(&["b"]);

@@ -95,7 +95,7 @@ impl Watch {
 
 /// Who has dialled restarts, who was dialled restarts: the device stays, stream and packets go on.
 fn pair(kinds: [Kind; 2], bars: [Duration; 2]) {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, kinds);
     for node in [&mut a, &mut b] {
@@ -152,7 +152,7 @@ fn x4_beside_tinc10() {
 /// a and c reach each other through b alone, which restarts.
 #[test]
 fn x4_of_a_relay() {
-    let world = World::alone();
+    let world = World::new();
     let wire = world.wire();
     let [mut a, mut b, mut c] = on_one_wire(&world, &wire, [Meshd; 3]);
     wire.block_udp(&a.host, &c.host);
