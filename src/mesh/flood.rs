@@ -135,7 +135,9 @@ impl Mesh {
     /// Whether a flooded line is new and within the budget of its link. What a neighbour says of itself is
     /// always news: another may have brought the same line before the neighbour's own link was up. And what
     /// a link has said it may take back: its news of an edge may have been old, and the line that ends it
-    /// the same that had come another way before.
+    /// the same that had come another way before. What is believed so goes on as it came, and
+    /// who has seen it drops it: under a fresh number, a line that comes late by its own link would bring back
+    /// edges that others have ended since, at tincds for good. Where nodes differ for it, [`super::retell`] mends it.
     fn admit(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) -> bool {
         let own = self
             .peers

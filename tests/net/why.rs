@@ -302,9 +302,9 @@ fn two_ends_of_a_relay_are_asked_from_the_middle_and_from_one_end() {
     let mut nodes = on_one_wire(&world, &wire, [Meshd, Meshd, Meshd]);
     nodes[0].connect_to(&["c"]);
     nodes[1].connect_to(&["c"]);
+    wire.block_udp(&nodes[0].host, &nodes[1].host);
     nodes.iter_mut().for_each(Node::start);
     let [a, b, c] = &nodes;
-    wire.block_udp(&a.host, &b.host);
     wait_ping(a, &b.v4(), 56);
     let data = wait_why(a, &["b"], Some("udp_probe"));
     assert_eq!(data["sight"]["pair"]["via"], "c");
