@@ -5,7 +5,10 @@
 //! by Horner's rule in H^16; the powers that they lack come with the last blocks.
 //! Nothing depends on the bytes but what is computed. Source: NIST SP 800-38D.
 
-use std::arch::x86_64::{__m128i, __m512i};
+use std::{
+    arch::x86_64::{__m128i, __m512i},
+    array,
+};
 
 use archmage::{SimdToken, X64V4xToken, arcane, rite};
 use zeroize::Zeroize;
@@ -19,6 +22,7 @@ const VECTOR: usize = LANES * BLOCK;
 /// Vectors that are under way at the same time.
 const WIDE: usize = 4;
 const STEP: usize = WIDE * VECTOR;
+type Vectors = [__m512i; WIDE];
 /// Blocks in a step.
 const BLOCKS: usize = WIDE * LANES;
 /// Keys of the rounds of AES-256.
@@ -160,20 +164,26 @@ fn reverse(vector: __m512i) -> __m512i {
     _mm512_shuffle_epi8(vector, _mm512_broadcast_i32x4(order))
 }
 
-/// The key stream for these counters, whose bytes are reversed.
+/// The key stream for these counters, whose bytes are reversed. After each round but the first and the last, something else
+/// may be done: rounds wait for each other, and the processor does not look far enough ahead to find what does not.
 #[rite(v4x, import_intrinsics)]
-fn stream<const N: usize>(key: &Key, counters: [__m512i; N]) -> [__m512i; N] {
+fn stream<const N: usize>(
+    key: &Key,
+    counters: [__m512i; N],
+    mut between: impl FnMut(usize),
+) -> [__m512i; N] {
     let [first, middle @ .., last] = &key.rounds;
     let (first, last) = (load(first), load(last));
     let mut states = counters;
     for state in &mut states {
         *state = _mm512_xor_si512(reverse(*state), first);
     }
-    for round in middle {
+    for (at, round) in middle.iter().enumerate() {
         let round = load(round);
         for state in &mut states {
             *state = _mm512_aesenc_epi128(*state, round);
         }
+        between(at);
     }
     for state in &mut states {
         *state = _mm512_aesenclast_epi128(*state, last);
@@ -188,6 +198,13 @@ fn apply<const SEAL: bool>(bytes: &mut [u8; VECTOR], stream: __m512i, inside: u6
     let after = _mm512_maskz_mov_epi8(inside, _mm512_xor_si512(before, stream));
     _mm512_storeu_si512(bytes, after);
     reverse(if SEAL { after } else { before })
+}
+
+/// As [`apply`], all of a step.
+#[rite(v4x, import_intrinsics)]
+fn apply_all<const SEAL: bool>(step: &mut [u8; STEP], streams: Vectors) -> Vectors {
+    let (vectors, _) = step.as_chunks_mut();
+    array::from_fn(|at| apply::<SEAL>(&mut vectors[at], streams[at], u64::MAX))
 }
 
 /// A product that is still to be reduced: its lower half, what belongs in the middle, its upper half.
@@ -250,6 +267,33 @@ fn power(key: &Key, power: usize) -> __m512i {
     _mm512_broadcast_i32x4(block(&key.powers[POWERS - power]))
 }
 
+/// The blocks of a step as GHASH sees them.
+#[rite(v4x, import_intrinsics)]
+fn seen(step: &[u8; STEP]) -> Vectors {
+    let (vectors, _) = step.as_chunks();
+    array::from_fn(|at| reverse(load(&vectors[at])))
+}
+
+/// The key stream for some counters, and the sum with a step that does not need it, taken in between.
+#[rite(v4x, import_intrinsics)]
+fn stream_and_sum<const N: usize>(
+    key: &Key,
+    counters: [__m512i; N],
+    sum: __m512i,
+    [a, b, c, d]: Vectors,
+    by: Vectors,
+) -> ([__m512i; N], __m512i) {
+    let blocks = [sum, a, b, c];
+    let mut product = [_mm512_setzero_si512(); 3];
+    let mut sum = d;
+    let streams = stream(key, counters, |round| match round {
+        1 | 3 | 5 | 7 => product = add(product, multiply(blocks[round / 2], by[round / 2])),
+        9 => sum = _mm512_xor_si512(reduce(product), d),
+        _ => {}
+    });
+    (streams, sum)
+}
+
 /// Encrypts or decrypts in place and returns the tag.
 #[arcane(import_intrinsics)]
 fn crypt<const SEAL: bool>(
@@ -277,23 +321,31 @@ fn crypt<const SEAL: bool>(
 
     let (steps, rest) = text.as_chunks_mut::<STEP>();
     let by = [16, 12, 8, 4].map(|of| power(key, of));
-    for step in steps {
-        let streams = stream(key, counters);
-        let mut sealed = streams;
-        for (at, vector) in step.as_chunks_mut::<VECTOR>().0.iter_mut().enumerate() {
-            sealed[at] = apply::<SEAL>(vector, streams[at], u64::MAX);
-        }
+    let mut steps = steps.iter_mut();
+    // A step that was encrypted is summed with the next; one to be decrypted, with itself.
+    let mut waiting = None;
+    if SEAL && let Some(step) = steps.next() {
+        let streams = stream(key, counters, |_| ());
+        waiting = Some(apply_all::<SEAL>(step, streams));
         counters = counters.map(|counter| more(counter, BLOCKS as i32));
-        let [a, b, c, d] = sealed;
-        let others = [(a, by[1]), (b, by[2]), (c, by[3])].into_iter();
-        let product = others.fold(multiply(sum, by[0]), |product, (blocks, by)| {
-            add(product, multiply(blocks, by))
-        });
-        sum = _mm512_xor_si512(reduce(product), d);
+    }
+    for step in steps {
+        let blocks = waiting.unwrap_or_else(|| seen(step));
+        let streams;
+        (streams, sum) = stream_and_sum(key, counters, sum, blocks, by);
+        let sealed = apply_all::<SEAL>(step, streams);
+        waiting = waiting.map(|_| sealed);
+        counters = counters.map(|counter| more(counter, BLOCKS as i32));
     }
 
     let [a, b, c, d] = counters;
-    let [streams @ .., mask] = stream(key, [a, b, c, d, one]);
+    let last = [a, b, c, d, one];
+    let streams;
+    (streams, sum) = match waiting {
+        Some(blocks) => stream_and_sum(key, last, sum, blocks, by),
+        None => (stream(key, last, |_| ()), sum),
+    };
+    let [streams @ .., mask] = streams;
     // The lengths are one block more.
     let mut left = rest.len().div_ceil(BLOCK) + 1;
     let mut product = multiply(sum, powers(key, left + LANES));
