@@ -1,10 +1,10 @@
-//! Joins packets of a flow to super-packets.
+//! Joins packets of a flow to super-packets, and acknowledgements to the last of them.
 
 use super::{
     Checksums, MAX_PACKET,
     checksum::{RIGHT, finish, fold, sum},
     header::{Gso, GsoKind, Header},
-    transport::{HEADER_V4, HEADER_V6, Protocol, Transport, addresses, be, put},
+    transport::{HEADER_TCP, HEADER_V4, HEADER_V6, Protocol, Transport, addresses, be, put},
 };
 
 /// Flows that are joined at the same time; the oldest makes room for one more.
@@ -24,6 +24,10 @@ const LAST_ONLY: u8 = FIN | PSH;
 
 /// Packets on their way to a device with `IFF_VNET_HDR`. Each flow's packets come out in the order in
 /// which they went in; nothing stays behind a [`Self::flush`]. Allocates 1 MiB once.
+///
+/// A bare acknowledgement of TCP is left out where the next packet of its flow is another one that says the same and more, as
+/// network cards do that join packets (LRO): beside bulk, writing them was a tenth of the sending daemon's time. What means something
+/// by itself is kept: duplicates, other windows alone, SACK, ECN.
 #[derive(Debug)]
 pub struct Coalescer {
     /// The first `used` are in use, in the order of their first packets. The one behind is never among
@@ -62,8 +66,12 @@ impl Coalescer {
         let flow = Flow::of(packet, &transport);
         let at = self.runs[..self.used].iter().position(|r| r.flow == flow);
         let joinable = self.is_joinable(packet, &transport);
+        let is_ack = is_bare_ack(packet, &transport);
         if let Some(at) = at {
             let run = &mut self.runs[at];
+            if is_ack && run.is_outdone_by(packet, &transport, checksums) {
+                return run.start(flow, packet, transport, checksums);
+            }
             if joinable && run.takes(packet, &transport, checksums) {
                 run.append(packet, &transport);
                 if run.ended {
@@ -73,7 +81,7 @@ impl Coalescer {
             }
             self.write(at, &mut write);
         }
-        if joinable && !ends_run(packet, &transport) {
+        if is_ack || joinable && !ends_run(packet, &transport) {
             if self.used == MAX_FLOWS {
                 self.write(0, &mut write);
             }
@@ -124,21 +132,13 @@ impl Coalescer {
     /// Whether a packet may be joined to others: it has data and nothing that a super-packet cannot
     /// express.
     fn is_joinable(&self, packet: &[u8], transport: &Transport) -> bool {
-        let &Transport {
-            v6,
-            ip,
-            start,
-            payload,
-            ..
-        } = transport;
-        let header = &packet[ip..start];
-        let plain = v6 || (header.len() == HEADER_V4 && fold(sum(header)) == RIGHT);
+        let &Transport { start, payload, .. } = transport;
         let right = match transport.protocol {
             Protocol::Tcp => packet[start + 13] & (SYN | RST | URG | ACK) == ACK,
             // Without a checksum is what a super-packet cannot say.
             Protocol::Udp => self.udp && !transport.has_no_checksum(packet),
         };
-        plain && right && payload < packet.len()
+        has_plain_header(packet, transport) && right && payload < packet.len()
     }
 
     /// Writes one run and frees its place, which is the next to be used: its memory is still near.
@@ -235,10 +235,7 @@ impl Run {
         let length = packet.len() - transport.payload;
         length <= self.size
             && self.data.len() + length <= MAX_PACKET
-            && transport.ip == self.transport.ip
-            && transport.payload == self.transport.payload
-            && (transport.ip == 0 || packet[..transport.ip] == self.data[..transport.ip])
-            && self.has_ip_header_of(&packet[transport.ip..])
+            && self.has_headers_before(packet, transport)
             && match transport.protocol {
                 Protocol::Tcp => self.has_tcp_header_of(packet, transport),
                 Protocol::Udp => self.count < MAX_DATAGRAMS,
@@ -247,6 +244,28 @@ impl Run {
             && (self.count > 1
                 || self.checksums == Checksums::Vouched
                 || is_right(&self.data, &self.transport))
+    }
+
+    /// Whether this run is an acknowledgement and `packet`, another one of the flow, says all that it does.
+    fn is_outdone_by(&self, packet: &[u8], transport: &Transport, checksums: Checksums) -> bool {
+        let (first, start) = (&self.data, transport.start);
+        let more = number(packet, start + 8).wrapping_sub(number(first, start + 8));
+        self.size == 0
+            && packet.len() == first.len()
+            && self.has_headers_before(packet, transport)
+            && number(packet, start + 4) == number(first, start + 4)
+            && more.cast_signed() > 0
+            && (checksums == Checksums::Vouched || is_right(packet, transport))
+            && (self.checksums == Checksums::Vouched || is_right(first, transport))
+    }
+
+    /// Whether what stands in front of the TCP or UDP header is alike, and that as long.
+    fn has_headers_before(&self, packet: &[u8], transport: &Transport) -> bool {
+        let ip = transport.ip;
+        ip == self.transport.ip
+            && transport.payload == self.transport.payload
+            && (ip == 0 || packet[..ip] == self.data[..ip])
+            && self.has_ip_header_of(&packet[ip..])
     }
 
     /// Whether the IP headers differ in nothing but length, checksum and a number that counts on or,
@@ -265,10 +284,7 @@ impl Run {
     /// Whether the TCP headers differ in nothing but sequence, checksum and flags of the last.
     fn has_tcp_header_of(&self, packet: &[u8], transport: &Transport) -> bool {
         let (first, start) = (&self.data, transport.start);
-        let seq = |bytes: &[u8]| {
-            let seq = bytes[start + 4..].first_chunk();
-            u32::from_be_bytes(*seq.expect("a whole TCP header"))
-        };
+        let seq = |bytes: &[u8]| number(bytes, start + 4);
         let joined = (self.data.len() - transport.payload) as u32;
         // What remembers congestion belongs to the first segment; there it says nothing of others.
         let flags = |bytes: &[u8]| bytes[start + 13] & !LAST_ONLY;
@@ -340,6 +356,32 @@ impl Run {
             ecn: protocol == Protocol::Tcp && data[start + 13] & CWR != 0,
         }
     }
+}
+
+/// Whether a packet of TCP says nothing but how far its sender has got, what room it has, and when that was (RFC 7323).
+fn is_bare_ack(packet: &[u8], transport: &Transport) -> bool {
+    let &Transport { start, payload, .. } = transport;
+    transport.protocol == Protocol::Tcp
+        && payload == packet.len()
+        && packet[start + 12] & 15 == 0
+        && packet[start + 13] == ACK
+        && matches!(
+            packet[start + HEADER_TCP..],
+            [] | [1, 1, 8, 10, _, _, _, _, _, _, _, _]
+        )
+        && has_plain_header(packet, transport)
+}
+
+/// Whether the IP header has no options and a right checksum, if any.
+fn has_plain_header(packet: &[u8], transport: &Transport) -> bool {
+    let header = &packet[transport.ip..transport.start];
+    transport.v6 || (header.len() == HEADER_V4 && fold(sum(header)) == RIGHT)
+}
+
+/// The number of four bytes at `at`.
+fn number(packet: &[u8], at: usize) -> u32 {
+    let number = packet[at..].first_chunk();
+    u32::from_be_bytes(*number.expect("a whole TCP header"))
 }
 
 /// Whether a packet has what only the last one of a super-packet may have.

@@ -1,5 +1,6 @@
 //! Segments and Coalescer against the naive reference and against each other.
 
+mod acks;
 mod cutting;
 mod frames;
 
@@ -404,7 +405,7 @@ fn what_differs_in_its_headers_is_not_joined() {
 #[test]
 fn control_segments_come_behind_what_waits_of_their_flow() {
     let data = flow(&Parts::default(), 3);
-    for flags in [0x02, 0x12, 0x04, 0x14, 0x30, 0x10, 0x00] {
+    for flags in [0x02, 0x12, 0x04, 0x14, 0x30, 0x50, 0x00] {
         let control = Parts {
             seq: 300,
             flags,
