@@ -98,6 +98,13 @@ impl Pair {
         wait_until("a long ping", Duration::from_secs(10), || {
             try_ping(&pair.hosts[0], &pair.addresses[1], 1_400, &[])
         });
+        // As Debian's kernels do. Where another one is the default, iperf3's -C comes too late: once BBR has begun, its timers
+        // go on pacing, one super-packet at a time.
+        for host in &pair.hosts {
+            for route in host.exec("ip -4 route show").lines() {
+                host.ip(&format!("route change {route} congctl cubic"));
+            }
+        }
         pair
     }
 
