@@ -1,6 +1,7 @@
 //! UDP sockets: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
 
 use std::{
+    array,
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -10,14 +11,16 @@ use std::{
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::{
     event::{PollFd, PollFlags, Timespec},
+    io::Errno,
     net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
 };
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::control::Control;
 
-/// Longest UDP payload, and so the size of one receive buffer, in bytes.
-const MAX_PAYLOAD: usize = 65_536;
+/// Size of one receive buffer in bytes: the longest UDP payload, and a line more so that the beginnings of messages do not all
+/// meet in the same places of a cache.
+const ROOM: usize = 65_536 + 64;
 
 /// How sockets are opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,10 +158,9 @@ impl UdpSocket {
 
     /// Receives a batch into `buffers`; `WouldBlock` if nothing waits. Returns the number of messages.
     pub fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<usize> {
-        let mut slices = buffers
-            .storage
-            .each_mut()
-            .map(|buffer| IoSliceMut::new(buffer));
+        let mut rooms = buffers.storage.chunks_exact_mut(ROOM);
+        let mut slices: [_; BATCH_SIZE] =
+            array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
         self.state
             .recv((&self.socket).into(), &mut slices, &mut buffers.meta)
     }
@@ -238,20 +240,21 @@ fn set_fragmentation(socket: impl AsFd, local: SocketAddr, dont_fragment: bool) 
 /// Whether a send failed because the datagram is longer than the path allows.
 #[must_use]
 pub fn is_too_long(error: &io::Error) -> bool {
-    quinn_udp::is_msg_size_err(error)
+    error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
 }
 
 /// Room for one batch, allocated once.
 #[derive(Debug)]
 pub struct RecvBuffers {
-    storage: Box<[Vec<u8>; BATCH_SIZE]>,
+    /// One piece, so that the kernel makes pages of it as they are first written.
+    storage: Vec<u8>,
     meta: [RecvMeta; BATCH_SIZE],
 }
 
 impl Default for RecvBuffers {
     fn default() -> Self {
         Self {
-            storage: Box::new(std::array::from_fn(|_| vec![0; MAX_PAYLOAD])),
+            storage: vec![0; BATCH_SIZE * ROOM],
             meta: [RecvMeta::default(); BATCH_SIZE],
         }
     }
@@ -267,7 +270,8 @@ impl RecvBuffers {
         &mut self,
         messages: usize,
     ) -> impl Iterator<Item = (SocketAddr, &mut [u8], usize)> + '_ {
-        let buffers = self.storage.iter_mut().zip(&self.meta).take(messages);
+        let rooms = self.storage.chunks_exact_mut(ROOM);
+        let buffers = rooms.zip(&self.meta).take(messages);
         buffers.map(|(buffer, meta)| {
             let (from, bytes) = (canonical(meta.addr), &mut buffer[..meta.len]);
             (from, bytes, meta.stride.max(1))
