@@ -240,10 +240,8 @@ impl Run {
                 Protocol::Tcp => self.has_tcp_header_of(packet, transport),
                 Protocol::Udp => self.count < MAX_DATAGRAMS,
             }
-            && (checksums == Checksums::Vouched || is_right(packet, transport))
-            && (self.count > 1
-                || self.checksums == Checksums::Vouched
-                || is_right(&self.data, &self.transport))
+            && checksums.hold_for(packet, transport)
+            && (self.count > 1 || self.checksums.hold_for(&self.data, &self.transport))
     }
 
     /// Whether this run is an acknowledgement and `packet`, another one of the flow, says all that it does.
@@ -255,8 +253,8 @@ impl Run {
             && self.has_headers_before(packet, transport)
             && number(packet, start + 4) == number(first, start + 4)
             && more.cast_signed() > 0
-            && (checksums == Checksums::Vouched || is_right(packet, transport))
-            && (self.checksums == Checksums::Vouched || is_right(first, transport))
+            && checksums.hold_for(packet, transport)
+            && self.checksums.hold_for(first, transport)
     }
 
     /// Whether what stands in front of the TCP or UDP header is alike, and that as long.
@@ -389,7 +387,10 @@ fn ends_run(packet: &[u8], transport: &Transport) -> bool {
     transport.protocol == Protocol::Tcp && packet[transport.start + 13] & LAST_ONLY != 0
 }
 
-/// Whether the TCP or UDP checksum of a packet is right.
-fn is_right(packet: &[u8], transport: &Transport) -> bool {
-    fold(transport.pseudo(packet) + sum(&packet[transport.start..])) == RIGHT
+impl Checksums {
+    /// Whether the TCP or UDP checksum of a packet of which this is known is vouched for, or right.
+    fn hold_for(self, packet: &[u8], transport: &Transport) -> bool {
+        self == Self::Vouched
+            || fold(transport.pseudo(packet) + sum(&packet[transport.start..])) == RIGHT
+    }
 }
