@@ -12,11 +12,13 @@
 
 use std::{cell::Cell, fmt};
 
+use aws_lc_rs::agreement;
 use blake2::{Blake2s256, Digest};
 use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit,
     aead::{AeadInOut, inout::InOutBuf},
 };
+use curve25519_dalek::MontgomeryPoint;
 use snow::{
     Builder, HandshakeState,
     error::Error,
@@ -68,10 +70,8 @@ impl StaticSecret {
     /// The public half.
     #[must_use]
     pub fn public(&self) -> StaticPublic {
-        StaticPublic(x25519_dalek::x25519(
-            *self.0,
-            x25519_dalek::X25519_BASEPOINT_BYTES,
-        ))
+        // By the table of the base point: a third of the time that the ladder takes.
+        StaticPublic(MontgomeryPoint::mul_base_clamped(*self.0).to_bytes())
     }
 }
 
@@ -325,9 +325,11 @@ impl Random for Source {
     }
 }
 
+/// By aws-lc, which takes half the time that x25519-dalek does: it is most of what a handshake costs.
 #[derive(Default)]
 struct X25519 {
     secret: Zeroizing<[u8; 32]>,
+    key: Option<agreement::PrivateKey>,
     public: [u8; 32],
 }
 
@@ -346,7 +348,11 @@ impl Dh for X25519 {
 
     fn set(&mut self, secret: &[u8]) {
         self.secret.copy_from_slice(secret);
-        self.public = StaticSecret(self.secret.clone()).public().0;
+        let key = agreement::PrivateKey::from_private_key(&agreement::X25519, secret);
+        let key = key.expect("any 32 bytes are a secret");
+        let public = key.compute_public_key().expect("every secret has one");
+        self.public.copy_from_slice(public.as_ref());
+        self.key = Some(key);
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
@@ -366,13 +372,13 @@ impl Dh for X25519 {
 
     /// Unlike what Noise allows, a shared secret of zero is an error.
     fn dh(&self, theirs: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        let theirs = theirs.first_chunk().ok_or(Error::Dh)?;
-        let shared = Zeroizing::new(x25519_dalek::x25519(*self.secret, *theirs));
-        if *shared == [0; 32] {
-            return Err(Error::Dh);
-        }
-        out[..32].copy_from_slice(&*shared);
-        Ok(())
+        let key = self.key.as_ref().ok_or(Error::Dh)?;
+        let theirs: &[u8; 32] = theirs.first_chunk().ok_or(Error::Dh)?;
+        let theirs = agreement::UnparsedPublicKey::new(&agreement::X25519, theirs);
+        agreement::agree(key, theirs, Error::Dh, |shared| {
+            out[..32].copy_from_slice(shared);
+            Ok(())
+        })
     }
 }
 
