@@ -92,6 +92,8 @@ pub(super) struct Driver {
     pub(super) routes_settle: Option<Instant>,
     pub(super) note: Note,
     pub(super) dropping: privileges::Drop,
+    /// Whether that is done.
+    pub(super) gave_up_rights: bool,
     /// Beside the configuration.
     pub(super) files: sandbox::Files,
     pub(super) listeners: Vec<tokio::net::TcpListener>,
@@ -126,6 +128,7 @@ impl Driver {
             device,
             note,
             files,
+            runner,
         }: Opened,
         dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
@@ -169,7 +172,7 @@ impl Driver {
             mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
             keys: HostKeys::new(config.source.clone(), held, now),
-            hooks: Hooks::new(scripts, events.clone(), now),
+            hooks: Hooks::new(scripts, runner, events.clone(), now),
             log,
             pings: Pings::default(),
             workers: None,
@@ -190,6 +193,7 @@ impl Driver {
             routes_settle: None,
             note,
             dropping,
+            gave_up_rights: false,
             files,
             listeners: sockets.tcp,
             punts: mpsc::channel(punt::QUEUE),
@@ -296,7 +300,8 @@ impl Driver {
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
-            Event::DeviceUp if self.leaving => {}
+            Event::DeviceRising | Event::DeviceUp if self.leaving => {}
+            Event::DeviceRising => self.device_rising(now)?,
             Event::DeviceUp => self.device_up(now)?,
             Event::DeviceDown => self.device_down = true,
             Event::MonitorGone if self.leaving => {}

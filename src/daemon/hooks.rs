@@ -196,14 +196,13 @@ fn network(subnet: &Subnet) -> [(&'static str, String); 2] {
 }
 
 /// Who runs scripts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub enum Runner {
     /// This process.
-    #[default]
     Here,
     /// One that stays outside of our sandbox.
     Monitor(Monitor),
-    /// Nobody: Sandbox = high.
+    /// Nobody: Sandbox = high, once tinc-up has ended.
     Nobody,
 }
 
@@ -235,10 +234,10 @@ pub struct Hooks {
 impl Hooks {
     /// Nothing waits. The end of each script is told by an event to `done`.
     #[must_use]
-    pub fn new(scripts: Scripts, done: mpsc::Sender<Event>, now: Instant) -> Self {
+    pub fn new(scripts: Scripts, runner: Runner, done: mpsc::Sender<Event>, now: Instant) -> Self {
         Self {
             scripts,
-            runner: Runner::Here,
+            runner,
             queue: Queue::new(now),
             done,
         }

@@ -49,7 +49,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{self, Config, Problem, Source},
+    config::{self, Config, Problem, Sandbox, Source},
     control::{
         self as control_proto,
         proto::{Request, Response},
@@ -58,6 +58,7 @@ use crate::{
     mesh::{LinkId, view::DialFault},
 };
 
+use hooks::{Runner, monitor::Monitor};
 use log::{Log, Target};
 use options::{Called, Command, Options};
 
@@ -76,7 +77,9 @@ pub enum Event {
     Closed(LinkId, String),
     /// A name was looked up.
     Resolved(resolve::Resolved),
-    /// Netlink settings are made and tinc-up has ended.
+    /// Netlink settings are made and tinc-up has begun.
+    DeviceRising,
+    /// tinc-up has ended.
     DeviceUp,
     /// tinc-down has ended.
     DeviceDown,
@@ -290,7 +293,6 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
     signals::catch(&events).context("cannot catch signals")?;
     // The socket first: it tells whether another one runs, before anything of its is touched.
     let control = control::bind(&places.socket)?;
-    let metrics = metrics::listen::bind(&config.shell.metrics_listen, &places.socket);
     let started = start_driver(options, config, &log, &places, &events);
     let done = match started {
         Ok(mut driver) => {
@@ -301,6 +303,8 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
                 net: driver.config.source.net.clone(),
                 node: driver.config.settings.name.to_string(),
             };
+            let metrics =
+                metrics::listen::bind(&driver.config.shell.metrics_listen, &places.socket);
             if let Some(metrics) = metrics {
                 metrics::listen::serve(metrics, events.clone());
             }
@@ -325,6 +329,14 @@ fn start_driver(
     let mode = config.settings.route.mode;
     start::let_go(&config.shell, mode, &mut kept);
     let device = start::open_device(&config.shell, mode, &mut kept)?;
+    // With a sandbox a process of its own runs scripts. It gets ready while we open the rest.
+    let runner = match config.shell.sandbox {
+        Sandbox::Normal => {
+            let monitor = Monitor::start(options.detached, events.clone());
+            Runner::Monitor(monitor.context("cannot start the process that runs scripts")?)
+        }
+        Sandbox::Off | Sandbox::High => Runner::Here,
+    };
     let sockets = start::open_sockets(&config.shell, &device, &mut kept)?;
     let note = kept.note();
     // Those of threads that are no more.
@@ -351,6 +363,7 @@ fn start_driver(
             read: Vec::new(),
             write: own.flatten().map(Path::to_owned).collect(),
         },
+        runner,
     };
     driver::Driver::new(config, log.clone(), opened, dropping, events.clone())
 }

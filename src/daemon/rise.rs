@@ -9,13 +9,14 @@ use std::{
 };
 
 use anyhow::Context;
+use tokio::task::yield_now;
 
 use crate::{
     config::{self, Sandbox},
     daemon::{
         Event, conn,
         driver::Driver,
-        hooks::{self, Runner, monitor::Monitor},
+        hooks::{self, Runner},
         privileges::{self, Keep},
         routes::{self, Follower},
         sandbox,
@@ -29,42 +30,39 @@ use crate::{
 const ROUTES_SETTLE: Duration = Duration::from_secs(15);
 
 impl Driver {
-    /// Sets the interface up and runs tinc-up; [`Event::DeviceUp`] follows.
+    /// Sets the interface up and runs tinc-up; [`Event::DeviceRising`] and [`Event::DeviceUp`] follow.
     pub(super) fn bring_device_up(&self) {
         let (shell, scripts) = (Arc::clone(&self.config.shell), self.hooks.scripts.clone());
         let (tun, events) = (self.tun.clone(), self.events.clone());
+        let runner = self.hooks.runner.clone();
         tokio::spawn(async move {
             if let Some(tun) = tun {
                 routes::configure(&shell, tun.name()).await;
             }
-            hooks::run_device(&Runner::Here, &scripts, true).await;
+            let rising = async {
+                // The monitor is asked before the driver has its turn.
+                yield_now().await;
+                let _ = events.send(Event::DeviceRising).await;
+            };
+            tokio::join!(hooks::run_device(&runner, &scripts, true), rising);
             let _ = events.send(Event::DeviceUp).await;
         });
     }
 
-    /// The interface is up: gives up rights, starts the workers, opens the doors.
+    /// tinc-up runs. Where somebody else runs it we need our rights no more.
+    pub(super) fn device_rising(&mut self, now: Instant) -> anyhow::Result<()> {
+        match self.hooks.runner {
+            Runner::Monitor(_) => self.give_up_rights(now),
+            Runner::Here | Runner::Nobody => Ok(()),
+        }
+    }
+
+    /// The interface is up: gives up what rights are left, starts the workers, opens the doors.
     pub(super) fn device_up(&mut self, now: Instant) -> anyhow::Result<()> {
-        if let Some(tun) = self
-            .tun
-            .as_ref()
-            .filter(|_| self.config.shell.interface_routes_auto)
-        {
-            let me = &self.config.settings.name;
-            let follower = Follower::start(tun.name(), &self.note.last.routes, me);
-            self.routes = Some(follower.context("cannot follow subnets with routes")?);
-            self.routes_settle = Some(now + ROUTES_SETTLE);
+        if !self.gave_up_rights {
+            self.give_up_rights(now)?;
         }
-        if let Some(nice) = self.config.shell.nice {
-            privileges::set_nice(nice)?;
-        }
-        self.hooks.runner = self.script_runner()?;
-        privileges::drop_to(&self.dropping)?;
-        if self.dropping.chroot.is_some() {
-            self.hooks.scripts.base = PathBuf::from("/");
-            self.config.source.base = PathBuf::from("/");
-            self.keys.rebase(self.config.source.clone());
-        }
-        self.lock_in()?;
+        self.give_up_rights_of_scripts();
         let prepare = match self.dropping.keep.ipc_lock {
             true => privileges::keep_thread_memory_lock,
             false => privileges::drop_thread_capabilities,
@@ -98,21 +96,49 @@ impl Driver {
         Ok(())
     }
 
-    /// Who runs scripts from now on: with a sandbox a process that stays outside, started with the rights and in the root that we
-    /// still have.
-    fn script_runner(&self) -> anyhow::Result<Runner> {
-        let dropping = privileges::Drop {
-            keep: Keep::default(),
-            ..self.dropping.clone()
-        };
-        Ok(match self.config.shell.sandbox {
-            Sandbox::Off => Runner::Here,
-            Sandbox::High => Runner::Nobody,
-            Sandbox::Normal => {
-                let monitor = Monitor::start(&dropping, self.events.clone());
-                Runner::Monitor(monitor.context("cannot start the process that runs scripts")?)
+    /// All that needs them is done, but for what scripts do.
+    fn give_up_rights(&mut self, now: Instant) -> anyhow::Result<()> {
+        if let Some(tun) = self
+            .tun
+            .as_ref()
+            .filter(|_| self.config.shell.interface_routes_auto)
+        {
+            let me = &self.config.settings.name;
+            let follower = Follower::start(tun.name(), &self.note.last.routes, me);
+            self.routes = Some(follower.context("cannot follow subnets with routes")?);
+            self.routes_settle = Some(now + ROUTES_SETTLE);
+        }
+        if let Some(nice) = self.config.shell.nice {
+            privileges::set_nice(nice)?;
+        }
+        privileges::drop_to(&self.dropping)?;
+        if self.dropping.chroot.is_some() {
+            self.config.source.base = PathBuf::from("/");
+            self.keys.rebase(self.config.source.clone());
+        }
+        self.gave_up_rights = true;
+        self.lock_in()
+    }
+
+    /// tinc-up was the last script with all rights.
+    fn give_up_rights_of_scripts(&mut self) {
+        match &self.hooks.runner {
+            Runner::Monitor(monitor) => {
+                let keep = Keep::default();
+                let dropping = self.dropping.clone();
+                monitor.give_up(
+                    privileges::Drop { keep, ..dropping },
+                    self.config.shell.nice,
+                );
             }
-        })
+            Runner::Here if self.config.shell.sandbox == Sandbox::High => {
+                self.hooks.runner = Runner::Nobody;
+            }
+            Runner::Here | Runner::Nobody => {}
+        }
+        if self.dropping.chroot.is_some() {
+            self.hooks.scripts.base = PathBuf::from("/");
+        }
     }
 
     /// Gives up what only scripts need. No other thread runs yet.

@@ -9,7 +9,8 @@ use std::{
         unix::fs::{DirBuilderExt, chown},
     },
     path::Path,
-    sync::Arc,
+    sync::{Arc, LazyLock},
+    thread,
 };
 
 use anyhow::{Context, bail};
@@ -20,6 +21,7 @@ use crate::{
     config::{AddressFamily, DeviceType, Shell},
     daemon::{
         conn,
+        hooks::Runner,
         kept::{self, Kept, Note},
         privileges,
         sandbox::Files,
@@ -48,6 +50,8 @@ pub(super) struct Opened {
     pub(super) note: Note,
     /// Where our own files are.
     pub(super) files: Files,
+    /// Who runs tinc-up.
+    pub(super) runner: Runner,
 }
 
 /// The queues of the device.
@@ -85,9 +89,11 @@ pub(super) fn socket_options(shell: &Shell) -> SocketOptions {
 /// How many packet threads there are to be: as many as processors, but no more than can share tinc's
 /// small replay windows (architecture.md section 2.4).
 fn workers(shell: &Shell) -> usize {
-    let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    // Asked once: the answer is in a dozen files of the control group.
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
     let wanted = match shell.workers {
-        0 => processors(),
+        0 => *PROCESSORS,
         wanted => wanted,
     };
     wanted.min(MAX_WORKERS)

@@ -248,6 +248,86 @@ fn another_root_has_a_sandbox_too() {
     b.stop();
 }
 
+/// While tinc-up runs, with all rights and where it always did, the daemon has none left and no door is open. What runs after it
+/// is the user's; a stop in the meantime is as ever.
+#[test]
+fn rights_are_given_up_beside_tinc_up() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a, mut b] = on_one_wire(&world, &wire, [Meshd, Meshd]);
+    a.options = vec!["-R", "-U", "nobody"];
+    furnish(a.dir());
+    let up = fs::read_to_string(a.dir().join("tinc-up")).unwrap();
+    let who = "echo uid $(id -u) in $PWD\n";
+    let wait = "echo $$ >number; while [ -e held ]; do sleep 0.05; done\n";
+    fs::write(a.dir().join("tinc-up"), format!("{up}{who}{wait}")).unwrap();
+    a.write_script("host-up", who);
+    a.write_script("tinc-down", who);
+    run(Command::new("chown").args(["-R", "nobody"]).arg(a.dir()));
+    a.connect_to(&["b"]);
+    let held = a.dir().join("held");
+    fs::write(&held, "").unwrap();
+    b.start();
+    a.start();
+    let given_up = |a: &Node| {
+        let path = format!("/proc/{}/status", a.pid());
+        wait_until(
+            "rights are given up",
+            Duration::from_secs(10),
+            || match status(&path, "Seccomp:").as_str() {
+                "2" => Ok(()),
+                other => Err(other.to_owned()),
+            },
+        );
+        assert!(status(&path, "Uid:").starts_with("65534\t65534\t65534"));
+        assert_eq!(capabilities(&path, "CapPrm:"), 0);
+        let root = fs::read_link(format!("/proc/{}/root", a.pid())).unwrap();
+        assert_eq!(root, a.dir());
+        assert!(!a.log().contains(" ready"), "{}", a.log());
+    };
+    given_up(&a);
+    let scripts = monitor(&a).expect("somebody runs scripts");
+    let path = format!("/proc/{scripts}/status");
+    let all = capabilities("/proc/self/status", "CapEff:");
+    assert_eq!(capabilities(&path, "CapEff:"), all);
+    fs::remove_file(&held).unwrap();
+    a.wait_reaches(&b);
+    assert_eq!(capabilities(&path, "CapEff:"), 0);
+    let (dir, log) = (a.dir().display().to_string(), a.log());
+    assert!(
+        log.contains(&format!("script=tinc-up line=uid 0 in {dir}")),
+        "{log}"
+    );
+    wait_until("host-up has run", Duration::from_secs(5), || {
+        match a.log() {
+            log if log.contains("script=host-up line=uid 65534 in /\n") => Ok(()),
+            log => Err(log),
+        }
+    });
+    a.stop();
+    assert!(a.log().contains("script=tinc-down line=uid 65534 in /\n"));
+
+    fs::write(&held, "").unwrap();
+    fs::remove_file(a.dir().join("log")).unwrap();
+    a.start();
+    given_up(&a);
+    let number = fs::read_to_string(a.dir().join("number")).unwrap();
+    a.stop();
+    let log = a.log();
+    assert!(
+        log.contains(&format!("script=tinc-down line=uid 0 in {dir}")),
+        "{log}"
+    );
+    wait_until(
+        "tinc-up has ended too",
+        Duration::from_secs(5),
+        || match fs::read_to_string(format!("/proc/{}/stat", number.trim())) {
+            Ok(stat) if !stat.contains(") Z ") => Err(stat),
+            _ => Ok(()),
+        },
+    );
+}
+
 /// Puts into a directory what a script needs to run there.
 fn furnish(dir: &Path) {
     let spool = dir.join("spool");

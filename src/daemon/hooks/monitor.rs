@@ -2,6 +2,7 @@
 //! had while the daemon itself can start no program any more. It hears of nothing but scripts, by a socket from the daemon,
 //! and ends with it. Source: spec/security.md section 4.
 //!
+//! It has all rights for tinc-up, beside which the daemon gives up its own, and then those that the user gave scripts.
 //! Both ways a line of JSON a message.
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     io::{self, stdin},
     os::{fd::AsFd, fd::OwnedFd, unix::net::UnixStream},
     process::{ExitCode, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -28,16 +29,18 @@ use super::{
     run::{self, Order, Said, Say},
 };
 
-/// The daemon's first argument where it is the monitor. The second one says what rights to give up ([`privileges::Drop`]).
+/// The daemon's first argument where it is the monitor.
 pub const ARGUMENT: &str = "--run-scripts-for-a-daemon";
 /// The file that a process was started from, whatever became of it since.
 const OURSELVES: &str = "/proc/self/exe";
 
-/// A script to run, and who asks.
+/// What it is asked for.
 #[derive(Debug, Serialize, Deserialize)]
-struct Ask {
-    id: u64,
-    order: Order,
+enum Ask {
+    /// A script to run, and who asks.
+    Run(u64, Order),
+    /// To become who scripts run as from now on, where they run, with this nice value.
+    GiveUp(privileges::Drop, Option<i32>),
 }
 
 /// What became of it so far.
@@ -50,81 +53,102 @@ enum Answer {
 /// The daemon's end.
 #[derive(Debug, Clone)]
 pub struct Monitor {
-    asks: mpsc::UnboundedSender<(Order, oneshot::Sender<Outcome>)>,
+    asks: mpsc::UnboundedSender<Ask>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// Who waits for the end of which script.
+#[derive(Debug, Default)]
+struct Waiting {
+    last: u64,
+    scripts: BTreeMap<u64, oneshot::Sender<Outcome>>,
 }
 
 impl Monitor {
-    /// Starts the process, with the rights that this one has now; it gives up those of `dropping` by itself, as what it is started
-    /// from may not be there in another root. Should it end before us, [`Event::MonitorGone`] follows.
-    pub fn start(dropping: &privileges::Drop, events: mpsc::Sender<Event>) -> io::Result<Self> {
+    /// Starts the process, with the rights that this one has now. Should it end before us, [`Event::MonitorGone`] follows. `quiet`:
+    /// whoever holds the other end of our standard error waits for it to be closed.
+    pub fn start(quiet: bool, events: mpsc::Sender<Event>) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut child = Command::new(OURSELVES)
+        let mut command = Command::new(OURSELVES);
+        command
             .arg0("meshd")
             .arg(ARGUMENT)
-            .arg(serde_json::to_string(dropping)?)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             // What is typed at a terminal is not for it.
-            .process_group(0)
-            .spawn()?;
+            .process_group(0);
+        if quiet {
+            command.stderr(Stdio::null());
+        }
+        let mut child = command.spawn()?;
         let (lines, write) = split(ours)?;
         let (asks, queue) = mpsc::unbounded_channel();
-        let waiting = Waiting::default();
+        let waiting = Arc::default();
         tokio::spawn(ask_all(queue, write, Arc::clone(&waiting)));
+        let heard = Arc::clone(&waiting);
         tokio::spawn(async move {
-            hear_all(lines, waiting).await;
+            hear_all(lines, &heard).await;
             let _ = child.wait().await;
             let _ = events.send(Event::MonitorGone).await;
         });
-        Ok(Self { asks })
+        Ok(Self { asks, waiting })
     }
 
     /// Has a script run and waits for its end.
     pub(super) async fn run(&self, order: Order) -> Outcome {
+        self.ask(order).await.unwrap_or(Outcome::Failed)
+    }
+
+    fn ask(&self, order: Order) -> oneshot::Receiver<Outcome> {
         let (done, outcome) = oneshot::channel();
-        let _ = self.asks.send((order, done));
-        outcome.await.unwrap_or(Outcome::Failed)
+        let mut waiting = lock(&self.waiting);
+        waiting.last += 1;
+        let id = waiting.last;
+        if self.asks.send(Ask::Run(id, order)).is_ok() {
+            waiting.scripts.insert(id, done);
+        }
+        outcome
+    }
+
+    /// Has it become who all further scripts run as, in their root, with their nice value. It ends where it cannot.
+    pub fn give_up(&self, dropping: privileges::Drop, nice: Option<i32>) {
+        let _ = self.asks.send(Ask::GiveUp(dropping, nice));
     }
 }
 
-/// Who waits for the end of which script.
-type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Outcome>>>>;
-
 async fn ask_all(
-    mut queue: mpsc::UnboundedReceiver<(Order, oneshot::Sender<Outcome>)>,
+    mut queue: mpsc::UnboundedReceiver<Ask>,
     mut write: OwnedWriteHalf,
-    waiting: Waiting,
+    waiting: Arc<Mutex<Waiting>>,
 ) {
-    let mut id = 0;
-    while let Some((order, done)) = queue.recv().await {
-        id += 1;
-        lock(&waiting).insert(id, done);
-        if send(&mut write, &Ask { id, order }).await.is_err() {
-            lock(&waiting).remove(&id);
+    while let Some(ask) = queue.recv().await {
+        if send(&mut write, &ask).await.is_err() {
+            // Nobody waits from now on, nor asks.
+            drop(queue);
+            lock(&waiting).scripts.clear();
+            return;
         }
     }
 }
 
-async fn hear_all(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: Waiting) {
+async fn hear_all(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Waiting>) {
     while let Some(answer) = next(&mut lines).await {
         match answer {
             Answer::Said(_, script, said) => run::log(&script, said),
             Answer::Ended(id, outcome) => {
-                if let Some(done) = lock(&waiting).remove(&id) {
+                if let Some(done) = lock(waiting).scripts.remove(&id) {
                     let _ = done.send(outcome);
                 }
             }
         }
     }
     // Nobody will end what still waits.
-    lock(&waiting).clear();
+    lock(waiting).scripts.clear();
 }
 
-fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Outcome>>> {
-    waiting
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The monitor's whole life.
@@ -132,25 +156,16 @@ fn lock(waiting: &Waiting) -> std::sync::MutexGuard<'_, BTreeMap<u64, oneshot::S
 pub fn main() -> ExitCode {
     // Whoever looks for daemons by name must not find it.
     let _ = rustix::thread::set_name(c"meshd-scripts");
-    match give_up().and_then(|()| {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(serve())
-    }) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime.and_then(|runtime| runtime.block_on(serve())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("meshd: cannot run scripts: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Becomes who scripts run as, where they run.
-fn give_up() -> io::Result<()> {
-    let dropping = std::env::args().nth(2).unwrap_or_default();
-    let dropping: privileges::Drop = serde_json::from_str(&dropping)?;
-    privileges::drop_to(&dropping).map_err(io::Error::other)
 }
 
 async fn serve() -> io::Result<()> {
@@ -171,7 +186,16 @@ async fn serve() -> io::Result<()> {
             }
         }
     });
-    while let Some(Ask { id, order }) = next(&mut lines).await {
+    while let Some(ask) = next(&mut lines).await {
+        let (id, order) = match ask {
+            Ask::Run(id, order) => (id, order),
+            Ask::GiveUp(dropping, nice) => {
+                nice.map_or(Ok(()), privileges::set_nice)
+                    .and_then(|()| privileges::drop_to(&dropping))
+                    .map_err(io::Error::other)?;
+                continue;
+            }
+        };
         let answers = answers.clone();
         tokio::spawn(async move {
             let (said, script) = (answers.clone(), order.script.clone());
