@@ -47,6 +47,12 @@ const BULK: usize = 64 << 10;
 /// How long after such a batch what is not TCP is sent to another queue.
 const BULK_LASTS: Duration = Duration::from_millis(250);
 
+/// How long nothing must have come for the next packet to go on before we look for another one. Then caches are cold, and one call
+/// less, and one with fewer messages, are worth microseconds.
+const REST: Duration = Duration::from_micros(200);
+/// Messages to receive after a rest: one of them full says that more wait.
+const FEW: usize = 2;
+
 const STOP: u64 = 0;
 const DEVICE: u64 = 1;
 const FIRST_SOCKET: u64 = 2;
@@ -57,6 +63,8 @@ pub(super) struct Worker {
     index: usize,
     tun: Option<Arc<Tun>>,
     aside: Option<Arc<Tun>>,
+    /// The last batch.
+    last: Option<Instant>,
     /// The last batch of bulk.
     bulk: Option<Instant>,
     udp: Vec<Arc<UdpSocket>>,
@@ -93,6 +101,7 @@ impl Worker {
             index,
             tun,
             aside,
+            last: None,
             bulk: None,
             udp,
             epoll,
@@ -141,6 +150,8 @@ impl Worker {
         let snapshot = self.shared.snapshot.load();
         let tap = self.shared.taps.get();
         let now = now();
+        let last = self.last.replace(now);
+        let rested = last.is_none_or(|last| now.duration_since(last) >= REST);
         self.punts.begin();
         let parked = self.parked.take();
         // The detour costs waking another thread: it is for when this one has no time.
@@ -175,18 +186,20 @@ impl Worker {
         for token in ready {
             match (*token, &self.tun) {
                 (DEVICE, Some(tun)) if tun.layer() == Layer::Routed => {
-                    bytes += drain_device(&mut step, tun, room, |step, header, frame, cut| {
+                    let take = |step: &mut Step<'_, _>, header: &_, frame: &mut _, cut: &mut _| {
                         step.take_frame(tun, header, frame, cut);
-                    })?;
+                    };
+                    bytes += drain_device(&mut step, tun, room, rested, take)?;
                 }
                 (DEVICE, Some(tun)) => {
-                    bytes += drain_device(&mut step, tun, room, Step::from_device_super)?;
+                    let take = Step::from_device_super;
+                    bytes += drain_device(&mut step, tun, room, rested, take)?;
                 }
                 (token, _) => {
                     let index = token.wrapping_sub(FIRST_SOCKET);
                     let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
                     if let Some(socket) = socket {
-                        bytes += drain_socket(&mut step, socket, &mut room.received);
+                        bytes += drain_socket(&mut step, socket, &mut room.received, rested);
                     }
                 }
             }
@@ -206,11 +219,12 @@ struct Room {
     received: RecvBuffers,
 }
 
-/// Hands what the device has to `take`, up to the bounds; returns how many bytes that were.
+/// Hands what the device has to `take`, up to the bounds; returns how many bytes that were. `rested`: the first goes on at once.
 fn drain_device<'a, 's>(
     step: &mut Step<'a, WorkerSink<'s>>,
     tun: &Tun,
     Room { read, cut, .. }: &mut Room,
+    rested: bool,
     take: impl Fn(&mut Step<'a, WorkerSink<'s>>, &Header, &mut [u8], &mut [u8]),
 ) -> io::Result<usize> {
     let mut bytes = 0;
@@ -218,6 +232,9 @@ fn drain_device<'a, 's>(
         match tun.read_super(read) {
             Ok((header, length)) => {
                 take(step, &header, &mut read[..length], cut);
+                if rested && bytes == 0 {
+                    step.sink.flush();
+                }
                 bytes += length;
             }
             Err(error) => match error.kind() {
@@ -239,11 +256,13 @@ fn drain_socket(
     step: &mut Step<'_, WorkerSink<'_>>,
     socket: &UdpSocket,
     buffers: &mut RecvBuffers,
+    rested: bool,
 ) -> usize {
+    let mut most = if rested { FEW } else { RecvBuffers::MESSAGES };
     let (mut packets, mut bytes) = (0, 0);
     while packets < BATCH_PACKETS && bytes < BATCH_BYTES {
         // Errors here are those that ICMP left on the socket: the next call gets on.
-        let Ok(messages) = socket.recv(buffers) else {
+        let Ok(messages) = socket.recv(buffers, most) else {
             break;
         };
         for (from, message, stride) in buffers.messages(messages) {
@@ -255,9 +274,10 @@ fn drain_socket(
             step.from_network(from, message, stride);
         }
         // Fewer than there was room for: nothing more waits.
-        if messages < RecvBuffers::MESSAGES {
+        if messages < most {
             break;
         }
+        most = RecvBuffers::MESSAGES;
     }
     bytes
 }
@@ -478,7 +498,7 @@ mod tests {
             runs.flush(|run| send_run(run, &[Arc::clone(&ours)], &mut punts, &counters));
             let mut messages = 0;
             while messages == 0 {
-                messages = theirs.recv(&mut buffers).unwrap_or(0);
+                messages = theirs.recv(&mut buffers, 1).unwrap_or(0);
             }
             let got: Vec<_> = buffers
                 .messages(messages)

@@ -156,13 +156,16 @@ impl UdpSocket {
         self.state.gro_segments() > 1
     }
 
-    /// Receives a batch into `buffers`; `WouldBlock` if nothing waits. Returns the number of messages.
-    pub fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<usize> {
+    /// Receives a batch of at most `most` messages into `buffers`; `WouldBlock` if nothing waits. Returns the number of messages.
+    pub fn recv(&self, buffers: &mut RecvBuffers, most: usize) -> io::Result<usize> {
         let mut rooms = buffers.storage.chunks_exact_mut(ROOM);
         let mut slices: [_; BATCH_SIZE] =
             array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
-        self.state
-            .recv((&self.socket).into(), &mut slices, &mut buffers.meta)
+        self.state.recv(
+            (&self.socket).into(),
+            &mut slices[..most],
+            &mut buffers.meta,
+        )
     }
 
     /// Sends datagrams of `segment` bytes each, the last may be shorter. `WouldBlock`: the send buffer
@@ -261,7 +264,7 @@ impl Default for RecvBuffers {
 }
 
 impl RecvBuffers {
-    /// Most messages of one [`UdpSocket::recv`].
+    /// Messages that there is room for.
     pub const MESSAGES: usize = BATCH_SIZE;
 
     /// The first `messages` messages: each its source, IPv4 never mapped, its bytes, and the length of
@@ -354,13 +357,25 @@ mod tests {
         while got.len() < count {
             let mut fds = [PollFd::new(b, PollFlags::IN)];
             rustix::event::poll(&mut fds, None).unwrap();
-            let messages = b.recv(&mut buffers).unwrap();
+            let messages = b.recv(&mut buffers, RecvBuffers::MESSAGES).unwrap();
             for (from, message, stride) in buffers.messages(messages) {
                 assert_eq!(from, a.local());
                 got.extend(message.chunks(stride).map(<[u8]>::to_vec));
             }
         }
         got
+    }
+
+    #[test]
+    fn no_more_come_at_once_than_are_asked_for() {
+        let (a, b) = pair(&SocketOptions::default());
+        for length in 1..=3 {
+            a.send(b.local(), &[7; 3][..length], length).unwrap();
+        }
+        let mut buffers = RecvBuffers::default();
+        let counts = [2, RecvBuffers::MESSAGES].map(|most| b.recv(&mut buffers, most).unwrap());
+        assert_eq!(counts, [2, 1]);
+        assert!(b.recv(&mut buffers, 1).is_err(), "nothing waits");
     }
 
     #[test]
