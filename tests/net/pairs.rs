@@ -51,17 +51,24 @@ fn compressed(kinds: [Kind; 2], level: &str) {
     }
     bring_up(&mut a, &mut b);
     for (from, to) in [(&a, &b), (&b, &a)] {
-        let before = udp_bytes(to);
-        // All of one byte.
-        from.host
-            .exec(&format!("ping -c 20 -i 0.02 -s 1300 -p 42 {}", to.v4()));
-        let took = udp_bytes(to) - before;
+        // LZO is made only by tincd, so by one of the two here: the other's answers are whole.
+        let limit = if level.len() > 1 { 40_000 } else { 10_000 };
+        let mut took = u64::MAX;
+        // Probes of a tincd's path MTU search may come in between, 20 and more of full length.
+        for _ in 0..5 {
+            let before = udp_bytes(to);
+            // All of one byte.
+            from.host
+                .exec(&format!("ping -c 20 -i 0.02 -s 1300 -p 42 {}", to.v4()));
+            took = took.min(udp_bytes(to) - before);
+            if took < limit {
+                break;
+            }
+        }
         eprintln!(
             "{:?} to {:?}, level {level}: {took} bytes",
             from.kind, to.kind
         );
-        // LZO is made only by tincd, so by one of the two here: the other's answers are whole.
-        let limit = if level.len() > 1 { 40_000 } else { 10_000 };
         assert!(took < limit, "{took} bytes for 20 packets of 1,328");
         Transfer::start(from, to, &to.v6(), 8 << 20).finish();
     }
