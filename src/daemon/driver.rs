@@ -92,8 +92,6 @@ pub(super) struct Driver {
     pub(super) routes_settle: Option<Instant>,
     pub(super) note: Note,
     pub(super) dropping: privileges::Drop,
-    /// Whether that is done.
-    pub(super) gave_up_rights: bool,
     /// Beside the configuration.
     pub(super) files: sandbox::Files,
     pub(super) listeners: Vec<tokio::net::TcpListener>,
@@ -193,7 +191,6 @@ impl Driver {
             routes_settle: None,
             note,
             dropping,
-            gave_up_rights: false,
             files,
             listeners: sockets.tcp,
             punts: mpsc::channel(punt::QUEUE),

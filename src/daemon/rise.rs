@@ -59,10 +59,26 @@ impl Driver {
 
     /// The interface is up: gives up what rights are left, starts the workers, opens the doors.
     pub(super) fn device_up(&mut self, now: Instant) -> anyhow::Result<()> {
-        if !self.gave_up_rights {
-            self.give_up_rights(now)?;
+        match &self.hooks.runner {
+            // Ours are given up since tinc-up began, which was its last script with all rights.
+            Runner::Monitor(monitor) => {
+                let keep = Keep::default();
+                let dropping = self.dropping.clone();
+                monitor.give_up(
+                    privileges::Drop { keep, ..dropping },
+                    self.config.shell.nice,
+                );
+            }
+            Runner::Here | Runner::Nobody => {
+                self.give_up_rights(now)?;
+                if self.config.shell.sandbox == Sandbox::High {
+                    self.hooks.runner = Runner::Nobody;
+                }
+            }
         }
-        self.give_up_rights_of_scripts();
+        if self.dropping.chroot.is_some() {
+            self.hooks.scripts.base = PathBuf::from("/");
+        }
         let prepare = match self.dropping.keep.ipc_lock {
             true => privileges::keep_thread_memory_lock,
             false => privileges::drop_thread_capabilities,
@@ -116,29 +132,7 @@ impl Driver {
             self.config.source.base = PathBuf::from("/");
             self.keys.rebase(self.config.source.clone());
         }
-        self.gave_up_rights = true;
         self.lock_in()
-    }
-
-    /// tinc-up was the last script with all rights.
-    fn give_up_rights_of_scripts(&mut self) {
-        match &self.hooks.runner {
-            Runner::Monitor(monitor) => {
-                let keep = Keep::default();
-                let dropping = self.dropping.clone();
-                monitor.give_up(
-                    privileges::Drop { keep, ..dropping },
-                    self.config.shell.nice,
-                );
-            }
-            Runner::Here if self.config.shell.sandbox == Sandbox::High => {
-                self.hooks.runner = Runner::Nobody;
-            }
-            Runner::Here | Runner::Nobody => {}
-        }
-        if self.dropping.chroot.is_some() {
-            self.hooks.scripts.base = PathBuf::from("/");
-        }
     }
 
     /// Gives up what only scripts need. No other thread runs yet.
