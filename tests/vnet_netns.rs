@@ -145,7 +145,9 @@ fn tagged_super_frames_stay_whole() {
     // A port of a bridge takes a moment to forward.
     for _ in 0..100 {
         from.write_super(&header, &frame).unwrap();
-        epoll.wait(&mut ready, Duration::from_millis(50)).unwrap();
+        epoll
+            .wait(&mut ready, Some(Duration::from_millis(50)))
+            .unwrap();
         while let Ok((header, length)) = to.read_super(&mut buffer) {
             if buffer[12..16] == frame[12..16] {
                 assert_eq!(length, frame.len(), "cut by the kernel");
@@ -392,7 +394,9 @@ fn pump(
     let (mut buffer, mut slot) = (vec![0; 65_600], vec![0; 65_600]);
     let mut ready = Vec::new();
     loop {
-        epoll.wait(&mut ready, Duration::from_secs(1)).unwrap();
+        epoll
+            .wait(&mut ready, Some(Duration::from_secs(1)))
+            .unwrap();
         if ready.contains(&STOP) {
             return counts;
         }

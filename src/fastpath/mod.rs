@@ -8,6 +8,7 @@
 
 pub mod counters;
 pub mod inbound;
+pub mod lull;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;

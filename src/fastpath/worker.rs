@@ -14,6 +14,7 @@ use crate::{
     fastpath::{
         Queue, Shared, Sink, Step, complete,
         counters::Counters,
+        lull::Lull,
         parked::Parked,
         punt::Punts,
         runs::{Run, Runs},
@@ -21,7 +22,7 @@ use crate::{
         turns::Turns,
     },
     io::{
-        epoll::{Epoll, EventFd},
+        epoll::{Epoll, EventFd, Timer},
         tun::{Layer, Tun},
         udp::{RecvBuffers, UdpSocket, is_too_long},
         vnet::{Checksums, Coalescer, Header, MAX_LINK_HEADER, MAX_PACKET},
@@ -35,7 +36,7 @@ use crate::{
 /// time, and the round trip beside bulk is the same; sending off every 64 KB, 7 to 10 %. Source: dataplane.md.
 const BATCH_PACKETS: usize = 1024;
 const BATCH_BYTES: usize = 256 << 10;
-/// Longest sleep: the heartbeat for the watchdog.
+/// The heartbeat for the watchdog, with a timer of its own: to set one for each sleep costs more.
 const BEAT: Duration = Duration::from_secs(1);
 /// Longest sleep while packets are parked.
 const PARKED: Duration = Duration::from_millis(1);
@@ -47,15 +48,10 @@ const BULK: usize = 64 << 10;
 /// How long after such a batch what is not TCP is sent to another queue.
 const BULK_LASTS: Duration = Duration::from_millis(250);
 
-/// How long nothing must have come for the next packet to go on before we look for another one. Then caches are cold, and one call
-/// less, and one with fewer messages, are worth microseconds.
-const REST: Duration = Duration::from_micros(200);
-/// Messages to receive after a rest: one of them full says that more wait.
-const FEW: usize = 2;
-
 const STOP: u64 = 0;
-const DEVICE: u64 = 1;
-const FIRST_SOCKET: u64 = 2;
+const HEART: u64 = 1;
+const DEVICE: u64 = 2;
+const FIRST_SOCKET: u64 = 3;
 
 /// One thread's own things.
 pub(super) struct Worker {
@@ -63,12 +59,12 @@ pub(super) struct Worker {
     index: usize,
     tun: Option<Arc<Tun>>,
     aside: Option<Arc<Tun>>,
-    /// The last batch.
-    last: Option<Instant>,
+    lull: Lull,
     /// The last batch of bulk.
     bulk: Option<Instant>,
     udp: Vec<Arc<UdpSocket>>,
     epoll: Epoll,
+    heart: Timer,
     /// Keeps the descriptor open that the epoll set waits for.
     _stop: Arc<EventFd>,
     limiter: ErrorLimiter,
@@ -90,6 +86,8 @@ impl Worker {
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(stop.as_fd(), STOP)?;
+        let heart = Timer::every(BEAT)?;
+        epoll.add(heart.as_fd(), HEART)?;
         if let Some(tun) = &tun {
             epoll.add(tun.as_fd(), DEVICE)?;
         }
@@ -101,10 +99,11 @@ impl Worker {
             index,
             tun,
             aside,
-            last: None,
+            lull: Lull::default(),
             bulk: None,
             udp,
             epoll,
+            heart,
             _stop: stop,
             limiter: ErrorLimiter::default(),
             runs: Runs::default(),
@@ -131,7 +130,7 @@ impl Worker {
             self.shared.workers[self.index]
                 .beat
                 .fetch_add(1, Ordering::Relaxed);
-            let sleep = if self.parked.is_empty() { BEAT } else { PARKED };
+            let sleep = (!self.parked.is_empty()).then_some(PARKED);
             if let Err(error) = self.epoll.wait(&mut ready, sleep) {
                 return tracing::error!(%error, "a packet thread cannot wait");
             }
@@ -150,8 +149,7 @@ impl Worker {
         let snapshot = self.shared.snapshot.load();
         let tap = self.shared.taps.get();
         let now = now();
-        let last = self.last.replace(now);
-        let rested = last.is_none_or(|last| now.duration_since(last) >= REST);
+        let alone = self.lull.begins(now);
         self.punts.begin();
         let parked = self.parked.take();
         // The detour costs waking another thread: it is for when this one has no time.
@@ -185,26 +183,28 @@ impl Worker {
         let mut bytes = 0;
         for token in ready {
             match (*token, &self.tun) {
-                (DEVICE, Some(tun)) if tun.layer() == Layer::Routed => {
-                    let take = |step: &mut Step<'_, _>, header: &_, frame: &mut _, cut: &mut _| {
-                        step.take_frame(tun, header, frame, cut);
-                    };
-                    bytes += drain_device(&mut step, tun, room, rested, take)?;
-                }
-                (DEVICE, Some(tun)) => {
-                    let take = Step::from_device_super;
-                    bytes += drain_device(&mut step, tun, room, rested, take)?;
-                }
+                (HEART, _) => self.heart.clear(),
+                (DEVICE, Some(tun)) => bytes += drain_device(&mut step, tun, room, alone)?,
                 (token, _) => {
                     let index = token.wrapping_sub(FIRST_SOCKET);
                     let socket = usize::try_from(index).ok().and_then(|at| self.udp.get(at));
                     if let Some(socket) = socket {
-                        bytes += drain_socket(&mut step, socket, &mut room.received, rested);
+                        bytes += drain_socket(&mut step, socket, &mut room.received, alone);
                     }
                 }
             }
         }
         step.sink.flush();
+        // What our own system answers at once is there already: no need to ask whether it is.
+        if alone
+            && bytes > 0
+            && !ready.contains(&DEVICE)
+            && let Some(tun) = &self.tun
+        {
+            bytes += drain_device(&mut step, tun, room, alone)?;
+            step.sink.flush();
+        }
+        self.lull.had(bytes);
         if bytes >= BULK {
             self.bulk = Some(now);
         }
@@ -219,23 +219,26 @@ struct Room {
     received: RecvBuffers,
 }
 
-/// Hands what the device has to `take`, up to the bounds; returns how many bytes that were. `rested`: the first goes on at once.
-fn drain_device<'a, 's>(
-    step: &mut Step<'a, WorkerSink<'s>>,
+/// Takes what the device has, up to the bounds, or the first packet `alone`; returns how many bytes that were.
+fn drain_device(
+    step: &mut Step<'_, WorkerSink<'_>>,
     tun: &Tun,
     Room { read, cut, .. }: &mut Room,
-    rested: bool,
-    take: impl Fn(&mut Step<'a, WorkerSink<'s>>, &Header, &mut [u8], &mut [u8]),
+    alone: bool,
 ) -> io::Result<usize> {
     let mut bytes = 0;
     for _ in 0..BATCH_PACKETS {
         match tun.read_super(read) {
             Ok((header, length)) => {
-                take(step, &header, &mut read[..length], cut);
-                if rested && bytes == 0 {
-                    step.sink.flush();
+                let frame = &mut read[..length];
+                match tun.layer() {
+                    Layer::Routed => step.take_frame(tun, &header, frame, cut),
+                    _ => step.from_device_super(&header, frame, cut),
                 }
                 bytes += length;
+                if alone {
+                    break;
+                }
             }
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock => break,
@@ -256,9 +259,9 @@ fn drain_socket(
     step: &mut Step<'_, WorkerSink<'_>>,
     socket: &UdpSocket,
     buffers: &mut RecvBuffers,
-    rested: bool,
+    alone: bool,
 ) -> usize {
-    let mut most = if rested { FEW } else { RecvBuffers::MESSAGES };
+    let most = if alone { 1 } else { RecvBuffers::MESSAGES };
     let (mut packets, mut bytes) = (0, 0);
     while packets < BATCH_PACKETS && bytes < BATCH_BYTES {
         // Errors here are those that ICMP left on the socket: the next call gets on.
@@ -274,10 +277,9 @@ fn drain_socket(
             step.from_network(from, message, stride);
         }
         // Fewer than there was room for: nothing more waits.
-        if messages < most {
+        if messages < most || alone {
             break;
         }
-        most = RecvBuffers::MESSAGES;
     }
     bytes
 }

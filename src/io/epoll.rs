@@ -7,10 +7,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{
-    EventfdFlags, Timespec,
-    epoll::{self, CreateFlags, EventData, EventFlags},
-    eventfd,
+use rustix::{
+    event::{
+        EventfdFlags, Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+        eventfd,
+    },
+    time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create,
+        timerfd_settime,
+    },
 };
 
 /// Most events that one [`Epoll::wait`] reports.
@@ -34,19 +40,53 @@ impl Epoll {
 
     /// Waits until something is readable, at most `limit`, and puts the tokens of what is into
     /// `ready`. Empty: the time is over, or a signal came.
-    pub fn wait(&self, ready: &mut Vec<u64>, limit: Duration) -> io::Result<()> {
-        let limit = Timespec {
-            tv_sec: limit.as_secs().cast_signed(),
-            tv_nsec: limit.subsec_nanos().into(),
-        };
+    pub fn wait(&self, ready: &mut Vec<u64>, limit: Option<Duration>) -> io::Result<()> {
+        let limit = limit.map(timespec);
         ready.clear();
         let mut events = [MaybeUninit::uninit(); MAX_EVENTS];
-        match epoll::wait(&self.0, &mut events, Some(&limit)) {
+        match epoll::wait(&self.0, &mut events, limit.as_ref()) {
             Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs().cast_signed(),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// A timer that wakes an [`Epoll`] again and again.
+#[derive(Debug)]
+pub struct Timer(OwnedFd);
+
+impl Timer {
+    /// One that is readable after each `period`, above 0, until it is cleared.
+    pub fn every(period: Duration) -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let times = Itimerspec {
+            it_interval: timespec(period),
+            it_value: timespec(period),
+        };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
+        Ok(Self(timer))
+    }
+
+    /// Sleeps until the next time.
+    pub fn clear(&self) {
+        // Whether it had been readable does not matter.
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Timer {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -86,10 +126,30 @@ mod tests {
         let event = EventFd::new().unwrap();
         let mut ready = vec![1];
         epoll.add(&event, 7).unwrap();
-        epoll.wait(&mut ready, Duration::ZERO).unwrap();
+        epoll.wait(&mut ready, Some(Duration::ZERO)).unwrap();
         assert!(ready.is_empty());
         event.signal().unwrap();
-        epoll.wait(&mut ready, Duration::from_secs(5)).unwrap();
+        epoll
+            .wait(&mut ready, Some(Duration::from_secs(5)))
+            .unwrap();
         assert_eq!(ready, [7]);
+    }
+
+    #[test]
+    fn a_timer_wakes_until_it_is_cleared_and_then_again() {
+        let epoll = Epoll::new().unwrap();
+        let timer = Timer::every(Duration::from_millis(300)).unwrap();
+        epoll.add(&timer, 7).unwrap();
+        let mut ready = Vec::new();
+        let mut woken = |limit| {
+            epoll.wait(&mut ready, limit).unwrap();
+            ready == [7]
+        };
+        for _ in 0..2 {
+            assert!(woken(None));
+            timer.clear();
+        }
+        timer.clear();
+        assert!(!woken(Some(Duration::ZERO)));
     }
 }

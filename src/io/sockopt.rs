@@ -1,18 +1,28 @@
-//! The two socket options that neither rustix nor socket2 knows.
+//! Socket options that neither rustix nor socket2 knows, or not all of them.
 
 #![expect(unsafe_code, reason = "a raw setsockopt and getsockopt")]
 
 use std::{
     ffi::{c_int, c_void},
     io,
+    net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
 };
 
 use rustix::io::Errno;
 
+const IPPROTO_IP: c_int = 0;
+/// linux/in.h
+const IP_PKTINFO: c_int = 8;
+/// linux/in.h
+const IP_RECVTOS: c_int = 13;
 const IPPROTO_IPV6: c_int = 41;
 /// linux/in6.h
+const IPV6_RECVPKTINFO: c_int = 49;
+/// linux/in6.h
 const IPV6_DONTFRAG: c_int = 62;
+/// linux/in6.h
+const IPV6_RECVTCLASS: c_int = 66;
 /// asm-generic/socket.h
 const SOL_SOCKET: c_int = 1;
 /// asm-generic/socket.h
@@ -66,6 +76,22 @@ pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
 
 /// Whether the kernel refuses (`true`) or fragments (`false`) IPv6 datagrams longer than the path MTU.
 pub(super) fn set_ipv6_dontfrag(socket: impl AsFd, on: bool) -> io::Result<()> {
+    set(socket, IPPROTO_IPV6, IPV6_DONTFRAG, on)
+}
+
+/// No word with each datagram on the address that it came to and its type of service, which quinn-udp asks for: we look at
+/// neither, and each costs time.
+pub(super) fn tell_no_more(socket: impl AsFd, local: SocketAddr) -> io::Result<()> {
+    let (level, options) = match local {
+        SocketAddr::V4(_) => (IPPROTO_IP, [IP_PKTINFO, IP_RECVTOS]),
+        SocketAddr::V6(_) => (IPPROTO_IPV6, [IPV6_RECVPKTINFO, IPV6_RECVTCLASS]),
+    };
+    options
+        .into_iter()
+        .try_for_each(|option| set(&socket, level, option, false))
+}
+
+fn set(socket: impl AsFd, level: c_int, name: c_int, on: bool) -> io::Result<()> {
     let value = c_int::from(on);
     let length = u32::try_from(size_of::<c_int>()).expect("an int is short");
     // SAFETY: the descriptor is open for the whole call, and `value` is an int of `length` bytes that
@@ -73,8 +99,8 @@ pub(super) fn set_ipv6_dontfrag(socket: impl AsFd, on: bool) -> io::Result<()> {
     let result = unsafe {
         setsockopt(
             socket.as_fd().as_raw_fd(),
-            IPPROTO_IPV6,
-            IPV6_DONTFRAG,
+            level,
+            name,
             (&raw const value).cast(),
             length,
         )

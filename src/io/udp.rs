@@ -125,6 +125,7 @@ impl UdpSocket {
         let socket: std::net::UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let local = socket.local_addr()?;
+        super::sockopt::tell_no_more(&socket, local)?;
         set_fragmentation(&socket, local, options.dont_fragment)?;
         Ok(Self {
             socket,
@@ -159,6 +160,11 @@ impl UdpSocket {
     /// Receives a batch of at most `most` messages into `buffers`; `WouldBlock` if nothing waits. Returns the number of messages.
     pub fn recv(&self, buffers: &mut RecvBuffers, most: usize) -> io::Result<usize> {
         let mut rooms = buffers.storage.chunks_exact_mut(ROOM);
+        if most == 1 {
+            // Room for all of them is more to write than the rest of the call.
+            let mut slice = [IoSliceMut::new(rooms.next().unwrap_or_default())];
+            return (self.state).recv((&self.socket).into(), &mut slice, &mut buffers.meta);
+        }
         let mut slices: [_; BATCH_SIZE] =
             array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
         self.state.recv(
@@ -171,6 +177,9 @@ impl UdpSocket {
     /// Sends datagrams of `segment` bytes each, the last may be shorter. `WouldBlock`: the send buffer
     /// is full; see also [`is_too_long`].
     pub fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
+        if segment >= contents.len() {
+            return self.socket.send_to(contents, to).map(drop);
+        }
         let transmit = Transmit {
             destination: to,
             ecn: None,
@@ -321,6 +330,10 @@ pub fn path_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::MaybeUninit;
+
+    use socket2::{MaybeUninitSlice, MsgHdrMut};
+
     use super::*;
 
     fn pair(options: &SocketOptions) -> (UdpSocket, UdpSocket) {
@@ -391,6 +404,24 @@ mod tests {
             a.send(b.local(), &[8; 200], 200).unwrap();
             let got = received(&a, &b, lengths.len());
             assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_with_a_datagram_but_its_sender() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let options = SocketOptions::default();
+            let [a, b] = [(); 2].map(|()| UdpSocket::bind(any.parse().unwrap(), &options).unwrap());
+            a.send(b.local(), &[8; 200], 200).unwrap();
+            rustix::event::poll(&mut [PollFd::new(&b, PollFlags::IN)], None).unwrap();
+            let (mut room, mut control) =
+                ([MaybeUninit::uninit(); 300], [MaybeUninit::uninit(); 200]);
+            let mut rooms = [MaybeUninitSlice::new(&mut room)];
+            let mut message = MsgHdrMut::new()
+                .with_buffers(&mut rooms)
+                .with_control(&mut control);
+            let length = SockRef::from(&b).recvmsg(&mut message, 0).unwrap();
+            assert_eq!((length, message.control_len()), (200, 0));
         }
     }
 
