@@ -8,7 +8,7 @@
 //! - `MESHD_MARIADB`: where MariaDB is (default: `target/peers/mariadb`).
 //! - `MESHD_BIN`: folder with `meshd` and `meshctl` (default: those built beside the test, unoptimised).
 //! - `MESHD_NET_BYTES`: size of the large transfers in bytes (default 1 GiB).
-//! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs under KeyExpire = 10 (default 25).
+//! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs while keys are renewed (default 12, 25 for native sessions).
 //! - `MESHD_NET_KEEP=1`: leaves configuration and logs of each world in place.
 #![cfg(target_os = "linux")]
 #![expect(

@@ -1,4 +1,4 @@
-//! Keys are renewed every ten seconds under 20,000 packets a second.
+//! Keys are renewed every five seconds under 20,000 packets a second.
 
 use std::{thread, time::Duration};
 
@@ -35,13 +35,13 @@ fn measure(from: Kind, to: Kind) -> Loss {
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, [from, to]);
     for node in [&a, &b] {
-        node.tinc(&["set", "KeyExpire", "10"]);
+        node.tinc(&["set", "KeyExpire", "5"]);
     }
     bring_up(&mut a, &mut b);
     wait_ping(&b, &a.v4(), 1400);
     let before = overflow(&a, &b);
     let flow = Flow::start(&a, &b, &b.v4(), RATE, 200);
-    let seconds = setting("MESHD_NET_REKEY_SECONDS", 25);
+    let seconds = setting("MESHD_NET_REKEY_SECONDS", 12);
     thread::sleep(Duration::from_secs(seconds));
     let (stream, holes) = flow.finish_with_holes();
     let loss = Loss {
