@@ -1,4 +1,4 @@
-//! The packet threads. Everything but [`worker`] is pure over a snapshot, a buffer and a [`Sink`].
+//! The packet threads. Everything but [`worker`] and [`outlet`] is pure over a snapshot, a buffer and a [`Sink`].
 //!
 //! One packet or super-packet from the device: [`worker`] reads it, [`outbound`] asks the router, cuts
 //! it straight into its destination's run in [`runs`] and seals it there; the worker sends each run
@@ -13,6 +13,7 @@ pub mod lull;
 #[cfg(feature = "model")]
 mod models;
 pub mod outbound;
+mod outlet;
 pub mod parked;
 pub mod punt;
 pub mod runs;
