@@ -38,19 +38,14 @@ pub fn seal(key: &[u8; 32], seq: u32, buffer: &mut [u8]) {
 #[inline(never)]
 pub fn open(key: &[u8; 32], seq: u32, buffer: &mut [u8]) -> Result<(), BadTag> {
     let (text, tag) = buffer.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-    let check = |key: &_, text: &_| {
-        let is_right = is_same(&poly1305::tag(key, text), tag);
-        is_right.then_some(()).ok_or(BadTag)
-    };
+    let check = |key: &_, text: &_| compare(&poly1305::tag(key, text), tag);
     chacha20::crypt(key, seq, text, check).map(drop)
 }
 
-/// Whether two tags are the same, in constant time: as one number, for byte by byte takes as long as to open a short packet.
-#[must_use]
-pub(super) fn is_same(tag: &[u8; TAG], other: &[u8; TAG]) -> bool {
-    u128::from_ne_bytes(*tag)
-        .ct_eq(&u128::from_ne_bytes(*other))
-        .into()
+/// Whether a tag is the right one, in constant time: as one number, for byte by byte that is 160 instructions a packet.
+pub(super) fn compare(right: &[u8; TAG], tag: &[u8; TAG]) -> Result<(), BadTag> {
+    let is_right = u128::from_ne_bytes(*right).ct_eq(&u128::from_ne_bytes(*tag));
+    bool::from(is_right).then_some(()).ok_or(BadTag)
 }
 
 #[cfg(test)]

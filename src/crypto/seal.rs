@@ -10,7 +10,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 
 use crate::crypto::aead::{BadTag, TAG};
 #[cfg(target_arch = "x86_64")]
-use crate::crypto::{aead::is_same, gcm};
+use crate::crypto::{aead::compare, gcm};
 
 /// An AEAD that native sessions may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,8 +168,7 @@ impl SealKey {
         #[cfg(target_arch = "x86_64")]
         if let Some(key) = self.vectors_for(header) {
             let (text, tag) = buffer.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
-            let is_right = is_same(&key.open(number, header, text), tag);
-            return is_right.then_some(()).ok_or(BadTag);
+            return compare(&key.open(number, header, text), tag);
         }
         self.key
             .open_in_place(nonce(number), Aad::from(header), buffer)
