@@ -53,7 +53,8 @@ impl Epoll {
     }
 }
 
-fn timespec(duration: Duration) -> Timespec {
+/// A duration as the kernel takes it.
+pub(super) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs().cast_signed(),
         tv_nsec: duration.subsec_nanos().into(),

@@ -3,42 +3,17 @@
 #![expect(unsafe_code, reason = "a raw setsockopt and getsockopt")]
 
 use std::{
-    ffi::{c_int, c_void},
+    ffi::c_int,
     io,
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
 };
 
+use libc::{
+    IP_PKTINFO, IP_RECVTOS, IPPROTO_IP, IPPROTO_IPV6, IPV6_DONTFRAG, IPV6_RECVPKTINFO,
+    IPV6_RECVTCLASS, SO_PEERGROUPS, SOL_SOCKET, getsockopt, setsockopt,
+};
 use rustix::io::Errno;
-
-const IPPROTO_IP: c_int = 0;
-/// linux/in.h
-const IP_PKTINFO: c_int = 8;
-/// linux/in.h
-const IP_RECVTOS: c_int = 13;
-const IPPROTO_IPV6: c_int = 41;
-/// linux/in6.h
-const IPV6_RECVPKTINFO: c_int = 49;
-/// linux/in6.h
-const IPV6_DONTFRAG: c_int = 62;
-/// linux/in6.h
-const IPV6_RECVTCLASS: c_int = 66;
-/// asm-generic/socket.h
-const SOL_SOCKET: c_int = 1;
-/// asm-generic/socket.h
-const SO_PEERGROUPS: c_int = 59;
-
-unsafe extern "C" {
-    fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: u32)
-    -> c_int;
-    fn getsockopt(
-        fd: c_int,
-        level: c_int,
-        name: c_int,
-        value: *mut c_void,
-        length: *mut u32,
-    ) -> c_int;
-}
 
 /// The further groups of who connected to a Unix socket, as they were then. Source: socket(7).
 pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
@@ -80,15 +55,15 @@ pub(super) fn set_ipv6_dontfrag(socket: impl AsFd, on: bool) -> io::Result<()> {
 }
 
 /// No word with each datagram on the address that it came to and its type of service, which quinn-udp asks for: we look at
-/// neither, and each costs time.
-pub(super) fn tell_no_more(socket: impl AsFd, local: SocketAddr) -> io::Result<()> {
+/// neither, and each costs time. A kernel that does not know the one or the other tells nothing anyway.
+pub(super) fn tell_no_more(socket: impl AsFd, local: SocketAddr) {
     let (level, options) = match local {
         SocketAddr::V4(_) => (IPPROTO_IP, [IP_PKTINFO, IP_RECVTOS]),
         SocketAddr::V6(_) => (IPPROTO_IPV6, [IPV6_RECVPKTINFO, IPV6_RECVTCLASS]),
     };
-    options
-        .into_iter()
-        .try_for_each(|option| set(&socket, level, option, false))
+    for option in options {
+        let _ = set(&socket, level, option, false);
+    }
 }
 
 fn set(socket: impl AsFd, level: c_int, name: c_int, on: bool) -> io::Result<()> {

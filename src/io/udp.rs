@@ -10,13 +10,13 @@ use std::{
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::{
-    event::{PollFd, PollFlags, Timespec},
+    event::{PollFd, PollFlags},
     io::Errno,
     net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
 };
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::control::Control;
+use super::{control::Control, epoll::timespec};
 
 /// Size of one receive buffer in bytes: the longest UDP payload, and a line more so that the beginnings of messages do not all
 /// meet in the same places of a cache.
@@ -125,7 +125,7 @@ impl UdpSocket {
         let socket: std::net::UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let local = socket.local_addr()?;
-        super::sockopt::tell_no_more(&socket, local)?;
+        super::sockopt::tell_no_more(&socket, local);
         set_fragmentation(&socket, local, options.dont_fragment)?;
         Ok(Self {
             socket,
@@ -163,7 +163,9 @@ impl UdpSocket {
         if most == 1 {
             // Room for all of them is more to write than the rest of the call.
             let mut slice = [IoSliceMut::new(rooms.next().unwrap_or_default())];
-            return (self.state).recv((&self.socket).into(), &mut slice, &mut buffers.meta);
+            return self
+                .state
+                .recv((&self.socket).into(), &mut slice, &mut buffers.meta);
         }
         let mut slices: [_; BATCH_SIZE] =
             array::from_fn(|_| IoSliceMut::new(rooms.next().unwrap_or_default()));
@@ -214,12 +216,8 @@ impl UdpSocket {
 
     /// Waits until the socket takes more, at most `limit`. Returns whether it does.
     pub fn wait_writable(&self, limit: Duration) -> bool {
-        let limit = Timespec {
-            tv_sec: limit.as_secs().cast_signed(),
-            tv_nsec: limit.subsec_nanos().into(),
-        };
         let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
-        rustix::event::poll(&mut fds, Some(&limit)).is_ok_and(|ready| ready > 0)
+        rustix::event::poll(&mut fds, Some(&timespec(limit))).is_ok_and(|ready| ready > 0)
     }
 }
 
