@@ -22,7 +22,7 @@ use crate::{
         answers::Pings,
         apply::{Past, Purpose},
         capture, clock,
-        hooks::{Hooks, Scripts},
+        hooks::{Hooks, Scripts, monitor::Prepared},
         kept::{Last, Note},
         keyring::HostKeys,
         links::{Links, Outward},
@@ -83,6 +83,10 @@ pub(super) struct Driver {
     pub(super) stopping: Option<Vec<Reply>>,
     /// Whether [`Self::stop`] is under way.
     pub(super) leaving: bool,
+    /// Who is to run scripts, until tinc-up runs.
+    pub(super) prepared: Option<Prepared>,
+    /// The process group of tinc-up while that runs.
+    pub(super) rising: Option<i32>,
     /// Whether tinc-down has ended.
     pub(super) device_down: bool,
     pub(super) sockets: SocketOptions,
@@ -126,7 +130,7 @@ impl Driver {
             device,
             note,
             files,
-            runner,
+            prepared,
         }: Opened,
         dropping: privileges::Drop,
         events: mpsc::Sender<Event>,
@@ -170,7 +174,7 @@ impl Driver {
             mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
             keys: HostKeys::new(config.source.clone(), held, now),
-            hooks: Hooks::new(scripts, runner, events.clone(), now),
+            hooks: Hooks::new(scripts, events.clone(), now),
             log,
             pings: Pings::default(),
             workers: None,
@@ -184,6 +188,8 @@ impl Driver {
             reloading: false,
             stopping: None,
             leaving: false,
+            prepared,
+            rising: None,
             device_down: false,
             sockets: start::socket_options(&config.shell),
             resolver: Resolver::default(),
@@ -297,9 +303,13 @@ impl Driver {
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
-            Event::DeviceRising | Event::DeviceUp if self.leaving => {}
-            Event::DeviceRising => self.device_rising(now)?,
-            Event::DeviceUp => self.device_up(now)?,
+            Event::DeviceRising(group) if self.leaving => {
+                self.rising = group;
+                self.kill_tinc_up();
+            }
+            Event::DeviceUp(_) if self.leaving => {}
+            Event::DeviceRising(group) => self.device_rising(group, now)?,
+            Event::DeviceUp(ended) => self.device_up(ended, now)?,
             Event::DeviceDown => self.device_down = true,
             Event::MonitorGone if self.leaving => {}
             Event::MonitorGone => bail!("the process that runs scripts has ended"),

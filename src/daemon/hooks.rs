@@ -28,7 +28,7 @@ use crate::{
 use monitor::Monitor;
 use queue::Queue;
 pub use run::Outcome;
-use run::{Order, Say};
+use run::{Order, Running, Say};
 
 /// How long a script may take. Source: spec/security.md section 4.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -115,6 +115,13 @@ impl Scripts {
             env: env.map(|(key, value)| (key.to_owned(), value)).collect(),
             limit,
         }
+    }
+
+    /// tinc-up or tinc-down, where it may run.
+    fn device(&self, up: bool) -> Option<Order> {
+        let job = Job::device(up);
+        let runs = self.may_run(&job.script);
+        runs.then(|| self.order(&job, LIMIT_DEVICE))
     }
 
     fn path(&self, script: &str) -> PathBuf {
@@ -207,13 +214,17 @@ pub enum Runner {
 }
 
 impl Runner {
+    /// Kills the process group of tinc-up, which the daemon itself has started.
+    pub fn kill(&self, group: i32) {
+        match self {
+            Self::Monitor(monitor) => monitor.kill(group),
+            Self::Here | Self::Nobody => run::kill(group),
+        }
+    }
+
     async fn run(&self, order: Order) -> Outcome {
         match self {
-            Self::Here => {
-                let script = order.script.clone();
-                let say: Say = Arc::new(move |said| run::log(&script, said));
-                run::run(&order, &say).await
-            }
+            Self::Here => run::run(&order, &to_log(&order)).await,
             Self::Monitor(monitor) => monitor.run(order).await,
             Self::Nobody => Outcome::Absent,
         }
@@ -234,10 +245,10 @@ pub struct Hooks {
 impl Hooks {
     /// Nothing waits. The end of each script is told by an event to `done`.
     #[must_use]
-    pub fn new(scripts: Scripts, runner: Runner, done: mpsc::Sender<Event>, now: Instant) -> Self {
+    pub fn new(scripts: Scripts, done: mpsc::Sender<Event>, now: Instant) -> Self {
         Self {
             scripts,
-            runner,
+            runner: Runner::Here,
             queue: Queue::new(now),
             done,
         }
@@ -283,12 +294,39 @@ impl Hooks {
     }
 }
 
-/// Runs tinc-up or tinc-down and waits for it.
-pub async fn run_device(runner: &Runner, scripts: &Scripts, up: bool) -> Outcome {
-    let job = Job::device(up);
-    match scripts.may_run(&job.script) {
-        true => runner.run(scripts.order(&job, LIMIT_DEVICE)).await,
-        false => Outcome::Absent,
+fn to_log(order: &Order) -> Say {
+    let script = order.script.clone();
+    Arc::new(move |said| run::log(&script, said))
+}
+
+/// Runs tinc-down and waits for it.
+pub async fn run_down(runner: &Runner, scripts: &Scripts) -> Outcome {
+    match scripts.device(false) {
+        Some(order) => runner.run(order).await,
+        None => Outcome::Absent,
+    }
+}
+
+/// tinc-up while it runs.
+pub struct DeviceUp(Running);
+
+impl DeviceUp {
+    /// Starts it, with the rights that we have now; none where there is none, or it cannot be run, which the log says.
+    #[must_use]
+    pub fn begin(scripts: &Scripts) -> Option<Self> {
+        let order = scripts.device(true)?;
+        run::begin(&order, &to_log(&order), false).ok().map(Self)
+    }
+
+    /// Its process group, as a process number, for [`Runner::kill`].
+    #[must_use]
+    pub fn group(&self) -> Option<i32> {
+        self.0.group()
+    }
+
+    /// Waits for its end; `false` where it takes longer than it may.
+    pub async fn end(&mut self) -> bool {
+        self.0.end().await.is_some()
     }
 }
 

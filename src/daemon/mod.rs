@@ -35,6 +35,7 @@ mod terms;
 mod tincd;
 
 use std::{
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -58,7 +59,7 @@ use crate::{
     mesh::{LinkId, view::DialFault},
 };
 
-use hooks::{Runner, monitor::Monitor};
+use hooks::monitor::Prepared;
 use log::{Log, Target};
 use options::{Called, Command, Options};
 
@@ -77,10 +78,10 @@ pub enum Event {
     Closed(LinkId, String),
     /// A name was looked up.
     Resolved(resolve::Resolved),
-    /// Netlink settings are made and tinc-up has begun.
-    DeviceRising,
-    /// tinc-up has ended.
-    DeviceUp,
+    /// Netlink settings are made and tinc-up has begun, as this process group.
+    DeviceRising(Option<i32>),
+    /// Whether tinc-up has ended; else it may take no longer.
+    DeviceUp(bool),
     /// tinc-down has ended.
     DeviceDown,
     /// Who runs our scripts is no more.
@@ -113,12 +114,6 @@ const EVENTS: usize = 1024;
 #[must_use]
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|first| first == hooks::monitor::ARGUMENT)
-    {
-        return hooks::monitor::main();
-    }
     let called = Called::by(args.next().as_deref());
     let args = args.map(|arg| arg.to_string_lossy().into_owned());
     let options = match options::parse(called, args) {
@@ -151,13 +146,19 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let detaches = tincd::detaches(&options);
+    if options.detached {
+        tincd::leave_session();
+    }
+    // Before anything is open or known that is not for it.
+    let prepared = (!detaches).then(|| Prepared::start(options.detached));
     // The file that we were started from may have another name (meshctl): pidof, killall and tincd::refuse_second go
     // by this one.
     let _ = rustix::thread::set_name(match called {
         Called::Meshd => c"meshd",
         Called::Tincd => c"tincd",
     });
-    match run(&options) {
+    match run(&options, prepared) {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -170,12 +171,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    let detaches = tincd::detaches(options);
-    let log = match detaches {
+/// `prepared`: who is to run scripts; none where this process only starts another one.
+fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Result<ExitCode> {
+    let log = match &prepared {
         // What is wrong with the configuration is for the terminal.
-        true => Log::new(Target::Stderr, options.debug.unwrap_or(0))?,
-        false => open_log(options, options.net.as_deref()),
+        None => Log::new(Target::Stderr, options.debug.unwrap_or(0))?,
+        Some(_) => open_log(options, options.net.as_deref()),
     };
     log.install();
     let (source, notes) = source(options)?;
@@ -185,18 +186,16 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if options.called == Called::Tincd {
         tincd::refuse_second(&tincd::pid_path(options))?;
     }
-    if detaches {
+    let Some(prepared) = prepared else {
         return tincd::detach();
-    }
-    if options.detached {
-        tincd::leave_session();
-    }
+    };
+    let prepared = prepared.context("cannot start the process that runs scripts")?;
     log.set_level(options.debug.unwrap_or(config.shell.log_level));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let done = runtime.block_on(serve(options, config, log));
+    let done = runtime.block_on(serve(options, config, log, prepared));
     // Name look-ups that hang must not hold up the exit.
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
@@ -279,7 +278,20 @@ struct Places {
     socket: PathBuf,
 }
 
-async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()> {
+async fn serve(
+    options: &Options,
+    config: Config,
+    log: Log,
+    prepared: Prepared,
+) -> anyhow::Result<()> {
+    let prepared = match config.shell.sandbox {
+        Sandbox::Normal => Some(prepared),
+        // Nobody but us runs scripts.
+        Sandbox::Off | Sandbox::High => {
+            prepared.dismiss();
+            None
+        }
+    };
     let net = config.source.net.as_deref();
     let pidfile = options.pidfile.as_deref();
     let places = Places {
@@ -293,7 +305,7 @@ async fn serve(options: &Options, config: Config, log: Log) -> anyhow::Result<()
     signals::catch(&events).context("cannot catch signals")?;
     // The socket first: it tells whether another one runs, before anything of its is touched.
     let control = control::bind(&places.socket)?;
-    let started = start_driver(options, config, &log, &places, &events);
+    let started = start_driver(options, config, &log, (&places, prepared), &events);
     let done = match started {
         Ok(mut driver) => {
             if options.detached {
@@ -322,21 +334,13 @@ fn start_driver(
     options: &Options,
     config: Config,
     log: &Log,
-    places: &Places,
+    (places, prepared): (&Places, Option<Prepared>),
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<driver::Driver> {
     let mut kept = kept::Kept::inherit();
     let mode = config.settings.route.mode;
     start::let_go(&config.shell, mode, &mut kept);
     let device = start::open_device(&config.shell, mode, &mut kept)?;
-    // With a sandbox a process of its own runs scripts. It gets ready while we open the rest.
-    let runner = match config.shell.sandbox {
-        Sandbox::Normal => {
-            let monitor = Monitor::start(options.detached, events.clone());
-            Runner::Monitor(monitor.context("cannot start the process that runs scripts")?)
-        }
-        Sandbox::Off | Sandbox::High => Runner::Here,
-    };
     let sockets = start::open_sockets(&config.shell, &device, &mut kept)?;
     let note = kept.note();
     // Those of threads that are no more.
@@ -363,7 +367,7 @@ fn start_driver(
             read: Vec::new(),
             write: own.flatten().map(Path::to_owned).collect(),
         },
-        runner,
+        prepared,
     };
     driver::Driver::new(config, log.clone(), opened, dropping, events.clone())
 }

@@ -175,7 +175,8 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
         .filter_map(|(keep, cap)| keep.then_some(cap))
         .filter(|cap| caps::has_cap(None, CapSet::Permitted, *cap).unwrap_or(false))
         .collect();
-    clear(CapSet::Ambient)?;
+    // Not read back, 41 calls a thread: what is not inheritable cannot be ambient (capabilities(7)).
+    caps::clear(None, CapSet::Ambient).map_err(failed)?;
     clear(CapSet::Inheritable)?;
     // The effective set must never hold more than the permitted one.
     clear(CapSet::Effective)?;

@@ -8,15 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
-use tokio::task::yield_now;
-
 use crate::{
     config::{self, Sandbox},
     daemon::{
         Event, conn,
         driver::Driver,
-        hooks::{self, Runner},
+        hooks::{DeviceUp, Runner, monitor::Monitor},
         privileges::{self, Keep},
         routes::{self, Follower},
         sandbox,
@@ -25,6 +22,7 @@ use crate::{
     fastpath,
     mesh::Input,
 };
+use anyhow::Context;
 
 /// How long nodes have after a restart to claim the routes that were kept.
 const ROUTES_SETTLE: Duration = Duration::from_secs(15);
@@ -34,31 +32,39 @@ impl Driver {
     pub(super) fn bring_device_up(&self) {
         let (shell, scripts) = (Arc::clone(&self.config.shell), self.hooks.scripts.clone());
         let (tun, events) = (self.tun.clone(), self.events.clone());
-        let runner = self.hooks.runner.clone();
         tokio::spawn(async move {
             if let Some(tun) = tun {
                 routes::configure(&shell, tun.name()).await;
             }
-            let rising = async {
-                // The monitor is asked before the driver has its turn.
-                yield_now().await;
-                let _ = events.send(Event::DeviceRising).await;
+            let mut script = DeviceUp::begin(&scripts);
+            let group = script.as_ref().and_then(DeviceUp::group);
+            let _ = events.send(Event::DeviceRising(group)).await;
+            let ended = match &mut script {
+                Some(script) => script.end().await,
+                None => true,
             };
-            tokio::join!(hooks::run_device(&runner, &scripts, true), rising);
-            let _ = events.send(Event::DeviceUp).await;
+            let _ = events.send(Event::DeviceUp(ended)).await;
         });
     }
 
-    /// tinc-up runs. Where somebody else runs it we need our rights no more.
-    pub(super) fn device_rising(&mut self, now: Instant) -> anyhow::Result<()> {
-        match self.hooks.runner {
-            Runner::Monitor(_) => self.give_up_rights(now),
-            Runner::Here | Runner::Nobody => Ok(()),
-        }
+    /// tinc-up runs, as this process group. Where somebody else runs all further scripts we need our rights no more.
+    pub(super) fn device_rising(&mut self, group: Option<i32>, now: Instant) -> anyhow::Result<()> {
+        self.rising = group;
+        let Some(prepared) = self.prepared.take() else {
+            return Ok(());
+        };
+        let monitor = Monitor::over(prepared, self.events.clone());
+        let monitor = monitor.context("cannot reach the process that runs scripts")?;
+        self.hooks.runner = Runner::Monitor(monitor);
+        self.give_up_rights(now)
     }
 
-    /// The interface is up: gives up what rights are left, starts the workers, opens the doors.
-    pub(super) fn device_up(&mut self, now: Instant) -> anyhow::Result<()> {
+    /// The interface is up, or tinc-up did not end in time: gives up what rights are left, starts the workers, opens the doors.
+    pub(super) fn device_up(&mut self, ended: bool, now: Instant) -> anyhow::Result<()> {
+        match ended {
+            true => self.rising = None,
+            false => self.kill_tinc_up(),
+        }
         match &self.hooks.runner {
             // Ours are given up since tinc-up began, which was its last script with all rights.
             Runner::Monitor(monitor) => {
@@ -110,6 +116,13 @@ impl Driver {
         tracing::info!("ready");
         self.tell_ready();
         Ok(())
+    }
+
+    /// Ends tinc-up with all that it has started, where it still runs.
+    pub(super) fn kill_tinc_up(&mut self) {
+        if let Some(group) = self.rising.take() {
+            self.hooks.runner.kill(group);
+        }
     }
 
     /// All that needs them is done, but for what scripts do.

@@ -21,7 +21,7 @@ use crate::{
     config::{AddressFamily, DeviceType, Shell},
     daemon::{
         conn,
-        hooks::Runner,
+        hooks::monitor::Prepared,
         kept::{self, Kept, Note},
         privileges,
         sandbox::Files,
@@ -50,8 +50,8 @@ pub(super) struct Opened {
     pub(super) note: Note,
     /// Where our own files are.
     pub(super) files: Files,
-    /// Who runs tinc-up.
-    pub(super) runner: Runner,
+    /// Who is to run scripts, where that is not us.
+    pub(super) prepared: Option<Prepared>,
 }
 
 /// The queues of the device.

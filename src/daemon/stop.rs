@@ -43,10 +43,11 @@ impl Driver {
             }
             self.write_note();
         }
+        self.kill_tinc_up();
         let (scripts, done) = (self.hooks.scripts.clone(), self.events.clone());
         let runner = self.hooks.runner.clone();
         tokio::spawn(async move {
-            hooks::run_device(&runner, &scripts, false).await;
+            hooks::run_down(&runner, &scripts).await;
             let _ = done.send(Event::DeviceDown).await;
         });
         while !self.device_down {

@@ -3,6 +3,7 @@
 mod control;
 pub mod epoll;
 pub mod files;
+pub mod fork;
 pub mod kept;
 pub mod netlink;
 pub mod random;

@@ -60,6 +60,8 @@ fn scripts_are_run_from_outside_of_the_sandbox() {
     }
     let id = monitor(&a).expect("somebody runs scripts");
     assert_eq!(status(&format!("/proc/{id}/status"), "Seccomp:"), "0");
+    let shown = fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap();
+    assert_eq!(shown.trim_end_matches('\0'), "meshd-scripts");
     let (name, dir) = ("NAME=a", a.dir().display().to_string());
     let expected = format!(
         "DEBUG=3\nDEVICE=/dev/net/tun\nINTERFACE=mesh0\n{name}\nNODE=b\nPATH=/usr/sbin:/usr/bin:/sbin:/bin\nPWD={dir}\n\
@@ -76,9 +78,19 @@ fn scripts_are_run_from_outside_of_the_sandbox() {
         text if text == expected => Ok(()),
         text => Err(text),
     });
-    // Asked to end with all others by a service manager, it still runs what is left to run.
+    // Asked to end with all others by a service manager, or whatever a daemon is asked, it still runs what is left to run.
     let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    for signal in [
+        Signal::TERM,
+        Signal::INT,
+        Signal::HUP,
+        Signal::ALARM,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::WINCH,
+    ] {
+        kill_process(pid, signal).unwrap();
+    }
     thread::sleep(Duration::from_millis(300));
     a.stop();
     let log = a.log();

@@ -2,43 +2,49 @@
 //! had while the daemon itself can start no program any more. It hears of nothing but scripts, by a socket from the daemon,
 //! and ends with it. Source: spec/security.md section 4.
 //!
-//! It has all rights for tinc-up, beside which the daemon gives up its own, and then those that the user gave scripts.
-//! Both ways a line of JSON a message.
+//! It is the daemon's copy from before that has read anything: a program started anew costs as much as all else of a start that is not the kernel's.
+//! The daemon itself starts tinc-up, with all rights, and gives up its own meanwhile. This process keeps them until tinc-up has
+//! ended, to kill it where it takes too long, and then has those that the user gave scripts. Both ways a line of JSON a message.
 
 use std::{
     collections::BTreeMap,
-    io::{self, stdin},
-    os::{fd::AsFd, fd::OwnedFd, unix::net::UnixStream},
-    process::{ExitCode, Stdio},
+    io,
+    os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use rustix::{
+    process::{Pid, WaitOptions, waitpid},
+    stdio,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
-    process::Command,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
 
-use crate::daemon::{Event, privileges};
+use crate::{
+    daemon::{Event, privileges},
+    io::fork::fork,
+};
 
 use super::{
     Outcome,
     run::{self, Order, Said, Say},
 };
 
-/// The daemon's first argument where it is the monitor.
-pub const ARGUMENT: &str = "--run-scripts-for-a-daemon";
-/// The file that a process was started from, whatever became of it since.
-const OURSELVES: &str = "/proc/self/exe";
+/// What others see of it: whoever looks for daemons by name must not find it.
+const TITLE: &str = "meshd-scripts";
 
 /// What it is asked for.
 #[derive(Debug, Serialize, Deserialize)]
 enum Ask {
     /// A script to run, and who asks.
     Run(u64, Order),
+    /// To kill a process group that the daemon started and may not kill any more.
+    Kill(i32),
     /// To become who scripts run as from now on, where they run, with this nice value.
     GiveUp(privileges::Drop, Option<i32>),
 }
@@ -48,6 +54,30 @@ enum Ask {
 enum Answer {
     Said(u64, String, Said),
     Ended(u64, Outcome),
+}
+
+/// The process, which waits to be needed.
+#[derive(Debug)]
+pub struct Prepared {
+    socket: UnixStream,
+    number: Pid,
+}
+
+impl Prepared {
+    /// Starts it, with the rights that we have now. `quiet`: whoever holds the other end of our standard error waits for it to be closed.
+    ///
+    /// # Errors
+    /// Those of [`fork`]: no other thread may run.
+    pub fn start(quiet: bool) -> io::Result<Self> {
+        let (socket, number) = fork(TITLE, |socket| main(socket, quiet))?;
+        Ok(Self { socket, number })
+    }
+
+    /// It is not needed.
+    pub fn dismiss(self) {
+        drop(self.socket);
+        let _ = waitpid(Some(self.number), WaitOptions::empty());
+    }
 }
 
 /// The daemon's end.
@@ -65,31 +95,18 @@ struct Waiting {
 }
 
 impl Monitor {
-    /// Starts the process, with the rights that this one has now. Should it end before us, [`Event::MonitorGone`] follows. `quiet`:
-    /// whoever holds the other end of our standard error waits for it to be closed.
-    pub fn start(quiet: bool, events: mpsc::Sender<Event>) -> io::Result<Self> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(OURSELVES);
-        command
-            .arg0("meshd")
-            .arg(ARGUMENT)
-            .env_clear()
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::null())
-            // What is typed at a terminal is not for it.
-            .process_group(0);
-        if quiet {
-            command.stderr(Stdio::null());
-        }
-        let mut child = command.spawn()?;
-        let (lines, write) = split(ours)?;
+    /// Lets the process run what it is told to. Should it end before us, [`Event::MonitorGone`] follows.
+    ///
+    /// # Errors
+    /// Those of a socket that cannot be waited for.
+    pub fn over(prepared: Prepared, events: mpsc::Sender<Event>) -> io::Result<Self> {
+        let (lines, write) = split(prepared.socket)?;
         let (asks, queue) = mpsc::unbounded_channel();
         let waiting = Arc::default();
         tokio::spawn(ask_all(queue, write, Arc::clone(&waiting)));
         let heard = Arc::clone(&waiting);
         tokio::spawn(async move {
             hear_all(lines, &heard).await;
-            let _ = child.wait().await;
             let _ = events.send(Event::MonitorGone).await;
         });
         Ok(Self { asks, waiting })
@@ -109,6 +126,11 @@ impl Monitor {
             waiting.scripts.insert(id, done);
         }
         outcome
+    }
+
+    /// Has it kill a process group.
+    pub(super) fn kill(&self, group: i32) {
+        let _ = self.asks.send(Ask::Kill(group));
     }
 
     /// Has it become who all further scripts run as, in their root, with their nice value. It ends where it cannot.
@@ -152,32 +174,43 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 }
 
 /// The monitor's whole life.
-#[must_use]
-pub fn main() -> ExitCode {
-    // Whoever looks for daemons by name must not find it.
-    let _ = rustix::thread::set_name(c"meshd-scripts");
+fn main(socket: UnixStream, quiet: bool) -> u8 {
+    let done = match quiet {
+        true => stdio::dup2_stderr(io::stdout()).map_err(Into::into),
+        false => Ok(()),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    match runtime.and_then(|runtime| runtime.block_on(serve())) {
-        Ok(()) => ExitCode::SUCCESS,
+    let runtime = done.and(runtime);
+    match runtime.and_then(|runtime| runtime.block_on(serve(socket))) {
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("meshd: cannot run scripts: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }
 
-async fn serve() -> io::Result<()> {
-    // A service manager may tell all processes to stop: the daemon still has scripts to run, and ends us by ending.
+async fn serve(socket: UnixStream) -> io::Result<()> {
+    // A service manager may tell all processes to stop: the daemon still has scripts to run, and ends us by ending. Others tell
+    // all of our program whatever they have to tell a daemon.
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::hangup(),
+        SignalKind::alarm(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::window_change(),
     ];
     let _ignored: Vec<_> = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
-    let socket = stdin().as_fd().try_clone_to_owned()?;
-    let (mut lines, mut write) = split(UnixStream::from(socket))?;
+    obey(socket).await
+}
+
+/// Does what is asked for until nobody asks any more.
+async fn obey(socket: UnixStream) -> io::Result<()> {
+    let (mut lines, mut write) = split(socket)?;
     let (answers, mut queue) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(answer) = queue.recv().await {
@@ -189,6 +222,10 @@ async fn serve() -> io::Result<()> {
     while let Some(ask) = next(&mut lines).await {
         let (id, order) = match ask {
             Ask::Run(id, order) => (id, order),
+            Ask::Kill(group) => {
+                run::kill(group);
+                continue;
+            }
             Ask::GiveUp(dropping, nice) => {
                 nice.map_or(Ok(()), privileges::set_nice)
                     .and_then(|()| privileges::drop_to(&dropping))
@@ -225,4 +262,55 @@ async fn send(write: &mut OwnedWriteHalf, message: &impl Serialize) -> io::Resul
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     write.write_all(&line).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
+
+    use super::*;
+
+    /// What the daemon has started and may not end, the monitor ends for it, with what that has started.
+    #[tokio::test]
+    async fn a_script_of_the_daemons_own_is_killed_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tinc-up");
+        fs::write(&path, "#!/bin/sh\nsleep 1000 &\necho begun\nwait\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let order = Order {
+            script: "tinc-up".into(),
+            path,
+            dir: dir.path().into(),
+            words: Vec::new(),
+            env: vec![("PATH".into(), crate::daemon::hooks::PATH.into())],
+            limit: Duration::from_millis(300),
+        };
+        let (told, mut heard) = mpsc::unbounded_channel();
+        let say: Say = Arc::new(move |said| told.send(said).unwrap_or_default());
+        let mut script = run::begin(&order, &say, false).ok().unwrap();
+        let group = script.group().unwrap();
+        assert_eq!(script.end().await, None);
+        assert_eq!(heard.recv().await, Some(Said::Running));
+        assert_eq!(heard.recv().await, Some(Said::TookLonger(order.limit)));
+
+        let (socket, theirs) = UnixStream::pair().unwrap();
+        let obeying = tokio::spawn(obey(theirs));
+        let number = rustix::process::getpid();
+        let (events, mut gone) = mpsc::channel(1);
+        let monitor = Monitor::over(Prepared { socket, number }, events).unwrap();
+        monitor.kill(group);
+        assert_eq!(script.end().await, Some(Outcome::Failed));
+        // Output ends when nobody holds the pipe any more: the other process is gone too.
+        let ended = Said::Ended("was killed by signal 9".into());
+        for _ in 0..2 {
+            let said = heard.recv().await.unwrap();
+            assert!(
+                said == ended || said == Said::Output("begun".into()),
+                "{said:?}"
+            );
+        }
+        drop(monitor);
+        obeying.await.unwrap().unwrap();
+        assert!(matches!(gone.recv().await, Some(Event::MonitorGone)));
+    }
 }

@@ -85,47 +85,86 @@ pub(super) fn log(script: &str, said: Said) {
     }
 }
 
+/// A script that runs, as the leader of a process group of its own.
+pub(super) struct Running {
+    child: Child,
+    limit: Duration,
+    say: Say,
+}
+
+impl Running {
+    /// Its process group, as a process number.
+    pub(super) fn group(&self) -> Option<i32> {
+        self.child.id().map(u32::cast_signed)
+    }
+
+    /// Waits for its end, at most for its limit; `None` where its group is to be killed.
+    pub(super) async fn end(&mut self) -> Option<Outcome> {
+        let Ok(status) = timeout(self.limit, self.child.wait()).await else {
+            (self.say)(Said::TookLonger(self.limit));
+            return None;
+        };
+        let status = match status {
+            Ok(status) if status.success() => return Some(Outcome::Done),
+            other => other,
+        };
+        (self.say)(Said::Ended(ended(status)));
+        Some(Outcome::Failed)
+    }
+}
+
+/// Kills all of a process group.
+pub(super) fn kill(group: i32) {
+    if let Some(group) = Pid::from_raw(group) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+}
+
 /// Runs a script and waits for its end, at most for its limit; then its whole process group is killed.
 pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
-    if !order.path.exists() {
-        return Outcome::Absent;
+    let mut running = match begin(order, say, true) {
+        Ok(running) => running,
+        Err(outcome) => return outcome,
+    };
+    let group = running.group();
+    if let Some(outcome) = running.end().await {
+        return outcome;
     }
-    say(Said::Running);
-    let mut child = match spawn(order) {
-        Ok(child) => child,
-        Err(error) => {
-            say(Said::CannotRun(error.to_string()));
-            return Outcome::Failed;
-        }
-    };
-    drop(child.stdin.take());
-    let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-    // Not awaited: a process that the script leaves behind may keep the pipes for ever.
-    tokio::spawn(tell_output(child.stdout.take(), Arc::clone(say)));
-    tokio::spawn(tell_output(child.stderr.take(), Arc::clone(say)));
-    let Ok(status) = timeout(order.limit, child.wait()).await else {
-        if let Some(group) = group {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        say(Said::TookLonger(order.limit));
-        return Outcome::Failed;
-    };
-    let status = match status {
-        Ok(status) if status.success() => return Outcome::Done,
-        other => other,
-    };
-    say(Said::Ended(ended(status)));
+    group.into_iter().for_each(kill);
     Outcome::Failed
 }
 
-fn spawn(order: &Order) -> io::Result<Child> {
-    match start(order, &order.words) {
-        Err(error) if error.raw_os_error() == Some(ENOEXEC) => start(order, &[SHELL.to_owned()]),
+/// Starts a script; an error is what became of it instead. `tied`: it is killed where it is forgotten.
+pub(super) fn begin(order: &Order, say: &Say, tied: bool) -> Result<Running, Outcome> {
+    if !order.path.exists() {
+        return Err(Outcome::Absent);
+    }
+    say(Said::Running);
+    let mut child = spawn(order, tied).map_err(|error| {
+        say(Said::CannotRun(error.to_string()));
+        Outcome::Failed
+    })?;
+    drop(child.stdin.take());
+    // Not awaited: a process that the script leaves behind may keep the pipes for ever.
+    tokio::spawn(tell_output(child.stdout.take(), Arc::clone(say)));
+    tokio::spawn(tell_output(child.stderr.take(), Arc::clone(say)));
+    Ok(Running {
+        child,
+        limit: order.limit,
+        say: Arc::clone(say),
+    })
+}
+
+fn spawn(order: &Order, tied: bool) -> io::Result<Child> {
+    match start(order, &order.words, tied) {
+        Err(error) if error.raw_os_error() == Some(ENOEXEC) => {
+            start(order, &[SHELL.to_owned()], tied)
+        }
         result => result,
     }
 }
 
-fn start(order: &Order, words: &[String]) -> io::Result<Child> {
+fn start(order: &Order, words: &[String], tied: bool) -> io::Result<Child> {
     let path: &Path = &order.path;
     let mut command = match words.split_first() {
         Some((program, arguments)) => {
@@ -144,7 +183,7 @@ fn start(order: &Order, words: &[String]) -> io::Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .kill_on_drop(true)
+        .kill_on_drop(tied)
         .spawn()
 }
 
