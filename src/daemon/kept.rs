@@ -33,6 +33,8 @@ pub(super) struct Kept {
     names: BTreeSet<String>,
     /// Opened by us.
     fresh: Vec<(&'static str, OwnedFd)>,
+    /// Whether any was let go.
+    less: bool,
 }
 
 impl Kept {
@@ -43,8 +45,14 @@ impl Kept {
         Self {
             fds,
             names,
-            fresh: Vec::new(),
+            ..Self::default()
         }
+    }
+
+    /// Whether any was let go: then somebody may still have a copy for a moment, if only what the service manager has just
+    /// forked, and the device is still there.
+    pub(super) fn is_less(&self) -> bool {
+        self.less
     }
 
     /// Takes the first of a kind that fits.
@@ -97,6 +105,7 @@ impl Kept {
         if go.is_empty() {
             return;
         }
+        self.less = true;
         for (name, fd) in go {
             tracing::info!(name, "kept over the restart, but not of use any more");
             drop(fd);
@@ -265,7 +274,7 @@ mod tests {
         let mut kept = Kept {
             fds: names.map(|name| (name.to_owned(), file())).into(),
             names: names.map(str::to_owned).into(),
-            fresh: Vec::new(),
+            ..Kept::default()
         };
         assert!(kept.take(TCP, |_| true).is_none());
         assert!(kept.take(UDP, |_| false).is_none());

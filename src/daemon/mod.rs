@@ -305,7 +305,7 @@ async fn serve(
     signals::catch(&events).context("cannot catch signals")?;
     // The socket first: it tells whether another one runs, before anything of its is touched.
     let control = control::bind(&places.socket)?;
-    let started = start_driver(options, config, &log, (&places, prepared), &events);
+    let started = start_driver(options, config, &log, (&places, prepared), &events).await;
     let done = match started {
         Ok(mut driver) => {
             if options.detached {
@@ -330,7 +330,7 @@ async fn serve(
     done
 }
 
-fn start_driver(
+async fn start_driver(
     options: &Options,
     config: Config,
     log: &Log,
@@ -340,7 +340,7 @@ fn start_driver(
     let mut kept = kept::Kept::inherit();
     let mode = config.settings.route.mode;
     start::let_go(&config.shell, mode, &mut kept);
-    let device = start::open_device(&config.shell, mode, &mut kept)?;
+    let device = start::open_device(&config.shell, mode, &mut kept).await?;
     let sockets = start::open_sockets(&config.shell, &device, &mut kept)?;
     let note = kept.note();
     // Those of threads that are no more.

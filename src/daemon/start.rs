@@ -11,11 +11,12 @@ use std::{
     path::Path,
     sync::{Arc, LazyLock},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use socket2::Type;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
     config::{AddressFamily, DeviceType, Shell},
@@ -38,6 +39,9 @@ use crate::{
 const MAX_WORKERS: usize = 4;
 /// Times that a port of the kernel's choice may be taken on another address.
 const PORT_TRIES: usize = 16;
+/// How often a device may be in the way of one with its name, which was let go, and for how long each time.
+const DEVICE_TRIES: usize = 100;
+const DEVICE_PAUSE: Duration = Duration::from_millis(10);
 /// The clone device of the kernel.
 const CLONE: &str = "/dev/net/tun";
 /// The group that may look at the daemon. Source: spec/meshctl.md section 4.2.
@@ -255,7 +259,11 @@ fn open_some(
 
 /// Opens the device that this mode needs, a queue for each worker; none where the configuration wants none, and a single one
 /// where the device was made for one. One that was kept over a restart is taken again, with all that is set of it.
-pub(super) fn open_device(shell: &Shell, mode: Mode, kept: &mut Kept) -> anyhow::Result<Device> {
+pub(super) async fn open_device(
+    shell: &Shell,
+    mode: Mode,
+    kept: &mut Kept,
+) -> anyhow::Result<Device> {
     let Some(layer) = layer(shell, mode) else {
         return Ok(Device::default());
     };
@@ -271,9 +279,14 @@ pub(super) fn open_device(shell: &Shell, mode: Mode, kept: &mut Kept) -> anyhow:
     let mut device = adopt_device(layer, interface, workers, kept);
     let old = device.queues.len();
     if device.queues.is_empty() {
-        device
-            .queues
-            .push(make_device(layer, interface, workers > 1)?);
+        let mut tries = if kept.is_less() { DEVICE_TRIES } else { 1 };
+        device.queues.push(loop {
+            tries -= 1;
+            match make_device(layer, interface, workers > 1) {
+                Err(_) if tries > 0 => sleep(DEVICE_PAUSE).await,
+                made => break made?,
+            }
+        });
     }
     let first = &device.queues[0];
     let missing = match first.has_several() {

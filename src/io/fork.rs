@@ -3,9 +3,10 @@
 #![expect(unsafe_code, reason = "fork, and what a copy of us must not keep")]
 
 use std::{
+    env,
     ffi::CString,
     fs::{self, File},
-    io,
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, IntoRawFd},
         unix::net::UnixStream,
@@ -34,10 +35,12 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
     if own.threads != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
+    // A device or a port is free when nobody holds what we are given of it by a service manager.
+    let given = env::var_os("LISTEN_FDS").is_some();
     let (ours, theirs) = UnixStream::pair()?;
     // SAFETY: no thread but this one exists, so the copy lacks nothing that others hold.
     match unsafe { libc::fork() } {
-        0 => process::exit(match become_other(title, &own, theirs) {
+        0 => process::exit(match become_other(title, &own, theirs, given) {
             Ok(socket) => then(socket).into(),
             Err(error) => {
                 eprintln!("{title}: cannot begin: {error}");
@@ -45,23 +48,37 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
             }
         }),
         number => match Pid::from_raw(number).filter(|_| number > 0) {
-            Some(number) => Ok((ours, number)),
+            Some(number) => {
+                if given {
+                    (&ours).read_exact(&mut [0])?;
+                }
+                Ok((ours, number))
+            }
             None => Err(io::Error::last_os_error()),
         },
     }
 }
 
-/// Lets go of all that is the first process's.
-fn become_other(title: &str, own: &Own, socket: UnixStream) -> io::Result<UnixStream> {
+/// Lets go of all that is the first process's, and tells it where it waits for that.
+fn become_other(title: &str, own: &Own, socket: UnixStream, told: bool) -> io::Result<UnixStream> {
     setpgid(None, None)?;
     stdio::dup2_stdin(&socket)?;
     stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     let _ = socket.into_raw_fd();
-    // What a service manager gave us. Linux before 5.9 cannot, and then it is closed when the daemon ends.
     // SAFETY: our copies of their owners are never dropped, as this process does not return to where they are.
-    let _ = unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) };
+    if unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) } != 0 {
+        // Linux before 5.9.
+        for fd in FIRST.cast_signed()..1024 {
+            // SAFETY: the same.
+            unsafe { libc::close(fd) };
+        }
+    }
     own.rename(title);
-    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+    let mut socket: UnixStream = io::stdin().as_fd().try_clone_to_owned()?.into();
+    if told {
+        socket.write_all(&[0])?;
+    }
+    Ok(socket)
 }
 
 /// What the kernel says of this process. Source: proc_pid_stat(5).
