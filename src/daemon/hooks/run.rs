@@ -12,13 +12,16 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
 /// Most bytes of a script's output that go to the log.
 const MAX_OUTPUT: u64 = 8 << 10;
+/// How long the last lines of a script that has ended may take: a process that it leaves behind may keep its output for ever.
+const LAST_LINES: Duration = Duration::from_millis(100);
 /// What a script without `#!` is run by, as the reference's shell does.
 const SHELL: &str = "/bin/sh";
 /// "Exec format error", linux/errno-base.h.
@@ -88,6 +91,8 @@ pub(super) fn log(script: &str, said: Said) {
 /// A script that runs, as the leader of a process group of its own.
 pub(super) struct Running {
     child: Child,
+    /// What tells its output.
+    told: Vec<JoinHandle<()>>,
     limit: Duration,
     say: Say,
 }
@@ -104,6 +109,13 @@ impl Running {
             (self.say)(Said::TookLonger(self.limit));
             return None;
         };
+        let told = std::mem::take(&mut self.told);
+        let _ = timeout(LAST_LINES, async {
+            for told in told {
+                let _ = told.await;
+            }
+        })
+        .await;
         let status = match status {
             Ok(status) if status.success() => return Some(Outcome::Done),
             other => other,
@@ -145,11 +157,19 @@ pub(super) fn begin(order: &Order, say: &Say, tied: bool) -> Result<Running, Out
         Outcome::Failed
     })?;
     drop(child.stdin.take());
-    // Not awaited: a process that the script leaves behind may keep the pipes for ever.
-    tokio::spawn(tell_output(child.stdout.take(), Arc::clone(say)));
-    tokio::spawn(tell_output(child.stderr.take(), Arc::clone(say)));
+    let outputs = [
+        child
+            .stdout
+            .take()
+            .map(|output| tokio::spawn(tell_output(output, Arc::clone(say)))),
+        child
+            .stderr
+            .take()
+            .map(|output| tokio::spawn(tell_output(output, Arc::clone(say)))),
+    ];
     Ok(Running {
         child,
+        told: outputs.into_iter().flatten().collect(),
         limit: order.limit,
         say: Arc::clone(say),
     })
@@ -187,16 +207,19 @@ fn start(order: &Order, words: &[String], tied: bool) -> io::Result<Child> {
         .spawn()
 }
 
-/// Tells what a script prints, cut at [`MAX_OUTPUT`] and line by line; reads the rest so that the
-/// script never waits for us.
-async fn tell_output(output: Option<impl AsyncRead + Unpin>, say: Say) {
-    let Some(mut output) = output else {
-        return;
-    };
-    let mut text = Vec::new();
-    let _ = (&mut output).take(MAX_OUTPUT).read_to_end(&mut text).await;
-    for line in String::from_utf8_lossy(&text).lines() {
-        say(Said::Output(line.to_owned()));
+/// Tells what a script prints as it does, line by line and cut at [`MAX_OUTPUT`]; reads the rest so that the script never waits for us.
+async fn tell_output(mut output: impl AsyncRead + Unpin, say: Say) {
+    let mut lines = BufReader::new((&mut output).take(MAX_OUTPUT));
+    let mut line = Vec::new();
+    while lines
+        .read_until(b'\n', &mut line)
+        .await
+        .is_ok_and(|length| length > 0)
+    {
+        say(Said::Output(
+            String::from_utf8_lossy(line.trim_ascii_end()).into_owned(),
+        ));
+        line.clear();
     }
     let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
 }
@@ -298,5 +321,41 @@ mod tests {
         while runs() {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn all_that_it_printed_is_told_before_its_end_and_what_it_left_behind_is_not_waited_for()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let order = scripts(dir.path()).order(&Job::device(true), Duration::from_secs(30));
+        for left in ["", "sleep 1000 & echo $! >child\n"] {
+            write(
+                dir.path(),
+                &format!("#!/bin/sh\n{left}echo one\necho two >&2\nprintf last\nexit 3\n"),
+                0o755,
+            );
+            let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+            let say: Say = Arc::new(move |said| told.send(said).unwrap_or_default());
+            assert_eq!(run(&order, &say).await, Outcome::Failed);
+            let mut lines = Vec::new();
+            let end = loop {
+                match heard.recv().await.unwrap() {
+                    Said::Running => {}
+                    Said::Output(line) => lines.push(line),
+                    other => break other,
+                }
+            };
+            lines.sort();
+            let last: &[&str] = if left.is_empty() {
+                &["last", "one", "two"]
+            } else {
+                &["one", "two"]
+            };
+            assert_eq!(lines, last, "{left}");
+            assert_eq!(end, Said::Ended("exited with non-zero status 3".into()));
+        }
+        let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
+        let child = Pid::from_raw(child.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(child, Signal::KILL).expect("it was left alone");
     }
 }
