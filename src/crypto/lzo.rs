@@ -184,13 +184,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_another_implementation_packs_is_unpacked(data in data()) {
+        fn what_another_implementation_packs_is_unpacked(
+            data in data().prop_filter("it makes nothing of nothing", |data| !data.is_empty())
+        ) {
             let packed = lzokay_native::compress(&data).unwrap();
             let limit = data.len();
             prop_assert_eq!(load(&packed, limit), Some(data));
-            if limit > 0 {
-                prop_assert_eq!(load(&packed, limit - 1), None);
-            }
+            prop_assert_eq!(load(&packed, limit - 1), None);
         }
 
         #[test]

@@ -121,7 +121,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// A driver over what was opened. Nothing runs yet but tinc-up.
+    /// A driver over what was opened. Nothing runs yet.
     pub(super) fn new(
         mut config: Config,
         log: Log,
@@ -303,12 +303,8 @@ impl Driver {
                 let (node, host) = (resolved.node, resolved.host);
                 self.inputs.push(Input::Resolved { node, host, addrs });
             }
-            Event::DeviceRising(group) if self.leaving => {
-                self.rising = group;
-                self.kill_tinc_up();
-            }
-            Event::DeviceUp(_) if self.leaving => {}
-            Event::DeviceRising(group) => self.device_rising(group, now)?,
+            Event::DeviceRising | Event::DeviceUp(_) if self.leaving => {}
+            Event::DeviceRising => self.device_rising(now)?,
             Event::DeviceUp(ended) => self.device_up(ended, now)?,
             Event::DeviceDown => self.device_down = true,
             Event::MonitorGone if self.leaving => {}

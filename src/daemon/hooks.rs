@@ -217,7 +217,7 @@ impl Runner {
     /// Kills the process group of tinc-up, which the daemon itself has started.
     pub fn kill(&self, group: i32) {
         match self {
-            Self::Monitor(monitor) => monitor.kill(group),
+            Self::Monitor(monitor) => monitor.kill(),
             Self::Here | Self::Nobody => run::kill(group),
         }
     }
@@ -300,10 +300,9 @@ fn to_log(order: &Order) -> Say {
 }
 
 /// Runs tinc-down and waits for it.
-pub async fn run_down(runner: &Runner, scripts: &Scripts) -> Outcome {
-    match scripts.device(false) {
-        Some(order) => runner.run(order).await,
-        None => Outcome::Absent,
+pub async fn run_down(runner: &Runner, scripts: &Scripts) {
+    if let Some(order) = scripts.device(false) {
+        runner.run(order).await;
     }
 }
 
@@ -326,7 +325,8 @@ impl DeviceUp {
 
     /// Waits for its end; `false` where it takes longer than it may.
     pub async fn end(&mut self) -> bool {
-        self.0.end().await.is_some()
+        let status = self.0.wait().await;
+        status.map(|status| self.0.judge(status)).is_some()
     }
 }
 

@@ -33,8 +33,8 @@ pub(super) struct Kept {
     names: BTreeSet<String>,
     /// Opened by us.
     fresh: Vec<(&'static str, OwnedFd)>,
-    /// Whether any was let go.
-    less: bool,
+    /// Names of those that were let go.
+    gone: Vec<String>,
 }
 
 impl Kept {
@@ -49,10 +49,10 @@ impl Kept {
         }
     }
 
-    /// Whether any was let go: then somebody may still have a copy for a moment, if only what the service manager has just
-    /// forked, and the device is still there.
-    pub(super) fn is_less(&self) -> bool {
-        self.less
+    /// Whether any of a kind was let go: then somebody may still have a copy for a moment, if only what the service manager has
+    /// just forked, and device or port are not free yet.
+    pub(super) fn has_let_go(&self, kind: &str) -> bool {
+        self.gone.iter().any(|name| is_of(name, kind))
     }
 
     /// Takes the first of a kind that fits.
@@ -105,11 +105,11 @@ impl Kept {
         if go.is_empty() {
             return;
         }
-        self.less = true;
         for (name, fd) in go {
             tracing::info!(name, "kept over the restart, but not of use any more");
             drop(fd);
             self.names.remove(&name);
+            self.gone.push(name.clone());
             if let Err(error) = kept::take_back(&name) {
                 tracing::debug!(name, %error, "the service manager does not let go");
             }

@@ -1,6 +1,6 @@
 //! The daemon: the tokio shell on one thread, around links, mesh and packet threads.
 //!
-//! Start: configuration, sockets, device, pid file and control socket, then netlink settings and
+//! Start: the process that will run scripts, configuration, sockets, device, pid file and control socket, then netlink settings and
 //! tinc-up (awaited, while control requests and signals are served), own subnet-up, priority,
 //! privileges, packet threads, READY, dial. Stop: links, host-down and subnet-down of the others, our
 //! own subnet-down, tinc-down, pid file and socket removed.
@@ -78,8 +78,8 @@ pub enum Event {
     Closed(LinkId, String),
     /// A name was looked up.
     Resolved(resolve::Resolved),
-    /// Netlink settings are made and tinc-up has begun, as this process group.
-    DeviceRising(Option<i32>),
+    /// Netlink settings are made: tinc-up may begin.
+    DeviceRising,
     /// Whether tinc-up has ended; else it may take no longer.
     DeviceUp(bool),
     /// tinc-down has ended.
@@ -189,7 +189,6 @@ fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Res
     let Some(prepared) = prepared else {
         return tincd::detach();
     };
-    let prepared = prepared.context("cannot start the process that runs scripts")?;
     log.set_level(options.debug.unwrap_or(config.shell.log_level));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -282,13 +281,15 @@ async fn serve(
     options: &Options,
     config: Config,
     log: Log,
-    prepared: Prepared,
+    prepared: io::Result<Prepared>,
 ) -> anyhow::Result<()> {
-    let prepared = match config.shell.sandbox {
-        Sandbox::Normal => Some(prepared),
+    let prepared = match (config.shell.sandbox, prepared) {
+        (Sandbox::Normal, prepared) => {
+            Some(prepared.context("cannot start the process that runs scripts")?)
+        }
         // Nobody but us runs scripts.
-        Sandbox::Off | Sandbox::High => {
-            prepared.dismiss();
+        (Sandbox::Off | Sandbox::High, prepared) => {
+            prepared.into_iter().for_each(Prepared::dismiss);
             None
         }
     };
@@ -341,7 +342,7 @@ async fn start_driver(
     let mode = config.settings.route.mode;
     start::let_go(&config.shell, mode, &mut kept);
     let device = start::open_device(&config.shell, mode, &mut kept).await?;
-    let sockets = start::open_sockets(&config.shell, &device, &mut kept)?;
+    let sockets = start::open_sockets(&config.shell, &device, &mut kept).await?;
     let note = kept.note();
     // Those of threads that are no more.
     kept.retain(|_, _| false);

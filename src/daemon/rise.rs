@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
+
 use crate::{
     config::{self, Sandbox},
     daemon::{
@@ -22,39 +24,43 @@ use crate::{
     fastpath,
     mesh::Input,
 };
-use anyhow::Context;
 
 /// How long nodes have after a restart to claim the routes that were kept.
 const ROUTES_SETTLE: Duration = Duration::from_secs(15);
 
 impl Driver {
-    /// Sets the interface up and runs tinc-up; [`Event::DeviceRising`] and [`Event::DeviceUp`] follow.
+    /// Sets the interface up; [`Event::DeviceRising`] follows.
     pub(super) fn bring_device_up(&self) {
-        let (shell, scripts) = (Arc::clone(&self.config.shell), self.hooks.scripts.clone());
+        let shell = Arc::clone(&self.config.shell);
         let (tun, events) = (self.tun.clone(), self.events.clone());
         tokio::spawn(async move {
             if let Some(tun) = tun {
                 routes::configure(&shell, tun.name()).await;
             }
-            let mut script = DeviceUp::begin(&scripts);
-            let group = script.as_ref().and_then(DeviceUp::group);
-            let _ = events.send(Event::DeviceRising(group)).await;
+            let _ = events.send(Event::DeviceRising).await;
+        });
+    }
+
+    /// Starts tinc-up, whose end [`Event::DeviceUp`] tells. Where somebody else runs all further scripts we need our rights no more.
+    pub(super) fn device_rising(&mut self, now: Instant) -> anyhow::Result<()> {
+        let mut script = DeviceUp::begin(&self.hooks.scripts);
+        self.rising = script.as_ref().and_then(DeviceUp::group);
+        let events = self.events.clone();
+        tokio::spawn(async move {
             let ended = match &mut script {
                 Some(script) => script.end().await,
                 None => true,
             };
             let _ = events.send(Event::DeviceUp(ended)).await;
         });
-    }
-
-    /// tinc-up runs, as this process group. Where somebody else runs all further scripts we need our rights no more.
-    pub(super) fn device_rising(&mut self, group: Option<i32>, now: Instant) -> anyhow::Result<()> {
-        self.rising = group;
         let Some(prepared) = self.prepared.take() else {
             return Ok(());
         };
         let monitor = Monitor::over(prepared, self.events.clone());
         let monitor = monitor.context("cannot reach the process that runs scripts")?;
+        self.rising
+            .into_iter()
+            .for_each(|group| monitor.watch(group));
         self.hooks.runner = Runner::Monitor(monitor);
         self.give_up_rights(now)
     }
@@ -66,7 +72,7 @@ impl Driver {
             false => self.kill_tinc_up(),
         }
         match &self.hooks.runner {
-            // Ours are given up since tinc-up began, which was its last script with all rights.
+            // Ours are given up since tinc-up began; it had kept its own to end that.
             Runner::Monitor(monitor) => {
                 let keep = Keep::default();
                 let dropping = self.dropping.clone();

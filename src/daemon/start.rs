@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use rustix::net::netdevice;
 use socket2::Type;
 use tokio::{net::TcpListener, time::sleep};
 
@@ -39,9 +40,9 @@ use crate::{
 const MAX_WORKERS: usize = 4;
 /// Times that a port of the kernel's choice may be taken on another address.
 const PORT_TRIES: usize = 16;
-/// How often a device may be in the way of one with its name, which was let go, and for how long each time.
-const DEVICE_TRIES: usize = 100;
-const DEVICE_PAUSE: Duration = Duration::from_millis(10);
+/// How often what was let go may be in the way of what takes its name or port, and for how long each time.
+const LET_GO_TRIES: usize = 100;
+const LET_GO_PAUSE: Duration = Duration::from_millis(10);
 /// The clone device of the kernel.
 const CLONE: &str = "/dev/net/tun";
 /// The group that may look at the daemon. Source: spec/meshctl.md section 4.2.
@@ -149,7 +150,7 @@ fn addresses(shell: &Shell) -> Vec<SocketAddr> {
 /// is an error if none is left. Those that were kept over a restart are taken again.
 ///
 /// Nothing is opened, and so kept, that no thread reads: the kernel spreads senders over all that are bound.
-pub(super) fn open_sockets(
+pub(super) async fn open_sockets(
     shell: &Shell,
     device: &Device,
     kept: &mut Kept,
@@ -163,7 +164,7 @@ pub(super) fn open_sockets(
     let tries = if shell.port == 0 { PORT_TRIES } else { 1 };
     let mut last = None;
     for left in (0..tries).rev() {
-        match open_all(&wanted, &options, (threads, &mut *kept), left > 0) {
+        match open_all(&wanted, &options, (threads, &mut *kept), left > 0).await {
             Ok(sockets) => return Ok(sockets),
             Err(error) => {
                 kept.forget();
@@ -178,7 +179,7 @@ pub(super) fn open_sockets(
 }
 
 /// `strict`: any failure is one, so that another port can be tried.
-fn open_all(
+async fn open_all(
     wanted: &[SocketAddr],
     options: &SocketOptions,
     (workers, kept): (usize, &mut Kept),
@@ -195,7 +196,7 @@ fn open_all(
         let dynamic = addr.port() == 0 && sockets.port != 0;
         let port = if dynamic { sockets.port } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
-        match open_some(addr, options, (workers, &mut *kept)) {
+        match open_some(addr, options, (workers, &mut *kept)).await {
             Ok((tcp, udp)) => {
                 if sockets.port == 0 {
                     sockets.port = udp[0].local().port();
@@ -226,15 +227,19 @@ fn open_all(
 }
 
 /// One TCP socket, and a UDP socket for each worker on the same port.
-fn open_some(
+async fn open_some(
     addr: SocketAddr,
     options: &SocketOptions,
     (workers, kept): (usize, &mut Kept),
 ) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
+    let let_go = kept.has_let_go(kept::TCP) || kept.has_let_go(kept::UDP);
     let mut old = |kind, of: Type, addr| kept.take(kind, |fd| is_as(fd, addr, of, options));
     let (tcp, is_new) = match old(kept::TCP, Type::STREAM, addr) {
         Some(socket) => (conn::adopt(socket)?, false),
-        None => (conn::listen(addr, options)?, true),
+        None => {
+            let socket = patiently(let_go, || conn::listen(addr, options)).await?;
+            (socket, true)
+        }
     };
     let addr = tcp.local_addr()?;
     let mut udp = Vec::new();
@@ -244,7 +249,7 @@ fn open_some(
             Some(socket) => UdpSocket::adopt(socket, options)?,
             None => {
                 fresh.push(udp.len());
-                UdpSocket::bind(addr, options)?
+                patiently(let_go, || UdpSocket::bind(addr, options)).await?
             }
         });
     }
@@ -279,14 +284,14 @@ pub(super) async fn open_device(
     let mut device = adopt_device(layer, interface, workers, kept);
     let old = device.queues.len();
     if device.queues.is_empty() {
-        let mut tries = if kept.is_less() { DEVICE_TRIES } else { 1 };
-        device.queues.push(loop {
-            tries -= 1;
-            match make_device(layer, interface, workers > 1) {
-                Err(_) if tries > 0 => sleep(DEVICE_PAUSE).await,
-                made => break made?,
-            }
-        });
+        let gone = || match interface.is_some_and(exists) {
+            true => Err(io::ErrorKind::AddrInUse.into()),
+            false => Ok(()),
+        };
+        let _ = patiently(kept.has_let_go(kept::TUN), gone).await;
+        device
+            .queues
+            .push(make_device(layer, interface, workers > 1)?);
     }
     let first = &device.queues[0];
     let missing = match first.has_several() {
@@ -302,6 +307,25 @@ pub(super) async fn open_device(
     let (name, queues, kept) = (device.queues[0].name(), device.queues.len(), device.kept);
     tracing::info!(interface = name, queues, tso, uso, kept, "device is open");
     Ok(device)
+}
+
+/// Whether there is an interface of this name.
+fn exists(name: &str) -> bool {
+    let family = rustix::net::AddressFamily::INET;
+    let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None);
+    socket.is_ok_and(|socket| netdevice::name_to_index(&socket, name).is_ok())
+}
+
+/// Opens something. Where it is in use, and may be by what was let go, that is waited for.
+async fn patiently<T>(let_go: bool, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = if let_go { LET_GO_TRIES } else { 0 };
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
+            result => return result,
+        }
+        sleep(LET_GO_PAUSE).await;
+    }
 }
 
 /// The queues of a device that was kept, at most `most`; none where none fits.
@@ -392,7 +416,9 @@ mod tests {
         for workers in [1, 3] {
             let mut shell = shell(&["127.0.0.1:0", "127.0.0.2:0"]);
             shell.workers = workers;
-            let sockets = open_sockets(&shell, &Device::default(), &mut Kept::default()).unwrap();
+            let sockets = open_sockets(&shell, &Device::default(), &mut Kept::default())
+                .await
+                .unwrap();
             assert_eq!((sockets.tcp.len(), sockets.udp.len()), (2, workers));
             for set in &sockets.udp {
                 assert_eq!(set.len(), 2);
@@ -411,12 +437,14 @@ mod tests {
             &Device::default(),
             &mut Kept::default(),
         )
+        .await
         .unwrap();
         let taken = format!("127.0.0.1:{}", first.port);
         let mut both = shell(&[&taken, &format!("127.0.0.3:{}", first.port)]);
         both.port = first.port;
         assert_eq!(
             open_sockets(&both, &Device::default(), &mut Kept::default())
+                .await
                 .unwrap()
                 .tcp
                 .len(),
@@ -424,6 +452,7 @@ mod tests {
         );
         both.listen.pop();
         let error = open_sockets(&both, &Device::default(), &mut Kept::default())
+            .await
             .err()
             .unwrap();
         assert!(error.to_string().contains(&taken), "{error}");

@@ -11,6 +11,7 @@ use std::{
         fd::{AsFd, IntoRawFd},
         unix::net::UnixStream,
     },
+    panic::{self, AssertUnwindSafe},
     process, ptr, slice,
 };
 
@@ -40,22 +41,28 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
     let (ours, theirs) = UnixStream::pair()?;
     // SAFETY: no thread but this one exists, so the copy lacks nothing that others hold.
     match unsafe { libc::fork() } {
-        0 => process::exit(match become_other(title, &own, theirs, given) {
-            Ok(socket) => then(socket).into(),
-            Err(error) => {
-                eprintln!("{title}: cannot begin: {error}");
-                1
-            }
-        }),
-        number => match Pid::from_raw(number).filter(|_| number > 0) {
-            Some(number) => {
-                if given {
-                    (&ours).read_exact(&mut [0])?;
+        0 => {
+            drop(ours);
+            // Not even a panic returns to where the first process goes on.
+            let life = AssertUnwindSafe(|| become_other(title, &own, theirs, given).map(then));
+            process::exit(match panic::catch_unwind(life) {
+                Ok(Ok(code)) => code.into(),
+                Ok(Err(error)) => {
+                    eprintln!("{title}: cannot begin: {error}");
+                    1
                 }
-                Ok((ours, number))
+                Err(_) => 101,
+            })
+        }
+        number if number > 0 => {
+            // Or its end would not be seen below.
+            drop(theirs);
+            if given {
+                (&ours).read_exact(&mut [0])?;
             }
-            None => Err(io::Error::last_os_error()),
-        },
+            Ok((ours, Pid::from_raw(number).expect("it is not 0")))
+        }
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -105,11 +112,13 @@ impl Own {
     fn rename(&self, title: &str) {
         let _ = rustix::thread::set_name(&CString::new(title).unwrap_or_default());
         let (start, end) = self.arguments;
+        if start == 0 || start >= end {
+            return;
+        }
         let start = ptr::with_exposed_provenance_mut(start);
         // SAFETY: the kernel put our arguments there, for us to write to as long as we live; there is no other thread, and the process
         // that is called so does not ask for arguments.
-        let room: &mut [u8] =
-            unsafe { slice::from_raw_parts_mut(start, end.saturating_sub(self.arguments.0)) };
+        let room: &mut [u8] = unsafe { slice::from_raw_parts_mut(start, end - self.arguments.0) };
         room.fill(0);
         let shown = title.len().min(room.len().saturating_sub(1));
         room[..shown].copy_from_slice(&title.as_bytes()[..shown]);

@@ -87,7 +87,7 @@ fn scripts_are_run_from_outside_of_the_sandbox() {
         Signal::ALARM,
         Signal::USR1,
         Signal::USR2,
-        Signal::WINCH,
+        Signal::QUIT,
     ] {
         kill_process(pid, signal).unwrap();
     }

@@ -43,9 +43,11 @@ const TITLE: &str = "meshd-scripts";
 enum Ask {
     /// A script to run, and who asks.
     Run(u64, Order),
-    /// To kill a process group that the daemon started and may not kill any more.
-    Kill(i32),
-    /// To become who scripts run as from now on, where they run, with this nice value.
+    /// To watch over tinc-up, this process group, which the daemon started and may not kill any more: it is killed when the daemon has gone.
+    Watch(i32),
+    /// To kill it.
+    Kill,
+    /// To let go of it, and become who scripts run as from now on, where they run, with this nice value.
     GiveUp(privileges::Drop, Option<i32>),
 }
 
@@ -128,9 +130,14 @@ impl Monitor {
         outcome
     }
 
-    /// Has it kill a process group.
-    pub(super) fn kill(&self, group: i32) {
-        let _ = self.asks.send(Ask::Kill(group));
+    /// Has it watch over tinc-up, a process group: that does not outlive us.
+    pub fn watch(&self, group: i32) {
+        let _ = self.asks.send(Ask::Watch(group));
+    }
+
+    /// Has it kill that.
+    pub(super) fn kill(&self) {
+        let _ = self.asks.send(Ask::Kill);
     }
 
     /// Has it become who all further scripts run as, in their root, with their nice value. It ends where it cannot.
@@ -199,10 +206,10 @@ async fn serve(socket: UnixStream) -> io::Result<()> {
         SignalKind::terminate(),
         SignalKind::interrupt(),
         SignalKind::hangup(),
+        SignalKind::quit(),
         SignalKind::alarm(),
         SignalKind::user_defined1(),
         SignalKind::user_defined2(),
-        SignalKind::window_change(),
     ];
     let _ignored: Vec<_> = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
     obey(socket).await
@@ -219,14 +226,20 @@ async fn obey(socket: UnixStream) -> io::Result<()> {
             }
         }
     });
+    let mut watched = None;
     while let Some(ask) = next(&mut lines).await {
         let (id, order) = match ask {
             Ask::Run(id, order) => (id, order),
-            Ask::Kill(group) => {
-                run::kill(group);
+            Ask::Watch(group) => {
+                watched = Some(group);
+                continue;
+            }
+            Ask::Kill => {
+                watched.take().into_iter().for_each(run::kill);
                 continue;
             }
             Ask::GiveUp(dropping, nice) => {
+                watched = None;
                 nice.map_or(Ok(()), privileges::set_nice)
                     .and_then(|()| privileges::drop_to(&dropping))
                     .map_err(io::Error::other)?;
@@ -243,6 +256,7 @@ async fn obey(socket: UnixStream) -> io::Result<()> {
             let _ = answers.send(Answer::Ended(id, outcome));
         });
     }
+    watched.into_iter().for_each(run::kill);
     Ok(())
 }
 
@@ -270,9 +284,18 @@ mod tests {
 
     use super::*;
 
-    /// What the daemon has started and may not end, the monitor ends for it, with what that has started.
     #[tokio::test]
-    async fn a_script_of_the_daemons_own_is_killed_for_it() {
+    async fn tinc_up_is_killed_when_the_daemon_says_so() {
+        tinc_up_is_killed(true).await;
+    }
+
+    #[tokio::test]
+    async fn tinc_up_does_not_outlive_the_daemon() {
+        tinc_up_is_killed(false).await;
+    }
+
+    /// What the daemon has started and may not end, the monitor ends for it.
+    async fn tinc_up_is_killed(by_word: bool) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("tinc-up");
         fs::write(&path, "#!/bin/sh\nsleep 1000 &\necho begun\nwait\n").unwrap();
@@ -289,9 +312,9 @@ mod tests {
         let say: Say = Arc::new(move |said| told.send(said).unwrap_or_default());
         let mut script = run::begin(&order, &say, false).ok().unwrap();
         let group = script.group().unwrap();
-        assert_eq!(script.end().await, None);
         assert_eq!(heard.recv().await, Some(Said::Running));
         assert_eq!(heard.recv().await, Some(Said::Output("begun".into())));
+        assert!(script.wait().await.is_none());
         assert_eq!(heard.recv().await, Some(Said::TookLonger(order.limit)));
 
         let (socket, theirs) = UnixStream::pair().unwrap();
@@ -299,8 +322,14 @@ mod tests {
         let number = rustix::process::getpid();
         let (events, mut gone) = mpsc::channel(1);
         let monitor = Monitor::over(Prepared { socket, number }, events).unwrap();
-        monitor.kill(group);
-        assert_eq!(script.end().await, Some(Outcome::Failed));
+        monitor.watch(group);
+        if by_word {
+            monitor.kill();
+        }
+        // Its end is that of the daemon.
+        let monitor = by_word.then_some(monitor);
+        let status = script.wait().await.unwrap();
+        assert_eq!(script.judge(status), Outcome::Failed);
         let ended = Said::Ended("was killed by signal 9".into());
         assert_eq!(heard.recv().await, Some(ended));
         drop(monitor);

@@ -104,24 +104,34 @@ impl Running {
     }
 
     /// Waits for its end, at most for its limit; `None` where its group is to be killed.
-    pub(super) async fn end(&mut self) -> Option<Outcome> {
-        let Ok(status) = timeout(self.limit, self.child.wait()).await else {
+    pub(super) async fn wait(&mut self) -> Option<io::Result<ExitStatus>> {
+        let status = timeout(self.limit, self.child.wait()).await.ok();
+        if status.is_none() {
             (self.say)(Said::TookLonger(self.limit));
-            return None;
-        };
+        }
+        status
+    }
+
+    /// Waits for its last lines, for a moment.
+    async fn rest(&mut self) {
         let told = std::mem::take(&mut self.told);
-        let _ = timeout(LAST_LINES, async {
+        let all = async {
             for told in told {
                 let _ = told.await;
             }
-        })
-        .await;
-        let status = match status {
-            Ok(status) if status.success() => return Some(Outcome::Done),
-            other => other,
         };
-        (self.say)(Said::Ended(ended(status)));
-        Some(Outcome::Failed)
+        let _ = timeout(LAST_LINES, all).await;
+    }
+
+    /// What its end means, which is told unless it is as it should be.
+    pub(super) fn judge(&self, status: io::Result<ExitStatus>) -> Outcome {
+        match status {
+            Ok(status) if status.success() => Outcome::Done,
+            other => {
+                (self.say)(Said::Ended(ended(other)));
+                Outcome::Failed
+            }
+        }
     }
 }
 
@@ -139,11 +149,16 @@ pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
         Err(outcome) => return outcome,
     };
     let group = running.group();
-    if let Some(outcome) = running.end().await {
-        return outcome;
+    match running.wait().await {
+        Some(status) => {
+            running.rest().await;
+            running.judge(status)
+        }
+        None => {
+            group.into_iter().for_each(kill);
+            Outcome::Failed
+        }
     }
-    group.into_iter().for_each(kill);
-    Outcome::Failed
 }
 
 /// Starts a script; an error is what became of it instead. `tied`: it is killed where it is forgotten.

@@ -112,7 +112,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_uname,
     libc::SYS_sysinfo,
     libc::SYS_getrandom,
-    // Signals, and how the process for scripts has ended.
+    // Signals, and how tinc-up has ended.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
