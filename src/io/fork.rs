@@ -115,12 +115,12 @@ impl Own {
         if start == 0 || start >= end {
             return;
         }
-        let start = ptr::with_exposed_provenance_mut(start);
+        let first: *mut u8 = ptr::with_exposed_provenance_mut(start);
         // SAFETY: the kernel put our arguments there, for us to write to as long as we live; there is no other thread, and the process
         // that is called so does not ask for arguments.
-        let room: &mut [u8] = unsafe { slice::from_raw_parts_mut(start, end - self.arguments.0) };
+        let room = unsafe { slice::from_raw_parts_mut(first, end - start) };
         room.fill(0);
-        let shown = title.len().min(room.len().saturating_sub(1));
+        let shown = title.len().min(room.len() - 1);
         room[..shown].copy_from_slice(&title.as_bytes()[..shown]);
     }
 }

@@ -6,14 +6,17 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec},
+    event::{PollFd, PollFlags},
     fs::MemfdFlags,
     pipe::PipeFlags,
 };
 use sd_notify::NotifyState;
+
+use super::epoll::timespec;
 
 /// Those that the service manager has handed to us, with their names; none at the second call.
 pub fn inherited() -> Vec<(String, OwnedFd)> {
@@ -52,10 +55,7 @@ pub fn wait() -> io::Result<()> {
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);
     // It is ready when the last writer has closed: the manager, as its answer.
-    let limit = Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    };
+    let limit = timespec(Duration::from_secs(1));
     let mut fds = [PollFd::new(&ours, PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&limit))?;
     Ok(())

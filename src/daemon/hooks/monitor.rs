@@ -2,7 +2,7 @@
 //! had while the daemon itself can start no program any more. It hears of nothing but scripts, by a socket from the daemon,
 //! and ends with it. Source: spec/security.md section 4.
 //!
-//! It is the daemon's copy from before that has read anything: a program started anew costs as much as all else of a start that is not the kernel's.
+//! It is the daemon's copy from before that has read anything: a program started anew is a tenth of all that a start computes.
 //! The daemon itself starts tinc-up, with all rights, and gives up its own meanwhile. This process keeps them until tinc-up has
 //! ended, to kill it where it takes too long, and then has those that the user gave scripts. Both ways a line of JSON a message.
 
@@ -182,15 +182,16 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 
 /// The monitor's whole life.
 fn main(socket: UnixStream, quiet: bool) -> u8 {
-    let done = match quiet {
-        true => stdio::dup2_stderr(io::stdout()).map_err(Into::into),
-        false => Ok(()),
+    let live = || {
+        if quiet {
+            stdio::dup2_stderr(io::stdout())?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(serve(socket))
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = done.and(runtime);
-    match runtime.and_then(|runtime| runtime.block_on(serve(socket))) {
+    match live() {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("meshd: cannot run scripts: {error}");
