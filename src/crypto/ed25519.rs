@@ -18,7 +18,7 @@ use ed25519_dalek::{
     hazmat::{ExpandedSecretKey, raw_sign},
 };
 use sha2::{Digest, Sha256, Sha512};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{crypto::Rng, wire::base64};
 
@@ -317,7 +317,7 @@ fn decompress(bytes: &[u8; 32]) -> Option<EdwardsPoint> {
     CompressedEdwardsY(*bytes).decompress()
 }
 
-/// The `N` bytes in the first PEM block with `label`. Every line is decoded on its own.
+/// The `N` bytes in the first PEM block with `label`, wherever its lines are broken.
 fn pem_content<const N: usize>(
     text: &str,
     label: &'static str,
@@ -328,17 +328,23 @@ fn pem_content<const N: usize>(
     lines.next().ok_or(KeyError::NoPem(label))?;
 
     let bad = KeyError::BadPem(label, N);
-    let mut content = Zeroizing::new([0; N]);
-    let mut filled = 0;
+    // Room for all of it, so that no copy of a secret stays behind.
+    let mut digits = Zeroizing::new(String::with_capacity(2 * N));
     for line in lines {
         if line.starts_with("-----END ") {
-            return if filled == N { Ok(content) } else { Err(bad) };
+            let bytes = Zeroizing::new(base64::decode(&digits).ok_or(bad)?);
+            let mut content = Zeroizing::new([0; N]);
+            if bytes.len() != N {
+                return Err(bad);
+            }
+            content.copy_from_slice(&bytes);
+            return Ok(content);
         }
-        let mut bytes = base64::decode(line.trim_end()).ok_or(bad)?;
-        let room = content.get_mut(filled..filled + bytes.len()).ok_or(bad)?;
-        room.copy_from_slice(&bytes);
-        filled += bytes.len();
-        bytes.zeroize();
+        let line = line.trim();
+        if digits.len() + line.len() > 2 * N {
+            return Err(bad);
+        }
+        digits.push_str(line);
     }
     Err(KeyError::CutShort(label))
 }
@@ -432,6 +438,30 @@ mod tests {
         lines.remove(1);
         let error = PrivateKey::from_pem(&lines.join("\n")).unwrap_err();
         assert_eq!(error, KeyError::BadPem(PRIVATE_LABEL, 96));
+    }
+
+    /// tinc 1.1 reads lines of every length that is a multiple of four.
+    #[test]
+    fn a_block_may_be_wrapped_anywhere() {
+        let (private, public) = (key(1).to_pem(), key(1).public().to_string());
+        let public =
+            format!("-----BEGIN {PUBLIC_LABEL}-----\n{public}\n-----END {PUBLIC_LABEL}-----\n");
+        for width in 1..=140 {
+            let wrapped = crate::crypto::rsa::tests::wrapped(&private, &[width]);
+            let read = PrivateKey::from_pem(&wrapped).unwrap();
+            assert_eq!(read.public(), key(1).public(), "{width}");
+            let wrapped = crate::crypto::rsa::tests::wrapped(&public, &[width]);
+            assert_eq!(
+                PublicKey::from_pem(&wrapped),
+                Ok(key(1).public()),
+                "{width}"
+            );
+        }
+        let endless = format!("-----BEGIN {PUBLIC_LABEL}-----\n{}", "A\n".repeat(10_000));
+        assert_eq!(
+            PublicKey::from_pem(&endless),
+            Err(KeyError::BadPem(PUBLIC_LABEL, 32))
+        );
     }
 
     #[test]

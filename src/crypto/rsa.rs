@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use data_encoding::HEXUPPER_PERMISSIVE;
+use data_encoding::{BASE64_NOPAD, HEXUPPER_PERMISSIVE};
 use rsa::{
     BoxedUint, RsaPrivateKey, RsaPublicKey,
     hazmat::{rsa_decrypt_and_check, rsa_encrypt},
@@ -62,12 +62,12 @@ impl RsaPublic {
     /// # Errors
     /// [`RsaError`] if there is none, or it is damaged or unfit.
     pub fn from_pem(text: &str) -> Result<Self, RsaError> {
-        let (label, pem) = block(text, &["RSA PUBLIC KEY", "PUBLIC KEY"]).ok_or(RsaError::NoPem)?;
+        let (label, der) = block(text, &["RSA PUBLIC KEY", "PUBLIC KEY"])?;
         let key = match label {
-            "RSA PUBLIC KEY" => RsaPublicKey::from_pkcs1_pem(&pem).map_err(|_| ()),
-            _ => RsaPublicKey::from_public_key_pem(&pem).map_err(|_| ()),
+            "RSA PUBLIC KEY" => RsaPublicKey::from_pkcs1_der(&der).ok(),
+            _ => RsaPublicKey::from_public_key_der(&der).ok(),
         };
-        Self::fit(key.map_err(|()| RsaError::Damaged)?)
+        Self::fit(key.ok_or(RsaError::Damaged)?)
     }
 
     /// A key of the obsolete form `PublicKey = HEX`: the modulus, with the exponent 65535.
@@ -154,14 +154,12 @@ impl RsaPrivate {
     /// # Errors
     /// [`RsaError`] if there is none, it is damaged or unfit, or its halves do not belong together.
     pub fn from_pem(text: &str) -> Result<Self, RsaError> {
-        let (label, pem) =
-            block(text, &["RSA PRIVATE KEY", "PRIVATE KEY"]).ok_or(RsaError::NoPem)?;
-        let pem = Zeroizing::new(pem);
+        let (label, der) = block(text, &["RSA PRIVATE KEY", "PRIVATE KEY"])?;
         let key = match label {
-            "RSA PRIVATE KEY" => RsaPrivateKey::from_pkcs1_pem(&pem).map_err(|_| ()),
-            _ => RsaPrivateKey::from_pkcs8_pem(&pem).map_err(|_| ()),
+            "RSA PRIVATE KEY" => RsaPrivateKey::from_pkcs1_der(&der).ok(),
+            _ => RsaPrivateKey::from_pkcs8_der(&der).ok(),
         };
-        Self::fit(key.map_err(|()| RsaError::Damaged)?)
+        Self::fit(key.ok_or(RsaError::Damaged)?)
     }
 
     /// A key of the obsolete form: `PrivateKey = HEX` is d, the modulus is that of `PublicKey`.
@@ -244,9 +242,10 @@ fn number(text: &str) -> Result<BoxedUint, RsaError> {
     }
 }
 
-/// The first PEM block with one of these labels, its lines trimmed: what else is in a host file is not PEM, nor is
-/// what `#` stands in front of.
-fn block<'l>(text: &str, labels: &[&'l str]) -> Option<(&'l str, String)> {
+/// The bytes in the first PEM block with one of these labels, wherever its lines are broken: OpenSSL, which both tincs
+/// read keys with, takes lines of any length. Blanks count for nothing, nor does anything behind `=`. What else is in a
+/// host file is not PEM, nor is what `#` stands in front of.
+fn block<'l>(text: &str, labels: &[&'l str]) -> Result<(&'l str, Zeroizing<Vec<u8>>), RsaError> {
     let find = |label: &&'l str| {
         let begin = format!("-----BEGIN {label}-----");
         let mut places = text.match_indices(&begin).map(|(place, _)| place);
@@ -256,19 +255,45 @@ fn block<'l>(text: &str, labels: &[&'l str]) -> Option<(&'l str, String)> {
                 .next_back()
                 .is_none_or(|b| b == b'\n')
         };
-        Some((places.find(at_line)?, *label))
+        Some((places.find(at_line)? + begin.len(), *label))
     };
-    let (begin, label) = labels.iter().filter_map(find).min()?;
+    let (start, label) = labels
+        .iter()
+        .filter_map(find)
+        .min()
+        .ok_or(RsaError::NoPem)?;
     let end = format!("-----END {label}-----");
-    let length = text[begin..].find(&end)? + end.len();
-    let lines = text[begin..begin + length].lines().map(str::trim);
-    let lines = lines.filter(|line| !line.is_empty());
-    Some((label, lines.map(|line| format!("{line}\n")).collect()))
+    let length = text[start..].find(&end).ok_or(RsaError::NoPem)?;
+    let text = &text[start..start + length];
+    let mut digits = Zeroizing::new(String::with_capacity(length));
+    digits.extend(
+        text.chars()
+            .filter(|c| !c.is_ascii_whitespace())
+            .take_while(|c| *c != '='),
+    );
+    let bytes = BASE64_NOPAD.decode(digits.as_bytes());
+    Ok((label, bytes.map_err(|_| RsaError::Damaged)?.into()))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// A PEM block with lines of these lengths by turns.
+    pub(in crate::crypto) fn wrapped(pem: &str, widths: &[usize]) -> String {
+        let lines: Vec<&str> = pem.lines().collect();
+        let [begin, body @ .., end] = &lines[..] else {
+            panic!("{pem}");
+        };
+        let (mut rest, mut widths) = (body.concat(), widths.iter().cycle());
+        let mut out = format!("{begin}\n");
+        while !rest.is_empty() {
+            let width = rest.len().min(*widths.next().unwrap());
+            out.extend([&rest[..width], "\n"]);
+            rest.drain(..width);
+        }
+        out + end + "\n"
+    }
 
     fn vectors() -> serde_json::Value {
         let text = include_str!("../../tests/vectors/tinc-1.0.json");
@@ -295,6 +320,61 @@ mod tests {
         assert_eq!(RsaPublic::from_pem(&host), Ok(public.clone()));
         let host = format!("Port = 7\r\n{}x", pem("public_pem").replace('\n', "\r\n"));
         assert_eq!(RsaPublic::from_pem(&host), Ok(public));
+    }
+
+    /// A tinc 1.0.36 and a 1.1 read all of these.
+    #[test]
+    fn a_block_may_be_wrapped_anywhere() {
+        use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey};
+        let private = RsaPrivate::from_pem(&pem("private_pem")).unwrap();
+        let public = private.public();
+        let pkcs8 = private.0.to_pkcs8_pem(LineEnding::LF).unwrap();
+        let spki = public.0.to_public_key_pem(LineEnding::LF).unwrap();
+        let widths = [
+            1, 4, 32, 60, 63, 64, 65, 66, 72, 76, 77, 79, 100, 128, 256, 10_000,
+        ];
+        let widths = widths.map(|width| vec![width]).into_iter();
+        for widths in widths.chain([vec![64, 10, 77, 64, 3], vec![10, 64, 76], vec![20, 64, 64]]) {
+            for text in [pem("public_pem"), spki.clone()] {
+                let text = wrapped(&text, &widths);
+                assert_eq!(RsaPublic::from_pem(&text), Ok(public.clone()), "{widths:?}");
+                let host = format!(
+                    "Port = 7\n{}Subnet = 10.0.0.1\n",
+                    text.replace('\n', " \t\r\n")
+                );
+                assert_eq!(RsaPublic::from_pem(&host), Ok(public.clone()), "{widths:?}");
+            }
+            for text in [&pem("private_pem"), &*pkcs8] {
+                let read = RsaPrivate::from_pem(&wrapped(text, &widths)).unwrap();
+                assert_eq!(read.public(), public, "{widths:?}");
+            }
+        }
+        let text = pem("public_pem");
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |at: usize, line: &str| {
+            let mut lines = lines.clone();
+            lines.insert(at, line);
+            lines.join("\n")
+        };
+        for blank in [1, 2, lines.len() - 1] {
+            assert_eq!(
+                RsaPublic::from_pem(&at(blank, "")),
+                Ok(public.clone()),
+                "{blank}"
+            );
+        }
+        assert_eq!(
+            RsaPublic::from_pem(&at(lines.len() - 1, "AAAA")).is_ok(),
+            text.contains('=')
+        );
+        assert_eq!(RsaPublic::from_pem(&text.replace('=', "")), Ok(public));
+        for (place, line) in [(1, "Proc-Type: 4,ENCRYPTED"), (2, "#x"), (2, "AAAA")] {
+            assert_eq!(
+                RsaPublic::from_pem(&at(place, line)),
+                Err(RsaError::Damaged),
+                "{line}"
+            );
+        }
     }
 
     #[test]
