@@ -3,6 +3,9 @@
 //!
 //! Only what the packet threads and the driver share is modelled, so only that imports this module.
 
+/// Filled once; trusted, as arc-swap is.
+pub use std::sync::OnceLock;
+
 #[cfg(not(feature = "model"))]
 pub use arc_swap::{ArcSwap, Guard};
 #[cfg(not(feature = "model"))]

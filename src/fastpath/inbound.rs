@@ -105,7 +105,7 @@ impl<S: Sink> Step<'_, S> {
             self.punt_datagram(from, datagram);
             return None;
         };
-        let from = (sender, from);
+        let (by, from) = (node.idx, (sender, from));
         if !node.state.load().options.has_ids() {
             self.open(node, from, datagram, 0);
             return None;
@@ -136,7 +136,7 @@ impl<S: Sink> Step<'_, S> {
             return None;
         }
         match datagram.len().checked_sub(HEADER + SPTPS_OVERHEAD) {
-            Some(record) => self.relay(origin, to, &datagram[HEADER..], record),
+            Some(record) => self.relay((origin, to), by, &datagram[HEADER..], record),
             None => self.sink.dropped(DropReason::Malformed),
         }
         None

@@ -15,7 +15,7 @@ use crate::{
     io::vnet::{Checksums, Header, Segments},
     mesh::event::Punt,
     route::{
-        DropReason, Mode, NodeIdx, NodeShared, NodeState,
+        DropReason, Mode, NodeIdx, NodeShared, NodeState, copies,
         local::ForUs,
         path::{SendPath, carrier, own_path, send_path},
         router, source, switch,
@@ -66,7 +66,12 @@ impl<'a, S: Sink> Step<'a, S> {
         let verdict = verdict::decide(self.snapshot, first, me, self.limiter, self.now);
         match verdict {
             Verdict::Send(to) if self.seal_all(to, first, &mut segments) => return,
-            Verdict::Broadcast => return self.spread_super(header, packet, scratch),
+            Verdict::Broadcast => {
+                while let Some(length) = segments.next_into(scratch) {
+                    copies::note_ours(self.snapshot, &scratch[..length], self.now);
+                }
+                return self.spread_super(header, packet, scratch);
+            }
             verdict => self.obey(verdict, me, first),
         }
         while let Some(length) = segments.next_into(scratch) {
@@ -272,13 +277,27 @@ impl<'a, S: Sink> Step<'a, S> {
         Some(Way { to, header, key })
     }
 
-    /// Passes on a datagram between two other nodes, unopened, or leaves it to the mesh.
-    pub(super) fn relay(&mut self, from: NodeIdx, to: NodeIdx, datagram: &[u8], record: usize) {
+    /// Passes on a datagram between two other nodes that came by `by`, unopened, or leaves it to the mesh.
+    pub(super) fn relay(
+        &mut self,
+        (from, to): (NodeIdx, NodeIdx),
+        by: NodeIdx,
+        datagram: &[u8],
+        record: usize,
+    ) {
         let (Some(origin), Some(target)) = (self.snapshot.node(from), self.snapshot.node(to))
         else {
             return self.sink.dropped(DropReason::NoRelay);
         };
-        match send_path(self.snapshot, from, to, record, false) {
+        let path = send_path(self.snapshot, from, to, record, false);
+        if path.hop().is_some_and(|hop| hop == by || hop == from) {
+            return self.sink.dropped(DropReason::RoutingLoop);
+        }
+        let recent = &self.snapshot.recent;
+        if !recent.admits_datagram(origin.id, target.id, datagram) {
+            return self.sink.dropped(DropReason::Repeated);
+        }
+        match path {
             SendPath::Udp {
                 to: addr,
                 header: true,
@@ -295,7 +314,12 @@ impl<'a, S: Sink> Step<'a, S> {
             SendPath::Unreachable => self.sink.dropped(DropReason::NoRelay),
             _ => {
                 let datagram = Bytes::copy_from_slice(datagram);
-                self.sink.punt(Punt::Relay { to, from, datagram });
+                self.sink.punt(Punt::Relay {
+                    to,
+                    from,
+                    by,
+                    datagram,
+                });
             }
         }
     }

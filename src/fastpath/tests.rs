@@ -1,5 +1,6 @@
 //! The pure steps over snapshots made by hand: we are node 0, node 1 is a neighbour, node 2 is behind it.
 
+mod circles;
 mod frames;
 mod super_packets;
 
@@ -430,6 +431,8 @@ fn datagrams_between_others_are_relayed_unopened() {
     let datagram = [&ids(&snapshot, TWO, ONE)[..], &body].concat();
     let seen = inbound(&snapshot, addr(ONE), &datagram);
     assert_eq!(seen.sent, [(addr(TWO), datagram.clone())]);
+    let again = inbound(&snapshot, addr(ONE), &datagram);
+    assert_eq!(again.drops, [DropReason::Repeated]);
     assert_eq!(
         snapshot.node(TWO).unwrap().counters.relayed.load(Relaxed),
         1
@@ -440,7 +443,7 @@ fn datagrams_between_others_are_relayed_unopened() {
     let snapshot = line(neighbour(ONE), no_udp);
     let seen = inbound(&snapshot, addr(ONE), &datagram);
     assert!(
-        matches!(&seen.punts[..], [Punt::Relay { to: TWO, from: ONE, datagram }] if datagram[..] == body)
+        matches!(&seen.punts[..], [Punt::Relay { to: TWO, from: ONE, by: ONE, datagram }] if datagram[..] == body)
     );
     let unknown = [&[9; 12][..], &body].concat();
     assert_eq!(
@@ -480,6 +483,10 @@ fn broadcasts_go_to_the_tree_but_not_back() {
         sent(&outbound(&snapshot, &broadcast)),
         [addr(ONE), addr(TWO)]
     );
+    let datagram = sealed(&snapshot, &at_one.tx().unwrap(), 0, &broadcast);
+    let seen = inbound(&snapshot, addr(ONE), &datagram);
+    assert_eq!(seen.drops, [DropReason::Repeated], "it is ours");
+    snapshot.recent = Arc::default();
     let datagram = sealed(&snapshot, &at_one.tx().unwrap(), 0, &broadcast);
     let seen = inbound(&snapshot, addr(ONE), &datagram);
     assert_eq!(sent(&seen), [addr(TWO)]);

@@ -299,7 +299,12 @@ fn nobody_relays_through_us_from_an_unknown_address_or_in_our_name() {
     for (from, to) in [(0, 2), (1, 0)] {
         let [from, to] = [from, to].map(|n| net.meshes[1].nodes.find(&name(n)).unwrap());
         let datagram = Bytes::from(vec![7; 100]);
-        let relay = Punt::Relay { to, from, datagram };
+        let relay = Punt::Relay {
+            to,
+            from,
+            by: from,
+            datagram,
+        };
         let now = net.now;
         net.meshes[1].handle(Input::Punt(relay), now);
         let sent = std::iter::from_fn(|| net.meshes[1].poll_output()).count();

@@ -177,6 +177,8 @@ pub enum Punt {
         to: NodeIdx,
         /// Origin.
         from: NodeIdx,
+        /// The node that sent it to us.
+        by: NodeIdx,
         /// The SPTPS datagram without header.
         datagram: Bytes,
     },

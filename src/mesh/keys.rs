@@ -227,8 +227,9 @@ impl Mesh {
         }
         if to != Nodes::ME {
             if ext == Some(EXT_PACKET) && !self.settings.route.tunnel_server {
-                if let Some(datagram) = base64::decode(text) {
-                    self.relay(from, to, datagram.into(), now);
+                let by = self.active(link).map(|peer| peer.node);
+                if let (Some(datagram), Some(by)) = (base64::decode(text), by) {
+                    self.relay((from, to), by, datagram.into(), now);
                 }
             } else if self.passes_req_key(from, to, ext) {
                 self.pass_on(to, line.clone());

@@ -7,6 +7,8 @@
 
 #[cfg(test)]
 mod attacks;
+#[cfg(test)]
+mod circles;
 mod dial;
 mod doubt;
 mod downgrade;
@@ -64,7 +66,7 @@ use crate::{
         limits::Bucket,
         node::{Node, Nodes},
     },
-    route::{NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
+    route::{NodeIdx, RouteSnapshot, recent::Recent, verdict::ErrorLimiter},
     sync::AtomicU64,
     wire::NodeName,
 };
@@ -139,7 +141,10 @@ impl Mesh {
     pub fn new(settings: Arc<Settings>, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::new(seed);
         let nodes = Nodes::new(settings.name.clone(), now);
-        let snapshot = Arc::new(RouteSnapshot::empty(nodes[Nodes::ME].shared.clone()));
+        let snapshot = RouteSnapshot {
+            recent: Arc::new(Recent::new(u64::from_le_bytes(rng.bytes()))),
+            ..RouteSnapshot::empty(nodes[Nodes::ME].shared.clone())
+        };
         let mut mesh = Self {
             seen: seen::Seen::new(&mut rng, now),
             rng,
@@ -152,7 +157,7 @@ impl Mesh {
             to_close: Vec::new(),
             deferred: Vec::new(),
             tree: BTreeSet::new(),
-            snapshot,
+            snapshot: Arc::new(snapshot),
             publish_at: now,
             purge: false,
             doubts: doubt::Doubts::default(),

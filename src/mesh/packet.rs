@@ -41,7 +41,12 @@ impl Mesh {
             Punt::Probe { node, from, data } => {
                 self.handle_probe(node, from, &data, now);
             }
-            Punt::Relay { to, from, datagram } => self.relay(from, to, datagram, now),
+            Punt::Relay {
+                to,
+                from,
+                by,
+                datagram,
+            } => self.relay_on((from, to), by, datagram, now),
             Punt::NewMac { mac } => self.learn(mac, now),
             Punt::BadTag { node } => self.handle_bad_tag(node, now),
             Punt::Exhausted { node } => {
@@ -234,8 +239,32 @@ impl Mesh {
         }
     }
 
-    /// Passes a tunnel datagram of two other nodes on.
-    pub(super) fn relay(&mut self, from: NodeIdx, to: NodeIdx, datagram: Bytes, now: Instant) {
+    /// Takes a tunnel datagram that `by` has sent us: for us, or to be passed on unless it has passed before.
+    pub(super) fn relay(
+        &mut self,
+        (from, to): (NodeIdx, NodeIdx),
+        by: NodeIdx,
+        datagram: Bytes,
+        now: Instant,
+    ) {
+        let (Some(origin), Some(target)) = (self.nodes.get(from), self.nodes.get(to)) else {
+            return;
+        };
+        let (origin, target) = (origin.shared.id, target.shared.id);
+        let recent = &self.snapshot.recent;
+        if to == Nodes::ME || recent.admits_datagram(origin, target, &datagram) {
+            self.relay_on((from, to), by, datagram, now);
+        }
+    }
+
+    /// Opens a tunnel datagram for us, or passes it on, never back to where it came from.
+    fn relay_on(
+        &mut self,
+        (from, to): (NodeIdx, NodeIdx),
+        by: NodeIdx,
+        datagram: Bytes,
+        now: Instant,
+    ) {
         if to == Nodes::ME {
             self.open_tunnelled(from, datagram, now);
             return;
@@ -248,7 +277,11 @@ impl Mesh {
             return;
         }
         let snapshot = self.fresh_snapshot();
-        match send_path(&snapshot, from, to, datagram.len() - SPTPS_OVERHEAD, false) {
+        let path = send_path(&snapshot, from, to, datagram.len() - SPTPS_OVERHEAD, false);
+        if path.hop().is_some_and(|hop| hop == by || hop == from) {
+            return;
+        }
+        match path {
             SendPath::Udp {
                 to: addr,
                 direct,
@@ -284,9 +317,9 @@ impl Mesh {
 
     /// A relay datagram came over a link as SPTPS_PACKET (21).
     pub(super) fn handle_relayed(&mut self, link: LinkId, datagram: &Bytes, now: Instant) {
-        if self.active(link).is_none() {
+        let Some(by) = self.active(link).map(|peer| peer.node) else {
             return;
-        }
+        };
         let Some(header) = RelayHeader::parse(datagram) else {
             return;
         };
@@ -296,7 +329,7 @@ impl Mesh {
             return;
         };
         if from != Nodes::ME {
-            self.relay(from, to, datagram.slice(12..), now);
+            self.relay((from, to), by, datagram.slice(12..), now);
         }
     }
 
@@ -354,7 +387,7 @@ impl Mesh {
                 && self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
             {
                 self.moved(relay, from, now);
-                self.relay(idx, to, datagram.slice(12..), now);
+                self.relay((idx, to), relay, datagram.slice(12..), now);
             }
             return;
         }

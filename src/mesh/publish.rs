@@ -295,6 +295,7 @@ impl Mesh {
             by_addr,
             broadcast,
             sources,
+            recent: self.snapshot.recent.clone(),
         };
         self.snapshot = Arc::new(snapshot);
         self.outputs

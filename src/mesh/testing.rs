@@ -110,6 +110,8 @@ pub(super) struct Net {
     pub hooks: Vec<(u8, HookEvent)>,
     /// Lines that were sent, counted.
     pub lines: usize,
+    /// Frames that links took, counted.
+    frames: usize,
     /// Dials are carried out.
     pub dial: bool,
     /// A node that does not show itself as a meshd.
@@ -149,6 +151,7 @@ impl Net {
             delivered: Vec::new(),
             hooks: Vec::new(),
             lines: 0,
+            frames: 0,
             dial: true,
             anonymous: None,
             dialect: Dialect::Native,
@@ -284,6 +287,8 @@ impl Net {
                 }
             }
             Output::SendFrame { to, frame } => {
+                self.frames += 1;
+                assert!(self.frames < 10_000, "frames go in circles");
                 if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
                     self.input(node, Input::Frame { link, frame });
                 }
@@ -395,10 +400,11 @@ impl Net {
                 *snapshot.by_id.get(&header.from)?,
             ))
         });
-        match ends.filter(|_| snapshot.by_addr.contains_key(&from)) {
-            Some((to, from)) => Punt::Relay {
+        match ends.zip(snapshot.by_addr.get(&from).copied()) {
+            Some(((to, from), by)) => Punt::Relay {
                 to,
                 from,
+                by,
                 datagram: datagram.slice(12..),
             },
             None => Punt::Datagram { from, datagram },

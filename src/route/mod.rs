@@ -3,10 +3,15 @@
 //! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`verdict::decide`]
 //! and [`path::send_path`]. A packet is what the [`Mode`] carries: an IP packet, or a frame. Source: tinc-config-cli.md section 6, tinc-1.1-wire.md section 4.
 
+pub mod copies;
 pub mod local;
 pub mod lpm;
 pub mod mode;
+#[cfg(test)]
+#[cfg(feature = "model")]
+mod models;
 pub mod path;
+pub mod recent;
 pub mod router;
 pub(crate) mod source;
 pub mod switch;
@@ -133,6 +138,8 @@ pub struct RouteSnapshot {
     pub by_addr: HashMap<SocketAddr, NodeIdx>,
     /// Neighbours to which a broadcast goes (tree links, or all nodes in direct mode).
     pub broadcast: Vec<NodeIdx>,
+    /// What was passed on lately; the same in all snapshots of a mesh.
+    pub recent: Arc<recent::Recent>,
 }
 
 /// What belongs to one node for as long as we know it.
@@ -274,6 +281,7 @@ impl RouteSnapshot {
             by_addr: HashMap::new(),
             broadcast: Vec::new(),
             sources: Vec::new(),
+            recent: Arc::default(),
         }
     }
 
@@ -346,11 +354,15 @@ pub enum DropReason {
     ForeignSource,
     /// Forwarding or DirectOnly forbids it, and frames get no answer.
     Prohibited,
+    /// A copy of a broadcast, a packet or a datagram of others that was passed on before.
+    Repeated,
+    /// A router solicitation or a report of group membership of our own system, which only its own wire needs.
+    OwnWire,
 }
 
 impl DropReason {
     /// Every reason, in order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Malformed,
         Self::LoopingBack,
         Self::RoutingLoop,
@@ -368,6 +380,8 @@ impl DropReason {
         Self::Exhausted,
         Self::ForeignSource,
         Self::Prohibited,
+        Self::Repeated,
+        Self::OwnWire,
     ];
 }
 

@@ -34,6 +34,17 @@ pub enum SendPath {
     Unreachable,
 }
 
+impl SendPath {
+    /// The node to which the datagram goes next; `None` if it goes nowhere.
+    #[must_use]
+    pub const fn hop(self) -> Option<NodeIdx> {
+        match self {
+            Self::Udp { hop, .. } | Self::Frame(hop) | Self::Relayed(hop) => Some(hop),
+            Self::NoKey | Self::Unreachable => None,
+        }
+    }
+}
+
 /// The node whose tunnel carries a packet of `length` bytes of ours for `to`: `to` itself, but for a legacy node
 /// the last one on its path that UDP reaches straight, or else the next one, which opens the packet and sends it on.
 /// Source: tinc-1.0-wire.md section 3.7.
@@ -55,6 +66,14 @@ pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx 
         true => target.via,
         false => target.nexthop,
     }
+}
+
+/// The node that a packet of `length` bytes of ours for `to` goes to next, by whatever way; `None` if it cannot go
+/// now.
+#[must_use]
+pub fn next_hop(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> Option<NodeIdx> {
+    let to = carrier(snapshot, to, length);
+    send_path(snapshot, snapshot.me, to, length, false).hop()
 }
 
 /// Whether a packet fits into the node's path by UDP as a frame.

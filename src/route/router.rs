@@ -20,6 +20,7 @@ use crate::{
         Options,
         icmp::{self, Unreachable},
         ip::{self, Packet},
+        neighbour::is_for_own_wire,
     },
 };
 
@@ -123,8 +124,11 @@ fn owner_of(
 }
 
 fn broadcast(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
-    if source != snapshot.me {
-        decrement_ttl(snapshot, bytes)?;
+    match source != snapshot.me {
+        true => decrement_ttl(snapshot, bytes)?,
+        // No router listens at the other end of a tunnel, and members get all multicast unasked.
+        false if is_for_own_wire(&parse(bytes)?) => return Err(Stop::Drop(DropReason::OwnWire)),
+        false => {}
     }
     may_broadcast(snapshot, source)
 }
@@ -471,9 +475,24 @@ mod tests {
         ];
         for packet in &packets {
             assert_eq!(ask(&s, packet, ME), Verdict::Broadcast);
+            let copy = Verdict::Drop(DropReason::Repeated);
+            assert_eq!(ask(&s, packet, B), copy, "it is ours");
+        }
+        s.recent = Arc::default();
+        for packet in &packets {
             assert_eq!(ask(&s, packet, B), Verdict::Broadcast);
         }
+        // What systems say to their own wire stays there; another node may pass it on.
+        for packet in [
+            v4("10.0.0.1", "224.0.0.22", 2, &[0x22, 0, 0, 0]),
+            v6("fe80::1", "ff02::2", 58, &[133, 0, 0, 0]),
+        ] {
+            let own = Verdict::Drop(DropReason::OwnWire);
+            assert_eq!(ask(&s, &packet, ME), own);
+            assert_eq!(ask(&s, &packet, B), Verdict::Broadcast);
+        }
         s.settings.broadcast = Broadcast::No;
+        s.recent = Arc::default();
         for packet in &packets {
             let verdict = ask(&s, packet, ME);
             assert_eq!(verdict, Verdict::Drop(DropReason::NoBroadcast));

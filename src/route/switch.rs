@@ -92,6 +92,12 @@ pub fn sight(snapshot: &RouteSnapshot, frame: &[u8]) -> Option<Mac> {
     }
 }
 
+/// Whether a frame is of a station behind our own device.
+pub(super) fn is_ours(snapshot: &RouteSnapshot, frame: &[u8]) -> bool {
+    let entry = Frame::parse(frame).and_then(|frame| snapshot.macs.get(frame.source()));
+    entry.is_some_and(|entry| entry.owner == snapshot.me)
+}
+
 /// Decides on one frame of `source`. TTL and MSS may be changed in place.
 #[inline(never)] // it would only be in the router's way
 pub(super) fn switch(

@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    route::{DropReason, Mode, NodeIdx, RouteSnapshot, router::route, switch::switch},
+    route::{
+        DropReason, Mode, NodeIdx, RouteSnapshot,
+        copies::{check_broadcast, check_transit},
+        router::route,
+        switch::switch,
+    },
     wire::{
         icmp::{self, Unreachable},
         ip::Packet,
@@ -67,11 +72,38 @@ pub fn decide(
         Mode::Router => route(snapshot, bytes, source),
         Mode::Switch | Mode::Hub => switch(snapshot, bytes, source),
     };
-    verdict.unwrap_or_else(|stop| match stop {
+    let verdict = verdict.unwrap_or_else(|stop| match stop {
         Stop::Drop(reason) => Verdict::Drop(reason),
         Stop::Error(Some(error)) if limiter.allow(now) => Verdict::Reply(error),
         Stop::Error(_) => Verdict::Drop(DropReason::ErrorLimit),
-    })
+    });
+    match verdict {
+        Verdict::Broadcast => check(snapshot, bytes, source, verdict, now),
+        Verdict::Send(_) | Verdict::Fragments(..) if source != snapshot.me => {
+            check(snapshot, bytes, source, verdict, now)
+        }
+        verdict => verdict,
+    }
+}
+
+/// The verdict on a packet that goes on to others, unless it has been here before.
+#[inline(never)] // most packets go straight to their node
+fn check(
+    snapshot: &RouteSnapshot,
+    bytes: &[u8],
+    source: NodeIdx,
+    verdict: Verdict,
+    now: Instant,
+) -> Verdict {
+    let checked = match &verdict {
+        Verdict::Send(to) => check_transit(snapshot, bytes, (source, *to), bytes.len(), now),
+        Verdict::Fragments(to, pieces) => {
+            let longest = pieces.iter().map(Vec::len).max().unwrap_or_default();
+            check_transit(snapshot, bytes, (source, *to), longest, now)
+        }
+        _ => check_broadcast(snapshot, bytes, source, now),
+    };
+    checked.map_or_else(Verdict::Drop, |()| verdict)
 }
 
 /// Why a packet goes no further.

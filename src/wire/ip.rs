@@ -2,6 +2,8 @@
 //!
 //! Sources: RFC 791, RFC 8200, RFC 1624 (incremental checksums), tinc-config-cli.md section 6.5.
 
+pub mod unchanged;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Length of an IPv4 header without options, in bytes.
@@ -13,6 +15,8 @@ pub const HEADER_V6: usize = 40;
 pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// IGMP: membership of multicast groups, IPv4.
+    pub const IGMP: u8 = 2;
     /// IPv4 in IP.
     pub const IPV4: u8 = 4;
     /// TCP.

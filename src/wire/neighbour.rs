@@ -72,6 +72,36 @@ fn is_solicitation(packet: &[u8]) -> bool {
         && packet[HEADER_V6] == SOLICITATION
 }
 
+/// Whether a packet tells routers of the sender's own wire something that no other wire needs: a router solicitation
+/// (RFC 4861), or membership of multicast groups (IGMP: RFC 3376; MLD: RFC 2710, RFC 3810). Systems send them by
+/// themselves.
+#[must_use]
+pub fn is_for_own_wire(packet: &Packet<'_>) -> bool {
+    let bytes = packet.bytes();
+    let Some(at) = packet.payload_offset() else {
+        return false;
+    };
+    if !packet.is_v6() {
+        let kind = bytes.get(at).copied().unwrap_or_default();
+        return packet.protocol() == protocol::IGMP && IGMP_MEMBERSHIP.contains(&kind);
+    }
+    // Reports of MLD stand behind a hop-by-hop header with the router alert.
+    let (next, at) = match (packet.protocol(), bytes.get(at..at + 2)) {
+        (HOP_BY_HOP, Some([next, units])) => (*next, at + 8 * (1 + usize::from(*units))),
+        (next, _) => (next, at),
+    };
+    let kind = bytes.get(at).copied().unwrap_or_default();
+    next == protocol::ICMPV6 && (kind == ROUTER_SOLICITATION || MLD_MEMBERSHIP.contains(&kind))
+}
+
+/// Next header of IPv6 hop-by-hop options.
+const HOP_BY_HOP: u8 = 0;
+/// Reports of versions 1, 2 and 3, and the message of a host that leaves.
+const IGMP_MEMBERSHIP: [u8; 4] = [0x12, 0x16, 0x22, 0x17];
+/// Reports of versions 1 and 2, and the message of a host that leaves.
+const MLD_MEMBERSHIP: [u8; 3] = [131, 143, 132];
+const ROUTER_SOLICITATION: u8 = 133;
+
 fn arp(packet: &[u8], invented: Mac, others: impl Fn(IpAddr) -> bool) -> Option<Vec<u8>> {
     let packet = packet.get(..ARP_LENGTH)?;
     let target: Ipv4Addr = (*packet.last_chunk::<4>()?).into();
@@ -119,6 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::testing::{v4, v6};
 
     const ASKER: Mac = [2, 0, 0, 0, 0, 0x0f];
     const OTHER: Mac = [2, 0, 0, 0, 0, 0xf0];
@@ -210,6 +241,46 @@ mod tests {
         assert_eq!(Question::of(&frame(0x0800, &[0x45; 40])), None);
     }
 
+    #[test]
+    fn what_systems_tell_their_own_wire() {
+        let alert = |kind: u8| [protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, kind, 0, 0, 0];
+        let about = |packet: &[u8]| is_for_own_wire(&Packet::parse(packet).unwrap());
+        for (kind, own) in [
+            (0x11, false),
+            (0x12, true),
+            (0x16, true),
+            (0x17, true),
+            (0x22, true),
+        ] {
+            assert_eq!(
+                about(&v4("10.0.0.1", "224.0.0.22", 2, &[kind, 0])),
+                own,
+                "{kind}"
+            );
+        }
+        for (kind, own) in [
+            (130, false),
+            (131, true),
+            (132, true),
+            (143, true),
+            (128, false),
+        ] {
+            let packet = v6("fe80::1", "ff02::16", HOP_BY_HOP, &alert(kind));
+            assert_eq!(about(&packet), own, "{kind}");
+        }
+        assert!(about(&v6("fe80::1", "ff02::2", 58, &[133, 0, 0, 0])));
+        assert!(about(&v6("::", "ff02::2", 58, &[133, 0, 0, 0])));
+        for kind in [128, 134, 135] {
+            assert!(
+                !about(&v6("fe80::1", "ff02::1", 58, &[kind, 0, 0, 0])),
+                "{kind}"
+            );
+        }
+        assert!(!about(&v6("fd00::1", "ff02::fb", 17, &[133; 8])));
+        assert!(!about(&v4("10.0.0.1", "224.0.0.251", 17, &[0x22; 8])));
+        assert!(!about(&v6("fe80::1", "ff02::16", HOP_BY_HOP, &[58])));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_looked_at(bytes in prop::collection::vec(any::<u8>(), 0..120), kind in 0_usize..3) {
@@ -224,6 +295,8 @@ mod tests {
             if let Some(question) = Question::of(&bytes) {
                 let _ = question.answer(ASKER, |_| true);
             }
+            let packet = bytes.get(HEADER..).and_then(Packet::parse);
+            let _ = packet.is_some_and(|packet| is_for_own_wire(&packet));
         }
     }
 }

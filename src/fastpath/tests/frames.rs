@@ -115,12 +115,14 @@ fn what_is_for_all_goes_to_each_and_not_back() {
     let to_all = plain(OURS, [0xff; 6], 60);
     for mode in [Mode::Switch, Mode::Hub] {
         let (one, two) = (keyed(neighbour(ONE), &one), keyed(neighbour(TWO), &two));
-        let snapshot = net(mode, one, two);
+        let mut snapshot = net(mode, one, two);
         let mut seen = outbound(&snapshot, &to_all);
         for (node, key) in [(ONE, &at_one), (TWO, &at_two)] {
             let got = opened(&mut seen, node, key);
             assert_eq!(got, [(TYPE_MAC, to_all.clone())]);
         }
+        // As if it were of another node.
+        snapshot.recent = Arc::default();
         let datagram = sealed(&snapshot, &at_one.tx().unwrap(), TYPE_MAC, &to_all);
         let mut seen = inbound(&snapshot, addr(ONE), &datagram);
         assert_eq!(seen.device, std::slice::from_ref(&to_all));
@@ -154,17 +156,25 @@ fn vouched_frames_are_finished() {
             rx: vec![ours.rx],
             ..neighbour(ONE)
         };
-        let snapshot = net(Mode::Hub, native, keyed(neighbour(TWO), &two));
+        let mut snapshot = net(Mode::Hub, native, keyed(neighbour(TWO), &two));
         let sent = super_frame(&snapshot, &shifted(link, header), &framed(link, &packet)).sent;
         let to_one = sent.into_iter().filter(|(to, _)| *to == addr(ONE));
         let (mut kinds, mut device, mut passed) = (Vec::new(), Vec::new(), Vec::new());
         for (_, mut datagram) in to_one {
             let opened = theirs.rx.open(&mut datagram).unwrap();
             kinds.push(opened.kind);
-            // And back again, as it was.
+            let open = datagram.clone();
+            // And back again, as it was: each segment is known, until all is forgotten.
             let number = theirs.tx.claim(1).unwrap();
             theirs.tx.seal(number, opened.kind, &mut datagram);
+            let seen = inbound(&snapshot, addr(ONE), &datagram);
+            assert_eq!(seen.drops, [DropReason::Repeated]);
+            let number = theirs.tx.claim(1).unwrap();
+            datagram.copy_from_slice(&open);
+            theirs.tx.seal(number, opened.kind, &mut datagram);
+            let known = std::mem::take(&mut snapshot.recent);
             let mut seen = inbound(&snapshot, addr(ONE), &datagram);
+            snapshot.recent = known;
             passed.extend(self::opened(&mut seen, TWO, &at_two));
             device.extend(seen.device);
         }

@@ -72,7 +72,10 @@ fn frames_go_to_whoever_has_the_address_or_to_all() {
         assert_eq!(verdict(&s, &to(mac), ME), expected, "{mac:02x?}");
     }
     assert_eq!(verdict(&s, &to(host(0)), B), Verdict::Local);
-    assert_eq!(verdict(&s, &to(host(2)), B), Verdict::Send(C));
+    let ours = Verdict::Drop(DropReason::RoutingLoop);
+    assert_eq!(verdict(&s, &to(host(2)), B), ours, "it has been here");
+    let from_b = frame(host(1), host(2), &TAG, 0x88b5, &[0; 50]);
+    assert_eq!(verdict(&s, &from_b, B), Verdict::Send(C));
     let back = Verdict::Drop(DropReason::LoopingBack);
     assert_eq!(verdict(&s, &to(host(1)), B), back);
     // d's frames come by c only.
