@@ -2,6 +2,8 @@
 //!
 //! Source: the Monitoring Plugins guidelines: exit codes 0 to 3, one line, performance data behind `|`.
 
+mod subnets;
+
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -132,7 +134,17 @@ fn look(context: &Context, limits: &Limits) -> Result<(Answer, Health), Failure>
     let Response::Status(status) = client.ask(Request::Status)?.response else {
         return Err(Failure::odd_answer());
     };
-    let health = judge(peers, &status, limits);
+    let mut health = judge(peers, &status, limits);
+    // A daemon that is older than its meshctl may not know the question.
+    if let Ok(Answer {
+        response: Response::Refused(rows),
+        ..
+    }) = client.ask(Request::Refused)
+        && let Some(finding) = subnets::finding(&rows)
+    {
+        health.level = health.level.max(finding.level);
+        health.findings.push(finding);
+    }
     Ok((answer, health))
 }
 

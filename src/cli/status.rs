@@ -95,7 +95,10 @@ impl Show for Screen<'_> {
             line("", text);
         }
         if mesh.subnets_refused > 0 {
-            let text = format!("{} subnets refused (SubnetPolicy)", mesh.subnets_refused);
+            let text = format!(
+                "{} subnets refused (SubnetPolicy, or too many)",
+                mesh.subnets_refused
+            );
             line("", text);
         }
         line("listen", status.listen.join(", "));

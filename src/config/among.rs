@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     config::{Problem, Source, host, tree::Entry},
-    mesh::settings::Host,
+    mesh::{limits::MAX_SUBNETS_PER_NODE, settings::Host},
     wire::{NodeName, Subnet},
 };
 
@@ -71,4 +71,25 @@ pub(super) fn same_subnets(lines: &[Entry]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Warns of more Subnet lines in one file than a node takes that does not have them in its copy of the file.
+pub(super) fn many_subnets(lines: &[Entry]) -> Vec<Problem> {
+    let mut counts: BTreeMap<&Path, (usize, Option<&Entry>)> = BTreeMap::new();
+    for line in lines {
+        let (count, first) = counts.entry(&line.file).or_default();
+        *count += 1;
+        if *count > MAX_SUBNETS_PER_NODE {
+            first.get_or_insert(line);
+        }
+    }
+    let many = counts.into_values();
+    let many = many.filter_map(|(count, first)| Some((count, first?)));
+    many.map(|(count, first)| {
+        first.warning(format!(
+            "is the first of {} beyond {MAX_SUBNETS_PER_NODE}: a meshd takes these only where its own copy of this file lists them; keep the copies alike",
+            count - MAX_SUBNETS_PER_NODE
+        ))
+    })
+    .collect()
 }

@@ -69,6 +69,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         &mut theirs,
     );
     theirs.extend(among::same_subnets(&subnets));
+    theirs.extend(among::many_subnets(&subnets));
     let built = build(source, &tree, name, hosts, last, &mut ours);
     let stopped = ours.iter().any(|p| p.error);
     let mut problems = [ours, theirs].concat();

@@ -16,14 +16,14 @@ use crate::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
         limits::{
-            CORRECTION_RATE, LINE_BURST, MAX_DEFERRED, MAX_EDGES, MAX_MACS_PER_NODE, MAX_NODES,
-            MAX_SUBNETS, MAX_SUBNETS_PER_NODE, MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
+            CORRECTION_RATE, LINE_BURST, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
+            MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
         },
         node::Nodes,
         retell::News,
     },
     route::NodeIdx,
-    wire::{NodeName, Prefix, Request, Subnet, name::MAX_NAME, printable},
+    wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
 };
 
 /// A line for the log.
@@ -259,20 +259,16 @@ impl Mesh {
         }
         if self.settings.strict_subnets {
             tracing::debug!(node = %owner, %subnet, "ignored unauthorized ADD_SUBNET");
-            self.nodes[idx].refused.keep(subnet);
+            self.keep_aside(idx, subnet);
             self.forward(link, line);
             return;
         }
         if let Err(why) = self.may_announce(owner, &subnet) {
             return self.refuse_subnet(idx, subnet, &why, now);
         }
-        let most = match subnet.prefix {
-            Prefix::Mac(_) => MAX_MACS_PER_NODE,
-            Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
-        };
-        if self.subnet_count >= MAX_SUBNETS || self.nodes[idx].subnets.len() >= most {
+        if let Err(why) = self.has_room(idx, &subnet) {
             self.refused += 1;
-            return;
+            return self.refuse_subnet(idx, subnet, &why, now);
         }
         self.insert_subnet(idx, subnet);
         self.taken_over(subnet);
@@ -315,6 +311,7 @@ impl Mesh {
     pub(super) fn insert_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
         if self.nodes[idx].subnets.insert(subnet) {
             self.subnet_count += 1;
+            self.count_unlisted(idx, &subnet, true);
             self.dirty_routes = true;
             self.subnet_hook(true, idx, subnet);
         }
@@ -324,6 +321,7 @@ impl Mesh {
     pub(super) fn remove_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
         if self.nodes[idx].subnets.remove(&subnet) {
             self.subnet_count -= 1;
+            self.count_unlisted(idx, &subnet, false);
             self.dirty_routes = true;
             self.subnet_hook(false, idx, subnet);
         }

@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 pub const MAX_NODES: usize = 16_384;
 /// Edges that we know at most. Memory: about 200 bytes each, 50 MiB in all.
 pub const MAX_EDGES: usize = 262_144;
-/// Subnets that we know at most. Memory: about 100 bytes each in both tables, 7 MiB in all.
+/// Subnets that we know at most, but for those that host files list: these cost the memory of our own operator.
+/// Memory: about 100 bytes each in both tables, 7 MiB in all.
 pub const MAX_SUBNETS: usize = 65_536;
-/// Subnets of one node at most.
+/// Subnets of one node at most, but for those that its host file lists.
 pub const MAX_SUBNETS_PER_NODE: usize = 1_024;
+/// Announced subnets that are not believed and kept aside, over all nodes. Memory: about 100 bytes each, 4 MiB in all.
+pub const MAX_ASIDE: usize = 32_768;
+/// Of one node at most, see [`MAX_ASIDE`].
+pub const MAX_ASIDE_PER_NODE: usize = 8_192;
 /// Ethernet addresses of one node at most, in place of [`MAX_SUBNETS_PER_NODE`].
 pub const MAX_MACS_PER_NODE: usize = MAX_LEARNED + MAX_SUBNETS_PER_NODE;
 /// Ethernet addresses that we learn at most; one more takes the place of that which was silent for longest.
@@ -46,7 +51,8 @@ pub const CORRECTION_RATE: u32 = 20;
 
 const _: () = assert!(LEARN_RATE * 2 < LINE_RATE && LEARN_BURST * 2 < LINE_BURST);
 const _: () = assert!(MAX_SEEN * 2 * 16 <= 4 << 20);
-const _: () = assert!(MAX_NODES * 1024 + MAX_EDGES * 200 + MAX_SUBNETS * 100 <= 80 << 20);
+const _: () =
+    assert!(MAX_NODES * 1024 + MAX_EDGES * 200 + (MAX_SUBNETS + MAX_ASIDE) * 100 <= 80 << 20);
 
 /// A token bucket: `rate` a second, at most `burst` at once.
 #[derive(Debug, Clone)]

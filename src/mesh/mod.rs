@@ -83,6 +83,10 @@ pub struct Mesh {
     nodes: Nodes,
     subnet_count: usize,
     peers: BTreeMap<LinkId, peers::Peer>,
+    /// Subnets that our files list, and how many others there are.
+    listed: policy::Listed,
+    /// Subnets kept aside, of all nodes.
+    aside: usize,
     outgoing: BTreeMap<NodeName, dial::Outgoing>,
     seen: seen::Seen,
     /// Ethernet addresses behind our device.
@@ -152,6 +156,8 @@ impl Mesh {
             nodes,
             subnet_count: 0,
             peers: BTreeMap::new(),
+            listed: policy::Listed::new(&settings),
+            aside: 0,
             outgoing: BTreeMap::new(),
             orphans: BTreeSet::new(),
             to_close: Vec::new(),
@@ -367,6 +373,7 @@ impl Mesh {
                 self.drop_keys(idx);
                 self.nodes.remove(idx);
                 self.dirty_routes = true;
+            self.forget_refused(idx, None);
             }
         }
     }

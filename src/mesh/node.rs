@@ -30,6 +30,8 @@ pub(super) struct Node {
     pub incoming: usize,
     /// What it owns.
     pub subnets: BTreeSet<Subnet>,
+    /// How many of its subnets no file of ours lists.
+    pub unlisted: usize,
     /// Our link to it, if it is a neighbour.
     pub link: Option<LinkId>,
     /// The result of the last graph pass.
@@ -126,6 +128,7 @@ impl Node {
             edges: BTreeMap::new(),
             incoming: 0,
             subnets: BTreeSet::new(),
+            unlisted: 0,
             link: None,
             place: Place::nowhere(me),
             since: None,

@@ -2,16 +2,24 @@
 //! or down. Source: spec/security.md T20 and section 2.3.
 //!
 //! What is refused is kept aside, and not passed on, so that a reload may still let it in. It is for IP subnets:
-//! Ethernet addresses move.
+//! Ethernet addresses move. The same is done with subnets beyond the bounds of [`super::limits`], against which
+//! no subnet counts that a file of ours lists.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Instant,
 };
 
 use crate::{
-    mesh::{Mesh, limits::MAX_SUBNETS_PER_NODE, node::Nodes, settings::SubnetPolicy},
+    mesh::{
+        Mesh,
+        limits::{
+            MAX_ASIDE, MAX_ASIDE_PER_NODE, MAX_MACS_PER_NODE, MAX_SUBNETS, MAX_SUBNETS_PER_NODE,
+        },
+        node::Nodes,
+        settings::{Settings, SubnetPolicy},
+    },
     route::NodeIdx,
     wire::{NodeName, Request, Subnet, subnet::Prefix},
 };
@@ -28,6 +36,9 @@ const SPECIAL: [Prefix; 6] = [
     Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
 ];
 
+/// Lines of a file that are searched as they stand; of more a set is made.
+const FEW_LINES: usize = 32;
+
 /// What a node announces and we do not believe.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
@@ -35,16 +46,94 @@ pub(super) struct Refused {
     told: Option<Instant>,
 }
 
-impl Refused {
-    /// Remembers it, as long as there are not too many.
-    pub(super) fn keep(&mut self, subnet: Subnet) {
-        if self.subnets.len() < MAX_SUBNETS_PER_NODE {
-            self.subnets.insert(subnet);
+/// Subnets that our files list. Their memory is in proportion to the files.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// Of nodes whose file has more than [`FEW_LINES`].
+    long: BTreeMap<NodeName, BTreeSet<Subnet>>,
+    /// How many subnets of the table are in no file.
+    unlisted: usize,
+}
+
+impl Listed {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let hosts = settings.hosts.iter();
+        let all = hosts.map(|(name, host)| (name, &host.subnets));
+        let all = all.chain([(&settings.name, &settings.subnets)]);
+        let set = |lines: &[Subnet]| lines.iter().copied().collect();
+        let long = all.filter(|(_, lines)| lines.len() > FEW_LINES);
+        Self {
+            long: long
+                .map(|(name, lines)| (name.clone(), set(lines)))
+                .collect(),
+            unlisted: 0,
         }
     }
 }
 
 impl Mesh {
+    /// Whether the owner's host file has this subnet with this weight; for ourselves our own one. With any weight
+    /// one line would stand for 2^32 subnets.
+    fn is_listed(&self, owner: &NodeName, subnet: &Subnet) -> bool {
+        if let Some(lines) = self.listed.long.get(owner) {
+            return lines.contains(subnet);
+        }
+        let host = self.settings.hosts.get(owner);
+        let lines = match host {
+            Some(host) => &host.subnets,
+            None if *owner == self.settings.name => &self.settings.subnets,
+            None => return false,
+        };
+        lines.contains(subnet)
+    }
+
+    /// Keeps the numbers of unlisted subnets when one comes or goes.
+    pub(super) fn count_unlisted(&mut self, idx: NodeIdx, subnet: &Subnet, comes: bool) {
+        if self.is_listed(self.nodes[idx].name(), subnet) {
+            return;
+        }
+        for count in [&mut self.nodes[idx].unlisted, &mut self.listed.unlisted] {
+            *count = if comes { *count + 1 } else { *count - 1 };
+        }
+    }
+
+    /// Counts anew what the files of a new configuration do not list.
+    pub(super) fn recount_unlisted(&mut self) {
+        self.listed = Listed::new(&self.settings);
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            let node = &self.nodes[idx];
+            let unlisted = |subnet: &&Subnet| !self.is_listed(node.name(), subnet);
+            let unlisted = node.subnets.iter().filter(unlisted).count();
+            self.nodes[idx].unlisted = unlisted;
+            self.listed.unlisted += unlisted;
+        }
+    }
+
+    /// Whether the bounds leave room for one more subnet of a node; else which does not, for the operator.
+    pub(super) fn has_room(&self, idx: NodeIdx, subnet: &Subnet) -> Result<(), String> {
+        let node = &self.nodes[idx];
+        let name = node.name();
+        if self.is_listed(name, subnet) {
+            return Ok(());
+        }
+        let most = match subnet.prefix {
+            Prefix::Mac(_) => MAX_MACS_PER_NODE,
+            Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
+        };
+        if node.unlisted >= most {
+            return Err(format!(
+                "hosts/{name} does not list it, nor {most} others that {name} announces"
+            ));
+        }
+        if self.listed.unlisted >= MAX_SUBNETS {
+            return Err(format!(
+                "no host file lists it, nor {MAX_SUBNETS} others that nodes announce"
+            ));
+        }
+        Ok(())
+    }
+
     /// Whether a node may announce this; else why not, for the operator.
     pub(super) fn may_announce(&self, owner: &NodeName, subnet: &Subnet) -> Result<(), String> {
         let hosts = &self.settings.hosts;
@@ -56,6 +145,9 @@ impl Mesh {
             Prefix::Mac(_) => return Ok(()),
             Prefix::V4(_, length) | Prefix::V6(_, length) => (subnet.prefix, length),
         };
+        if self.is_listed(owner, subnet) {
+            return Ok(());
+        }
         let gives = |to: &[Subnet]| to.iter().any(|line| line.prefix.covers(&prefix));
         if policy == SubnetPolicy::Open || hosts.get(owner).is_some_and(|host| gives(&host.subnets))
         {
@@ -98,13 +190,13 @@ impl Mesh {
 
     /// Keeps an announcement aside.
     pub(super) fn refuse_subnet(&mut self, idx: NodeIdx, subnet: Subnet, why: &str, now: Instant) {
-        let node = &mut self.nodes[idx];
-        let refused = &mut node.refused;
-        if refused.subnets.contains(&subnet) {
+        if self.nodes[idx].refused.subnets.contains(&subnet) {
             return;
         }
-        refused.keep(subnet);
+        self.keep_aside(idx, subnet);
         self.subnets_refused += 1;
+        let node = &mut self.nodes[idx];
+        let refused = &mut node.refused;
         let lately = |at: Instant| now.saturating_duration_since(at).as_secs() < SAY_EVERY;
         if !refused.told.is_some_and(lately) {
             refused.told = Some(now);
@@ -113,13 +205,23 @@ impl Mesh {
         }
     }
 
+    /// Remembers a subnet that is not believed, as long as there are not too many.
+    pub(super) fn keep_aside(&mut self, idx: NodeIdx, subnet: Subnet) {
+        let kept = &mut self.nodes[idx].refused.subnets;
+        if self.aside < MAX_ASIDE && kept.len() < MAX_ASIDE_PER_NODE && kept.insert(subnet) {
+            self.aside += 1;
+        }
+    }
+
     /// A node withdraws what it has announced, or everything, and we had not believed it.
     pub(super) fn forget_refused(&mut self, idx: NodeIdx, subnet: Option<&Subnet>) {
-        let refused = &mut self.nodes[idx].refused.subnets;
+        let kept = &mut self.nodes[idx].refused.subnets;
+        let before = kept.len();
         match subnet {
-            Some(subnet) => drop(refused.remove(subnet)),
-            None => refused.clear(),
+            Some(subnet) => drop(kept.remove(subnet)),
+            None => kept.clear(),
         }
+        self.aside -= before - kept.len();
     }
 
     /// After a reload: what was refused may be allowed, and the other way round.
@@ -140,6 +242,9 @@ impl Mesh {
             let bad = held.filter_map(|one| Some((one, self.may_announce(&owner, &one).err()?)));
             let bad: Vec<(Subnet, String)> = bad.collect();
             for subnet in fine {
+                if self.has_room(idx, &subnet).is_err() {
+                    continue;
+                }
                 self.forget_refused(idx, Some(&subnet));
                 self.insert_subnet(idx, subnet);
                 let owner = owner.clone();

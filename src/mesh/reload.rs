@@ -29,6 +29,7 @@ impl Mesh {
             Arc::new(kept)
         };
         let old = std::mem::replace(&mut self.settings, settings);
+        self.recount_unlisted();
         self.keep_for_ever();
         self.reload_own_subnets(&old);
         if self.settings.strict_subnets {

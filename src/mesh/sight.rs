@@ -14,7 +14,7 @@ use crate::{
         view::{DialFault, PathKind, PeerRow, Reason},
     },
     route::{MIN_MTU, NodeIdx},
-    wire::{NodeName, Options},
+    wire::{NodeName, Options, Subnet},
 };
 
 pub use told::Detail;
@@ -125,6 +125,22 @@ pub struct RefusedRow {
     pub subnet: String,
     /// Why not.
     pub why: String,
+    /// By which rule.
+    #[serde(default)]
+    pub rule: Rule,
+}
+
+/// A rule by which an announced subnet is not believed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rule {
+    /// SubnetPolicy.
+    #[default]
+    SubnetPolicy,
+    /// StrictSubnets: the operator asked for it.
+    StrictSubnets,
+    /// A bound on what files of ours do not list.
+    Bound,
 }
 
 /// What we do to get a link.
@@ -289,21 +305,39 @@ impl Mesh {
         let aside = node.refused.subnets.iter();
         let aside = aside.filter(|subnet| !node.subnets.contains(subnet));
         aside
-            .map(|subnet| RefusedRow {
-                owner: name.to_string(),
-                subnet: subnet.prefix.to_string(),
-                why: match self.settings.strict_subnets {
-                    true => format!("hosts/{name} does not list it (StrictSubnets)"),
-                    false => {
-                        let why = self.may_announce(name, subnet).err();
-                        format!("{} (SubnetPolicy)", why.unwrap_or_default())
-                    }
-                },
+            .map(|subnet| {
+                let (rule, why) = self.why_refused(idx, subnet);
+                RefusedRow {
+                    owner: name.to_string(),
+                    subnet: subnet.prefix.to_string(),
+                    why,
+                    rule,
+                }
             })
             .collect()
     }
 
-    /// Every subnet that is announced and not believed, in order of nodes.
+    fn why_refused(&self, idx: NodeIdx, subnet: &Subnet) -> (Rule, String) {
+        let name = self.nodes[idx].name();
+        if self.settings.strict_subnets {
+            let why = format!("hosts/{name} does not list it (StrictSubnets)");
+            return (Rule::StrictSubnets, why);
+        }
+        match self.may_announce(name, subnet) {
+            Err(why) => (Rule::SubnetPolicy, format!("{why} (SubnetPolicy)")),
+            Ok(()) => {
+                let why = self.has_room(idx, subnet).err();
+                let why = why.unwrap_or_else(|| "there was no room for it when it came".into());
+                (Rule::Bound, why)
+            }
+        }
+    }
+
+    /// Every subnet that is announced and not believed, in order of nodes; of one node and of all no more than
+    /// [`MAX_ASIDE_PER_NODE`] and [`MAX_ASIDE`].
+    ///
+    /// [`MAX_ASIDE`]: crate::mesh::limits::MAX_ASIDE
+    /// [`MAX_ASIDE_PER_NODE`]: crate::mesh::limits::MAX_ASIDE_PER_NODE
     #[must_use]
     pub fn refused_subnets(&self) -> Vec<RefusedRow> {
         let nodes = self.nodes.iter();

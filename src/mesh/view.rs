@@ -308,7 +308,7 @@ pub struct MeshStatus {
     /// Attempts since start to make a node speak less than it can, refused or suspected.
     #[serde(default)]
     pub downgrades: u64,
-    /// Subnets that nodes have announced since start and that are not theirs (SubnetPolicy).
+    /// Subnets that nodes have announced since start and that are not believed (SubnetPolicy, or a bound).
     #[serde(default)]
     pub subnets_refused: u64,
 }

@@ -17,7 +17,7 @@ use meshd::{
     },
     link::Dialect,
     mesh::{
-        sight::{MtuSight, Pair, RefusedRow, Sight, UdpSight},
+        sight::{MtuSight, Pair, RefusedRow, Rule, Sight, UdpSight},
         view::{
             EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
         },
@@ -310,6 +310,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             owner: "cache_1".into(),
             subnet: "10.9.0.0/24".into(),
             why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
+            rule: Rule::StrictSubnets,
         }]),
         Request::AskNode { .. } => Response::Told(Some(Box::default())),
         Request::Log { .. } | Request::Capture { .. } => Response::Done(false),

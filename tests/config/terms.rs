@@ -217,6 +217,26 @@ fn one_subnet_of_two_nodes_is_told() {
     );
 }
 
+/// Nodes without the lines take no more than 1,024 of one node.
+#[test]
+fn very_many_subnets_of_a_node_are_told() {
+    for (count, told) in [(1_024, 0), (1_025, 1), (1_500, 1)] {
+        let tree = Tree::of_three();
+        let line = |n: usize| format!("Subnet = 172.{}.{}.0/24\n", 16 + n / 256, n % 256);
+        let lines: String = (0..count).map(line).collect();
+        let key = key(2).public();
+        tree.write("hosts/b", &format!("Ed25519PublicKey = {key}\n{lines}"));
+        let said = tree.said();
+        let said: Vec<_> = said
+            .iter()
+            .filter(|line| line.contains("beyond 1024"))
+            .collect();
+        assert_eq!(said.len(), told, "{said:?}");
+        let first = format!("hosts/b:1026: is the first of {}", count.max(1_024) - 1_024);
+        assert!(said.iter().all(|line| line.starts_with(&first)), "{said:?}");
+    }
+}
+
 #[test]
 fn scripts_and_rates_are_chosen() {
     let tree = Tree::of_three();

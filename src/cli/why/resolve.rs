@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use crate::{
     config::vars::nearness,
-    mesh::{sight::RefusedRow, view::SubnetRow},
+    mesh::{
+        sight::{RefusedRow, Rule},
+        view::SubnetRow,
+    },
     wire::{NodeName, Prefix, Subnet},
 };
 
@@ -99,11 +102,19 @@ impl World {
             }
             (None, Some(row)) => (&row.owner, Some((row.subnet.clone(), row.why.clone()))),
             (None, None) => {
+                let text = format!("{typed} is in no subnet of any node");
+                let many = self.refused.iter().find(|row| row.rule == Rule::Bound);
                 return Err((
-                    format!("{typed} is in no subnet of any node"),
-                    format!(
-                        "Whose it is must announce it: `Subnet = {typed}` in its own host file; {all}"
-                    ),
+                    text,
+                    match many {
+                        None => format!(
+                            "Whose it is must announce it: `Subnet = {typed}` in its own host file; {all}"
+                        ),
+                        Some(row) => format!(
+                            "{0} announces more subnets than are taken without a file: if it is one of these, write `Subnet = {typed}` into hosts/{0} here; {all}",
+                            row.owner
+                        ),
+                    },
                 ));
             }
         };

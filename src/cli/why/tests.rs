@@ -5,7 +5,7 @@ use super::{
 use crate::{
     link::Dialect::{self, Legacy, Native, Sptps},
     mesh::{
-        sight::{DialSight, MissedRow, MtuSight, RefusedRow, UdpSight, UnprovenRow},
+        sight::{DialSight, MissedRow, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow},
         view::{DialFault, HostFile, PathKind, PeerRow, Reason, SubnetRow},
     },
     wire::NodeName,
@@ -270,7 +270,7 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
         ("MinProtocol of its host file forbids", with(|f| { f.disk.min_place = Some("hosts/db_02:4".into()); let s = f.sight.as_mut().unwrap(); s.peer.offers = Some(Legacy); s.peer.min_protocol = Some(Sptps); }),
             (Some(Trust), &["(hosts/db_02:4)"])),
         ("MinProtocol forbids, never up", down(|s| { s.peer.offers = None; s.missed = missed(DialFault::Handshake, "MinProtocol = native, but db_02 offers no native link"); }), (Some(Trust), &["offers no native link"])),
-        ("StrictSubnets", seen(|s| s.refused = vec![RefusedRow { owner: "db_02".into(), subnet: "10.9.0.0/24".into(), why: "hosts/db_02 does not list it (StrictSubnets)".into() }]),
+        ("StrictSubnets", seen(|s| s.refused = vec![RefusedRow { owner: "db_02".into(), subnet: "10.9.0.0/24".into(), why: "hosts/db_02 does not list it (StrictSubnets)".into(), rule: Rule::StrictSubnets }]),
             (Some(Trust), &["db_02 announces 10.9.0.0/24, which is not believed", "(StrictSubnets)", "`Subnet = 10.9.0.0/24` into hosts/db_02"])),
         ("StrictSubnets, by address", with(|f| { f.asked = Some("10.9.0.1".into()); f.subnets.clear(); f.refused = Some(("10.9.0.0/24".into(), "hosts/db_02 does not list it (StrictSubnets)".into())); }),
             (Some(Trust), &["10.9.0.1 is in 10.9.0.0/24, which db_02 announces", "Subnet = 10.9.0.0/24"])),

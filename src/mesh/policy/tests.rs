@@ -1,9 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
-use crate::mesh::{
-    Input,
-    settings::{Settings, SubnetPolicy},
-    testing::{Net, lines_of, name, settings},
+use crate::{
+    mesh::{
+        Input,
+        settings::{Settings, SubnetPolicy},
+        sight::Rule,
+        testing::{Net, lines_of, name, settings},
+    },
+    wire::Subnet,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -142,4 +146,66 @@ fn a_reload_judges_anew() {
         net.meshes[0].handle(Input::Config(settings), now);
         assert_eq!(subnets(&net, 0, 1), expected);
     }
+}
+
+/// Subnet `n` of n1.
+fn nth(n: usize) -> String {
+    format!("172.{}.{}.0/24", 16 + n / 256, n % 256)
+}
+
+/// The host file of n1 lists so many of them.
+fn list(one: &mut Settings, count: usize) {
+    if let Some(host) = one.hosts.get_mut(&name(1)) {
+        let lines = (0..count).map(|n| nth(n).parse::<Subnet>().unwrap());
+        Arc::make_mut(host).subnets.extend(lines);
+    }
+}
+
+/// B4: of 2,000 subnets all are taken where the host file lists them, 1,024 where it does not; what is refused is said, and
+/// let in by a reload that lists it.
+#[test]
+fn what_host_files_list_counts_against_no_bound() {
+    for (listed, taken) in [(0, 1_024), (500, 1_524), (2_000, 2_000)] {
+        let mut made = None;
+        let said = lines_of(|| {
+            made = Some(net(|one| {
+                list(one, listed);
+                if one.name == name(1) {
+                    let lines = (0..2_000).map(|n| nth(n).parse::<Subnet>().unwrap());
+                    one.subnets.extend(lines);
+                }
+            }));
+        });
+        let mut net = made.unwrap();
+        let mesh = &net.meshes[0];
+        // Beside 10.0.0.1, which is listed.
+        assert_eq!(subnets(&net, 0, 1).len(), taken + 1, "{listed} listed");
+        assert_eq!(subnets(&net, 3, 1).len(), taken + 1, "{listed} listed");
+        let refused = mesh.refused_subnets();
+        assert_eq!(refused.len(), 2_000 - taken);
+        assert!(refused.iter().all(|row| row.rule == Rule::Bound));
+        assert_eq!(mesh.status().refused, refused.len() as u64);
+        let said = said.iter().filter(|line| line.contains("subnet refused"));
+        // By n0 and n2, each once a minute; n3 hears of no more than n0 takes.
+        assert_eq!(said.count(), if taken < 2_000 { 2 } else { 0 });
+        let mut ours = settings(4).remove(0);
+        list(&mut ours, 2_000);
+        net.input(0, Input::Config(Arc::new(ours)));
+        net.run(SECOND);
+        assert_eq!(subnets(&net, 0, 1).len(), 2_001, "{listed} listed before");
+        assert_eq!(net.meshes[0].refused_subnets(), []);
+        assert_eq!(net.meshes[0].aside, 0);
+    }
+}
+
+/// A line of a file stands for itself only: with other weights it would be without number.
+#[test]
+fn a_listed_subnet_with_other_weights_counts() {
+    let mut net = net(|_| {});
+    for weight in 0..2_000 {
+        let line = format!("10 {:x} n1 10.0.0.1#{}", weight + 1, weight + 11);
+        net.says(1, 0, line.into());
+    }
+    net.run(SECOND);
+    assert_eq!(subnets(&net, 0, 1).len(), 1_025);
 }

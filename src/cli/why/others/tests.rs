@@ -5,7 +5,7 @@ use crate::{
         tests::{reason, sight, subnet},
     },
     mesh::{
-        sight::{MissedRow, MtuSight, RefusedRow, UnprovenRow},
+        sight::{MissedRow, MtuSight, RefusedRow, Rule, UnprovenRow},
         view::{DialFault, HostFile, PathKind},
     },
 };
@@ -112,7 +112,7 @@ fn cases() -> Vec<Case> {
             &["b: somebody answers, but not with the key of hosts/a", OTHER_KEY, "→ On b: Compare the keys"]),
         ("somebody else under its name", [says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.unproven = Some(UnprovenRow { address: "192.0.2.1:5".into(), text: "bad signature".into(), seconds: 2.0 }); }), fine()], star(), Some(Name::Key), &["a: somebody at 192.0.2.1:5 came as b"]),
         ("MinProtocol", [fine(), says(|s| { s.peer.offers = Some(Dialect::Sptps); s.peer.min_protocol = Some(Dialect::Native); })], star(), Some(Name::Trust), &["b: a speaks no more than sptps, and MinProtocol = native (its configuration) forbids", "On b: Install meshd on a"]),
-        ("not believed", [says(|s| s.refused = vec![RefusedRow { owner: "b".into(), subnet: "10.9.0.0/24".into(), why: "hosts/b does not list it (StrictSubnets)".into() }]), fine()], star(), Some(Name::Trust),
+        ("not believed", [says(|s| s.refused = vec![RefusedRow { owner: "b".into(), subnet: "10.9.0.0/24".into(), why: "hosts/b does not list it (StrictSubnets)".into(), rule: Rule::StrictSubnets }]), fine()], star(), Some(Name::Trust),
             &["a: b announces 10.9.0.0/24, which is not believed", "→ On a: If it is right, write `Subnet = 10.9.0.0/24` into hosts/b here"]),
         ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(crate::mesh::sight::DialSight::default()); s.missed = Some(MissedRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
             &["a: reachable through others, but our own link to it fails: 10.132.0.2:655: refused", "→ On b: see that meshd"]),
@@ -212,6 +212,7 @@ fn what_the_other_end_finds_is_added_to_what_we_see() {
             owner: "a".into(),
             subnet: "172.20.0.1".into(),
             why: "hosts/a does not list it (StrictSubnets)".into(),
+            rule: Rule::StrictSubnets,
         }];
     });
     let (a, b) = (target("a", &["172.20.0.1"]), target("b", &["172.20.0.2"]));

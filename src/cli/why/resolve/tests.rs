@@ -30,6 +30,7 @@ fn world() -> World {
             owner: "lab_07".into(),
             subnet: "10.9.0.0/24".into(),
             why: "not in hosts/lab_07".into(),
+            rule: Rule::Bound,
         }],
     }
 }
