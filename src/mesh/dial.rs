@@ -1,4 +1,4 @@
-//! Meta connections that we open: ConnectTo, AutoConnect, addresses in their order, back-off.
+//! Meta connections that we open: addresses in their order, back-off. [`super::autoconnect`] says which beside ConnectTo.
 //!
 //! One attempt a node at a time. Addresses: those that worked before, those in edges to the node, the Address
 //! lines of its host file. When all failed the pause grows by 5 s up to MaxTimeout, with jitter so that
@@ -18,10 +18,6 @@ use crate::{
 
 /// What every failure adds to the pause.
 const BACK_OFF: Duration = Duration::from_secs(5);
-/// How often AutoConnect looks.
-const AUTO_INTERVAL: Duration = Duration::from_secs(5);
-/// Links that AutoConnect wants.
-const AUTO_LINKS: usize = 3;
 /// Addresses of one node that are tried in one round at most.
 const MAX_ADDRESSES: usize = 32;
 
@@ -64,6 +60,26 @@ enum State {
     Connected(LinkId),
 }
 
+impl Outgoing {
+    /// Whether AutoConnect wants the link, and nothing else.
+    pub(super) fn is_auto(&self) -> bool {
+        !self.pinned && !self.once
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected(_))
+    }
+
+    /// Whether an attempt is made, or will be within a second.
+    pub(super) fn is_under_way(&self, now: Instant) -> bool {
+        match self.state {
+            State::Waiting(at) => at <= now + Duration::from_secs(1),
+            State::Resolving | State::Dialling(_) => true,
+            State::Connected(_) => false,
+        }
+    }
+}
+
 impl Mesh {
     /// Makes the list of nodes to dial that of the configuration.
     pub(super) fn reconcile_outgoing(&mut self, now: Instant) {
@@ -83,7 +99,7 @@ impl Mesh {
         }
     }
 
-    fn want_link(&mut self, name: NodeName, pinned: bool, now: Instant) {
+    pub(super) fn want_link(&mut self, name: NodeName, pinned: bool, now: Instant) {
         if let Some(out) = self.outgoing.get_mut(&name) {
             out.pinned |= pinned;
             return;
@@ -119,7 +135,7 @@ impl Mesh {
         }
     }
 
-    fn forget_outgoing(&mut self, name: &NodeName, why: &str, now: Instant) {
+    pub(super) fn forget_outgoing(&mut self, name: &NodeName, why: &str, now: Instant) {
         let Some(out) = self.outgoing.remove(name) else {
             return;
         };
@@ -268,6 +284,7 @@ impl Mesh {
         };
         if !out.pinned {
             self.outgoing.remove(name);
+            self.auto_failed(name, now);
         } else {
             // A peer that restarts is often a moment too late for that attempt: it counts as the first.
             let longer = match std::mem::take(&mut out.at_once) {
@@ -341,6 +358,7 @@ impl Mesh {
             .peers
             .get(&link)
             .is_some_and(|peer| peer.hello.outgoing);
+        self.auto.release(Some(&name));
         if let Some(out) = self.outgoing.get_mut(&name) {
             if matches!(out.state, State::Dialling(_)) && !outgoing {
                 let node = name.clone();
@@ -415,6 +433,7 @@ impl Mesh {
 
     /// The node's host file changed: what could not be dialled may work now.
     pub(super) fn dial_anew(&mut self, name: &NodeName, now: Instant) {
+        self.auto.release(Some(name));
         if let Some(out) = self.outgoing.get_mut(name)
             && matches!(out.state, State::Waiting(_))
         {
@@ -439,6 +458,7 @@ impl Mesh {
 
     /// Dials everything now.
     pub(super) fn retry(&mut self, now: Instant) {
+        self.auto.release(None);
         for out in self.outgoing.values_mut() {
             out.delay = Duration::ZERO;
             if matches!(out.state, State::Waiting(_)) {
@@ -446,90 +466,6 @@ impl Mesh {
             }
         }
         self.dial_due(now);
-    }
-
-    /// Every five seconds: keeps about three links (AutoConnect).
-    pub(super) fn auto_connect(&mut self, now: Instant) {
-        if !self.settings.auto_connect || now < self.auto_at {
-            return;
-        }
-        let jitter = Duration::from_millis(u64::from(self.rng.below(1000)));
-        self.auto_at = now + AUTO_INTERVAL + jitter;
-        let links = self.peers.values().filter(|peer| peer.active).count();
-        if links < AUTO_LINKS {
-            let candidates: Vec<NodeName> = self.auto_candidates().collect();
-            self.dial_one_of(&candidates, now);
-            return;
-        }
-        if links > AUTO_LINKS {
-            let spare = |peer: &&super::peers::Peer| {
-                let name = &peer.hello.name;
-                peer.active
-                    && peer.hello.outgoing
-                    && self.nodes[peer.node].edges.len() >= 2
-                    && self.outgoing.get(name).is_some_and(|out| !out.pinned)
-            };
-            let spares: Vec<NodeName> = self
-                .peers
-                .values()
-                .filter(spare)
-                .map(|peer| peer.hello.name.clone())
-                .collect();
-            if let Some(name) = self.pick(&spares) {
-                self.forget_outgoing(&name, "AutoConnect has links enough", now);
-            }
-        }
-        let pending: Vec<NodeName> = self
-            .outgoing
-            .iter()
-            .filter(|(_, out)| {
-                !out.pinned && !out.once && !matches!(out.state, State::Connected(_))
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in pending {
-            self.forget_outgoing(&name, "AutoConnect has links enough", now);
-        }
-        // Now and then one that nobody reaches, so that a split mesh finds together.
-        let lost: Vec<NodeName> = self
-            .auto_candidates()
-            .filter(|name| {
-                self.nodes
-                    .find(name)
-                    .is_none_or(|idx| !self.nodes[idx].place.reachable)
-            })
-            .collect();
-        let all = self.nodes.len().max(1);
-        if (self.rng.below(u32::try_from(all).unwrap_or(u32::MAX)) as usize) < lost.len() {
-            self.dial_one_of(&lost, now);
-        }
-    }
-
-    /// Nodes without a link that could be dialled: a key, and an address or reachable.
-    fn auto_candidates(&self) -> impl Iterator<Item = NodeName> + '_ {
-        self.settings.hosts.iter().filter_map(|(name, host)| {
-            let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
-            let unlinked = node.is_none_or(|node| node.link.is_none());
-            let known = !host.addresses.is_empty() || node.is_some_and(|node| node.place.reachable);
-            (unlinked
-                && known
-                && self.settings.credentials(host).is_some()
-                && !self.outgoing.contains_key(name))
-            .then(|| name.clone())
-        })
-    }
-
-    fn pick(&mut self, names: &[NodeName]) -> Option<NodeName> {
-        let count = u32::try_from(names.len()).ok().filter(|count| *count > 0)?;
-        names.get(self.rng.below(count) as usize).cloned()
-    }
-
-    fn dial_one_of(&mut self, names: &[NodeName], now: Instant) {
-        if let Some(name) = self.pick(names) {
-            self.nodes.add(name.clone(), now);
-            self.want_link(name, false, now);
-            self.dial_due(now);
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod attacks;
+mod autoconnect;
 #[cfg(test)]
 mod circles;
 mod dial;
@@ -82,11 +83,11 @@ pub struct Mesh {
     now: Instant,
     nodes: Nodes,
     subnet_count: usize,
-    peers: BTreeMap<LinkId, peers::Peer>,
     /// Subnets that our files list, and how many others there are.
     listed: policy::Listed,
     /// Subnets kept aside, of all nodes.
     aside: usize,
+    peers: BTreeMap<LinkId, peers::Peer>,
     outgoing: BTreeMap<NodeName, dial::Outgoing>,
     seen: seen::Seen,
     /// Ethernet addresses behind our device.
@@ -109,7 +110,7 @@ pub struct Mesh {
     dirty_graph: bool,
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
-    auto_at: Instant,
+    auto: autoconnect::AutoConnect,
     /// What became known lately.
     retell: retell::Retell,
     errors: ErrorLimiter,
@@ -155,9 +156,9 @@ impl Mesh {
             now,
             nodes,
             subnet_count: 0,
-            peers: BTreeMap::new(),
             listed: policy::Listed::new(&settings),
             aside: 0,
+            peers: BTreeMap::new(),
             outgoing: BTreeMap::new(),
             orphans: BTreeSet::new(),
             to_close: Vec::new(),
@@ -170,7 +171,7 @@ impl Mesh {
             dirty_graph: true,
             dirty_routes: true,
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
-            auto_at: now,
+            auto: autoconnect::AutoConnect::new(now),
             retell: retell::Retell::default(),
             learned: learn::Learned::new(now),
             errors: ErrorLimiter::default(),
@@ -201,7 +202,7 @@ impl Mesh {
             mesh.load_strict_subnets(now);
         }
         mesh.reconcile_outgoing(now);
-        mesh.auto_connect(now);
+        mesh.auto_alone(now);
         mesh.settle(now);
         mesh
     }
@@ -296,7 +297,10 @@ impl Mesh {
             self.timers.pop_first();
             match timer {
                 Timer::Tick => self.tick(now),
-                Timer::Dial => self.dial_due(now),
+                Timer::Dial => {
+                    self.auto_connect(now);
+                    self.dial_due(now);
+                }
                 Timer::Publish => {}
                 Timer::Pmtu => self.probe_timer(idx, now),
                 Timer::Keys => {
@@ -369,11 +373,11 @@ impl Mesh {
             for subnet in subnets {
                 self.remove_subnet(idx, subnet);
             }
+            self.forget_refused(idx, None);
             if self.nodes[idx].incoming == 0 {
                 self.drop_keys(idx);
                 self.nodes.remove(idx);
                 self.dirty_routes = true;
-            self.forget_refused(idx, None);
             }
         }
     }

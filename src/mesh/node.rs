@@ -171,6 +171,8 @@ pub(super) struct Nodes {
     by_name: BTreeMap<NodeName, NodeIdx>,
     /// Number of edges of all nodes.
     pub edge_count: usize,
+    /// How many edges came and went so far.
+    pub changes: u64,
 }
 
 impl Nodes {
@@ -182,6 +184,7 @@ impl Nodes {
             slots: Vec::new(),
             by_name: BTreeMap::new(),
             edge_count: 0,
+            changes: 0,
         };
         nodes.add(me, now);
         nodes
@@ -248,6 +251,7 @@ impl Nodes {
         if old.is_none() {
             self[to].incoming += 1;
             self.edge_count += 1;
+            self.changes += 1;
         }
         old
     }
@@ -259,6 +263,7 @@ impl Nodes {
         if old.is_some() {
             self[to].incoming -= 1;
             self.edge_count -= 1;
+            self.changes += 1;
         }
         old
     }

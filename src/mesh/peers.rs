@@ -315,6 +315,7 @@ impl Mesh {
         if !self.peers.values().any(|peer| peer.active) {
             self.purge = true;
             self.dirty_graph = true;
+            self.auto_alone(now);
         }
     }
 

@@ -84,6 +84,7 @@ impl World {
         let sim = &mut self.nodes[node].links[link];
         sim.up = true;
         let end = sim.end;
+        self.made += u64::from(end.side == 0);
         if let Some((name, _)) = &sim.dialled {
             let name = name.clone();
             self.nodes[node].dials.remove(&name);
@@ -277,6 +278,7 @@ impl World {
                 && link.up
             {
                 self.changed = self.now;
+                self.cut += u64::from(end.side == 0);
             }
         }
         self.transmit(end, Chunk::Fin);
@@ -294,6 +296,7 @@ impl World {
         };
         match sim.dialled {
             _ if sim.up => {
+                self.cut += u64::from(end.side == 0);
                 self.say(&format!("n{node}: link down: {why}"));
                 let why = why.into();
                 self.input(node, Input::LinkDown { link, why });

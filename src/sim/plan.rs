@@ -37,6 +37,10 @@ pub struct Plan {
     pub nodes: usize,
     /// How many earlier nodes each node dials (ConnectTo), fewer where there are not so many.
     pub dials: usize,
+    /// If not 0, the first so many nodes are hubs: each dials the hubs before it, and every other node two hubs.
+    pub hubs: usize,
+    /// AutoConnect.
+    pub auto_connect: bool,
     /// How many nodes, from the last down, are behind a NAT of their own.
     pub behind_nat: usize,
     /// How links are simulated.
@@ -55,6 +59,8 @@ impl Plan {
             seed,
             nodes,
             dials: 2,
+            hubs: 0,
+            auto_connect: false,
             behind_nat: 0,
             fidelity,
             key_expire: Duration::from_secs(3600),
@@ -133,6 +139,7 @@ impl Plan {
             subnets: vec![subnet(node)],
             hosts,
             connect_to: self.dialled_by(node, rng),
+            auto_connect: self.auto_connect,
             key_expire: self.key_expire,
             // A quarter of an hour of back-off would only make runs longer.
             max_timeout: Duration::from_secs(60),
@@ -140,8 +147,15 @@ impl Plan {
         }
     }
 
-    /// Some of the nodes before it that can be dialled: so the whole is connected.
+    /// Some of the nodes before it that can be dialled, or its hubs: so the whole is connected.
     fn dialled_by(&self, node: usize, rng: &mut Rng) -> Vec<NodeName> {
+        if self.hubs > 0 {
+            let (all, two) = (0..node, [node % self.hubs, (node + 1) % self.hubs]);
+            return match node < self.hubs {
+                true => all.map(name).collect(),
+                false => two.map(name).into(),
+            };
+        }
         let public = node.min(self.nodes - self.behind_nat);
         let mut chosen = Vec::new();
         while chosen.len() < self.dials.min(public) {

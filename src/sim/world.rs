@@ -44,6 +44,9 @@ pub struct World {
     pub(super) changed: Instant,
     /// Request lines that arrived.
     pub(super) lines: u64,
+    /// Links that came up, and links that were up and ended.
+    pub(super) made: u64,
+    pub(super) cut: u64,
     pub(super) failure: Option<String>,
     trace: u64,
     /// Print each event to stderr.
@@ -125,6 +128,8 @@ impl World {
             now: start,
             changed: start,
             lines: 0,
+            made: 0,
+            cut: 0,
             failure: None,
             trace: 0xcbf2_9ce4_8422_2325,
             verbose: false,
@@ -152,6 +157,12 @@ impl World {
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.lines
+    }
+
+    /// Links that came up so far, and links that were up and have ended.
+    #[must_use]
+    pub fn link_changes(&self) -> (u64, u64) {
+        (self.made, self.cut)
     }
 
     /// Lets time pass.
