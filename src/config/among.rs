@@ -87,7 +87,7 @@ pub(super) fn many_subnets(lines: &[Entry]) -> Vec<Problem> {
     let many = many.filter_map(|(count, first)| Some((count, first?)));
     many.map(|(count, first)| {
         first.warning(format!(
-            "is the first of {} beyond {MAX_SUBNETS_PER_NODE}: a meshd takes these only where its own copy of this file lists them; keep the copies alike",
+            "is the first of {} Subnet lines beyond {MAX_SUBNETS_PER_NODE}: a meshd takes these only where its own copy of this file lists them; keep the copies alike",
             count - MAX_SUBNETS_PER_NODE
         ))
     })

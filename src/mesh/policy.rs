@@ -201,7 +201,11 @@ impl Mesh {
         if !refused.told.is_some_and(lately) {
             refused.told = Some(now);
             let name = node.shared.name.clone();
-            tracing::warn!(node = %name, %subnet, "subnet refused: {why}; a Subnet line in hosts/{name}, or another SubnetPolicy, allows it");
+            let or = match self.may_announce(&name, &subnet) {
+                Ok(()) => "",
+                Err(_) => ", or another SubnetPolicy,",
+            };
+            tracing::warn!(node = %name, %subnet, "subnet refused: {why}; a Subnet line in hosts/{name}{or} allows it");
         }
     }
 
