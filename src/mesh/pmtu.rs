@@ -124,6 +124,8 @@ impl Pmtu {
                 .collect();
         }
         self.open();
+        // A longer packet than the kernel now lets through may have been answered before the search began.
+        self.settle();
         if self.tries >= TRIES
             && let Some(shortest) = self.probing.last()
         {
@@ -203,6 +205,17 @@ impl Pmtu {
 mod tests {
     use super::*;
     use crate::mesh::testing;
+
+    #[test]
+    fn a_limit_below_what_is_proven_ends_the_search() {
+        let mut pmtu = Pmtu::default();
+        pmtu.answered(1_400);
+        pmtu.start(1_000);
+        for _ in 0..3 {
+            pmtu.probes(testing::start());
+        }
+        assert_eq!((pmtu.fixed, pmtu.mtu()), (true, 1_400));
+    }
 
     /// Runs the search against a path that lets `passes` through; returns steps taken.
     fn search(pmtu: &mut Pmtu, passes: impl Fn(u16, usize) -> bool) -> usize {
