@@ -169,7 +169,7 @@ impl Mesh {
         let waited = now.saturating_duration_since(since);
         if links == 0 {
             // ConnectTo, or a neighbour of before a restart, has the first try.
-            return pending == 0 || waited >= INTERVAL / 2;
+            return pending == 0 || waited >= 2 * INTERVAL;
         }
         let patience = self.patience().mul_f64(1.0 + share) / if links == 1 { HURRY } else { 1 };
         if waited < patience || storm && waited < patience + STORM_PATIENCE {
