@@ -21,7 +21,7 @@ use crate::{
     },
     config::{
         toml::keys::{File, Form, RSA_TEXT, SCHEMA},
-        vars::{self, Honoured, Place, Reload, VARS, Var, Version},
+        vars::{self, Honoured, Ignoring, Place, Reload, VARS, Var, Version},
     },
     daemon::options,
 };
@@ -248,13 +248,27 @@ fn about(var: &Var) -> String {
         ),
         (var.version == Version::V10, "tinc 1.0 only."),
         (
-            var.honoured == Honoured::NotYet,
-            "meshd does not honour it yet.",
+            var.guards(),
+            "A value that cannot be read is an error, and no warning as in tinc.",
         ),
     ];
     let notes = notes
         .into_iter()
-        .filter_map(|(on, note)| on.then_some(note));
-    let text: Vec<&str> = std::iter::once(var.help).chain(notes).collect();
+        .filter(|(on, _)| *on)
+        .map(|(_, note)| note.to_owned());
+    let ignored = match var.honoured {
+        Honoured::NotYet(Ignoring::Safe(instead)) => Some(format!(
+            "Ignored with a warning, as meshd does not honour it yet: {instead}."
+        )),
+        Honoured::NotYet(Ignoring::Unsafe(instead)) => Some(format!(
+            "Refused unless it is {}, as meshd does not honour it yet: {instead}.",
+            var.default
+        )),
+        Honoured::Yes | Honoured::NoEffect => None,
+    };
+    let text: Vec<String> = std::iter::once(var.help.to_owned())
+        .chain(notes)
+        .chain(ignored)
+        .collect();
     text.join(" ")
 }

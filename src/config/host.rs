@@ -69,7 +69,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         let mut tree = Tree::default();
         tree.add_options(options, Some(name.as_str()));
         tree.add_lines(&shown, lines);
-        tree.drop_misplaced(&mut problems);
+        problems.extend(tree.drop_misplaced(false).0);
         problems.extend(tree.remarks(false));
         let key = key(&tree, base, &shown, &bytes, &mut problems);
         let needed = key == Some(None);

@@ -56,7 +56,9 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         };
         own_host(source, name, &options, &mut tree, problems);
     }
-    tree.drop_misplaced(&mut theirs);
+    let (told, refused) = tree.drop_misplaced(true);
+    theirs.extend(told);
+    ours.extend(refused);
     ours.extend(tree.remarks(true));
     let mut subnets: Vec<Entry> = tree.all("Subnet").cloned().collect();
     let hosts = hosts(

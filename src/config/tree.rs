@@ -13,7 +13,7 @@ use crate::config::{
     Problem,
     tincconf::{self, Lines},
     toml,
-    vars::{self, Honoured, Kind, Var},
+    vars::{self, Honoured, Ignoring, Kind, Var},
 };
 
 /// One `KEY = VALUE` and where it stands.
@@ -165,26 +165,35 @@ impl Tree {
         self.all(name).next()
     }
 
-    /// Takes out what may start programs or names our secrets, but stands in a host file.
-    pub(super) fn drop_misplaced(&mut self, problems: &mut Vec<Problem>) {
+    /// Takes out what may start programs or names our secrets, but stands in a host file. `ours`: in our own, where
+    /// tinc takes it from. Gives what costs that file's node, and what stops us: what is not safe to go on without.
+    pub(super) fn drop_misplaced(&mut self, ours: bool) -> (Vec<Problem>, Vec<Problem>) {
+        let (mut told, mut refused) = (Vec::new(), Vec::new());
         self.entries.retain(|entry| {
-            let why = match vars::find(&entry.key) {
-                Some(var) if var.runs_programs() => "may start programs",
-                Some(var) if var.names_secret() => "names a secret of ours",
+            let Some(var) = vars::find(&entry.key).filter(|_| entry.is_in_hosts()) else {
+                return true;
+            };
+            let why = match var {
+                var if var.runs_programs() => "may start programs",
+                var if var.names_secret() => "names a secret of ours",
                 _ => return true,
             };
-            if entry.is_in_hosts() {
-                let name = vars::find(&entry.key).map_or("", |var| var.name);
-                let text =
-                    format!("{name} {why} and is ignored in a host file; move it to tinc.conf");
-                problems.push(entry.error(text));
+            let text = format!(
+                "{} {why} and is ignored in a host file; move it to tinc.conf",
+                var.name
+            );
+            match not_honoured(entry, var).filter(|problem| problem.error) {
+                Some(problem) if ours => refused.push(problem),
+                _ if ours && var.names_secret() => refused.push(entry.error(text)),
+                _ => told.push(entry.error(text)),
             }
-            !entry.is_in_hosts()
+            false
         });
+        (told, refused)
     }
 
     /// Says which lines count for nothing: unknown names, repetitions, and (`ours`) variables that
-    /// meshd does not honour yet, each once.
+    /// meshd does not honour yet, each once. Where ignoring one of these is not safe, it is an error.
     pub(super) fn remarks(&self, ours: bool) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut seen = BTreeSet::new();
@@ -202,9 +211,8 @@ impl Tree {
             if !ours && var.place == vars::Place::Server {
                 let text = format!("{} has no effect here; it belongs into tinc.conf", var.name);
                 problems.push(entry.warning(text));
-            } else if ours && var.honoured == Honoured::NotYet && !is_default(entry, var) {
-                let text = format!("{} is known, but meshd does not honour it yet", var.name);
-                problems.push(entry.warning(text));
+            } else if ours {
+                problems.extend(not_honoured(entry, var));
             }
         }
         problems
@@ -218,6 +226,27 @@ impl Tree {
         let text = format!("{} is ignored here: {file}:{line} comes first", var.name);
         Some(entry.warning(text))
     }
+}
+
+/// A remark about a variable that meshd does not honour, unless the value is the default: an error if ignoring it is
+/// not safe.
+fn not_honoured(entry: &Entry, var: &Var) -> Option<Problem> {
+    let Honoured::NotYet(ignoring) = var.honoured else {
+        return None;
+    };
+    if is_default(entry, var) {
+        return None;
+    }
+    let say = |instead| {
+        format!(
+            "{} is known, but meshd does not honour it yet: {instead}",
+            var.name
+        )
+    };
+    Some(match ignoring {
+        Ignoring::Safe(instead) => entry.warning(say(instead)),
+        Ignoring::Unsafe(instead) => entry.error(say(instead)),
+    })
 }
 
 fn is_default(entry: &Entry, var: &Var) -> bool {
@@ -249,15 +278,15 @@ impl<'a> Reader<'a> {
         Self { tree, problems }
     }
 
-    /// `yes` or `no`; anything else counts as absent.
+    /// `yes` or `no`; anything else counts as absent, and is an error where the variable guards.
     pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
         let entry = self.tree.first(name)?;
         match entry.value.to_ascii_lowercase().as_str() {
             "yes" => Some(true),
             "no" => Some(false),
             _ => {
-                let text = format!("\"yes\" or \"no\" expected for {name}; the line is ignored");
-                self.problems.push(entry.warning(text));
+                let text = format!("\"yes\" or \"no\" expected for {name}");
+                self.unread(entry, text, "; the line is ignored");
                 None
             }
         }
@@ -269,17 +298,28 @@ impl<'a> Reader<'a> {
         self.boolean(name).unwrap_or(default)
     }
 
-    /// A number of 32 bits with sign; junk behind it is ignored, no digits count as absent.
+    /// What is wrong with a value, and (`else_said`) what is made of it. Where the variable guards it is an error, and nothing is
+    /// made of it.
+    fn unread(&mut self, entry: &Entry, text: String, else_said: &str) {
+        let guards = vars::find(&entry.key).is_some_and(Var::guards);
+        self.problems.push(match guards {
+            true => entry.error(text),
+            false => entry.warning(text + else_said),
+        });
+    }
+
+    /// A number of 32 bits with sign; junk behind it is ignored, no digits count as absent. Both are errors where the
+    /// variable guards.
     pub(super) fn int(&mut self, name: &'static str) -> Option<i32> {
         let entry = self.tree.first(name)?;
         let Some((number, junk)) = leading_int(&entry.value) else {
-            let text = format!("Integer expected for {name}; the line is ignored");
-            self.problems.push(entry.warning(text));
+            let text = format!("Integer expected for {name}");
+            self.unread(entry, text, "; the line is ignored");
             return None;
         };
         if !junk.is_empty() && !junk.starts_with('#') {
             let text = format!("only {number} is read of the value of {name}; remove {junk:?}");
-            self.problems.push(entry.warning(text));
+            self.unread(entry, text, "");
         }
         Some(number)
     }

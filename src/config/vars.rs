@@ -4,6 +4,7 @@
 //! Source: tinc-config-cli.md section 2.
 
 use Honoured::{NoEffect, NotYet, Yes};
+use Ignoring::{Safe, Unsafe};
 use Kind::{
     Address, Bool, Bytes, Int, Key, Listen, Moment, Node, Path, Port, Prefix, Rule, Seconds,
     Subnet, Text, Word,
@@ -31,7 +32,7 @@ pub struct Var {
     pub reload: Reload,
     /// Whether an invitation may set it.
     pub safe: bool,
-    /// Whether meshd does what it says.
+    /// Whether meshd does what it says, and what it means if not.
     pub honoured: Honoured,
     /// One line for people.
     pub help: &'static str,
@@ -116,10 +117,21 @@ pub enum Reload {
 pub enum Honoured {
     /// It does.
     Yes,
-    /// Not yet; that is said at start.
-    NotYet,
+    /// Not yet: a value other than the default is a warning, or refused.
+    NotYet(Ignoring),
     /// There is nothing to do on the systems that we run on.
     NoEffect,
+}
+
+/// What it means that meshd does not do what a variable says. A new variable that is not honoured has to
+/// decide. Each text completes the sentence "meshd does not honour it yet: ...".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ignoring {
+    /// It protects nothing and sends no packet another way: a warning, and meshd starts. What happens instead.
+    Safe(&'static str),
+    /// It protects, or says which way packets go: the start is refused, and so is a reload. What would happen
+    /// instead, and what to do.
+    Unsafe(&'static str),
 }
 
 impl Kind {
@@ -155,6 +167,16 @@ impl Var {
         matches!(
             self.name,
             "Proxy" | "ScriptsInterpreter" | "ScriptsExtension" | "GraphDumpFile"
+        )
+    }
+
+    /// Whether it protects, or says which way packets go, so that a value that cannot be read is refused. Other
+    /// numbers and switches fall back to their default with a warning, as in tinc.
+    #[must_use]
+    pub fn guards(&self) -> bool {
+        matches!(
+            self.name,
+            "StrictSubnets" | "TunnelServer" | "DirectOnly" | "FWMark"
         )
     }
 
@@ -267,7 +289,8 @@ pub const VARS: &[Var] = &[
         "Count the TTL of forwarded packets down, so that we appear in traceroute."),
     var("Device", Server, All, Path, "/dev/net/tun", ONE, Restart, UNSAFE, Yes,
         "The device file that TUN and TAP devices are made with."),
-    var("DeviceStandby", Server, V11, Bool, "no", ONE, Restart, UNSAFE, NotYet,
+    var("DeviceStandby", Server, V11, Bool, "no", ONE, Restart, UNSAFE,
+        NotYet(Unsafe("routes that tinc-up sets would stand while no node is reachable, and packets be lost that should go another way; remove the line to run tinc-up at the start")),
         "Run tinc-up only while another node is reachable."),
     var("DeviceType", Server, All, Word(&["tun", "tap", "dummy", "raw_socket", "multicast", "fd", "uml", "vde"]), "", ONE, Restart, UNSAFE, Yes,
         "Kind of device; meshd knows tun (usual in router mode), tap (usual in switch and hub mode) and dummy (none at all, for relays)."),
@@ -283,15 +306,18 @@ pub const VARS: &[Var] = &[
         "Who forwards packets between other nodes: nobody, meshd, or our kernel."),
     var("FWMark", Server, V11, Int, "0", ONE, Restart, UNSAFE, Yes,
         "Firewall mark of our own packets (SO_MARK); 0 is none."),
-    var("GraphDumpFile", Server, V10, Path, "", ONE, Live, UNSAFE, NotYet,
+    var("GraphDumpFile", Server, V10, Path, "", ONE, Live, UNSAFE,
+        NotYet(Safe("no such file is written; `meshctl dump digraph` prints the graph")),
         "Write the graph to this file; use `meshctl dump digraph`."),
-    var("Hostnames", Server, All, Bool, "no", ONE, Live, UNSAFE, NotYet,
+    var("Hostnames", Server, All, Bool, "no", ONE, Live, UNSAFE,
+        NotYet(Safe("the log shows addresses as numbers")),
         "Look up names of addresses for the log; meshd logs numbers."),
     var("IffOneQueue", Server, All, Bool, "no", ONE, Restart, UNSAFE, NoEffect,
         "Accepted; current kernels ignore it."),
     var("Interface", Server, All, Text, "", ONE, Restart, UNSAFE, Yes,
         "Name of the TUN or TAP device, at most 15 bytes; default is the net name, else the kernel chooses."),
-    var("InvitationExpire", Server, V11, Seconds, "604800", ONE, Live, UNSAFE, NotYet,
+    var("InvitationExpire", Server, V11, Seconds, "604800", ONE, Live, UNSAFE,
+        NotYet(Safe("meshd accepts no invitation at all")),
         "How long an invitation is good."),
     var("KeyExpire", Server, All, Seconds, "3600", ONE, Live, SAFE, Yes,
         "Age at which the keys of packets are renewed."),
@@ -303,13 +329,16 @@ pub const VARS: &[Var] = &[
         "How much is logged, 0 to 10, when no `-d` says more."),
     var("MACExpire", Server, All, Seconds, "600", ONE, Live, SAFE, Yes,
         "Silence after which an Ethernet address behind our device is forgotten (switch mode)."),
-    var("MaxConnectionBurst", Server, V11, Int, "10", ONE, Restart, SAFE, NotYet,
+    var("MaxConnectionBurst", Server, V11, Int, "10", ONE, Restart, SAFE,
+        NotYet(Safe("the bounds for connections of strangers are fixed")),
         "How many connections at once are accepted before one a second."),
-    var("MaxOutputBufferSize", Server, All, Bytes, "15180", ONE, Restart, SAFE, NotYet,
+    var("MaxOutputBufferSize", Server, All, Bytes, "15180", ONE, Restart, SAFE,
+        NotYet(Safe("the bound for what waits on a link is fixed")),
         "How much may wait on one link."),
     var("MaxTimeout", Server, All, Seconds, "900", ONE, Live, SAFE, Yes,
         "Longest pause between two attempts to dial a node."),
-    var("MinTimeout", Server, V10, Seconds, "0", ONE, Live, UNSAFE, NotYet,
+    var("MinTimeout", Server, V10, Seconds, "0", ONE, Live, UNSAFE,
+        NotYet(Safe("the first attempt to dial again comes sooner")),
         "Shortest pause between two attempts (tinc 1.0 only)."),
     var("Mode", Server, All, Word(&["router", "switch", "hub"]), "router", ONE, Restart, SAFE, Yes,
         "What is carried: IP packets to whoever has the subnet (router), or Ethernet frames to whoever has the address (switch), or to all (hub). The same on all nodes."),
@@ -329,7 +358,8 @@ pub const VARS: &[Var] = &[
         "Our RSA private key (legacy protocol); without one nobody is spoken to in legacy."),
     var("ProcessPriority", Server, All, Word(&["low", "normal", "high"]), "", ONE, Restart, UNSAFE, Yes,
         "Scheduling priority of the daemon."),
-    var("Proxy", Server, All, Text, "none", ONE, Live, UNSAFE, NotYet,
+    var("Proxy", Server, All, Text, "none", ONE, Live, UNSAFE,
+        NotYet(Unsafe("nodes would be dialled directly, past the proxy; remove the line if that is right, or keep tinc on this node")),
         "Dial through a proxy: none, socks4, socks5, http or exec."),
     var("ReplayWindow", Server, All, Bytes, "1024", ONE, Live, SAFE, Yes,
         "Packets that may overtake each other, in bytes of 8 packets; 0 turns the check off."),
@@ -357,15 +387,20 @@ pub const VARS: &[Var] = &[
         "Receive buffer of UDP sockets; 0 leaves the system's."),
     var("UDPSndBuf", Server, All, Bytes, "4194304", ONE, Restart, UNSAFE, Yes,
         "Send buffer of UDP sockets; 0 leaves the system's."),
-    var("UPnP", Server, V11, Word(&["yes", "udponly", "no"]), "no", ONE, Restart, UNSAFE, NotYet,
+    var("UPnP", Server, V11, Word(&["yes", "udponly", "no"]), "no", ONE, Restart, UNSAFE,
+        NotYet(Safe("no router is asked; forward our port there by hand")),
         "Ask a home router to map our port."),
-    var("UPnPDiscoverWait", Server, V11, Seconds, "5", ONE, Restart, UNSAFE, NotYet,
+    var("UPnPDiscoverWait", Server, V11, Seconds, "5", ONE, Restart, UNSAFE,
+        NotYet(Safe("no router is asked")),
         "How long to look for that router."),
-    var("UPnPRefreshPeriod", Server, V11, Seconds, "60", ONE, Restart, UNSAFE, NotYet,
+    var("UPnPRefreshPeriod", Server, V11, Seconds, "60", ONE, Restart, UNSAFE,
+        NotYet(Safe("no router is asked")),
         "How often the mapping is renewed."),
-    var("VDEGroup", Server, All, Text, "", ONE, Restart, UNSAFE, NotYet,
+    var("VDEGroup", Server, All, Text, "", ONE, Restart, UNSAFE,
+        NotYet(Safe("DeviceType = vde, which it belongs to, is refused")),
         "Group of a VDE device."),
-    var("VDEPort", Server, All, Int, "0", ONE, Restart, UNSAFE, NotYet,
+    var("VDEPort", Server, All, Int, "0", ONE, Restart, UNSAFE,
+        NotYet(Safe("DeviceType = vde, which it belongs to, is refused")),
         "Port of a VDE device."),
     var("InterfaceAddress", Server, Meshd, Prefix, "", MANY, Restart, UNSAFE, Yes,
         "`ADDRESS/LENGTH` that meshd gives the device, instead of a tinc-up script."),

@@ -24,7 +24,7 @@ fn check_tells_every_mistake_with_its_place() {
     assert_eq!(
         err,
         "tinc.conf:2: warning: unknown variable \"ConectTo\", ignored; did you mean ConnectTo?\n\
-         tinc.conf:3: warning: Hostnames is known, but meshd does not honour it yet\n"
+         tinc.conf:3: warning: Hostnames is known, but meshd does not honour it yet: the log shows addresses as numbers\n"
     );
     assert_eq!(run(&["check", "--strict", dir]).0, 1);
 

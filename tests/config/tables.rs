@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use meshd::{
     config::{
-        AddressFamily, DeviceType,
-        vars::{Honoured, VARS, Version},
+        self, AddressFamily, DeviceType,
+        vars::{Honoured, Ignoring, VARS, Var, Version},
     },
     mesh::settings::SubnetPolicy,
     route::{Broadcast, Forwarding, Mode},
@@ -341,23 +341,143 @@ fn all_mistakes_are_told_at_once() {
     }
 }
 
+/// The variables that meshd does not honour, and what it means to ignore them.
+fn not_honoured() -> impl Iterator<Item = (&'static Var, Ignoring)> {
+    VARS.iter().filter_map(|var| match var.honoured {
+        Honoured::NotYet(ignoring) => Some((var, ignoring)),
+        Honoured::Yes | Honoured::NoEffect => None,
+    })
+}
+
+/// What is said of a variable that is not honoured, in a file or option.
+fn told(var: &Var, ignoring: Ignoring) -> String {
+    let (Ignoring::Safe(instead) | Ignoring::Unsafe(instead)) = ignoring;
+    format!(
+        "{} is known, but meshd does not honour it yet: {instead}",
+        var.name
+    )
+}
+
 #[test]
-fn what_is_not_honoured_yet_is_said_once() {
-    for var in VARS.iter().filter(|var| var.honoured == Honoured::NotYet) {
+fn what_is_not_honoured_and_safe_to_ignore_is_said_once() {
+    for (var, ignoring) in not_honoured() {
+        if !matches!(ignoring, Ignoring::Safe(_)) {
+            continue;
+        }
         let tree = Tree::of_three();
         let line = format!("{} = 11\n", var.name.to_lowercase());
         tree.write("tinc.conf", &format!("Name = me\n{line}{line}"));
         let said = tree.load().expect(var.name).problems;
-        let text = format!("{} is known, but meshd does not honour it yet", var.name);
-        let hits = said.iter().filter(|p| p.text == text).count();
+        let text = told(var, ignoring);
+        let hits = said.iter().filter(|p| p.text == text && !p.error).count();
         assert_eq!(hits, 1, "{}: {said:?}", var.name);
     }
     let tree = Tree::of_three();
     tree.write(
         "tinc.conf",
-        "Name = me\nProxy = none\nCompression = 0\nIffOneQueue = yes\n",
+        "Name = me\nProxy = None\nDeviceStandby = NO\nCompression = 0\nIffOneQueue = yes\n",
     );
     tree.clean();
+}
+
+/// In every place where tinc would honour it, at a start and at a reload; in a peer's host file it says nothing to tinc either.
+#[test]
+fn what_is_not_honoured_and_protects_is_refused_wherever_tinc_takes_it_from() {
+    let mut names = Vec::new();
+    for (var, ignoring) in not_honoured() {
+        if !matches!(ignoring, Ignoring::Unsafe(_)) {
+            continue;
+        }
+        names.push(var.name);
+        let line = format!("{} = bogus\n", var.name);
+        let own = format!("Ed25519PublicKey = {}\n{line}", crate::key(0).public());
+        for (file, text) in [
+            ("tinc.conf", format!("Name = me\n{line}")),
+            ("conf.d/10-site.conf", line.clone()),
+            ("hosts/me", own),
+            ("command line option", line.clone()),
+        ] {
+            let mut tree = Tree::of_three();
+            let before = tree.clean();
+            if file == "command line option" {
+                tree.option(line.trim());
+            } else {
+                tree.write(file, &text);
+            }
+            let number = text.lines().count();
+            let wanted = format!("{file}:{number}: {}", told(var, ignoring));
+            for last in [None, Some(&before)] {
+                let problems = config::load(&tree.source(), last).expect_err(&wanted);
+                let errors = problems.iter().filter(|problem| problem.error);
+                let errors: Vec<String> = errors.map(ToString::to_string).collect();
+                assert_eq!(errors, [wanted.as_str()]);
+            }
+        }
+        let tree = Tree::of_three();
+        tree.write("hosts/a", &format!("{}{line}", crate::host(1)));
+        assert_eq!(
+            tree.load()
+                .expect("it is another node's")
+                .settings
+                .hosts
+                .len(),
+            2
+        );
+    }
+    assert_eq!(names, ["DeviceStandby", "Proxy"]);
+}
+
+/// `true` is no `yes` in these files: what would have protected must not be lost with a warning.
+#[test]
+fn a_value_that_cannot_be_read_is_refused_where_the_variable_guards() {
+    for (line, text) in [
+        (
+            "StrictSubnets = true",
+            "\"yes\" or \"no\" expected for StrictSubnets",
+        ),
+        (
+            "TunnelServer = 1",
+            "\"yes\" or \"no\" expected for TunnelServer",
+        ),
+        (
+            "DirectOnly = on",
+            "\"yes\" or \"no\" expected for DirectOnly",
+        ),
+        ("FWMark = mark", "Integer expected for FWMark"),
+        (
+            "FWMark = 0x10",
+            "only 0 is read of the value of FWMark; remove \"x10\"",
+        ),
+    ] {
+        let tree = Tree::of_three();
+        let before = tree.clean();
+        tree.write("tinc.conf", &format!("Name = me\n{line}\n"));
+        for last in [None, Some(&before)] {
+            let problems = config::load(&tree.source(), last).expect_err(line);
+            let said: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(said, [format!("tinc.conf:2: {text}")]);
+            assert!(problems[0].error);
+        }
+    }
+}
+
+/// A secret that a host file names is not taken from there: then links would be made without it.
+#[test]
+fn a_secret_in_the_own_host_file_is_refused() {
+    for variable in ["PresharedKeyFile", "NativePrivateKeyFile"] {
+        let tree = Tree::of_three();
+        let key = crate::key(0).public();
+        let text = format!("Ed25519PublicKey = {key}\n{variable} = psk\n");
+        tree.write("hosts/me", &text);
+        let problems = tree.load().expect_err(variable);
+        let wanted = format!(
+            "hosts/me:2: {variable} names a secret of ours and is ignored in a host file; move it to tinc.conf"
+        );
+        assert!(
+            problems.iter().any(|p| p.to_string() == wanted),
+            "{problems:?}"
+        );
+    }
 }
 
 #[test]

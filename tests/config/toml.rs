@@ -7,7 +7,7 @@ use meshd::{
         AddressFamily, MetricsListen,
         convert::to_tinc,
         toml::keys::{ACCESS, DAEMON, File, Form, HOST, WITHOUT_KEY},
-        vars::{self, Honoured, Kind, Place, VARS},
+        vars::{self, Kind, Place, VARS},
     },
     crypto::{Rng, rsa::RsaPrivate},
 };
@@ -449,11 +449,13 @@ fn new_keys_stand_in_front_and_old_ones_become_comments() {
 
 #[test]
 fn what_is_not_honoured_yet_is_said() {
-    let said = said("name = \"me\"\n[connect]\nproxy = \"socks5 10.0.0.1 1080\"\n");
-    let proxy = VARS.iter().find(|var| var.name == "Proxy").unwrap();
-    assert_eq!(
-        proxy.honoured == Honoured::NotYet,
-        said.iter()
-            .any(|line| line.starts_with("meshd.toml:3:9: Proxy is known"))
+    let proxy = "name = \"me\"\n[connect]\nproxy = \"socks5 10.0.0.1 1080\"\n";
+    let said = said(proxy);
+    assert!(
+        said.iter().any(|line| line
+            .starts_with("meshd.toml:3:9: Proxy is known, but meshd does not honour it yet: ")),
+        "{said:?}"
     );
+    let tree = tree(proxy);
+    assert!(tree.load().is_err());
 }

@@ -242,10 +242,12 @@ fn odd_but_whole_files_are_used() {
 #[test]
 fn what_starts_programs_is_never_taken_from_a_host_file() {
     let tree = Tree::of_three();
-    let lines = "Proxy = exec reboot\nScriptsInterpreter = /bin/evil\nScriptsExtension = .evil\n";
-    for name in ["me", "a"] {
+    let lines = "ScriptsInterpreter = /bin/evil\nScriptsExtension = .evil\n";
+    // In our own host file a Proxy stops us: it is not honoured.
+    for (name, proxy) in [("me", "none"), ("a", "exec reboot")] {
         let text = fs::read_to_string(tree.at(&format!("hosts/{name}"))).unwrap();
-        tree.write(&format!("hosts/{name}"), &format!("{text}{lines}"));
+        let text = format!("{text}Proxy = {proxy}\n{lines}");
+        tree.write(&format!("hosts/{name}"), &text);
     }
     let config = tree.load().unwrap();
     assert_eq!(config.shell.scripts_interpreter, None);
