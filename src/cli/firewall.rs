@@ -2,6 +2,7 @@
 //! machine does so.
 
 mod inner;
+mod name;
 mod nft;
 mod rules;
 

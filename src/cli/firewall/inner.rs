@@ -17,9 +17,6 @@ use crate::{
     wire::{NodeName, Prefix},
 };
 
-/// Longest name of a zone of firewalld. Source: what `firewall-cmd --new-zone` refuses.
-const ZONE: usize = 17;
-
 type Hosts = BTreeMap<NodeName, Arc<Host>>;
 
 /// What our Allow lines say.
@@ -151,16 +148,21 @@ impl Inner {
         text
     }
 
-    /// Commands of firewalld: a zone of the device's own that drops all else. `word` is the name of the mesh.
-    pub(super) fn firewalld(&self, word: &str) -> String {
-        let zone: String = format!("meshd_{word}").chars().take(ZONE).collect();
+    /// Commands of firewalld: a zone of the device's own that drops all else. `zone` is its name.
+    pub(super) fn firewalld(&self, zone: &str) -> String {
         let cmd = |rest: &str| format!("firewall-cmd --permanent {rest}\n");
         let of_zone = |rest: &str| cmd(&format!("--zone={zone} {rest}"));
-        let mut text =
-            format!("firewall-cmd --permanent --delete-zone={zone} 2>/dev/null || true\n");
+        let device = &self.interface;
+        // A device is in one zone, and an earlier release may have named ours otherwise.
+        let mut text = format!(
+            "case \"$(firewall-cmd --permanent --get-zone-of-interface={device} 2>/dev/null)\" in meshd_*) \
+             firewall-cmd --permanent --remove-interface={device} \
+             --zone=\"$(firewall-cmd --permanent --get-zone-of-interface={device})\" ;; esac\n\
+             firewall-cmd --permanent --delete-zone={zone} 2>/dev/null || true\n"
+        );
         text.push_str(&cmd(&format!("--new-zone={zone}")));
         text.push_str(&of_zone("--set-target=DROP"));
-        text.push_str(&of_zone(&format!("--add-interface={}", self.interface)));
+        text.push_str(&of_zone(&format!("--add-interface={device}")));
         text.push_str(&self.each(|from, to| {
             let families = match from {
                 None => vec![("ipv4", "icmp"), ("ipv6", "ipv6-icmp")],

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use super::inner::Inner;
+use super::{inner::Inner, name};
 use crate::cli::args::Tool;
 
 /// Whom rules are for.
@@ -25,12 +25,6 @@ impl Plan {
         those.map(ToString::to_string).collect()
     }
 
-    /// A word of letters, digits and `_`: names of tables are no more.
-    fn word(&self) -> String {
-        let clean = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-        self.name.chars().map(clean).collect()
-    }
-
     pub(super) fn text(&self, tool: Tool) -> String {
         match tool {
             Tool::Nft => self.nft(),
@@ -43,7 +37,7 @@ impl Plan {
             }
             Tool::Firewalld => {
                 let inner = self.inner.as_ref();
-                let inner = inner.map(|inner| inner.firewalld(&self.word()));
+                let inner = inner.map(|inner| inner.firewalld(&name::zone(&self.name)));
                 self.each(|from, protocol| self.firewalld(from, protocol))
                     + &inner.unwrap_or_default()
                     + "firewall-cmd --reload\n"
@@ -61,7 +55,7 @@ impl Plan {
 
     /// What our rules of ufw have at their end.
     fn mark(&self) -> String {
-        format!("comment 'meshd {}'", self.word())
+        format!("comment '{}'", name::comment(&self.name))
     }
 
     /// Takes away what an earlier run has added, or rules for peers that are gone would stay and new ones come behind those
@@ -100,7 +94,7 @@ impl Plan {
     /// A table of its own: it closes our port for others and leaves all else to the tables that there are. What another
     /// table drops stays dropped: `--verify` tells.
     fn nft(&self) -> String {
-        let (name, port) = (self.word(), self.port);
+        let (table, port) = (name::table(&self.name), self.port);
         let mut sets = String::new();
         let mut accepts = String::new();
         let on = self
@@ -138,7 +132,7 @@ impl Plan {
         }
         // Loading it again replaces it, whether it was there or not.
         format!(
-            "table inet meshd_{name}\ndelete table inet meshd_{name}\ntable inet meshd_{name} {{\n{sets}\tchain input {{\n\
+            "table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{sets}\tchain input {{\n\
              \t\ttype filter hook input priority filter; policy accept;\n\t\tiifname \"lo\" accept\n\
              \t\tct state established,related accept\n{jump}{accepts}\t\tudp dport {port} drop\n\t\ttcp dport {port} drop\n\t}}\n{forward}}}\n"
         )
@@ -151,7 +145,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
-            name: "priv-1".into(),
+            name: "priv_1".into(),
             port: 655,
             interface: Some("eth1".into()),
             addresses: ["10.132.0.22", "10.132.0.21", "fd00::21"]

@@ -110,9 +110,10 @@ fn ufw_gets_a_line_for_each_subnet_and_ends_by_denying() {
 
 #[test]
 fn firewalld_gets_a_zone_that_drops() {
-    let text = inner(&LINES).firewalld("a_name_that_is_long");
-    assert!(text.contains("--new-zone=meshd_a_name_that\n"), "{text}");
+    let text = inner(&LINES).firewalld("meshd_priv");
     for part in [
+        "--delete-zone=meshd_priv ",
+        "--new-zone=meshd_priv\n",
         "--set-target=DROP",
         "--add-interface=mesh0",
         "'rule family=\"ipv6\" source address=\"fd00::11\" port port=\"3306\" protocol=\"tcp\" accept'",
