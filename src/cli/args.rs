@@ -272,7 +272,11 @@ pub enum Command {
         /// The directory to read; default: that of --config or --net
         dir: Option<PathBuf>,
     },
-    /// Make a key pair
+    /// Make a key pair, where there is none
+    #[command(
+        after_help = "A second run ends with 8 and writes nothing: --keep says what the key is and ends with 0, --replace makes \
+            another one and keeps the old one as comment lines. A run that was killed is completed by the next one."
+    )]
     Keygen {
         /// The directory; default: that of --config or --net
         #[arg(long, value_name = "DIR")]
@@ -280,9 +284,12 @@ pub enum Command {
         /// Print the line for host files
         #[arg(long)]
         print_host: bool,
-        /// If there is a private key, only say what its public half is, and write nothing
-        #[arg(long)]
+        /// If there is a private key, say what its public half is, and end with 0
+        #[arg(long, conflicts_with = "replace")]
         keep: bool,
+        /// If there is a private key, make another one and comment the old one out
+        #[arg(long)]
+        replace: bool,
     },
     /// Print all metrics in the text format of Prometheus
     Metrics {

@@ -10,6 +10,7 @@ use crate::{
         args::{Format, Place},
         context::Context,
         output::{self, Frame},
+        running_key,
     },
     config::{self, Config, Problem, Source},
     daemon::clock,
@@ -50,6 +51,13 @@ pub(super) fn run(
         (_, dir) => context.source(dir)?,
     };
     let mut loaded = config::load(&source, None);
+    if let Ok(config) = &mut loaded
+        && let Some(status) = running_key::daemon_of(context, &source.base)
+        && let Some((file, text)) = running_key::other_than_running(&status)
+    {
+        let shown = file.strip_prefix(&status.config).unwrap_or(&file);
+        config.problems.push(Problem::warning(shown, 0, text));
+    }
     if let Some((place, _)) = &source.instead {
         // Of the others nothing: whoever writes this file does not write them.
         let problems = match &mut loaded {

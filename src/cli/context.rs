@@ -141,6 +141,12 @@ impl Context {
         })
     }
 
+    /// The control socket, if the options say which.
+    pub(super) fn named_socket(&self) -> Option<PathBuf> {
+        let named = self.global.socket.is_some() || self.global.pidfile.is_some();
+        (named || self.net.is_some()).then(|| self.socket())
+    }
+
     fn socket(&self) -> PathBuf {
         let by_rule = || control::socket_path(self.net.as_deref(), self.global.pidfile.as_deref());
         self.global.socket.clone().unwrap_or_else(by_rule)

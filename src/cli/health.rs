@@ -14,6 +14,7 @@ use crate::{
         args::{Format, Global, Limits},
         context::Context,
         output::{self, Frame},
+        running_key,
     },
     control::proto::{Answer, Request, Response, Status},
     mesh::view::{PathKind, PeerRow},
@@ -70,6 +71,14 @@ struct Health {
     level: Level,
     findings: Vec<Finding>,
     counts: Counts,
+}
+
+impl Health {
+    /// One finding more, which may be the worst.
+    fn add(&mut self, finding: Finding) {
+        self.level = self.level.max(finding.level);
+        self.findings.push(finding);
+    }
 }
 
 /// Exit code 1 if something is not well.
@@ -142,8 +151,13 @@ fn look(context: &Context, limits: &Limits) -> Result<(Answer, Health), Failure>
     }) = client.ask(Request::Refused)
         && let Some(finding) = subnets::finding(&rows)
     {
-        health.level = health.level.max(finding.level);
-        health.findings.push(finding);
+        health.add(finding);
+    }
+    if let Some((file, text)) = running_key::other_than_running(&status) {
+        health.add(Finding {
+            level: Level::Warning,
+            text: format!("{}: {text}", file.display()),
+        });
     }
     Ok((answer, health))
 }

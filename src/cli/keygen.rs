@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::FlockOperation;
 use serde::Serialize;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         output::{self, Frame},
     },
     config::{self, host_path, keys},
-    crypto::{PrivateKey, Rng},
+    crypto::{PrivateKey, PublicKey, Rng},
     daemon::{clock, privileges},
     io::random,
 };
@@ -29,39 +30,83 @@ struct Pair {
     private_key_file: String,
     public_key_file: String,
     public_key: String,
+    /// What was done about it.
+    done: Done,
 }
 
-/// Writes `ed25519_key.priv`, and the public key into our host file, or into `ed25519_key.pub` where
-/// there is no name yet. Older keys are commented out. Root gives the private key to the daemon's user.
-/// With `keep`, a key that is there stays, and nothing is written.
+/// What became of the pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Done {
+    /// Nothing: it was there.
+    Kept,
+    /// There was none.
+    Made,
+    /// An older one is disabled.
+    Replaced,
+    /// An earlier run had been cut short, or the public half was missing.
+    Completed,
+}
+
+/// What a key that is there means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum There {
+    /// Refuse.
+    Refuse,
+    /// Say what it is, and write nothing but what is missing.
+    Keep,
+    /// Make another one.
+    Replace,
+}
+
+/// Where the pair belongs.
+struct Files {
+    private: PathBuf,
+    public: PathBuf,
+}
+
+/// Writes the private key, and the public key into our host file, or into `ed25519_key.pub` where there is no name
+/// yet. Root gives the private key to the daemon's user. A key that is there is replaced only when that was asked for;
+/// it is commented out then. What an earlier run was killed in is completed first, whatever was asked for.
 pub(super) fn run(
     context: &Context,
     out: Option<PathBuf>,
     print_host: bool,
-    keep: bool,
+    there: There,
 ) -> Outcome {
     if let Some(out) = &out {
         fs::create_dir_all(out).map_err(|e| write_error(out, &e))?;
     }
     let source = context.source(out)?;
-    let private = source.base.join("ed25519_key.priv");
     let name = config::own_name(&source).ok();
-    let public = match &name {
-        Some(name) => source.base.join(host_path(&source, name)),
-        None => source.base.join("ed25519_key.pub"),
+    let files = Files {
+        private: config::private_path(&source),
+        public: match &name {
+            Some(name) => source.base.join(host_path(&source, name)),
+            None => source.base.join("ed25519_key.pub"),
+        },
     };
-    let kept = match keep {
-        true => keys::kept_private(&private).map_err(|e| read_error(&private, &e))?,
-        false => None,
-    };
-    let key = match kept {
-        Some(key) => key,
-        None => make(&private, &public)?,
-    };
+    let shown = name.as_ref().and_then(|_| config::own_public(&source));
+    let (key, done) = pair(&files, there, shown)?;
+    let Files { private, public } = &files;
+    match done {
+        Done::Kept | Done::Made => {}
+        Done::Completed => output::complain(&format!(
+            "the pair was incomplete: {} has its public half now; give all nodes that file",
+            public.display()
+        )),
+        Done::Replaced => output::complain(&format!(
+            "the old key is commented out in {0} and {1}, and counts until the daemon restarts. Give all nodes {1} before \
+             that. To go back, delete the new key in both files and take the # off the old one",
+            private.display(),
+            public.display()
+        )),
+    }
     let pair = Pair {
         private_key_file: private.display().to_string(),
         public_key_file: public.display().to_string(),
         public_key: key.public().to_string(),
+        done,
     };
     if context.format == Format::Json {
         let time = clock::rfc3339(clock::wall());
@@ -74,37 +119,112 @@ pub(super) fn run(
         return output::json("keygen", &frame, &pair);
     }
     output::print(|out| match print_host {
-        true => writeln!(out, "{}", keys::public_line(&public, &key.public())),
+        true => writeln!(out, "{}", keys::public_line(public, &key.public())),
         false => writeln!(out, "{}\n{}", pair.private_key_file, pair.public_key_file),
     })?;
     Ok(Exit::Fine)
 }
 
-/// A new pair, in both files.
-fn make(private: &Path, public: &Path) -> Result<PrivateKey, Failure> {
-    let seed = random::seed().map_err(|error| {
-        let text = format!("the system gives no randomness: {error}; look at `dmesg`");
-        Failure::new(Exit::Negative, text)
-    })?;
-    let key = PrivateKey::generate(&mut Rng::new(seed));
-    if let Some(dir) = public.parent() {
-        fs::create_dir_all(dir).map_err(|e| write_error(public, &e))?;
+/// The pair as it has to be, and what was done for it. `shown` is the public key that our files show.
+fn pair(
+    files: &Files,
+    there: There,
+    shown: Option<PublicKey>,
+) -> Result<(PrivateKey, Done), Failure> {
+    let Files { private, public } = files;
+    // Nobody else writes here meanwhile, so what lies about was left by who was killed.
+    let _lock = lock(private);
+    let draft = keys::unfinished(private);
+    for path in [private, public, &draft] {
+        keys::forget_drafts(path);
     }
-    let old = keys::write_private(private, &key).map_err(|e| write_error(private, &e))?;
+    match keys::kept_private(&draft) {
+        Ok(Some(key)) => {
+            finish(files, |private, public| {
+                keys::complete_pair(private, public, &key)
+            })?;
+            return Ok((key, Done::Completed));
+        }
+        Ok(None) => {}
+        Err(error) => return Err(read_error(&draft, &error)),
+    }
+    let key = match keys::kept_private(private) {
+        Err(error) if there != There::Replace => return Err(read_error(private, &error)),
+        Err(_) | Ok(None) => None,
+        Ok(Some(key)) => Some(key),
+    };
+    match (key, there) {
+        (Some(key), There::Keep | There::Refuse) if shown.is_none() && !shows(public, &key) => {
+            finish(files, |_, public| keys::write_public(public, &key.public()))?;
+            Ok((key, Done::Completed))
+        }
+        (Some(key), There::Keep) => Ok((key, Done::Kept)),
+        (Some(_), There::Refuse) => {
+            let text = format!(
+                "{} holds a key already, and nothing was written; `meshctl keygen --keep` says what it is, \
+                 `meshctl keygen --replace` makes another one",
+                private.display()
+            );
+            Err(Failure::new(Exit::Refused, text))
+        }
+        (old, _) => {
+            let key = make()?;
+            let disabled = finish(files, |private, public| {
+                keys::write_pair(private, public, &key)
+            })?;
+            match disabled || old.is_some() {
+                true => Ok((key, Done::Replaced)),
+                false => Ok((key, Done::Made)),
+            }
+        }
+    }
+}
+
+/// Whether a file that is no host file holds the public half.
+fn shows(public: &Path, key: &PrivateKey) -> bool {
+    let text = fs::read_to_string(public).unwrap_or_default();
+    let line = keys::public_line(public, &key.public());
+    text.lines().any(|there| there == line)
+}
+
+/// Held as long as the file is, if the directory is there.
+fn lock(private: &Path) -> Option<fs::File> {
+    let dir = fs::File::open(private.parent()?).ok()?;
+    rustix::fs::flock(&dir, FlockOperation::LockExclusive).ok()?;
+    Some(dir)
+}
+
+/// Writes into both files.
+fn finish(
+    files: &Files,
+    write: impl FnOnce(&Path, &Path) -> std::io::Result<bool>,
+) -> Result<bool, Failure> {
+    let Files { private, public } = files;
+    for dir in [private, public]
+        .into_iter()
+        .filter_map(|file| file.parent())
+    {
+        fs::create_dir_all(dir).map_err(|e| write_error(dir, &e))?;
+    }
+    let disabled = write(private, public).map_err(|e| write_error(private, &e))?;
     if let Some(daemon) = privileges::user_id(DAEMON) {
         // Who is not root makes keys for a daemon of their own.
         let _ = chown(private, Some(daemon), None);
     }
-    keys::write_public(public, &key.public()).map_err(|e| write_error(public, &e))?;
-    if old {
-        output::complain("the old key is commented out; give all nodes the new one");
-    }
-    Ok(key)
+    Ok(disabled)
+}
+
+fn make() -> Result<PrivateKey, Failure> {
+    let seed = random::seed().map_err(|error| {
+        let text = format!("the system gives no randomness: {error}; look at `dmesg`");
+        Failure::new(Exit::Negative, text)
+    })?;
+    Ok(PrivateKey::generate(&mut Rng::new(seed)))
 }
 
 fn read_error(path: &Path, error: &std::io::Error) -> Failure {
     let text = format!(
-        "cannot read {}: {error}; without --keep a new key takes its place",
+        "cannot read {}: {error}; restore it, or `meshctl keygen --replace` makes another key",
         path.display()
     );
     Failure::new(exit(error), text)

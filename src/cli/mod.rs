@@ -23,6 +23,7 @@ mod peers;
 mod ping;
 mod plan;
 mod routes;
+mod running_key;
 mod status;
 mod steer;
 mod support;
@@ -164,7 +165,15 @@ fn run(context: &Context, command: Command) -> Outcome {
             out,
             print_host,
             keep,
-        } => keygen::run(context, out, print_host, keep),
+            replace,
+        } => {
+            let there = match (keep, replace) {
+                (true, _) => keygen::There::Keep,
+                (_, true) => keygen::There::Replace,
+                _ => keygen::There::Refuse,
+            };
+            keygen::run(context, out, print_host, there)
+        }
         Command::Metrics { textfile } => metrics::run(context, textfile),
         Command::Graph {
             format,

@@ -32,6 +32,8 @@ use crate::{
     wire::{NodeName, Options, Subnet},
 };
 
+/// Where tinc keeps the private key if Ed25519PrivateKeyFile does not say so.
+pub(super) const ED25519_KEY: &str = "ed25519_key.priv";
 /// PingInterval if it is below 1, in seconds.
 const PING_NEVER: u64 = 86_400;
 /// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB a node. More counts as this.
@@ -188,6 +190,10 @@ fn secrets(
     let sptps = experimental != Some(false) && !(missing && rsa.is_some());
     if missing && !sptps {
         let text = "no such file, so only the legacy protocol of tinc 1.0 is spoken; `meshctl keygen` makes a key";
+        problems.push(Problem::warning(&shown, 0, text));
+    }
+    if keys::unfinished(&source.base.join(&shown)).exists() {
+        let text = "a new key pair was cut short before both halves were written; `meshctl keygen` completes it";
         problems.push(Problem::warning(&shown, 0, text));
     }
     let key = match (sptps, &rsa) {
@@ -511,5 +517,5 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool, mode: Mode) -> RouteSetti
 /// The file of our Ed25519 key.
 pub(super) fn ed25519_file(tree: &Tree) -> PathBuf {
     let named = tree.first("Ed25519PrivateKeyFile");
-    named.map_or_else(|| "ed25519_key.priv".into(), |entry| (&entry.value).into())
+    named.map_or_else(|| ED25519_KEY.into(), |entry| (&entry.value).into())
 }

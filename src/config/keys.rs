@@ -73,7 +73,9 @@ pub(super) fn read_private(
     match PrivateKey::from_pem(&String::from_utf8_lossy(&bytes)) {
         Ok(key) => Some(key),
         Err(error) => {
-            let text = format!("{error}; restore the file, or make a new key by `meshctl keygen`");
+            let text = format!(
+                "{error}; restore the file, or make a new key by `meshctl keygen --replace`"
+            );
             problems.push(Problem::error(shown, 0, text));
             None
         }
@@ -143,15 +145,75 @@ pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
         .ok_or_else(|| "NativePublicKey: no X25519 key of 43 characters of A-Z a-z 0-9 + /".into())
 }
 
-/// The private key in the file `path`; `None` if there is no such file.
+/// The private key in the file `path`; `None` if there is no such file, or nothing but comments in it.
 pub fn kept_private(path: &Path) -> io::Result<Option<PrivateKey>> {
-    match files::read_text(path) {
-        Ok(bytes) => PrivateKey::from_pem(&String::from_utf8_lossy(&bytes))
-            .map(Some)
-            .map_err(io::Error::other),
-        Err(files::FileError::Missing) => Ok(None),
-        Err(files::FileError::Io(error)) => Err(error),
-        Err(error) => Err(io::Error::other(error)),
+    let bytes = match files::read_text(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(files::FileError::Missing) => return Ok(None),
+        Err(files::FileError::Io(error)) => return Err(error),
+        Err(error) => return Err(io::Error::other(error)),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let said = |line: &str| !line.trim().is_empty() && !line.starts_with('#');
+    if !text.lines().any(said) {
+        return Ok(None);
+    }
+    let key = PrivateKey::from_pem(&text).map_err(io::Error::other)?;
+    Ok(Some(key))
+}
+
+/// Whether the file holds an RSA private key that is in force.
+#[must_use]
+pub fn has_rsa(path: &Path) -> bool {
+    let text = files::read_text(path).map(Zeroizing::new);
+    text.is_ok_and(|text| RsaPrivate::from_pem(&String::from_utf8_lossy(&text)).is_ok())
+}
+
+/// Where a new private key waits until both halves are in their files: whoever finds it completes that.
+#[must_use]
+pub fn unfinished(private: &Path) -> PathBuf {
+    beside(private, ".unfinished")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
+/// Puts a new pair into its two files so that it can be completed wherever it is cut short. Says whether an older private
+/// key was disabled.
+pub fn write_pair(private: &Path, public: &Path, key: &PrivateKey) -> io::Result<bool> {
+    write_durable(&unfinished(private), key.to_pem().as_bytes(), PRIVATE_MODE)?;
+    complete_pair(private, public, key)
+}
+
+/// Does what is left of [`write_pair`], which may be all of it.
+pub fn complete_pair(private: &Path, public: &Path, key: &PrivateKey) -> io::Result<bool> {
+    let line = public_line(public, &key.public());
+    if !existing(public)?.lines().any(|there| there == line) {
+        write_public(public, &key.public())?;
+    }
+    // A private key that is in its file has disabled the older one already.
+    let disabled = match kept_private(private) {
+        Ok(Some(there)) if there.public() == key.public() => false,
+        _ => write_private(private, key)?,
+    };
+    fs::remove_file(unfinished(private))?;
+    Ok(disabled)
+}
+
+/// Removes what a write of this file has left that was cut short.
+pub fn forget_drafts(path: &Path) {
+    let Some((dir, name)) = path.parent().zip(path.file_name()) else {
+        return;
+    };
+    let start = format!("{}.new", name.to_string_lossy());
+    for name in files::names(dir).unwrap_or_default() {
+        let number = name.strip_prefix(&start).unwrap_or("x");
+        if number.bytes().all(|byte| byte.is_ascii_digit()) {
+            let _ = fs::remove_file(dir.join(name));
+        }
     }
 }
 

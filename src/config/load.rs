@@ -12,12 +12,13 @@ use std::{
 use crate::{
     config::{
         Config, Problem, Source, among,
-        build::build,
+        build::{self, build},
         host,
         tincconf::Trouble,
         toml,
         tree::{self, CliOption, Entry, Tree},
     },
+    crypto::PublicKey,
     mesh::settings::Host,
     wire::NodeName,
 };
@@ -95,6 +96,27 @@ pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
     let name = name_of(&tree, &mut problems);
     name.filter(|_| problems.iter().all(|p| !p.error))
         .ok_or(problems)
+}
+
+/// The Ed25519 key by which others know us, as our own files say; `None`: they say none, or it cannot be read.
+#[must_use]
+pub fn own_public(source: &Source) -> Option<PublicKey> {
+    let mut unheard = Vec::new();
+    let options = tree::options(&source.options, &mut unheard);
+    let mut tree = daemon_tree(source, &options, &mut unheard);
+    let name = name_of(&tree, &mut unheard)?;
+    own_host(source, &name, &options, &mut tree, &mut unheard);
+    let shown = host::host_path(source, &name);
+    let text = host::pem_text(source, &shown);
+    host::key(&tree, &source.base, &shown, &text, &mut unheard)?
+}
+
+/// The file of our Ed25519 private key.
+#[must_use]
+pub fn private_path(source: &Source) -> PathBuf {
+    let named = place_of(source, None, "Ed25519PrivateKeyFile");
+    let named = named.map_or_else(|| build::ED25519_KEY.into(), |(_, _, value)| value);
+    source.base.join(named)
 }
 
 /// Where a variable of ours stands that counts, or of the host file of `node`: file, line and value. Files that

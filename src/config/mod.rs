@@ -30,7 +30,7 @@ use std::{
 };
 
 pub use host::{host_path, load_host};
-pub use load::{expand_name, load, main_file, own_name, place_of};
+pub use load::{expand_name, load, main_file, own_name, own_public, place_of, private_path};
 
 use crate::mesh::Settings;
 

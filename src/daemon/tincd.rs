@@ -68,7 +68,8 @@ pub(super) fn kill(options: &Options, signal: Signal) -> ExitCode {
     }
 }
 
-/// Makes an RSA key where tinc 1.0 and all its host files expect it; older ones are commented out. Asks nothing.
+/// Makes an RSA key where tinc 1.0 and all its host files expect it. By the name of tincd older ones are commented out, as
+/// tinc does; by ours they are refused. Asks nothing.
 pub(super) fn generate_keys(options: &Options, bits: u32) -> ExitCode {
     match try_generate_keys(options, bits) {
         Ok(words) => {
@@ -88,6 +89,12 @@ fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
     let key = RsaPrivate::generate(bits, &mut Rng::new(seed))
         .with_context(|| format!("no RSA key of {bits} bits: 1024 to 8192 will do"))?;
     let private = source.base.join("rsa_key.priv");
+    if options.called != Called::Tincd && keys::has_rsa(&private) {
+        bail!(
+            "{} holds a key already, and nothing was written; move it away first if another one is to be made",
+            private.display()
+        );
+    }
     let public = match config::own_name(&source) {
         Ok(name) => source.base.join(config::host_path(&source, &name)),
         Err(_) => source.base.join("rsa_key.pub"),

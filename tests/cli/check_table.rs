@@ -66,7 +66,7 @@ const CASES: &[(&[Edit], i32, &str)] = &[
     (&[Is("tinc.conf", "Name web_01 and more\nPort\n")], 7, "tinc.conf:1: error: invalid name: a node name consists of A-Z, a-z, 0-9 and _ only"),
     (&[Gone("ed25519_key.priv")], 7, "ed25519_key.priv: error: no such file; `meshctl keygen` makes a key"),
     (&[Open("ed25519_key.priv")], 0, "ed25519_key.priv: warning: others may read it (mode 644); chmod 600 it"),
-    (&[Is("ed25519_key.priv", "-----BEGIN ED25519 PRIVATE KEY-----\nabcd\n")], 7, "ed25519_key.priv: error: no line \"-----END ED25519 PRIVATE KEY-----\" in it: the file is cut short; restore the file, or make a new key by `meshctl keygen`"),
+    (&[Is("ed25519_key.priv", "-----BEGIN ED25519 PRIVATE KEY-----\nabcd\n")], 7, "ed25519_key.priv: error: no line \"-----END ED25519 PRIVATE KEY-----\" in it: the file is cut short; restore the file, or make a new key by `meshctl keygen --replace`"),
     (&[Is("hosts/web_01", "Subnet = 172.20.0.11/32\n")], 0, "hosts/web_01: warning: it has no Ed25519PublicKey that others could know us by; it should be PUB1"),
     (&[Is("hosts/web_01", "Ed25519PublicKey = PUB2\nSubnet = 172.20.0.11/32\n")], 0, "hosts/web_01: warning: its Ed25519PublicKey is not that of our private key, so others refuse us; it should be PUB1"),
     (&[Gone("hosts/web_01")], 0, "hosts/web_01: warning: it has no Ed25519PublicKey that others could know us by; it should be PUB1"),

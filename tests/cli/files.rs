@@ -1,10 +1,17 @@
 //! Commands that look at files and need no daemon: check, convert, keygen.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, sync::Mutex};
 
+use meshd::{
+    config::keys,
+    control::proto::{Request, Response},
+};
 use serde_json::Value;
 
-use crate::{key, run, tree};
+use crate::{
+    daemon::{Daemon, healthy},
+    key, meshctl, run, tree,
+};
 
 #[test]
 fn check_tells_every_mistake_with_its_place() {
@@ -188,12 +195,25 @@ fn keygen_makes_a_pair_that_check_accepts() {
     assert_eq!(kept, (0, host.clone(), String::new()));
     assert_eq!(fs::read(&private).unwrap(), before);
 
-    let (code, _, err) = run(&["keygen", "--out", dir]);
+    let (code, out, err) = run(&["keygen", "--out", dir]);
+    assert_eq!((code, out.as_str()), (8, ""));
+    assert!(
+        err.contains("holds a key already, and nothing was written"),
+        "{err}"
+    );
+    assert_eq!(fs::read(&private).unwrap(), before);
+    assert_eq!(
+        fs::read_to_string(tree.path().join("hosts/web_01")).unwrap(),
+        host
+    );
+
+    let (code, _, err) = run(&["keygen", "--out", dir, "--replace"]);
     assert_eq!(code, 0);
     assert!(err.contains("the old key is commented out"), "{err}");
     let again = fs::read_to_string(tree.path().join("hosts/web_01")).unwrap();
     assert!(again.starts_with(&format!("#{host}")), "{again}");
     assert_eq!(run(&["check", "--strict", dir]).0, 0);
+    assert_eq!(run(&["keygen", "--out", dir, "--replace", "--keep"]).0, 2);
 
     let new = tree.path().join("new");
     let (code, out, _) = run(&["keygen", "--out", new.to_str().unwrap(), "--json"]);
@@ -205,10 +225,146 @@ fn keygen_makes_a_pair_that_check_accepts() {
 
     fs::write(&private, "no key").unwrap();
     let (code, _, err) = run(&["-c", dir, "keygen", "--keep"]);
-    assert!(code == 1 && err.contains("without --keep"), "{err}");
+    assert!(code == 1 && err.contains("--replace"), "{err}");
+    assert_eq!(run(&["-c", dir, "keygen"]).0, 1);
     assert_eq!(fs::read(&private).unwrap(), b"no key");
     let new = tree.path().join("kept");
     let kept = ["keygen", "--out", new.to_str().unwrap(), "--keep"];
     assert_eq!(run(&kept).0, 0, "none yet: it makes one");
     assert!(new.join("ed25519_key.priv").exists());
+}
+
+/// The key that Ed25519PrivateKeyFile names is the one that counts: a second one beside it would shut the node out.
+#[test]
+fn keygen_looks_at_the_key_that_the_configuration_names() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    fs::create_dir(tree.path().join("keys")).unwrap();
+    let (old, new) = ("ed25519_key.priv", "keys/mine");
+    fs::rename(tree.path().join(old), tree.path().join(new)).unwrap();
+    let conf = "Name = web_01\nEd25519PrivateKeyFile = keys/mine\n";
+    fs::write(tree.path().join("tinc.conf"), conf).unwrap();
+    assert_eq!(run(&["-c", dir, "keygen"]).0, 8);
+    assert!(!tree.path().join(old).exists());
+    assert_eq!(run(&["-c", dir, "keygen", "--replace"]).0, 0);
+    assert!(!tree.path().join(old).exists());
+    assert_eq!(run(&["check", "--strict", dir]).0, 0);
+}
+
+/// Wherever it is killed the next run completes it, and no run leaves a draft behind.
+#[test]
+fn a_keygen_that_was_killed_is_completed_by_the_next_one() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    let at = |file: &str| tree.path().join(file);
+    let private = at("ed25519_key.priv");
+    let old = fs::read(&private).unwrap();
+    let host = fs::read(at("hosts/web_01")).unwrap();
+    let made = key(9);
+    let draft = || fs::write(at("ed25519_key.priv.unfinished"), made.to_pem().as_bytes()).unwrap();
+    // After the draft, after the public half, after the private one.
+    for halves in 0..3 {
+        fs::write(&private, &old).unwrap();
+        fs::write(at("hosts/web_01"), &host).unwrap();
+        draft();
+        if halves > 0 {
+            keys::write_public(&at("hosts/web_01"), &made.public()).unwrap();
+        }
+        if halves > 1 {
+            keys::write_private(&private, &made).unwrap();
+        }
+        fs::write(at("hosts/web_01.new77"), "half").unwrap();
+        let (code, _, err) = run(&["check", "--strict", dir]);
+        assert!(
+            code == 1 && err.contains("`meshctl keygen` completes it"),
+            "{err}"
+        );
+        let (code, out, err) = run(&["-c", dir, "keygen", "--keep", "--print-host"]);
+        assert_eq!(
+            (code, out),
+            (
+                0,
+                format!("{}\n", keys::public_line("h".as_ref(), &made.public()))
+            )
+        );
+        assert!(err.contains("the pair was incomplete"), "{err}");
+        assert_eq!(run(&["check", "--strict", dir]).0, 0);
+        let text = fs::read_to_string(at("hosts/web_01")).unwrap();
+        assert_eq!(
+            text.matches(&made.public().to_string()).count(),
+            1,
+            "{text}"
+        );
+        assert_eq!(run(&["-c", dir, "keygen"]).0, 8);
+        let names: Vec<_> = fs::read_dir(tree.path())
+            .unwrap()
+            .chain(fs::read_dir(at("hosts")).unwrap())
+            .collect();
+        assert_eq!(names.len(), 5, "{names:?}");
+    }
+    // A private key whose public half was never written, as an older release has left it.
+    fs::remove_file(at("hosts/web_01")).unwrap();
+    assert_eq!(run(&["-c", dir, "keygen"]).0, 0);
+    assert_eq!(run(&["check", "--strict", dir]).0, 0);
+}
+
+#[test]
+fn a_keygen_killed_at_any_moment_leaves_a_pair_or_is_completed() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    for round in 0..20 {
+        let mut child = meshctl(&["-c", dir, "keygen", "--replace"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_micros(1000 * round));
+        let _ = child.kill();
+        child.wait().unwrap();
+        let (code, _, err) = run(&["-c", dir, "keygen"]);
+        assert!(code == 0 || code == 8, "{code} {err}");
+        assert_eq!(run(&["check", "--strict", dir]).0, 0, "{round}");
+    }
+}
+
+/// Where the daemons of the next test have their configuration, and the seed of the key that they run with.
+static RUNS: Mutex<Option<(String, u8)>> = Mutex::new(None);
+
+fn with_key(request: Request) -> Option<Response> {
+    let mut response = healthy(request)?;
+    if let Response::Status(status) = &mut response {
+        let (dir, seed) = RUNS.lock().unwrap().clone().unwrap();
+        (status.config, status.public_key) = (dir, key(seed).public().to_string());
+    }
+    Some(response)
+}
+
+#[test]
+fn check_and_health_see_that_the_running_key_is_not_the_files() {
+    let tree = tree();
+    let dir = tree.path().to_str().unwrap();
+    let daemon = Daemon::new(with_key);
+    let text = format!(
+        "meshd runs with another key than this one, {}: see that all nodes have it, then restart meshd",
+        key(1).public()
+    );
+    for (of, seed, told) in [(dir, 1, false), (dir, 7, true), ("/nowhere", 7, false)] {
+        *RUNS.lock().unwrap() = Some((of.into(), seed));
+        let (code, _, err) = daemon.run(&["-c", dir, "check", "--strict"]);
+        assert_eq!(
+            (code, err.contains(&text)),
+            (i32::from(told), told),
+            "{of} {seed}: {err}"
+        );
+        let (_, out, _) = daemon.run(&["health"]);
+        assert_eq!(out.contains(&text), told, "{of} {seed}: {out}");
+    }
+    let line = "ed25519_key.priv: warning: ";
+    *RUNS.lock().unwrap() = Some((dir.into(), 7));
+    assert!(daemon.run(&["-c", dir, "check"]).2.starts_with(line));
+    // Who may not read the private key is told by the host file.
+    fs::remove_file(tree.path().join("ed25519_key.priv")).unwrap();
+    fs::create_dir(tree.path().join("ed25519_key.priv")).unwrap();
+    let (_, out, _) = daemon.run(&["health", "--json"]);
+    assert!(out.contains(&text) && out.contains("hosts/web_01"), "{out}");
 }

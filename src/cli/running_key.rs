@@ -1,0 +1,73 @@
+//! Whether the daemon that runs has the key that its file holds: until a restart it keeps the one that it read.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    cli::context::Context,
+    config::{self, Source, keys},
+    control::{
+        RUN_DIR,
+        client::Client,
+        proto::{Request, Response, Status},
+    },
+    crypto::PublicKey,
+    link::Dialect,
+};
+
+/// How long a daemon may take to say its key: who asks has other things to do.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The daemon that runs with this configuration directory, if there is one and we may ask.
+pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
+    let base = fs::canonicalize(base).ok()?;
+    let mut sockets: Vec<PathBuf> = context.named_socket().into_iter().collect();
+    if sockets.is_empty() {
+        let all = fs::read_dir(RUN_DIR).into_iter().flatten().flatten();
+        let all = all.map(|entry| entry.path());
+        sockets.extend(all.filter(|path| path.extension().is_some_and(|end| end == "sock")));
+    }
+    sockets.iter().find_map(|socket| {
+        let mut client = Client::connect(socket, PATIENCE).ok()?;
+        let Response::Status(status) = client.ask(Request::Status).ok()?.response else {
+            return None;
+        };
+        let same = fs::canonicalize(&status.config).is_ok_and(|of| of == base);
+        same.then_some(*status)
+    })
+}
+
+/// What to say if the running key is not the one of the files. Where the private key is closed to us the public one
+/// of our host file speaks for it.
+pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
+    let source = Source {
+        base: PathBuf::from(&status.config),
+        ..Source::default()
+    };
+    let says_no = || {
+        let said = config::place_of(&source, None, "ExperimentalProtocol");
+        said.is_some_and(|(_, _, value)| value.eq_ignore_ascii_case("no"))
+    };
+    let private = config::private_path(&source);
+    let (file, key) = match keys::kept_private(&private) {
+        Ok(key) => (private, key?.public()),
+        Err(_) => {
+            let name = config::own_name(&source).ok()?;
+            let file = source.base.join(config::host_path(&source, &name));
+            (file, config::own_public(&source)?)
+        }
+    };
+    let running = PublicKey::from_base64(&status.public_key).ok()?;
+    // Without SPTPS the daemon has a stand-in key, which nobody sees.
+    let stands_in = status.offers == Some(Dialect::Legacy) && says_no();
+    if running == key || stands_in {
+        return None;
+    }
+    let text = format!(
+        "meshd runs with another key than this one, {key}: see that all nodes have it, then restart meshd"
+    );
+    Some((file, text))
+}
