@@ -19,7 +19,7 @@ use crate::{
         toml::{MAIN, keys::File},
     },
     daemon::clock,
-    io::files::write_atomic,
+    io::files::write_given,
     wire::NodeName,
 };
 
@@ -159,7 +159,7 @@ fn write(out: &Path, rows: &[Row]) -> Result<(), Failure> {
         let file = out.join(&row.to);
         let dir = file.parent().unwrap_or(out);
         std::fs::create_dir_all(dir)
-            .and_then(|()| write_atomic(&file, row.text.as_bytes(), 0o644))
+            .and_then(|()| write_given(&file, row.text.as_bytes(), 0o644))
             .map_err(|error| {
                 let text = format!(
                     "cannot write {}: {error}; name another `--out`",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    cli::{Exit, Failure, Outcome, args::Format, context::Context, output},
+    cli::{Exit, Failure, Outcome, args::Format, context::Context, escape::paint, output},
     control::proto::{LogLine, Request, Response},
 };
 
@@ -80,7 +80,7 @@ fn human(line: &LogLine, color: bool) -> String {
         _ => 0,
     };
     if color && code > 0 {
-        format!("{time} \x1b[{code}m{level:5}\x1b[0m {text}")
+        format!("{time} {} {text}", paint(code, &format!("{level:5}")))
     } else {
         format!("{time} {level:5} {text}")
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,7 @@ use crate::{
         vars::{self, Honoured, Ignoring, Place, Reload, VARS, Var, Version},
     },
     daemon::options,
+    io::files::write_given,
 };
 
 pub(super) fn run(_: &Context, kind: Generate, out: Option<PathBuf>, page: &str) -> Outcome {
@@ -47,7 +49,7 @@ pub(super) fn run(_: &Context, kind: Generate, out: Option<PathBuf>, page: &str)
         (Generate::Zsh, _) => complete(Shell::Zsh, &mut text),
         (Generate::Fish, _) => complete(Shell::Fish, &mut text),
     }
-    output::print(|out| out.write_all(&text))?;
+    output::bytes(&text)?;
     Ok(Exit::Fine)
 }
 
@@ -63,7 +65,17 @@ fn render(page: &str, out: &mut Vec<u8>) -> io::Result<()> {
 /// meshctl and its commands in section 1, the files in 5, the daemon in 8.
 fn write_all(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir)?;
+    // It follows links, so it writes where nobody else can.
+    let own = dir.join(format!(".pages{}", std::process::id()));
+    fs::DirBuilder::new().mode(0o700).create(&own)?;
+    let made = clap_mangen::generate_to(Cli::command(), &own).and_then(|()| {
+        fs::read_dir(&own)?.try_for_each(|page| {
+            let page = page?;
+            write_given(&dir.join(page.file_name()), &fs::read(page.path())?, 0o644)
+        })
+    });
+    fs::remove_dir_all(&own)?;
+    made?;
     for (page, file) in [
         ("meshd", "meshd.8"),
         ("meshd.conf", "meshd.conf.5"),
@@ -71,7 +83,7 @@ fn write_all(dir: &Path) -> io::Result<()> {
     ] {
         let mut text = Vec::new();
         render(page, &mut text)?;
-        fs::write(dir.join(file), text)?;
+        write_given(&dir.join(file), &text, 0o644)?;
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::{
     },
     control::proto::{Request, Response},
     daemon::clock,
-    io::files::write_atomic,
+    io::files::write_given,
     mesh::view::{EdgeRow, PathKind, PeerRow},
 };
 
@@ -163,13 +163,14 @@ pub(super) fn run(
         })?,
     };
     match out {
-        Some(file) => write_atomic(&file, &bytes, 0o644).map_err(|error| {
+        Some(file) => write_given(&file, &bytes, 0o644).map_err(|error| {
             let text = format!(
                 "cannot write {}: {error}; name another file with `--out`",
                 file.display()
             );
             Failure::new(Exit::Negative, text)
         })?,
+        None if picture == Picture::Png => output::bytes(&bytes)?,
         None => output::print(|to| to.write_all(&bytes))?,
     }
     Ok(Exit::Fine)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{
     cli::{Exit, Failure, Outcome, context::Context, output},
     control::proto::{Request, Response},
-    io::files::write_atomic,
+    io::files::write_given,
 };
 
 pub(super) fn run(context: &Context, textfile: Option<PathBuf>) -> Outcome {
@@ -14,7 +14,7 @@ pub(super) fn run(context: &Context, textfile: Option<PathBuf>) -> Outcome {
     };
     match textfile {
         // Its collector reads what is there at any moment, and as another user.
-        Some(file) => write_atomic(&file, text.as_bytes(), 0o644).map_err(|error| {
+        Some(file) => write_given(&file, text.as_bytes(), 0o644).map_err(|error| {
             let text = format!(
                 "cannot write {}: {error}; name a file in the directory that node_exporter was given with \
                  `--collector.textfile.directory`",

@@ -8,6 +8,7 @@ mod check;
 mod context;
 mod convert;
 mod dump;
+mod escape;
 mod firewall;
 mod follow;
 mod generate;

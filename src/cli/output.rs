@@ -1,11 +1,13 @@
 //! Where output goes: data to standard output, words to standard error, and the JSON envelope.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 use crate::{
-    cli::{Exit, Failure, Outcome, args::Format, context::Context, table::Table},
+    cli::{
+        Exit, Failure, Outcome, args::Format, context::Context, escape, table::Table,
+    },
     control::proto::Answer,
 };
 
@@ -98,10 +100,19 @@ pub(super) fn to_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes to standard output in one go.
+/// Writes text to standard output in one go, as [`escape::safe`] has it.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    write(&mut out)?;
+    let mut text = Vec::new();
+    // What a failed write had to say before stays said.
+    let written = write(&mut text);
+    bytes(escape::safe(&String::from_utf8_lossy(&text)).as_bytes())?;
+    Ok(written?)
+}
+
+/// Writes to standard output as it is, what is no text or all our own.
+pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
     Ok(out.flush()?)
 }
 
@@ -109,7 +120,7 @@ pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Res
 /// matter.
 pub(super) fn complain(text: &str) {
     if !text.is_empty() {
-        let _ = writeln!(io::stderr(), "meshctl: {text}");
+        say(&format!("meshctl: {text}"));
     }
 }
 
@@ -120,5 +131,5 @@ pub(super) fn watched() -> bool {
 
 /// One finding on standard error, as it stands.
 pub(super) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", escape::safe(text));
 }

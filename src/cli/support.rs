@@ -20,7 +20,7 @@ use crate::{
         proto::{Request, Response},
     },
     daemon::clock,
-    io::files::write_atomic,
+    io::files::write_given,
 };
 
 /// What of the system is asked; those that there are not say so.
@@ -96,7 +96,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
     let file = out.unwrap_or_else(|| format!("{stem}.tar").into());
     let tar =
         tar(&stem, &bundle).map_err(|error| Failure::new(Exit::Negative, error.to_string()))?;
-    write_atomic(&file, &tar, 0o600).map_err(|error| {
+    write_given(&file, &tar, 0o600).map_err(|error| {
         let text = format!(
             "cannot write {}: {error}; name another file with `--out`",
             file.display()

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, presets};
 
+use crate::cli::escape::paint;
+
 /// Rows under names. Cells hold no tab and no newline: what daemon and files say is cleaned.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
@@ -58,7 +60,7 @@ impl Table {
             {
                 Some((symbol, colour)) if color => {
                     let rest = &line[symbol.len_utf8()..];
-                    writeln!(out, "\x1b[{colour}m{symbol}\x1b[0m{rest}")?;
+                    writeln!(out, "{}{rest}", paint(colour, &symbol.to_string()))?;
                 }
                 _ => writeln!(out, "{line}")?,
             }
@@ -148,6 +150,7 @@ pub(super) fn or_empty<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::escape::safe;
 
     #[test]
     fn units_have_at_most_three_digits() {
@@ -205,11 +208,8 @@ mod tests {
 
         let mut coloured = Vec::new();
         table.text(&mut coloured, false, true).unwrap();
-        assert!(
-            String::from_utf8(coloured)
-                .unwrap()
-                .starts_with("\x1b[32m●\x1b[0m ")
-        );
+        let coloured = safe(&String::from_utf8(coloured).unwrap());
+        assert!(coloured.starts_with("\x1b[32m●\x1b[0m "));
         let mut tsv = Vec::new();
         table.tsv(&mut tsv, true).unwrap();
         assert_eq!(

@@ -13,6 +13,7 @@ mod change_table;
 mod check_table;
 mod daemon;
 mod files;
+mod hostile;
 mod support;
 mod top;
 mod why;

@@ -8,10 +8,8 @@ mod pcapng;
 
 use std::{
     collections::BTreeMap,
-    fs::OpenOptions,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -31,6 +29,7 @@ use crate::{
         proto::{Captured, PacketRow, Request, Response},
     },
     daemon::clock,
+    io::files::open_given,
     mesh::view::PacketKind,
     wire::ether,
 };
@@ -211,9 +210,7 @@ impl Sink {
             None => return Ok(Self::Text),
             Some(path) if path == Path::new("-") => Box::new(io::stdout()),
             Some(path) => {
-                let mut options = OpenOptions::new();
-                let options = options.write(true).create(true).truncate(true).mode(0o600);
-                let file = options.open(path).map_err(|error| {
+                let file = open_given(path, 0o600).map_err(|error| {
                     let text = format!(
                         "cannot write {}: {error}; try `-w /tmp/mesh.pcapng`",
                         path.display()

@@ -16,6 +16,7 @@ use crate::{
         Exit, Failure, Outcome,
         args::Format,
         context::Context,
+        escape::paint,
         output::{self, Frame},
     },
     daemon::clock,
@@ -288,7 +289,7 @@ fn lines(verdict: &Verdict, utf8: bool, color: bool) -> Vec<String> {
             (State::Skipped, _) => ("-", 0),
         };
         let mark = match color && colour > 0 {
-            true => format!("\x1b[{colour}m{mark}\x1b[0m"),
+            true => paint(colour, mark),
             false => mark.to_owned(),
         };
         let label = step.name.label();

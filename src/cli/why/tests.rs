@@ -3,6 +3,7 @@ use super::{
     *,
 };
 use crate::{
+    cli::escape::safe,
     link::Dialect::{self, Legacy, Native, Sptps},
     mesh::{
         sight::{DialSight, MissedRow, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow},
@@ -360,9 +361,6 @@ fn what_others_have_written_moves_no_cursor() {
     let shown = lines(&judge::judge(&facts), true, false);
     assert!(shown.iter().all(|line| !line.contains(char::is_control)));
     let coloured = lines(&judge::judge(&facts), true, true);
-    assert!(
-        coloured
-            .iter()
-            .any(|line| line.contains("\u{1b}[31m✗\u{1b}[0m udp probe"))
-    );
+    let painted = |line: &String| safe(line).contains("\u{1b}[31m✗\u{1b}[0m udp probe");
+    assert!(coloured.iter().any(painted));
 }
