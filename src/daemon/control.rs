@@ -34,6 +34,8 @@ use crate::{
 
 /// Most clients at the same time. Source: spec/security.md T40.
 const MAX_CLIENTS: usize = 32;
+/// Places of these that only who may do everything gets, so that those who may look cannot keep them out.
+const KEPT_PLACES: usize = 4;
 /// How long a client may say nothing, or not read, so that idle ones do not keep others out.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -133,7 +135,7 @@ pub fn serve(
 ) {
     let group = path.metadata().map_or(0, |metadata| metadata.gid());
     let daemon = rustix::process::geteuid().as_raw();
-    let clients = Arc::new(AtomicUsize::new(0));
+    let places = Places::default();
     tokio::spawn(async move {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -147,19 +149,46 @@ pub fn serve(
                 log: log.clone(),
                 events: events.clone(),
             };
-            let clients = Arc::clone(&clients);
-            let crowded = clients.fetch_add(1, Ordering::Relaxed) >= MAX_CLIENTS;
+            // Who is turned away holds no place, however long it stays.
+            let place = places.take(client.rights);
             tokio::spawn(async move {
-                if crowded {
-                    let text = format!("{MAX_CLIENTS} clients are connected: try again later");
+                let Some(_place) = place else {
+                    let text = "too many clients are connected: try again later".to_owned();
                     let _ = client.answer(error(ErrorCode::Busy, text)).await;
-                } else {
-                    let _ = client.serve().await;
-                }
-                clients.fetch_sub(1, Ordering::Relaxed);
+                    return;
+                };
+                let _ = client.serve().await;
             });
         }
     });
+}
+
+/// The places of clients; at most [`MAX_CLIENTS`] are taken.
+#[derive(Default)]
+struct Places(Arc<AtomicUsize>);
+
+/// One of them, for as long as it lives.
+struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    /// A place for a client with these rights, if there is one. Called by one task only.
+    fn take(&self, rights: Rights) -> Option<Place> {
+        let most = match rights {
+            Rights::All => MAX_CLIENTS,
+            Rights::Look | Rights::None => MAX_CLIENTS - KEPT_PLACES,
+        };
+        if self.0.load(Ordering::Relaxed) >= most {
+            return None;
+        }
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Some(Place(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The kernel's word for who connected.
@@ -341,6 +370,25 @@ mod tests {
         assert_eq!(rights(998, &[998], 998, 997), Rights::All);
         assert_eq!(rights(1000, &[1000, 997], 998, 997), Rights::Look);
         assert_eq!(rights(65534, &[65534], 998, 997), Rights::None);
+    }
+
+    #[test]
+    fn who_may_only_look_leaves_places_for_root() {
+        let places = Places::default();
+        let take = |rights, count: usize| -> Vec<Place> {
+            std::iter::from_fn(|| places.take(rights))
+                .take(count)
+                .collect()
+        };
+        let looking = take(Rights::Look, 1000);
+        assert_eq!(looking.len(), MAX_CLIENTS - KEPT_PLACES);
+        assert_eq!(take(Rights::None, 1).len(), 0);
+        let all = take(Rights::All, 1000);
+        assert_eq!(all.len(), KEPT_PLACES);
+        drop(looking);
+        assert_eq!(take(Rights::All, 1000).len(), MAX_CLIENTS - KEPT_PLACES);
+        drop(all);
+        assert_eq!(take(Rights::Look, 1000).len(), MAX_CLIENTS - KEPT_PLACES);
     }
 
     fn code(line: &str, rights: Rights) -> Option<ErrorCode> {
