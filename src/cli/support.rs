@@ -64,7 +64,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
         }
         (Err(failure), Err(_)) => return Err(failure),
     };
-    files_of(&source, &mut bundle);
+    let mut secrets = files_of(&source, &mut bundle);
     let unit = source
         .net
         .as_deref()
@@ -82,7 +82,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
         );
         bundle.push((name, said(program, arguments)));
     }
-    let secrets = secrets(&source);
+    secrets.extend(in_files(&source));
     for (_, text) in &mut bundle {
         *text = redact::without(text, &secrets);
     }
@@ -158,8 +158,9 @@ fn daemon(
     place.ok_or_else(Failure::odd_answer)
 }
 
-/// The configuration without its secrets, and the names of all other files beside it.
-fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) {
+/// The configuration without its secrets, and the names of all other files beside it. Gives the secrets that stood in it.
+fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) -> Vec<String> {
+    let mut secrets = Vec::new();
     let mut wanted = vec![config::main_file(source).to_path_buf()];
     for dir in ["conf.d", "hosts"] {
         let names = files::names(&source.base.join(dir)).unwrap_or_default();
@@ -167,7 +168,11 @@ fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) {
     }
     for file in wanted {
         let text = match files::read_text(&source.base.join(&file)) {
-            Ok(text) => redact::config(&String::from_utf8_lossy(&text)),
+            Ok(text) => {
+                let text = String::from_utf8_lossy(&text);
+                secrets.extend(redact::by_shape(&text));
+                redact::config(&text)
+            }
             Err(error) => format!("{error}\n"),
         };
         bundle.push((format!("config/{}", file.display()), text));
@@ -181,10 +186,11 @@ fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) {
         }
     }
     bundle.push(("config/files.txt".into(), names));
+    secrets
 }
 
 /// Everything that stands in files with secrets.
-fn secrets(source: &Source) -> Vec<String> {
+fn in_files(source: &Source) -> Vec<String> {
     let named = KEYS.iter().filter_map(|variable| {
         let (_, _, value) = config::place_of(source, None, variable)?;
         Some(PathBuf::from(value))

@@ -12,7 +12,17 @@ fn secrets(dir: &std::path::Path) -> Vec<String> {
         let lines = text.lines().filter(|line| !line.contains("-----"));
         all.extend(lines.map(str::to_owned));
     }
-    all.extend(["inlineprivatekeyofold", "hunter2"].map(String::from));
+    all.extend(
+        [
+            "inlineprivatekeyofold",
+            "hunter2",
+            "wordsofmine",
+            "xoxb-12345678901234",
+            "tok3nofmine",
+            "0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+        ]
+        .map(String::from),
+    );
     all
 }
 
@@ -23,7 +33,7 @@ fn a_bundle_has_the_configuration_and_the_system_and_no_secret() {
     let put = |file: &str, text: &str| fs::write(base.join(file), text).unwrap();
     put(
         "tinc.conf",
-        "Name = web_01\nConnectTo = db_01\nPresharedKeyFile = psk\nProxy = socks5 10.0.0.9 1080 user hunter2\n# PrivateKey = inlineprivatekeyofold\n",
+        "Name = web_01\nConnectTo = db_01\nPresharedKeyFile = psk\nProxy = socks5 10.0.0.9 1080 user hunter2\n# PrivateKey = inlineprivatekeyofold\nPSK = wordsofmine\nRevokedReason = xoxb-12345678901234\n",
     );
     put(
         "rsa_key.priv",
@@ -39,7 +49,9 @@ fn a_bundle_has_the_configuration_and_the_system_and_no_secret() {
     let host = fs::read_to_string(base.join("hosts/db_01")).unwrap();
     put(
         "hosts/db_01",
-        &format!("{host}# c2hhcmVkc2VjcmV0c2hhcmVkc2VjcmV0c2hhcmVkc2U=\n"),
+        &format!(
+            "{host}Label = token=tok3nofmine\n0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0\n# c2hhcmVkc2VjcmV0c2hhcmVkc2VjcmV0c2hhcmVkc2U=\n"
+        ),
     );
     let file = base.join("bundle.tar");
     let paths = [base, &file].map(|path| path.to_str().unwrap());

@@ -3,7 +3,37 @@
 /// What stands in the place of a secret.
 pub(super) const CUT: &str = "(cut)";
 /// Words in the names of variables whose values are secret; those of files are not.
-const WORDS: [&str; 6] = ["private", "password", "passwd", "secret", "token", "proxy"];
+const WORDS: [&str; 11] = [
+    "private",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "proxy",
+    "psk",
+    "preshared",
+    "apikey",
+    "credential",
+];
+/// Variables of host files whose values are keys that all may know, in both forms of files.
+const PUBLIC: [&str; 5] = [
+    "ed25519publickey",
+    "ed25519publickeynext",
+    "nativepublickey",
+    "ed25519",
+    "native",
+];
+/// How tokens of services begin.
+const TOKENS: [&str; 7] = [
+    "ghp_",
+    "gho_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "AKIA",
+    "eyJ",
+];
 /// Shortest text that is looked for as a secret: what is shorter stands everywhere.
 const SHORTEST: usize = 16;
 
@@ -32,11 +62,78 @@ fn without_value(line: &str) -> String {
     let bare = line.trim_start_matches(['#', ' ', '\t']);
     let end = bare.find(['=', ' ', '\t']).unwrap_or(bare.len());
     let name = bare[..end].to_ascii_lowercase();
-    let secret = WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("file");
-    match secret && !bare[end..].trim().is_empty() {
+    match says_secret(&name) && !bare[end..].trim().is_empty() {
         true => format!("{} = {CUT}", &line[..line.len() - bare.len() + end]),
         false => line.to_owned(),
     }
+}
+
+/// The secrets of a configuration file by their shape, wherever they stand: 32 bytes as base64 or hex that are no public
+/// key, tokens of services, passwords in addresses, and values of names that say so.
+pub(super) fn by_shape(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut in_block = false;
+    for line in text.lines() {
+        in_block |= line.contains("-----BEGIN");
+        if in_block {
+            in_block = !line.contains("-----END");
+            continue;
+        }
+        let bare = line.trim_start_matches(['#', ' ', '\t']);
+        let end = bare.find(['=', ' ', '\t']).unwrap_or(bare.len());
+        let public = PUBLIC.contains(&bare[..end].to_ascii_lowercase().as_str());
+        let apart = |c: char| c.is_whitespace() || "\"'{}[],;".contains(c);
+        let mut named = false;
+        for word in line.split(apart).filter(|word| !word.is_empty()) {
+            // `NAME=VALUE`, `NAME = VALUE` and the padding of base64 are told apart by what is left of the sign.
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) if !value.trim_matches('=').is_empty() => (name, value),
+                _ => ("", word),
+            };
+            let secret = (named || says_secret(name)) && value != "=" && value != ":";
+            if !public && (is_key(value) || is_token(value)) || (secret && value.len() >= SHORT) {
+                found.push(value.to_owned());
+            }
+            found.extend(password(word));
+            named = says_secret(word) || (named && matches!(word, "=" | ":"));
+        }
+    }
+    found
+}
+
+/// Shortest value of a name that says that it is secret.
+const SHORT: usize = 8;
+
+fn says_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("file")
+}
+
+/// 32 bytes in one of the forms that people make keys in.
+fn is_key(word: &str) -> bool {
+    let hex = word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let digits = word.trim_end_matches('=');
+    let of_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    let mixed = [
+        u8::is_ascii_lowercase,
+        u8::is_ascii_uppercase,
+        u8::is_ascii_digit,
+    ]
+    .iter()
+    .all(|kind| digits.bytes().any(|byte| kind(&byte)));
+    hex || digits.len() == 43 && mixed && digits.bytes().all(of_base64)
+}
+
+fn is_token(word: &str) -> bool {
+    word.len() >= SHORTEST && TOKENS.iter().any(|start| word.starts_with(start))
+}
+
+/// That of `scheme://user:password@host`.
+fn password(word: &str) -> Option<String> {
+    let (_, rest) = word.split_once("://")?;
+    let (user, _) = rest.split_once('@')?;
+    let (_, password) = user.split_once(':')?;
+    (!password.is_empty()).then(|| password.to_owned())
 }
 
 /// The words of files that hold secrets, each of which may stand nowhere else.
@@ -80,6 +177,30 @@ mod tests {
         assert_eq!(
             without("log: QmFzZTY0VGV4dE9mQUtleQ!", &secrets),
             "log: (cut)!"
+        );
+    }
+    #[test]
+    fn secrets_are_found_by_shape_and_public_keys_stay() {
+        let key = "Sb2kV0Zq1yT9wH3uJ8nR5mC7xF4aD6eG2pL1oI0sXzQ";
+        let hex = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let text = format!(
+            "Name = web_01\nEd25519PublicKey = {key}\n#Ed25519PublicKey = {key}\ned25519 = \"{key}\"\nAddress = 10.0.0.1 655\n\
+             Subnet = 172.20.0.0/24#10\nLabel = role=mysql\n{key}\n# {key}=\n{hex}\nPSK = hunter2hunter2\nLabel = token=abcdef123\n\
+             labels = {{ role = \"db\", api_token = \"zyxwvut98\" }}\n# see https://bob:pa55w0rd@git.example.net/x\n# ghp_abcdefghijklmnop1234\n\
+             -----BEGIN RSA PUBLIC KEY-----\n{key}\n-----END RSA PUBLIC KEY-----\n"
+        );
+        assert_eq!(
+            by_shape(&text),
+            [
+                key,
+                &format!("{key}="),
+                hex,
+                "hunter2hunter2",
+                "abcdef123",
+                "zyxwvut98",
+                "pa55w0rd",
+                "ghp_abcdefghijklmnop1234"
+            ]
         );
     }
 }
