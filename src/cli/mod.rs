@@ -10,6 +10,7 @@ mod convert;
 mod dump;
 mod escape;
 mod firewall;
+mod fit;
 mod follow;
 mod generate;
 mod graph;

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        Exit, Failure, Outcome, args::Format, context::Context, escape, table::Table,
+        Exit, Failure, Outcome, args::Format, context::Context, escape, fit::wrapped, table::Table,
     },
     control::proto::Answer,
 };
@@ -59,10 +59,13 @@ pub(super) fn show<T: Serialize>(
         Format::Tsv => print(|out| show.raw().tsv(out, context.header))?,
         Format::Table => print(|out| {
             let (head, table) = show.human();
+            let room = width().unwrap_or(usize::MAX);
             for line in head.iter().filter(|_| context.header) {
-                writeln!(out, "{line}")?;
+                for line in wrapped(line, room, 2) {
+                    writeln!(out, "{line}")?;
+                }
             }
-            table.text(out, context.header, context.color)
+            table.text_within(out, (context.header, context.color), room)
         })?,
     }
     Ok(Exit::Fine)
@@ -93,6 +96,12 @@ pub(super) fn envelope<T: Serialize>(
     let mut text = serde_json::to_vec(&envelope)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// The width of the terminal that standard output is, in characters; `None`: it is none.
+fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    Some(size.ws_col.into()).filter(|width| *width > 0)
 }
 
 /// Whether standard output is a terminal.

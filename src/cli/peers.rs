@@ -4,6 +4,7 @@ use crate::{
     cli::{
         Failure, Outcome,
         context::Context,
+        fit::SENTENCE,
         output::{self, Frame, Show},
         table::{Table, age, bytes, or_dash, or_empty, round_trip, symbols},
     },
@@ -99,7 +100,9 @@ impl Show for Peers {
             "", "NAME", "ADDRESS", "PATH", "TUNNEL", "ENDPOINT", ">RTT", ">MTU", ">RX", ">TX",
             ">SINCE", "NOTE",
         ];
-        let mut table = Table::new(&names);
+        // The symbol, NAME and PATH stay.
+        let ranks = [0, 0, 2, 0, 8, 5, 1, 7, 3, 4, 6, SENTENCE];
+        let mut table = Table::new(&names).ranked(&ranks);
         for row in &self.rows {
             let [udp, tcp, via, down] = symbols(self.utf8);
             let (symbol, path) = match row.path {

@@ -4,15 +4,25 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, presets};
 
-use crate::cli::escape::paint;
+use crate::cli::{
+    escape::paint,
+    fit::{Need, SENTENCE, fit, wrapped},
+};
 
 /// Rows under names. Cells hold no tab and no newline: what daemon and files say is cleaned.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     names: Vec<&'static str>,
     right: Vec<bool>,
+    /// Of each column, as [`Need::rank`]; empty: all are shown, however narrow the terminal is.
+    ranks: Vec<u8>,
     rows: Vec<Vec<String>>,
 }
+
+/// Characters between two columns.
+const GAP: usize = 2;
+/// Where a sentence begins that has a line of its own.
+const INDENT: usize = 4;
 
 impl Table {
     /// A table with these columns; a name that begins with `>` is that of a right-aligned one.
@@ -22,8 +32,88 @@ impl Table {
             .iter()
             .map(|name| name.trim_start_matches('>'))
             .collect();
-        let rows = Vec::new();
-        Self { names, right, rows }
+        Self {
+            names,
+            right,
+            ..Self::default()
+        }
+    }
+
+    /// Says which columns are dropped first where a terminal is too narrow.
+    pub(super) fn ranked(self, ranks: &[u8]) -> Self {
+        let ranks = ranks.to_vec();
+        Self { ranks, ..self }
+    }
+
+    /// As [`Self::text`] in `room` characters: columns are dropped by rank, sentences get lines of their own. What cannot be
+    /// dropped stays whole, and the terminal wraps it.
+    pub(super) fn text_within(
+        &self,
+        out: &mut dyn Write,
+        (header, color): (bool, bool),
+        room: usize,
+    ) -> io::Result<()> {
+        let width = |at: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(at));
+            let longest = cells.map(|cell| cell.chars().count()).max();
+            let name = if header {
+                self.names[at].chars().count()
+            } else {
+                0
+            };
+            longest.unwrap_or_default().max(name)
+        };
+        let needs: Vec<Need> = self
+            .ranks
+            .iter()
+            .enumerate()
+            .map(|(at, rank)| Need {
+                width: width(at),
+                rank: *rank,
+            })
+            .collect();
+        let whole: usize = needs.iter().map(|need| need.width + GAP).sum();
+        if needs.is_empty() || whole.saturating_sub(GAP) <= room {
+            return self.text(out, header, color);
+        }
+        let (sentences, others): (Vec<usize>, Vec<usize>) =
+            (0..needs.len()).partition(|at| needs[*at].rank == SENTENCE);
+        let of_others: Vec<Need> = others.iter().map(|at| needs[*at]).collect();
+        let kept: Vec<usize> = match fit(&of_others, GAP, room) {
+            Some(kept) => kept.into_iter().map(|(at, _)| others[at]).collect(),
+            None => (0..needs.len()).filter(|at| needs[*at].rank == 0).collect(),
+        };
+        let narrow = self.only(&kept);
+        let mut lines = Vec::new();
+        narrow.text(&mut lines, header, color)?;
+        let text = String::from_utf8_lossy(&lines);
+        let heading = usize::from(header);
+        for (number, line) in text.lines().enumerate() {
+            writeln!(out, "{line}")?;
+            let Some(row) = number.checked_sub(heading).and_then(|at| self.rows.get(at)) else {
+                continue;
+            };
+            for sentence in sentences.iter().map(|at| &row[*at]) {
+                if !sentence.is_empty() {
+                    let blanks = " ".repeat(INDENT);
+                    for line in wrapped(&format!("{blanks}{sentence}"), room, INDENT) {
+                        writeln!(out, "{line}")?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// These columns alone.
+    fn only(&self, kept: &[usize]) -> Self {
+        let of = |row: &Vec<String>| kept.iter().map(|at| row[*at].clone()).collect();
+        Self {
+            names: kept.iter().map(|at| self.names[*at]).collect(),
+            right: kept.iter().map(|at| self.right[*at]).collect(),
+            ranks: Vec::new(),
+            rows: self.rows.iter().map(of).collect(),
+        }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {

@@ -151,13 +151,21 @@ struct OnTerminal {
 impl OnTerminal {
     /// Started, and the terminal taken.
     fn start(daemon: &Daemon) -> Self {
+        Self::of_width(daemon, 120)
+    }
+
+    fn of_width(daemon: &Daemon, width: u16) -> Self {
         let line = format!(
-            "stty rows 20 columns 120; exec {} --socket {} top --interval 100ms",
+            "stty rows 20 columns {width}; exec {} --socket {} top --interval 100ms",
             env!("CARGO_BIN_EXE_meshctl"),
             daemon.socket().display()
         );
+        Self::of(&line)
+    }
+
+    fn of(line: &str) -> Self {
         let mut script = Command::new("script")
-            .args(["-qec", &line, "/dev/null"])
+            .args(["-qec", line, "/dev/null"])
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -196,6 +204,14 @@ impl OnTerminal {
         }
     }
 
+    /// The process that is on it.
+    fn child(&self) -> Pid {
+        let script = self.script.id();
+        let children = format!("/proc/{script}/task/{script}/children");
+        let child = fs::read_to_string(children).unwrap();
+        Pid::from_raw(child.trim().parse().unwrap()).unwrap()
+    }
+
     fn press(&mut self, key: &str) {
         let input = self.script.stdin.as_mut().unwrap();
         input.write_all(key.as_bytes()).unwrap();
@@ -226,10 +242,90 @@ fn the_terminal_shows_views_and_is_given_back() {
     top.assert_ends();
     // By a signal as well.
     let top = OnTerminal::start(&daemon);
-    let script = top.script.id();
-    let children = format!("/proc/{script}/task/{script}/children");
-    let child = fs::read_to_string(children).unwrap();
-    let pid = Pid::from_raw(child.trim().parse().unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    kill_process(top.child(), Signal::TERM).unwrap();
     top.assert_ends();
+}
+
+/// A terminal that goes away takes `top` with it, and so does a signal then.
+#[test]
+fn it_ends_when_its_terminal_goes_away() {
+    let daemon = Daemon::new(healthy);
+    let code = daemon.dir.path().join("code");
+    let line = format!(
+        "trap '' HUP; {} --socket {} top --interval 100ms; echo $? >{}",
+        env!("CARGO_BIN_EXE_meshctl"),
+        daemon.socket().display(),
+        code.display()
+    );
+    let mut top = OnTerminal::of(&line);
+    top.wait("cache_1");
+    // Nobody else holds the other side.
+    top.script.kill().unwrap();
+    top.script.wait().unwrap();
+    top.reader.join().unwrap();
+    let start = Instant::now();
+    let ended = loop {
+        match fs::read_to_string(&code) {
+            Ok(text) if text.ends_with('\n') => break text,
+            _ => assert!(start.elapsed() < Duration::from_secs(30), "top goes on"),
+        }
+        thread::park_timeout(Duration::from_millis(20));
+    };
+    assert_eq!(ended, "0\n");
+}
+
+/// Names and numbers are whole in every width, and two headings never alike.
+#[test]
+fn no_cell_is_cut_on_a_narrow_terminal() {
+    let daemon = Daemon::new(healthy);
+    for width in [60, 80, 100] {
+        let mut top = OnTerminal::of_width(&daemon, width);
+        for name in ["db_01", "cache_1", "web_09", "0.4ms"] {
+            top.wait(name);
+        }
+        top.press("q");
+        top.assert_ends();
+    }
+}
+
+/// `peers` fits the terminal; what is dropped is whole columns, and a note has a line of its own.
+#[test]
+fn peers_fit_the_terminal() {
+    let daemon = Daemon::new(healthy);
+    let shown = |width: usize| -> String {
+        let line = format!(
+            "stty rows 20 columns {width}; exec {} --socket {} --color never peers",
+            env!("CARGO_BIN_EXE_meshctl"),
+            daemon.socket().display()
+        );
+        let output = Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .env("LC_ALL", "C.UTF-8")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap().replace('\r', "")
+    };
+    let wide = shown(400);
+    let words: Vec<&str> = wide.split_whitespace().collect();
+    for width in (60..=120).step_by(5) {
+        let text = shown(width);
+        for line in text.lines() {
+            assert!(line.chars().count() <= width, "{width}: {text}");
+        }
+        for word in text.split_whitespace() {
+            assert!(words.contains(&word), "{width}: {word:?} in {text}");
+        }
+        for whole in [
+            "db_01", "cache_1", "web_09", "old_03", "udp", "via", "down", "web_09",
+        ] {
+            assert!(
+                text.split_whitespace().any(|word| word == whole),
+                "{width}: {whole} not in {text}"
+            );
+        }
+    }
+    // Into a pipe nothing is left out.
+    let (_, out, _) = daemon.run(&["peers"]);
+    assert_eq!(out.split_whitespace().collect::<Vec<_>>(), words);
 }

@@ -5,13 +5,19 @@ use ratatui::{
     layout::{Alignment, Constraint, Layout},
     style::{Color, Modifier, Style},
     text::{Line, Span, Text},
-    widgets::{Paragraph, Row, Table},
+    widgets::{Paragraph, Row, Table, Wrap},
 };
 
-use crate::cli::top::{
-    rows::Screen,
-    state::{State, View},
+use crate::cli::{
+    fit::{Need, SENTENCE, fit, shortened},
+    top::{
+        rows::{Cell, Screen},
+        state::{State, View},
+    },
 };
+
+/// Characters between two columns.
+const GAP: u16 = 2;
 
 /// What a frame is made of.
 pub(super) struct Picture<'a> {
@@ -37,11 +43,15 @@ impl Picture<'_> {
         let text = self
             .screen
             .map_or("waiting for an answer of meshd", |screen| &screen.head);
-        frame.render_widget(Paragraph::new(text), head);
+        frame.render_widget(Paragraph::new(parts(text, head.width.into())), head);
         frame.render_widget(Paragraph::new(self.tabs()), tabs);
         if let Some(screen) = self.screen {
             let room = usize::from(table.height.saturating_sub(1));
-            frame.render_widget(self.table(screen, room), table);
+            let shown = self.shown(screen, room);
+            match self.table(screen, &shown, table.width.into()) {
+                Some(fitted) => frame.render_widget(fitted, table),
+                None => frame.render_widget(names_only(&shown), table),
+            }
         }
         let (text, style) = match self.trouble {
             Some(trouble) => (trouble.to_owned(), self.coloured(Color::Red)),
@@ -77,43 +87,90 @@ impl Picture<'_> {
         Line::from(spans)
     }
 
-    fn table(&self, screen: &Screen, room: usize) -> Table<'static> {
+    /// The rows that there is room for, as text.
+    fn shown(&self, screen: &Screen, room: usize) -> Vec<Vec<String>> {
         let first = self.state.first.min(screen.rows.len().saturating_sub(room));
-        let shown: Vec<Vec<String>> = screen
-            .rows
-            .iter()
-            .skip(first)
-            .take(room)
-            .map(|row| {
-                row.iter()
-                    .map(|cell| cell.text().replace(char::is_control, " "))
-                    .collect()
-            })
-            .collect();
-        let mut widths = Vec::new();
-        let mut names = Vec::new();
-        for (at, (name, _)) in screen.columns.iter().enumerate() {
-            let name = name.trim_start_matches('>');
+        let rows = screen.rows.iter().skip(first).take(room);
+        let clean = |cell: &Cell| cell.text().replace(char::is_control, " ");
+        rows.map(|row| row.iter().map(clean).collect()).collect()
+    }
+
+    /// The columns that fit; `None`: not even those that must not be missing.
+    fn table(
+        &self,
+        screen: &Screen,
+        shown: &[Vec<String>],
+        width: usize,
+    ) -> Option<Table<'static>> {
+        let columns = screen.columns.iter().enumerate();
+        let needs = columns.map(|(at, (name, raw))| {
             let longest = shown.iter().map(|row| row[at].chars().count()).max();
-            let width = longest.unwrap_or_default().max(name.chars().count());
-            widths.push(Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX)));
-            let style = match at == self.state.sorted_by() {
+            let heading = name.trim_start_matches('>').chars().count();
+            Need {
+                width: longest.unwrap_or_default().max(heading),
+                rank: rank(raw),
+            }
+        });
+        let kept = fit(&needs.collect::<Vec<_>>(), GAP.into(), width)?;
+        let widths = kept
+            .iter()
+            .map(|(_, width)| Constraint::Length(u16::try_from(*width).unwrap_or(u16::MAX)));
+        let names = kept.iter().map(|(at, _)| {
+            let name = screen.columns[*at].0.trim_start_matches('>');
+            let style = match *at == self.state.sorted_by() {
                 true => Style::new().add_modifier(Modifier::REVERSED),
                 false => Style::new().add_modifier(Modifier::BOLD),
             };
-            names.push(aligned(screen, at, name.to_owned()).style(style));
-        }
-        let rows = shown.into_iter().map(|row| {
-            let cells = row.into_iter().enumerate();
-            Row::new(
-                cells
-                    .map(|(at, cell)| aligned(screen, at, cell))
-                    .collect::<Vec<_>>(),
-            )
+            aligned(screen, *at, name.to_owned()).style(style)
         });
-        Table::new(rows.collect::<Vec<_>>(), widths)
-            .header(Row::new(names))
-            .column_spacing(2)
+        let rows = shown.iter().map(|row| {
+            let cells = kept
+                .iter()
+                .map(|(at, width)| aligned(screen, *at, shortened(&row[*at], *width)));
+            Row::new(cells.collect::<Vec<_>>())
+        });
+        let header = Row::new(names.collect::<Vec<_>>());
+        let table = Table::new(rows.collect::<Vec<_>>(), widths.collect::<Vec<_>>());
+        Some(table.header(header).column_spacing(GAP))
+    }
+}
+
+/// Name and state of each row, wrapped: for a terminal that is narrower than a name.
+fn names_only(shown: &[Vec<String>]) -> Paragraph<'static> {
+    let lines = shown
+        .iter()
+        .map(|row| Line::from(row[..row.len().min(2)].join(" ")));
+    Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false })
+}
+
+/// The first parts of the head that fit, each of them whole.
+fn parts(head: &str, room: usize) -> String {
+    let mut shown = String::new();
+    for part in head.split("  ") {
+        let gap = if shown.is_empty() { "" } else { "  " };
+        if !shown.is_empty() && shown.chars().count() + gap.len() + part.chars().count() > room {
+            break;
+        }
+        shown = shown + gap + part;
+    }
+    shown
+}
+
+/// Which column goes first where there is no room, by its name for scripts: as [`Need::rank`].
+fn rank(column: &str) -> u8 {
+    match column {
+        "name" | "path" | "message" | "reason" | "thread" => 0,
+        "rtt_seconds" | "in_per_second" | "drops_per_second" | "busy_ratio" => 1,
+        "loss_ratio" => 2,
+        "rx_bits_per_second" | "out_per_second" => 3,
+        "tx_bits_per_second" => 4,
+        "since_seconds" => 6,
+        "rx_packets_per_second" => 7,
+        "tx_packets_per_second" => 8,
+        "pmtu_bytes" => 9,
+        "tunnel" => 10,
+        "note" | "threads" | "reads" => SENTENCE,
+        _ => 5,
     }
 }
 
@@ -131,12 +188,25 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
-    use crate::cli::top::rows::{self, tests::shot};
+    use crate::{
+        cli::top::rows::{self, Shot, tests::shot},
+        mesh::view::{PeerRow, Reason},
+    };
 
     fn drawn(state: &State, answers: bool, trouble: Option<&str>, height: u16) -> Vec<String> {
-        let (before, now) = (shot(10.0, 100), shot(12.0, 200));
-        let screen = answers.then(|| rows::screen(state, Some(&before), &now));
-        let mut terminal = Terminal::new(TestBackend::new(100, height)).unwrap();
+        let shots = [shot(10.0, 100), shot(12.0, 200)];
+        drawn_of(&shots, state, answers, trouble, (100, height))
+    }
+
+    fn drawn_of(
+        [before, now]: &[Shot; 2],
+        state: &State,
+        answers: bool,
+        trouble: Option<&str>,
+        (width, height): (u16, u16),
+    ) -> Vec<String> {
+        let screen = answers.then(|| rows::screen(state, Some(before), now));
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         let picture = Picture {
             state,
             screen: screen.as_ref(),
@@ -145,7 +215,7 @@ mod tests {
         };
         terminal.draw(|frame| picture.draw(frame)).unwrap();
         let buffer = terminal.backend().buffer();
-        let cells = buffer.content().chunks(100);
+        let cells = buffer.content().chunks(width.into());
         let text = |line: &[ratatui::buffer::Cell]| {
             line.iter()
                 .map(|cell| cell.symbol())
@@ -209,5 +279,75 @@ mod tests {
         for height in 1..5 {
             assert_eq!(drawn(&state, true, None, height).len(), usize::from(height));
         }
+    }
+    /// A mesh of many nodes with alike names, long round trips and large figures.
+    fn large() -> [Shot; 2] {
+        [shot(10.0, 100), shot(12.0, 200)].map(|mut shot| {
+            let row = shot.peers[0].clone();
+            shot.peers = (0..12)
+                .map(|n| PeerRow {
+                    name: format!("cache_frankfurt_{n}"),
+                    rtt_seconds: Some(0.2 + f64::from(n) / 1000.0),
+                    pmtu_bytes: Some(1439),
+                    since_seconds: Some(90_000.0 * f64::from(n + 1)),
+                    cipher: Some("AES-256-GCM".into()),
+                    reason: Some(Reason {
+                        code: "c".into(),
+                        text: format!("{n} probes unanswered by 10.132.0.{n}:655"),
+                    }),
+                    ..row.clone()
+                })
+                .collect();
+            shot
+        })
+    }
+
+    /// In every view each word on the screen is one that the widest terminal shows too, and each name is there.
+    #[test]
+    fn no_name_and_no_number_is_ever_cut() {
+        let shots = large();
+        for view in View::ALL {
+            let state = State {
+                view,
+                ..State::default()
+            };
+            let words = |width| -> Vec<String> {
+                let lines = drawn_of(&shots, &state, true, None, (width, 20));
+                // What is below the views' own line; the last one are the keys.
+                let lines = lines[2..19].iter();
+                lines
+                    .flat_map(|line| line.split_whitespace().map(str::to_owned))
+                    .collect()
+            };
+            let whole = words(400);
+            for width in 30..=120 {
+                let lines = drawn_of(&shots, &state, true, None, (width, 20));
+                let head = drawn_of(&shots, &state, true, None, (400, 20))[0].clone();
+                assert!(head.starts_with(&lines[0]), "{width}: {lines:#?}");
+                assert!(
+                    head[lines[0].len()..].is_empty() || head[lines[0].len()..].starts_with("  "),
+                    "{lines:#?}"
+                );
+                for word in words(width) {
+                    assert!(
+                        word == "..." || whole.contains(&word),
+                        "{width}: {word:?} in {lines:#?}"
+                    );
+                }
+                if view == View::Peers {
+                    for n in 0..12 {
+                        let name = format!("cache_frankfurt_{n}");
+                        assert!(
+                            words(width).contains(&name),
+                            "{width}: {name} not in {lines:#?}"
+                        );
+                    }
+                }
+            }
+        }
+        // Narrower than a name it wraps, and nothing is lost.
+        let lines = drawn_of(&shots, &State::default(), true, None, (10, 60));
+        let text: String = lines[2..].concat();
+        assert!(text.contains("cache_frankfurt_11"), "{lines:#?}");
     }
 }

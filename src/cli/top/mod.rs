@@ -8,10 +8,11 @@ pub mod state;
 
 use std::{
     io::{self, IsTerminal},
+    mem::ManuallyDrop,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc,
+        mpsc::{self, RecvTimeoutError},
     },
     thread,
     time::{Duration, Instant},
@@ -19,8 +20,13 @@ use std::{
 
 use ratatui::{
     DefaultTerminal,
-    crossterm::event::{self, Event, KeyEventKind},
+    crossterm::{
+        cursor::Show,
+        event::{self, Event, KeyEvent, KeyEventKind},
+        execute,
+    },
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -199,13 +205,40 @@ struct Restored;
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        ratatui::restore();
+        // Of a terminal that is gone nobody need be told.
+        let _ = ratatui::try_restore();
+        let _ = execute!(io::stdout(), Show);
     }
+}
+
+/// Reads keys until nobody wants them. On a thread of its own: a terminal that went away is read again and again there, and
+/// never lets go.
+fn keys() -> mpsc::Receiver<KeyEvent> {
+    let (pressed, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            let Event::Key(key) = event else { continue };
+            if pressed.send(key).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Whether the terminal on standard input went away.
+fn hung_up() -> bool {
+    let input = io::stdin();
+    let mut polled = [PollFd::new(&input, PollFlags::empty())];
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(gone)
 }
 
 fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+        // A second one ends us where the terminal takes nothing any more.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&ended))?;
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let terminal = ratatui::try_init();
@@ -217,7 +250,7 @@ fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
 fn turn(
     context: &Context,
     wanted: &Wanted,
-    (mut terminal, first): (DefaultTerminal, Shot),
+    (terminal, first): (DefaultTerminal, Shot),
     answers: &mpsc::Receiver<Result<Shot, Failure>>,
     ended: &AtomicBool,
 ) -> Outcome {
@@ -225,8 +258,11 @@ fn turn(
         view: wanted.view.unwrap_or_default(),
         ..State::default()
     };
+    // Its drop panics where neither the terminal nor standard error takes anything; `Restored` does what it does.
+    let mut terminal = ManuallyDrop::new(terminal);
     let (mut before, mut now, mut trouble) = (None, first, None);
-    while !state.quit && !ended.load(Ordering::Relaxed) {
+    let keys = keys();
+    while !state.quit && !ended.load(Ordering::Relaxed) && !hung_up() {
         match answers.try_recv() {
             Ok(Ok(shot)) => {
                 before = Some(std::mem::replace(&mut now, shot));
@@ -244,11 +280,10 @@ fn turn(
             color: context.color,
         };
         terminal.draw(|frame| picture.draw(frame))?;
-        if event::poll(TURN)?
-            && let Event::Key(key) = event::read()?
-            && key.kind != KeyEventKind::Release
-        {
-            state.key(key);
+        match keys.recv_timeout(TURN) {
+            Ok(key) if key.kind != KeyEventKind::Release => state.key(key),
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     Ok(Exit::Fine)
