@@ -1,5 +1,6 @@
 //! Attacks by members of the mesh, from spec/security.md section 2.2, on two or more whole nodes.
 
+mod hearsay;
 mod start;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};

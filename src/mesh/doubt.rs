@@ -15,7 +15,9 @@ use crate::{
     wire::Request,
 };
 
-/// How long the neighbour's own word may take.
+/// Time for the neighbour's own word, if it has told us all that it knows.
+const SOON: Duration = Duration::from_millis(250);
+/// The same if it has not.
 const WAIT: Duration = Duration::from_secs(3);
 
 /// Lines that wait to be compared, oldest first.
@@ -53,26 +55,28 @@ impl Mesh {
             && self.truth(&doubt).is_some()
         {
             self.doubts.0.push_back(doubt);
+            self.arm_doubt_timer(now);
         }
         true
     }
 
-    /// Once a second: answers what is still not what the neighbour says.
-    pub(super) fn settle_doubts(&mut self, now: Instant) {
-        while let Some(doubt) = self.doubts.0.front() {
-            if now.saturating_duration_since(doubt.since) < WAIT {
-                return;
-            }
-            let Some(doubt) = self.doubts.0.pop_front() else {
-                return;
-            };
+    /// Corrects lines that the neighbour has not confirmed. True: some wait.
+    pub(super) fn settle_doubts(&mut self, now: Instant) -> bool {
+        for doubt in std::mem::take(&mut self.doubts.0) {
             let first_hand = self.nodes.get(doubt.about).and_then(|node| node.link);
-            let synced = first_hand
-                .is_some_and(|link| self.peers.get(&link).is_some_and(|peer| peer.synced));
-            if synced && let Some(truth) = self.truth(&doubt) {
+            let peer = first_hand.and_then(|link| self.active(link));
+            let waited = now.saturating_duration_since(doubt.since);
+            let slow = peer
+                .and_then(|peer| peer.rtt)
+                .map_or(SOON, |rtt| SOON.max(2 * rtt));
+            let synced = peer.is_some_and(|peer| peer.synced);
+            if waited < WAIT.min(slow) || !synced && waited < WAIT {
+                self.doubts.0.push_back(doubt);
+            } else if synced && let Some(truth) = self.truth(&doubt) {
                 self.correct(doubt.link, &truth, now);
             }
         }
+        !self.doubts.0.is_empty()
     }
 
     /// What contradicts the line, if anything does.

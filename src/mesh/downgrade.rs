@@ -119,6 +119,7 @@ impl Mesh {
 
     /// A session was made: what its end speaks holds from now on.
     pub(super) fn note_spoken(&mut self, idx: NodeIdx, native: bool) {
+        self.note_session(idx);
         let node = &mut self.nodes[idx];
         node.spoke.native |= native;
         let (said, believed) = (node.spoke.said, node.place.options);

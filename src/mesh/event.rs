@@ -341,6 +341,8 @@ pub enum Timer {
     Pmtu,
     /// A pause in sending around a change of keys is over.
     Keys,
+    /// Lines of others that were not believed at once are decided.
+    Doubts,
 }
 
 /// A time and what it is for.

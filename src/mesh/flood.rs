@@ -92,7 +92,8 @@ impl Mesh {
             Request::KeyChanged { origin } => {
                 // Legacy keys only; SPTPS tunnels renew inside (tinc-1.1-wire.md section 2.6).
                 if let Some(idx) = self.nodes.find(origin).filter(|idx| *idx != Nodes::ME) {
-                    self.legacy_key_changed(idx);
+                    let own = self.is_own_word(link, idx);
+                    self.legacy_key_changed(idx, own, now);
                     self.forward(link, line);
                 }
             }
@@ -255,6 +256,9 @@ impl Mesh {
         }
         self.nodes[idx].unclaimed.subnets.remove(&subnet);
         if held {
+            if self.nodes[idx].claims_again(&subnet) {
+                self.forward(link, line);
+            }
             return;
         }
         if self.settings.strict_subnets {
@@ -302,8 +306,13 @@ impl Mesh {
         if self.settings.strict_subnets {
             self.forward(link, line);
         } else if held {
-            self.forward(link, line);
-            self.remove_subnet(idx, subnet);
+            let kept = self.keeps_subnet(link, idx, subnet, now);
+            if kept != Some(false) {
+                self.forward(link, line);
+            }
+            if kept.is_none() {
+                self.remove_subnet(idx, subnet);
+            }
         }
     }
 
@@ -319,6 +328,7 @@ impl Mesh {
 
     /// Takes a subnet out of the tables.
     pub(super) fn remove_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
+        self.nodes[idx].claims_again(&subnet);
         if self.nodes[idx].subnets.remove(&subnet) {
             self.subnet_count -= 1;
             self.count_unlisted(idx, &subnet, false);
@@ -395,6 +405,7 @@ impl Mesh {
             teller: Some(link),
         };
         self.nodes[a].unclaimed.edges.remove(to);
+        self.denied.forget(a, b);
         if self.nodes.edge(a, b).is_some_and(|old| old.says_as(&edge)) {
             self.nodes.insert_edge(a, b, edge);
             return;
@@ -423,6 +434,9 @@ impl Mesh {
         let (Some(a), Some(b)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
+        if self.is_own_word(link, a) {
+            self.denied.forget(a, b);
+        }
         let Some(edge) = self.nodes.edge(a, b) else {
             return;
         };
@@ -431,7 +445,7 @@ impl Mesh {
             self.correct(link, &truth, now);
             return;
         }
-        self.nodes.remove_edge(a, b);
+        self.deny_edge(link, (a, b), now);
         self.dirty_graph = true;
         self.forward(link, line);
         // The other end may be gone with it: its edge to us would stay for ever.

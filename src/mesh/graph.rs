@@ -7,7 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
-    mesh::node::{Nodes, Place},
+    mesh::{
+        belief::Edges,
+        node::{Nodes, Place},
+    },
     route::NodeIdx,
     wire::{NodeName, Options},
 };
@@ -19,8 +22,8 @@ type Found = BTreeMap<NodeIdx, (Place, i64)>;
 ///
 /// Fewest hops win; among equally short paths the one with the smallest sum of weights gives the next
 /// hop. A node that was first found over an IndirectData edge is entered once more when a path
-/// without one turns up; its next hop stays.
-pub(super) fn places(nodes: &Nodes) -> BTreeMap<NodeIdx, Place> {
+/// without one turns up; its next hop stays. `more` are edges that count beside those of the table.
+pub(super) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
     let me = Nodes::ME;
     let here = Place {
         reachable: true,
@@ -32,9 +35,12 @@ pub(super) fn places(nodes: &Nodes) -> BTreeMap<NodeIdx, Place> {
     while let Some(idx) = queue.pop_front() {
         let node = &nodes[idx];
         let (from, cost) = found[&idx];
-        for edge in node.edges.values() {
+        let ends = (idx, NodeIdx(0))..=(idx, NodeIdx(u32::MAX));
+        let more_of_it = more.range(ends).map(|(_, edge)| edge);
+        for edge in node.edges.values().chain(more_of_it) {
             let to = edge.to;
-            if to == me || nodes.edge(to, idx).is_none() {
+            let back = || nodes.edge(to, idx).is_some() || more.contains_key(&(to, idx));
+            if to == me || !back() {
                 continue;
             }
             let indirect = from.indirect || edge.options.has(Options::INDIRECT);
@@ -83,6 +89,23 @@ pub(super) fn places(nodes: &Nodes) -> BTreeMap<NodeIdx, Place> {
         .into_iter()
         .map(|(idx, (place, _))| (idx, place))
         .collect()
+}
+
+/// Hops from one node to another by ways on which we are not.
+pub(super) fn hops(nodes: &Nodes, from: NodeIdx, to: NodeIdx) -> Option<i32> {
+    let mut seen = BTreeSet::from([Nodes::ME, from]);
+    let mut queue = VecDeque::from([(from, 0)]);
+    while let Some((idx, hops)) = queue.pop_front() {
+        if idx == to {
+            return Some(hops);
+        }
+        for edge in nodes[idx].edges.values() {
+            if nodes.edge(edge.to, idx).is_some() && seen.insert(edge.to) {
+                queue.push_back((edge.to, hops + 1));
+            }
+        }
+    }
+    None
 }
 
 /// Our neighbours on the minimum spanning tree. All nodes compute the same tree: edges in order of
@@ -176,7 +199,7 @@ mod tests {
             ("c", "d", 1, 0),
             ("d", "z", 1, 0),
         ]);
-        let places = places(&nodes);
+        let places = places(&nodes, &Edges::new());
         assert_eq!(places[&at("z")].nexthop, at("b"));
         assert_eq!(places[&at("z")].distance, 2);
         assert_eq!(places[&at("z")].via, at("z"));
@@ -186,7 +209,7 @@ mod tests {
     fn one_way_edges_reach_nobody() {
         let (mut nodes, at) = graph(&[("me", "a", 1, 0), ("a", "b", 1, 0)]);
         nodes.remove_edge(at("b"), at("a"));
-        let places = places(&nodes);
+        let places = places(&nodes, &Edges::new());
         assert!(places.contains_key(&at("a")));
         assert!(!places.contains_key(&at("b")));
     }
@@ -198,7 +221,7 @@ mod tests {
             ("a", "b", 1, Options::INDIRECT),
             ("b", "c", 1, 0),
         ]);
-        let places = places(&nodes);
+        let places = places(&nodes, &Edges::new());
         assert_eq!(places[&at("b")].via, at("a"));
         assert_eq!(places[&at("c")].via, at("a"));
         assert!(places[&at("c")].indirect);
@@ -208,7 +231,7 @@ mod tests {
     #[test]
     fn the_tree_takes_the_lightest_edges_and_has_no_ring() {
         let (mut nodes, at) = graph(&[("me", "a", 5, 0), ("me", "b", 1, 0), ("a", "b", 2, 0)]);
-        for (idx, place) in places(&nodes) {
+        for (idx, place) in places(&nodes, &Edges::new()) {
             nodes[idx].place = place;
         }
         assert_eq!(tree_neighbours(&nodes), BTreeSet::from([at("b")]));
@@ -255,7 +278,7 @@ mod tests {
                 weights.push((from, edge.to, weight));
                 nodes.insert_edge(from, to, edge);
             }
-            let found = places(&nodes);
+            let found = places(&nodes, &Edges::new());
             let name = |idx: NodeIdx| nodes[idx].name().to_string();
             for (node, expected) in case["expect_nodes"].as_object().unwrap() {
                 let idx = nodes.find(&node.parse().unwrap()).unwrap();

@@ -20,6 +20,44 @@ pub(super) struct Paced {
     mtu: BTreeMap<NodeIdx, Instant>,
 }
 
+/// A hint about an MTU counts for at least this long: two of them come in this time.
+const HINT: Duration = Duration::from_secs(12);
+
+/// Hints about the MTU of the path to a node: the longest of the last seconds counts. Any member can write a hint. One that is
+/// too long costs little: relays send by TCP what UDP does not carry. Memory: 24 bytes.
+#[derive(Debug, Default)]
+pub(super) struct Hints {
+    /// The longest in the current period of [`HINT`], and in the one before.
+    longest: [u16; 2],
+    began: Option<Instant>,
+}
+
+impl Hints {
+    /// The MTU to go by; [`MTU`] without a hint.
+    pub(super) fn longest(&self) -> u16 {
+        let [young, old] = self.longest;
+        match young.max(old) {
+            0 => MTU,
+            longest => longest,
+        }
+    }
+
+    /// Takes a hint. True if another MTU counts now.
+    fn note(&mut self, mtu: u16, now: Instant) -> bool {
+        let before = self.longest();
+        let age = self.began.map(|at| now.saturating_duration_since(at));
+        if age.is_none_or(|age| age >= 2 * HINT) {
+            self.longest = [0, 0];
+            self.began = Some(now);
+        } else if age.is_some_and(|age| age >= HINT) {
+            self.longest = [0, self.longest[0]];
+            self.began = Some(now);
+        }
+        self.longest[0] = self.longest[0].max(mtu);
+        before != self.longest()
+    }
+}
+
 fn pace(
     sent: &mut BTreeMap<NodeIdx, Instant>,
     to: NodeIdx,
@@ -206,12 +244,39 @@ impl Mesh {
         }
         let mtu = u16::try_from(mtu).unwrap_or(MTU).min(MTU);
         let udp = &mut self.nodes[from].udp;
-        if !udp.confirmed && udp.hinted_mtu != Some(mtu) {
-            udp.hinted_mtu = Some(mtu);
+        if !udp.confirmed && udp.hinted_mtu.note(mtu, now) {
             self.mark_state(from);
         }
         if to != Nodes::ME {
             self.send_mtu_info(from, to, i32::from(mtu), now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_hints_about_an_mtu_the_longest_of_the_last_seconds_counts() {
+        let start = crate::mesh::testing::start();
+        let mut hints = Hints::default();
+        assert_eq!(hints.longest(), MTU);
+        assert!(hints.note(1_400, start));
+        // A hundred false ones a second, one true one in five.
+        for n in 1..=6_000_u32 {
+            let now = start + Duration::from_millis(10) * n;
+            let hint = if n.is_multiple_of(500) { 1_400 } else { 512 };
+            assert!(!hints.note(hint, now));
+        }
+        assert_eq!(hints.longest(), 1_400);
+        // A way that has shrunk is known soon.
+        let mut now = start + Duration::from_secs(60);
+        for _ in 0..7 {
+            now += Duration::from_secs(5);
+            hints.note(1_200, now);
+        }
+        assert_eq!(hints.longest(), 1_200);
+        assert!(hints.note(1_300, now + 10 * HINT));
     }
 }

@@ -37,6 +37,9 @@ const MAX_RX: usize = 3;
 const UNASKED: Duration = Duration::from_secs(3);
 /// Keys that a node may ask for at once: then one in two seconds.
 const BURST: usize = 4;
+/// KEY_CHANGED lines by hearsay that take effect at once, and seconds until one more does.
+const CHANGES: usize = 2;
+const CHANGE_EVERY: u32 = 5;
 /// Packets with a wrong MAC, in [`FORGERIES_WITHIN`], after which a key is changed (spec/security.md T06).
 const FORGERIES: u64 = 1 << 16;
 const FORGERIES_WITHIN: Duration = Duration::from_secs(60);
@@ -59,6 +62,9 @@ pub(super) struct Legacy {
     asked: Option<Instant>,
     /// Keys that it may ask for.
     answers: Option<Bucket>,
+    /// Budget of KEY_CHANGED by hearsay, and true if one waits for it.
+    changes: Option<Bucket>,
+    changed: bool,
     /// What it asked for, if we cannot do that: packets go over links then.
     pub(super) refused: Option<String>,
     told: Option<Instant>,
@@ -265,12 +271,22 @@ impl Mesh {
         }
     }
 
-    /// A node has thrown away the key of packets to it.
-    pub(super) fn legacy_key_changed(&mut self, origin: NodeIdx) {
+    /// A node has changed its receiving key. Hearsay (`own` is false) takes effect twice at once and then seldom: packets go
+    /// over links until the new key is there.
+    pub(super) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
         let node = &mut self.nodes[origin];
-        if node.place.legacy {
-            node.keys.legacy.tx = None;
-            node.keys.legacy.asked = None;
+        if !node.place.legacy {
+            return;
+        }
+        let legacy = &mut node.keys.legacy;
+        let changes = legacy
+            .changes
+            .get_or_insert_with(|| Bucket::new(CHANGES, now));
+        let fine = own || changes.take_slowly(CHANGE_EVERY, CHANGES, now);
+        legacy.changed = !fine;
+        if fine {
+            legacy.tx = None;
+            legacy.asked = None;
             self.update_state(origin);
         }
     }
@@ -282,6 +298,9 @@ impl Mesh {
         }
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
+            if self.nodes[idx].keys.legacy.changed {
+                self.legacy_key_changed(idx, false, now);
+            }
             let node = &mut self.nodes[idx];
             let legacy = &mut node.keys.legacy;
             if legacy.rx.is_empty() && legacy.tx.is_none() {

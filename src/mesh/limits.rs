@@ -46,6 +46,10 @@ pub const OVER_BUDGET: Duration = Duration::from_secs(10);
 pub const MAX_DEFERRED: usize = 1_024;
 /// Lines about our neighbours by others that wait to be compared. Memory: about 300 bytes each.
 pub const MAX_DOUBTS: usize = 1_024;
+/// Edges that hearsay has deleted and that are remembered for a while. Memory: about 250 bytes each, 2 MiB.
+/// [`LINE_BURST`] makes fewer: an edge that counts takes two lines.
+pub const MAX_DENIED: usize = 8_192;
+const _: () = assert!(LINE_BURST / 3 < MAX_DENIED);
 /// Corrections (answers to lines about ourselves) that we send to one link a second.
 pub const CORRECTION_RATE: u32 = 20;
 

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod attacks;
 mod autoconnect;
+mod belief;
 #[cfg(test)]
 mod circles;
 mod dial;
@@ -26,6 +27,7 @@ mod measure;
 mod native;
 mod node;
 mod packet;
+mod path_hold;
 mod peers;
 mod ping;
 mod pmtu;
@@ -49,6 +51,7 @@ mod tests;
 mod udp;
 mod upgrade;
 pub mod view;
+mod withdrawn;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -107,6 +110,8 @@ pub struct Mesh {
     purge: bool,
     /// What others said of our neighbours and these did not.
     doubts: doubt::Doubts,
+    /// Edges of nodes that are no neighbours, deleted by lines of others.
+    denied: belief::DeniedEdges,
     dirty_graph: bool,
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
@@ -168,6 +173,7 @@ impl Mesh {
             publish_at: now,
             purge: false,
             doubts: doubt::Doubts::default(),
+            denied: belief::DeniedEdges::default(),
             dirty_graph: true,
             dirty_routes: true,
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
@@ -302,6 +308,7 @@ impl Mesh {
                     self.dial_due(now);
                 }
                 Timer::Publish => {}
+                Timer::Doubts => self.doubt_timer(now),
                 Timer::Pmtu => self.probe_timer(idx, now),
                 Timer::Keys => {
                     self.hold_timer(idx, now);
@@ -315,7 +322,6 @@ impl Mesh {
         self.timers.insert((now + TICK, Timer::Tick, Nodes::ME));
         self.seen.forget(self.settings.ping_interval, now);
         self.peer_tick(now);
-        self.settle_doubts(now);
         self.auto_connect(now);
         self.dial_due(now);
         self.key_tick(now);
@@ -376,6 +382,7 @@ impl Mesh {
             self.forget_refused(idx, None);
             if self.nodes[idx].incoming == 0 {
                 self.drop_keys(idx);
+                self.denied.forget_node(idx);
                 self.nodes.remove(idx);
                 self.dirty_routes = true;
             }

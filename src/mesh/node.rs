@@ -13,8 +13,9 @@ use bytes::Bytes;
 use crate::{
     crypto::PublicKey,
     mesh::{
-        LinkId, dial::Missed, downgrade::Spoke, edge::Edge, keys::Keys, limits::Bucket,
-        measure::Measured, peers::Unclaimed, policy::Refused, sight::Unproven, udp::UdpState,
+        LinkId, belief::Evidence, dial::Missed, downgrade::Spoke, edge::Edge, keys::Keys,
+        limits::Bucket, measure::Measured, peers::Unclaimed, policy::Refused, sight::Unproven,
+        udp::UdpState,
     },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
@@ -64,6 +65,8 @@ pub(super) struct Node {
     pub unproven: Option<Unproven>,
     /// Questions of it that we may answer.
     pub questions: Option<Bucket>,
+    /// How it stands against what others say of it.
+    pub evidence: Evidence,
     /// What it announces and we do not believe.
     pub refused: Refused,
     /// What it says is its Ed25519 key, where its host file has none.
@@ -145,6 +148,7 @@ impl Node {
             dial_error: None,
             unproven: None,
             questions: None,
+            evidence: Evidence::default(),
             refused: Refused::default(),
             told_key: None,
         }

@@ -248,7 +248,7 @@ impl Mesh {
             if idx != Nodes::ME && !everything {
                 continue;
             }
-            for subnet in &node.subnets {
+            for subnet in node.claimed() {
                 let owner = node.name().clone();
                 lines.push(Request::AddSubnet {
                     owner,
@@ -338,7 +338,13 @@ impl Mesh {
     /// After the graph pass: a neighbour that became unreachable cannot withdraw its edge to us itself.
     pub(super) fn withdraw_orphans(&mut self) {
         for node in std::mem::take(&mut self.orphans) {
-            if self.nodes.get(node).is_none_or(|n| n.place.reachable) {
+            let Some(orphan) = self.nodes.get(node) else {
+                continue;
+            };
+            if orphan.place.reachable {
+                if orphan.is_doubted() {
+                    self.orphans.insert(node);
+                }
                 continue;
             }
             if self.nodes.remove_edge(node, Nodes::ME).is_some() {

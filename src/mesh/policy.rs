@@ -230,6 +230,7 @@ impl Mesh {
 
     /// After a reload: what was refused may be allowed, and the other way round.
     pub(super) fn judge_subnets(&mut self, now: Instant) {
+        self.arm_doubt_timer(now);
         if self.settings.strict_subnets {
             return;
         }

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     mesh::{
-        HookEvent, Mesh, Output, Timer, graph,
+        HookEvent, Mesh, Output, Timer, belief, graph,
         node::{Node, Nodes, Place},
     },
     route::{
@@ -68,7 +68,8 @@ impl Mesh {
 
     fn run_graph(&mut self, now: Instant) {
         self.graph_runs += 1;
-        let mut places = graph::places(&self.nodes);
+        let mut places = graph::places(&self.nodes, &belief::Edges::new());
+        self.keep_doubted_nodes(&mut places, now);
         let nowhere = Place::nowhere(Nodes::ME);
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         let mut flips = Vec::new();
@@ -79,6 +80,7 @@ impl Mesh {
                 let anew = !self.nodes[idx].place.reachable;
                 place.legacy = self.is_legacy(idx, &place);
                 place.options = self.believed(idx, place.options, (place.legacy, anew), now);
+                place = self.hold_path(idx, place, now);
             }
             let node = &mut self.nodes[idx];
             let old = std::mem::replace(&mut node.place, place);
@@ -98,14 +100,19 @@ impl Mesh {
             self.flip(idx, now);
         }
         for idx in changed {
-            self.drop_keys(idx);
-            let node = &mut self.nodes[idx];
-            node.udp.reset(node.place.address);
-            self.update_state(idx);
-            self.make_keys(idx, now);
+            self.start_anew(idx, now);
         }
         self.tree = graph::tree_neighbours(&self.nodes);
         self.dirty_routes = true;
+    }
+
+    /// Drops the sessions with a reachable node, and begins new ones.
+    pub(super) fn start_anew(&mut self, idx: NodeIdx, now: Instant) {
+        self.drop_keys(idx);
+        let node = &mut self.nodes[idx];
+        node.udp.reset(node.place.address);
+        self.update_state(idx);
+        self.make_keys(idx, now);
     }
 
     /// A node became reachable or unreachable.
@@ -184,7 +191,7 @@ impl Mesh {
         let udp = &node.udp;
         let pmtu_wanted = place.options.has(crate::wire::Options::PMTU_DISCOVERY);
         let (min_mtu, mtu) = match (udp.confirmed, pmtu_wanted) {
-            (false, _) => (0, udp.hinted_mtu.unwrap_or(MTU)),
+            (false, _) => (0, udp.hinted_mtu.longest()),
             (true, true) => (udp.pmtu.min, udp.pmtu.mtu()),
             (true, false) => (MTU, MTU),
         };

@@ -86,7 +86,7 @@ impl Mesh {
             }
             News::Subnet(owner, subnet) => {
                 let owner = there(owner)?;
-                owner.subnets.contains(&subnet).then(|| Request::AddSubnet {
+                owner.claims(&subnet).then(|| Request::AddSubnet {
                     owner: owner.name().clone(),
                     subnet,
                 })

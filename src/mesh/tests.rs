@@ -512,9 +512,8 @@ fn old_news_about_a_neighbour_is_corrected_in_its_place() {
     let mut net = three();
     sends(&mut net, 2, 1, "12 77 n0 n9 192.0.2.1 655 700000c 1");
     sends(&mut net, 2, 1, "10 78 n0 10.77.0.0/16");
-    net.run(SECOND);
     net.lines = 0;
-    net.run(5 * SECOND);
+    net.run(6 * SECOND);
     let about = |net: &Net| net.meshes[1].edges().iter().any(|edge| edge.to == "n9");
     assert!(!about(&net));
     assert_eq!(

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     mesh::{
         Mesh, Output, Timer,
+        info::Hints,
         node::Nodes,
         pmtu::Pmtu,
         probe::{Asked, Number, PROBE},
@@ -60,7 +61,7 @@ pub(super) struct UdpState {
     /// Probes without an answer, the oldest first; at most [`ASKED`].
     pub(super) asked: VecDeque<Asked>,
     /// MTU that relays hinted at (MTU_INFO).
-    pub hinted_mtu: Option<u16>,
+    pub hinted_mtu: Hints,
     /// Longest record that the kernel lets through.
     limit: Option<u16>,
     pub(super) last_sent: Option<Instant>,
@@ -111,6 +112,7 @@ impl Mesh {
             .filter(|idx| *idx != Nodes::ME)
             .collect();
         for idx in all {
+            self.count_packets(idx, now);
             let node = &mut self.nodes[idx];
             let counters = &node.shared.counters;
             let packets = [
