@@ -279,7 +279,7 @@ impl World {
 
     fn accept(&mut self, node: usize, dial: Dial) {
         let back = self.net.latency(dial.from, node);
-        if !self.nodes[node].alive || self.net.is_cut(dial.from, node) {
+        if !self.nodes[node].alive || self.net.is_tcp_cut(dial.from, node) {
             return self.at(
                 self.now + back,
                 Event::Refused {

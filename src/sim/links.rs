@@ -234,7 +234,7 @@ impl World {
         };
         let to = end.other();
         let (from, there) = (conn.ends[end.side].node, &mut conn.ends[to.side]);
-        if self.net.is_cut(from, there.node) {
+        if self.net.is_tcp_cut(from, there.node) {
             return there.stalled.push(chunk);
         }
         let at = (self.now + self.net.segment(from, there.node)).max(there.last_arrival);

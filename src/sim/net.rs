@@ -34,6 +34,8 @@ pub struct Net {
     sides: Vec<usize>,
     /// Pairs between which no datagram passes, lower number first.
     no_udp: BTreeSet<(usize, usize)>,
+    /// Pairs between which TCP stands still, lower number first.
+    no_tcp: BTreeSet<(usize, usize)>,
     /// Longest UDP payload by pair, lower number first, where it is less than [`LONGEST`].
     narrow: BTreeMap<(usize, usize), usize>,
     nats: Vec<Option<Nat>>,
@@ -82,6 +84,7 @@ impl Net {
             jitter: Duration::ZERO,
             sides: vec![0; plan.nodes],
             no_udp: BTreeSet::new(),
+            no_tcp: BTreeSet::new(),
             narrow: BTreeMap::new(),
             nats: (0..plan.nodes).map(nat).collect(),
         }
@@ -96,6 +99,7 @@ impl Net {
     }
 
     pub(super) fn join_all(&mut self) {
+        self.no_tcp.clear();
         self.sides.fill(0);
     }
 
@@ -106,6 +110,11 @@ impl Net {
         } else {
             self.no_udp.remove(&pair(a, b));
         }
+    }
+
+    /// Lets TCP between two nodes stand still, without a word; datagrams pass.
+    pub fn block_tcp(&mut self, a: usize, b: usize) {
+        self.no_tcp.insert(pair(a, b));
     }
 
     /// Drops datagrams between two nodes that are longer than `longest` bytes, without a word.
@@ -126,6 +135,11 @@ impl Net {
     /// Whether nothing passes between two nodes.
     pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
         self.sides[a] != self.sides[b]
+    }
+
+    /// Whether no TCP passes between two nodes.
+    pub(super) fn is_tcp_cut(&self, a: usize, b: usize) -> bool {
+        self.is_cut(a, b) || self.no_tcp.contains(&pair(a, b))
     }
 
     /// What becomes of a datagram that `from` sends.
@@ -186,7 +200,7 @@ impl Net {
     pub(super) fn connect(&self, from: usize, to: SocketAddr) -> Target {
         match self.owner(to.ip()) {
             None => Target::Nowhere,
-            Some(node) if self.is_cut(from, node) => Target::Nowhere,
+            Some(node) if self.is_tcp_cut(from, node) => Target::Nowhere,
             Some(node) if self.nats[node].is_some() || to.port() != PORT => Target::Refused,
             Some(node) => Target::Node(node),
         }

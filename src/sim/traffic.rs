@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::Arc,
 };
 
@@ -18,6 +19,9 @@ const PORTS: [u8; 4] = [0x4d, 0x53, 0x4d, 0x53];
 /// Where the packet's number stands.
 const NUMBER: std::ops::Range<usize> = 28..36;
 
+/// Where packets for all go.
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
+
 /// How many sending keys of a pair are remembered, besides the newest.
 const KEYS: usize = 5;
 
@@ -29,6 +33,8 @@ pub(super) struct Traffic {
     /// Up to which packet losses were counted.
     counted: u64,
     delivered: BTreeSet<u64>,
+    /// Packets for all: who got them, the sender from the start.
+    to_all: BTreeMap<u64, BTreeSet<usize>>,
     keys: BTreeMap<(usize, NodeId), Vec<Key>>,
     /// How often each datagram was passed on, by its hash.
     relayed: BTreeMap<u64, usize>,
@@ -51,6 +57,29 @@ struct Key {
 impl Traffic {
     /// A new packet, at least 44 bytes long.
     pub(super) fn packet(&mut self, from: usize, to: usize, length: usize) -> Vec<u8> {
+        let packet = self.packet_to(from, plan::mesh_ip(to), length);
+        let sent = Sent {
+            from,
+            to,
+            packet: packet.clone(),
+        };
+        self.sent.insert(self.count, sent);
+        packet
+    }
+
+    /// A new packet for all nodes.
+    pub(super) fn broadcast(&mut self, from: usize, length: usize) -> Vec<u8> {
+        let packet = self.packet_to(from, GROUP, length);
+        self.to_all.insert(self.count, BTreeSet::from([from]));
+        packet
+    }
+
+    /// How often packets for all came to devices.
+    pub(super) fn broadcasts_delivered(&self) -> usize {
+        self.to_all.values().map(|nodes| nodes.len() - 1).sum()
+    }
+
+    fn packet_to(&mut self, from: usize, to: Ipv4Addr, length: usize) -> Vec<u8> {
         self.count += 1;
         let number = self.count;
         let mut packet = vec![0; length.max(44)];
@@ -64,7 +93,7 @@ impl Traffic {
         packet[8] = 64;
         packet[9] = 17;
         packet[12..16].copy_from_slice(&plan::mesh_ip(from).octets());
-        packet[16..20].copy_from_slice(&plan::mesh_ip(to).octets());
+        packet[16..20].copy_from_slice(&to.octets());
         let sum = checksum(&packet[..20]);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
         packet[20..24].copy_from_slice(&PORTS);
@@ -72,14 +101,6 @@ impl Traffic {
         for (at, byte) in packet[NUMBER.end..].iter_mut().enumerate() {
             *byte = (at as u64 ^ number) as u8;
         }
-        self.sent.insert(
-            number,
-            Sent {
-                from,
-                to,
-                packet: packet.clone(),
-            },
-        );
         packet
     }
 
@@ -92,6 +113,12 @@ impl Traffic {
             .try_into()
             .map(u64::from_be_bytes)
             .unwrap_or(0);
+        if let Some(nodes) = self.to_all.get_mut(&number) {
+            if !nodes.insert(node) {
+                self.fail(format!("n{node} gets the broadcast {number} again"));
+            }
+            return;
+        }
         let what = match self.sent.get(&number) {
             None => "was never sent",
             Some(sent) if sent.to != node => "was delivered to the wrong node",

@@ -241,6 +241,22 @@ impl World {
         }
     }
 
+    /// A node's device gives a packet for all nodes. That no node gets it twice is checked from then on.
+    pub fn broadcast(&mut self, from: usize, length: usize) {
+        if self.nodes[from].alive {
+            let mut packet = self.traffic.broadcast(from, length);
+            self.say(&format!("n{from} sends {length} bytes to all"));
+            let gathered = self.nodes[from].device_gives(&mut packet, self.now);
+            self.after_step(from, gathered);
+        }
+    }
+
+    /// How often a broadcast came to some device, of all broadcasts.
+    #[must_use]
+    pub fn broadcasts_delivered(&self) -> usize {
+        self.traffic.broadcasts_delivered()
+    }
+
     /// The packets sent since the last call that have not been delivered (yet, or ever): from, to,
     /// length in bytes.
     pub fn take_lost(&mut self) -> Vec<(usize, usize, usize)> {

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
+
 use crate::{
     frames::{Port, broadcast},
     node::{
@@ -138,6 +140,71 @@ fn multicast<const N: usize>(kinds: [Kind; N], links: &[(usize, usize)]) {
             assert_eq!(seen, [expected; COUNT], "from {from} to {to}");
         }
     }
+}
+
+/// A ring a-b-c-d whose halves cannot tell each other of changes, as TCP between a and b and between c and d stands
+/// still while UDP passes: a and d leave the link b-c out of their tree, b and c the link a-d, of which they have not
+/// heard. What is sent to all could go round for ever.
+fn ring_with_two_trees(kinds: [Kind; 4]) {
+    let world = World::new();
+    let wire = world.wire();
+    let mut nodes = on_one_wire(&world, &wire, kinds);
+    for node in &nodes {
+        for (variable, value) in [("Mode", "switch"), ("PingInterval", "300")] {
+            node.tinc(&["set", variable, value]);
+        }
+    }
+    nodes[1].tinc(&["set", "c.Weight", "5000"]);
+    nodes[2].tinc(&["set", "b.Weight", "5000"]);
+    for dialler in 0..3 {
+        nodes[dialler].connect_to(&[&nodes[dialler + 1].name]);
+    }
+    nodes.iter_mut().rev().for_each(Node::start);
+    for node in &nodes {
+        for other in nodes.iter().filter(|other| other.name != node.name) {
+            node.wait_reaches(other);
+        }
+    }
+    let ports = nodes.each_ref().map(Port::new);
+    for (a, b) in [(0, 1), (1, 2), (2, 3), (3, 0)] {
+        for (from, to) in [(a, b), (b, a)] {
+            wait_ping(&nodes[from], &nodes[to].v4(), 56);
+            nodes[from].wait_udp(&nodes[to]);
+        }
+    }
+    wire.block_tcp(&nodes[0].host, &nodes[1].host);
+    wire.block_tcp(&nodes[2].host, &nodes[3].host);
+    nodes[0].connect_to(&["d"]);
+    nodes[0].signal(Signal::HUP);
+    for (node, from, to) in [(0, "a", "d"), (0, "d", "a"), (3, "a", "d"), (3, "d", "a")] {
+        nodes[node].wait_dump("has the link a-d", |dump| {
+            let mut edges = dump.edges.iter();
+            edges.any(|edge| edge.from == from && edge.to == to)
+        });
+    }
+    for from in 0..4 {
+        let seen = broadcast(&ports, from, [2, 0, 0, 0, 1, from as u8], 10);
+        for (to, times) in seen.iter().enumerate() {
+            // A tincd takes what comes from both sides.
+            if kinds[to] == Meshd {
+                assert_eq!(
+                    times[..],
+                    [usize::from(from != to); 10],
+                    "from {from} to {to}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn broadcasts_come_once_whatever_the_trees() {
+    ring_with_two_trees([Meshd; 4]);
+}
+
+#[test]
+fn broadcasts_come_once_whatever_the_trees_of_tincds() {
+    ring_with_two_trees([Meshd, Tinc11, Meshd, Tinc11]);
 }
 
 #[test]

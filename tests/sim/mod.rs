@@ -8,6 +8,7 @@ use meshd::sim::{Failure, Plan, World};
 const SEEDS: [u64; 2] = [1, 2];
 
 /// Runs a scenario for each seed; the panic of a failing one says how to run it again.
+#[allow(dead_code, reason = "some choose their own seeds")]
 pub(crate) fn hold(scenario: impl Fn(u64) -> Result<(), Failure>) {
     hold_each(&SEEDS, scenario);
 }
@@ -18,7 +19,8 @@ pub(crate) fn hold_first(scenario: impl Fn(u64) -> Result<(), Failure>) {
     hold_each(&SEEDS[..1], scenario);
 }
 
-fn hold_each(seeds: &[u64], scenario: impl Fn(u64) -> Result<(), Failure>) {
+#[allow(dead_code, reason = "some choose their own seeds")]
+pub(crate) fn hold_each(seeds: &[u64], scenario: impl Fn(u64) -> Result<(), Failure>) {
     let chosen = std::env::var("MESHD_SIM_SEED")
         .ok()
         .map(|seed| vec![seed.parse().unwrap()]);
