@@ -50,7 +50,7 @@ impl Mesh {
         now: Instant,
     ) -> Option<bool> {
         let node = &self.nodes[idx];
-        let kept = self.is_listed(idx, &subnet) || node.place.reachable;
+        let kept = self.gives_prefix(idx, &subnet) || node.place.reachable;
         if self.is_own_word(link, idx) || !kept || !self.is_missed(idx, &subnet) {
             return None;
         }
@@ -71,7 +71,7 @@ impl Mesh {
         let prefix = subnet.prefix.masked();
         let has = |one: &Subnet| one.prefix.masked() == prefix && one != subnet;
         !self.nodes[idx].claimed().any(has)
-            && (self.is_listed(idx, subnet)
+            && (self.gives_prefix(idx, subnet)
                 || self.subnet_count <= MAX_COMPARED && !self.has_other_owner(idx, prefix))
     }
 
@@ -86,7 +86,7 @@ impl Mesh {
     }
 
     /// True if our host file of the node lists this prefix.
-    fn is_listed(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
+    fn gives_prefix(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
         let host = self.settings.hosts.get(self.nodes[idx].name());
         let prefix = subnet.prefix.masked();
         self.settings.subnet_policy != SubnetPolicy::Open
@@ -98,7 +98,7 @@ impl Mesh {
         let withdrawn = &self.nodes[idx].evidence.withdrawn;
         let unlisted = withdrawn
             .iter()
-            .filter(|(one, _)| !self.is_listed(idx, one));
+            .filter(|(one, _)| !self.gives_prefix(idx, one));
         let over = |at: Instant| now.saturating_duration_since(at) >= UNCLAIMED;
         let (over, left): (Vec<_>, Vec<_>) = unlisted
             .map(|(subnet, at)| (*subnet, over(*at)))
