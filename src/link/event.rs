@@ -70,7 +70,8 @@ pub struct Upgraded {
 pub enum LinkEvent {
     /// Authenticated; lines may flow now.
     Up(Hello),
-    /// One request line, without its LF. Lengths of data (17, 21) are taken out by the link.
+    /// One request line, without its LF. Lengths of data (17, 21) are taken out by the link. It may be longer than
+    /// [`crate::link::MAX_LINE`], or hold line feeds: a real daemon passes such lines on.
     Line(Bytes),
     /// A frame, in SPTPS and legacy as PACKET (17): 14 bytes of Ethernet header, then the packet.
     Frame(Bytes),

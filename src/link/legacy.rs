@@ -92,6 +92,8 @@ enum Stage {
     Frame(usize),
     /// This many bytes that are of no use.
     Skip(usize),
+    /// The rest of a line that was too long, and its LF.
+    Overlong,
 }
 
 impl Legacy {
@@ -155,6 +157,21 @@ impl Legacy {
                     rest => Stage::Skip(rest),
                 };
                 Ok((here == length).then_some(Step::Nothing))
+            }
+            Stage::Overlong => {
+                let end = self.plain.iter().position(|&byte| byte == b'\n');
+                self.plain
+                    .advance(end.map_or(self.plain.len(), |end| end + 1));
+                if end.is_some() {
+                    self.stage = Stage::Line;
+                }
+                Ok(end.map(|_| Step::Nothing))
+            }
+            // A tinc 1.1 passes lines of any length on. One byte too much of it is shown: that costs the line.
+            Stage::Line if is_overlong(&self.plain) => {
+                self.stage = Stage::Overlong;
+                let start = self.plain.split_to(MAX_LINE + 1).freeze();
+                Ok(Some(Step::Event(LinkEvent::Line(start))))
             }
             _ => match take_line(&mut self.plain)? {
                 Some(line) => self.line(line, output).map(Some),
@@ -328,19 +345,25 @@ fn our_digest() -> &'static Digest {
 
 /// Takes a line off the front, without its LF.
 fn take_line(input: &mut BytesMut) -> Result<Option<Bytes>, LinkError> {
-    let end = input
-        .iter()
-        .take(MAX_LINE + 1)
-        .position(|&byte| byte == b'\n');
-    match end {
+    match end_of_line(input) {
         Some(end) => {
             let line = input.split_to(end).freeze();
             input.advance(1);
             Ok(Some(line))
         }
-        None if input.len() > MAX_LINE => misbehaved("a line without an end".into()),
+        None if is_overlong(input) => misbehaved("a line without an end".into()),
         None => Ok(None),
     }
+}
+
+/// Where the first line ends, if it is not too long.
+fn end_of_line(input: &[u8]) -> Option<usize> {
+    let start = &input[..input.len().min(MAX_LINE + 1)];
+    start.iter().position(|&byte| byte == b'\n')
+}
+
+fn is_overlong(input: &[u8]) -> bool {
+    input.len() > MAX_LINE && end_of_line(input).is_none()
 }
 
 /// The first `count` words behind the request's number, which must be the one that is due.

@@ -49,7 +49,8 @@ use crate::{
 pub const MAX_QUEUE: usize = 4 << 20;
 /// Queued bytes above which data packets over TCP are dropped. Source: the same.
 pub const MAX_QUEUE_BULK: usize = 256 << 10;
-/// Longest request line in bytes without LF that we send or accept. Source: tinc-1.1-wire.md section 3.3.
+/// Longest request line in bytes without LF that we send, or take for more than a line that cannot be read. Source:
+/// tinc-1.1-wire.md section 3.3.
 pub const MAX_LINE: usize = 2175;
 /// Bytes that a stranger may make us hold before it is authenticated. Source: spec/security.md section 5.6.
 pub const MAX_PREAUTH: usize = 8 << 10;

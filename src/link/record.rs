@@ -302,10 +302,11 @@ fn line(content: Bytes) -> Result<Step, LinkError> {
         ));
     }
     match content.split(|&byte| byte == b' ').next() {
-        None | Some(b"") => misbehaved("an empty request".into()),
+        None | Some(b"") if content.is_empty() => misbehaved("an empty request".into()),
         // They announce what has records of its own here.
         Some(b"17" | b"21") => misbehaved(format!("a request without place: {}", shown(&content))),
-        Some(_) => Ok(Step::Event(LinkEvent::Line(content))),
+        // Blanks before the number as well: a line goes on as it came.
+        _ => Ok(Step::Event(LinkEvent::Line(content))),
     }
 }
 

@@ -14,7 +14,8 @@ use crate::crypto::{
     sptps::{Agreement, HandshakeError, KEX, Kex, Key, Offer, Parties, Role, SIG},
 };
 
-/// Longest record data that is accepted, in bytes: a request line with its LF. A frame is shorter.
+/// Longest record data that is of use, in bytes: a request line with its LF. A frame is shorter. Longer ones are read
+/// all the same, because a real daemon passes on lines that fill a record.
 pub const MAX_RECORD: usize = super::MAX_LINE + 1;
 /// Highest record type that carries data.
 const MAX_DATA_TYPE: u8 = 127;
@@ -32,7 +33,7 @@ pub enum Record {
     Data {
         /// Its type, 0 to 127.
         kind: u8,
-        /// Its data, up to [`MAX_RECORD`] bytes.
+        /// Its data, up to 65,535 bytes.
         data: Bytes,
     },
 }
@@ -43,7 +44,7 @@ pub enum StreamError {
     /// A handshake message was refused.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// A record longer than [`MAX_RECORD`], or not of the length that the handshake asks for.
+    /// A record that is not of the length that the handshake asks for.
     #[error("record of {0} bytes")]
     Length(usize),
     /// A record type that does not belong here.
@@ -114,7 +115,7 @@ impl Stream {
         let (due, overhead) = match &self.stage {
             Stage::Kex(_) => (length == KEX, 1),
             Stage::Sig(_) => (length == SIG, 1),
-            Stage::Established { .. } => (length <= MAX_RECORD, 1 + TAG),
+            Stage::Established { .. } => (true, 1 + TAG),
             Stage::Failed => (false, 0),
         };
         if !due {

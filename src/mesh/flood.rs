@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    link::MAX_LINE,
     mesh::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
@@ -23,7 +24,7 @@ use crate::{
         retell::News,
     },
     route::NodeIdx,
-    wire::{NodeName, Request, Subnet, name::MAX_NAME, printable},
+    wire::{NodeName, Request, Subnet, printable},
 };
 
 /// A line for the log.
@@ -43,17 +44,11 @@ impl Mesh {
         };
         let request = match Request::parse(line) {
             Ok(request) => request,
-            // Real daemons take names of any length and flood them on: the link that brings one is honest.
-            Err(_) if has_long_name(line) => {
-                self.refused += 1;
-                return;
-            }
-            Err(why) => {
-                let text = format!("{why} in {}", printable(line));
-                self.misbehaved(link, &text);
-                return;
-            }
+            Err(why) => return self.refuse_line(link, line, &why, now),
         };
+        if line.len() > MAX_LINE {
+            return self.refuse_line(link, line, &request.too_long(), now);
+        }
         tracing::debug!(node = %peer.hello.name, "got {} {}", request.name(), without_key(&request, line));
         if !peer.active {
             match request {
@@ -77,8 +72,8 @@ impl Mesh {
             return;
         }
         match &request {
-            Request::Ack { .. } => self.misbehaved(link, "second ACK"),
-            Request::TermReq => self.misbehaved(link, "the other end ended the link"),
+            Request::Ack { .. } => self.out_of_place(link, line, "second ACK"),
+            Request::TermReq => self.out_of_place(link, line, "the other end ended the link"),
             Request::Ping => self.send_line(link, Request::Pong.line(0).into()),
             Request::Pong => self.handle_pong(link, now),
             Request::AddSubnet { owner, subnet } => {
@@ -125,10 +120,10 @@ impl Mesh {
                 );
             }
             Request::UdpInfo { from, to, address } => self.handle_udp_info(from, to, address, now),
-            Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(link, from, to, *mtu, now),
+            Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(from, to, *mtu, now),
             // The link takes the bytes that follow these lines; a line of its own is an error.
             Request::Packet { .. } | Request::SptpsPacket { .. } => {
-                self.misbehaved(link, "stray packet header")
+                self.out_of_place(link, line, "stray packet header")
             }
         }
     }
@@ -451,18 +446,4 @@ impl Mesh {
         // The other end may be gone with it: its edge to us would stay for ever.
         self.orphans.insert(b);
     }
-}
-
-/// Whether a flooded line has a word that only a longer bound on names could make valid.
-fn has_long_name(line: &[u8]) -> bool {
-    let mut words = line
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty());
-    let flooded = words
-        .next()
-        .is_some_and(|number| (b"10".as_slice()..=b"14").contains(&number));
-    flooded
-        && words.any(|word| {
-            word.len() > MAX_NAME && word.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
-        })
 }

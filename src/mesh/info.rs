@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    mesh::{LinkId, Mesh, node::Nodes},
+    mesh::{Mesh, node::Nodes},
     route::{MIN_MTU, MTU, NodeIdx},
     wire::{EdgeAddress, NodeName, Options, Request},
 };
@@ -226,14 +226,14 @@ impl Mesh {
 
     pub(super) fn handle_mtu_info(
         &mut self,
-        link: LinkId,
         from: &NodeName,
         to: &NodeName,
         mtu: i32,
         now: Instant,
     ) {
+        // Its author may be any node: tinc ends the link, we lose the line.
         if mtu < i32::from(MIN_MTU) {
-            self.misbehaved(link, "MTU_INFO below 512");
+            self.refused += 1;
             return;
         }
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {

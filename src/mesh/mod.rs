@@ -49,6 +49,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod udp;
+mod unread;
 mod upgrade;
 pub mod view;
 mod withdrawn;
@@ -119,6 +120,7 @@ pub struct Mesh {
     /// What became known lately.
     retell: retell::Retell,
     errors: ErrorLimiter,
+    unread: unread::Unread,
     legacy: legacy::Common,
     /// Budget of native first messages that prove to be nobody's.
     forged: Bucket,
@@ -181,6 +183,7 @@ impl Mesh {
             retell: retell::Retell::default(),
             learned: learn::Learned::new(now),
             errors: ErrorLimiter::default(),
+            unread: unread::Unread::default(),
             legacy: legacy::Common::new(settings.key_expire, now),
             forged: Bucket::new(native::FORGED_BURST, now),
             unproven: Bucket::new(packet::UNPROVEN as usize, now),

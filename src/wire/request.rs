@@ -134,24 +134,45 @@ pub enum Request {
     },
 }
 
-/// Why a line was refused; the link that it came from is closed.
+/// Why a line was refused. The variants tell who may have written it: see [`Self::costs_line_only`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// A line holds a NUL or a line feed.
-    #[error("a NUL or line feed inside the line")]
-    ControlByte,
     /// The first word, cut at 32 bytes, is not the number of a request that may come on an active
     /// link: 0 to 3, 5, 6, 18 to 20 and everything else that is not in [`Request`].
     #[error("unknown or misplaced request number {0:?}")]
     Unknown(String),
-    /// A field is missing or not of its type.
+    /// A request that neighbours send each other and nobody passes on: a field is missing or not of its type.
     #[error("{request}: bad {field}")]
-    Field {
+    OfLink {
         /// Name of the request.
         request: &'static str,
         /// Name of the field.
         field: &'static str,
     },
+    /// A request that nodes pass on: a field is missing or not of its type, or not one that we take.
+    #[error("{request}: bad {field}")]
+    PassedOn {
+        /// Name of the request.
+        request: &'static str,
+        /// Name of the field.
+        field: &'static str,
+    },
+}
+
+impl RequestError {
+    fn about(request: &'static str, passed_on: bool, field: &'static str) -> Self {
+        match passed_on {
+            true => Self::PassedOn { request, field },
+            false => Self::OfLink { request, field },
+        }
+    }
+
+    /// Whether any node of the mesh may have written the line: a real daemon passes on some lines that we do not
+    /// take, so its neighbour loses the line and not the link. Any other line is the neighbour's own.
+    #[must_use]
+    pub fn costs_line_only(&self) -> bool {
+        matches!(self, Self::PassedOn { .. })
+    }
 }
 
 impl Request {
@@ -161,11 +182,11 @@ impl Request {
     ///
     /// Errors: see [`RequestError`]. Source: tinc-1.0-wire.md section 1.1.
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
-        if line.iter().any(|b| matches!(b, 0 | b'\n')) {
-            return Err(RequestError::ControlByte);
-        }
         let mut fields = Fields::new(line);
         let number = fields.request(name_of)?;
+        if line.iter().any(|b| matches!(b, 0 | b'\n')) {
+            return Err(fields.bad(CONTROL));
+        }
         if FLOODED.contains(&number) {
             fields.hex("nonce")?;
         }
@@ -263,6 +284,18 @@ impl Request {
     #[must_use]
     pub fn flooded(&self) -> bool {
         FLOODED.contains(&self.number())
+    }
+
+    /// Whether nodes pass it on: flooded, or routed to the node that it names.
+    #[must_use]
+    pub fn passed_on(&self) -> bool {
+        is_passed_on(self.number())
+    }
+
+    /// The error about a line of this request that is longer than any that we take.
+    #[must_use]
+    pub fn too_long(&self) -> RequestError {
+        RequestError::about(self.name(), self.passed_on(), "length")
     }
 
     /// Whom a flooded request speaks about; `None` for the others.
@@ -375,6 +408,14 @@ impl Request {
             Self::MtuInfo { from, to, mtu } => write!(line, " {from} {to} {mtu}"),
         }
     }
+}
+
+/// Name of the field in errors about a NUL or a line feed inside a line.
+const CONTROL: &str = "byte (NUL or line feed)";
+
+/// Whether nodes pass requests of this number on, so that their author may be any node.
+const fn is_passed_on(number: i32) -> bool {
+    matches!(number, 10..=16 | 22 | 23)
 }
 
 /// The requests that start with a nonce.

@@ -1,6 +1,7 @@
 //! A malicious member: what it says on its own authenticated link must not harm the others.
 //! T03, T20, T22, T31, T33, T34 and T41 of security.md.
 
+mod borne;
 mod control;
 mod hearsay;
 mod lines;

@@ -120,13 +120,12 @@ fn a_record_is_one_line() {
         (0, &b""[..]),
         (0, b"\n"),
         (0, b"8"),
-        (0, b"8\n9\n"),
         (0, b"8\n9"),
-        (0, b" 8\n"),
         (128, b"8\n"),
         (129, b"8\n"),
         (255, b"8\n"),
         (0, &[b'a'; MAX_LINE + 2]),
+        (0, &[b'a'; 65_535]),
     ] {
         let (mut a, mut b) = pair();
         raw_record(&mut a, kind, data);
@@ -135,6 +134,22 @@ fn a_record_is_one_line() {
             matches!(events[..], [LinkEvent::Down(LinkError::Misbehaved(_))]),
             "{events:?}"
         );
+    }
+    // What a real daemon passes on as it came; the mesh says what it costs.
+    let long = [b"12 ".to_vec(), vec![b'a'; 65_531]].concat();
+    for line in [
+        &b"12 1f\nn0 n1"[..],
+        b" 12 1f",
+        b"\n12 1f",
+        b"\n",
+        b" ",
+        &long,
+    ] {
+        let (mut a, mut b) = pair();
+        raw_record(&mut a, 0, &[line, b"\n"].concat());
+        a.send_line(b"8");
+        let line = LinkEvent::Line(line.to_vec().into());
+        assert_eq!(carry(&mut a, &mut b), [line, LinkEvent::Line("8".into())]);
     }
     // The types 1 to 127 behave as 0.
     let (mut a, mut b) = pair();

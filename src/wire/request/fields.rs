@@ -2,7 +2,7 @@
 
 use crate::wire::{
     EdgeAddress, NodeName, Subnet,
-    request::{MAX_WORD, RequestError},
+    request::{MAX_WORD, RequestError, is_passed_on},
 };
 
 /// What is left of a line. Every method takes one field from its front, and tells by its error which
@@ -10,6 +10,7 @@ use crate::wire::{
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
     request: &'static str,
+    passed_on: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -17,6 +18,7 @@ impl<'a> Fields<'a> {
         Self {
             rest: line,
             request: "",
+            passed_on: false,
         }
     }
 
@@ -29,7 +31,7 @@ impl<'a> Fields<'a> {
         if let Some(number) = self.decimal()
             && let Some(name) = name_of(number)
         {
-            self.request = name;
+            (self.request, self.passed_on) = (name, is_passed_on(number));
             return Ok(number);
         }
         let mut words = line.split(|b| is_blank(*b));
@@ -125,9 +127,9 @@ impl<'a> Fields<'a> {
         self.rest = &self.rest[count(self.rest, is_blank)..];
     }
 
-    fn bad(&self, field: &'static str) -> RequestError {
-        let request = self.request;
-        RequestError::Field { request, field }
+    /// The error about a field of the request.
+    pub(super) fn bad(&self, field: &'static str) -> RequestError {
+        RequestError::about(self.request, self.passed_on, field)
     }
 }
 

@@ -201,7 +201,7 @@ fn every_field_of_every_request_with_every_value() {
             }
             for control in [&b"1\0"[..], b"\0", b"alpha\0", b"1\n2"] {
                 let line = line(number, fields, at, control);
-                assert_eq!(Request::parse(&line), Err(RequestError::ControlByte));
+                assert_eq!(Request::parse(&line), bad(request, CONTROL));
                 rows += 1;
             }
         }
@@ -410,7 +410,35 @@ fn line(number: &str, fields: &[Field], at: usize, value: &[u8]) -> Vec<u8> {
 }
 
 fn bad(request: &'static str, field: &'static str) -> Result<Request, RequestError> {
-    Err(RequestError::Field { request, field })
+    let of_link = ["ACK", "TERMREQ", "PING", "PONG", "PACKET", "SPTPS_PACKET"];
+    Err(match of_link.contains(&request) {
+        true => RequestError::OfLink { request, field },
+        false => RequestError::PassedOn { request, field },
+    })
+}
+
+/// A line that may have been passed on costs itself; one that can only be the neighbour's own costs the link.
+#[test]
+fn the_error_tells_whose_fault_it_is() {
+    let cost = |line: &str| Request::parse(line.as_bytes()).map_err(|why| why.costs_line_only());
+    for (number, request, fields) in REQUESTS {
+        if fields.is_empty() {
+            continue;
+        }
+        let passed_on = !["ACK", "PACKET", "SPTPS_PACKET"].contains(request);
+        for line in [
+            (*number).to_owned(),
+            format!(" +{number} \n"),
+            format!("0{number} \0"),
+        ] {
+            assert_eq!(cost(&line), Err(passed_on), "{line:?}");
+        }
+        let good = Request::parse(&line(number, fields, fields.len(), b"")).unwrap();
+        assert_eq!(good.passed_on(), passed_on, "{request}");
+    }
+    for line in ["", "x", "5 1 text", "24 a b", "-12 1 a b", "8\n8", "8 \0"] {
+        assert_eq!(cost(line), Err(false), "{line:?}");
+    }
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn survives_malformed_lines(victim: Kind) {
     assert_log_is_clean(&log);
 }
 
-fn replace(line: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+pub(super) fn replace(line: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     match line.windows(from.len()).position(|window| window == from) {
         Some(at) => [&line[..at], to, &line[at + from.len()..]].concat(),
         None => line.to_vec(),
