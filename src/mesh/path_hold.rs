@@ -17,6 +17,9 @@ const SETTLED: Duration = Duration::from_secs(5);
 const AGREED: u32 =
     Options::INDIRECT | Options::TCP_ONLY | Options::PMTU_DISCOVERY | Options::CLAMP_MSS;
 
+/// In a mesh of more nodes than this, another path by relays takes effect at once: a search for each node would cost too much.
+const MAX_SEARCHED: usize = 1_024;
+
 /// A change that the graph asks for and that is held.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PendingPath {
@@ -106,7 +109,8 @@ impl Mesh {
     fn old_path_holds(&self, idx: NodeIdx, said: &Place) -> bool {
         let old = &self.nodes[idx].place;
         let hop = self.nodes.get(old.nexthop);
-        hop.is_some_and(|hop| hop.link.is_some())
+        self.nodes.len() <= MAX_SEARCHED
+            && hop.is_some_and(|hop| hop.link.is_some())
             && said.distance + 1 >= old.distance
             && graph::hops(&self.nodes, old.nexthop, idx) == Some(old.distance - 1)
     }
