@@ -252,7 +252,7 @@ fn it_ends_when_its_terminal_goes_away() {
     let daemon = Daemon::new(healthy);
     let code = daemon.dir.path().join("code");
     let line = format!(
-        "trap '' HUP; {} --socket {} top --interval 100ms; echo $? >{}",
+        "stty rows 20 columns 120; trap '' HUP; {} --socket {} top --interval 100ms; echo $? >{}",
         env!("CARGO_BIN_EXE_meshctl"),
         daemon.socket().display(),
         code.display()
