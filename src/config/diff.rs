@@ -62,6 +62,15 @@ impl Diff {
     }
 }
 
+/// Whether some script runs by the new RunScripts that does not run by the old one.
+fn runs_more(old: Option<&[&str]>, new: Option<&[&str]>) -> bool {
+    match (old, new) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(old), Some(new)) => new.iter().any(|script| !old.contains(script)),
+    }
+}
+
 /// A value for people: what may be there or not without the words of the language.
 fn shown(value: &impl Debug) -> String {
     let text = format!("{value:?}");
@@ -359,17 +368,20 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
     diff.restart("Workers", &old.workers, workers);
     diff.restart("UDPRcvBuf", &old.udp_rcvbuf, udp_rcvbuf);
     diff.restart("UDPSndBuf", &old.udp_sndbuf, udp_sndbuf);
-    diff.value(
+    diff.restart(
         "ScriptsInterpreter",
         &old.scripts_interpreter,
         scripts_interpreter,
     );
-    diff.value(
+    diff.restart(
         "ScriptsExtension",
         &old.scripts_extension,
         scripts_extension,
     );
-    diff.value("RunScripts", &old.run_scripts, run_scripts);
+    match runs_more(old.run_scripts.as_deref(), run_scripts.as_deref()) {
+        true => diff.restart("RunScripts", &old.run_scripts, run_scripts),
+        false => diff.value("RunScripts", &old.run_scripts, run_scripts),
+    }
     diff.list("Allow", &old.allow, allow);
     if old.allow != *allow {
         let text = "Allow: load the firewall that `meshctl firewall` prints, meshd filters nothing";

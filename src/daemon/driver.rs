@@ -155,7 +155,7 @@ impl Driver {
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
-            run: config.shell.run_scripts.clone(),
+            run: start::run_scripts(&config.shell),
         };
         let mut tun = device.queues.into_iter().map(Arc::new);
         let queue = |udp| Queue {

@@ -3,44 +3,32 @@
 //! Run without a shell, in an environment of nothing but tinc's variables, never awaited by the
 //! packet path. Sources: tinc-config-cli.md section 3, spec/security.md T33 and section 4.
 
+mod call;
 pub mod monitor;
 mod queue;
 mod run;
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{
-    daemon::Event,
-    mesh::event::HookEvent,
-    wire::{
-        NodeName, Subnet,
-        subnet::{DEFAULT_WEIGHT, Prefix},
-    },
-};
+use crate::{daemon::Event, mesh::event::HookEvent, wire::NodeName};
 
+pub use call::Call;
 use monitor::Monitor;
 use queue::Queue;
 pub use run::Outcome;
 use run::{Order, Running, Say};
 
-/// How long a script may take. Source: spec/security.md section 4.
-const LIMIT: Duration = Duration::from_secs(30);
-/// How long tinc-up and tinc-down may take; the start waits for tinc-up. Source: the same.
-const LIMIT_DEVICE: Duration = Duration::from_secs(60);
 /// The search path of every script.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What all scripts are told, and how they are run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scripts {
     /// The configuration directory: where the scripts lie, and their working directory.
+    #[serde(with = "bytes")]
     pub base: PathBuf,
     /// NETNAME, if there is one.
     pub net: Option<String>,
@@ -55,26 +43,13 @@ pub struct Scripts {
     /// ScriptsExtension.
     pub extension: String,
     /// RunScripts; `None`: all of them.
-    pub run: Option<Vec<&'static str>>,
-}
-
-/// One script to run. Values come from types whose text holds no surprise: names, addresses, numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Job {
-    /// Its name below the configuration directory, without extension.
-    pub script: String,
-    /// Jobs of one lane run one after the other: the node concerned.
-    pub lane: String,
-    /// What it is about, where the lane does not say it.
-    pub subject: String,
-    /// Its own variables.
-    pub env: Vec<(&'static str, String)>,
+    pub run: Option<Vec<String>>,
 }
 
 impl Scripts {
-    /// The whole environment of a job.
+    /// The whole environment of a call.
     #[must_use]
-    pub fn environment(&self, job: &Job) -> Vec<(&'static str, String)> {
+    pub fn environment(&self, call: &Call) -> Vec<(&'static str, String)> {
         let (device, interface) = &self.device;
         let mut env = vec![
             ("PATH", PATH.to_owned()),
@@ -84,44 +59,33 @@ impl Scripts {
             ("DEBUG", self.debug.to_string()),
         ];
         env.extend(self.net.clone().map(|net| ("NETNAME", net)));
-        env.extend(job.env.iter().cloned());
+        env.extend(call.env());
         env
     }
 
     /// Whether a script may run at all (RunScripts).
     #[must_use]
-    pub fn may_run(&self, script: &str) -> bool {
-        let which = match script.strip_prefix("hosts/") {
-            Some(node) if node.ends_with("-up") => "host-up",
-            Some(_) => "host-down",
-            None => script,
-        };
+    pub fn may_run(&self, call: &Call) -> bool {
         let run = self.run.as_ref();
-        run.is_none_or(|run| run.contains(&which))
+        run.is_none_or(|run| run.iter().any(|script| script == call.kind()))
     }
 
-    /// All that has to be known to run a job.
-    fn order(&self, job: &Job, limit: Duration) -> Order {
-        let env = self.environment(job).into_iter();
+    /// All that has to be known to run a script.
+    fn order(&self, call: &Call) -> Order {
+        let env = self.environment(call).into_iter();
         let words = self
             .interpreter
             .iter()
             .flat_map(|line| line.split_whitespace());
+        let script = call.script();
         Order {
-            script: job.script.clone(),
-            path: self.path(&job.script),
+            path: self.path(&script),
+            script,
             dir: self.base.clone(),
             words: words.map(str::to_owned).collect(),
             env: env.map(|(key, value)| (key.to_owned(), value)).collect(),
-            limit,
+            limit: call.limit(),
         }
-    }
-
-    /// tinc-up or tinc-down, where it may run.
-    fn device(&self, up: bool) -> Option<Order> {
-        let job = Job::device(up);
-        let runs = self.may_run(&job.script);
-        runs.then(|| self.order(&job, LIMIT_DEVICE))
     }
 
     fn path(&self, script: &str) -> PathBuf {
@@ -129,77 +93,23 @@ impl Scripts {
     }
 }
 
-impl Job {
-    /// tinc-up or tinc-down.
-    #[must_use]
-    pub fn device(up: bool) -> Self {
-        Self {
-            script: format!("tinc-{}", updown(up)),
-            lane: String::new(),
-            subject: String::new(),
-            env: Vec::new(),
-        }
-    }
-
-    /// The jobs of an event, in order.
-    #[must_use]
-    pub fn of(event: &HookEvent) -> Vec<Self> {
-        match event {
-            HookEvent::Host { up, node, address } => {
-                let up = updown(*up);
-                let mut env = vec![("NODE", node.to_string())];
-                env.extend(remote(*address));
-                let job = |script| Self {
-                    script,
-                    lane: node.to_string(),
-                    subject: String::new(),
-                    env: env.clone(),
-                };
-                vec![job(format!("host-{up}")), job(format!("hosts/{node}-{up}"))]
-            }
-            HookEvent::Subnet {
-                up,
-                node,
-                subnet,
-                address,
-            } => {
-                let mut env = vec![("NODE", node.to_string())];
-                env.extend(remote(*address));
-                env.extend(network(subnet));
-                vec![Self {
-                    script: format!("subnet-{}", updown(*up)),
-                    lane: node.to_string(),
-                    subject: subnet.to_string(),
-                    env,
-                }]
-            }
-        }
-    }
-}
-
-fn updown(up: bool) -> &'static str {
-    if up { "up" } else { "down" }
-}
-
-/// Unset where the address is not known: nothing that is no address reaches a script.
-fn remote(address: Option<SocketAddr>) -> impl Iterator<Item = (&'static str, String)> {
-    let words = address.map(|address| {
-        [
-            ("REMOTEADDRESS", address.ip().to_string()),
-            ("REMOTEPORT", address.port().to_string()),
-        ]
-    });
-    words.into_iter().flatten()
-}
-
-/// SUBNET and WEIGHT as 1.1 writes them: the weight is empty where it is the default.
-fn network(subnet: &Subnet) -> [(&'static str, String); 2] {
-    let weight = match subnet.weight {
-        DEFAULT_WEIGHT => String::new(),
-        weight => weight.to_string(),
+/// A path as its bytes: it need not be text.
+mod bytes {
+    use std::{
+        ffi::OsString,
+        os::unix::ffi::{OsStrExt, OsStringExt},
+        path::{Path, PathBuf},
     };
-    let prefix: &Prefix = &subnet.prefix;
-    [("SUBNET", prefix.to_string()), ("WEIGHT", weight)]
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(path.as_os_str().as_bytes())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+        Ok(OsString::from_vec(Vec::deserialize(from)?).into())
+    }
 }
 
 /// Who runs scripts.
@@ -222,10 +132,13 @@ impl Runner {
         }
     }
 
-    async fn run(&self, order: Order) -> Outcome {
+    async fn run(&self, scripts: &Scripts, call: Call) -> Outcome {
         match self {
-            Self::Here => run::run(&order, &to_log(&order)).await,
-            Self::Monitor(monitor) => monitor.run(order).await,
+            Self::Here => {
+                let order = scripts.order(&call);
+                run::run(&order, &to_log(&order)).await
+            }
+            Self::Monitor(monitor) => monitor.run(call).await,
             Self::Nobody => Outcome::Absent,
         }
     }
@@ -256,9 +169,9 @@ impl Hooks {
 
     /// Queues the scripts of an event. Those that are not there cost nothing.
     pub fn push(&mut self, event: &HookEvent) {
-        for job in Job::of(event) {
-            let runs = self.scripts.may_run(&job.script);
-            if runs && self.scripts.path(&job.script).exists() && !self.queue.push(job) {
+        for call in Call::of(event) {
+            let runs = self.scripts.may_run(&call);
+            if runs && self.scripts.path(&call.script()).exists() && !self.queue.push(call) {
                 tracing::warn!("too many scripts wait: one was left out");
             }
         }
@@ -266,17 +179,18 @@ impl Hooks {
 
     /// Starts what may start now.
     pub fn start_due(&mut self, now: Instant) {
-        while let Some(job) = self.queue.next(now) {
+        while let Some(call) = self.queue.next(now) {
             let (runner, done) = (self.runner.clone(), self.done.clone());
-            let order = self.scripts.order(&job, LIMIT);
+            let scripts = self.scripts.clone();
             tokio::spawn(async move {
-                runner.run(order).await;
-                let _ = done.send(Event::HookDone(job.lane)).await;
+                let lane = call.lane();
+                runner.run(&scripts, call).await;
+                let _ = done.send(Event::HookDone(lane)).await;
             });
         }
     }
 
-    /// A job of this lane has ended.
+    /// A script of this lane has ended.
     pub fn finished(&mut self, lane: &str) {
         self.queue.finished(lane);
     }
@@ -301,8 +215,9 @@ fn to_log(order: &Order) -> Say {
 
 /// Runs tinc-down and waits for it.
 pub async fn run_down(runner: &Runner, scripts: &Scripts) {
-    if let Some(order) = scripts.device(false) {
-        runner.run(order).await;
+    let call = Call::Device { up: false };
+    if scripts.may_run(&call) {
+        runner.run(scripts, call).await;
     }
 }
 
@@ -313,7 +228,8 @@ impl DeviceUp {
     /// Starts it, with the rights that we have now; none where there is none, or it cannot be run, which the log says.
     #[must_use]
     pub fn begin(scripts: &Scripts) -> Option<Self> {
-        let order = scripts.device(true)?;
+        let call = Call::Device { up: true };
+        let order = scripts.may_run(&call).then(|| scripts.order(&call))?;
         run::begin(&order, &to_log(&order), false).ok().map(Self)
     }
 
@@ -338,7 +254,7 @@ mod tests {
         Scripts {
             base: "/etc/meshd/priv".into(),
             net: None,
-            name: NodeName::new("web_01").unwrap(),
+            name: named("web_01"),
             device: ("/dev/net/tun".into(), "mesh0".into()),
             debug: 3,
             interpreter: None,
@@ -347,19 +263,34 @@ mod tests {
         }
     }
 
+    fn named(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
     #[test]
     fn only_named_scripts_run() {
-        let may = |run: Option<&[&'static str]>, script| {
-            let run = run.map(<[_]>::to_vec);
-            Scripts { run, ..scripts() }.may_run(script)
+        let may = |run: Option<&[&str]>, call: &Call| {
+            let run = run.map(|run| run.iter().map(ToString::to_string).collect());
+            Scripts { run, ..scripts() }.may_run(call)
         };
-        for script in ["tinc-up", "hosts/a-up", "subnet-down"] {
-            assert!(may(None, script), "{script}");
-            assert!(!may(Some(&[]), script), "{script}");
+        let (device, address) = (|up| Call::Device { up }, None);
+        let host = |up| Call::Host {
+            up,
+            node: named("a"),
+            address,
+        };
+        let own = |up| Call::HostFile {
+            up,
+            node: named("b_up"),
+            address,
+        };
+        for call in [device(true), own(true), host(false)] {
+            assert!(may(None, &call), "{call:?}");
+            assert!(!may(Some(&[]), &call), "{call:?}");
         }
         let run = Some(&["tinc-up", "host-down"][..]);
-        assert!(may(run, "tinc-up") && may(run, "host-down") && may(run, "hosts/b_up-down"));
-        assert!(!may(run, "tinc-down") && !may(run, "host-up") && !may(run, "hosts/a-up"));
+        assert!(may(run, &device(true)) && may(run, &host(false)) && may(run, &own(false)));
+        assert!(!may(run, &device(false)) && !may(run, &host(true)) && !may(run, &own(true)));
     }
 
     fn shown(env: &[(&str, String)]) -> Vec<String> {
@@ -372,14 +303,14 @@ mod tests {
     fn a_host_event_runs_both_scripts_with_exactly_these_variables() {
         let event = HookEvent::Host {
             up: true,
-            node: NodeName::new("berlin").unwrap(),
+            node: named("berlin"),
             address: Some("[2001:db8::1]:655".parse().unwrap()),
         };
-        let jobs = Job::of(&event);
-        let names: Vec<_> = jobs.iter().map(|job| job.script.as_str()).collect();
+        let calls = Call::of(&event);
+        let names: Vec<_> = calls.iter().map(Call::script).collect();
         assert_eq!(names, ["host-up", "hosts/berlin-up"]);
         assert_eq!(
-            shown(&scripts().environment(&jobs[0])),
+            shown(&scripts().environment(&calls[0])),
             [
                 "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
                 "NAME=web_01",
@@ -394,68 +325,14 @@ mod tests {
     }
 
     #[test]
-    fn subnets_have_the_short_form_and_an_unknown_address_is_unset() {
-        for (text, subnet, weight) in [
-            ("10.1.0.9/32#10", "SUBNET=10.1.0.9", "WEIGHT="),
-            ("fd00:2:0::/64#5", "SUBNET=fd00:2::/64", "WEIGHT=5"),
-        ] {
-            let event = HookEvent::Subnet {
-                up: false,
-                node: NodeName::new("berlin").unwrap(),
-                subnet: text.parse().unwrap(),
-                address: None,
-            };
-            let jobs = Job::of(&event);
-            assert_eq!(jobs[0].script, "subnet-down");
-            assert_eq!(shown(&jobs[0].env), ["NODE=berlin", subnet, weight]);
-        }
-    }
-
-    #[test]
     fn net_names_appear_only_where_there_is_one() {
         let mut scripts = scripts();
-        let named = |scripts: &Scripts| {
-            let env = scripts.environment(&Job::device(true));
+        let net_name = |scripts: &Scripts| {
+            let env = scripts.environment(&Call::Device { up: true });
             env.into_iter().find(|(key, _)| *key == "NETNAME")
         };
-        assert_eq!(named(&scripts), None);
+        assert_eq!(net_name(&scripts), None);
         scripts.net = Some("priv".into());
-        assert_eq!(named(&scripts), Some(("NETNAME", "priv".into())));
-    }
-
-    #[test]
-    fn no_value_from_the_wire_leaves_the_safe_alphabet() {
-        // T33: whatever a peer writes, it must first become a name, an address or a subnet.
-        let hostile = [
-            "$(touch /tmp/x)",
-            "`id`",
-            "a b",
-            "x;y",
-            "x\ny",
-            "x\0y",
-            "%n",
-            "'\"",
-            "../x",
-        ];
-        for text in hostile {
-            assert!(NodeName::new(text).is_err(), "{text:?}");
-            assert!(text.parse::<Subnet>().is_err(), "{text:?}");
-            assert!(
-                format!("10.0.0.1{text}").parse::<Subnet>().is_err(),
-                "{text:?}"
-            );
-        }
-        let safe = |c: char| c.is_ascii_alphanumeric() || "_.:/#-".contains(c);
-        for subnet in ["10.0.0.0/8#-5", "02:00:00:00:00:01", "::ffff:1.2.3.4/128#7"] {
-            let event = HookEvent::Subnet {
-                up: true,
-                node: NodeName::new("a_B9").unwrap(),
-                subnet: subnet.parse().unwrap(),
-                address: Some("[::ffff:1.2.3.4]:1".parse().unwrap()),
-            };
-            for (key, value) in Job::of(&event).remove(0).env {
-                assert!(value.chars().all(safe), "{key}={value:?}");
-            }
-        }
+        assert_eq!(net_name(&scripts), Some(("NETNAME", "priv".into())));
     }
 }

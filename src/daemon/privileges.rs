@@ -2,8 +2,8 @@
 //!
 //! Source: tinc-config-cli.md section 4.4. Two knowing departures: of root's rights CAP_NET_ADMIN
 //! stays, for us and not for scripts, while something needs it later (see [`Keep`]); and users come from
-//! /etc/passwd only, not from a directory service. no_new_privs is not set: scripts that run as the
-//! user are allowed to use sudo, as under tinc.
+//! /etc/passwd only, not from a directory service. Scripts have no_new_privs and the bounding set of the
+//! unit where no service manager gave them theirs ([`bound_scripts`]): under tinc they could use sudo as the user of -U.
 
 use std::{
     fs, io,
@@ -16,7 +16,6 @@ use rustix::{
     mm::MlockAllFlags,
     process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
 };
-use serde::{Deserialize, Serialize};
 
 /// Why rights could not be given up. All of them stop the start.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +40,7 @@ pub enum PrivilegeError {
 }
 
 /// What is asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drop {
     /// `-U`.
     pub user: Option<String>,
@@ -52,7 +51,7 @@ pub struct Drop {
 }
 
 /// Capabilities that stay.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
     /// CAP_NET_ADMIN: for routes that come and go with subnets (InterfaceRoute = auto), or a mark on
     /// new outgoing sockets (FWMark).
@@ -216,6 +215,54 @@ pub fn drop_capabilities(keep: Keep) -> Result<(), PrivilegeError> {
         clear(CapSet::Bounding)?;
     }
     reduce(keep)
+}
+
+/// What programs that root's scripts start may have at most: the set of packaging/debian/meshd-tinc/meshd-tinc@.tinc.service.
+const OF_SCRIPTS: [Capability; 7] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_BIND_SERVICE,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_DAC_READ_SEARCH,
+    Capability::CAP_DAC_OVERRIDE,
+    Capability::CAP_SETUID,
+    Capability::CAP_SETGID,
+];
+
+/// Bounds what scripts of this process can ever get, as our unit does: no more capabilities than `OF_SCRIPTS`, and none by
+/// programs with the set-user-ID bit. Where a service manager has started the daemon its unit says so, or says otherwise.
+pub fn bound_scripts() -> Result<(), PrivilegeError> {
+    if is_managed() {
+        return Ok(());
+    }
+    let forbid = rustix::thread::set_no_new_privs(true);
+    step("forbid new privileges to scripts", forbid)?;
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)? {
+        let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
+        for capability in bounding.difference(&OF_SCRIPTS.into_iter().collect()) {
+            caps::drop(None, CapSet::Bounding, *capability).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a service manager has started the daemon, whose child asks. Source: systemd.exec(5).
+fn is_managed() -> bool {
+    let daemon = rustix::process::getppid().map(|daemon| daemon.to_string());
+    let started = std::env::var("SYSTEMD_EXEC_PID").ok();
+    std::env::var_os("NOTIFY_SOCKET").is_some() || started.is_some() && started == daemon
+}
+
+/// Gives up what this process has beyond what programs can get that it starts.
+pub fn keep_bounded() -> Result<(), PrivilegeError> {
+    let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        let have = caps::read(None, set).map_err(failed)?;
+        let kept: CapsHashSet = have.intersection(&bounding).copied().collect();
+        if kept != have {
+            caps::set(None, set, &kept).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Drops every capability of the calling thread, root's too: the packet threads need none.

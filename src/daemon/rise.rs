@@ -15,8 +15,11 @@ use crate::{
     daemon::{
         Event, conn,
         driver::Driver,
-        hooks::{DeviceUp, Runner, monitor::Monitor},
-        privileges::{self, Keep},
+        hooks::{
+            DeviceUp, Runner,
+            monitor::{Begin, Monitor},
+        },
+        privileges,
         routes::{self, Follower},
         sandbox,
         status::Offloads,
@@ -56,11 +59,15 @@ impl Driver {
         let Some(prepared) = self.prepared.take() else {
             return Ok(());
         };
-        let monitor = Monitor::over(prepared, self.events.clone());
+        let begin = Begin {
+            scripts: self.hooks.scripts.clone(),
+            user: self.dropping.user.clone(),
+            chroot: self.dropping.chroot.is_some(),
+            nice: self.config.shell.nice,
+            rising: self.rising,
+        };
+        let monitor = Monitor::over(prepared, &begin, self.events.clone());
         let monitor = monitor.context("cannot reach the process that runs scripts")?;
-        self.rising
-            .into_iter()
-            .for_each(|group| monitor.watch(group));
         self.hooks.runner = Runner::Monitor(monitor);
         self.give_up_rights(now)
     }
@@ -73,14 +80,7 @@ impl Driver {
         }
         match &self.hooks.runner {
             // Ours are given up since tinc-up began; it had kept its own to end that.
-            Runner::Monitor(monitor) => {
-                let keep = Keep::default();
-                let dropping = self.dropping.clone();
-                monitor.give_up(
-                    privileges::Drop { keep, ..dropping },
-                    self.config.shell.nice,
-                );
-            }
+            Runner::Monitor(monitor) => monitor.give_up(),
             Runner::Here | Runner::Nobody => {
                 self.give_up_rights(now)?;
                 if self.config.shell.sandbox == Sandbox::High {

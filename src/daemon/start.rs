@@ -359,6 +359,13 @@ fn make_device(layer: Layer, interface: Option<&str>, several: bool) -> anyhow::
     })
 }
 
+/// RunScripts as scripts are told apart by it.
+#[must_use]
+pub(super) fn run_scripts(shell: &Shell) -> Option<Vec<String>> {
+    let run = shell.run_scripts.as_ref()?;
+    Some(run.iter().map(ToString::to_string).collect())
+}
+
 /// DEVICE and INTERFACE of scripts. Source: tinc-config-cli.md section 6.9.
 #[must_use]
 pub(super) fn device_names(tun: Option<&Tun>) -> (String, String) {

@@ -69,7 +69,7 @@ const CASES: &[(&[Edit], Said, Said)] = &[
     (&[Has("tinc.conf", "Allow = db_01 tcp/3306")], (10, "+ Allow db_01 tcp/3306 is new"), (0, "Allow: load the firewall that `meshctl firewall` prints")),
     (&[Has("hosts/web_01", "Allow = role=web tcp/1-3")], (10, "+ Allow role=web tcp/1-3 is new"), (0, "Allow role=web tcp/1-3 is new")),
     (&[Has("hosts/db_01", "Allow = web_01 tcp/3306")], (0, "= restart needed: no"), (0, "nothing changed")),
-    (&[Has("tinc.conf", "ScriptsInterpreter = /bin/sh")], (10, "~ ScriptsInterpreter: nothing -> \"/bin/sh\""), (0, "ScriptsInterpreter: nothing -> \"/bin/sh\"")),
+    (&[Has("tinc.conf", "ScriptsInterpreter = /bin/sh")], (10, "~ ScriptsInterpreter: nothing -> \"/bin/sh\", after a restart"), (9, "ScriptsInterpreter: nothing -> \"/bin/sh\", after a restart")),
     (&[Has("tinc.conf", "MACExpire = 60")], (10, "~ MACExpire: 600s -> 60s"), (0, "MACExpire: 600s -> 60s")),
     (&[Has("tinc.conf", "TCPOnly = yes")], (10, "~ TCPOnly: false -> true"), (9, "TCPOnly: false -> true")),
     (&[Has("tinc.conf", "ClampMSS = no")], (10, "~ ClampMSS: true -> false"), (0, "ClampMSS: true -> false")),

@@ -4,51 +4,79 @@
 //!
 //! It is the daemon's copy from before that has read anything: a program started anew is a tenth of all that a start computes.
 //! The daemon itself starts tinc-up, with all rights, and gives up its own meanwhile. This process keeps them until tinc-up has
-//! ended, to kill it where it takes too long, and then has those that the user gave scripts. Both ways a line of JSON a message.
+//! ended, to kill it where it takes too long, and then has those that the user gave scripts.
+//!
+//! Both ways a line of JSON a message. The first line, [`Begin`], is written before the daemon locks itself in. It fixes all that
+//! could make a script another one: directory, interpreter, extension, RunScripts, names, user. Whoever takes over the daemon
+//! later can only send an [`Ask`]: a script by its name in a fixed list, with typed values. Everything else is refused and logged.
 
 use std::{
     collections::BTreeMap,
-    io,
+    fs,
+    io::{self, Write},
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
-    process::{Pid, WaitOptions, waitpid},
+    process::{Pid, WaitOptions, getppid, waitpid},
     stdio,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
 };
 
 use crate::{
-    daemon::{Event, privileges},
+    daemon::{Event, log, privileges},
     io::fork::fork,
 };
 
 use super::{
-    Outcome,
-    run::{self, Order, Said, Say},
+    Call, Outcome, Scripts,
+    run::{self, Said, Say},
 };
 
 /// What others see of it: whoever looks for daemons by name must not find it.
 const TITLE: &str = "meshd-scripts";
 
+/// Longest line of the daemon, in bytes without its end, once it is locked in. A name takes 255 of it.
+const MAX_LINE: usize = 1024;
+/// Longest first line: paths and lists of the configuration, with a byte as up to four characters.
+const MAX_BEGIN: usize = 64 << 10;
+/// Scripts that run at the same time for a daemon that asks for more than its own queue would.
+const MAX_AT_ONCE: usize = 16;
+/// Messages to a daemon that does not read; what scripts print is lost beyond. Memory: at most 8 KiB each.
+const MAX_ANSWERS: usize = 256;
+
+/// All that is fixed before the daemon locks itself in.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Begin {
+    /// What scripts are told, and how they are run.
+    pub scripts: Scripts,
+    /// Who scripts run as once tinc-up has ended (-U).
+    pub user: Option<String>,
+    /// Whether the configuration directory is their root then (-R).
+    pub chroot: bool,
+    /// Their nice value then.
+    pub nice: Option<i32>,
+    /// The process group of tinc-up, which the daemon has started and may not kill any more.
+    pub rising: Option<i32>,
+}
+
 /// What it is asked for.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 enum Ask {
     /// A script to run, and who asks.
-    Run(u64, Order),
-    /// To watch over tinc-up, this process group, which the daemon started and may not kill any more: it is killed when the daemon has gone.
-    Watch(i32),
-    /// To kill it.
+    Run(u64, Call),
+    /// To kill tinc-up.
     Kill,
-    /// To let go of it, and become who scripts run as from now on, where they run, with this nice value.
-    GiveUp(privileges::Drop, Option<i32>),
+    /// To let go of it, and become who scripts run as from now on.
+    GiveUp,
 }
 
 /// What became of it so far.
@@ -56,6 +84,8 @@ enum Ask {
 enum Answer {
     Said(u64, String, Said),
     Ended(u64, Outcome),
+    /// A message made no sense, and what was wrong with it.
+    Refused(String),
 }
 
 /// The process, which waits to be needed.
@@ -97,11 +127,17 @@ struct Waiting {
 }
 
 impl Monitor {
-    /// Lets the process run what it is told to. Should it end before us, [`Event::MonitorGone`] follows.
+    /// Lets the process run scripts by what is fixed from now on. Should it end before us, [`Event::MonitorGone`] follows.
     ///
     /// # Errors
-    /// Those of a socket that cannot be waited for.
-    pub fn over(prepared: Prepared, events: mpsc::Sender<Event>) -> io::Result<Self> {
+    /// Those of a socket that cannot be written to or waited for.
+    pub fn over(
+        mut prepared: Prepared,
+        begin: &Begin,
+        events: mpsc::Sender<Event>,
+    ) -> io::Result<Self> {
+        // At once, not by a task: what comes after this call is not trusted.
+        prepared.socket.write_all(&line(begin)?)?;
         let (lines, write) = split(prepared.socket)?;
         let (asks, queue) = mpsc::unbounded_channel();
         let waiting = Arc::default();
@@ -115,34 +151,29 @@ impl Monitor {
     }
 
     /// Has a script run and waits for its end.
-    pub(super) async fn run(&self, order: Order) -> Outcome {
-        self.ask(order).await.unwrap_or(Outcome::Failed)
+    pub(super) async fn run(&self, call: Call) -> Outcome {
+        self.ask(call).await.unwrap_or(Outcome::Failed)
     }
 
-    fn ask(&self, order: Order) -> oneshot::Receiver<Outcome> {
+    fn ask(&self, call: Call) -> oneshot::Receiver<Outcome> {
         let (done, outcome) = oneshot::channel();
         let mut waiting = lock(&self.waiting);
         waiting.last += 1;
         let id = waiting.last;
-        if self.asks.send(Ask::Run(id, order)).is_ok() {
+        if self.asks.send(Ask::Run(id, call)).is_ok() {
             waiting.scripts.insert(id, done);
         }
         outcome
     }
 
-    /// Has it watch over tinc-up, a process group: that does not outlive us.
-    pub fn watch(&self, group: i32) {
-        let _ = self.asks.send(Ask::Watch(group));
-    }
-
-    /// Has it kill that.
+    /// Has it kill tinc-up.
     pub(super) fn kill(&self) {
         let _ = self.asks.send(Ask::Kill);
     }
 
     /// Has it become who all further scripts run as, in their root, with their nice value. It ends where it cannot.
-    pub fn give_up(&self, dropping: privileges::Drop, nice: Option<i32>) {
-        let _ = self.asks.send(Ask::GiveUp(dropping, nice));
+    pub fn give_up(&self) {
+        let _ = self.asks.send(Ask::GiveUp);
     }
 }
 
@@ -165,6 +196,12 @@ async fn hear_all(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Wa
     while let Some(answer) = next(&mut lines).await {
         match answer {
             Answer::Said(_, script, said) => run::log(&script, said),
+            Answer::Refused(why) => {
+                tracing::error!(
+                    why,
+                    "the process that runs scripts refused an order of ours"
+                );
+            }
             Answer::Ended(id, outcome) => {
                 if let Some(done) = lock(waiting).scripts.remove(&id) {
                     let _ = done.send(outcome);
@@ -186,6 +223,7 @@ fn main(socket: UnixStream, quiet: bool) -> u8 {
         if quiet {
             stdio::dup2_stderr(io::stdout())?;
         }
+        privileges::bound_scripts().map_err(io::Error::other)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -213,13 +251,15 @@ async fn serve(socket: UnixStream) -> io::Result<()> {
         SignalKind::user_defined2(),
     ];
     let _ignored: Vec<_> = kinds.into_iter().map(signal).collect::<io::Result<_>>()?;
-    obey(socket).await
+    obey(socket, getppid()).await
 }
 
-/// Does what is asked for until nobody asks any more.
-async fn obey(socket: UnixStream) -> io::Result<()> {
-    let (mut lines, mut write) = split(socket)?;
-    let (answers, mut queue) = mpsc::unbounded_channel();
+/// Does what is asked for until nobody asks any more. `daemon`: who has started tinc-up.
+async fn obey(socket: UnixStream, daemon: Option<Pid>) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let (read, mut write) = tokio::net::UnixStream::from_std(socket)?.into_split();
+    let mut read = BufReader::new(read);
+    let (answers, mut queue) = mpsc::channel(MAX_ANSWERS);
     tokio::spawn(async move {
         while let Some(answer) = queue.recv().await {
             if send(&mut write, &answer).await.is_err() {
@@ -227,38 +267,188 @@ async fn obey(socket: UnixStream) -> io::Result<()> {
             }
         }
     });
-    let mut watched = None;
-    while let Some(ask) = next(&mut lines).await {
-        let (id, order) = match ask {
-            Ask::Run(id, order) => (id, order),
-            Ask::Watch(group) => {
-                watched = Some(group);
-                continue;
-            }
-            Ask::Kill => {
-                watched.take().into_iter().for_each(run::kill);
-                continue;
-            }
-            Ask::GiveUp(dropping, nice) => {
-                watched = None;
-                nice.map_or(Ok(()), privileges::set_nice)
-                    .and_then(|()| privileges::drop_to(&dropping))
-                    .map_err(io::Error::other)?;
-                continue;
-            }
+    let mut text = Vec::new();
+    if next_line(&mut read, MAX_BEGIN, &mut text).await? != Some(true) {
+        return Ok(());
+    }
+    let begin: Begin = serde_json::from_slice(&text)?;
+    let mut helper = Helper {
+        watched: begin
+            .rising
+            .and_then(|group| Watched::child(group, daemon?)),
+        scripts: begin.scripts.clone(),
+        begin,
+        room: Arc::new(Semaphore::new(MAX_AT_ONCE)),
+        answers,
+        refused: 0,
+    };
+    while let Some(whole) = next_line(&mut read, MAX_LINE, &mut text).await? {
+        let ask = match whole {
+            true => serde_json::from_slice(&text).map_err(|error| error.to_string()),
+            false => Err(format!("more than {MAX_LINE} bytes")),
         };
-        let answers = answers.clone();
+        match ask {
+            Ok(ask) => helper.take(ask)?,
+            Err(why) => helper.refuse(why),
+        }
+    }
+    helper.kill();
+    Ok(())
+}
+
+/// The process that runs scripts, while it serves.
+struct Helper {
+    begin: Begin,
+    /// As they are now: another root moves them.
+    scripts: Scripts,
+    /// tinc-up, until it has ended.
+    watched: Option<Watched>,
+    room: Arc<Semaphore>,
+    answers: mpsc::Sender<Answer>,
+    /// Orders refused so far.
+    refused: u64,
+}
+
+impl Helper {
+    fn take(&mut self, ask: Ask) -> io::Result<()> {
+        match ask {
+            Ask::Run(_, call @ Call::Device { up: true }) => {
+                self.refuse(format!("{} is not run twice", call.script()));
+            }
+            Ask::Run(id, call) => self.run(id, &call),
+            Ask::Kill => self.kill(),
+            Ask::GiveUp => self.give_up()?,
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, id: u64, call: &Call) {
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        let Some(room) = room.ok().filter(|_| self.scripts.may_run(call)) else {
+            let text = format!("{} may not run, or too many scripts do", call.script());
+            self.refuse(text);
+            let _ = self.answers.try_send(Answer::Ended(id, Outcome::Failed));
+            return;
+        };
+        let order = self.scripts.order(call);
+        let answers = self.answers.clone();
         tokio::spawn(async move {
             let (said, script) = (answers.clone(), order.script.clone());
+            // A daemon that does not read loses what scripts print, never their ends.
             let say: Say = Arc::new(move |what| {
-                let _ = said.send(Answer::Said(id, script.clone(), what));
+                let _ = said.try_send(Answer::Said(id, script.clone(), what));
             });
             let outcome = run::run(&order, &say).await;
-            let _ = answers.send(Answer::Ended(id, outcome));
+            let _ = answers.send(Answer::Ended(id, outcome)).await;
+            drop(room);
         });
     }
-    watched.into_iter().for_each(run::kill);
-    Ok(())
+
+    fn kill(&mut self) {
+        self.watched.take().into_iter().for_each(Watched::kill);
+    }
+
+    /// Once: tinc-up has ended.
+    fn give_up(&mut self) -> io::Result<()> {
+        self.watched = None;
+        if let Some(nice) = self.begin.nice.take() {
+            privileges::set_nice(nice).map_err(io::Error::other)?;
+        }
+        let base = self.scripts.base.clone();
+        let dropping = privileges::Drop {
+            user: self.begin.user.take(),
+            chroot: std::mem::take(&mut self.begin.chroot).then_some(base),
+            keep: privileges::Keep::default(),
+        };
+        privileges::drop_to(&dropping).map_err(io::Error::other)?;
+        privileges::keep_bounded().map_err(io::Error::other)?;
+        if dropping.chroot.is_some() {
+            self.scripts.base = "/".into();
+        }
+        Ok(())
+    }
+
+    /// Tells the operator, by the daemon and past it, of the first of many and then ever more seldom.
+    fn refuse(&mut self, why: String) {
+        self.refused += 1;
+        if !self.refused.is_power_of_two() {
+            return;
+        }
+        log::try_stderr(&format!(
+            "{TITLE}: refused an order of the daemon ({} so far): {}\n",
+            self.refused,
+            why.escape_debug()
+        ));
+        let _ = self.answers.try_send(Answer::Refused(why));
+    }
+}
+
+/// A process group that the daemon started before it locked itself in.
+#[derive(Debug)]
+struct Watched {
+    leader: Pid,
+    /// When it started: its number may be another process's later.
+    started: u64,
+}
+
+impl Watched {
+    /// The group with this number; none unless its leader is a child of `daemon`.
+    fn child(group: i32, daemon: Pid) -> Option<Self> {
+        let leader = (group > 1).then(|| Pid::from_raw(group))??;
+        let (parent, leads, started) = stat(leader)?;
+        let is_child = parent == daemon.as_raw_pid() && leads == group;
+        is_child.then_some(Self { leader, started })
+    }
+
+    fn kill(self) {
+        if stat(self.leader).is_some_and(|(_, _, started)| started == self.started) {
+            run::kill(self.leader.as_raw_pid());
+        }
+    }
+}
+
+/// Parent, process group and start time of a process. Source: proc_pid_stat(5).
+fn stat(process: Pid) -> Option<(i32, i32, u64)> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The second field may hold anything, and ends with the last of these.
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split(' ').skip(1);
+    let (parent, group) = (fields.next()?, fields.next()?);
+    let started = fields.nth(16)?;
+    Some((
+        parent.parse().ok()?,
+        group.parse().ok()?,
+        started.parse().ok()?,
+    ))
+}
+
+/// Reads a line into `line`, without its end. Returns whether it has at most `most` bytes: of a longer one nothing is kept; none
+/// at the end of the stream.
+async fn next_line(
+    from: &mut (impl AsyncBufRead + Unpin),
+    most: usize,
+    line: &mut Vec<u8>,
+) -> io::Result<Option<bool>> {
+    line.clear();
+    let mut fits = true;
+    loop {
+        let some = from.fill_buf().await?;
+        if some.is_empty() {
+            return Ok(None);
+        }
+        let end = some.iter().position(|byte| *byte == b'\n');
+        let part = &some[..end.unwrap_or(some.len())];
+        fits &= line.len() + part.len() <= most;
+        match fits {
+            true => line.extend_from_slice(part),
+            false => line.clear(),
+        }
+        let used = part.len() + usize::from(end.is_some());
+        from.consume(used);
+        if end.is_some() {
+            return Ok(Some(fits));
+        }
+    }
 }
 
 fn split(socket: UnixStream) -> io::Result<(Lines<BufReader<OwnedReadHalf>>, OwnedWriteHalf)> {
@@ -274,67 +464,14 @@ async fn next<T: DeserializeOwned>(lines: &mut Lines<BufReader<OwnedReadHalf>>) 
 }
 
 async fn send(write: &mut OwnedWriteHalf, message: &impl Serialize) -> io::Result<()> {
+    write.write_all(&line(message)?).await
+}
+
+fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    write.write_all(&line).await
+    Ok(line)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn tinc_up_is_killed_when_the_daemon_says_so() {
-        tinc_up_is_killed(true).await;
-    }
-
-    #[tokio::test]
-    async fn tinc_up_does_not_outlive_the_daemon() {
-        tinc_up_is_killed(false).await;
-    }
-
-    /// What the daemon has started and may not end, the monitor ends for it.
-    async fn tinc_up_is_killed(by_word: bool) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("tinc-up");
-        fs::write(&path, "#!/bin/sh\nsleep 1000 &\necho begun\nwait\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let order = Order {
-            script: "tinc-up".into(),
-            path,
-            dir: dir.path().into(),
-            words: Vec::new(),
-            env: vec![("PATH".into(), crate::daemon::hooks::PATH.into())],
-            limit: Duration::from_millis(300),
-        };
-        let (told, mut heard) = mpsc::unbounded_channel();
-        let say: Say = Arc::new(move |said| told.send(said).unwrap_or_default());
-        let mut script = run::begin(&order, &say, false).ok().unwrap();
-        let group = script.group().unwrap();
-        assert_eq!(heard.recv().await, Some(Said::Running));
-        assert_eq!(heard.recv().await, Some(Said::Output("begun".into())));
-        assert!(script.wait().await.is_none());
-        assert_eq!(heard.recv().await, Some(Said::TookLonger(order.limit)));
-
-        let (socket, theirs) = UnixStream::pair().unwrap();
-        let obeying = tokio::spawn(obey(theirs));
-        let number = rustix::process::getpid();
-        let (events, mut gone) = mpsc::channel(1);
-        let monitor = Monitor::over(Prepared { socket, number }, events).unwrap();
-        monitor.watch(group);
-        if by_word {
-            monitor.kill();
-        }
-        // Its end is that of the daemon.
-        let monitor = by_word.then_some(monitor);
-        let status = script.wait().await.unwrap();
-        assert_eq!(script.judge(status), Outcome::Failed);
-        let ended = Said::Ended("was killed by signal 9".into());
-        assert_eq!(heard.recv().await, Some(ended));
-        drop(monitor);
-        obeying.await.unwrap().unwrap();
-        assert!(matches!(gone.recv().await, Some(Event::MonitorGone)));
-    }
-}
+mod tests;

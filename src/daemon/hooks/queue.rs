@@ -5,16 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Job;
+use super::Call;
 
-/// Most jobs that wait. Memory: about 500 bytes each. Source: spec/security.md section 5.6.
+/// Most scripts that wait. Memory: about 500 bytes each. Source: spec/security.md section 5.6.
 pub(super) const MAX_WAITING: usize = 1024;
 /// Scripts started in a second, and at once. Source: spec/security.md T33.
 pub(super) const RATE: u32 = 20;
 /// Scripts that run at the same time, each of another node.
 pub(super) const MAX_RUNNING: usize = 4;
 
-/// Jobs by lane. A lane runs one job at a time, in order; of one script about one subject only the
+/// Scripts by lane. A lane runs one at a time, in order; of one script about one subject only the
 /// newest waits.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -30,7 +30,7 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct Lane {
     running: bool,
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Call>,
 }
 
 impl Queue {
@@ -45,42 +45,42 @@ impl Queue {
         }
     }
 
-    /// Queues a job. Returns `false` if something was left out because too many wait.
-    pub(super) fn push(&mut self, job: Job) -> bool {
-        let lane = self.lanes.entry(job.lane.clone()).or_default();
-        let same = |other: &Job| other.script == job.script && other.subject == job.subject;
-        if let Some(at) = lane.waiting.iter().position(same) {
+    /// Queues a script. Returns `false` if something was left out because too many wait.
+    pub(super) fn push(&mut self, call: Call) -> bool {
+        let name = call.lane();
+        let lane = self.lanes.entry(name.clone()).or_default();
+        if let Some(at) = lane.waiting.iter().position(|other| call.replaces(other)) {
             lane.waiting.remove(at);
-            lane.waiting.push_back(job);
+            lane.waiting.push_back(call);
             return true;
         }
         if self.waiting >= MAX_WAITING {
             return false;
         }
         if !lane.running && lane.waiting.is_empty() {
-            self.ready.push_back(job.lane.clone());
+            self.ready.push_back(name);
         }
-        lane.waiting.push_back(job);
+        lane.waiting.push_back(call);
         self.waiting += 1;
         true
     }
 
-    /// The next job to start, if one may start now.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Job> {
+    /// The next script to start, if one may start now.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Call> {
         self.refill(now);
         if self.running >= MAX_RUNNING || self.tokens < 1.0 {
             return None;
         }
         let lane = self.lanes.get_mut(&self.ready.pop_front()?)?;
-        let job = lane.waiting.pop_front()?;
+        let call = lane.waiting.pop_front()?;
         lane.running = true;
         self.waiting -= 1;
         self.running += 1;
         self.tokens -= 1.0;
-        Some(job)
+        Some(call)
     }
 
-    /// The running job of a lane has ended.
+    /// The running script of a lane has ended.
     pub(super) fn finished(&mut self, name: &str) {
         let Some(lane) = self.lanes.get_mut(name).filter(|lane| lane.running) else {
             return;
@@ -120,12 +120,11 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn job(script: &str, lane: &str) -> Job {
-        Job {
-            script: script.into(),
-            lane: lane.into(),
-            subject: String::new(),
-            env: Vec::new(),
+    fn call(script: &str, lane: &str) -> Call {
+        Call::Host {
+            up: script == "host-up",
+            node: crate::wire::NodeName::new(lane).unwrap(),
+            address: None,
         }
     }
 
@@ -137,18 +136,22 @@ mod tests {
     #[test]
     fn a_flapping_node_has_one_running_and_one_waiting_of_each_script() {
         let (mut queue, now) = start();
-        assert!(queue.push(job("host-up", "a")));
-        assert_eq!(queue.next(now).unwrap().script, "host-up");
+        assert!(queue.push(call("host-up", "a")));
+        assert_eq!(queue.next(now).unwrap().script(), "host-up");
         for _ in 0..5000 {
-            assert!(queue.push(job("host-down", "a")));
-            assert!(queue.push(job("host-up", "a")));
+            assert!(queue.push(call("host-down", "a")));
+            assert!(queue.push(call("host-up", "a")));
         }
         assert_eq!(queue.waiting, 2);
         assert!(queue.next(now).is_none(), "the lane is busy");
         queue.finished("a");
-        assert_eq!(queue.next(now).unwrap().script, "host-down");
+        assert_eq!(queue.next(now).unwrap().script(), "host-down");
         queue.finished("a");
-        assert_eq!(queue.next(now).unwrap().script, "host-up", "the last word");
+        assert_eq!(
+            queue.next(now).unwrap().script(),
+            "host-up",
+            "the last word"
+        );
         queue.finished("a");
         assert!(queue.is_idle() && queue.lanes.is_empty());
     }
@@ -159,10 +162,10 @@ mod tests {
         let mut ran = 0;
         for tick in 0..300_u64 {
             let now = start + Duration::from_millis(10 * tick);
-            queue.push(job("host-up", &format!("n{tick}")));
-            while let Some(job) = queue.next(now) {
+            queue.push(call("host-up", &format!("n{tick}")));
+            while let Some(call) = queue.next(now) {
                 ran += 1;
-                queue.finished(&job.lane);
+                queue.finished(&call.lane());
             }
         }
         assert!(
@@ -180,7 +183,7 @@ mod tests {
     fn other_nodes_do_not_wait_for_a_slow_script_but_the_sum_is_bounded() {
         let (mut queue, now) = start();
         for lane in 0..2000 {
-            let fits = queue.push(job("host-up", &lane.to_string()));
+            let fits = queue.push(call("host-up", &lane.to_string()));
             assert_eq!(fits, lane < MAX_WAITING);
         }
         let running: Vec<_> = std::iter::from_fn(|| queue.next(now)).collect();
@@ -188,6 +191,6 @@ mod tests {
         assert!(queue.poll_timeout().is_none(), "only an end helps");
         queue.finished("no such lane");
         queue.finished("0");
-        assert_eq!(queue.next(now).unwrap().lane, "4");
+        assert_eq!(queue.next(now).unwrap().lane(), "4");
     }
 }

@@ -39,7 +39,7 @@ pub enum Outcome {
 }
 
 /// One script to run, with all that has to be known for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Order {
     /// Its name in the log.
     pub(super) script: String,
@@ -254,9 +254,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        daemon::hooks::{Job, Scripts},
+        daemon::hooks::{Call, Scripts},
         wire::NodeName,
     };
+
+    const UP: Call = Call::Device { up: true };
 
     fn scripts(base: &Path) -> Scripts {
         Scripts {
@@ -278,7 +280,10 @@ mod tests {
     }
 
     async fn within(scripts: &Scripts, limit: Duration) -> Outcome {
-        let order = scripts.order(&Job::device(true), limit);
+        let order = Order {
+            limit,
+            ..scripts.order(&UP)
+        };
         run(&order, &(Arc::new(|said| log("tinc-up", said)) as Say)).await
     }
 
@@ -342,7 +347,7 @@ mod tests {
     async fn all_that_it_printed_is_told_before_its_end_and_what_it_left_behind_is_not_waited_for()
     {
         let dir = tempfile::tempdir().unwrap();
-        let order = scripts(dir.path()).order(&Job::device(true), Duration::from_secs(30));
+        let order = scripts(dir.path()).order(&UP);
         for left in ["", "sleep 1000 & echo $! >child\n"] {
             write(
                 dir.path(),
