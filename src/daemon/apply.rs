@@ -16,7 +16,7 @@ use crate::{
     daemon::{
         Event, Reply, clock, control,
         driver::{Driver, with_port},
-        systemd,
+        start, systemd,
     },
     mesh::Settings,
     wire::NodeName,
@@ -61,27 +61,29 @@ impl Past {
 }
 
 impl Driver {
-    /// Starts to read the files unless that is under way. [`Event::Reloaded`] follows.
+    /// Has the files read once the start is over and no other reload runs.
     pub(super) fn reload(&mut self, purpose: Purpose, reply: Option<Reply>) {
-        let refused = match (purpose, self.past.until) {
-            _ if self.reloading || !self.is_up() => Some((
-                ErrorCode::Busy,
-                "the daemon is starting or reloading: try again",
-            )),
-            (Purpose::Reload { .. }, Some(_)) => Some((
-                ErrorCode::Refused,
-                "the last reload waits for its confirmation: `meshctl confirm` keeps it, `meshctl reload --undo` does not",
-            )),
-            _ => None,
-        };
-        if let Some((code, text)) = refused {
-            match reply {
-                Some(reply) => drop(reply.send(control::error(code, text.into()))),
-                None => tracing::warn!("no reload: {text}"),
+        self.reloads.ask(purpose, reply);
+        self.begin_reload();
+    }
+
+    /// Starts to read the files for who waits, if that may begin now. [`Event::Reloaded`] follows.
+    pub(super) fn begin_reload(&mut self) {
+        while self.is_up()
+            && let Some(purpose) = self.reloads.begin()
+        {
+            if purpose == Purpose::Plan || self.past.until.is_none() {
+                return self.read_files(purpose);
             }
-            return;
+            let text = "the last reload waits for its confirmation: `meshctl confirm` keeps it, `meshctl reload --undo` does not";
+            let refused = control::error(ErrorCode::Refused, text.into());
+            if !self.reloads.end(&refused) {
+                tracing::warn!("no reload: {text}");
+            }
         }
-        self.reloading = true;
+    }
+
+    fn read_files(&self, purpose: Purpose) {
         if purpose != Purpose::Plan {
             systemd::reloading();
         }
@@ -95,7 +97,7 @@ impl Driver {
                     Err(vec![Problem::error(Path::new("tinc.conf"), 0, text)])
                 }
             };
-            let event = Event::Reloaded(Box::new(result), purpose, reply);
+            let event = Event::Reloaded(Box::new(result), purpose);
             let _ = events.send(event).await;
         });
     }
@@ -105,10 +107,8 @@ impl Driver {
         &mut self,
         result: Result<Config, Vec<Problem>>,
         purpose: Purpose,
-        reply: Option<Reply>,
         now: Instant,
     ) {
-        self.reloading = false;
         let response = match (result, purpose) {
             (Ok(new), Purpose::Plan) => Response::Plan(Box::new(self.plan(&new))),
             (Ok(new), Purpose::Reload { yes, confirm }) => self.try_reload(new, yes, confirm, now),
@@ -124,9 +124,8 @@ impl Driver {
             }
             self.tell_ready();
         }
-        if let Some(reply) = reply {
-            let _ = reply.send(response);
-        }
+        self.reloads.end(&response);
+        self.begin_reload();
     }
 
     fn try_reload(
@@ -258,13 +257,12 @@ impl Driver {
         let diff = diff::diff(&self.config, &new);
         let settings = self.as_taken_over(&new);
         let mut shell = config::Shell::clone(&self.config.shell);
-        shell.scripts_interpreter = new.shell.scripts_interpreter.clone();
-        shell.scripts_extension = new.shell.scripts_extension.clone();
-        shell.run_scripts = new.shell.run_scripts.clone();
+        // More scripts than before are refused by the process that runs them: it was told before we locked ourselves in.
+        if !diff.restart_needed.contains(&"RunScripts") {
+            shell.run_scripts = new.shell.run_scripts.clone();
+        }
         shell.allow = new.shell.allow.clone();
-        self.hooks.scripts.interpreter = shell.scripts_interpreter.clone();
-        self.hooks.scripts.extension = shell.scripts_extension.clone();
-        self.hooks.scripts.run = shell.run_scripts.clone();
+        self.hooks.scripts.run = start::run_scripts(&shell);
         let problems = texts(&new.problems);
         self.config.problems = std::mem::take(&mut new.problems);
         self.config.shell = Arc::new(shell);

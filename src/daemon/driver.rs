@@ -29,6 +29,7 @@ use crate::{
         log::Log,
         metrics::{Busy, drift::Drift},
         privileges,
+        reloads::Reloads,
         resolve::Resolver,
         routes::Follower,
         sandbox,
@@ -78,7 +79,7 @@ pub(super) struct Driver {
     pub(super) started: Instant,
     /// The port that we really listen on.
     pub(super) port: u16,
-    pub(super) reloading: bool,
+    pub(super) reloads: Reloads,
     /// Clients that wait for us to have stopped.
     pub(super) stopping: Option<Vec<Reply>>,
     /// Whether [`Self::stop`] is under way.
@@ -185,7 +186,7 @@ impl Driver {
             drops: DropCounts::new(),
             started: now,
             port: sockets.port,
-            reloading: false,
+            reloads: Reloads::default(),
             stopping: None,
             leaving: false,
             prepared,
@@ -312,7 +313,7 @@ impl Driver {
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Capture(tap, reply) => self.capture(tap, reply),
-            Event::Reloaded(result, purpose, reply) => self.reloaded(*result, purpose, reply, now),
+            Event::Reloaded(result, purpose) => self.reloaded(*result, purpose, now),
             Event::Signal(ask) => self.signal(ask, now)?,
             Event::Drifted(files) => self.drift.files = Some(files),
         }

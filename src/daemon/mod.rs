@@ -22,6 +22,7 @@ mod metrics;
 pub mod options;
 mod outputs;
 pub mod privileges;
+mod reloads;
 pub mod resolve;
 mod rise;
 mod routes;
@@ -96,12 +97,8 @@ pub enum Event {
     Signal(signals::Ask),
     /// So many files are not what is in force.
     Drifted(usize),
-    /// A reload has read the files; whoever asked waits for the answer.
-    Reloaded(
-        Box<Result<Config, Vec<Problem>>>,
-        apply::Purpose,
-        Option<Reply>,
-    ),
+    /// A reload has read the files.
+    Reloaded(Box<Result<Config, Vec<Problem>>>, apply::Purpose),
 }
 
 /// Where the answer to a client goes.

@@ -121,6 +121,8 @@ impl Driver {
         }
         tracing::info!("ready");
         self.tell_ready();
+        // Files may have changed since the start read them.
+        self.begin_reload();
         Ok(())
     }
 

@@ -22,6 +22,46 @@ use crate::{
 
 type Spoil = fn(&Path);
 
+/// A change that comes while an older one is being read, and asks for a reload too, is in force in the end. Many files, so that
+/// reading takes a while.
+#[test]
+fn a_reload_asked_for_during_a_reload_follows() {
+    let world = World::new();
+    let wire = world.wire();
+    let [mut a] = on_one_wire(&world, &wire, [Meshd]);
+    let own = a.dir().join("hosts/a");
+    let text = fs::read_to_string(&own).unwrap();
+    for number in 0..400 {
+        let other = a.dir().join(format!("hosts/x{number}"));
+        fs::write(
+            other,
+            format!("Subnet = 10.60.{}.{}/32\n", number / 200, number % 200),
+        )
+        .unwrap();
+    }
+    a.start();
+    let announce = |subnet: &str| {
+        let new = a.dir().join("new");
+        fs::write(&new, format!("{text}Subnet = {subnet}\n")).unwrap();
+        fs::rename(&new, &own).unwrap();
+        a.signal(Signal::HUP);
+    };
+    for round in 0..10 {
+        announce(&format!("10.61.{round}.0/24"));
+        thread::sleep(Duration::from_millis(1 + round % 5));
+        let second = format!("10.62.{round}.0/24");
+        announce(&second);
+        wait_until(
+            "the second change is in force",
+            Duration::from_secs(5),
+            || match a.dump_text("subnets")? {
+                all if all.contains(&second) => Ok(()),
+                all => Err(all),
+            },
+        );
+    }
+}
+
 /// Ways to spoil a host file, and whether nothing of it can be used.
 const TORN: [(&str, Spoil, bool); 14] = [
     ("fifo", |path| make(&["mkfifo"], path), true),
