@@ -6,14 +6,15 @@
 mod limit;
 mod recorder;
 mod text;
+mod writer;
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::{fs::OpenOptionsExt, net::UnixDatagram},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     time::Duration,
@@ -30,9 +31,14 @@ use crate::{control::proto::LogLine, daemon::clock};
 
 use limit::{Limiter, Passes};
 use recorder::Recorder;
+use writer::Writer;
 
 /// Lines that a slow follower may be behind before it loses some. Memory: at most 1 MiB.
 const FOLLOW: usize = 512;
+/// How long the end of the daemon waits for the reader of the last lines.
+const LAST_LINES: Duration = Duration::from_secs(1);
+/// The log of the whole process.
+static INSTALLED: OnceLock<Log> = OnceLock::new();
 /// Highest debug level of tinc.
 const MAX_LEVEL: u8 = 10;
 
@@ -64,13 +70,20 @@ impl Target {
             Self::Stderr
         }
     }
+
+    /// A line as it is written here.
+    fn whole(&self, level: Level, time: &str, text: &str) -> Vec<u8> {
+        match self {
+            Self::Journal => format!("<{}>{text}\n", priority(level)).into_bytes(),
+            _ => format!("{time} {level:<5} {text}\n").into_bytes(),
+        }
+    }
 }
 
 /// The daemon's log. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Log(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     target: Target,
     /// tinc's debug level for the target.
@@ -78,7 +91,7 @@ struct Inner {
     /// The same, raised to what the most curious follower wants.
     wanted: AtomicU8,
     followed: Mutex<Vec<u8>>,
-    file: Mutex<Option<File>>,
+    writer: Arc<Writer>,
     syslog: Option<UnixDatagram>,
     limiter: Mutex<Limiter<&'static Metadata<'static>>>,
     lines: broadcast::Sender<(Level, LogLine)>,
@@ -87,7 +100,6 @@ struct Inner {
 }
 
 /// What a follower holds; dropping it lowers the level again.
-#[derive(Debug)]
 pub struct Follower {
     inner: Arc<Inner>,
     level: u8,
@@ -123,12 +135,17 @@ impl Log {
                 .and_then(|()| socket.set_nonblocking(true));
         }
         let level = level.min(MAX_LEVEL);
+        let form = target.clone();
+        let notice = move |lost| {
+            let text = format!("{lost} lines of the log were lost: its reader was too slow");
+            form.whole(Level::WARN, &clock::rfc3339(clock::wall()), &text)
+        };
         Ok(Self(Arc::new(Inner {
             target,
             level: AtomicU8::new(level),
             wanted: AtomicU8::new(level.max(recorder::LEVEL)),
             followed: Mutex::default(),
-            file: Mutex::new(file),
+            writer: Arc::new(Writer::new(file, Box::new(notice))),
             syslog,
             limiter: Mutex::default(),
             lines: broadcast::channel(FOLLOW).0,
@@ -140,6 +157,20 @@ impl Log {
     pub fn install(&self) {
         let layer = LogLayer(Arc::clone(&self.0));
         let _ = tracing::subscriber::set_global_default(registry().with(layer));
+        let _ = INSTALLED.set(self.clone());
+    }
+
+    /// Has a thread write from now on, so that nobody else waits for a reader that hangs. It has the rights of who calls this.
+    pub fn start_writer(&self) {
+        if let Err(error) = self.0.writer.start() {
+            tracing::warn!(%error, "no thread for the log: a reader that hangs holds us up");
+        }
+    }
+
+    /// Lines that were lost since the start because the reader was too slow.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.0.writer.lost()
     }
 
     /// tinc's debug level in force.
@@ -166,7 +197,7 @@ impl Log {
     /// Opens the log file anew, after it was moved away. On an error the old one stays.
     pub fn reopen(&self) -> io::Result<()> {
         if let Target::File(path) = &self.0.target {
-            *lock(&self.0.file) = Some(open(path)?);
+            self.0.writer.reopen(open(path)?);
         }
         Ok(())
     }
@@ -278,10 +309,6 @@ impl Inner {
     /// A line that cannot be written has nowhere else to go.
     fn write(&self, level: Level, line: &LogLine) {
         let LogLine { time, text, .. } = line;
-        if self.target == Target::Journal {
-            let _ = writeln!(io::stderr().lock(), "<{}>{text}", priority(level));
-            return;
-        }
         if let (Target::Syslog(name), Some(socket)) = (&self.target, &self.syslog) {
             let (priority, pid) = (DAEMON | priority(level), std::process::id());
             let whole = format!("<{priority}>{name}[{pid}]: {text}");
@@ -292,11 +319,19 @@ impl Inner {
             }
             return;
         }
-        let whole = format!("{time} {level:<5} {text}\n");
-        let _ = match lock(&self.file).as_mut() {
-            Some(file) => file.write_all(whole.as_bytes()),
-            None => io::stderr().lock().write_all(whole.as_bytes()),
-        };
+        self.writer.push(self.target.whole(level, time, text));
+    }
+}
+
+/// Writes a short line to standard error past the log, unless its reader is behind.
+pub(super) fn try_stderr(line: &str) {
+    writer::try_stderr(line.as_bytes());
+}
+
+/// Waits a moment until the last lines of the process's log are written.
+pub fn drain() {
+    if let Some(log) = INSTALLED.get() {
+        log.0.writer.drain(LAST_LINES);
     }
 }
 

@@ -155,17 +155,16 @@ pub fn main() -> ExitCode {
         Called::Meshd => c"meshd",
         Called::Tincd => c"tincd",
     });
-    match run(&options, prepared) {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            if options.detached {
-                // As long as nothing is open this is still a terminal.
-                eprintln!("{}: {error:#}", called.name());
-            }
-            ExitCode::FAILURE
+    let code = run(&options, prepared).unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        if options.detached {
+            // As long as nothing is open this is still a terminal.
+            eprintln!("{}: {error:#}", called.name());
         }
-    }
+        ExitCode::FAILURE
+    });
+    log::drain();
+    code
 }
 
 /// `prepared`: who is to run scripts; none where this process only starts another one.

@@ -153,7 +153,9 @@ impl Driver {
             self.config.source.base = PathBuf::from("/");
             self.keys.rebase(self.config.source.clone());
         }
-        self.lock_in()
+        self.lock_in()?;
+        self.log.start_writer();
+        Ok(())
     }
 
     /// Gives up what only scripts need. No other thread runs yet.

@@ -14,6 +14,7 @@ mod check_table;
 mod daemon;
 mod files;
 mod hostile;
+mod log_reader;
 mod support;
 mod top;
 mod why;

@@ -282,6 +282,11 @@ impl Driver {
             "System calls that the sandbox has refused the daemon; none is expected.",
             refused.map(|(call, count)| ([("call", call)], count)),
         );
+        out.counter(
+            "meshd_log_lines_lost_total",
+            "Log lines lost because the reader of the log was too slow.",
+            plain(self.log.lost()),
+        );
         let queued = [(&[][..], self.links.queued() as f64)];
         out.gauge(
             "meshd_meta_queue_bytes",

@@ -1,0 +1,282 @@
+//! Lines on their way to standard error or the log file: a bounded queue and a thread of its own, so that a reader that hangs
+//! holds up nobody else.
+//!
+//! The thread starts when rights are given up, as these belong to threads. Until then whoever logs writes, and keeps in the
+//! queue what standard error does not take at once.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Write},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    stdio,
+};
+
+use crate::daemon::clock;
+
+use super::lock;
+
+/// Most bytes that wait for the reader. Lines beyond are lost, until half of them are written.
+const MAX_WAITING: usize = 1 << 20;
+/// Name of the thread.
+const THREAD_NAME: &str = "meshd-log";
+
+/// The line that tells how many were lost.
+pub(super) type Notice = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
+
+/// Standard error, or a file, behind its queue.
+pub(super) struct Writer {
+    file: Mutex<Option<Arc<File>>>,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    notice: Notice,
+}
+
+#[derive(Default)]
+struct Queue {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Lines lost that no line tells of yet.
+    untold: u64,
+    /// Lines lost since the start.
+    lost: u64,
+    /// Whether the thread runs.
+    threaded: bool,
+    /// Whether it is about to write a line.
+    writing: bool,
+}
+
+impl Queue {
+    fn push(&mut self, line: Vec<u8>, notice: &Notice) {
+        let room = match self.untold {
+            0 => MAX_WAITING,
+            _ => MAX_WAITING / 2,
+        };
+        if self.bytes + line.len() > room {
+            self.untold += 1;
+            self.lost += 1;
+            return;
+        }
+        if self.untold > 0 {
+            let lost = std::mem::take(&mut self.untold);
+            self.add(notice(lost));
+        }
+        self.add(line);
+    }
+
+    fn add(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+    }
+
+    /// The next line; after the last one a word on those that were lost behind it.
+    fn pop(&mut self, notice: &Notice) -> Option<Vec<u8>> {
+        if self.lines.is_empty() && self.untold > 0 {
+            return Some(notice(std::mem::take(&mut self.untold)));
+        }
+        let line = self.lines.pop_front()?;
+        self.bytes -= line.len();
+        Some(line)
+    }
+
+    fn is_done(&self) -> bool {
+        self.lines.is_empty() && self.untold == 0 && !self.writing
+    }
+}
+
+impl Writer {
+    /// Writes to this file, or else to standard error.
+    pub(super) fn new(file: Option<File>, notice: Notice) -> Self {
+        Self {
+            file: Mutex::new(file.map(Arc::new)),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            notice,
+        }
+    }
+
+    /// Goes on in another file; a line that is being written still goes to the old one.
+    pub(super) fn reopen(&self, file: File) {
+        *lock(&self.file) = Some(Arc::new(file));
+    }
+
+    /// Starts the thread that writes from now on.
+    pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
+        let writer = Arc::clone(self);
+        let name = THREAD_NAME.to_owned();
+        lock(&self.queue).threaded = true;
+        let started = thread::Builder::new()
+            .name(name)
+            .spawn(move || writer.live());
+        if started.is_err() {
+            lock(&self.queue).threaded = false;
+        }
+        started.map(drop)
+    }
+
+    /// Adds a line. Never waits for the reader; a line that finds no room is lost and counted.
+    pub(super) fn push(&self, line: Vec<u8>) {
+        let mut queue = lock(&self.queue);
+        queue.push(line, &self.notice);
+        if queue.threaded {
+            self.changed.notify_all();
+        } else {
+            self.write_ready(&mut queue, Duration::ZERO);
+        }
+    }
+
+    /// Lines lost since the start.
+    pub(super) fn lost(&self) -> u64 {
+        lock(&self.queue).lost
+    }
+
+    /// Waits until all lines are written, at most for so long.
+    pub(super) fn drain(&self, limit: Duration) {
+        let until = clock::now() + limit;
+        let mut queue = lock(&self.queue);
+        while !queue.is_done() {
+            let left = until.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            if queue.threaded {
+                let waited = self.changed.wait_timeout(queue, left);
+                queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            } else if !self.write_ready(&mut queue, left) {
+                return;
+            }
+        }
+    }
+
+    /// Writes what can be written without waiting for longer than this. Returns whether that was all.
+    fn write_ready(&self, queue: &mut Queue, limit: Duration) -> bool {
+        while !queue.is_done() {
+            if lock(&self.file).is_none() && !is_ready(limit) {
+                return false;
+            }
+            if let Some(line) = queue.pop(&self.notice) {
+                self.write(&line);
+            }
+        }
+        true
+    }
+
+    fn live(&self) {
+        let mut queue = lock(&self.queue);
+        loop {
+            let Some(line) = queue.pop(&self.notice) else {
+                let waited = self.changed.wait(queue);
+                queue = waited.unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            queue.writing = true;
+            drop(queue);
+            self.write(&line);
+            queue = lock(&self.queue);
+            queue.writing = false;
+            self.changed.notify_all();
+        }
+    }
+
+    /// A line that cannot be written has nowhere else to go.
+    fn write(&self, line: &[u8]) {
+        let file = lock(&self.file).clone();
+        match file {
+            Some(file) => drop((&*file).write_all(line)),
+            None => write_stderr(line),
+        }
+    }
+}
+
+/// Without the lock of the standard library: whoever panics meanwhile prints too.
+fn write_stderr(mut line: &[u8]) {
+    while !line.is_empty() {
+        match rustix::io::write(stdio::stderr(), line) {
+            Ok(count) => line = &line[count..],
+            Err(Errno::INTR) => {}
+            // Whoever shares it with us does not want to wait.
+            Err(Errno::AGAIN) => drop(poll_stderr(None)),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Writes a short line to standard error unless its reader is behind: for a process that waits for nobody's log.
+pub(super) fn try_stderr(line: &[u8]) {
+    if is_ready(Duration::ZERO) {
+        write_stderr(line);
+    }
+}
+
+/// Whether standard error takes a line within this time. A pipe that takes anything takes a short line whole.
+fn is_ready(limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).unwrap_or_default();
+    !matches!(poll_stderr(Some(&limit)), Ok(0))
+}
+
+fn poll_stderr(limit: Option<&Timespec>) -> rustix::io::Result<usize> {
+    let stderr = stdio::stderr();
+    poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Read, os::fd::OwnedFd};
+
+    use super::*;
+
+    fn over_a_pipe() -> (File, Arc<Writer>) {
+        let (read, write) = io::pipe().unwrap();
+        let notice = Box::new(|lost| format!("{lost} lost\n").into_bytes());
+        let write = File::from(OwnedFd::from(write));
+        let writer = Arc::new(Writer::new(Some(write), notice));
+        (OwnedFd::from(read).into(), writer)
+    }
+
+    /// The reader hangs from the start: nobody waits for it, and once it reads it gets the oldest lines and the count of the rest.
+    #[test]
+    fn a_reader_that_hangs_holds_up_nobody_and_hears_how_many_it_lost() {
+        let (mut reader, writer) = over_a_pipe();
+        writer.start().unwrap();
+        let line = |number: u64| format!("{number:099}\n").into_bytes();
+        let pushed = 20_000;
+        for number in 0..pushed {
+            writer.push(line(number));
+        }
+        writer.drain(Duration::from_millis(10));
+        let lost = writer.lost();
+        assert!((1..pushed).contains(&lost), "{lost}");
+        let told = format!("{lost} lost\n");
+        let expected = (pushed - lost) as usize * 100 + told.len();
+        let mut text = vec![0; expected];
+        reader.read_exact(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.ends_with(&told), "{}", &text[text.len() - 200..]);
+        for (number, seen) in (0..pushed - lost).zip(text.lines()) {
+            assert_eq!(seen.parse::<u64>().unwrap(), number, "the order");
+        }
+        writer.push(line(7));
+        let mut last = [0; 100];
+        reader.read_exact(&mut last).unwrap();
+        assert_eq!(last[..], line(7));
+        writer.drain(Duration::from_secs(60));
+        assert!(lock(&writer.queue).is_done());
+    }
+
+    #[test]
+    fn lines_before_the_thread_are_written_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let notice: Notice = Box::new(|_| unreachable!("nothing is lost"));
+        let writer = Writer::new(Some(File::create(&path).unwrap()), notice);
+        writer.push(b"one\n".to_vec());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+    }
+}
