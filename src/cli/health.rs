@@ -235,6 +235,17 @@ fn judge(peers: &[PeerRow], status: &Status, limits: &Limits) -> Health {
             });
         }
     }
+    if !status.not_listening.is_empty() {
+        let none = status.listen.len() < status.not_listening.len();
+        findings.push(Finding {
+            level: if none {
+                Level::Critical
+            } else {
+                Level::Warning
+            },
+            text: format!("not listening on {}", status.not_listening.join(", ")),
+        });
+    }
     if !status.refused_calls.is_empty() {
         let calls: Vec<&str> = status.refused_calls.keys().map(String::as_str).collect();
         findings.push(Finding {
@@ -352,6 +363,15 @@ mod tests {
             }],
             ..Status::default()
         };
+        let deaf = Status {
+            listen: vec!["192.0.2.1:655".into(), "127.0.0.1:655".into()],
+            not_listening: vec!["192.0.2.1:655 (no interface has this address)".into()],
+            ..Status::default()
+        };
+        let judged = judge(&peers(&[Udp]), &deaf, &limits());
+        assert_eq!(judged.level, Level::Warning);
+        let named = "not listening on 192.0.2.1:655 (no interface has this address)";
+        assert!(judged.findings.iter().any(|one| one.text == named));
         let odd = Status {
             refused_calls: [("ptrace".into(), 1)].into(),
             ..Status::default()

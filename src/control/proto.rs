@@ -196,6 +196,9 @@ pub struct Status {
     pub mtu: Option<u32>,
     /// Addresses that we listen on, `ADDR:PORT`.
     pub listen: Vec<String>,
+    /// Addresses of the configuration that nobody reaches us by, each with the reason.
+    #[serde(default)]
+    pub not_listening: Vec<String>,
     /// Our key, as host files write it.
     pub public_key: String,
     /// The most that we speak: only legacy without an Ed25519 key, no native with `Native = no`.

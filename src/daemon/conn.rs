@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     daemon::Event,
-    io::udp::{SocketOptions, canonical, open_socket},
+    io::udp::{self, SocketOptions, canonical, open_socket},
     mesh::{event::LinkId, view::DialFault},
 };
 
@@ -39,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub fn listen(addr: SocketAddr, options: &SocketOptions) -> io::Result<TcpListener> {
     let socket = open_socket(addr, Type::STREAM, options)?;
     socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
+    udp::bind(&socket, addr)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }

@@ -26,6 +26,7 @@ use crate::{
         kept::{Last, Note},
         keyring::HostKeys,
         links::{Links, Outward},
+        listening::Listening,
         log::Log,
         metrics::{Busy, drift::Drift},
         privileges,
@@ -100,6 +101,7 @@ pub(super) struct Driver {
     /// Beside the configuration.
     pub(super) files: sandbox::Files,
     pub(super) listeners: Vec<tokio::net::TcpListener>,
+    pub(super) listening: Listening,
     /// Where workers leave what is for the mesh.
     pub(super) punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     /// For the mesh, from what we did for it.
@@ -171,6 +173,8 @@ impl Driver {
             queue.aside = aside;
         }
         let first = queues.first().cloned().unwrap_or_default();
+        let listening =
+            Listening::new(&start::addresses(&config.shell), &first.udp, sockets.failed);
         Ok(Self {
             mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
@@ -200,6 +204,7 @@ impl Driver {
             dropping,
             files,
             listeners: sockets.tcp,
+            listening,
             punts: mpsc::channel(punt::QUEUE),
             inputs: Vec::new(),
             batch: Vec::with_capacity(BATCH),
@@ -431,6 +436,9 @@ impl Driver {
             self.refused.tell();
             self.end_capture();
             self.log.flush();
+            if !self.leaving {
+                self.look_at_sockets(now)?;
+            }
             self.write_note();
             if self.routes_settle.take_if(|at| now >= *at).is_some()
                 && let Some(routes) = &mut self.routes

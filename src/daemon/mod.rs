@@ -17,6 +17,7 @@ mod kept;
 pub mod keyring;
 mod learn;
 mod links;
+mod listening;
 pub mod log;
 mod metrics;
 pub mod options;
@@ -103,6 +104,9 @@ pub enum Event {
 
 /// Where the answer to a client goes.
 pub type Reply = oneshot::Sender<Response>;
+
+/// Ports below this one need CAP_NET_BIND_SERVICE.
+const PRIVILEGED: u16 = 1024;
 
 /// Events that wait for the driver; senders wait beyond.
 const EVENTS: usize = 1024;
@@ -353,7 +357,13 @@ async fn start_driver(
     let dropping = privileges::Drop {
         user: options.user.clone(),
         chroot: options.chroot.then(|| config.source.base.clone()),
-        keep,
+        keep: privileges::Keep {
+            bind: sockets
+                .failed
+                .iter()
+                .any(|(addr, _)| addr.port() < PRIVILEGED),
+            ..keep
+        },
     };
     let own = [places.pid.parent(), places.socket.parent()].into_iter();
     let opened = start::Opened {

@@ -60,6 +60,8 @@ pub struct Keep {
     pub ipc_lock: bool,
     /// CAP_DAC_READ_SEARCH: for keys and host files that belong to others, where we are root (see [`Keep::of_root`]).
     pub read: bool,
+    /// CAP_NET_BIND_SERVICE: for a port below 1024 that could not be opened at the start.
+    pub bind: bool,
     /// CAP_DAC_OVERRIDE: for what we write to, where it belongs to others.
     pub write: bool,
 }
@@ -166,6 +168,7 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
     let wanted = [
         (keep.net_admin, Capability::CAP_NET_ADMIN),
         (keep.ipc_lock, Capability::CAP_IPC_LOCK),
+        (keep.bind, Capability::CAP_NET_BIND_SERVICE),
         (keep.read, Capability::CAP_DAC_READ_SEARCH),
         (keep.write, Capability::CAP_DAC_OVERRIDE),
     ];

@@ -24,7 +24,6 @@ use crate::{
         sandbox,
         status::Offloads,
     },
-    fastpath,
     mesh::Input,
 };
 
@@ -91,19 +90,8 @@ impl Driver {
         if self.dropping.chroot.is_some() {
             self.hooks.scripts.base = PathBuf::from("/");
         }
-        let prepare = match self.dropping.keep.ipc_lock {
-            true => privileges::keep_thread_memory_lock,
-            false => privileges::drop_thread_capabilities,
-        };
-        let workers = fastpath::start(
-            self.mesh.snapshot(),
-            self.queues.clone(),
-            self.punts.0.clone(),
-            prepare,
-        );
-        let workers = workers.context("cannot start the packet threads")?;
-        workers.look(self.tap.clone());
-        self.workers = Some(workers);
+        self.look_at_sockets(now)?;
+        self.start_workers()?;
         let Offloads { have, lack } = self.offloads();
         let (threads, offloads, missing) = (self.queues.len(), have.join(" "), lack.join(" "));
         tracing::info!(threads, offloads, missing, "packet threads run");

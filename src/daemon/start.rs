@@ -76,6 +76,8 @@ pub(super) struct Sockets {
     pub(super) udp: Vec<Vec<Arc<UdpSocket>>>,
     /// The port.
     pub(super) port: u16,
+    /// Addresses that could not be opened, and why; not those of a family that the kernel does not have.
+    pub(super) failed: Vec<(SocketAddr, String)>,
 }
 
 /// How sockets are opened by this configuration.
@@ -130,7 +132,7 @@ pub(super) fn let_go(shell: &Shell, mode: Mode, kept: &mut Kept) {
 }
 
 /// Where to listen.
-fn addresses(shell: &Shell) -> Vec<SocketAddr> {
+pub(super) fn addresses(shell: &Shell) -> Vec<SocketAddr> {
     if !shell.listen.is_empty() {
         return shell.listen.clone();
     }
@@ -189,6 +191,7 @@ async fn open_all(
         tcp: Vec::new(),
         udp: vec![Vec::new(); workers],
         port: 0,
+        failed: Vec::new(),
     };
     let mut failed = None;
     for addr in wanted {
@@ -212,7 +215,8 @@ async fn open_all(
                 if addr.is_ipv6() && addr.ip().is_unspecified() {
                     tracing::info!(%addr, %error, "not listening");
                 } else {
-                    tracing::warn!(%addr, %error, "cannot listen");
+                    tracing::warn!(%addr, %error, "cannot listen: trying again");
+                    sockets.failed.push((addr, error.to_string()));
                 }
                 failed = Some((addr, error));
             }
@@ -260,6 +264,17 @@ async fn open_some(
         kept.keep(kept::UDP, &udp[at]);
     }
     Ok((tcp, udp))
+}
+
+/// The sockets of an address that could not be opened at the start, as [`open_some`] has them. Nobody keeps them over a restart.
+pub(super) fn open_new(
+    addr: SocketAddr,
+    options: &SocketOptions,
+    workers: usize,
+) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
+    let tcp = conn::listen(addr, options)?;
+    let udp = (0..workers).map(|_| UdpSocket::bind(addr, options));
+    Ok((tcp, udp.collect::<io::Result<_>>()?))
 }
 
 /// Opens the device that this mode needs, a queue for each worker; none where the configuration wants none, and a single one
@@ -409,6 +424,7 @@ pub(super) fn write_pid(path: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::udp::is_here;
 
     fn shell(listen: &[&str]) -> Shell {
         Shell {
@@ -437,6 +453,25 @@ mod tests {
         }
     }
 
+    /// As at boot, before the network is there; 192.0.2.0/24 is nobody's.
+    #[tokio::test]
+    async fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
+        for wanted in [
+            &["192.0.2.77:0"][..],
+            &["127.0.0.1:0", "192.0.2.77:0", "[2001:db8::77]:0"],
+        ] {
+            let sockets = open_sockets(&shell(wanted), &Device::default(), &mut Kept::default())
+                .await
+                .unwrap();
+            assert_eq!(
+                (sockets.tcp.len(), sockets.udp[0].len()),
+                (wanted.len(), wanted.len())
+            );
+            assert_eq!(sockets.failed, []);
+        }
+        assert!(is_here([127, 0, 0, 1].into()) && !is_here([192, 0, 2, 77].into()));
+    }
+
     #[tokio::test]
     async fn an_address_that_is_taken_is_left_out_unless_it_is_the_last() {
         let first = open_sockets(
@@ -449,19 +484,24 @@ mod tests {
         let taken = format!("127.0.0.1:{}", first.port);
         let mut both = shell(&[&taken, &format!("127.0.0.3:{}", first.port)]);
         both.port = first.port;
-        assert_eq!(
-            open_sockets(&both, &Device::default(), &mut Kept::default())
-                .await
-                .unwrap()
-                .tcp
-                .len(),
-            1
-        );
+        let second = open_sockets(&both, &Device::default(), &mut Kept::default())
+            .await
+            .unwrap();
+        assert_eq!(second.tcp.len(), 1);
+        let (addr, why) = second.failed[0].clone();
+        assert_eq!(addr.to_string(), taken);
+        assert!(why.contains("in use"), "{why}");
+        drop(second);
         both.listen.pop();
         let error = open_sockets(&both, &Device::default(), &mut Kept::default())
             .await
             .err()
             .unwrap();
         assert!(error.to_string().contains(&taken), "{error}");
+        let options = socket_options(&both);
+        assert!(open_new(addr, &options, 1).is_err());
+        drop(first);
+        let (_, udp) = open_new(addr, &options, 1).unwrap();
+        assert_eq!((udp.len(), udp[0].local()), (1, addr));
     }
 }

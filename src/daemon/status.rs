@@ -60,6 +60,7 @@ impl Driver {
             interface: self.tun.as_ref().map(|tun| tun.name().into()),
             mtu: mtu.map(u32::from),
             listen: addresses(&self.udp),
+            not_listening: self.listening.missing(),
             public_key: config.settings.key.public().to_string(),
             offers: Some(config.settings.offers()),
             min_protocol: config.settings.min_protocol.map(Into::into),

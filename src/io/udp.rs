@@ -62,6 +62,28 @@ pub fn open_socket(addr: SocketAddr, kind: Type, options: &SocketOptions) -> io:
     Ok(socket)
 }
 
+/// Binds a socket, also to an address that no interface has yet: it works once one has.
+pub fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    match socket.bind(&addr.into()) {
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            match addr {
+                SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+                SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
+            socket.bind(&addr.into())
+        }
+        bound => bound,
+    }
+}
+
+/// Whether an address is one of this machine, and verified to be nobody else's where IPv6 asks for that.
+#[must_use]
+pub fn is_here(ip: IpAddr) -> bool {
+    let bound = ip.is_unspecified().then_some(Ok(()));
+    let bound = bound.unwrap_or_else(|| std::net::UdpSocket::bind((ip, 0)).map(drop));
+    !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 /// Whether a socket that somebody kept open for us is as one that is opened now: of this kind, bound to this address
 /// (port 0: any), with mark, interface and sharing as the options have them; TCP listens.
 #[must_use]
@@ -100,7 +122,7 @@ impl UdpSocket {
         if options.shared {
             socket.set_reuse_port(true)?;
         }
-        socket.bind(&addr.into())?;
+        bind(&socket, addr)?;
         Self::from_socket(socket, options)
     }
 
@@ -289,7 +311,7 @@ impl RecvBuffers {
     }
 }
 
-/// The address with an IPv4-mapped one as plain IPv4, and without scope and flow.
+/// The address with an IPv4-mapped one as plain IPv4, and without flow; a link-local one has the zone that it came from.
 #[must_use]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())

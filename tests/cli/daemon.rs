@@ -215,6 +215,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             interface: Some("mesh0".into()),
             mtu: Some(1400),
             listen: vec!["0.0.0.0:655".into()],
+            not_listening: Vec::new(),
             public_key: key(1).public().to_string(),
             offers: Some(Dialect::Native),
             min_protocol: None,

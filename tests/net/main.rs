@@ -51,6 +51,7 @@ mod switch;
 mod tap_router;
 mod terms;
 mod traffic;
+mod underlay;
 mod upgrade;
 mod watchdog;
 mod why;

@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub(super) net: String,
     /// What to type so that the daemon reads its files anew.
     pub(super) reload: String,
+    /// Addresses that nobody reaches us by, each with the reason.
+    pub(super) not_listening: Vec<String>,
     /// The main file.
     pub(super) main: String,
     pub(super) node: NodeName,

@@ -124,6 +124,7 @@ impl Live {
         Ok(Facts {
             net: self.net(),
             reload,
+            not_listening: self.status.not_listening.clone(),
             main: config::main_file(&self.source).display().to_string(),
             kernel: kernel(&target, self.status.interface.as_deref()),
             firewall: match firewall::look(from.map(|at| at.ip()), port) {
@@ -303,6 +304,7 @@ impl Files {
             own: self.world.own.clone(),
             reload: format!("`meshctl {net}reload`"),
             net,
+            not_listening: Vec::new(),
             main: config::main_file(source).display().to_string(),
             disk: disk(source, &target.node),
             node: target.node,

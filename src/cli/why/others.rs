@@ -104,6 +104,7 @@ fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &Pair) ->
     Facts {
         net: net.into(),
         reload: format!("`meshctl {net}reload`"),
+        not_listening: Vec::new(),
         main: "its configuration".into(),
         asked: other.asked.clone(),
         subnets: other.subnets.clone(),

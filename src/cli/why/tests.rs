@@ -69,6 +69,7 @@ fn facts() -> Facts {
         own: "web_01".into(),
         net: "-n priv ".into(),
         reload: "`meshctl -n priv reload`".into(),
+        not_listening: Vec::new(),
         main: "tinc.conf".into(),
         node: NodeName::new("db_02").unwrap(),
         asked: None,
@@ -287,6 +288,9 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
         ("our link fails, others carry", seen(|s| { s.peer.link = None; s.nexthop = Some("lb_01".into()); s.missed = missed(DialFault::Silent, "10.132.0.22:655: no answer within 5 s"); s.dial = dialled_later(); }),
             (Some(MetaPath), &["reachable through others, but our own link to it fails", "next try in 12s"])),
         ("no link wanted, an old failure", seen(|s| { s.peer.link = None; s.missed = missed(DialFault::Silent, "old"); }), (None, &["✓ meta path"])),
+        ("not listening here, down", down(|_| ()).without_socket(), (Some(MetaPath), &["this node does not listen on 192.0.2.1:655 (no interface has this address)", "Here: see what is in the way"])),
+        ("not listening here, over TCP", silent(|_| ()).without_socket(), (Some(UdpProbe), &["this node does not listen on 192.0.2.1:655", "mend ListenAddress in tinc.conf"])),
+        ("not listening on one address, while another serves", with(|_| ()).without_socket(), (None, &["✓ udp probe"])),
         // Endpoint.
         ("no Address", down(|s| { s.addresses.clear(); s.missed = missed(DialFault::NoAddress, "none"); s.dial = dialled_later(); }),
             (Some(Endpoint), &["- meta path", "no Address in hosts/db_02, and no node names one", "Write `Address = ADDRESS` of db_02", "next try in 12s"])),
@@ -339,6 +343,11 @@ impl Facts {
     fn closed(mut self) -> Self {
         self.firewall =
             Firewall::Closed("655/udp is closed here: policy drop of inet filter input".into());
+        self
+    }
+
+    fn without_socket(mut self) -> Self {
+        self.not_listening = vec!["192.0.2.1:655 (no interface has this address)".into()];
         self
     }
 }

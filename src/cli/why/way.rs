@@ -64,6 +64,9 @@ impl Facts {
                 },
             );
         }
+        if !self.not_listening.is_empty() {
+            return self.deaf(name);
+        }
         match (missed, &sight.dial) {
             (Some(missed), _)
                 if matches!(missed.fault, DialFault::NoAddress | DialFault::Unresolved) =>
@@ -104,6 +107,19 @@ impl Facts {
                 )
             }
         }
+    }
+
+    /// The sockets that are missing on this end, and what to do.
+    fn deaf(&self, name: Name) -> Step {
+        let text = format!(
+            "this node does not listen on {}",
+            self.not_listening.join(", ")
+        );
+        let cure = format!(
+            "Here: see what is in the way (`ip address`, `ss -lntup`), or mend ListenAddress in {}; it is tried again by itself",
+            self.main
+        );
+        Step::broken(name, text, cure)
     }
 
     pub(super) fn endpoint(&self) -> Step {
@@ -214,6 +230,7 @@ impl Facts {
                     .map_or_else(String::new, |rtt| format!(", rtt {}", round_trip(rtt)));
                 return Step::fine(name, format!("{at} answers{rtt}"));
             }
+            () if !self.not_listening.is_empty() => return self.deaf(name),
             () if pair.indirect => {
                 return Step::skipped(name, "IndirectData on the way: packets go through others");
             }
