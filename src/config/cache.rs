@@ -12,7 +12,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::files, io::files::write_atomic, wire::NodeName};
+use crate::{
+    config::files,
+    io::files::write_atomic,
+    wire::{NodeName, address::zone},
+};
 
 /// Addresses kept a node.
 pub const MAX_CACHED: usize = 8;
@@ -55,10 +59,9 @@ pub fn read(base: &Path, node: &NodeName) -> Vec<SocketAddr> {
 pub fn write(base: &Path, node: &NodeName, addrs: &[SocketAddr]) -> io::Result<()> {
     let path = path(base, node);
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
-    let lines = addrs
-        .iter()
-        .take(MAX_CACHED)
-        .map(|addr| format!("{addr}\n"));
+    // A zone is a number of this boot.
+    let lasting = addrs.iter().filter(|addr| zone(**addr).is_none());
+    let lines = lasting.take(MAX_CACHED).map(|addr| format!("{addr}\n"));
     let text = format!("{HEAD}\n{}", lines.collect::<String>());
     write_atomic(&path, text.as_bytes(), 0o644)
 }

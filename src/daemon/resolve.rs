@@ -53,7 +53,11 @@ impl Resolver {
 
     /// The addresses to use: those of the answer, or of the last one that had any.
     pub fn settle(&mut self, resolved: &Resolved) -> Vec<SocketAddr> {
-        let with_port = |addr: &SocketAddr| SocketAddr::new(addr.ip(), resolved.port);
+        let with_port = |addr: &SocketAddr| {
+            let mut addr = *addr;
+            addr.set_port(resolved.port);
+            addr
+        };
         if resolved.addrs.is_empty() {
             let last = self.last.get(&resolved.host);
             return last.map_or_else(Vec::new, |addrs| addrs.iter().map(with_port).collect());

@@ -313,8 +313,14 @@ impl RecvBuffers {
 
 /// The address with an IPv4-mapped one as plain IPv4, and without flow; a link-local one has the zone that it came from.
 #[must_use]
-pub fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+pub fn canonical(mut addr: SocketAddr) -> SocketAddr {
+    match &mut addr {
+        SocketAddr::V6(local) if local.ip().is_unicast_link_local() => {
+            local.set_flowinfo(0);
+            addr
+        }
+        _ => SocketAddr::new(addr.ip().to_canonical(), addr.port()),
+    }
 }
 
 /// A socket opened with these options that is connected to `to`: it shows what the kernel knows of the way.

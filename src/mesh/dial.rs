@@ -13,7 +13,7 @@ use std::{
 use crate::{
     mesh::{LinkId, Mesh, Output, Timer, node::Nodes, view::DialFault},
     route::{NodeIdx, lpm::Owner},
-    wire::NodeName,
+    wire::{NodeName, address::lacks_zone},
 };
 
 /// What every failure adds to the pause.
@@ -201,7 +201,7 @@ impl Mesh {
                 .edges
                 .values()
                 .filter_map(|edge| self.nodes.edge(edge.to, idx));
-            back.filter_map(|edge| edge.address.known())
+            back.filter_map(|edge| edge.address.target())
                 .for_each(&mut add);
         }
         let mut names = Vec::new();
@@ -230,7 +230,8 @@ impl Mesh {
 
     /// Never over our own tunnel: a link that runs inside the mesh dies with what it carries.
     fn may_dial(&self, addr: SocketAddr) -> bool {
-        addr.port() != 0 && !addr.ip().is_unspecified() && !self.is_inside(addr.ip())
+        let whole = addr.port() != 0 && !addr.ip().is_unspecified() && !lacks_zone(addr);
+        whole && !self.is_inside(addr.ip())
     }
 
     /// Whether an address lies in a subnet of the mesh; a default route does not count.

@@ -24,7 +24,7 @@ use crate::{
         retell::News,
     },
     route::NodeIdx,
-    wire::{NodeName, Request, Subnet, printable},
+    wire::{EdgeAddress, NodeName, Request, Subnet, address::zone, printable},
 };
 
 /// A line for the log.
@@ -387,13 +387,15 @@ impl Mesh {
             self.correct(link, &truth, now);
             return;
         }
+        let here = |address: &EdgeAddress| self.in_zone_of(link, address);
         // A missing local address does not overwrite a known one.
         let local = local
-            .clone()
+            .as_ref()
+            .map(here)
             .or_else(|| old.and_then(|old| old.local.clone()));
         let edge = Edge {
             to: b,
-            address: address.clone(),
+            address: here(address),
             local,
             options: *options,
             weight: *weight,
@@ -413,6 +415,15 @@ impl Mesh {
         self.retell.note(News::Edge(a, b), now);
         self.dirty_graph = true;
         self.forward(link, line);
+    }
+
+    /// An address that a link told. One that is link-local is taken to be on the wire that the link itself runs over, if that is so
+    /// too: only the zones of this machine count here.
+    fn in_zone_of(&self, link: LinkId, address: &EdgeAddress) -> EdgeAddress {
+        match self.peers.get(&link).and_then(|peer| zone(peer.remote)) {
+            Some(zone) => address.in_zone(zone),
+            None => address.clone(),
+        }
     }
 
     fn del_edge(

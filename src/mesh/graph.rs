@@ -52,7 +52,7 @@ pub(super) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
                 nexthop: if from.nexthop == me { to } else { from.nexthop },
                 via: if indirect { from.via } else { to },
                 options: edge.options,
-                address: edge.address.known(),
+                address: edge.address.target(),
             };
             let cost = cost + i64::from(edge.weight);
             let Some((old, old_cost)) = found.get(&to).copied() else {

@@ -24,7 +24,7 @@ use crate::{
         view::DialFault,
     },
     route::NodeIdx,
-    wire::{EdgeAddress, NodeName, Options, Request, Subnet},
+    wire::{EdgeAddress, NodeName, Options, Request, Subnet, address::canonical},
 };
 
 /// How long two links to one node may stand side by side.
@@ -109,8 +109,8 @@ impl Mesh {
         let peer = Peer {
             node,
             hello,
-            remote: SocketAddr::new(remote.ip().to_canonical(), remote.port()),
-            local: SocketAddr::new(local.ip().to_canonical(), local.port()),
+            remote: canonical(remote),
+            local: canonical(local),
             active: false,
             sent: (weight, options),
             options,

@@ -13,6 +13,7 @@ use crate::{
     mesh::{Mesh, Output, limits::Bucket, udp::SUSPICIOUS},
     route::NodeIdx,
     tunnel::TYPE_PROBE,
+    wire::{EdgeAddress, address::lacks_zone},
 };
 
 /// Shortest probe.
@@ -98,9 +99,9 @@ impl Mesh {
         let mut local = Vec::new();
         for edge in self.nodes[idx].edges.values() {
             if let Some(back) = self.nodes.edge(edge.to, idx) {
-                seen.extend(back.address.known());
+                seen.extend(back.address.target());
             }
-            local.extend(edge.local.as_ref().and_then(|local| local.known()));
+            local.extend(edge.local.as_ref().and_then(EdgeAddress::target));
         }
         if !self.settings.local_discovery {
             local.clear();
@@ -136,7 +137,8 @@ impl Mesh {
             IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
             IpAddr::V6(ip) => ip.is_unspecified(),
         };
-        addr.port() != 0 && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
+        let sendable = addr.port() != 0 && !lacks_zone(addr);
+        sendable && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
     }
 
     /// Sends a probe of `length` bytes of data; returns what its answer will bring back.

@@ -1,7 +1,9 @@
 //! The address and port words of ADD_EDGE, ANS_KEY and UDP_INFO.
 
 use std::{
+    cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -10,9 +12,10 @@ use std::{
 ///
 /// A word that is no numeric address is kept and flooded on as it came, and never used as an
 /// address (tinc-1.1-wire.md section 5.1). Equality is that of the meaning for numeric ones.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone)]
 pub enum EdgeAddress {
-    /// A numeric address; never an IPv4-mapped IPv6 one.
+    /// A numeric address; never an IPv4-mapped IPv6 one. A link-local one has the zone of an interface of this machine, or none.
+    /// The zone means nothing elsewhere, so it is in no line and does not count for equality.
     Known(SocketAddr),
     /// Two words that are no numeric address, `unspec` among them.
     Opaque(Arc<str>, Arc<str>),
@@ -43,6 +46,33 @@ impl EdgeAddress {
         }
     }
 
+    /// The numeric address, if this machine can send to it: a link-local one needs a zone.
+    #[must_use]
+    pub fn target(&self) -> Option<SocketAddr> {
+        self.known().filter(|addr| !lacks_zone(*addr))
+    }
+
+    /// The same address in a zone of this machine, where it needs one and has none.
+    #[must_use]
+    pub fn in_zone(&self, zone: u32) -> Self {
+        match self {
+            Self::Known(SocketAddr::V6(addr)) if lacks_zone((*addr).into()) => {
+                let mut addr = *addr;
+                addr.set_scope_id(zone);
+                Self::Known(addr.into())
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// All that counts for equality and order.
+    fn meaning(&self) -> (bool, Option<(IpAddr, u16)>, &str, &str) {
+        match self {
+            Self::Known(addr) => (false, Some((addr.ip(), addr.port())), "", ""),
+            Self::Opaque(host, port) => (true, None, host, port),
+        }
+    }
+
     /// The address word.
     #[must_use]
     pub fn host(&self) -> String {
@@ -62,9 +92,60 @@ impl EdgeAddress {
     }
 }
 
+/// The address with an IPv4-mapped one as plain IPv4, without flow, and with a zone only where it is link-local.
+#[must_use]
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    let mut plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    if let (SocketAddr::V6(plain), Some(zone)) = (&mut plain, zone(addr)) {
+        plain.set_scope_id(zone);
+    }
+    plain
+}
+
+/// The zone of a link-local address: the number of an interface of this machine, 0 where it is not known.
+#[must_use]
+pub fn zone(addr: SocketAddr) -> Option<u32> {
+    match addr {
+        SocketAddr::V6(addr) if addr.ip().is_unicast_link_local() => Some(addr.scope_id()),
+        _ => None,
+    }
+}
+
+/// Whether this machine cannot send to an address, because it is link-local and has no zone.
+#[must_use]
+pub fn lacks_zone(addr: SocketAddr) -> bool {
+    zone(addr) == Some(0)
+}
+
 impl From<SocketAddr> for EdgeAddress {
     fn from(addr: SocketAddr) -> Self {
-        Self::Known(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
+        Self::Known(canonical(addr))
+    }
+}
+
+impl PartialEq for EdgeAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.meaning() == other.meaning()
+    }
+}
+
+impl Eq for EdgeAddress {}
+
+impl Hash for EdgeAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.meaning().hash(state);
+    }
+}
+
+impl Ord for EdgeAddress {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.meaning().cmp(&other.meaning())
+    }
+}
+
+impl PartialOrd for EdgeAddress {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -81,5 +162,34 @@ impl fmt::Display for EdgeAddress {
 impl fmt::Debug for EdgeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_kept_here_and_told_to_nobody() {
+        let own: SocketAddr = "[fe80::1%3]:655".parse().unwrap();
+        let edge = EdgeAddress::from(own);
+        assert_eq!(edge.target(), Some(own));
+        assert_eq!(edge.to_string(), "fe80::1 655");
+        let heard = EdgeAddress::parse("fe80::1", "655");
+        assert_eq!((&heard, heard.target()), (&edge, None));
+        assert_eq!(heard.in_zone(3).known(), Some(own));
+        // Another machine's zone is no number of ours.
+        for zoned in ["fe80::1%eth0", "fe80::1%3"] {
+            assert_eq!(EdgeAddress::parse(zoned, "655").known(), None);
+        }
+        for global in ["[2001:db8::1]:655", "192.0.2.1:655"] {
+            let global: SocketAddr = global.parse().unwrap();
+            let edge = EdgeAddress::from(global);
+            assert_eq!(edge.in_zone(3).target(), Some(global));
+        }
+        let flow = SocketAddr::V6(std::net::SocketAddrV6::new([0; 8].into(), 1, 5, 9));
+        assert_eq!(canonical(flow), "[::]:1".parse().unwrap());
+        let mapped: SocketAddr = "[::ffff:1.2.3.4]:5".parse().unwrap();
+        assert_eq!(canonical(mapped), "1.2.3.4:5".parse().unwrap());
     }
 }
