@@ -10,7 +10,7 @@ use crate::{
     control::proto::{Reloaded, Request, Response},
 };
 
-/// Exit code 9 if something waits for a restart.
+/// Exit code 7 if a host file was not taken over, else 9 if something waits for a restart.
 pub(super) fn reload(context: &Context, request: Request) -> Outcome {
     let answer = context.ask(request)?;
     let Response::Reloaded(reloaded) = &answer.response else {
@@ -23,6 +23,7 @@ pub(super) fn reload(context: &Context, request: Request) -> Outcome {
             changed,
             restart_needed,
             problems,
+            not_taken,
         } = reloaded;
         output::print(|out| {
             if changed.is_empty() {
@@ -31,6 +32,9 @@ pub(super) fn reload(context: &Context, request: Request) -> Outcome {
             changed
                 .iter()
                 .try_for_each(|line| writeln!(out, "{line}"))?;
+            if !not_taken.is_empty() {
+                writeln!(out, "not taken over: {}", not_taken.join(", "))?;
+            }
             match restart_needed.as_slice() {
                 [] => Ok(()),
                 names => writeln!(out, "restart needed for: {}", names.join(", ")),
@@ -40,11 +44,13 @@ pub(super) fn reload(context: &Context, request: Request) -> Outcome {
             .iter()
             .for_each(|problem| output::complain(problem));
     }
-    Ok(if reloaded.restart_needed.is_empty() {
-        Exit::Fine
-    } else {
-        Exit::NeedsRestart
-    })
+    Ok(
+        match (&reloaded.not_taken[..], &reloaded.restart_needed[..]) {
+            ([], []) => Exit::Fine,
+            ([], _) => Exit::NeedsRestart,
+            _ => Exit::Config,
+        },
+    )
 }
 
 pub(super) fn confirm(context: &Context) -> Outcome {

@@ -97,16 +97,23 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
 /// one.
 #[must_use]
 pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
-    let (changed, problems) = match read {
-        Ok(new) => (diff(running, new).changed, &new.problems),
-        Err(problems) => (Vec::new(), problems),
+    let changed = match read {
+        Ok(new) => diff(running, new).changed,
+        Err(_) => Vec::new(),
     };
     let changed = changed.iter().map(|line| {
         let first = line.split(' ').next().unwrap_or_default();
         first.strip_prefix("hosts/").unwrap_or_default().to_owned()
     });
-    let broken = problems.iter().filter(|problem| problem.error);
-    let broken = broken.map(|problem| match problem.file.strip_prefix("hosts") {
+    // What is taken over but for a line is in force.
+    let broken = match read {
+        Ok(new) => new.not_taken.clone(),
+        Err(problems) => {
+            let broken = problems.iter().filter(|problem| problem.error);
+            broken.map(|problem| problem.file.clone()).collect()
+        }
+    };
+    let broken = broken.iter().map(|file| match file.strip_prefix("hosts") {
         Ok(name) => name.with_extension("").display().to_string(),
         Err(_) => String::new(),
     });
@@ -263,6 +270,7 @@ fn hosts_changed(diff: &mut Diff, old: &Hosts, new: &Hosts) {
 fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
     let Host {
         key,
+        bad_key,
         rsa,
         null_cipher,
         null_digest,
@@ -286,7 +294,10 @@ fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
         cached: _, // ours, not the operator's
     } = new;
     [
-        ("Ed25519PublicKey", old.key != *key),
+        (
+            "Ed25519PublicKey",
+            (old.key, &old.bad_key) != (*key, bad_key),
+        ),
         ("Ed25519PublicKeyNext", old.next != *next),
         ("Ed25519PublicKeyNextFrom", old.next_from != *next_from),
         ("Expires", old.expires != *expires),

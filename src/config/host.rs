@@ -18,7 +18,7 @@ use crate::{
         tincconf::{self, Lines, Trouble},
         toml::{self, keys::File},
         tree::{self, CliOption, Reader, Tree},
-        values,
+        values, vars,
     },
     crypto::PublicKey,
     mesh::settings::{Host, HostAddress, MinProtocol},
@@ -39,6 +39,12 @@ pub(super) struct HostFile {
     pub(super) problems: Vec<Problem>,
     /// Its Subnet lines.
     pub(super) subnets: Vec<tree::Entry>,
+    /// A key that cannot be read, where the node has an RSA key as well: what it costs depends on our own keys.
+    pub(super) bad_key: Option<Problem>,
+    /// Whether its last line has no newline: it may just be written, or its editor writes none.
+    pub(super) unterminated: bool,
+    /// Whether its end is missing: that of a block, or of a last line that cannot be read.
+    pub(super) cut_short: bool,
 }
 
 /// The host file of `name`, at need. Errors: everything that makes the file unusable.
@@ -48,11 +54,32 @@ pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>>
     file.host.ok_or(file.problems)
 }
 
+/// Whether a file ends in the middle of a line that cannot be read: it may just be written.
+fn ends_in_bad_line(bytes: &[u8], problems: &[Problem]) -> bool {
+    let last = bytes.split(|byte| *byte == b'\n').count();
+    let mut bad = problems.iter().filter(|problem| problem.error);
+    bad.any(|problem| problem.line == last)
+}
+
+/// A warning where a host file holds a private key: who has the file is that node.
+pub(super) fn private_block(shown: &Path, bytes: &[u8]) -> Option<Problem> {
+    let mut lines = bytes.split(|byte| *byte == b'\n').zip(1..);
+    let (_, line) = lines.find(|(line, _)| {
+        let line = String::from_utf8_lossy(line);
+        let line = line.trim_start_matches(['#', ' ', '\t']);
+        line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY")
+    })?;
+    let text = "holds a private key: whoever has read this file can pass for that node, so it must be replaced; make a new \
+                key there and remove the block here";
+    Some(Problem::warning(shown, line, text))
+}
+
 pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> HostFile {
     let base = &source.base;
     let shown = host_path(source, name);
     let mut problems = Vec::new();
-    let (mut host, mut subnets) = (None, Vec::new());
+    let (mut host, mut subnets, mut bad_key) = (None, Vec::new(), None);
+    let (mut unterminated, mut cut_short) = (false, false);
     problems.extend(two_forms(source, name));
     if let Some((bytes, lines)) = read_lines(source, &shown, Trouble::is_tear, &mut problems) {
         // An empty file is what a copy in progress looks like.
@@ -65,15 +92,25 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
                 "says nothing; copy it from that node again",
             ));
         }
-        let torn = problems.iter().any(|p| p.error);
+        // A block without an end costs what stands behind it, as in tinc; unless that is more than the block.
+        let open = open_block(&lines, &bytes);
+        unterminated = !toml::is_toml(&shown) && !bytes.ends_with(b"\n");
+        let torn = problems.iter().any(|p| p.error && Some(p.line) != open);
+        problems.extend(private_block(&shown, &bytes));
         let mut tree = Tree::default();
         tree.add_options(options, Some(name.as_str()));
         tree.add_lines(&shown, lines);
         problems.extend(tree.drop_misplaced(false).0);
         problems.extend(tree.remarks(false));
-        let key = key(&tree, base, &shown, &bytes, &mut problems);
-        let needed = key == Some(None);
+        let mut bad = Vec::new();
+        let mut key = key(&tree, base, &shown, &bytes, &mut bad);
+        let needed = key.flatten().is_none();
         let rsa = legacy::public_key(&tree, base, &shown, &bytes, needed, &mut problems);
+        // The RSA key of a node is good whatever has become of its other one.
+        if key.is_none() && rsa.is_some() {
+            (key, bad_key) = (Some(None), bad.pop());
+        }
+        problems.append(&mut bad);
         let torn = torn || needed && rsa.is_none() && problems.iter().any(|p| p.error);
         let psk = psk(base, name, &mut problems);
         let mut reader = Reader::new(&tree);
@@ -85,12 +122,14 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         );
         subnets.extend(tree.all("Subnet").cloned());
         problems.append(&mut reader.problems);
+        cut_short = open.is_some() || unterminated && ends_in_bad_line(&bytes, &problems);
         host = key
             .zip(psk)
             .zip(read)
             .filter(|_| !torn)
             .map(|((key, psk), read)| Host {
                 key,
+                bad_key: bad_key.as_ref().map(|bad| bad.text.clone()),
                 rsa,
                 psk,
                 ..read
@@ -100,7 +139,21 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         host,
         problems,
         subnets,
+        bad_key,
+        unterminated,
+        cut_short,
     }
+}
+
+/// The line of a block without an end behind which nothing but its own content was lost.
+fn open_block(lines: &Lines, bytes: &[u8]) -> Option<usize> {
+    let open = lines
+        .remarks
+        .iter()
+        .find(|remark| remark.what == Trouble::OpenBlock)?;
+    let lost = bytes.split(|byte| *byte == b'\n').skip(open.number);
+    let mut keys = lost.map(|line| tincconf::split(&String::from_utf8_lossy(line)).0);
+    (!keys.any(|key| vars::find(&key).is_some())).then_some(open.number)
 }
 
 /// The host file of a node, relative to the configuration directory: `hosts/NAME`, unless there is only

@@ -13,7 +13,7 @@ use crate::{
     config::{
         Config, Problem, Source, among,
         build::{self, build},
-        host,
+        host::{self, HostFile},
         tincconf::Trouble,
         toml,
         tree::{self, CliOption, Entry, Tree},
@@ -36,7 +36,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     let options = tree::options(&source.options, &mut ours);
     let mut tree = daemon_tree(source, &options, &mut ours);
     let name = name_of(&tree, &mut ours);
-    let mut theirs = Vec::new();
+    let (mut theirs, mut taken) = (Vec::new(), Taken::default());
     if let (Some(name), Some(last), Some(entry)) = (&name, last, tree.first("Name"))
         && *name != last.settings.name
     {
@@ -70,10 +70,15 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         &mut subnets,
         &mut ours,
         &mut theirs,
+        &mut taken,
     );
     theirs.extend(among::same_subnets(&subnets));
     theirs.extend(among::many_subnets(&subnets));
     let built = build(source, &tree, name, hosts, last, &mut ours);
+    let keys = built
+        .as_ref()
+        .map(|(settings, _)| (settings.sptps, settings.rsa.is_some()));
+    theirs.extend(taken.bad_keys.into_iter().map(|bad| cost(bad, keys)));
     let stopped = ours.iter().any(|p| p.error);
     let mut problems = [ours, theirs].concat();
     problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
@@ -83,8 +88,35 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
             settings: Arc::new(settings),
             shell: Arc::new(shell),
             problems,
+            not_taken: taken.not,
         }),
         _ => Err(problems),
+    }
+}
+
+/// What came of the host files, besides what they say.
+#[derive(Default)]
+struct Taken {
+    /// Those that nothing was taken from.
+    not: Vec<PathBuf>,
+    /// Ed25519 keys that cannot be read, of nodes with an RSA key.
+    bad_keys: Vec<Problem>,
+}
+
+/// What a key that cannot be read costs a node with an RSA key; `keys`: whether we have an Ed25519 and an RSA key.
+fn cost(bad: Problem, keys: Option<(bool, bool)>) -> Problem {
+    let (sptps, rsa) = keys.unwrap_or((true, true));
+    let what = match (sptps, rsa) {
+        (false, _) => "the line is ignored, as we speak nothing but legacy",
+        (true, true) => {
+            "only its RSA key counts, so no more than legacy is spoken with it: mend the line or remove it"
+        }
+        (true, false) => "we have no RSA key, so no link is possible: mend the line",
+    };
+    Problem {
+        error: sptps,
+        text: format!("{}; {what}", bad.text),
+        ..bad
     }
 }
 
@@ -284,6 +316,7 @@ fn own_host(
         return;
     }
     add_file(source, &shown, Trouble::is_tear, tree, problems);
+    problems.extend(host::private_block(&shown, &host::pem_text(source, &shown)));
 }
 
 fn hosts(
@@ -294,6 +327,7 @@ fn hosts(
     subnets: &mut Vec<Entry>,
     ours: &mut Vec<Problem>,
     theirs: &mut Vec<Problem>,
+    taken: &mut Taken,
 ) -> BTreeMap<NodeName, Arc<Host>> {
     let dir = Path::new("hosts");
     let names = source.names(dir).unwrap_or_else(|error| {
@@ -323,18 +357,54 @@ fn hosts(
         let mut file = host::read(source, &name, options);
         subnets.append(&mut file.subnets);
         let known = last.and_then(|last| last.settings.hosts.get(&name));
-        let host = match (file.host, known) {
-            (_, Some(known)) if file.problems.iter().any(|p| p.error) => {
-                let text = "the last good version of this file stays in force";
-                file.problems
-                    .push(Problem::warning(&host::host_path(source, &name), 0, text));
-                Some(known.clone())
+        let shown = host::host_path(source, &name);
+        let both = file.host.as_ref().zip(known);
+        let lost = both.and_then(|(host, known)| what_is_lost(host, known, &file));
+        let host = match (file.host, lost) {
+            // As a start takes it: a bad line is lost, and the rest counts.
+            (Some(host), None) => {
+                taken.bad_keys.extend(file.bad_key);
+                Some(Arc::new(host))
             }
-            (host, _) => host.map(Arc::new),
+            (_, lost) => {
+                file.problems.extend(file.bad_key);
+                file.problems
+                    .extend(lost.map(|text| Problem::error(&shown, 0, text)));
+                if known.is_some() {
+                    let text = "the last good version of this file stays in force";
+                    file.problems.push(Problem::warning(&shown, 0, text));
+                }
+                taken.not.push(shown);
+                known.cloned()
+            }
         };
         theirs.append(&mut file.problems);
         hosts.extend(host.map(|host| (name, host)));
     }
     theirs.extend(among::twins(source, &hosts));
     hosts
+}
+
+/// What a file that is read anew has lost of `known`, its version in force, as one has that is just being written. A
+/// start has no better version; a reload has.
+fn what_is_lost(new: &Host, known: &Host, file: &HostFile) -> Option<&'static str> {
+    let keyless = new.key.is_none() && new.rsa.is_none();
+    let mut subnets = known.subnets.iter();
+    if file.cut_short {
+        Some("is cut short; write it whole")
+    } else if keyless && (known.key.is_some() || known.rsa.is_some()) {
+        Some("has lost its public key; write it again, or remove the file if the node is gone")
+    } else if new.bad_key.is_some() && known.key.is_some() {
+        Some("its Ed25519 key cannot be read any more; mend the line, or remove it")
+    } else if file.unterminated && known.rsa.is_some() && new.rsa.is_none() {
+        Some(
+            "has lost its RSA key and does not end with a newline, as if it were just being written; add the newline",
+        )
+    } else if file.unterminated && subnets.any(|subnet| !new.subnets.contains(subnet)) {
+        Some(
+            "has fewer Subnet lines and does not end with a newline, as if it were just being written; add the newline",
+        )
+    } else {
+        None
+    }
 }

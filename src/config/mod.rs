@@ -135,8 +135,11 @@ pub struct Config {
     pub settings: Arc<Settings>,
     /// What only the shell needs.
     pub shell: Arc<Shell>,
-    /// Warnings, and errors that cost one node only.
+    /// Warnings, and errors that cost one node only, or one line.
     pub problems: Vec<Problem>,
+    /// Host files that nothing was taken from, relative to the directory: on a reload their last good version, if
+    /// there was one, stays in force.
+    pub not_taken: Vec<PathBuf>,
 }
 
 impl Config {

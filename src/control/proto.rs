@@ -316,6 +316,9 @@ pub struct Reloaded {
     pub restart_needed: Vec<String>,
     /// Warnings and errors that cost one node only.
     pub problems: Vec<String>,
+    /// Host files that nothing was taken from, as paths relative to the configuration directory.
+    #[serde(default)]
+    pub not_taken: Vec<String>,
 }
 
 /// What a reload would do.

@@ -279,10 +279,19 @@ impl Driver {
             0 => tracing::debug!("configuration reloaded: nothing changed"),
             changes => tracing::info!(changes, "configuration reloaded"),
         }
+        let not_taken = new.not_taken.iter().map(|file| file.display().to_string());
+        let not_taken: Vec<String> = not_taken.collect();
+        if !not_taken.is_empty() {
+            tracing::error!(
+                "not taken over: {}; the lines above say why",
+                not_taken.join(", ")
+            );
+        }
         Reloaded {
             restart_needed: texts(&diff.restart_needed),
             changed: diff.changed,
             problems,
+            not_taken,
         }
     }
 }

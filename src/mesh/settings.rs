@@ -103,6 +103,8 @@ pub struct Settings {
 pub struct Host {
     /// Its Ed25519 key.
     pub key: Option<PublicKey>,
+    /// Why its Ed25519 key cannot be read, if there is one that cannot; then `key` is none, and `rsa` some.
+    pub bad_key: Option<String>,
     /// Its RSA key.
     pub rsa: Option<RsaPublic>,
     /// Whether its legacy packets may go without cipher (Cipher = none).

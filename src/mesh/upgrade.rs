@@ -45,6 +45,12 @@ impl Mesh {
 
     /// Why a node is not spoken to in more than legacy, as far as that is its key that lacks.
     pub(super) fn why_no_key(&self, name: &NodeName) -> String {
+        let host = self.settings.hosts.get(name);
+        if let Some(why) = host.and_then(|host| host.bad_key.as_ref()) {
+            return format!(
+                "the Ed25519 key in hosts/{name} cannot be read ({why}): mend the line"
+            );
+        }
         let idx = self.nodes.find(name);
         match idx.and_then(|idx| self.nodes[idx].told_key) {
             Some(key) => said_key(name, key),

@@ -282,6 +282,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             changed: vec!["hosts/db_01 is gone".into()],
             restart_needed: vec!["Interface".into()],
             problems: Vec::new(),
+            not_taken: Vec::new(),
         }),
         Request::Stop => refuse(ErrorCode::Permission, "only root may stop meshd"),
         Request::Plan => Response::Plan(Box::new(Plan {

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 
+mod bad_lines;
 mod convert;
 mod legacy;
 mod native;

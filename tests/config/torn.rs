@@ -88,10 +88,10 @@ const TEARS: &[Tear] = &[
     (
         "half a PEM",
         |tree| {
-            let text = format!("{}-----BEGIN RSA PUBLIC KEY-----\nMIIBCgKC\n", host(1));
+            let text = format!("-----BEGIN RSA PUBLIC KEY-----\nMIIBCgKC\n{}", host(1));
             replace(tree, text.as_bytes());
         },
-        "hosts/a:4: this -----BEGIN line has no -----END line",
+        "hosts/a:1: this -----BEGIN line has no -----END line",
     ),
     (
         "empty",
