@@ -391,7 +391,7 @@ fn a_dialled_node_must_be_the_one_that_answers() {
 #[test]
 fn a_dead_link_stays_dead_and_silent() {
     let (mut a, mut b) = pair();
-    feed(&mut b, &[0xff; 40]);
+    feed(&mut b, &vec![0xff; 2 + 0xffff + 1 + 16]);
     assert!(matches!(down(&drain(&mut b)), LinkError::Misbehaved(_)));
     a.send_line(b"8");
     feed(&mut b, &a.take_output());

@@ -142,7 +142,6 @@ fn records_without_place_end_the_link() {
     let message = [0; MSG1_OVERHEAD + 1];
     let records: &[(u8, &[u8])] = &[
         (0, b""),
-        (0, b" 8"),
         (0, b"8\n"),
         (0, b"8\n9"),
         (0, b"17 20"),
