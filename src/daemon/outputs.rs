@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::{
     config::cache,
     daemon::{capture, driver::Driver, resolve::Resolver},
-    io::udp::{is_too_long, path_mtu},
+    io::udp::{device_mtu, is_too_long},
     mesh::{Input, Output, view::PacketKind},
     route::DropReason,
     wire::NodeName,
@@ -48,7 +48,7 @@ impl Driver {
                 self.links.close(link);
             }
             Output::AskPathMtu { to } => {
-                if let Ok(mtu) = path_mtu(to, &self.sockets) {
+                if let Ok(mtu) = device_mtu(to, &self.sockets) {
                     self.inputs.push(Input::PathMtu { to, mtu });
                 }
             }

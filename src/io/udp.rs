@@ -12,7 +12,10 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
-    net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
+    net::{
+        SendFlags,
+        sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery},
+    },
 };
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
@@ -21,6 +24,9 @@ use super::{control::Control, epoll::timespec};
 /// Size of one receive buffer in bytes: the longest UDP payload, and a line more so that the beginnings of messages do not all
 /// meet in the same places of a cache.
 const ROOM: usize = 65_536 + 64;
+
+/// Half of the length up to which [`device_mtu`] looks, in bytes of a datagram: more than the longest of ours.
+const LONGEST_BIT: usize = 1_024;
 
 /// How sockets are opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +39,7 @@ pub struct SocketOptions {
     pub fwmark: u32,
     /// Interface to bind to.
     pub interface: Option<String>,
-    /// Set don't-fragment and report what is longer than the path MTU (EMSGSIZE).
+    /// Set don't-fragment and report what is longer than the device's MTU (EMSGSIZE).
     pub dont_fragment: bool,
     /// Several UDP sockets are bound to one address, and the kernel spreads senders over them
     /// (SO_REUSEPORT).
@@ -249,19 +255,21 @@ impl AsFd for UdpSocket {
     }
 }
 
-/// quinn-udp asks for PROBE (don't fragment, never mind what ICMP said). tinc's sockets obey the path
-/// MTU that the kernel learnt and report EMSGSIZE at once, which is what path-MTU search wants.
+/// Nobody vouches for an ICMP error: anybody on the Internet can send one. So the kernel lets us send what the device takes,
+/// whatever path MTU it has learnt, and our own probes find what passes. tinc's sockets obey the kernel (DO, DONT).
+///
+/// With fragments allowed only IPv6 obeys it: no router on the way cuts what is too long there.
 fn set_fragmentation(socket: impl AsFd, local: SocketAddr, dont_fragment: bool) -> io::Result<()> {
     if local.is_ipv4() {
         let mode = if dont_fragment {
-            Ipv4PathMtuDiscovery::DO
+            Ipv4PathMtuDiscovery::PROBE
         } else {
-            Ipv4PathMtuDiscovery::DONT
+            Ipv4PathMtuDiscovery::OMIT
         };
         return Ok(sockopt::set_ip_mtu_discover(socket, mode)?);
     }
     let mode = if dont_fragment {
-        Ipv6PathMtuDiscovery::DO
+        Ipv6PathMtuDiscovery::PROBE
     } else {
         Ipv6PathMtuDiscovery::DONT
     };
@@ -269,7 +277,7 @@ fn set_fragmentation(socket: impl AsFd, local: SocketAddr, dont_fragment: bool) 
     super::sockopt::set_ipv6_dontfrag(&socket, dont_fragment)
 }
 
-/// Whether a send failed because the datagram is longer than the path allows.
+/// Whether a send failed because the datagram is longer than the device allows.
 #[must_use]
 pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
@@ -342,16 +350,26 @@ pub fn source(to: SocketAddr) -> io::Result<IpAddr> {
     Ok(local.ip())
 }
 
-/// What the kernel knows of the MTU of the path to `to`, in bytes of an IP packet, as a socket opened
-/// with these options would use it. Source: tinc-1.1-wire.md section 4.6.
-pub fn path_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
+/// The longest IP packet that the device towards `to` takes from a socket opened with these options, in bytes; at most
+/// 2,047 and the headers, which no datagram of ours reaches. What ICMP has made the kernel believe of the path does not count.
+pub fn device_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
     let socket = connected(to, options)?;
-    let mtu = if to.is_ipv4() {
-        sockopt::ip_mtu(&socket)?
-    } else {
-        sockopt::ipv6_mtu(&socket)?
-    };
-    Ok(u16::try_from(mtu).unwrap_or(u16::MAX))
+    set_fragmentation(&socket, to, true)?;
+    let socket: std::net::UdpSocket = socket.into();
+    let filler = [0; 2 * LONGEST_BIT];
+    // The kernel says of what is held back whether it is too long; nothing is sent. A refusal drops what it held.
+    let (mut longest, mut held, mut bit) = (0, 0, LONGEST_BIT);
+    while bit > 0 {
+        let wanted = longest + bit;
+        match rustix::net::send(&socket, &filler[..wanted - held], SendFlags::MORE) {
+            Ok(_) => (longest, held) = (wanted, wanted),
+            Err(Errno::MSGSIZE) => held = 0,
+            Err(error) => return Err(error.into()),
+        }
+        bit /= 2;
+    }
+    let headers = if to.is_ipv4() { 28 } else { 48 };
+    Ok(u16::try_from(longest + headers).unwrap_or(u16::MAX))
 }
 
 #[cfg(test)]
@@ -481,8 +499,27 @@ mod tests {
     }
 
     #[test]
-    fn loopback_has_a_path_mtu() {
-        let to = "127.0.0.1:655".parse().unwrap();
-        assert!(path_mtu(to, &SocketOptions::default()).unwrap() >= 1280);
+    fn the_mtu_of_a_device_is_asked_for_without_sending_anything() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let options = SocketOptions::default();
+            let socket = UdpSocket::bind(any.parse().unwrap(), &options).unwrap();
+            assert!(device_mtu(socket.local(), &options).unwrap() > 2_000);
+            let mut buffers = RecvBuffers::default();
+            assert!(socket.recv(&mut buffers, 1).is_err(), "nothing comes");
+        }
+    }
+
+    /// A8: ICMP lowers nothing.
+    #[test]
+    fn sockets_ignore_the_path_mtu_of_the_kernel() {
+        let options = SocketOptions {
+            dont_fragment: true,
+            ..SocketOptions::default()
+        };
+        let open = |any: &str| UdpSocket::bind(any.parse().unwrap(), &options).unwrap();
+        let four = sockopt::ip_mtu_discover(open("127.0.0.1:0")).unwrap();
+        assert_eq!(four, Ipv4PathMtuDiscovery::PROBE);
+        let six = sockopt::ipv6_mtu_discover(open("[::1]:0")).unwrap();
+        assert_eq!(six, Ipv6PathMtuDiscovery::PROBE);
     }
 }

@@ -90,15 +90,15 @@ pub enum Input {
         /// All its addresses, with the port as asked.
         addrs: Vec<SocketAddr>,
     },
-    /// What the kernel knows of the path to an address, after [`Output::AskPathMtu`] or a send that
-    /// failed with "message too long".
+    /// The MTU of the device towards an address, after [`Output::AskPathMtu`]. What ICMP says of the path never
+    /// comes here: anybody can send it.
     PathMtu {
         /// The address.
         to: SocketAddr,
-        /// MTU of the path, in bytes of an IP packet.
+        /// MTU of the device, in bytes of an IP packet.
         mtu: u16,
     },
-    /// A datagram of ours was too long for the kernel (EMSGSIZE).
+    /// A datagram of ours was too long for the device (EMSGSIZE).
     TooLong {
         /// Where it was to go.
         to: SocketAddr,
@@ -260,7 +260,7 @@ pub enum Output {
         /// Why.
         why: String,
     },
-    /// Ask the kernel for the path MTU; answer with [`Input::PathMtu`].
+    /// Ask the kernel for the MTU of the device towards an address; answer with [`Input::PathMtu`].
     AskPathMtu {
         /// To where.
         to: SocketAddr,
