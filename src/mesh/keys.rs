@@ -508,6 +508,9 @@ impl Mesh {
         let Some(node) = self.nodes.get(idx) else {
             return;
         };
+        if node.place.legacy {
+            return self.legacy_unopened(idx, now);
+        }
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         if node.udp.is_active(now) && node.udp.unanswered <= 2
             || node.keys.began.is_some_and(recent)

@@ -4,6 +4,8 @@
 //! other node when it asks (REQ_KEY). Old keys live on for some seconds, for packets on the way. Source:
 //! tinc-1.0-wire.md sections 1.8 and 3.6, spec/security.md T02, T05, T06.
 
+mod stale;
+
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -60,6 +62,12 @@ pub(super) struct Legacy {
     expire_at: Option<Instant>,
     /// When we last asked for its key.
     asked: Option<Instant>,
+    /// When it last told one that we use.
+    got: Option<Instant>,
+    /// When its key was last in doubt.
+    doubted: Option<Instant>,
+    /// When it was last told a key because its packets did not open.
+    mended: Option<Instant>,
     /// Keys that it may ask for.
     answers: Option<Bucket>,
     /// Budget of KEY_CHANGED by hearsay, and true if one waits for it.
@@ -78,6 +86,8 @@ pub(super) struct Common {
     expire_at: Instant,
     near: Bucket,
     all: Bucket,
+    /// Budget of keys that are told because packets do not open.
+    mend: Bucket,
 }
 
 impl Common {
@@ -86,6 +96,7 @@ impl Common {
             expire_at: now + expire,
             near: Bucket::new(TRY_NEAR as usize, now),
             all: Bucket::new(TRY_ALL as usize, now),
+            mend: Bucket::new(stale::TELL_RATE as usize, now),
         }
     }
 }
@@ -231,6 +242,7 @@ impl Mesh {
             Ok(tx) => {
                 let fresh = legacy.tx.replace(tx).is_none();
                 legacy.refused = None;
+                legacy.got = Some(now);
                 if fresh {
                     tracing::info!(node = %self.nodes[from].name(), "tunnel established (legacy)");
                 }

@@ -365,8 +365,9 @@ impl Mesh {
         };
         let snapshot = self.fresh_snapshot();
         let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
-            if let Some(idx) = self.legacy_sender(from, &datagram, now) {
-                self.came_from(idx, from, &datagram, now);
+            match self.legacy_sender(from, &datagram, now) {
+                Some(idx) => self.came_from(idx, from, &datagram, now),
+                None => self.nobody_opened(from, now),
             }
             return;
         };

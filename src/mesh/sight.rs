@@ -114,6 +114,9 @@ pub struct Sight {
     pub may_ask: bool,
     /// Whether a handshake of its tunnel waits for an answer.
     pub handshake: bool,
+    /// Legacy: whether its key is asked for anew, as our probes stay unanswered.
+    #[serde(default)]
+    pub key_doubted: bool,
 }
 
 /// A subnet that is not believed.
@@ -244,6 +247,7 @@ impl Mesh {
             unproven,
             may_ask: self.offers_native(idx),
             handshake: node.keys.is_waiting(),
+            key_doubted: self.doubts_legacy_key(idx, now),
         })
     }
 

@@ -183,6 +183,7 @@ impl Mesh {
             self.probe_candidates(idx, now);
         }
         self.gratuitous_reply(idx, now);
+        self.doubt_legacy_key(idx, now);
     }
 
     /// Probes at once, whatever is due: somebody waits for the answer. Returns what the answer brings back,
@@ -315,7 +316,7 @@ impl Mesh {
         self.mark_state(idx);
     }
 
-    /// The kernel's MTU towards an address, in bytes of an IP packet.
+    /// The MTU of the device towards an address, in bytes of an IP packet.
     pub(super) fn handle_path_mtu(&mut self, to: SocketAddr, mtu: u16, now: Instant) {
         let header = if to.is_ipv4() { 20 } else { 40 };
         let datagram = mtu.saturating_sub(header + UDP);

@@ -302,6 +302,7 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
         ("it has dialled us", seen(|s| { s.addresses.clear(); s.pair.udp.confirmed = false; s.pair.udp.unanswered = 0; }), (None, &["by the link that it has opened"])),
         // UDP.
         ("UDP blocked", silent(|_| ()), (Some(UdpProbe), &["reachable, but over TCP (expected UDP)", "10.132.0.22:655 no reply to 9 probes since 03:12:44", "- pmtu", "not tried", "Likely a firewall between web_01 and db_02"])),
+        ("its legacy key is in doubt", silent(|f| f.sight.as_mut().unwrap().key_doubted = true), (None, &["db_02 is asked for its key anew", "may have restarted"])),
         ("UDP blocked towards it", silent(|f| f.there = says(None)), (Some(UdpProbe), &["db_02 says: our packets do not arrive", "On db_02: `meshctl -n priv firewall --verify`"])),
         ("UDP blocked for a while", silent(|f| f.there = says(Some(60.0))), (Some(UdpProbe), &["our packets do not arrive"])),
         ("UDP blocked on the way back", silent(|f| f.there = says(Some(0.4))), (Some(UdpProbe), &["db_02 says: our probes arrive", "Here: `meshctl -n priv firewall --verify`"])),

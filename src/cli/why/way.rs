@@ -244,6 +244,14 @@ impl Facts {
             () if udp.unanswered < PROBES => {
                 return Step::skipped(name, "only just tried: no reply yet; ask again in a second");
             }
+            () if sight.key_doubted => {
+                return Step::skipped(
+                    name,
+                    format!(
+                        "no reply, and {node} is asked for its key anew: it may have restarted; ask again in ten seconds"
+                    ),
+                );
+            }
             () => {}
         }
         let at = udp.address.as_deref().unwrap_or("-");

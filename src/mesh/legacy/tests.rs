@@ -498,3 +498,72 @@ fn a_node_that_moves_is_found_by_its_mac() {
     }
     assert!(!mesh.legacy.all.has(TRY_ALL, TRY_ALL as usize, net.now));
 }
+
+/// A node starts anew and nobody sees it go: its keys are gone, those of the others are not.
+fn forget_keys(net: &mut Net, at: u8, of: u8) {
+    let mesh = &mut net.meshes[usize::from(at)];
+    let idx = mesh.nodes.find(&name(of)).unwrap();
+    mesh.nodes[idx].keys = crate::mesh::keys::Keys::default();
+    mesh.update_state(idx);
+}
+
+/// Three in a line whose ends reach each other by UDP. `silent` says whether the last one tells no new key by itself,
+/// as tinc 1.0.
+fn restarted_unseen(silent: bool) {
+    let mut net = net(3, |_, _| ());
+    net.join(0, 1);
+    net.join(1, 2);
+    for _ in 0..50 {
+        net.send(0, 2, 100);
+        net.send(2, 0, 100);
+        net.run(SECOND / 10);
+    }
+    forget_keys(&mut net, 2, 0);
+    if silent {
+        keys_of(&mut net, 2, 0).mended = Some(net.now + 1000 * SECOND);
+    }
+    net.delivered.clear();
+    let mut by_udp = 0;
+    for _ in 0..50 {
+        net.send(0, 2, 100);
+        net.run(SECOND / 10);
+        let udp = net.row(0, 2).path == crate::mesh::view::PathKind::Udp;
+        let arrived = !std::mem::take(&mut net.delivered).is_empty();
+        by_udp = if udp && arrived { by_udp + 1 } else { 0 };
+    }
+    // Healed before the last second of five.
+    assert!(by_udp >= 10, "{by_udp}");
+}
+
+#[test]
+fn packets_that_do_not_open_are_answered_with_a_key() {
+    restarted_unseen(false);
+}
+
+#[test]
+fn a_node_that_no_longer_answers_is_asked_for_its_key() {
+    restarted_unseen(true);
+}
+
+/// Neither the addresses nor the name of a node are any use to who guesses: its newest key is in use.
+#[test]
+fn forged_datagrams_change_no_key_in_use() {
+    let mut net = pair();
+    for _ in 0..20 {
+        net.send(1, 0, 100);
+        net.run(SECOND / 10);
+    }
+    net.routed.clear();
+    let from = crate::mesh::testing::underlay(1);
+    for n in 0..200_u8 {
+        let datagram = Bytes::from(vec![n; 132]);
+        net.input(
+            0,
+            Input::Punt(crate::mesh::Punt::Datagram { from, datagram }),
+        );
+        let idx = net.meshes[0].nodes.find(&name(1)).unwrap();
+        net.input(0, Input::Punt(crate::mesh::Punt::BadTag { node: idx }));
+        net.run(SECOND / 20);
+    }
+    assert_eq!(told(&net, 0), Vec::<String>::new());
+}
