@@ -24,6 +24,7 @@ use meshd::{
     route::{
         DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
+        source::Claims,
         switch::{MacEntry, MacTable},
         verdict::ErrorLimiter,
     },
@@ -302,7 +303,12 @@ impl Path {
         let mut snapshot = RouteSnapshot::empty(shared(ME));
         snapshot.nodes.push(Some(peer));
         snapshot.v4 = table();
-        snapshot.sources = vec![Vec::new(), vec![Prefix::V4(Ipv4Addr::new(10, 0, 0, 0), 8)]];
+        let claims = Claims {
+            announced: vec![Prefix::V4(Ipv4Addr::new(10, 0, 0, 0), 8)],
+            undivided: true,
+            ..Claims::default()
+        };
+        snapshot.sources = vec![Claims::default(), claims];
         snapshot.by_id.insert(their_id, PEER);
         snapshot.by_addr.insert(from, PEER);
         snapshot.settings.mode = mode;

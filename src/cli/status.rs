@@ -125,7 +125,7 @@ impl Show for Screen<'_> {
         }
         if mesh.foreign_packets > 0 {
             let text = format!(
-                "{} packets of tinc nodes came from outside their subnets: SourceCheck = strict drops such",
+                "{} packets came from outside their sender's subnets: SourceCheck = strict drops such",
                 mesh.foreign_packets,
             );
             line("sources", text);

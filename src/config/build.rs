@@ -506,11 +506,16 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool, mode: Mode) -> RouteSetti
         direct_only: reader.flag("DirectOnly"),
         priority_inheritance: reader.flag("PriorityInheritance"),
         tunnel_server,
-        source_check: match reader.word("SourceCheck") {
-            "no" => SourceCheck::No,
-            "strict" => SourceCheck::Strict,
-            _ => SourceCheck::Native,
-        },
+        source_check: source_check(reader),
+    }
+}
+
+/// SourceCheck, of the server or of a host file.
+pub(super) fn source_check(reader: &mut Reader<'_>) -> SourceCheck {
+    match reader.word("SourceCheck") {
+        "no" => SourceCheck::No,
+        "strict" => SourceCheck::Strict,
+        _ => SourceCheck::Native,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     crypto::PublicKey,
     mesh::settings::{Host, HostAddress, MinProtocol},
-    route::MTU,
+    route::{MTU, SourceCheck},
     wire::{NodeName, Subnet},
 };
 
@@ -297,6 +297,7 @@ fn restrictions(reader: &mut Reader<'_>, host: Host) -> Option<Host> {
         next_from: reader.one("Ed25519PublicKeyNextFrom", values::moment),
         native: reader.one("NativePublicKey", keys::native_key),
         min: min_protocol(reader),
+        source_check: source_check(reader),
         expires: reader.one("Expires", values::moment),
         revoked: reader.one("Revoked", values::moment),
         revoked_reason: reader.text("RevokedReason"),
@@ -313,6 +314,12 @@ pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
         "legacy" => MinProtocol::Legacy,
         _ => MinProtocol::Sptps,
     })
+}
+
+/// SourceCheck, if it is there.
+fn source_check(reader: &mut Reader<'_>) -> Option<SourceCheck> {
+    reader.tree.first("SourceCheck")?;
+    Some(super::build::source_check(reader))
 }
 
 /// A warning where Expires is near, or past.

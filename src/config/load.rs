@@ -60,6 +60,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     let (told, refused) = tree.drop_misplaced(true);
     theirs.extend(told);
     ours.extend(refused);
+    tree.drop_told_to_others();
     ours.extend(tree.remarks(true));
     let mut subnets: Vec<Entry> = tree.all("Subnet").cloned().collect();
     let hosts = hosts(

@@ -192,6 +192,13 @@ impl Tree {
         (told, refused)
     }
 
+    /// Takes out of our own tree what our host file says to others: it does not say how we judge them.
+    pub(super) fn drop_told_to_others(&mut self) {
+        let told = |entry: &Entry| entry.key.eq_ignore_ascii_case("SourceCheck");
+        self.entries
+            .retain(|entry| !(entry.is_in_hosts() && told(entry)));
+    }
+
     /// Says which lines count for nothing: unknown names, repetitions, and (`ours`) variables that
     /// meshd does not honour yet, each once. Where ignoring one of these is not safe, it is an error.
     pub(super) fn remarks(&self, ours: bool) -> Vec<Problem> {

@@ -108,6 +108,32 @@ pub(super) fn hops(nodes: &Nodes, from: NodeIdx, to: NodeIdx) -> Option<i32> {
     None
 }
 
+/// Nodes between us and another one that are remembered at most: what is further is not on a path that anybody uses.
+const MAX_BETWEEN: usize = 64;
+
+/// For each reachable node those that lie on a path to it of as few hops as there can be, in order of indices. All nodes count
+/// hops as we do, but each chooses by itself among paths of equally many.
+pub(super) fn between(nodes: &Nodes) -> BTreeMap<NodeIdx, Vec<NodeIdx>> {
+    let reachable = nodes.iter().filter(|(_, node)| node.place.reachable);
+    let mut order: Vec<(i32, NodeIdx)> = reachable
+        .map(|(idx, node)| (node.place.distance, idx))
+        .collect();
+    order.sort();
+    let mut found = BTreeMap::<NodeIdx, Vec<NodeIdx>>::new();
+    for (distance, idx) in order {
+        let mut on_the_way = BTreeSet::new();
+        for edge in nodes[idx].edges.values().filter(|_| distance > 1) {
+            let nearer = nodes[edge.to].place.distance == distance - 1;
+            if nearer && nodes.edge(edge.to, idx).is_some() {
+                on_the_way.insert(edge.to);
+                on_the_way.extend(found.get(&edge.to).into_iter().flatten());
+            }
+        }
+        found.insert(idx, on_the_way.into_iter().take(MAX_BETWEEN).collect());
+    }
+    found
+}
+
 /// Our neighbours on the minimum spanning tree. All nodes compute the same tree: edges in order of
 /// weight, then names, are added to the component of the first one whose start is reachable.
 pub(super) fn tree_neighbours(nodes: &Nodes) -> BTreeSet<NodeIdx> {
@@ -203,6 +229,35 @@ mod tests {
         assert_eq!(places[&at("z")].nexthop, at("b"));
         assert_eq!(places[&at("z")].distance, 2);
         assert_eq!(places[&at("z")].via, at("z"));
+    }
+
+    /// Two ways of equally many hops to z; d hangs off one of them, e is on a longer one.
+    #[test]
+    fn between_are_the_nodes_of_all_shortest_paths() {
+        let (mut nodes, at) = graph(&[
+            ("me", "a", 1, 0),
+            ("me", "b", 100, 0),
+            ("a", "c", 1, 0),
+            ("b", "c", 1, 0),
+            ("c", "z", 1, 0),
+            ("b", "d", 1, 0),
+            ("d", "e", 1, 0),
+            ("e", "z", 1, 0),
+        ]);
+        let places = places(&nodes, &Edges::new());
+        for (idx, place) in &places {
+            nodes[*idx].place = *place;
+        }
+        let between = between(&nodes);
+        let expect = |of: &str, names: &[&str]| {
+            let mut wanted: Vec<NodeIdx> = names.iter().map(|name| at(name)).collect();
+            wanted.sort();
+            assert_eq!(between[&at(of)], wanted, "{of}");
+        };
+        expect("a", &[]);
+        expect("c", &["a", "b"]);
+        expect("z", &["a", "b", "c"]);
+        expect("e", &["b", "d"]);
     }
 
     #[test]

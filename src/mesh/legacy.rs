@@ -7,7 +7,7 @@
 mod stale;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -20,7 +20,7 @@ use crate::{
     crypto::compress::MAX_LEGACY,
     link::Dialect,
     mesh::{
-        Mesh,
+        Mesh, graph,
         keys::{LINGER, RETRY},
         limits::Bucket,
         node::{Nodes, Place},
@@ -125,6 +125,20 @@ impl Mesh {
                 let says_so = place.options.minor() < 2 || meshd;
                 !self.settings.sptps || says_so && !node.spoke.more_than_legacy()
             }
+        }
+    }
+
+    /// After a graph pass: who may hand us packets of whom. Packets from or for a legacy node are opened and sealed again at each
+    /// node on the way, in whatever it speaks with the next one.
+    pub(super) fn find_carriers(&mut self) {
+        let any = self.nodes.iter().any(|(_, node)| node.place.legacy);
+        let mut between = match any {
+            true => graph::between(&self.nodes),
+            false => BTreeMap::new(),
+        };
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            self.nodes[idx].carriers = between.remove(&idx).unwrap_or_default().into();
         }
     }
 

@@ -43,6 +43,7 @@ mod seen;
 pub mod settings;
 mod show;
 pub mod sight;
+mod sources;
 mod terms;
 #[cfg(test)]
 mod testing;
@@ -105,6 +106,8 @@ pub struct Mesh {
     /// Neighbours on the minimum spanning tree.
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
+    /// The subnets of host files.
+    lists: sources::Lists,
     /// When the publications so far are paid for, at one in 10 ms.
     publish_at: Instant,
     /// The last link is gone: forget what only others could tell us.
@@ -172,6 +175,7 @@ impl Mesh {
             deferred: Vec::new(),
             tree: BTreeSet::new(),
             snapshot: Arc::new(snapshot),
+            lists: sources::Lists::new(&settings),
             publish_at: now,
             purge: false,
             doubts: doubt::Doubts::default(),
@@ -331,6 +335,7 @@ impl Mesh {
         self.legacy_tick(now);
         self.udp_tick(now);
         self.measure_tick(now);
+        self.source_tick(now);
         self.info_tick(now);
         self.retell_tick(now);
         self.pings.forget(now);

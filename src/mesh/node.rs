@@ -15,7 +15,7 @@ use crate::{
     mesh::{
         LinkId, belief::Evidence, dial::Missed, downgrade::Spoke, edge::Edge, keys::Keys,
         limits::Bucket, measure::Measured, peers::Unclaimed, policy::Refused, sight::Unproven,
-        udp::UdpState,
+        sources::Dropped, udp::UdpState,
     },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
@@ -37,6 +37,8 @@ pub(super) struct Node {
     pub link: Option<LinkId>,
     /// The result of the last graph pass.
     pub place: Place,
+    /// The nodes on shortest paths to it, in order of indices; none where nobody speaks legacy.
+    pub carriers: Arc<[NodeIdx]>,
     /// When `place.reachable` last changed.
     pub since: Option<Instant>,
     /// When it was made, or last became unreachable: for forgetting.
@@ -69,6 +71,8 @@ pub(super) struct Node {
     pub evidence: Evidence,
     /// What it announces and we do not believe.
     pub refused: Refused,
+    /// Packets of it that SourceCheck has dropped.
+    pub dropped: Dropped,
     /// What it says is its Ed25519 key, where its host file has none.
     pub told_key: Option<PublicKey>,
 }
@@ -134,6 +138,7 @@ impl Node {
             unlisted: 0,
             link: None,
             place: Place::nowhere(me),
+            carriers: Arc::default(),
             since: None,
             idle_since: now,
             spoke: Spoke::default(),
@@ -150,6 +155,7 @@ impl Node {
             questions: None,
             evidence: Evidence::default(),
             refused: Refused::default(),
+            dropped: Dropped::default(),
             told_key: None,
         }
     }

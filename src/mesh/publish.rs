@@ -18,6 +18,7 @@ use crate::{
     route::{
         Broadcast, MTU, NodeIdx, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
+        source::Claims,
     },
     wire::{Prefix, Subnet},
 };
@@ -36,7 +37,7 @@ const BROADCASTS: [Prefix; 4] = [
 ];
 
 /// What a node owns but Ethernet addresses, of which there may be thousands: they come first in order.
-fn ip_subnets(node: &Node) -> impl Iterator<Item = &Subnet> {
+pub(super) fn ip_subnets(node: &Node) -> impl Iterator<Item = &Subnet> {
     let is_mac = |subnet: &&Subnet| matches!(subnet.prefix, Prefix::Mac(_));
     node.subnets.iter().skip_while(is_mac)
 }
@@ -95,6 +96,7 @@ impl Mesh {
                 self.update_state(idx);
             }
         }
+        self.find_carriers();
         // In order of names, when all places are known: a script may look at other nodes.
         for idx in flips {
             self.flip(idx, now);
@@ -246,14 +248,13 @@ impl Mesh {
         self.publish_at = self.publish_at.max(now) + PUBLISH_EVERY;
         let (v4, v6) = self.tables();
         let mut nodes = vec![None; self.nodes.slots()];
-        let mut sources = vec![Vec::new(); self.nodes.slots()];
+        let mut sources = vec![Claims::default(); self.nodes.slots()];
         let mut by_id: HashMap<_, NodeIdx> = HashMap::new();
         let mut losers = Vec::new();
         let mut by_addr = HashMap::new();
         for (idx, node) in self.nodes.iter() {
             nodes[idx.0 as usize] = Some(node.shared.clone());
-            let prefixes = ip_subnets(node).map(|subnet| subnet.prefix.masked());
-            sources[idx.0 as usize] = prefixes.collect();
+            sources[idx.0 as usize] = self.claims_of(node, (&v4, &v6));
             // Two names with one id: ourselves, then the one with a host file, then the first by name (T30).
             let rank = |idx: NodeIdx| match idx {
                 Nodes::ME => 2,
@@ -303,6 +304,7 @@ impl Mesh {
             broadcast,
             sources,
             recent: self.snapshot.recent.clone(),
+            listed: self.lists.table(),
         };
         self.snapshot = Arc::new(snapshot);
         self.outputs

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::{
     crypto::PublicKey,
-    mesh::{LinkId, Mesh, Settings, downgrade::Spoke, node::Nodes},
+    mesh::{LinkId, Mesh, Settings, downgrade::Spoke, node::Nodes, sources::Lists},
     route::NodeIdx,
     wire::{NodeName, Request, Subnet},
 };
@@ -30,6 +30,7 @@ impl Mesh {
         };
         let old = std::mem::replace(&mut self.settings, settings);
         self.recount_unlisted();
+        self.lists = Lists::new(&self.settings);
         self.keep_for_ever();
         self.reload_own_subnets(&old);
         if self.settings.strict_subnets {

@@ -12,7 +12,7 @@ use crate::{
     },
     link::{Credentials, Dialect, Upgrade},
     mesh::limits::LINE_RATE,
-    route::RouteSettings,
+    route::{RouteSettings, SourceCheck},
     tunnel::legacy::Suite,
     wire::{NodeName, Options, Subnet},
 };
@@ -129,6 +129,8 @@ pub struct Host {
     pub native: Option<StaticPublic>,
     /// MinProtocol, if the file names it.
     pub min: Option<MinProtocol>,
+    /// SourceCheck, if the file names it: goes before ours.
+    pub source_check: Option<SourceCheck>,
     /// The secret that we share with this node alone (`psk.d/NODE`, not the host file).
     pub psk: Option<Zeroizing<[u8; 32]>>,
     /// Its Address lines, ports filled in.

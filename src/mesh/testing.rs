@@ -195,6 +195,14 @@ impl Net {
         self.settle();
     }
 
+    /// A node's link to another.
+    pub(super) fn link_of(&self, a: u8, b: u8) -> &LinkId {
+        let mut wires = self.wires.iter();
+        let found = wires.find(|((from, _), (to, _))| (*from, *to) == (a, b));
+        let ((_, link), _) = found.unwrap();
+        link
+    }
+
     fn address(&self, n: u8) -> SocketAddr {
         self.moved.get(&n).copied().unwrap_or_else(|| underlay(n))
     }

@@ -148,7 +148,8 @@ pub struct PeerRow {
     pub rx_packets: u64,
     /// Packets to it.
     pub tx_packets: u64,
-    /// Packets from it that passed though their source is in none of its subnets (SourceCheck = native).
+    /// Packets from it that passed though their source is in none of its subnets: its host file lists none, and no other
+    /// node has that address (SourceCheck = native).
     #[serde(default)]
     pub foreign_packets: u64,
     /// Seconds since `up` last changed; `None` if it was never up.

@@ -15,24 +15,24 @@ pub enum Owner {
 
 /// One prefix as input of [`Table::new`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Route<A> {
+pub struct Route<A, O = Owner> {
     /// Network address; bits beyond `len` are ignored.
     pub addr: A,
     /// Prefix length in bits.
     pub len: u8,
-    /// Who answers.
-    pub owner: Owner,
+    /// Who answers, or what else is to be known of the prefix.
+    pub owner: O,
 }
 
 /// The table for one address family: every range of addresses with one owner, in order.
 ///
 /// Built anew for every snapshot, in O(n log n); a lookup is a binary search.
 #[derive(Debug, Clone)]
-pub struct Table<A> {
+pub struct Table<A, O = Owner> {
     /// First address of each range. What lies before the first range has no owner.
-    ranges: Vec<(A, Option<Owner>)>,
+    ranges: Vec<(A, Option<O>)>,
     /// The routes with full prefix length.
-    hosts: Vec<(A, Owner)>,
+    hosts: Vec<(A, O)>,
 }
 
 /// An address as a number: `u32` for IPv4, `u128` for IPv6.
@@ -73,7 +73,7 @@ macro_rules! impl_address {
 impl_address!(u32);
 impl_address!(u128);
 
-impl<A> Default for Table<A> {
+impl<A, O> Default for Table<A, O> {
     fn default() -> Self {
         Self {
             ranges: Vec::new(),
@@ -82,12 +82,12 @@ impl<A> Default for Table<A> {
     }
 }
 
-impl<A: Address> Table<A> {
+impl<A: Address, O: Copy + PartialEq> Table<A, O> {
     /// The table of these routes. The longest prefix that contains an address answers for it; of equal
     /// prefixes the one given first. A length beyond that of an address counts as its full length.
     #[must_use]
-    pub fn new(routes: impl IntoIterator<Item = Route<A>>) -> Self {
-        let mut prefixes: Vec<(A, u8, Owner)> = routes
+    pub fn new(routes: impl IntoIterator<Item = Route<A, O>>) -> Self {
+        let mut prefixes: Vec<(A, u8, O)> = routes
             .into_iter()
             .map(|route| {
                 let len = route.len.min(A::BITS);
@@ -100,7 +100,7 @@ impl<A: Address> Table<A> {
 
         let mut table = Self::default();
         // The prefixes that contain the current address, outermost first, by their last address.
-        let mut open: Vec<(A, Owner)> = Vec::new();
+        let mut open: Vec<(A, O)> = Vec::new();
         for (first, len, owner) in prefixes {
             table.close(&mut open, Some(first));
             table.start(first, Some(owner));
@@ -115,21 +115,28 @@ impl<A: Address> Table<A> {
 
     /// Who answers for an address.
     #[must_use]
-    pub fn lookup(&self, addr: A) -> Option<Owner> {
+    pub fn lookup(&self, addr: A) -> Option<O> {
         let after = self.ranges.partition_point(|(first, _)| *first <= addr);
         self.ranges[after.checked_sub(1)?].1
+    }
+
+    /// Whether no route begins or ends between two addresses, of which `first` is not above `last`.
+    #[must_use]
+    pub fn is_uniform(&self, first: A, last: A) -> bool {
+        let before = |addr: A| self.ranges.partition_point(|(start, _)| *start <= addr);
+        first == last || before(first) == before(last)
     }
 
     /// The lowest address that is a route of `owner` with full prefix length: in practice that of its
     /// device. Looks at all such routes.
     #[must_use]
-    pub fn host_of(&self, owner: Owner) -> Option<A> {
+    pub fn host_of(&self, owner: O) -> Option<A> {
         let mut hosts = self.hosts.iter();
         hosts.find(|(_, o)| *o == owner).map(|(addr, _)| *addr)
     }
 
     /// Ends the open prefixes that do not reach `until`: what follows them belongs to the next outer one.
-    fn close(&mut self, open: &mut Vec<(A, Owner)>, until: Option<A>) {
+    fn close(&mut self, open: &mut Vec<(A, O)>, until: Option<A>) {
         while let Some((last, _)) = open.pop_if(|(last, _)| until.is_none_or(|until| *last < until))
         {
             if let Some(after) = last.next() {
@@ -139,7 +146,7 @@ impl<A: Address> Table<A> {
     }
 
     /// Begins a range at `first`, which is not below the last one.
-    fn start(&mut self, first: A, owner: Option<Owner>) {
+    fn start(&mut self, first: A, owner: Option<O>) {
         self.ranges.pop_if(|(start, _)| *start == first);
         self.ranges.push((first, owner));
     }
@@ -156,6 +163,18 @@ mod tests {
     const A: Owner = Owner::Node(NodeIdx(1));
     const B: Owner = Owner::Node(NodeIdx(2));
     const C: Owner = Owner::Unreachable(NodeIdx(3));
+
+    #[test]
+    fn a_prefix_is_uniform_where_nothing_narrower_lies_in_it() {
+        let table = Table::new([route("10.0.0.0", 8, A), route("10.1.0.0", 16, B)]);
+        let uniform = |addr: &str, len: u8| {
+            let addr = addr.parse::<Ipv4Addr>().unwrap().to_bits();
+            table.is_uniform(addr.first(len), addr.last(len))
+        };
+        assert!(uniform("10.1.0.0", 16) && uniform("10.1.2.0", 24) && uniform("10.2.0.0", 16));
+        assert!(uniform("11.0.0.0", 8) && uniform("10.0.0.0", 16));
+        assert!(!uniform("10.0.0.0", 8) && !uniform("10.0.0.0", 15) && !uniform("0.0.0.0", 0));
+    }
 
     #[test]
     fn longest_prefix_wins_and_the_first_of_equals() {

@@ -13,7 +13,7 @@ mod models;
 pub mod path;
 pub mod recent;
 pub mod router;
-pub(crate) mod source;
+pub mod source;
 pub mod switch;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -23,14 +23,14 @@ pub use mode::Mode;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
     sync::{ArcSwap, AtomicU64, Guard, Mutex},
     tunnel::{RxKey, TxKey},
-    wire::{NodeId, NodeName, Options, Prefix, ether},
+    wire::{NodeId, NodeName, Options, ether},
 };
 
 /// Index of a node in [`RouteSnapshot::nodes`]; stable for the life of the node.
@@ -80,15 +80,16 @@ pub enum Broadcast {
     Direct,
 }
 
-/// The SourceCheck variable: whose packets may only come from their own subnets.
+/// The SourceCheck variable: which nodes may only send from their own subnets; see [`source`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceCheck {
-    /// Nobody's, as in tinc.
+    /// None, as in tinc.
     No,
-    /// Those of nodes that speak native with us.
+    /// Those that speak native with us, and those whose host file lists a subnet, whatever they speak. All others
+    /// may not send from subnets of other nodes.
     #[default]
     Native,
-    /// Everybody's.
+    /// All.
     Strict,
 }
 
@@ -130,8 +131,10 @@ pub struct RouteSnapshot {
     pub v6: lpm::Table<u128>,
     /// Ethernet addresses (switch mode).
     pub macs: switch::MacTable,
-    /// The subnets of each node, by index: where its packets may come from.
-    pub sources: Vec<Vec<Prefix>>,
+    /// Where the packets of each node may come from, by index.
+    pub sources: Vec<source::Claims>,
+    /// The subnets that host files list.
+    pub listed: Arc<source::Listed>,
     /// Node by id, for relay headers.
     pub by_id: HashMap<NodeId, NodeIdx>,
     /// Node by its confirmed UDP address.
@@ -225,6 +228,8 @@ pub struct NodeCounters {
     pub replayed: AtomicU64,
     /// Packets from it whose source is in none of its subnets, and that passed (SourceCheck).
     pub foreign: AtomicU64,
+    /// Packets from it that SourceCheck has dropped.
+    pub spoofed: AtomicU64,
     /// Longest record received over UDP since the mesh last took it, for gratuitous probe replies.
     pub longest: AtomicU64,
 }
@@ -282,14 +287,8 @@ impl RouteSnapshot {
             broadcast: Vec::new(),
             sources: Vec::new(),
             recent: Arc::default(),
+            listed: Arc::default(),
         }
-    }
-
-    /// Whether an address is in one of the subnets of the node.
-    #[must_use]
-    pub fn owns(&self, node: NodeIdx, addr: IpAddr) -> bool {
-        let subnets = self.sources.get(node.0 as usize);
-        subnets.is_some_and(|subnets| subnets.iter().any(|subnet| subnet.contains(addr)))
     }
 
     /// Whom a broadcast of `source` goes on to. In direct mode its origin alone sends it, to all; along the

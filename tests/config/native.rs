@@ -6,6 +6,7 @@ use meshd::{
     config::{self, diff::diff},
     crypto::noise::{StaticPublic, StaticSecret},
     mesh::settings::MinProtocol,
+    route::SourceCheck,
     wire::NodeName,
 };
 
@@ -45,6 +46,21 @@ fn by_default_native_is_offered_and_nobody_must_speak_it() {
     let credentials = settings.credentials(&settings.hosts[&a]).unwrap();
     assert!(!credentials.native_only && credentials.next.is_none());
     assert_eq!(credentials.native, [mapped(1)]);
+}
+
+/// What our own host file says of SourceCheck is for others: it lets nobody send from foreign addresses to us.
+#[test]
+fn a_host_file_says_whether_its_node_routes_for_others() {
+    let tree = Tree::of_three();
+    tree.write("hosts/a", &(host(1) + "SourceCheck = no\n"));
+    tree.write("hosts/me", &(host(0) + "SourceCheck = no\n"));
+    let settings = tree.clean().settings;
+    assert_eq!(settings.route.source_check, SourceCheck::Native);
+    let check = |of: &str| settings.hosts[&name(of)].source_check;
+    assert_eq!([check("a"), check("b")], [Some(SourceCheck::No), None]);
+    tree.write("tinc.conf", "Name = me\nSourceCheck = strict\n");
+    let settings = tree.clean().settings;
+    assert_eq!(settings.route.source_check, SourceCheck::Strict);
 }
 
 #[test]

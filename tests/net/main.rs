@@ -19,6 +19,7 @@
 
 mod broadcasts;
 mod capture;
+mod chains;
 mod dialling;
 mod dump;
 mod dumps;

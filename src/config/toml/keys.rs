@@ -175,6 +175,7 @@ pub const HOST: &[Key] = &[
     one("", "rsa_file", "PublicKeyFile", Text),
     one("", "rsa_number", "PublicKey", Text),
     one("", "min_protocol", "MinProtocol", Text),
+    one("", "source_check", "SourceCheck", Text),
     one("", "expires", "Expires", Moment),
     many("", "endpoints", "Address", Endpoint),
     many("", "subnets", "Subnet", Text),
