@@ -443,7 +443,7 @@ pub const VARS: &[Var] = &[
     var("Allow", Both, Meshd, Rule, "", MANY, Live, UNSAFE, Yes,
         "Who of the mesh may reach what of this node; with any such line nobody else reaches anything. Not meshd filters by it but the firewall: load what `meshctl firewall` prints, again after each change."),
     var("MetaRate", Server, Meshd, Int, "200", ONE, Live, UNSAFE, Yes,
-        "News a second that a neighbour may tell for long; more ends the link."),
+        "News a second that a neighbour may tell of itself for long; more ends the link."),
     var("RunScripts", Server, Meshd, Text, "", MANY, Live, UNSAFE, Yes,
         "Which scripts run: tinc-up, tinc-down, host-up, host-down, subnet-up, subnet-down; `none` is none, absent is all. A reload takes fewer at once; more of them wait for a restart."),
     var("Address", Host, All, Address, "", MANY, Live, UNSAFE, Yes,

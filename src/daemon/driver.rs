@@ -297,7 +297,11 @@ impl Driver {
                 self.links.flush(&mut self.inputs);
                 self.adopt_told_keys(now);
             }
-            Event::Written(link, count) => self.links.written(link, count),
+            Event::Written(link, count) => {
+                if self.links.written(link, count) {
+                    self.inputs.push(Input::Room { link });
+                }
+            }
             Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),
             Event::Resolved(resolved) => {
                 let mut addrs = self.resolver.settle(&resolved);

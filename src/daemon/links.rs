@@ -28,7 +28,7 @@ use crate::{
     },
     io::udp::{SocketOptions, canonical},
     link::{Credentials, Identity, Keyring, Link, LinkEvent, Upgrade, Upgraded},
-    mesh::{Input, LinkId, view::DialFault},
+    mesh::{Input, LinkId, event::ROOM_LEFT, view::DialFault},
     wire::NodeName,
 };
 
@@ -70,6 +70,8 @@ struct Conn {
     stage: Stage,
     remote: SocketAddr,
     local: SocketAddr,
+    /// Bytes that the kernel takes before the mesh is told of room, if it has asked.
+    ahead: Option<usize>,
 }
 
 enum Stage {
@@ -168,6 +170,7 @@ impl Links {
             stage: Stage::Stranger,
             remote,
             local,
+            ahead: None,
         });
         match self.admission.admit(id, remote.ip(), known, now) {
             Admitted::Yes => tracing::debug!(addr = %remote, "connection accepted"),
@@ -288,6 +291,7 @@ impl Links {
             stage: Stage::Dialled(node, round),
             remote,
             local,
+            ahead: None,
         });
         self.touched.insert(id);
     }
@@ -302,11 +306,26 @@ impl Links {
         }
     }
 
-    /// Bytes were taken by the kernel.
-    pub(super) fn written(&mut self, id: LinkId, count: usize) {
-        if let Some(conn) = self.conns.get_mut(id) {
-            conn.link.written(count);
-        }
+    /// Bytes were taken by the kernel. Returns whether the mesh is to be told of room.
+    pub(super) fn written(&mut self, id: LinkId, count: usize) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return false;
+        };
+        conn.link.written(count);
+        let ahead = conn.ahead.map(|ahead| ahead.saturating_sub(count));
+        conn.ahead = ahead.filter(|ahead| *ahead > ROOM_LEFT);
+        ahead.is_some() && conn.ahead.is_none()
+    }
+
+    /// Whether the kernel has taken all that was sent so far, but [`ROOM_LEFT`] bytes. If not,
+    /// [`Self::written`] says when: what is sent meanwhile does not count.
+    pub(super) fn ask_room(&mut self, id: LinkId) -> bool {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return false;
+        };
+        let queued = conn.link.queued();
+        conn.ahead = (queued > ROOM_LEFT).then_some(queued);
+        conn.ahead.is_none()
     }
 
     /// A socket failed or was closed by the other end.

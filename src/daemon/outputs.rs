@@ -22,6 +22,11 @@ impl Driver {
                 }
                 self.links.send_line(to, &line);
             }
+            Output::AskRoom { link } => {
+                if self.links.ask_room(link) {
+                    self.inputs.push(Input::Room { link });
+                }
+            }
             Output::SendFrame { to, frame } => {
                 let sent = self.links.send_frame(to, &frame);
                 self.count_unless(sent, DropReason::LinkFull);

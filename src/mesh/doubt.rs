@@ -50,7 +50,7 @@ impl Mesh {
             about,
             said: request.clone(),
         };
-        if self.is_within_budget(link, now)
+        if self.is_within_budget(link, request, now)
             && self.doubts.0.len() < MAX_DOUBTS
             && self.truth(&doubt).is_some()
         {

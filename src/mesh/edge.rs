@@ -39,6 +39,13 @@ impl Edge {
             && *local == other.local
     }
 
+    /// Bytes of words that stand in the place of addresses, but for short ones such as `unspec`.
+    pub(super) fn words(&self) -> usize {
+        let addresses = std::iter::once(&self.address).chain(&self.local);
+        let lengths = addresses.flat_map(EdgeAddress::word_lengths);
+        lengths.filter(|length| *length > "unspec".len()).sum()
+    }
+
     /// The edge as a request line to be.
     pub(super) fn request(&self, from: &NodeName, to: &NodeName) -> Request {
         Request::AddEdge {

@@ -12,6 +12,9 @@ use crate::{
     wire::{NodeName, Subnet, ether::Mac},
 };
 
+/// See [`Output::AskRoom`]. So much waits still when more comes: the socket does not run dry.
+pub const ROOM_LEFT: usize = 32 << 10;
+
 slotmap::new_key_type! {
     /// One meta connection. Made by the driver, who owns the [`crate::link::Link`].
     pub struct LinkId;
@@ -138,6 +141,11 @@ pub enum Input {
     },
     /// Whether to show inner packets that we carry, as [`Output::Seen`].
     Look(bool),
+    /// The answer to [`Output::AskRoom`]: the socket has taken what was sent before that, or nearly all.
+    Room {
+        /// Which link.
+        link: LinkId,
+    },
     /// 32 fresh random bytes.
     Entropy([u8; 32]),
     /// The time of [`crate::mesh::Mesh::poll_timeout`] has come.
@@ -208,6 +216,11 @@ pub enum Output {
         to: LinkId,
         /// The line.
         line: Bytes,
+    },
+    /// Tell by [`Input::Room`] when the socket has taken the lines so far, but [`ROOM_LEFT`] bytes at most.
+    AskRoom {
+        /// Which link.
+        link: LinkId,
     },
     /// Send this frame as PACKET (17).
     SendFrame {

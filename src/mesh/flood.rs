@@ -1,6 +1,6 @@
 //! Flooded requests: what is believed, what is passed on, what is answered.
 //!
-//! Order of checks, per request: parsed, seen before?, within the link's budget?, may the sender speak for
+//! Order of checks, per request: parsed, seen before?, within the budget ([`super::budget`])?, may the sender speak for
 //! the subject?, does it change anything? Only a change is passed on. Lines about ourselves are answered
 //! with what is true. Source: tinc-1.0-wire.md section 2.1, spec/security.md sections 2.2 and 2.3.
 
@@ -17,8 +17,8 @@ use crate::{
         HookEvent, LinkId, Mesh, Output,
         edge::Edge,
         limits::{
-            CORRECTION_RATE, LINE_BURST, MAX_DEFERRED, MAX_EDGES, MAX_NODES,
-            MAX_UNKNOWN_PER_NEIGHBOUR, OVER_BUDGET,
+            CORRECTION_RATE, MAX_ADDRESS_WORD, MAX_DEFERRED, MAX_EDGE_WORDS, MAX_EDGES, MAX_NODES,
+            MAX_UNKNOWN_PER_NEIGHBOUR,
         },
         node::Nodes,
         retell::News,
@@ -61,6 +61,11 @@ impl Mesh {
             }
             return;
         }
+        if has_long_address(&request) {
+            self.refused += 1;
+            self.charge_unused(link, now);
+            return;
+        }
         if request.flooded()
             && (self.is_second_hand(link, &request, now) || !self.admit(link, &request, line, now))
         {
@@ -71,10 +76,13 @@ impl Mesh {
             self.deferred.push((link, line.clone()));
             return;
         }
+        if !self.admits_routed(link, &request, line.len(), now) {
+            return;
+        }
         match &request {
             Request::Ack { .. } => self.out_of_place(link, line, "second ACK"),
             Request::TermReq => self.out_of_place(link, line, "the other end ended the link"),
-            Request::Ping => self.send_line(link, Request::Pong.line(0).into()),
+            Request::Ping => self.answer_link(link),
             Request::Pong => self.handle_pong(link, now),
             Request::AddSubnet { owner, subnet } => {
                 self.add_subnet(link, owner, *subnet, line, now)
@@ -139,8 +147,17 @@ impl Mesh {
             .peers
             .get(&link)
             .is_some_and(|peer| request.subject() == Some(&peer.hello.name));
-        let new = self.seen.insert(line, now);
-        (new || own || self.takes_back(link, request)) && self.is_within_budget(link, now)
+        let mark = self.seen.mark(line);
+        if self.seen.has(mark) && !own && !self.takes_back(link, request) {
+            self.charge_unused(link, now);
+            return false;
+        }
+        // What one link may not say any more, another may still bring.
+        if !self.is_within_budget(link, request, now) {
+            return false;
+        }
+        self.seen.insert(mark, now);
+        true
     }
 
     /// Whether a line ends an edge of which the same link told us last.
@@ -153,25 +170,6 @@ impl Mesh {
             .zip(to)
             .and_then(|(from, to)| self.nodes.edge(from, to));
         edge.is_some_and(|edge| edge.teller == Some(link))
-    }
-
-    /// Takes one flooded line from the budget of its link.
-    pub(super) fn is_within_budget(&mut self, link: LinkId, now: Instant) -> bool {
-        let graph = self.nodes.len() + self.nodes.edge_count + self.subnet_count;
-        let burst = LINE_BURST.max(8 * graph);
-        let Some(peer) = self.peers.get_mut(&link) else {
-            return false;
-        };
-        if peer.lines.take(self.settings.meta_rate, burst, now) {
-            peer.over_budget = None;
-            return true;
-        }
-        self.refused += 1;
-        let since = *peer.over_budget.get_or_insert(now);
-        if now.saturating_duration_since(since) >= OVER_BUDGET {
-            self.misbehaved(link, "too many request lines");
-        }
-        false
     }
 
     fn forward(&mut self, from: LinkId, line: &Bytes) {
@@ -407,7 +405,10 @@ impl Mesh {
             self.nodes.insert_edge(a, b, edge);
             return;
         }
-        if self.nodes.edge(a, b).is_none() && self.nodes.edge_count >= MAX_EDGES {
+        let words = self.nodes.edge_words + edge.words();
+        if self.nodes.edge(a, b).is_none() && self.nodes.edge_count >= MAX_EDGES
+            || edge.words() > 0 && words > MAX_EDGE_WORDS
+        {
             self.refused += 1;
             return;
         }
@@ -456,5 +457,22 @@ impl Mesh {
         self.forward(link, line);
         // The other end may be gone with it: its edge to us would stay for ever.
         self.orphans.insert(b);
+    }
+}
+
+/// Whether a line has a word of an address that is longer than any that a real daemon makes: it costs itself only,
+/// since who brings it may have it from another.
+fn has_long_address(request: &Request) -> bool {
+    let long = |address: &EdgeAddress| {
+        let mut lengths = address.word_lengths().into_iter();
+        lengths.any(|length| length > MAX_ADDRESS_WORD)
+    };
+    match request {
+        Request::AddEdge { address, local, .. } => {
+            long(address) || local.as_ref().is_some_and(long)
+        }
+        Request::AnsKey { address, .. } => address.as_ref().is_some_and(long),
+        Request::UdpInfo { address, .. } => long(address),
+        _ => false,
     }
 }

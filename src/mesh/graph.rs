@@ -44,7 +44,9 @@ pub(super) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
                 continue;
             }
             let indirect = from.indirect || edge.options.has(Options::INDIRECT);
+            let known = from.nexthop == me || nodes[to].introduced_by.is_none();
             let place = Place {
+                vouched: if known { to } else { from.vouched },
                 legacy: false,
                 reachable: true,
                 indirect,

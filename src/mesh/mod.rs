@@ -8,7 +8,9 @@
 #[cfg(test)]
 mod attacks;
 mod autoconnect;
+mod backlog;
 mod belief;
+mod budget;
 #[cfg(test)]
 mod circles;
 mod dial;
@@ -261,6 +263,7 @@ impl Mesh {
             }
             Input::Look(on) => self.looked_at = on,
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
+            Input::Room { link } => self.has_room(link),
             Input::Timeout => self.timeout(now),
         }
         self.close_misbehaved(now);
@@ -342,6 +345,7 @@ impl Mesh {
         self.questions.forget(now);
         self.guesses.forget(now);
         self.learn_tick(now);
+        self.budget_tick(now);
         self.forget_nodes(now);
     }
 

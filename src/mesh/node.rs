@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
-    ops::{Index, IndexMut},
+    ops::{Bound, Index, IndexMut},
     sync::Arc,
     time::Instant,
 };
@@ -13,9 +13,9 @@ use bytes::Bytes;
 use crate::{
     crypto::PublicKey,
     mesh::{
-        LinkId, belief::Evidence, dial::Missed, downgrade::Spoke, edge::Edge, keys::Keys,
-        limits::Bucket, measure::Measured, peers::Unclaimed, policy::Refused, sight::Unproven,
-        sources::Dropped, udp::UdpState,
+        LinkId, belief::Evidence, budget::Budget, dial::Missed, downgrade::Spoke, edge::Edge,
+        keys::Keys, limits::Bucket, measure::Measured, peers::Unclaimed, policy::Refused,
+        sight::Unproven, sources::Dropped, udp::UdpState,
     },
     route::{self, NodeIdx, NodeShared, NodeState},
     wire::{NodeName, Options, Subnet},
@@ -73,6 +73,8 @@ pub(super) struct Node {
     pub refused: Refused,
     /// Packets of it that SourceCheck has dropped.
     pub dropped: Dropped,
+    /// Budgets of what is said of it and what it says.
+    pub budget: Option<Box<Budget>>,
     /// What it says is its Ed25519 key, where its host file has none.
     pub told_key: Option<PublicKey>,
 }
@@ -90,6 +92,8 @@ pub(super) struct Place {
     pub nexthop: NodeIdx,
     /// The node that UDP for it is sent to.
     pub via: NodeIdx,
+    /// The last node on the path to it, itself included, that we know by a link or a host file.
+    pub vouched: NodeIdx,
     /// Whether we speak legacy with it.
     pub legacy: bool,
     /// Options of the last edge of the path, as far as they are believed.
@@ -106,6 +110,7 @@ impl Place {
             distance: -1,
             nexthop: me,
             via: me,
+            vouched: me,
             legacy: false,
             options: Options(0),
             address: None,
@@ -156,6 +161,7 @@ impl Node {
             evidence: Evidence::default(),
             refused: Refused::default(),
             dropped: Dropped::default(),
+            budget: None,
             told_key: None,
         }
     }
@@ -183,6 +189,8 @@ pub(super) struct Nodes {
     pub edge_count: usize,
     /// How many edges came and went so far.
     pub changes: u64,
+    /// Sum of [`Edge::words`] over all edges.
+    pub edge_words: usize,
 }
 
 impl Nodes {
@@ -195,6 +203,7 @@ impl Nodes {
             by_name: BTreeMap::new(),
             edge_count: 0,
             changes: 0,
+            edge_words: 0,
         };
         nodes.add(me, now);
         nodes
@@ -244,6 +253,13 @@ impl Nodes {
         }
     }
 
+    /// The name that follows another in order; the first one after `None`.
+    pub(super) fn after(&self, name: Option<&NodeName>) -> Option<NodeName> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.by_name.range::<NodeName, _>((from, Bound::Unbounded));
+        rest.next().map(|(name, _)| name.clone())
+    }
+
     /// Indices in order of names, as every pass of the protocol goes.
     pub(super) fn by_name(&self) -> impl DoubleEndedIterator<Item = NodeIdx> + '_ {
         self.by_name.values().copied()
@@ -257,7 +273,9 @@ impl Nodes {
     /// Puts an edge into the graph; returns the one that it replaces.
     pub(super) fn insert_edge(&mut self, from: NodeIdx, to: NodeIdx, edge: Edge) -> Option<Edge> {
         let name = self[to].name().clone();
+        self.edge_words += edge.words();
         let old = self[from].edges.insert(name, edge);
+        self.edge_words -= old.as_ref().map_or(0, Edge::words);
         if old.is_none() {
             self[to].incoming += 1;
             self.edge_count += 1;
@@ -270,6 +288,7 @@ impl Nodes {
     pub(super) fn remove_edge(&mut self, from: NodeIdx, to: NodeIdx) -> Option<Edge> {
         let name = self[to].name().clone();
         let old = self[from].edges.remove(&name);
+        self.edge_words -= old.as_ref().map_or(0, Edge::words);
         if old.is_some() {
             self[to].incoming -= 1;
             self.edge_count -= 1;

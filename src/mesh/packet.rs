@@ -10,7 +10,7 @@ use crate::{
     mesh::{
         LinkId, Mesh, Output, Punt,
         keys::EXT_PACKET,
-        limits::{MAX_WAITING, MAX_WAITING_BYTES},
+        limits::{CONGESTED, MAX_WAITING, MAX_WAITING_BYTES},
         node::Nodes,
     },
     route::{
@@ -228,7 +228,7 @@ impl Mesh {
             let datagram = self.with_header(from, to, (false, true), &sealed);
             self.outputs
                 .push_back(Output::SendRelayed { to: link, datagram });
-        } else if sealed.len() <= MAX_BASE64 {
+        } else if sealed.len() <= MAX_BASE64 && self.unsent_towards(to) < CONGESTED {
             let line = Request::ReqKey {
                 from: self.nodes[from].name().clone(),
                 to: self.nodes[to].name().clone(),

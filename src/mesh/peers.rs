@@ -16,9 +16,10 @@ use crate::{
     link::Hello,
     mesh::{
         LinkId, Mesh, Output,
+        backlog::Backlog,
         dial::Missed,
         edge::Edge,
-        limits::{Bucket, CORRECTION_RATE, LINE_BURST},
+        limits::{Bucket, CORRECTION_RATE},
         node::Nodes,
         retell::News,
         view::DialFault,
@@ -58,10 +59,8 @@ pub(super) struct Peer {
     pub synced: bool,
     /// A younger link to the node exists since then.
     pub doubled: Option<Instant>,
-    /// Budget of flooded lines.
-    pub lines: Bucket,
-    /// Since when the budget is used up without a break.
-    pub over_budget: Option<Instant>,
+    /// What the link has not taken yet.
+    pub backlog: Backlog,
     /// Budget of corrections that we send.
     pub corrections: Bucket,
 }
@@ -120,8 +119,7 @@ impl Mesh {
             rtt: None,
             synced: false,
             doubled: None,
-            lines: Bucket::new(LINE_BURST, now),
-            over_budget: None,
+            backlog: Backlog::default(),
             corrections: Bucket::new(CORRECTION_RATE as usize, now),
         };
         self.peers.insert(link, peer);
@@ -238,41 +236,6 @@ impl Mesh {
         self.set_own_edge(node, edge);
         // The PONG comes after all that the other end knows: see `synced`.
         self.send_line(link, Request::Ping.line(0).into());
-    }
-
-    /// Tells a new neighbour all that we know. Source: tinc-1.0-wire.md section 2.2.
-    fn send_everything(&mut self, link: LinkId) {
-        let mut lines = Vec::new();
-        let everything = !self.settings.route.tunnel_server;
-        for (idx, node) in self.nodes.iter() {
-            if idx != Nodes::ME && !everything {
-                continue;
-            }
-            for subnet in node.claimed() {
-                let owner = node.name().clone();
-                lines.push(Request::AddSubnet {
-                    owner,
-                    subnet: *subnet,
-                });
-            }
-            if everything {
-                let edges = node.edges.values();
-                lines.extend(
-                    edges.map(|edge| edge.request(node.name(), self.nodes[edge.to].name())),
-                );
-            }
-        }
-        let legacy = self
-            .peers
-            .get(&link)
-            .is_some_and(|peer| peer.hello.is_legacy());
-        for line in lines {
-            let nonce = self.nonce();
-            let line = Bytes::from(line.line(nonce));
-            if !(legacy && is_fatal_to_legacy(&line)) {
-                self.send_line(link, line);
-            }
-        }
     }
 
     /// Puts our edge to a neighbour into the graph and tells everybody.
@@ -489,7 +452,9 @@ impl Mesh {
 
     pub(super) fn send_line(&mut self, to: LinkId, line: Bytes) {
         self.counts.sent(&line);
+        let length = line.len();
         self.outputs.push_back(Output::SendLine { to, line });
+        self.note_sent(to, length);
     }
 
     /// Sends a request of our own to every active link, the same text to all.
@@ -503,14 +468,14 @@ impl Mesh {
     pub(super) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
         let mut peers = self.peers.values();
         let fatal = peers.any(|peer| peer.hello.is_legacy()) && is_fatal_to_legacy(line);
-        for (id, peer) in &self.peers {
+        let wanted = |(id, peer): (&LinkId, &Peer)| {
             let spared = fatal && peer.hello.is_legacy();
-            if peer.active && Some(*id) != except && !spared {
-                self.counts.sent(line);
-                self.outputs.push_back(Output::SendLine {
-                    to: *id,
-                    line: line.clone(),
-                });
+            (peer.active && Some(*id) != except && !spared).then_some(*id)
+        };
+        let links: Vec<LinkId> = self.peers.iter().filter_map(wanted).collect();
+        for link in links {
+            if !self.put_off(link, line) {
+                self.send_line(link, line.clone());
             }
         }
     }
@@ -569,7 +534,7 @@ impl Mesh {
 }
 
 /// Whether a line is an edge to an address that is not numeric: a tinc 1.0.36 that gets one aborts (T09).
-fn is_fatal_to_legacy(line: &[u8]) -> bool {
+pub(super) fn is_fatal_to_legacy(line: &[u8]) -> bool {
     let request = Request::parse(line);
     matches!(request, Ok(Request::AddEdge { address, .. }) if address.known().is_none())
 }

@@ -133,6 +133,7 @@ impl Mesh {
         self.outputs.extend(hooks.into_iter().map(Output::Hook));
         self.update_state(idx);
         if up {
+            self.tell_left_out(idx);
             self.make_keys(idx, now);
         }
     }

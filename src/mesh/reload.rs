@@ -32,6 +32,7 @@ impl Mesh {
         self.recount_unlisted();
         self.lists = Lists::new(&self.settings);
         self.keep_for_ever();
+        self.vouch_for_hosts();
         self.reload_own_subnets(&old);
         if self.settings.strict_subnets {
             self.load_strict_subnets(now);

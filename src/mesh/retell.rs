@@ -27,6 +27,8 @@ pub(super) enum News {
     Edge(NodeIdx, NodeIdx),
     /// A subnet of a node.
     Subnet(NodeIdx, Subnet),
+    /// A node's legacy keys are void.
+    Key(NodeIdx),
 }
 
 /// What is to be told once more: at most [`MAX_EDGES`] facts of about 80 bytes.
@@ -91,6 +93,8 @@ impl Mesh {
                     subnet,
                 })
             }
+            // Said once, it is over.
+            News::Key(_) => None,
         }
     }
 }

@@ -31,16 +31,25 @@ impl Seen {
         }
     }
 
-    /// Remembers `line`; `false` if it was known already.
-    pub(super) fn insert(&mut self, line: &[u8], now: Instant) -> bool {
+    /// What is remembered of `line`.
+    pub(super) fn mark(&self, line: &[u8]) -> u64 {
         let hash = Sha512::new()
             .chain_update(self.key)
             .chain_update(line)
             .finalize();
         let mut short = [0; 8];
         short.copy_from_slice(&hash[..8]);
-        let short = u64::from_le_bytes(short);
-        if self.old.contains(&short) || !self.young.insert(short) {
+        u64::from_le_bytes(short)
+    }
+
+    /// Whether a line with this mark was seen lately.
+    pub(super) fn has(&self, mark: u64) -> bool {
+        self.old.contains(&mark) || self.young.contains(&mark)
+    }
+
+    /// Remembers the line of a mark; `false` if it was known already.
+    pub(super) fn insert(&mut self, mark: u64, now: Instant) -> bool {
+        if self.old.contains(&mark) || !self.young.insert(mark) {
             return false;
         }
         if self.young.len() >= MAX_SEEN {
@@ -67,18 +76,22 @@ mod tests {
     use super::*;
     use crate::mesh::testing;
 
+    fn insert(seen: &mut Seen, line: &[u8], now: Instant) -> bool {
+        seen.insert(seen.mark(line), now)
+    }
+
     #[test]
     fn a_line_is_new_once_and_again_after_its_age() {
         let start = testing::start();
         let age = Duration::from_secs(60);
         let mut seen = Seen::new(&mut Rng::new([1; 32]), start);
-        assert!(seen.insert(b"13 1 a b", start));
-        assert!(!seen.insert(b"13 1 a b", start));
-        assert!(seen.insert(b"13 2 a b", start));
+        assert!(insert(&mut seen, b"13 1 a b", start));
+        assert!(!insert(&mut seen, b"13 1 a b", start));
+        assert!(insert(&mut seen, b"13 2 a b", start));
         seen.forget(age, start + age);
-        assert!(!seen.insert(b"13 1 a b", start + age));
+        assert!(!insert(&mut seen, b"13 1 a b", start + age));
         seen.forget(age, start + 2 * age);
-        assert!(seen.insert(b"13 1 a b", start + 2 * age));
+        assert!(insert(&mut seen, b"13 1 a b", start + 2 * age));
     }
 
     #[test]
@@ -86,7 +99,7 @@ mod tests {
         let start = testing::start();
         let mut seen = Seen::new(&mut Rng::new([1; 32]), start);
         for n in 0..2 * MAX_SEEN + 5 {
-            seen.insert(n.to_string().as_bytes(), start);
+            insert(&mut seen, n.to_string().as_bytes(), start);
         }
         assert!(seen.young.len() + seen.old.len() <= 2 * MAX_SEEN);
     }

@@ -58,7 +58,7 @@ pub struct Settings {
     pub connect_to: Vec<NodeName>,
     /// AutoConnect.
     pub auto_connect: bool,
-    /// MetaRate: lines a second that a neighbour may have passed on, 200 to 1,000,000.
+    /// MetaRate: flooded lines a second that a neighbour may say of itself for long, 200 to 1,000,000.
     pub meta_rate: u32,
     /// Router switches.
     pub route: RouteSettings,

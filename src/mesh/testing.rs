@@ -101,6 +101,16 @@ pub(super) struct Net {
     links: SlotMap<LinkId, ()>,
     /// Pairs between which no datagram passes.
     pub no_udp: BTreeSet<(u8, u8)>,
+    /// Links that take nothing: (node, its link).
+    pub slow: BTreeSet<(u8, LinkId)>,
+    /// Whether all links take nothing.
+    pub all_slow: bool,
+    /// Who has asked for room on one.
+    pub asked: Vec<(u8, LinkId)>,
+    /// Bytes of lines that were sent: (node, its link).
+    pub bytes: BTreeMap<(u8, LinkId), usize>,
+    /// PONG lines are lost.
+    pub hold_pongs: bool,
     /// Nodes that left their [`underlay`] address for another.
     pub moved: BTreeMap<u8, SocketAddr>,
     /// Longest datagram that passes, in bytes of UDP payload.
@@ -146,6 +156,11 @@ impl Net {
             wires: BTreeMap::new(),
             links: SlotMap::with_key(),
             no_udp: BTreeSet::new(),
+            slow: BTreeSet::new(),
+            all_slow: false,
+            asked: Vec::new(),
+            bytes: BTreeMap::new(),
+            hold_pongs: false,
             moved: BTreeMap::new(),
             longest: 1472,
             delivered: Vec::new(),
@@ -263,6 +278,10 @@ impl Net {
         match output {
             Output::SendLine { to, mut line } => {
                 self.lines += 1;
+                *self.bytes.entry((me, to)).or_default() += line.len();
+                if self.hold_pongs && *line == *b"9" {
+                    return;
+                }
                 if line.starts_with(b"15 ") || line.starts_with(b"16 ") {
                     self.routed.push((me, line.clone()));
                 }
@@ -352,6 +371,10 @@ impl Net {
                     );
                 }
             }
+            Output::AskRoom { link } => match self.all_slow || self.slow.contains(&(me, link)) {
+                true => self.asked.push((me, link)),
+                false => self.input(me, Input::Room { link }),
+            },
             Output::AskPathMtu { to } => self.input(me, Input::PathMtu { to, mtu: 1500 }),
             Output::Hook(hook) => self.hooks.push((me, hook)),
             Output::Resolve { .. }
@@ -464,6 +487,29 @@ impl Net {
             self.input(from, Input::Punt(Punt::Packet { to, packet }));
         }
         self.settle();
+    }
+
+    /// Bytes of lines that one node has sent to another.
+    pub(super) fn sent_to(&self, from: u8, to: u8) -> usize {
+        let ends = self.wires.iter();
+        let mut links = ends.filter(|((a, _), (b, _))| (*a, *b) == (from, to));
+        links
+            .next()
+            .map_or(0, |(end, _)| self.bytes.get(end).copied().unwrap_or(0))
+    }
+
+    /// Gives room where it was asked for, until nobody asks.
+    pub(super) fn give_room(&mut self) {
+        while let Some((node, link)) = self.asked.pop() {
+            self.input(node, Input::Room { link });
+            self.settle();
+        }
+    }
+
+    /// Whether a node reaches so many others.
+    pub(super) fn all_reach(&self, at: u8, others: usize) -> bool {
+        let rows = self.meshes[usize::from(at)].peers(self.now);
+        rows.iter().filter(|row| row.up).count() == others
     }
 
     /// Whether every node reaches every other.

@@ -70,6 +70,17 @@ impl Mesh {
                 since: 0,
             };
         }
+        // In its own name it has no excuse: a real daemon passes on nothing that claims to be its own.
+        let mut words = line
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
+        if words.nth(1) == Some(name.as_str().as_bytes())
+            || words.next() == Some(name.as_str().as_bytes())
+        {
+            self.charge_own(link, now);
+        } else {
+            self.charge_unused(link, now);
+        }
     }
 }
 

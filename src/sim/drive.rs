@@ -157,6 +157,7 @@ impl World {
                     link.send_line(line)
                 });
             }
+            Output::AskRoom { link } => self.input(node, Input::Room { link }),
             Output::SendFrame { to, frame } => {
                 self.send_on(node, to, Chunk::Frame(frame), |link, frame| {
                     link.send_frame(frame);

@@ -73,6 +73,15 @@ impl EdgeAddress {
         }
     }
 
+    /// Lengths in bytes of two words that are no numeric address; 0 for one that is.
+    #[must_use]
+    pub fn word_lengths(&self) -> [usize; 2] {
+        match self {
+            Self::Known(_) => [0, 0],
+            Self::Opaque(host, port) => [host.len(), port.len()],
+        }
+    }
+
     /// The address word.
     #[must_use]
     pub fn host(&self) -> String {

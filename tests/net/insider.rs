@@ -2,6 +2,7 @@
 //! T03, T20, T22, T31, T33, T34 and T41 of security.md.
 
 mod borne;
+mod budgets;
 mod control;
 mod hearsay;
 mod lines;
