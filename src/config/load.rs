@@ -62,19 +62,11 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     ours.extend(refused);
     tree.drop_told_to_others();
     ours.extend(tree.remarks(true));
-    let mut subnets: Vec<Entry> = tree.all("Subnet").cloned().collect();
-    let hosts = hosts(
-        source,
-        name.as_ref(),
-        &options,
-        last,
-        &mut subnets,
-        &mut ours,
-        &mut theirs,
-        &mut taken,
-    );
-    theirs.extend(among::same_subnets(&subnets));
-    theirs.extend(among::many_subnets(&subnets));
+    taken.subnets = tree.all("Subnet").cloned().collect();
+    let hosts = hosts(source, name.as_ref(), &options, last, &mut ours, &mut taken);
+    theirs.append(&mut taken.problems);
+    theirs.extend(among::same_subnets(&taken.subnets));
+    theirs.extend(among::many_subnets(&taken.subnets));
     let built = build(source, &tree, name, hosts, last, &mut ours);
     let keys = built
         .as_ref()
@@ -98,6 +90,10 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
 /// What came of the host files, besides what they say.
 #[derive(Default)]
 struct Taken {
+    /// Remarks on them.
+    problems: Vec<Problem>,
+    /// All Subnet lines, those of our own file included.
+    subnets: Vec<Entry>,
     /// Those that nothing was taken from.
     not: Vec<PathBuf>,
     /// Ed25519 keys that cannot be read, of nodes with an RSA key.
@@ -325,9 +321,7 @@ fn hosts(
     own: Option<&NodeName>,
     options: &[CliOption],
     last: Option<&Config>,
-    subnets: &mut Vec<Entry>,
     ours: &mut Vec<Problem>,
-    theirs: &mut Vec<Problem>,
     taken: &mut Taken,
 ) -> BTreeMap<NodeName, Arc<Host>> {
     let dir = Path::new("hosts");
@@ -340,7 +334,7 @@ fn hosts(
         let text = "no such directory; the configuration in force stays until it is back";
         ours.push(Problem::error(dir, 0, text));
     }
-    theirs.extend(among::no_nodes(&names));
+    taken.problems.extend(among::no_nodes(&names));
     let mut names: Vec<NodeName> = names
         .iter()
         .filter_map(|name| NodeName::new(name.strip_suffix(".toml").unwrap_or(name)).ok())
@@ -350,13 +344,13 @@ fn hosts(
     names.dedup();
     if names.len() > MAX_HOSTS {
         let text = format!("more than {MAX_HOSTS} host files; only the first ones are read");
-        theirs.push(Problem::error(dir, 0, text));
+        taken.problems.push(Problem::error(dir, 0, text));
         names.truncate(MAX_HOSTS);
     }
     let mut hosts = BTreeMap::new();
     for name in names {
         let mut file = host::read(source, &name, options);
-        subnets.append(&mut file.subnets);
+        taken.subnets.append(&mut file.subnets);
         let known = last.and_then(|last| last.settings.hosts.get(&name));
         let shown = host::host_path(source, &name);
         let both = file.host.as_ref().zip(known);
@@ -379,10 +373,10 @@ fn hosts(
                 known.cloned()
             }
         };
-        theirs.append(&mut file.problems);
+        taken.problems.append(&mut file.problems);
         hosts.extend(host.map(|host| (name, host)));
     }
-    theirs.extend(among::twins(source, &hosts));
+    taken.problems.extend(among::twins(source, &hosts));
     hosts
 }
 

@@ -117,7 +117,7 @@ impl Mesh {
     }
 
     /// The socket has taken what was sent before we asked.
-    pub(super) fn has_room(&mut self, link: LinkId) {
+    pub(super) fn link_has_room(&mut self, link: LinkId) {
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
         };
@@ -291,7 +291,7 @@ impl Mesh {
             let node = idx.and_then(|idx| Some((idx, self.nodes.get(idx)?)));
             if let Some((idx, node)) = node {
                 let told = idx == Nodes::ME || node.place.reachable;
-                if !told && !(node.subnets.is_empty() && node.edges.is_empty()) {
+                if !(told || node.subnets.is_empty() && node.edges.is_empty()) {
                     left_out.insert(idx);
                 }
                 let subnets = match &cursor.after {

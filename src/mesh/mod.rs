@@ -263,7 +263,7 @@ impl Mesh {
             }
             Input::Look(on) => self.looked_at = on,
             Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
-            Input::Room { link } => self.has_room(link),
+            Input::Room { link } => self.link_has_room(link),
             Input::Timeout => self.timeout(now),
         }
         self.close_misbehaved(now);

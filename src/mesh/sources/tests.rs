@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// A member n1 beside the honest n2, both neighbours of n0; the links of n1 speak this.
-fn net(dialect: Dialect, change: impl Fn(&mut Settings)) -> Net {
+fn net(dialect: Dialect, change: impl FnMut(&mut Settings)) -> Net {
     let mut all = settings(3);
-    all.iter_mut().for_each(|one| change(one));
+    all.iter_mut().for_each(change);
     let mut net = Net::new(all);
     net.join(2, 0);
     net.dialect = dialect;
