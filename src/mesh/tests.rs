@@ -571,16 +571,7 @@ fn the_graph_is_computed_once_per_batch() {
 
 #[test]
 fn malformed_lines_close_only_the_link_that_they_came_from() {
-    for line in [
-        "",
-        "x",
-        "99",
-        "12 1 n2",
-        "10 1 n2 nonsense",
-        "13 1 n2 n2",
-        "23 n2 n0 100",
-        "4 655 1 c",
-    ] {
+    for line in ["", "x", "99", "4 655 1 c"] {
         let mut net = three();
         sends(&mut net, 2, 1, line);
         net.run(SECOND);
