@@ -62,7 +62,7 @@ impl Diff {
     }
 }
 
-/// Whether some script runs by the new RunScripts that does not run by the old one.
+/// Whether some script runs by the new RunScripts that the process for scripts does not run.
 fn runs_more(old: Option<&[&str]>, new: Option<&[&str]>) -> bool {
     match (old, new) {
         (None, _) => false,
@@ -349,6 +349,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         scripts_interpreter,
         scripts_extension,
         run_scripts,
+        scripts_at_start: _,
         allow,
         nice,
         log_level,
@@ -391,7 +392,7 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
         &old.scripts_extension,
         scripts_extension,
     );
-    match runs_more(old.run_scripts.as_deref(), run_scripts.as_deref()) {
+    match runs_more(old.scripts_at_start.as_deref(), run_scripts.as_deref()) {
         true => diff.restart("RunScripts", &old.run_scripts, run_scripts),
         false => diff.value("RunScripts", &old.run_scripts, run_scripts),
     }

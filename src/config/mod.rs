@@ -253,6 +253,8 @@ pub struct Shell {
     pub scripts_extension: String,
     /// RunScripts, without `none`; `None`: all of them.
     pub run_scripts: Option<Vec<&'static str>>,
+    /// RunScripts as the process for scripts was told it at the start: a reload cannot allow more.
+    pub scripts_at_start: Option<Vec<&'static str>>,
     /// Allow (meshd only), sorted: of the firewall that `meshctl firewall` writes, not of the daemon.
     pub allow: Vec<allow::Allow>,
     /// Sandbox.

@@ -52,6 +52,7 @@ pub(super) fn shell(
             .as_deref()
             .and_then(|net| values::interface_name(net).ok())
     };
+    let run_scripts = run_scripts(reader);
     Shell {
         interface: named.or_else(net_name),
         device: reader.text("Device").map(|path| source.base.join(path)),
@@ -77,7 +78,8 @@ pub(super) fn shell(
         udp_sndbuf: reader.number("UDPSndBuf", 0, i32::MAX).unsigned_abs() as usize,
         scripts_interpreter: reader.text("ScriptsInterpreter"),
         scripts_extension: reader.text("ScriptsExtension").unwrap_or_default(),
-        run_scripts: run_scripts(reader),
+        run_scripts: run_scripts.clone(),
+        scripts_at_start: run_scripts,
         allow: {
             let mut allow = reader.each("Allow", Allow::parse);
             allow.sort();

@@ -109,7 +109,7 @@ const CASES: &[(&[Edit], Said, Said)] = &[
     (&[Has("hosts/db_01", "Expires = 2020-01-01T00:00:00Z")], (10, "~ hosts/db_01 changed: Expires"), (0, "hosts/db_01 changed: Expires")),
     (&[Has("hosts/db_01", "Revoked = 2020-01-01T00:00:00Z")], (10, "~ hosts/db_01 changed: Revoked"), (0, "hosts/db_01 changed: Revoked")),
     (&[Has("hosts/db_01", "MinProtocol = native")], (10, "~ hosts/db_01 changed: MinProtocol"), (0, "hosts/db_01 changed: MinProtocol")),
-    (&[Has("hosts/db_01", "Subnet = nonsense")], (0, "meshctl: hosts/db_01:4: "), (0, "nothing changed")),
+    (&[Has("hosts/db_01", "Subnet = nonsense")], (0, "meshctl: hosts/db_01:5: "), (0, "nothing changed")),
     (&[Has("hosts/db_01", "Subnet = nonsense\nWeight = 50")], (10, "~ hosts/db_01 changed: Weight"), (0, "hosts/db_01 changed: Weight")),
     (&[Has("hosts/db_01", "Port =")], (0, "meshctl: hosts/db_01: the last good version of this file stays in force"), (7, "not taken over: hosts/db_01")),
     (&[Is("hosts/db_01", "")], (0, "meshctl: hosts/db_01: says nothing; copy it from that node again"), (7, "not taken over: hosts/db_01")),

@@ -180,7 +180,7 @@ fn status_is_one_screen() {
         "udp_gso, recvmmsg  without tun_uso",
         "meshd-w0",
         "device, 0.0.0.0:655, beat 7s ago, drops no_route 4",
-        "17 packets of tinc nodes",
+        "17 packets came from outside their sender's subnets",
         "3 downgrades",
         "1 problem",
         "hosts/x:1: no value",
