@@ -41,8 +41,18 @@ fn passed_on() -> Vec<Vec<u8>> {
                 templates.push([&before, blank, &behind].concat());
             }
         }
-        for length in [64, 2_000, 2_160, 2_200, 4_000, 60_000] {
-            templates.push([template.as_bytes(), b" ", &vec![b'x'; length]].concat());
+        // A real daemon takes an edge without a local address, or with all of it.
+        let local = match words[0] {
+            b"12" => " 10.77.1.9 655 ",
+            _ => " ",
+        };
+        // What is routed it writes anew, and ends the link where that is too long for it.
+        let lengths: &[usize] = match words[0] {
+            b"15" | b"16" => &[64, 1_000],
+            _ => &[64, 2_000, 2_160, 2_200, 4_000, 60_000],
+        };
+        for &length in lengths {
+            templates.push([template.as_bytes(), local.as_bytes(), &vec![b'x'; length]].concat());
         }
     }
     let odd = [
