@@ -1,4 +1,4 @@
-//! What leaves meshctl for a terminal: colours are ours, and everything else that a terminal would obey is spelled out. Other
+//! Output of meshctl to a terminal: colours are ours, and everything else that a terminal would obey is spelled out. Other
 //! nodes have written some of what is shown.
 
 use std::sync::LazyLock;

@@ -1,7 +1,7 @@
 //! Which columns of a table a terminal has room for. A name or a number is shown whole or not at all: one that is cut is
 //! another one.
 
-/// What a column needs.
+/// Width and rank of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
     /// Its widest cell or its heading, in characters.
@@ -14,7 +14,7 @@ pub(super) struct Need {
 pub(super) const SENTENCE: u8 = u8::MAX;
 /// Narrowest place for a sentence.
 const SENTENCE_ROOM: usize = 12;
-/// What stands for the rest of a sentence.
+/// Mark in place of the rest of a sentence.
 const MORE: &str = "...";
 
 /// The columns that fit into `room` characters with `gap` between them, in their order, each with its width. `None`: not

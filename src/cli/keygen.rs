@@ -30,11 +30,11 @@ struct Pair {
     private_key_file: String,
     public_key_file: String,
     public_key: String,
-    /// What was done about it.
+    /// The step that was taken.
     done: Done,
 }
 
-/// What became of the pair.
+/// Result for the key pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Done {
@@ -48,7 +48,7 @@ enum Done {
     Completed,
 }
 
-/// What a key that is there means.
+/// Treatment of a key that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum There {
     /// Refuse.
