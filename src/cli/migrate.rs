@@ -1,5 +1,5 @@
 //! `meshctl migrate status`: how far each node is on the way from tinc 1.0 to native, what blocks its next step, and
-//! what to do about it. Source: spec/users.md section 5.
+//! what to do about it. Source: cli/meshctl.md section 5.
 
 mod advice;
 #[cfg(test)]

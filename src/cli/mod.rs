@@ -1,6 +1,6 @@
 //! meshctl: one file a command, all of them thin: ask the daemon, show the answer.
 //!
-//! Source: spec/meshctl.md section 4.
+//! Source: cli/meshctl.md section 4.
 
 pub mod args;
 mod capture;
@@ -50,7 +50,7 @@ use crate::{
     mesh::view::PacketKind,
 };
 
-/// How a command ends. Source: spec/meshctl.md section 4.2.
+/// How a command ends. Source: cli/meshctl.md section 4.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {

@@ -1,6 +1,6 @@
 //! `meshctl support`: what somebody needs who is to help, in one file without secrets.
 //!
-//! Source: spec/users.md ("Flight recorder").
+//! Source: cli/meshctl.md section 4.3.
 
 mod redact;
 

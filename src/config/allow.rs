@@ -1,7 +1,7 @@
 //! Allow: who of the mesh may reach which port of ours. Not meshd filters by it but the firewall that
 //! `meshctl firewall` writes.
 //!
-//! Source: spec/config-toml.md section 5.
+//! Source: config/toml.md section 3.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! What only shows when all host files are seen together.
 //!
-//! Source: spec/config-toml.md section 5, strict validation.
+//! Source: config/toml.md section 4.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry as Slot},

@@ -1,4 +1,6 @@
-//! Reading files of the configuration: regular files of bounded size only, nothing that blocks. Source: spec/security.md T34, T44.
+//! Reading files of the configuration: regular files of bounded size only, nothing that blocks.
+//!
+//! Source: T34, T44 of proto/threat-model.md.
 
 use std::{
     collections::BTreeSet,

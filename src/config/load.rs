@@ -1,6 +1,6 @@
 //! Reading a whole configuration: which files, in which order, and whose fault is what.
 //!
-//! Source: tinc-config-cli.md sections 1.1 and 1.5, architecture.md section 2.5 (c).
+//! Source: tinc-config-cli.md sections 1.1 and 1.5, proto/design.md section 2.5 (c).
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use crate::{
     wire::NodeName,
 };
 
-/// Host files that are read; more nodes than that are no mesh of ours (spec/security.md 5.6).
+/// Host files that are read; more nodes than that are no mesh of ours (proto/threat-model.md section 5.6).
 const MAX_HOSTS: usize = 16_384;
 
 /// Reads everything anew. `last` is the configuration in force, on a reload: a host file that is

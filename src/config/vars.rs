@@ -161,7 +161,7 @@ impl Kind {
 
 impl Var {
     /// Whether its value may name a program to run: never taken from a host file, which others
-    /// may have written (spec/security.md T44).
+    /// may have written (T44 of proto/threat-model.md).
     #[must_use]
     pub fn runs_programs(&self) -> bool {
         matches!(

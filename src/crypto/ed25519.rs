@@ -1,7 +1,7 @@
 //! Node keys: Ed25519 with tinc's 96-byte private form, and the key agreement on the same curve.
 //!
 //! tinc keeps the *expanded* private key, not the seed, so signing goes through the low-level
-//! interface. Source: tinc-1.1-wire.md sections 1.2, 1.3 and 2.3; refusals: spec/security.md T07.
+//! interface. Source: tinc-1.1-wire.md sections 1.2, 1.3 and 2.3; refusals: T07 of proto/threat-model.md.
 
 use std::{
     fmt::{self, Write as _},
@@ -112,7 +112,7 @@ impl PublicKey {
         })
     }
 
-    /// The same key for X25519: the Montgomery form of the point (spec/security.md section 3.1). Never of
+    /// The same key for X25519: the Montgomery form of the point (proto/native-link.md section 1). Never of
     /// small order, as the point is none.
     #[must_use]
     pub fn x25519_public(&self) -> [u8; 32] {
@@ -226,7 +226,7 @@ impl PrivateKey {
         self.public
     }
 
-    /// The same key for X25519: the clamped scalar (spec/security.md section 3.1).
+    /// The same key for X25519: the clamped scalar (proto/native-link.md section 1).
     #[must_use]
     pub fn x25519_secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(*scalar_of(&self.expanded))

@@ -8,7 +8,7 @@
 //!
 //! The static key is a node's Ed25519 key mapped to X25519, or one of its own; the prologue binds what
 //! the handshake is for, both names and what both said before it, so that any edit of these breaks it.
-//! Source: spec/security.md sections 3.1 to 3.3.
+//! Source: proto/native-link.md sections 1 to 3.
 
 use std::{cell::Cell, fmt};
 

@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// P1 of spec/security.md section 5.4: the window as a set of numbers.
+    /// P1 of proto/threat-model.md section 5.4: the window as a set of numbers.
     #[derive(Default)]
     struct Model {
         seen: BTreeSet<u64>,

@@ -1,7 +1,7 @@
 //! Raw RSA as the links of tinc 1.0 use it: a number of the modulus' length, no padding.
 //!
 //! Source: tinc-1.0-wire.md sections 1.4 and 1.5. The private operation is constant in time, blinded and
-//! checked (spec/security.md T06).
+//! checked (T06 of proto/threat-model.md).
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::Rng;
 
-/// Shortest modulus that is accepted, in bits. Source: spec/security.md T07.
+/// Shortest modulus that is accepted, in bits. Source: T07 of proto/threat-model.md.
 pub const MIN_BITS: u32 = 1024;
 /// Longest modulus, in bits: its METAKEY has 2,048 digits. Source: tinc-1.0-wire.md section 1.4.
 pub const MAX_BITS: u32 = 8192;

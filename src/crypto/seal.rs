@@ -2,7 +2,7 @@
 //! AES-256-GCM over 1,400 bytes where ring takes 255 and aes-gcm 789, on an AMD Zen 4 with VAES), and AES-256-GCM by
 //! our own code where the processor has vectors for it: a quarter to a third less for 1,400 bytes, half for 64.
 //!
-//! Nonce: four zero bytes and the number, big endian. Source: spec/security.md sections 3.3 and 3.5.
+//! Nonce: four zero bytes and the number, big endian. Source: proto/native-link.md sections 3.3 and 5.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! A reload: read everything off the driver's thread, compare, tell the mesh, answer.
 //!
-//! Source: architecture.md section 2.5 (c). An unusable tree changes nothing, and every problem of it
+//! Source: proto/design.md section 2.5 (c). An unusable tree changes nothing, and every problem of it
 //! is said; tinc would exit on a signal (tinc-config-cli.md section 4.5).
 
 use std::{
@@ -24,7 +24,7 @@ use crate::{
 
 /// Configurations that can be gone back to.
 const KEPT: usize = 3;
-/// Of so many live nodes a reload may cut one unasked. Source: spec/config-toml.md, reload rule 6.
+/// Of so many live nodes a reload may cut one unasked. Source: config/toml.md section 5, rule 6.
 const ONE_OF: usize = 10;
 
 /// What the files are read for.

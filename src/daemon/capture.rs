@@ -1,6 +1,6 @@
 //! `meshctl capture`: who may have one, what the driver sees of packets, and the rows that the client gets.
 //!
-//! Source: spec/meshctl.md section 4.3.
+//! Source: cli/meshctl.md section 4.3.
 
 use std::{
     collections::BTreeMap,

@@ -26,9 +26,9 @@ use crate::{
 /// Bytes read at once.
 const CHUNK: usize = 16 << 10;
 /// Chunks of one connection that the driver has not taken yet: 64 KiB a connection on the way in.
-/// Source: spec/security.md section 5.6.
+/// Source: proto/threat-model.md section 5.6.
 const CHUNKS: usize = 4;
-/// How long the other end may take nothing while something waits for it. Source: spec/security.md T36.
+/// How long the other end may take nothing while something waits for it. Source: T36 of proto/threat-model.md.
 pub const STALL: Duration = Duration::from_secs(10);
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 128;

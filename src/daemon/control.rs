@@ -1,6 +1,6 @@
 //! The control socket: who may ask what, and the way of a request to the driver and back.
 //!
-//! Sources: architecture.md section 2.5 (d), spec/security.md T40.
+//! Sources: proto/design.md section 2.5 (d), T40 of proto/threat-model.md.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ use crate::{
     io::sockopt,
 };
 
-/// Most clients at the same time. Source: spec/security.md T40.
+/// Most clients at the same time. Source: T40 of proto/threat-model.md.
 const MAX_CLIENTS: usize = 32;
 /// Places of these that only who may do everything gets, so that those who may look cannot keep them out.
 const KEPT_PLACES: usize = 4;

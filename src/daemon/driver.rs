@@ -55,7 +55,7 @@ use crate::{
 const BATCH: usize = 256;
 /// Rounds of outputs that make new inputs at once, before the loop looks at anything else.
 const ROUNDS: usize = 16;
-/// How often fresh entropy is mixed in. Source: architecture.md section 2.1.
+/// How often fresh entropy is mixed in. Source: proto/design.md section 2.1.
 const ENTROPY: Duration = Duration::from_secs(3600);
 /// How often the driver looks after itself: workers, held log lines.
 const TICK: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! What outlives us in the service manager's descriptor store: the queues of the device, the listening sockets, and a
 //! note to our successor. The store goes with the unit: what `systemctl stop` ends is not kept.
 //!
-//! Source: spec/security.md section 3.7. No key is ever among it.
+//! Source: proto/native-link.md section 7. No key is ever among it.
 
 use std::{
     collections::BTreeSet,

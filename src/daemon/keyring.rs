@@ -15,10 +15,10 @@ use crate::{
     wire::NodeName,
 };
 
-/// How long a name without host file is not looked for again. Source: spec/security.md section 4.
+/// How long a name without host file is not looked for again. Source: proto/threat-model.md section 4.
 const NEGATIVE: Duration = Duration::from_secs(1);
 /// RSA operations a second for links that are not authenticated, from addresses of nodes and from others each: about
-/// 2 ms of work for a key of 2048 bits. Source: spec/security.md T37.
+/// 2 ms of work for a key of 2048 bits. Source: T37 of proto/threat-model.md.
 const RSA_RATE: u32 = 20;
 /// How long a node that was told our Ed25519 key, or has told its own, is not told again: it may be unable to store it.
 const UPGRADE_EVERY: Duration = Duration::from_secs(600);

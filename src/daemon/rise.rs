@@ -1,6 +1,6 @@
 //! From the device to a daemon that is up: interface and tinc-up, rights given up, the sandbox, packet threads, doors.
 //!
-//! Source: spec/security.md section 4.
+//! Source: proto/threat-model.md section 4.
 
 use std::{
     path::{Path, PathBuf},

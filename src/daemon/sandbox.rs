@@ -1,6 +1,6 @@
 //! What the daemon gives up once all is open, beside what its unit takes from it: files that are none of its business, system
 //! calls that it never makes, and capabilities. Scripts are run by a process that was started before ([`super::hooks::monitor`]).
-//! Source: spec/security.md section 4.
+//! Source: proto/threat-model.md section 4.
 //!
 //! What Landlock refuses is not counted as refused system calls are: the kernel tells of it in its audit log only.
 

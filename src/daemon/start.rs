@@ -45,7 +45,7 @@ const LET_GO_TRIES: usize = 100;
 const LET_GO_PAUSE: Duration = Duration::from_millis(10);
 /// The clone device of the kernel.
 const CLONE: &str = "/dev/net/tun";
-/// The group that may look at the daemon. Source: spec/meshctl.md section 4.2.
+/// The group that may look at the daemon. Source: cli/meshctl.md section 4.2.
 const GROUP: &str = "meshd";
 
 /// All that is open before anything runs.
@@ -94,7 +94,7 @@ pub(super) fn socket_options(shell: &Shell) -> SocketOptions {
 }
 
 /// How many packet threads there are to be: as many as processors, but no more than can share tinc's
-/// small replay windows (architecture.md section 2.4).
+/// small replay windows (proto/design.md section 2.4).
 fn workers(shell: &Shell) -> usize {
     // Asked once: the answer is in a dozen files of the control group.
     static PROCESSORS: LazyLock<usize> =

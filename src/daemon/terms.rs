@@ -1,6 +1,6 @@
 //! What of the host files holds today: Expires, Revoked and Ed25519PublicKeyNextFrom come into force by themselves.
 //!
-//! Source: spec/config-toml.md section 5.
+//! Source: config/toml.md section 3.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 /// Most datagrams of a run for another daemon. Half of tinc's replay window of 128, shared by up to four workers, is
-/// what may be in flight out of order (architecture.md section 2.4, reorder rule).
+/// what may be in flight out of order (proto/design.md section 2.4, reorder rule).
 pub const MAX_RUN: usize = 16;
 /// Most datagrams of a run for a meshd in a native session: what one UDP message may hold
 /// (`UDP_MAX_SEGMENTS` of old kernels).

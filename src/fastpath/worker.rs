@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Half as many bytes cost 3 % more processor
-/// time, and the round trip beside bulk is the same; sending off every 64 KB, 7 to 10 %. Source: dataplane.md.
+/// time, and the round trip beside bulk is the same; sending off every 64 KB, 7 to 10 %. Source: dataplane/data-path.md section 3.
 const BATCH_PACKETS: usize = 1024;
 const BATCH_BYTES: usize = 256 << 10;
 /// The heartbeat for the watchdog, with a timer of its own: to set one for each sleep costs more.

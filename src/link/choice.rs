@@ -1,5 +1,5 @@
 //! What two nodes speak, by their ID lines and what each knows of the other. Source: tinc-1.1-wire.md sections 3.1
-//! and 3.4, spec/security.md section 2.3.
+//! and 3.4, proto/threat-model.md section 2.3.
 //!
 //! UPGRADE is for a tinc 1.1 and us where one has no Ed25519 key of the other: each proves its RSA key and tells its
 //! Ed25519 key, and the link ends, so that the next one may speak SPTPS. From then on a tinc 1.1 speaks nothing less

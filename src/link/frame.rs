@@ -1,6 +1,6 @@
 //! What the records of an SPTPS link mean: a request line each; after PACKET (17) one record that is a
 //! frame; after SPTPS_PACKET (21) raw bytes outside any record. Source: tinc-1.1-wire.md sections 3.3
-//! and 3.8; the limits are those of spec/security.md T03, for native links too.
+//! and 3.8; the limits are those of T03 of proto/threat-model.md, for native links too.
 
 use bytes::{Buf, Bytes, BytesMut};
 

@@ -1,6 +1,6 @@
 //! The ID line, the first on every meta connection: `0 NAME 17.MINOR`, and after it words that tinc scans
 //! past. One of them is `native1`: "I can do the native handshake". Source: tinc-1.1-wire.md section 3.1,
-//! spec/security.md section 3.3.
+//! proto/native-link.md section 3.1.
 
 use crate::wire::{NodeName, Options};
 

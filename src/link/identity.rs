@@ -116,6 +116,6 @@ pub trait Keyring {
     fn credentials(&self, name: &NodeName) -> Option<Credentials>;
 
     /// Whether there is time for one RSA operation for a stranger now: it costs milliseconds
-    /// (spec/security.md T37). `known`: it calls from an address of some node.
+    /// (T37 of proto/threat-model.md). `known`: it calls from an address of some node.
     fn may_compute(&self, known: bool) -> bool;
 }

@@ -252,7 +252,7 @@ impl Legacy {
                 }
                 let reply = self.their_digest.hash(&challenge);
                 self.stage = Stage::Reply(Some(reply));
-                // Who was dialled waits until the other end has proven itself (spec/security.md T01).
+                // Who was dialled waits until the other end has proven itself (T01 of proto/threat-model.md).
                 if self.terms.outgoing {
                     self.reply(output);
                 }

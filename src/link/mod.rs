@@ -3,7 +3,7 @@
 //! side speaks nothing else and host files allow it.
 //!
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
-//! Source: tinc-1.1-wire.md sections 2 and 3, tinc-1.0-wire.md section 1, spec/security.md section 3.
+//! Source: tinc-1.1-wire.md sections 2 and 3, tinc-1.0-wire.md section 1, proto/native-link.md.
 
 mod choice;
 mod event;
@@ -45,16 +45,16 @@ use crate::{
     wire::NodeName,
 };
 
-/// Hard limit of bytes queued to one link. Source: spec/security.md section 5.6.
+/// Hard limit of bytes queued to one link. Source: proto/threat-model.md section 5.6.
 pub const MAX_QUEUE: usize = 4 << 20;
 /// Queued bytes above which data packets over TCP are dropped. Source: the same.
 pub const MAX_QUEUE_BULK: usize = 256 << 10;
 /// Longest request line in bytes without LF that we send, or take for more than a line that cannot be read. Source:
 /// tinc-1.1-wire.md section 3.3.
 pub const MAX_LINE: usize = 2175;
-/// Bytes that a stranger may make us hold before it is authenticated. Source: spec/security.md section 5.6.
+/// Bytes that a stranger may make us hold before it is authenticated. Source: proto/threat-model.md section 5.6.
 pub const MAX_PREAUTH: usize = 8 << 10;
-/// Longest that a handshake may take, whatever the configuration says. Source: spec/security.md T36.
+/// Longest that a handshake may take, whatever the configuration says. Source: T36 of proto/threat-model.md.
 pub const MAX_AUTH: Duration = Duration::from_secs(10);
 
 /// One meta connection in any dialect.

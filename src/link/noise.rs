@@ -5,7 +5,7 @@
 //! len(2) | sealed record    READY of the dialler, then anything
 //! ```
 //! Message 1 can be replayed by anybody who has seen it, so the acceptor is up only when READY has come.
-//! Source: spec/security.md sections 3.2 and 3.3.
+//! Source: proto/native-link.md sections 2 and 3.1.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Longest Noise message that is accepted, in bytes: room for a key exchange that quantum computers
-/// cannot break. Source: spec/security.md section 3.3.
+/// cannot break. Source: proto/native-link.md section 3.1.
 pub(super) const MAX_HANDSHAKE: usize = 2 << 10;
 /// What the prologue of a renewal says after both ID lines.
 const RENEWAL: &[u8] = b"rekey";

@@ -11,7 +11,7 @@
 //!           <- HANDSHAKE 2 <-    last record under its old key
 //!           -> READY       ->    last record under the dialler's old key
 //! ```
-//! Source: spec/security.md section 3.3.
+//! Source: proto/native-link.md section 3.1.
 
 use std::{
     mem,
@@ -49,7 +49,7 @@ const READY: u8 = 4;
 pub(super) const MAX_BODY: usize = 1 + MAX_LINE + TAG;
 /// Length of READY's body.
 pub(super) const READY_BODY: usize = 1 + TAG;
-/// Age of keys at which they are renewed. Source: spec/security.md section 3.3.
+/// Age of keys at which they are renewed. Source: proto/native-link.md section 3.1.
 pub(super) const RENEW_AFTER: Duration = Duration::from_secs(3600);
 /// Records under one key after which both keys are renewed. Source: the same.
 pub(super) const RENEW_RECORDS: u64 = 1 << 32;

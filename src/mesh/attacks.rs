@@ -1,4 +1,4 @@
-//! Attacks by members of the mesh, from spec/security.md section 2.2, on two or more whole nodes.
+//! Attacks by members of the mesh, from proto/threat-model.md section 2.2, on two or more whole nodes.
 
 mod hearsay;
 mod start;

@@ -5,7 +5,7 @@
 //! out at once where its place in the order has passed, and is part of what follows where not. While a
 //! link has [`BACKLOG`] bytes waiting, each change waits as a fact: the last line of it counts, as it
 //! came, so that others know it when they have seen it. Nodes that nobody can reach are left out until
-//! they are reachable. Source: spec/security.md T39.
+//! they are reachable. Source: T39 of proto/threat-model.md.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

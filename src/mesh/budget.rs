@@ -16,7 +16,7 @@
 //! Each hop lets a member say less of others (MetaRate) than the next hop takes of one node (2 x), so
 //! the honest news of that node still has room. Routed lines are charged by bytes, to the same nodes.
 //! Budgets belong to the node, not to the link: they outlive a link that is cut and dialled anew.
-//! Source: spec/security.md T31 and section 5.6.
+//! Source: proto/threat-model.md section 5.6, T31.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
-//! What a node speaks is not for others to lower (spec/security.md T24).
+//! What a node speaks is not for others to lower (T24 of proto/threat-model.md).
 //!
 //! Minor version and [`Options::NATIVE`] of a node come in edges that any member may forge, so they are
 //! believed upwards only. What a neighbour says on its own link holds; what a node has spoken with us in a
-//! tunnel holds until it stays silent where it spoke native, so that going back to tinc works (section 3.8).
+//! tunnel holds until it stays silent where it spoke native, so that going back to tinc
+//! works (proto/native-link.md section 8).
 
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,7 @@ impl Mesh {
     ) -> Options {
         self.nodes[idx].spoke.linked = hello.minor;
         if hello.is_legacy() {
-            // It can speak no more than this now: a tinc may have taken the place of another (section 3.8).
+            // It can speak no more than this now: a tinc may have taken the place of another (proto/native-link.md section 8).
             self.nodes[idx].spoke = Spoke::default();
             return theirs;
         }

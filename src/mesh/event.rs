@@ -316,7 +316,7 @@ pub enum Output {
 }
 
 /// An event for which the operator may have a script. Values are typed: no text from the wire
-/// reaches an environment unchecked (spec/security.md T33).
+/// reaches an environment unchecked (T33 of proto/threat-model.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookEvent {
     /// host-up, host-down and hosts/NODE-up, hosts/NODE-down.

@@ -2,7 +2,7 @@
 //!
 //! Order of checks, per request: parsed, seen before?, within the budget ([`super::budget`])?, may the sender speak for
 //! the subject?, does it change anything? Only a change is passed on. Lines about ourselves are answered
-//! with what is true. Source: tinc-1.0-wire.md section 2.1, spec/security.md sections 2.2 and 2.3.
+//! with what is true. Source: tinc-1.0-wire.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
 
 use std::{
     fmt::{self, Display},

@@ -1,7 +1,7 @@
 //! Tunnel keys of one node: REQ_KEY and ANS_KEY, and what replaces what.
 //!
 //! No session is torn down by an unauthenticated message: a handshake that the other side starts is kept
-//! beside the session in use, and replaces it when it is complete (spec/security.md section 0.4).
+//! beside the session in use, and replaces it when it is complete (proto/threat-model.md section 0, rule 4).
 //! Source: tinc-1.1-wire.md sections 2.6, 2.8, 3.6, 3.7.
 
 use std::{
@@ -503,7 +503,7 @@ impl Mesh {
     }
 
     /// Datagrams from the node's own address did not open. Only when nothing else of it has opened
-    /// lately may that mean that it lost its keys (spec/security.md T26).
+    /// lately may that mean that it lost its keys (T26 of proto/threat-model.md).
     pub(super) fn handle_bad_tag(&mut self, idx: NodeIdx, now: Instant) {
         let Some(node) = self.nodes.get(idx) else {
             return;

@@ -2,7 +2,7 @@
 //!
 //! A node makes the key of the packets that it wants to get, one for each sender. A neighbour is told at once, any
 //! other node when it asks (REQ_KEY). Old keys live on for some seconds, for packets on the way. Source:
-//! tinc-1.0-wire.md sections 1.8 and 3.6, spec/security.md T02, T05, T06.
+//! tinc-1.0-wire.md sections 1.8 and 3.6, T02, T05, T06 of proto/threat-model.md.
 
 mod stale;
 
@@ -42,7 +42,7 @@ const BURST: usize = 4;
 /// KEY_CHANGED lines by hearsay that take effect at once, and seconds until one more does.
 const CHANGES: usize = 2;
 const CHANGE_EVERY: u32 = 5;
-/// Packets with a wrong MAC, in [`FORGERIES_WITHIN`], after which a key is changed (spec/security.md T06).
+/// Packets with a wrong MAC, in [`FORGERIES_WITHIN`], after which a key is changed (T06 of proto/threat-model.md).
 const FORGERIES: u64 = 1 << 16;
 const FORGERIES_WITHIN: Duration = Duration::from_secs(60);
 /// One line about one node in this time.
@@ -103,7 +103,7 @@ impl Common {
 
 impl Mesh {
     /// Whether we speak legacy with a node at this place: where its host file allows it, and its own link, or the path
-    /// and no better word of its own, says that it speaks nothing else (spec/security.md T24).
+    /// and no better word of its own, says that it speaks nothing else (T24 of proto/threat-model.md).
     pub(super) fn is_legacy(&self, idx: NodeIdx, place: &Place) -> bool {
         let node = &self.nodes[idx];
         let dialect = |of: NodeIdx| {

@@ -1,5 +1,5 @@
 //! Upper bounds of what others can make us hold or do, with their memory budget.
-//! Source: spec/security.md section 5.6.
+//! Source: proto/threat-model.md section 5.6.
 
 use std::time::{Duration, Instant};
 

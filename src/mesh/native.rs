@@ -3,7 +3,7 @@
 //! Only with nodes that hint that they can (an option bit), and beside SPTPS, which every node goes on
 //! answering: whoever stays silent gets SPTPS. A session replaces the one in use only when the other side
 //! has shown that it has the keys, so no message, forged or replayed, ends one that works.
-//! Source: spec/security.md sections 3.3 and 3.5; what real daemons do with these lines, as relays and at
+//! Source: proto/native-link.md sections 3.2 and 5; what real daemons do with these lines, as relays and at
 //! the end: tinc-1.1-wire.md section 8.3.
 
 use std::{
@@ -50,7 +50,7 @@ const REMEMBERED: usize = 8;
 /// Handshakes that a node may begin with us: two at once, then one in two seconds (T25, T38).
 const BURST: usize = 4;
 /// First messages a second that prove to be nobody's, of all nodes together, and at once. They are not the
-/// node's doing, so they must not use up what it may begin. Source: spec/security.md section 5.6.
+/// node's doing, so they must not use up what it may begin. Source: proto/threat-model.md section 5.6.
 const FORGED: u32 = 200;
 pub(super) const FORGED_BURST: usize = 400;
 

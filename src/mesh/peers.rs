@@ -496,7 +496,7 @@ impl Mesh {
     }
 
     /// Whether what comes over `link` may speak for `node`: a neighbour speaks for itself only
-    /// (first-hand rule, spec/security.md section 2.3).
+    /// (first-hand rule, proto/threat-model.md section 2.3).
     pub(super) fn is_first_hand(&self, link: LinkId, node: NodeIdx) -> bool {
         if node == Nodes::ME {
             return false;

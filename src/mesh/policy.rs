@@ -1,5 +1,5 @@
 //! Who may announce which subnet (SubnetPolicy): what host files give to one node nobody else takes, whether it is up
-//! or down. Source: spec/security.md T20 and section 2.3.
+//! or down. Source: proto/threat-model.md section 2.3, T20.
 //!
 //! What is refused is kept aside, and not passed on, so that a reload may still let it in. It is for IP subnets:
 //! Ethernet addresses move. The same is done with subnets beyond the bounds of [`super::limits`], against which

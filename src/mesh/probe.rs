@@ -1,7 +1,7 @@
 //! Probes by UDP and their answers: what proves an address and a length.
 //!
 //! Source: tinc-1.1-wire.md section 4.5. Bulk moves to a new address only when that address has
-//! answered a probe (spec/security.md T27).
+//! answered a probe (T27 of proto/threat-model.md).
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ const ASKED: usize = 64;
 
 /// Probes to one address that only others name, in [`GUESS_WINDOW`]: two at the pace of discovery, the others with
 /// [`GUESS_PAUSE`] before them. A hole in a NAT stays open for longer than that, so both ends of a path still
-/// meet (spec/security.md T28).
+/// meet (T28 of proto/threat-model.md).
 const GUESSES: usize = 3;
 const GUESS_WINDOW: Duration = Duration::from_secs(60);
 const GUESS_PAUSE: Duration = Duration::from_secs(20);
@@ -80,7 +80,7 @@ impl Guesses {
 pub(super) type Number = [u8; 4];
 
 /// A probe on its way. Its answer brings the number back, so no answer proves more than was asked, and
-/// none that was not asked for proves anything (spec/security.md T08).
+/// none that was not asked for proves anything (T08 of proto/threat-model.md).
 #[derive(Debug)]
 pub(super) struct Asked {
     number: Number,
@@ -131,7 +131,7 @@ impl Mesh {
         !addr.ip().to_canonical().is_loopback() && self.guesses.take(addr, now)
     }
 
-    /// Never to nobody, to everybody, or into the mesh itself (spec/security.md T28).
+    /// Never to nobody, to everybody, or into the mesh itself (T28 of proto/threat-model.md).
     pub(super) fn may_probe(&self, addr: SocketAddr) -> bool {
         let everybody = match addr.ip() {
             IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,

@@ -1,7 +1,7 @@
 //! From tables to what workers see: the graph pass, what follows from it, node states, snapshots.
 //!
 //! The graph is computed at most once per batch of input, snapshots every 10 ms on average, a few at once.
-//! Source: tinc-1.0-wire.md section 2.8, spec/architecture.md section 2.4.
+//! Source: tinc-1.0-wire.md section 2.8, proto/design.md section 2.4.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},

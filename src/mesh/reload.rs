@@ -1,6 +1,6 @@
 //! A configuration takes the place of another: what changed is done live, sessions stay.
 //!
-//! Compared by content, never by time of files (spec/users.md pain 3). Only a key that is gone or
+//! Compared by content, never by time of files (config/toml.md section 5). Only a key that is gone or
 //! different ends what was authenticated by it.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};

@@ -315,7 +315,7 @@ impl Settings {
     }
 }
 
-/// Which subnets a node may announce. Source: spec/security.md section 2.3.
+/// Which subnets a node may announce. Source: proto/threat-model.md section 2.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubnetPolicy {
     /// All.

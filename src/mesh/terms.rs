@@ -1,6 +1,6 @@
 //! From when until when the word of a host file holds: Expires, Revoked, Ed25519PublicKeyNextFrom.
 //!
-//! Source: spec/config-toml.md section 5. They are wall times, which only the shell knows: it asks for the settings
+//! Source: config/toml.md section 3. They are wall times, which only the shell knows: it asks for the settings
 //! of a time, and again when the next turn comes.
 
 use std::sync::Arc;

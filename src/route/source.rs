@@ -1,4 +1,4 @@
-//! SourceCheck: a node sends from its own addresses only (spec/security.md T21).
+//! SourceCheck: a node sends from its own addresses only (T21 of proto/threat-model.md).
 //!
 //! The addresses of a node are the subnets that its host file lists and those that it announces and SubnetPolicy
 //! accepts. Of several subnets that contain an address the longest prefix counts, as for lookups, so a node with a wide

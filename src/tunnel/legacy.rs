@@ -41,7 +41,7 @@ pub const MIN_MAC: usize = 4;
 const LAST: u64 = (1 << 32) - (1 << 13);
 /// From here on another key is due: real daemons ask for one too. Source: tinc-1.0-wire.md section 3.6.
 const RENEW: u64 = 1 << 30;
-/// The same for ciphers with blocks of 8 bytes: less than 1 GiB (spec/security.md T05).
+/// The same for ciphers with blocks of 8 bytes: less than 1 GiB (T05 of proto/threat-model.md).
 const RENEW_SHORT: u64 = 1 << 19;
 /// A frame that is none: its EtherType is neither that of IP nor of a probe.
 pub(super) const TYPE_OTHER: u8 = u8::MAX;

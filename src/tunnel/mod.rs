@@ -1,6 +1,6 @@
 //! Per-destination packet keys: SPTPS, native and legacy. Kinds are told apart in this file only.
 //!
-//! Source: tinc-1.1-wire.md sections 2 and 3.6, tinc-1.0-wire.md section 3, spec/security.md section 3.
+//! Source: tinc-1.1-wire.md sections 2 and 3.6, tinc-1.0-wire.md section 3, proto/native-link.md.
 
 pub mod legacy;
 #[cfg(test)]
@@ -46,7 +46,7 @@ pub const TYPE_PROBE: u8 = 4;
 /// Record type, native only: nothing but the proof that its sender has the keys.
 pub const TYPE_CONFIRM: u8 = 8;
 /// Record type bit, native only: the TCP or UDP checksum of the packet is still to be computed; the
-/// AEAD vouches for its bytes meanwhile (dataplane.md, point 4).
+/// AEAD vouches for its bytes meanwhile (dataplane/data-path.md section 2).
 pub const TYPE_VOUCHED: u8 = 16;
 /// Record type, native only and never by UDP: a question about a path, or its answer.
 pub const TYPE_QUERY: u8 = 32;
@@ -167,8 +167,8 @@ pub enum OpenError {
 
 impl TxKey {
     /// Claims `count` consecutive sequence numbers and returns the first.
-    /// `None` once the numbers are used up (SPTPS: 2^32 - 2^13, spec/security.md T10; native: section
-    /// 3.5): only a new session has numbers again.
+    /// `None` once the numbers are used up (SPTPS: 2^32 - 2^13, T10 of proto/threat-model.md; native:
+    /// proto/native-link.md section 5): only a new session has numbers again.
     #[must_use]
     pub fn claim(&self, count: u32) -> Option<u64> {
         match &self.0 {
@@ -189,7 +189,7 @@ impl TxKey {
     }
 
     /// Whether so many numbers are used that it is time for a new session: half of them for SPTPS (2^31,
-    /// spec/security.md T10), where [`Tunnel::rekey`] would not help, as it goes on counting.
+    /// T10 of proto/threat-model.md), where [`Tunnel::rekey`] would not help, as it goes on counting.
     #[must_use]
     pub fn wants_rekey(&self) -> bool {
         match &self.0 {

@@ -12,7 +12,7 @@
 //! cannot be taken for another datagram: behind ids, no SPTPS number has its highest bit set in practice;
 //! without ids, none of the node ids begins with 0x80 to 0xff and three zero bytes but by a chance of
 //! 2^-25 a node, and then its other bytes would have to be a session's index too.
-//! Source: spec/security.md sections 3.2 to 3.5.
+//! Source: proto/native-link.md sections 2 to 5.
 
 use std::{
     fmt,
@@ -38,7 +38,7 @@ pub const HEAD: usize = 16;
 pub const OVERHEAD: usize = HEAD + TAG;
 /// First byte of every native packet, without its type.
 const MARK: u8 = 0x80;
-/// Packets that the replay window remembers. Source: spec/security.md section 3.5.
+/// Packets that the replay window remembers. Source: proto/native-link.md section 5.
 const WINDOW: u32 = 8_192;
 /// Length of the clear part of the first message: index and AEADs.
 const CLEAR: usize = 5;
@@ -265,7 +265,7 @@ impl Tx {
 }
 
 /// Packets of one key after which a new session is due, and after which no more are sealed. Packets are
-/// shorter than 2 KiB. Source: spec/security.md section 3.5.
+/// shorter than 2 KiB. Source: proto/native-link.md section 5.
 const fn limits(aead: Aead) -> (u64, u64) {
     match aead {
         Aead::Aes256Gcm => (1 << 27, 1 << 28),

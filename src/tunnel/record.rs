@@ -19,11 +19,11 @@ use crate::{
 
 /// Bytes of number and type in front of the data.
 pub(super) const HEAD: usize = 5;
-/// Data stops here; the numbers above are left to handshake records. Source: spec/security.md T10.
+/// Data stops here; the numbers above are left to handshake records. Source: T10 of proto/threat-model.md.
 const LAST_FOR_DATA: u64 = (1 << 32) - (1 << 13);
 /// No handshake begins from here on; the few records of one that goes on still fit.
 const LAST_FOR_HANDSHAKE: u64 = (1 << 32) - 16;
-/// From here on a new session is due. Source: spec/security.md T10.
+/// From here on a new session is due. Source: T10 of proto/threat-model.md.
 const WANTS_RENEWAL: u64 = 1 << 31;
 
 /// The sequence numbers of one direction of a session. Rekeys go on counting.

@@ -22,7 +22,7 @@ pub use options::Options;
 pub use request::{Request, name_of as request_name};
 pub use subnet::{Prefix, Subnet};
 
-/// Text of a stranger for a log line: escaped, at most 128 bytes (spec/security.md T41).
+/// Text of a stranger for a log line: escaped, at most 128 bytes (T41 of proto/threat-model.md).
 #[must_use]
 pub fn printable(text: &[u8]) -> String {
     let cut = text.get(..128).unwrap_or(text);

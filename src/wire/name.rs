@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha512};
 
 /// Longest node name that we accept, in bytes. tinc has no bound below its line length; 255 keeps a
-/// name usable as a file name (spec/security.md T34).
+/// name usable as a file name (T34 of proto/threat-model.md).
 pub const MAX_NAME: usize = 255;
 
 /// A node's name: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 _`, case sensitive.

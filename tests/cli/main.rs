@@ -1,6 +1,6 @@
 //! meshctl as its users run it: against files, against nobody, and against a scripted daemon.
 //!
-//! Source: spec/meshctl.md sections 4.1 to 4.3.
+//! Source: cli/meshctl.md sections 4.1 to 4.3.
 
 #![allow(
     clippy::disallowed_methods,
@@ -363,7 +363,7 @@ fn plans_are_marked_and_tell_by_their_exit_code() {
     );
 }
 
-/// spec/meshctl.md section 4.2.
+/// cli/meshctl.md section 4.2.
 #[test]
 fn exit_codes_tell_what_went_wrong() {
     let daemon = Daemon::new(healthy);

@@ -247,7 +247,7 @@ fn peer_restarts(kinds: [Kind; 2]) {
         b.start();
         let started = Instant::now();
         let flow = Flow::start(&a, &b, &b.v4(), 100, 200);
-        // security.md says 2.5 s after the start; and a second for the test itself.
+        // X3 of proto/threat-model.md says 2.5 s after the start; and a second for the test itself.
         wait_until("packets arrive", Duration::from_millis(3500), || {
             if flow.any_arrived() {
                 Ok(())

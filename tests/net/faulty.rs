@@ -1,4 +1,4 @@
-//! A way that spoils datagrams, and a device that is changed and taken away: X17 and X16 of security.md.
+//! A way that spoils datagrams, and a device that is changed and taken away: X17 and X16 of proto/threat-model.md.
 
 use std::{
     fs,

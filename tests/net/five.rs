@@ -1,4 +1,4 @@
-//! Five nodes and the faults of security.md, section 5.5: traffic goes on or comes back within the
+//! Five nodes and the faults of proto/threat-model.md section 5.5: traffic goes on or comes back within the
 //! bounds there, a TCP transfer survives them all, and at the end every dump agrees.
 
 use std::{
@@ -16,7 +16,7 @@ use crate::{
     world::{Wire, World},
 };
 
-/// A bound of security.md section 5.5, and a second for what the test itself takes on a busy machine.
+/// A bound of proto/threat-model.md section 5.5, and a second for what the test itself takes on a busy machine.
 fn bound(seconds: u64) -> Duration {
     Duration::from_secs(seconds + 1)
 }

@@ -1,5 +1,5 @@
 //! A malicious member: what it says on its own authenticated link must not harm the others.
-//! T03, T20, T22, T31, T33, T34 and T41 of security.md.
+//! T03, T20, T22, T31, T33, T34 and T41 of proto/threat-model.md.
 
 mod borne;
 mod budgets;

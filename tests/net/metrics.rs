@@ -21,7 +21,7 @@ use crate::{
     world::{World, run, wait_until},
 };
 
-/// The names that spec/meshctl.md section 4.4 freezes and that this mesh has something to tell of.
+/// The names that cli/meshctl.md section 4.4 freezes and that this mesh has something to tell of.
 const NAMES: &str = "meshd_build_info meshd_peer_up meshd_peer_path meshd_peer_rtt_seconds_bucket \
     meshd_peer_loss_ratio meshd_peer_pmtu_bytes meshd_peer_rx_bytes_total meshd_peer_tx_bytes_total \
     meshd_peer_rx_packets_total meshd_peer_tx_packets_total meshd_peer_last_seen_timestamp_seconds \

@@ -1,4 +1,4 @@
-//! Strangers without a key: T11 and T36 of security.md.
+//! Strangers without a key: T11 and T36 of proto/threat-model.md.
 
 use std::{
     io::{Read as _, Write as _},

@@ -1,4 +1,4 @@
-//! Paths that lose packets or let only UDP through: X5 and X7 of security.md.
+//! Paths that lose packets or let only UDP through: X5 and X7 of proto/threat-model.md.
 
 use std::{thread, time::Duration};
 

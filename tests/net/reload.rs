@@ -1,4 +1,4 @@
-//! Torn and poisoned files under a running daemon (T44, X11, X18 of security.md).
+//! Torn and poisoned files under a running daemon (T44, X11, X18 of proto/threat-model.md).
 
 use std::{
     fs,

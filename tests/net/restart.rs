@@ -1,5 +1,5 @@
-//! Restarts under a service manager that keeps descriptors: what is lost, and what is not (security.md sections 3.7 and
-//! 5.5, X3 and X4).
+//! Restarts under a service manager that keeps descriptors: what is lost, and what is not
+//! (proto/native-link.md section 7; X3 and X4 of proto/threat-model.md).
 
 use std::{
     thread,

@@ -1,4 +1,4 @@
-//! What the daemon has given up while it works, and what scripts still have (T50 to T52 of security.md).
+//! What the daemon has given up while it works, and what scripts still have (T50 to T52 of proto/threat-model.md).
 
 use std::{
     fs,

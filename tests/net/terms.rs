@@ -1,4 +1,4 @@
-//! Host files whose word ends by itself (Expires) or at once (Revoked): spec/config-toml.md section 5.
+//! Host files whose word ends by itself (Expires) or at once (Revoked): config/toml.md section 3.
 
 use std::{
     fs,

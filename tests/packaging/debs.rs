@@ -244,7 +244,7 @@ fn systemd_understands_every_line_of_the_units() {
     assert!(ours.is_empty(), "{ours:#?}");
 }
 
-/// Source: spec/security.md section 4.
+/// Source: proto/threat-model.md section 4.
 #[test]
 #[ignore = "needs the packages: ./tests/run deb"]
 fn the_units_are_sandboxes() {

@@ -1,6 +1,6 @@
 //! `meshctl capture`: packets as they go, as text or as a file of pcapng.
 //!
-//! Source: spec/meshctl.md section 4.3.
+//! Source: cli/meshctl.md section 4.3.
 
 mod decode;
 mod headers;

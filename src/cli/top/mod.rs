@@ -1,6 +1,6 @@
 //! `meshctl top`: rates by the second, on a terminal or as text for logs.
 //!
-//! Source: spec/meshctl.md section 4.3.
+//! Source: cli/meshctl.md section 4.3.
 
 mod draw;
 mod rows;

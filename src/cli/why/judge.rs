@@ -1,6 +1,6 @@
 //! From facts to the first broken step: rules without IO, in the order in which a packet needs them.
 //!
-//! Source: spec/users.md ("why A B"), spec/meshctl.md section 4.3.
+//! Source: cli/meshctl.md section 4.3.
 
 use crate::{
     cli::{

@@ -1,7 +1,7 @@
 //! From tinc's form to TOML and back, file by file, with the comments. What one of the forms cannot say is told and
 //! left as a comment; what was said is compared afterwards.
 //!
-//! Source: spec/config-toml.md section 5.
+//! Source: config/toml.md section 3.
 
 mod to_tinc;
 mod to_toml;

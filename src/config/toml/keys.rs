@@ -1,6 +1,6 @@
 //! Every key of meshd.toml and hosts/NAME.toml, and the variable that it is.
 //!
-//! Source: spec/config-toml.md section 5.
+//! Source: config/toml.md section 3.
 
 use Form::{Access, Duration, Endpoint, Flag, Labelled, Moment, Number, Rule, Size, Text};
 

@@ -1,7 +1,7 @@
 //! The TOML form of the configuration, for management tools: meshd.toml, conf.d/*.toml and hosts/NAME.toml. It is
 //! read into the same lines as tinc's form; only what stands around values is checked here.
 //!
-//! Source: spec/config-toml.md section 5.
+//! Source: config/toml.md sections 1 to 4.
 
 pub mod keys;
 mod values;

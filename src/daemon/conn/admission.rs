@@ -1,6 +1,6 @@
 //! Which strangers get a connection: pure, no sockets.
 //!
-//! Source: spec/security.md section 5.6 and T36.
+//! Source: proto/threat-model.md section 5.6 and T36.
 
 use std::{
     collections::BTreeMap,

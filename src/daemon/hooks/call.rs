@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// How long a script may take. Source: spec/security.md section 4.
+/// How long a script may take. Source: proto/threat-model.md section 4.
 const LIMIT: Duration = Duration::from_secs(30);
 /// How long tinc-up and tinc-down may take; the start waits for tinc-up. Source: the same.
 const LIMIT_DEVICE: Duration = Duration::from_secs(60);

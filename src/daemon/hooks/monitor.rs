@@ -1,6 +1,6 @@
 //! The process that runs scripts: started before the daemon locks itself in, so that scripts have the rights that they always
 //! had while the daemon itself can start no program any more. It hears of nothing but scripts, by a socket from the daemon,
-//! and ends with it. Source: spec/security.md section 4.
+//! and ends with it. Source: proto/threat-model.md section 4.
 //!
 //! It is the daemon's copy from before that has read anything: a program started anew is a tenth of all that a start computes.
 //! The daemon itself starts tinc-up, with all rights, and gives up its own meanwhile. This process keeps them until tinc-up has

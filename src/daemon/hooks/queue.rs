@@ -7,9 +7,9 @@ use std::{
 
 use super::Call;
 
-/// Most scripts that wait. Memory: about 500 bytes each. Source: spec/security.md section 5.6.
+/// Most scripts that wait. Memory: about 500 bytes each. Source: proto/threat-model.md section 5.6.
 pub(super) const MAX_WAITING: usize = 1024;
-/// Scripts started in a second, and at once. Source: spec/security.md T33.
+/// Scripts started in a second, and at once. Source: T33 of proto/threat-model.md.
 pub(super) const RATE: u32 = 20;
 /// Scripts that run at the same time, each of another node.
 pub(super) const MAX_RUNNING: usize = 4;

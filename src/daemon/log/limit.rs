@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Most lines of one class in a second. Source: spec/security.md T41.
+/// Most lines of one class in a second. Source: T41 of proto/threat-model.md.
 pub(super) const MAX_LINES: usize = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 

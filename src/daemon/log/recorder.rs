@@ -1,6 +1,6 @@
 //! The flight recorder: the last lines, finer than the log itself keeps them, for who asks what went before.
 //!
-//! Source: spec/meshctl.md section 4.3 (`log --since`).
+//! Source: cli/meshctl.md section 4.3 (`log --since`).
 
 use std::{
     collections::VecDeque,

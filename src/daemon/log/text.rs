@@ -7,7 +7,7 @@ use tracing::{
     field::{Field, Visit},
 };
 
-/// Longest value of a field in bytes of text. Source: spec/security.md T41.
+/// Longest value of a field in bytes of text. Source: T41 of proto/threat-model.md.
 const MAX_FIELD: usize = 128;
 /// Longest message in bytes of text.
 const MAX_MESSAGE: usize = 1024;

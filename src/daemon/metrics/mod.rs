@@ -1,6 +1,6 @@
 //! What is measured, for Prometheus. The names are frozen.
 //!
-//! Source: spec/meshctl.md section 4.4, spec/security.md section 2.4.
+//! Source: cli/meshctl.md section 4.4, proto/threat-model.md section 2.4.
 
 pub(super) mod drift;
 mod families;

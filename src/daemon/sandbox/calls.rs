@@ -1,4 +1,4 @@
-//! The system calls that the daemon may make once all is open. Source: spec/security.md section 4.
+//! The system calls that the daemon may make once all is open. Source: proto/threat-model.md section 4.
 //!
 //! The list is what scenarios of `tests/net` were seen to make (strace), with what other C libraries, kernels and the second
 //! kind of processor have in its place, what a panic and its trace need, and what glibc's name look-ups and their modules call.

@@ -7,7 +7,7 @@
 //! packets that it stands for. On the way back [`Coalescer`] joins packets of a flow again, so that
 //! one write delivers many. Nothing here does IO, and nothing allocates after its construction.
 //!
-//! Sources: linux/virtio_net.h, RFC 9293, RFC 1071, dataplane.md.
+//! Sources: linux/virtio_net.h, RFC 9293, RFC 1071, dataplane/data-path.md section 3.
 
 mod checksum;
 mod coalesce;

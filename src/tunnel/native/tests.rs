@@ -67,7 +67,7 @@ fn both_ends_understand_each_other_in_either_aead() {
     }
 }
 
-/// The layout that spec/security.md section 3.3 and dataplane.md ask for: 32 bytes in all.
+/// The layout of proto/native-link.md section 3.3: 32 bytes in all.
 #[test]
 fn the_layout_of_packets_and_messages() {
     let (a, _) = pair(Aead::ChaCha20Poly1305);
@@ -142,7 +142,7 @@ fn names_keys_and_secrets_must_be_those_that_both_expect() {
     assert!(shake(&setup(0, Aeads(0x80)), &setup(1, Aeads::ALL), 0).is_none());
 }
 
-/// Rotation (spec/security.md section 3.8): the caller may use either of its keys, and tries both of the
+/// Rotation (proto/native-link.md section 8): the caller may use either of its keys, and tries both of the
 /// callee's in turn.
 #[test]
 fn either_key_of_a_node_in_rotation_will_do() {
@@ -163,7 +163,7 @@ fn either_key_of_a_node_in_rotation_will_do() {
     assert!(shake(&alice, &bob, 0).is_some());
 }
 
-/// P5: the limits of spec/security.md section 3.5, and no number twice.
+/// P5: the limits of proto/native-link.md section 5, and no number twice.
 #[test]
 fn numbers_end_before_they_could_repeat() {
     for (aead, renew, refuse) in [
@@ -208,7 +208,7 @@ fn other_datagrams_name_no_session() {
 }
 
 proptest! {
-    /// F8, P1, P4: whatever comes in whatever order, each packet is delivered once at most and unchanged, and
+    /// P1, P4: whatever comes in whatever order, each packet is delivered once at most and unchanged, and
     /// one that is not too old is delivered.
     #[test]
     fn packets_in_any_order_are_delivered_once(

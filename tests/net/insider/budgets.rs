@@ -1,4 +1,4 @@
-//! What one member says makes no honest nodes drop each other. Faults A4 and A6 of spec/faults.md.
+//! What one member says makes no honest nodes drop each other. T31 and T39 of proto/threat-model.md.
 
 use rustix::process::Signal;
 
