@@ -15,6 +15,8 @@ pub mod keys;
 mod legacy;
 mod load;
 mod shell;
+#[doc = include_str!("tinc.md")]
+pub mod tinc {}
 pub mod tincconf;
 pub mod toml;
 mod tree;

@@ -15,6 +15,10 @@ pub mod request;
 pub mod subnet;
 #[cfg(test)]
 pub(crate) mod testing;
+#[doc = include_str!("tinc-1.0.md")]
+pub mod tinc_1_0 {}
+#[doc = include_str!("tinc-1.1.md")]
+pub mod tinc_1_1 {}
 
 pub use address::EdgeAddress;
 pub use name::{NodeId, NodeName};
