@@ -1,7 +1,7 @@
 //! meshd by the name of tincd, as init scripts and ifupdown call it. Needs no privileges: the device is
 //! DeviceType = dummy.
 //!
-//! Source: tinc-config-cli.md sections 4.1 to 4.3.
+//! Source: config/tinc.md sections 4.1 to 4.3.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,6 +1,6 @@
 //! `meshctl dump`: the text forms of tinc 1.1, for scripts written for it.
 //!
-//! Source: tinc-config-cli.md section 5.5.
+//! Source: config/tinc.md section 5.5.
 
 use crate::{
     cli::{
@@ -15,7 +15,7 @@ use crate::{
 
 /// The address of our own node.
 const MYSELF: &str = "MYSELF";
-/// Node status bits. Source: tinc-config-cli.md section 4.6.
+/// Node status bits. Source: config/tinc.md section 4.6.
 const VALID_KEY: u32 = 0x2;
 const REACHABLE: u32 = 0x10;
 const INDIRECT: u32 = 0x20;

@@ -1,6 +1,6 @@
 //! From the merged lines to typed settings. Defaults are those of the table, which are tinc 1.1's.
 //!
-//! Source: tinc-config-cli.md section 2.
+//! Source: config/tinc.md section 2.
 
 use std::{
     collections::BTreeMap,
@@ -441,7 +441,7 @@ fn pings(reader: &mut Reader<'_>) -> (Duration, Duration) {
     (Duration::from_secs(interval), Duration::from_secs(timeout))
 }
 
-/// A subnet that is none costs only its line, as a peer's would (tinc-config-cli.md section 1.4).
+/// A subnet that is none costs only its line, as a peer's would (config/tinc.md section 1.4).
 fn broadcast_subnets(reader: &mut Reader<'_>) -> Vec<Subnet> {
     let before = reader.problems.len();
     let subnets = reader.each("BroadcastSubnet", Subnet::from_config);

@@ -1,6 +1,6 @@
 //! Which directory a configuration is in: the options `-c` and `-n`, and the variable NETNAME.
 //!
-//! Source: tinc-config-cli.md section 1.5.
+//! Source: config/tinc.md section 1.5.
 
 use std::path::{Path, PathBuf};
 

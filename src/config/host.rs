@@ -1,6 +1,6 @@
 //! Host files: `hosts/NAME`, one a node. A broken one costs that node only.
 //!
-//! Source: tinc-config-cli.md sections 1.1 and 2.2, T44 of proto/threat-model.md.
+//! Source: config/tinc.md sections 1.1 and 2.2, T44 of proto/threat-model.md.
 
 use std::{
     io::ErrorKind,

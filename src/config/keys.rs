@@ -1,6 +1,6 @@
 //! Key files: reading with a look at their mode, writing with the old keys commented out.
 //!
-//! Source: tinc-config-cli.md section 1.7.
+//! Source: config/tinc.md section 1.7.
 
 use std::{
     fs, io,

@@ -1,6 +1,6 @@
 //! What belongs to the legacy protocol of tinc 1.0: RSA keys, cipher, digest, MAC and compression.
 //!
-//! Source: tinc-config-cli.md section 2, tinc-1.0-wire.md sections 1.4 and 8.
+//! Source: config/tinc.md section 2, wire/tinc-1.0.md sections 1.4 and 8.
 
 use std::path::{Path, PathBuf};
 

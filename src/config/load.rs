@@ -1,6 +1,6 @@
 //! Reading a whole configuration: which files, in which order, and whose fault is what.
 //!
-//! Source: tinc-config-cli.md sections 1.1 and 1.5, proto/design.md section 2.5 (c).
+//! Source: config/tinc.md sections 1.1 and 1.5, proto/design.md section 2.5 (c).
 
 use std::{
     collections::BTreeMap,

@@ -1,6 +1,6 @@
 //! The configuration of a real tinc, and what meshd makes of it.
 //!
-//! Source: tinc-config-cli.md sections 1 and 2.
+//! Source: config/tinc.md sections 1 and 2.
 
 pub mod allow;
 mod among;

@@ -1,6 +1,6 @@
 //! The settings of the daemon around the mesh.
 //!
-//! Source: tinc-config-cli.md section 2.
+//! Source: config/tinc.md section 2.
 
 use std::{net::SocketAddr, path::Path, time::SystemTime};
 

@@ -1,7 +1,7 @@
 //! The line lexer of tinc's daemon: `Key = Value` lines, comments, PEM blocks. Total: every byte
 //! sequence gives entries and remarks, nothing panics.
 //!
-//! Source: tinc-config-cli.md section 1.2; what it leaves open was measured on tinc
+//! Source: config/tinc.md section 1.2; what it leaves open was measured on tinc
 //! 1.0.36 and 1.1~pre18.
 
 /// Longest line in bytes without its newline. A longer one is cut here, and the rest is a line of

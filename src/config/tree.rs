@@ -1,7 +1,7 @@
 //! The merged configuration: every line and option in the order in which tinc prefers them, and the
 //! typed look at it.
 //!
-//! Source: tinc-config-cli.md sections 1.1, 1.3 and 1.4.
+//! Source: config/tinc.md sections 1.1, 1.3 and 1.4.
 
 use std::{
     collections::BTreeSet,

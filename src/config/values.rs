@@ -1,6 +1,6 @@
 //! Values that are more than a word or a number: ports, addresses, prefixes.
 //!
-//! Source: tinc-config-cli.md section 1.4.
+//! Source: config/tinc.md section 1.4.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},

@@ -1,7 +1,7 @@
 //! Every variable of tinc 1.0.36 and 1.1, and meshd's own: the one table from which the reader, help,
 //! `meshctl check`, the man page and the tests are made.
 //!
-//! Source: tinc-config-cli.md section 2.
+//! Source: config/tinc.md section 2.
 
 use Honoured::{NoEffect, NotYet, Yes};
 use Ignoring::{Safe, Unsafe};
@@ -64,7 +64,7 @@ pub enum Version {
     Meshd,
 }
 
-/// Type and unit of a value (tinc-config-cli.md section 1.4).
+/// Type and unit of a value (config/tinc.md section 1.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `yes` or `no`, any case.

@@ -2,7 +2,7 @@
 //!
 //! Not RFC 8439: a 64-bit nonce (the sequence number, big endian), a 64-bit block counter, and a tag
 //! over the ciphertext alone, without padding, lengths or associated data.
-//! Source: tinc-1.1-wire.md section 2.2.
+//! Source: wire/tinc-1.1.md section 2.2.
 
 use std::convert::Infallible;
 

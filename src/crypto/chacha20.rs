@@ -2,7 +2,7 @@
 //! is a full packet and the key of its tag; elsewhere by the library.
 //!
 //! A pass takes as long as one block does, so all of a packet is in the same one. The library makes 16 and
-//! 8 apart. Source: tinc-1.1-wire.md section 2.2: Bernstein's ChaCha20, with a 64-bit counter and a 64-bit
+//! 8 apart. Source: wire/tinc-1.1.md section 2.2: Bernstein's ChaCha20, with a 64-bit counter and a 64-bit
 //! nonce.
 
 #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,7 @@
 //! Compression of packets: zlib (levels 1 to 9), LZO (10 and 11), and for tinc 1.1 LZ4 (12).
 //!
-//! Source: tinc-1.0-wire.md section 3.2, tinc-1.1-wire.md section 4.7. LZO is only taken apart; what we send in it is not made smaller.
+//! Source: wire/tinc-1.0.md section 3.2, wire/tinc-1.1.md section 4.7. LZO is only taken apart; what we send in
+//! it is not made smaller.
 
 use std::sync::PoisonError;
 

@@ -1,7 +1,7 @@
 //! Node keys: Ed25519 with tinc's 96-byte private form, and the key agreement on the same curve.
 //!
 //! tinc keeps the *expanded* private key, not the seed, so signing goes through the low-level
-//! interface. Source: tinc-1.1-wire.md sections 1.2, 1.3 and 2.3; refusals: T07 of proto/threat-model.md.
+//! interface. Source: wire/tinc-1.1.md sections 1.2, 1.3 and 2.3; refusals: T07 of proto/threat-model.md.
 
 use std::{
     fmt::{self, Write as _},

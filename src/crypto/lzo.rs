@@ -2,7 +2,7 @@
 //! literals only in the other direction, which every decoder takes.
 //!
 //! Written from the description of the format in the documentation of Linux ("LZO stream format as understood by
-//! Linux' LZO decompressor") and tinc-1.0-wire.md section 3.2; LZO's own code is GPL and was not looked at.
+//! Linux' LZO decompressor") and wire/tinc-1.0.md section 3.2; LZO's own code is GPL and was not looked at.
 
 /// Longest literal run that the first byte can announce.
 const FIRST_RUN: usize = 238;

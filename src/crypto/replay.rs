@@ -2,7 +2,7 @@
 //!
 //! Knowing departure from tinc: no "far future" rule (tinc drops the first few numbers that are a
 //! window ahead). Every number is checked after authentication, so one far ahead is genuine, and
-//! dropping it only loses a packet. Not visible on the wire. Source: tinc-1.1-wire.md section 2.7.
+//! dropping it only loses a packet. Not visible on the wire. Source: wire/tinc-1.1.md section 2.7.
 
 /// Largest window, in packets: 8 KiB a session.
 pub const MAX_WINDOW: u32 = 1 << 16;

@@ -1,6 +1,6 @@
 //! Raw RSA as the links of tinc 1.0 use it: a number of the modulus' length, no padding.
 //!
-//! Source: tinc-1.0-wire.md sections 1.4 and 1.5. The private operation is constant in time, blinded and
+//! Source: wire/tinc-1.0.md sections 1.4 and 1.5. The private operation is constant in time, blinded and
 //! checked (T06 of proto/threat-model.md).
 
 use std::fmt;
@@ -23,11 +23,11 @@ use crate::crypto::Rng;
 
 /// Shortest modulus that is accepted, in bits. Source: T07 of proto/threat-model.md.
 pub const MIN_BITS: u32 = 1024;
-/// Longest modulus, in bits: its METAKEY has 2,048 digits. Source: tinc-1.0-wire.md section 1.4.
+/// Longest modulus, in bits: its METAKEY has 2,048 digits. Source: wire/tinc-1.0.md section 1.4.
 pub const MAX_BITS: u32 = 8192;
 /// A shorter modulus than this is weak by today's standards, in bits.
 pub const WEAK_BITS: u32 = 2048;
-/// The exponent of keys written as `PublicKey = HEX`. Source: tinc-1.0-wire.md section 1.4.
+/// The exponent of keys written as `PublicKey = HEX`. Source: wire/tinc-1.0.md section 1.4.
 const HEX_EXPONENT: u32 = 0xffff;
 
 /// Why a key is not usable.

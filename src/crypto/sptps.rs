@@ -2,8 +2,8 @@
 //! carry the messages in their own ways; the order of the messages is theirs too.
 //!
 //! Each side makes an [`Offer`] and sends its KEX. With the other side's KEX it becomes an
-//! [`Agreement`], which signs, verifies, and gives the keys. Source: tinc-1.1-wire.md sections 2.3
-//! to 2.5.
+//! [`Agreement`], which signs, verifies, and gives the keys.
+//! Source: wire/tinc-1.1.md sections 2.3 to 2.5.
 
 use std::sync::Arc;
 
@@ -215,7 +215,7 @@ pub struct SessionKeys {
 }
 
 /// The key expansion: two blocks of HMAC-SHA512, of which the AEAD uses the first half each. Block 0
-/// is the responder's sending key, block 1 the initiator's. Source: section 2.4.
+/// is the responder's sending key, block 1 the initiator's. Source: wire/tinc-1.1.md section 2.4.
 fn expand(shared: &[u8; 32], seed: &[&[u8]]) -> [Key; 2] {
     let hmac = |chain: &[u8; 64]| -> Zeroizing<[u8; 64]> {
         let mut mac = Hmac::<Sha512>::new_from_slice(shared).expect("HMAC takes any key length");

@@ -1,5 +1,5 @@
 //! The encrypted stream of a meta connection of tinc 1.0: AES in CFB mode with feedback of whole blocks, one
-//! stream a direction without an end. Source: tinc-1.0-wire.md section 1.5.
+//! stream a direction without an end. Source: wire/tinc-1.0.md section 1.5.
 
 use aes::{Aes128, Aes192, Aes256};
 use cfb_mode::{

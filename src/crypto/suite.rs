@@ -3,7 +3,7 @@
 //! Left out are those whose keystream repeats from packet to packet under tinc's constant IV (OFB, CTR, ChaCha20,
 //! chacha20-poly1305), ECB, and what no daemon in use can run; packets to a node that wants one of them go over
 //! its link. CFB stays: its first block holds nothing but the sequence number and zeros, all others depend on it.
-//! Source: tinc-1.0-wire.md sections 3.1 and 8.
+//! Source: wire/tinc-1.0.md sections 3.1 and 8.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
 //! A reload: read everything off the driver's thread, compare, tell the mesh, answer.
 //!
 //! Source: proto/design.md section 2.5 (c). An unusable tree changes nothing, and every problem of it
-//! is said; tinc would exit on a signal (tinc-config-cli.md section 4.5).
+//! is said; tinc would exit on a signal (config/tinc.md section 4.5).
 
 use std::{
     collections::VecDeque,

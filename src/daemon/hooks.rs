@@ -1,7 +1,7 @@
 //! The operator's scripts: tinc-up, host-up, subnet-up and their opposites.
 //!
 //! Run without a shell, in an environment of nothing but tinc's variables, never awaited by the
-//! packet path. Sources: tinc-config-cli.md section 3, proto/threat-model.md section 4, T33.
+//! packet path. Sources: config/tinc.md section 3, proto/threat-model.md section 4, T33.
 
 mod call;
 pub mod monitor;

@@ -1,5 +1,5 @@
 //! Ed25519 keys that nodes told over links which their RSA keys authenticate: for the operator, and with LearnKeys
-//! for the host file. Source: tinc-1.1-wire.md section 3.4.
+//! for the host file. Source: wire/tinc-1.1.md section 3.4.
 
 use std::{sync::Arc, time::Instant};
 

@@ -1,6 +1,6 @@
 //! Log lines: to standard error, a file or syslog, and to whoever follows with `meshctl log -f`.
 //!
-//! Sources: tinc-config-cli.md section 4.3 (levels, reopening), T41 of proto/threat-model.md (at most 20 lines
+//! Sources: config/tinc.md section 4.3 (levels, reopening), T41 of proto/threat-model.md (at most 20 lines
 //! a second of a class, remote text escaped and cut).
 
 mod limit;

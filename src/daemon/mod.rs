@@ -222,7 +222,7 @@ fn source(options: &Options) -> Result<(Source, Vec<String>), config::find::Find
     Ok((source, found.notes))
 }
 
-/// A log that cannot be opened is no reason not to run (tinc-config-cli.md section 4.3).
+/// A log that cannot be opened is no reason not to run (config/tinc.md section 4.3).
 fn open_log(options: &Options, net: Option<&str>) -> Log {
     let tincd = options.called == Called::Tincd;
     let target = match &options.logfile {

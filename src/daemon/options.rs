@@ -1,7 +1,7 @@
 //! The daemon's command line, as tincd reads it: GNU long options (unambiguous beginnings,
 //! `--opt=value` and `--opt value`), optional values that swallow their neighbour.
 //!
-//! Source: tinc-config-cli.md section 4.1.
+//! Source: config/tinc.md section 4.1.
 
 use std::{
     ffi::OsStr,

@@ -1,6 +1,6 @@
 //! Giving up rights once everything is open: user, root directory, capabilities, memory, priority.
 //!
-//! Source: tinc-config-cli.md section 4.4. Two knowing departures: of root's rights CAP_NET_ADMIN
+//! Source: config/tinc.md section 4.4. Two knowing departures: of root's rights CAP_NET_ADMIN
 //! stays, for us and not for scripts, while something needs it later (see [`Keep`]); and users come from
 //! /etc/passwd only, not from a directory service. Scripts have no_new_privs and the bounding set of the
 //! unit where no service manager gave them theirs ([`bound_scripts`]): under tinc they could use sudo as the user of -U.

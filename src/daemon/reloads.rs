@@ -1,7 +1,7 @@
 //! Reloads that were asked for: one at a time, and none is thrown away.
 //!
 //! Files may change after a reload has read them, so whoever asks while one runs, or while the daemon starts, gets one more
-//! that begins later. All who ask for the same thing meanwhile share it. Source: tinc-config-cli.md section 4.5.
+//! that begins later. All who ask for the same thing meanwhile share it. Source: config/tinc.md section 4.5.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! Signals as events. Source: tinc-config-cli.md section 4.5.
+//! Signals as events. Source: config/tinc.md section 4.5.
 
 use std::io;
 

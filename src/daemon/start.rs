@@ -381,7 +381,7 @@ pub(super) fn run_scripts(shell: &Shell) -> Option<Vec<String>> {
     Some(run.iter().map(ToString::to_string).collect())
 }
 
-/// DEVICE and INTERFACE of scripts. Source: tinc-config-cli.md section 6.9.
+/// DEVICE and INTERFACE of scripts. Source: config/tinc.md section 6.9.
 #[must_use]
 pub(super) fn device_names(tun: Option<&Tun>) -> (String, String) {
     match tun {

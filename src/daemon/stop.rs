@@ -1,7 +1,7 @@
 //! The way out: scripts of everything that goes down with us, our own subnets, tinc-down, then the links.
 //!
 //! tinc closes its links first. Here packets flow on while scripts run, as all that follows is a gap where this is a
-//! restart; nobody can tell us whether it is one. Order of the scripts: tinc-config-cli.md section 3.3.
+//! restart; nobody can tell us whether it is one. Order of the scripts: config/tinc.md section 3.3.
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 //! The half in the foreground reads the configuration, starts the other half and waits until that has
 //! opened everything, so mistakes come to the terminal with exit code 1, where tincd has said 0 already.
 //! It does not wait for tinc-up, which may itself wait for us (ifupdown).
-//! Source: tinc-config-cli.md sections 4.1 to 4.3.
+//! Source: config/tinc.md sections 4.1 to 4.3.
 
 use std::{
     env,

@@ -38,7 +38,7 @@ impl<S: Sink> Step<'_, S> {
     /// Takes the datagrams of one message as they came from `from` (IPv4 never mapped): of `stride`
     /// bytes each (at least 1), the last may be shorter. The buffer is used up.
     ///
-    /// Source: tinc-1.1-wire.md section 4.1, proto/native-link.md section 3.3. Everything from an address
+    /// Source: wire/tinc-1.1.md section 4.1, proto/native-link.md section 3.3. Everything from an address
     /// that is not some node's confirmed one is left to the mesh.
     pub fn from_network(&mut self, from: SocketAddr, message: &mut [u8], stride: usize) {
         if message.is_empty() {

@@ -1,4 +1,4 @@
-//! Router mode over a TAP device: what our kernel's frames hold. Source: tinc-config-cli.md section 6.8.
+//! Router mode over a TAP device: what our kernel's frames hold. Source: config/tinc.md section 6.8.
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
 //! A TAP device for the router: IP packets travel in Ethernet frames between our kernel, which is one station, and
-//! everybody else, who is the other. Source: tinc-config-cli.md section 6.8.
+//! everybody else, who is the other. Source: config/tinc.md section 6.8.
 
 use std::sync::atomic::Ordering;
 

@@ -1,5 +1,5 @@
-//! What two nodes speak, by their ID lines and what each knows of the other. Source: tinc-1.1-wire.md sections 3.1
-//! and 3.4, proto/threat-model.md section 2.3.
+//! What two nodes speak, by their ID lines and what each knows of the other. Source:
+//! wire/tinc-1.1.md sections 3.1 and 3.4, proto/threat-model.md section 2.3.
 //!
 //! UPGRADE is for a tinc 1.1 and us where one has no Ed25519 key of the other: each proves its RSA key and tells its
 //! Ed25519 key, and the link ends, so that the next one may speak SPTPS. From then on a tinc 1.1 speaks nothing less
@@ -14,7 +14,7 @@ use crate::{
     wire::NodeName,
 };
 
-/// Lowest minor version that speaks SPTPS. Source: tinc-1.1-wire.md section 3.1.
+/// Lowest minor version that speaks SPTPS. Source: wire/tinc-1.1.md section 3.1.
 const SPTPS_MINOR: u8 = 2;
 
 /// What is spoken behind the ID lines.

@@ -1,6 +1,6 @@
 //! What the records of an SPTPS link mean: a request line each; after PACKET (17) one record that is a
-//! frame; after SPTPS_PACKET (21) raw bytes outside any record. Source: tinc-1.1-wire.md sections 3.3
-//! and 3.8; the limits are those of T03 of proto/threat-model.md, for native links too.
+//! frame; after SPTPS_PACKET (21) raw bytes outside any record. Source:
+//! wire/tinc-1.1.md sections 3.3 and 3.8; the limits are those of T03 of proto/threat-model.md, for native links too.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -15,7 +15,8 @@ use crate::{
 
 /// Shortest frame: its Ethernet header, in bytes.
 const MIN_FRAME: usize = 14;
-/// Longest frame that is passed on, in bytes: tinc's 1518 and the slack that it allows (section 4.7).
+/// Longest frame that is passed on, in bytes: tinc's 1518 and the slack that it allows
+/// (wire/tinc-1.1.md section 4.7).
 const MAX_FRAME: usize = 1673;
 /// What a relay datagram adds to a frame at least: two ids of 6 bytes and an empty record of 21.
 const RELAY_OVERHEAD: usize = 33;

@@ -1,5 +1,5 @@
 //! The ID line, the first on every meta connection: `0 NAME 17.MINOR`, and after it words that tinc scans
-//! past. One of them is `native1`: "I can do the native handshake". Source: tinc-1.1-wire.md section 3.1,
+//! past. One of them is `native1`: "I can do the native handshake". Source: wire/tinc-1.1.md section 3.1,
 //! proto/native-link.md section 3.1.
 
 use crate::wire::{NodeName, Options};

@@ -99,7 +99,7 @@ impl Credentials {
     }
 }
 
-/// Whether two nodes tell each other their Ed25519 keys. Source: tinc-1.1-wire.md section 3.4.
+/// Whether two nodes tell each other their Ed25519 keys. Source: wire/tinc-1.1.md section 3.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upgrade {
     /// They do not.

@@ -11,8 +11,8 @@
 //!            7                                                         has taken the other's key
 //! ```
 //! Nobody but the holder of the RSA key can read the secret, so who answers the challenge is that node. Nothing
-//! protects what is said against changes on the way. Source: tinc-1.0-wire.md sections 1.3 to 1.10, tinc-1.1-wire.md section
-//! 3.4.
+//! protects what is said against changes on the way.
+//! Source: wire/tinc-1.0.md sections 1.3 to 1.10, wire/tinc-1.1.md section 3.4.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ use crate::{
 
 /// Longest packet that is passed over in silence, in bytes; a longer one ends the link.
 const MAX_IGNORED: usize = 2176;
-/// Digests that a METAKEY may name: the SHA family. Source: tinc-1.0-wire.md section 1.5.
+/// Digests that a METAKEY may name: the SHA family. Source: wire/tinc-1.0.md section 1.5.
 const DIGESTS: [i32; 4] = [64, 672, 673, 674];
 
 /// What both sides know of each other before they start.

@@ -3,7 +3,7 @@
 //! side speaks nothing else and host files allow it.
 //!
 //! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
-//! Source: tinc-1.1-wire.md sections 2 and 3, tinc-1.0-wire.md section 1, proto/native-link.md.
+//! Source: wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
 
 mod choice;
 mod event;
@@ -50,7 +50,7 @@ pub const MAX_QUEUE: usize = 4 << 20;
 /// Queued bytes above which data packets over TCP are dropped. Source: the same.
 pub const MAX_QUEUE_BULK: usize = 256 << 10;
 /// Longest request line in bytes without LF that we send, or take for more than a line that cannot be read. Source:
-/// tinc-1.1-wire.md section 3.3.
+/// wire/tinc-1.1.md section 3.3.
 pub const MAX_LINE: usize = 2175;
 /// Bytes that a stranger may make us hold before it is authenticated. Source: proto/threat-model.md section 5.6.
 pub const MAX_PREAUTH: usize = 8 << 10;
@@ -374,7 +374,7 @@ impl Link {
         self.events.push_back(LinkEvent::Down(error));
     }
 
-    /// Reads the ID line, chooses the dialect, answers. Source: tinc-1.1-wire.md section 3.1.
+    /// Reads the ID line, chooses the dialect, answers. Source: wire/tinc-1.1.md section 3.1.
     fn hello(&mut self, keys: &dyn Keyring) -> Result<Option<Step>, LinkError> {
         let end = self.input.iter().position(|&byte| byte == b'\n');
         let Some(end) = end.filter(|&end| end <= MAX_LINE) else {

@@ -4,7 +4,7 @@
 //! clear:     len(2) | type(1) | data              KEX, KEX, initiator's SIG, responder's SIG
 //! encrypted: len(2) | C(type(1) | data) | tag(16)
 //! ```
-//! Source: tinc-1.1-wire.md sections 2.1 and 2.3. Streams are never rekeyed.
+//! Source: wire/tinc-1.1.md sections 2.1 and 2.3. Streams are never rekeyed.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

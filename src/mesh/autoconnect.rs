@@ -5,7 +5,7 @@
 //! left the shorter, and longer in a large mesh, so that a neighbour that restarts is back before it is
 //! replaced. Then chance decides, so that a bounded number of nodes act at a time. The graph says how many links each
 //! node has: nodes with too few are dialled first, and no link is dropped that its other end needs.
-//! Links of ConnectTo and links that others dialled count. Departures from tinc (tinc-1.1-wire.md section 5.3): it acts
+//! Links of ConnectTo and links that others dialled count. Departures from tinc (wire/tinc-1.1.md section 5.3): it acts
 //! every five seconds, and drops a link as soon as it has a fourth; attempts of ConnectTo are not cancelled.
 
 use std::{

@@ -95,7 +95,7 @@ impl Backlog {
 }
 
 impl Mesh {
-    /// Begins to tell a new neighbour all that we know. Source: tinc-1.0-wire.md section 2.2.
+    /// Begins to tell a new neighbour all that we know. Source: wire/tinc-1.0.md section 2.2.
     pub(super) fn send_everything(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.backlog.dump = Some(Cursor::START);

@@ -2,7 +2,7 @@
 //!
 //! One attempt a node at a time. Addresses: those that worked before, those in edges to the node, the Address
 //! lines of its host file. When all failed the pause grows by 5 s up to MaxTimeout, with jitter so that
-//! a fleet that restarts together does not dial in lockstep. Source: tinc-1.1-wire.md sections 5.3, 5.4.
+//! a fleet that restarts together does not dial in lockstep. Source: wire/tinc-1.1.md sections 5.3, 5.4.
 
 use std::{
     collections::VecDeque,

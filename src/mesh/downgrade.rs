@@ -14,7 +14,7 @@ use crate::{
     wire::Options,
 };
 
-/// Lowest minor version that speaks SPTPS. Source: tinc-1.1-wire.md section 3.1.
+/// Lowest minor version that speaks SPTPS. Source: wire/tinc-1.1.md section 3.1.
 const SPTPS: u8 = 2;
 /// One line about one node in this time.
 const SAY_EVERY: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 //!
 //! Order of checks, per request: parsed, seen before?, within the budget ([`super::budget`])?, may the sender speak for
 //! the subject?, does it change anything? Only a change is passed on. Lines about ourselves are answered
-//! with what is true. Source: tinc-1.0-wire.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
+//! with what is true. Source: wire/tinc-1.0.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
 
 use std::{
     fmt::{self, Display},
@@ -93,7 +93,7 @@ impl Mesh {
             Request::AddEdge { .. } => self.add_edge(link, &request, line, now),
             Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
             Request::KeyChanged { origin } => {
-                // Legacy keys only; SPTPS tunnels renew inside (tinc-1.1-wire.md section 2.6).
+                // Legacy keys only; SPTPS tunnels renew inside (wire/tinc-1.1.md section 2.6).
                 if let Some(idx) = self.nodes.find(origin).filter(|idx| *idx != Nodes::ME) {
                     let own = self.is_own_word(link, idx);
                     self.legacy_key_changed(idx, own, now);

@@ -1,8 +1,8 @@
 //! Paths and the broadcast tree: pure functions over the table of nodes.
 //!
 //! Two passes, as tinc has them: a breadth-first search that says how each node is reached
-//! (tinc-1.0-wire.md section 2.5 with the tie-break of tinc-1.1-wire.md section 5.2), and a minimum
-//! spanning tree for broadcasts (tinc-1.0-wire.md section 2.6).
+//! (wire/tinc-1.0.md section 2.5 with the tie-break of wire/tinc-1.1.md section 5.2), and a minimum
+//! spanning tree for broadcasts (wire/tinc-1.0.md section 2.6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -1,6 +1,6 @@
 //! UDP_INFO and MTU_INFO: hints that let two nodes behind relays find each other.
 //!
-//! Neither needs an answer; losing them only slows things down. Source: tinc-1.1-wire.md section 3.9.
+//! Neither needs an answer; losing them only slows things down. Source: wire/tinc-1.1.md section 3.9.
 
 use std::{
     collections::BTreeMap,

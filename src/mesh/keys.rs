@@ -2,7 +2,7 @@
 //!
 //! No session is torn down by an unauthenticated message: a handshake that the other side starts is kept
 //! beside the session in use, and replaces it when it is complete (proto/threat-model.md section 0, rule 4).
-//! Source: tinc-1.1-wire.md sections 2.6, 2.8, 3.6, 3.7.
+//! Source: wire/tinc-1.1.md sections 2.6, 2.8, 3.6, 3.7.
 
 use std::{
     sync::Arc,
@@ -29,7 +29,7 @@ use crate::{
     wire::{EdgeAddress, NodeName, Options, Request, base64},
 };
 
-/// A handshake that is not complete after this long is started again. Source: tinc-1.1-wire.md section 2.8.
+/// A handshake that is not complete after this long is started again. Source: wire/tinc-1.1.md section 2.8.
 pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// The same where a message of the other side did not fit ours.
 pub(super) const RETRY_BROKEN: Duration = Duration::from_secs(1);
@@ -38,7 +38,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// Handshakes that a node may begin with us at once, and renewals: then one in two seconds (T25, T38).
 const BURST: usize = 4;
 /// Trailing word of our REQ_KEY lines. Real daemons ignore it and pass it on; it tells another meshd that the
-/// tie of a simultaneous start may be broken by name (tinc-1.1-wire.md sections 3.6 and 8.5).
+/// tie of a simultaneous start may be broken by name (wire/tinc-1.1.md sections 3.6 and 8.5).
 const TIE_BREAK: &[u8] = b" meshd";
 
 /// REQ_KEY extension: start a tunnel.

@@ -1,7 +1,7 @@
 //! Switch mode: Ethernet addresses behind our device become subnets of ours, and end with their silence.
 //!
 //! Only frames that our device gave teach anything. An address that somebody else announces is theirs from
-//! then on, until its frames come from our device again. Source: tinc-config-cli.md section 6.7.
+//! then on, until its frames come from our device again. Source: config/tinc.md section 6.7.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 

@@ -2,7 +2,7 @@
 //!
 //! A node makes the key of the packets that it wants to get, one for each sender. A neighbour is told at once, any
 //! other node when it asks (REQ_KEY). Old keys live on for some seconds, for packets on the way. Source:
-//! tinc-1.0-wire.md sections 1.8 and 3.6, T02, T05, T06 of proto/threat-model.md.
+//! wire/tinc-1.0.md sections 1.8 and 3.6, T02, T05, T06 of proto/threat-model.md.
 
 mod stale;
 

@@ -350,7 +350,7 @@ impl Mesh {
     }
 
     /// With the last link gone, nobody will tell us which edges of the rest end meanwhile.
-    /// Source: tinc-1.0-wire.md section 2.11. Subnets stay, as in the real 1.1: their owners are
+    /// Source: wire/tinc-1.0.md section 2.11. Subnets stay, as in the real 1.1: their owners are
     /// unreachable, not unknown, and correct what is stale when they come back.
     fn purge_unreachable(&mut self) {
         let gone: Vec<NodeIdx> = self

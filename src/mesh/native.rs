@@ -4,7 +4,7 @@
 //! answering: whoever stays silent gets SPTPS. A session replaces the one in use only when the other side
 //! has shown that it has the keys, so no message, forged or replayed, ends one that works.
 //! Source: proto/native-link.md sections 3.2 and 5; what real daemons do with these lines, as relays and at
-//! the end: tinc-1.1-wire.md section 8.3.
+//! the end: wire/tinc-1.1.md section 8.3.
 
 use std::{
     collections::VecDeque,

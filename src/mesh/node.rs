@@ -79,7 +79,7 @@ pub(super) struct Node {
     pub told_key: Option<PublicKey>,
 }
 
-/// Where the graph puts a node. Source: tinc-1.0-wire.md section 2.5.
+/// Where the graph puts a node. Source: wire/tinc-1.0.md section 2.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// Whether there is a path in both directions.

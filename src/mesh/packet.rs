@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Longest tunnel datagram that fits a REQ_KEY line as base64, of 2,048 characters: whatever an MTU of 1,500 gives.
-/// Source: tinc-1.1-wire.md section 3.7.
+/// Source: wire/tinc-1.1.md section 3.7.
 const MAX_BASE64: usize = 1_536;
 
 /// Datagrams a second, and at once, that are passed on from addresses which are not proven any more.
@@ -304,7 +304,7 @@ impl Mesh {
         let Some(source) = self.active(link).map(|peer| peer.node) else {
             return;
         };
-        // EtherType 0 is a stray probe of a real daemon (tinc-1.1-wire.md section 3.8).
+        // EtherType 0 is a stray probe of a real daemon (wire/tinc-1.1.md section 3.8).
         if frame.len() <= ETHER || frame[12..14] == [0, 0] {
             return;
         }

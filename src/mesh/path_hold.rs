@@ -13,7 +13,7 @@ use crate::{
 
 /// Other options, or another path by relays, take effect for a node that is alive when they have stood for this long.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Options that both directions of an edge have in common (tinc-1.0-wire.md section 1.7).
+/// Options that both directions of an edge have in common (wire/tinc-1.0.md section 1.7).
 const AGREED: u32 =
     Options::INDIRECT | Options::TCP_ONLY | Options::PMTU_DISCOVERY | Options::CLAMP_MSS;
 

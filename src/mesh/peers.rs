@@ -2,7 +2,7 @@
 //!
 //! Two links to one node at once (both ends dialled) are both kept for some seconds: a real daemon closes
 //! the older one by its own view, another meshd does as we do, and then the one that the lower name dialled
-//! stays. So neither end is left without a link. Source: tinc-1.0-wire.md sections 1.7, 2.2, 2.3, 5.4.
+//! stays. So neither end is left without a link. Source: wire/tinc-1.0.md sections 1.7, 2.2, 2.3, 5.4.
 
 use std::{
     collections::BTreeSet,
@@ -126,7 +126,7 @@ impl Mesh {
         self.send_line(link, ack.line(0).into());
     }
 
-    /// What we say of ourselves to one neighbour. Source: tinc-1.0-wire.md section 1.7.
+    /// What we say of ourselves to one neighbour. Source: wire/tinc-1.0.md section 1.7.
     fn options_for(&self, hello: &Hello) -> Options {
         let name = &hello.name;
         let mut bits = self.settings.options.0;

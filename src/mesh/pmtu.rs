@@ -1,6 +1,6 @@
 //! Path MTU of one UDP path, found by probes. Pure: asks for probe lengths, is told of answers.
 //!
-//! Lengths are record data in bytes (tinc-1.1-wire.md section 4.6). Departure from tinc: where tinc
+//! Lengths are record data in bytes (wire/tinc-1.1.md section 4.6). Departure from tinc: where tinc
 //! walks up an exponential ladder for up to seven seconds, the first burst here holds the largest
 //! length that the kernel lets through, so that an unhampered path is known after one round trip; each
 //! further step asks for several lengths between the bounds. On the wire all are ordinary probes. What
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::route::{MIN_MTU, MTU};
 
-/// Time between two steps of the search. Source: tinc-1.1-wire.md section 4.6.
+/// Time between two steps of the search. Source: wire/tinc-1.1.md section 4.6.
 const STEP: Duration = Duration::from_millis(333);
 /// Probes of one length without an answer before it counts as too long.
 const TRIES: u8 = 3;

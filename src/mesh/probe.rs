@@ -1,6 +1,6 @@
 //! Probes by UDP and their answers: what proves an address and a length.
 //!
-//! Source: tinc-1.1-wire.md section 4.5. Bulk moves to a new address only when that address has
+//! Source: wire/tinc-1.1.md section 4.5. Bulk moves to a new address only when that address has
 //! answered a probe (T27 of proto/threat-model.md).
 
 use std::{

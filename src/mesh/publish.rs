@@ -1,7 +1,7 @@
 //! From tables to what workers see: the graph pass, what follows from it, node states, snapshots.
 //!
 //! The graph is computed at most once per batch of input, snapshots every 10 ms on average, a few at once.
-//! Source: tinc-1.0-wire.md section 2.8, proto/design.md section 2.4.
+//! Source: wire/tinc-1.0.md section 2.8, proto/design.md section 2.4.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -28,7 +28,7 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(10);
 /// How far publications may be ahead of that: a node that comes up is five changes within 3 ms, and none
 /// of them should wait.
 const PUBLISH_AHEAD: Duration = Duration::from_millis(80);
-/// Ownerless subnets that every 1.1 node has. Source: tinc-config-cli.md section 6.2.
+/// Ownerless subnets that every 1.1 node has. Source: config/tinc.md section 6.2.
 const BROADCASTS: [Prefix; 4] = [
     Prefix::Mac([0xff; 6]),
     Prefix::V4(Ipv4Addr::BROADCAST, 32),
@@ -337,7 +337,7 @@ impl Mesh {
     }
 
     /// Both lookup tables. Of equal prefixes the best reachable owner wins; a prefix none of whose owners is
-    /// reachable is left out where a shorter one has a reachable owner (tinc-config-cli.md section 6.2).
+    /// reachable is left out where a shorter one has a reachable owner (config/tinc.md section 6.2).
     fn tables(&self) -> (Table<u32>, Table<u128>) {
         let mut best: BTreeMap<Prefix, (bool, i32, Owner)> = BTreeMap::new();
         for (idx, node) in self.nodes.iter() {

@@ -7,7 +7,7 @@ use crate::{crypto::suite::Digest, mesh::Mesh, route::NodeIdx};
 
 /// Ciphers that a tinc 1.1 takes a key for on a current system and that carry packets, by OpenSSL's numbers: for most others it
 /// closes the link. We use but a few of them. Blowfish, CAST5 and other old ones need a provider that is seldom
-/// there. Source: tinc-1.0-wire.md section 8.1, each tried with 1.1~pre18.
+/// there. Source: wire/tinc-1.0.md section 8.1, each tried with 1.1~pre18.
 const CIPHERS: [RangeInclusive<i32>; 11] = [
     0..=0,
     44..=44,
@@ -22,7 +22,7 @@ const CIPHERS: [RangeInclusive<i32>; 11] = [
     1134..=1134,
 ];
 
-/// Whether a tinc 1.1 takes a legacy key with these numbers. Source: tinc-1.0-wire.md section 1.11.
+/// Whether a tinc 1.1 takes a legacy key with these numbers. Source: wire/tinc-1.0.md section 1.11.
 fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
     let most = match digest {
         0 => Some(0),
@@ -35,7 +35,8 @@ fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
 
 impl Mesh {
     /// Whether a REQ_KEY is passed on. One without a usable extension ends a tinc 1.1 that holds the asker for one with
-    /// SPTPS, and any real daemon that does not hold it reachable (tinc-1.1-wire.md section 3.6, tinc-1.0-wire.md section 9).
+    /// SPTPS, and any real daemon that does not hold it reachable.
+    /// Source: wire/tinc-1.1.md section 3.6, wire/tinc-1.0.md section 9.
     pub(super) fn passes_req_key(&self, from: NodeIdx, to: NodeIdx, ext: Option<i32>) -> bool {
         let bare = ext.is_none_or(|ext| ext == 0);
         let (from, to) = (&self.nodes[from], &self.nodes[to]);

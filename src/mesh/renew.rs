@@ -1,6 +1,6 @@
 //! Renewal of tunnel keys: when, and how nothing is lost over it.
 //!
-//! Source: tinc-1.1-wire.md section 2.6.
+//! Source: wire/tinc-1.1.md section 2.6.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const MAX_HELD: usize = 4;
 /// A pause in sending around a change of keys.
 ///
 /// A tincd has one receiving key and changes it when our ACK comes by TCP; what comes by UDP under the
-/// old key after that, or under the new one before, it loses (tinc-1.1-wire.md section 2.6). So what is on
+/// old key after that, or under the new one before, it loses (wire/tinc-1.1.md section 2.6). So what is on
 /// the way is let arrive, then the ACK goes out and arrives, and then sending goes on with the new key.
 /// Both take one round trip where the other side can be asked.
 pub(super) struct Hold {

@@ -4,7 +4,7 @@
 //! of different speed, a node may take them in the wrong order, and by tinc's rules nobody ever tells it
 //! again. So each node repeats to its neighbours what it has learned, about a ping interval later, if it
 //! still holds. Who knows it already does not pass it on; what is stale in it is corrected by the node that
-//! it speaks of (tinc-1.0-wire.md section 2.1). A mesh where nothing changes stays silent.
+//! it speaks of (wire/tinc-1.0.md section 2.1). A mesh where nothing changes stays silent.
 
 use std::{
     collections::BTreeMap,

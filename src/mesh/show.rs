@@ -248,7 +248,7 @@ impl Mesh {
         }
     }
 
-    /// Status bits of a node. Source: tinc-1.1-wire.md section 7.
+    /// Status bits of a node. Source: wire/tinc-1.1.md section 7.
     fn node_status(&self, me: bool, node: &Node) -> u32 {
         let reachable = node.place.reachable || me;
         let host = self.settings.hosts.get(node.name());

@@ -2,7 +2,7 @@
 //!
 //! Stages: no key -> unconfirmed (short probes to every address that the node may have) -> confirmed
 //! (a probe was answered; MTU search, then keepalive) -> unconfirmed again when answers stay away.
-//! Source: tinc-1.1-wire.md sections 4.4 to 4.6. Bulk moves to a new address only when that address has
+//! Source: wire/tinc-1.1.md sections 4.4 to 4.6. Bulk moves to a new address only when that address has
 //! answered a probe (T27 of proto/threat-model.md).
 
 use std::{

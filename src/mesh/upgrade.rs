@@ -1,7 +1,7 @@
 //! A neighbour whose host file has an RSA key and no Ed25519 key: what it says is its Ed25519 key.
 //!
 //! A tinc 1.1 tells it in an UPGRADE, and to whoever asks (REQ_PUBKEY). We believe it to nobody but the operator,
-//! unless LearnKeys says otherwise. Source: tinc-1.1-wire.md sections 3.4 and 3.7, proto/threat-model.md section 2.3.
+//! unless LearnKeys says otherwise. Source: wire/tinc-1.1.md sections 3.4 and 3.7, proto/threat-model.md section 2.3.
 
 use crate::{
     crypto::PublicKey,

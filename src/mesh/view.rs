@@ -171,7 +171,7 @@ pub struct PeerRow {
     pub labels: BTreeMap<String, String>,
 }
 
-/// One node, as `dump nodes` shows it: the fields of tinc 1.1 (tinc-1.1-wire.md section 7).
+/// One node, as `dump nodes` shows it: the fields of tinc 1.1 (wire/tinc-1.1.md section 7).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeRow {
     /// Name.
@@ -259,7 +259,7 @@ pub struct ConnectionRow {
     pub port: String,
     /// Option bits.
     pub options: u32,
-    /// Status bits as tinc has them (tinc-1.1-wire.md section 7).
+    /// Status bits as tinc has them (wire/tinc-1.1.md section 7).
     pub status: u32,
     /// Whether we dialled.
     pub outgoing: bool,

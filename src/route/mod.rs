@@ -1,7 +1,8 @@
 //! Data-plane decisions, pure: where does a packet go, and what is the answer where it cannot?
 //!
 //! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`verdict::decide`]
-//! and [`path::send_path`]. A packet is what the [`Mode`] carries: an IP packet, or a frame. Source: tinc-config-cli.md section 6, tinc-1.1-wire.md section 4.
+//! and [`path::send_path`]. A packet is what the [`Mode`] carries: an IP packet, or a frame.
+//! Source: config/tinc.md section 6, wire/tinc-1.1.md section 4.
 
 pub mod copies;
 pub mod local;
@@ -292,7 +293,7 @@ impl RouteSnapshot {
     }
 
     /// Whom a broadcast of `source` goes on to. In direct mode its origin alone sends it, to all; along the
-    /// tree every node passes it on to all but the one that it came by (tinc-config-cli.md section 6.6).
+    /// tree every node passes it on to all but the one that it came by (config/tinc.md section 6.6).
     pub fn spread_to(&self, source: NodeIdx) -> impl Iterator<Item = NodeIdx> + '_ {
         let ours = source == self.me;
         let passed_on = self.settings.broadcast == Broadcast::Mst && !self.settings.tunnel_server;

@@ -37,7 +37,7 @@ impl Mode {
         }
     }
 
-    /// Type of the records that carry packets. Source: tinc-1.1-wire.md section 4.2.
+    /// Type of the records that carry packets. Source: wire/tinc-1.1.md section 4.2.
     #[must_use]
     pub const fn record_type(self) -> u8 {
         match self {

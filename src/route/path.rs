@@ -8,7 +8,7 @@ use crate::{
     wire::{Options, datagram::HEADER},
 };
 
-/// The way of one tunnel datagram. Source: tinc-1.1-wire.md section 4.3.
+/// The way of one tunnel datagram. Source: wire/tinc-1.1.md section 4.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendPath {
     /// By UDP.
@@ -47,7 +47,7 @@ impl SendPath {
 
 /// The node whose tunnel carries a packet of `length` bytes of ours for `to`: `to` itself, but for a legacy node
 /// the last one on its path that UDP reaches straight, or else the next one, which opens the packet and sends it on.
-/// Source: tinc-1.0-wire.md section 3.7.
+/// Source: wire/tinc-1.0.md section 3.7.
 #[must_use]
 pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx {
     let Some(target) = snapshot.state(to).filter(|target| target.legacy) else {
@@ -85,7 +85,7 @@ fn takes_frame(mode: Mode, state: &NodeState, length: usize) -> bool {
 /// own, or one that we relay. `probe` is set for path-MTU probes, which no MTU stops; any answer but
 /// [`SendPath::Udp`] means that a probe cannot be sent, for TCP must not carry one.
 ///
-/// Sources: tinc-1.1-wire.md sections 3.8, 4.2 and 4.3.
+/// Sources: wire/tinc-1.1.md sections 3.8, 4.2 and 4.3.
 #[must_use]
 pub fn send_path(
     snapshot: &RouteSnapshot,

@@ -1,6 +1,6 @@
 //! Router mode: what happens to one IP packet.
 //!
-//! Source: tinc-config-cli.md section 6.4, whose order of checks this is. Packets come without
+//! Source: config/tinc.md section 6.4, whose order of checks this is. Packets come without
 //! Ethernet header (a TUN device); MTUs count its 14 bytes all the same.
 
 use std::{

@@ -1,6 +1,6 @@
 //! Switch and hub mode: what happens to one Ethernet frame.
 //!
-//! Source: tinc-config-cli.md section 6.7. Frames get no "unreachable": where nobody is known to have an
+//! Source: config/tinc.md section 6.7. Frames get no "unreachable": where nobody is known to have an
 //! address, they go to all. Only what is too long for the way is answered, as in router mode.
 
 use std::sync::{Arc, atomic::Ordering};

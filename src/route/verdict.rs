@@ -33,7 +33,7 @@ pub enum Verdict {
 }
 
 /// Bounds the errors that we answer with: [`Self::PER_SECOND`] in every second, of both IP versions
-/// together. Source: tinc-config-cli.md section 6.5.
+/// together. Source: config/tinc.md section 6.5.
 #[derive(Debug, Default)]
 pub struct ErrorLimiter {
     /// Start of the current second, and errors in it.

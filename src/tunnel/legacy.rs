@@ -3,7 +3,7 @@
 //!
 //! A frame has its Ethernet header, of which all but the EtherType is zero. One whose EtherType is zero too is a
 //! probe. The IV is part of the key and the same for every packet; the number at the front makes the difference.
-//! Source: tinc-1.0-wire.md sections 3.1 to 3.6 and 4.1.
+//! Source: wire/tinc-1.0.md sections 3.1 to 3.6 and 4.1.
 
 use std::{
     fmt,
@@ -31,7 +31,7 @@ use crate::{
 pub(super) const NUMBER: usize = 4;
 /// Bytes in front of an IP packet.
 pub(super) const HEAD: usize = NUMBER + HEADER;
-/// Longest that a frame may become by unpacking, in bytes. Source: tinc-1.0-wire.md section 3.2.
+/// Longest that a frame may become by unpacking, in bytes. Source: wire/tinc-1.0.md section 3.2.
 pub(super) const MAX_UNPACKED: usize = 1661;
 /// What compression adds at most to a frame that cannot be made smaller, in bytes.
 const PACKED_MORE: usize = 20;
@@ -39,7 +39,7 @@ const PACKED_MORE: usize = 20;
 pub const MIN_MAC: usize = 4;
 /// No numbers are handed out from here on.
 const LAST: u64 = (1 << 32) - (1 << 13);
-/// From here on another key is due: real daemons ask for one too. Source: tinc-1.0-wire.md section 3.6.
+/// From here on another key is due: real daemons ask for one too. Source: wire/tinc-1.0.md section 3.6.
 const RENEW: u64 = 1 << 30;
 /// The same for ciphers with blocks of 8 bytes: less than 1 GiB (T05 of proto/threat-model.md).
 const RENEW_SHORT: u64 = 1 << 19;

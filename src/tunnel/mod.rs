@@ -1,6 +1,6 @@
 //! Per-destination packet keys: SPTPS, native and legacy. Kinds are told apart in this file only.
 //!
-//! Source: tinc-1.1-wire.md sections 2 and 3.6, tinc-1.0-wire.md section 3, proto/native-link.md.
+//! Source: wire/tinc-1.1.md sections 2 and 3.6, wire/tinc-1.0.md section 3, proto/native-link.md.
 
 pub mod legacy;
 #[cfg(test)]
@@ -285,7 +285,7 @@ impl TxKey {
         self.seal(seq, kind, datagram);
     }
 
-    /// As [`Self::seal_into`], compressed where that makes the data shorter. Source: tinc-1.1-wire.md section 4.7.
+    /// As [`Self::seal_into`], compressed where that makes the data shorter. Source: wire/tinc-1.1.md section 4.7.
     #[inline(never)] // the way of most packets is shorter without it
     fn seal_packed<'r>(
         &self,

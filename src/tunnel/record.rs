@@ -1,5 +1,5 @@
-//! SPTPS datagram records: `seqno(4) | C(type(1) | data) | tag(16)`. Source: tinc-1.1-wire.md
-//! section 2.1.
+//! SPTPS datagram records: `seqno(4) | C(type(1) | data) | tag(16)`. Source:
+//! wire/tinc-1.1.md section 2.1.
 
 use std::{
     fmt,

@@ -8,7 +8,7 @@
 //! Handshake records come by TCP and data by UDP, so either may overtake the other. Nothing is lost
 //! because both receiving keys are tried from the moment both KEXes are known until the new one is
 //! seen in use, and because handshake records have an order of their own: rising numbers, whatever
-//! the replay window says. Source: tinc-1.1-wire.md sections 2.3, 2.6 and 3.6.
+//! the replay window says. Source: wire/tinc-1.1.md sections 2.3, 2.6 and 3.6.
 
 use std::{mem, sync::Arc};
 

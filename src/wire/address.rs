@@ -11,7 +11,7 @@ use std::{
 /// An address as tinc puts it into a line: two words, numeric or not.
 ///
 /// A word that is no numeric address is kept and flooded on as it came, and never used as an
-/// address (tinc-1.1-wire.md section 5.1). Equality is that of the meaning for numeric ones.
+/// address (wire/tinc-1.1.md section 5.1). Equality is that of the meaning for numeric ones.
 #[derive(Clone)]
 pub enum EdgeAddress {
     /// A numeric address; never an IPv4-mapped IPv6 one. A link-local one has the zone of an interface of this machine, or none.

@@ -1,6 +1,6 @@
 //! tinc's own base64: the usual digits, but the low bits of each group first, and never padded.
 //!
-//! Source: tinc-1.1-wire.md section 1.1.
+//! Source: wire/tinc-1.1.md section 1.1.
 
 use std::sync::LazyLock;
 

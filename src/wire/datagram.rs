@@ -1,4 +1,4 @@
-//! The two node ids in front of an SPTPS datagram. Source: tinc-1.1-wire.md section 4.1.
+//! The two node ids in front of an SPTPS datagram. Source: wire/tinc-1.1.md section 4.1.
 
 use crate::wire::NodeId;
 

@@ -1,6 +1,6 @@
 //! Ethernet frames: what switching reads of them.
 //!
-//! Source: IEEE 802.3, 802.1Q; tinc-config-cli.md section 6.7.
+//! Source: IEEE 802.3, 802.1Q; config/tinc.md section 6.7.
 
 /// Length of the Ethernet header without tags, in bytes.
 pub const HEADER: usize = 14;
@@ -85,7 +85,7 @@ impl<'a> Frame<'a> {
 }
 
 /// The header of an IP packet that has none: no addresses, and the EtherType of its version.
-/// Source: tinc-1.0-wire.md section 3.2.
+/// Source: wire/tinc-1.0.md section 4.1.
 #[must_use]
 pub fn made_up(packet: &[u8]) -> [u8; HEADER] {
     let mut header = [0; HEADER];

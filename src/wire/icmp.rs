@@ -1,6 +1,6 @@
 //! ICMP and ICMPv6 errors in answer to a packet that cannot go on.
 //!
-//! Sources: tinc-config-cli.md section 6.5, RFC 792, RFC 4443. Every builder returns `None` for a
+//! Sources: config/tinc.md section 6.5, RFC 792, RFC 4443. Every builder returns `None` for a
 //! packet that must not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4):
 //! an ICMP error, a later fragment, a group address as either end. tinc answers those, too; we do
 //! not, for two nodes might then go on answering each other.

@@ -1,6 +1,6 @@
 //! IPv4 and IPv6 packets in place: what routing reads of them and the few things it changes.
 //!
-//! Sources: RFC 791, RFC 8200, RFC 1624 (incremental checksums), tinc-config-cli.md section 6.5.
+//! Sources: RFC 791, RFC 8200, RFC 1624 (incremental checksums), config/tinc.md section 6.5.
 
 pub mod unchanged;
 

@@ -1,6 +1,6 @@
 //! Text and byte forms of everything tinc puts on a wire. Total functions: no input panics.
 //!
-//! Sources: `spec/tinc-1.0-wire.md` sections 1.2 and 2, `spec/tinc-1.1-wire.md` sections 1, 3, 4.
+//! Sources: wire/tinc-1.0.md sections 1.2 and 2, wire/tinc-1.1.md sections 1, 3, 4.
 
 pub mod address;
 pub mod base64;

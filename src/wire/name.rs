@@ -12,7 +12,7 @@ pub const MAX_NAME: usize = 255;
 /// A node's name: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 _`, case sensitive.
 ///
 /// It can never hold a path separator, so `hosts/NAME` stays inside `hosts/`. Cheap to clone.
-/// Ordered by byte value, as every tie-break of the protocol is. Source: tinc-1.0-wire.md section 0.
+/// Ordered by byte value, as every tie-break of the protocol is. Source: wire/tinc-1.0.md section 0.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(Arc<str>);
@@ -53,7 +53,7 @@ impl NodeName {
     }
 
     /// The node's id on UDP: the first six bytes of SHA-512 of the name.
-    /// Source: tinc-1.1-wire.md section 1.4.
+    /// Source: wire/tinc-1.1.md section 1.4.
     #[must_use]
     pub fn id(&self) -> NodeId {
         let hash = Sha512::digest(self.0.as_bytes());
@@ -98,7 +98,7 @@ impl fmt::Debug for NodeName {
 }
 
 /// First six bytes of SHA-512 of a node's name; all zero means "direct" in a UDP header.
-/// Source: tinc-1.1-wire.md sections 1.4 and 4.1.
+/// Source: wire/tinc-1.1.md sections 1.4 and 4.1.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 6]);
 

@@ -1,7 +1,7 @@
 //! Who has this address? ARP requests and IPv6 neighbour solicitations, as a TAP device in router mode asks them, and
 //! our answers in the name of other nodes.
 //!
-//! Source: tinc-config-cli.md section 6.8, RFC 826, RFC 4861. All nodes have one Ethernet address there: that of who asks
+//! Source: config/tinc.md section 6.8, RFC 826, RFC 4861. All nodes have one Ethernet address there: that of who asks
 //! with its last byte inverted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The 32 option bits of a link or edge; the top byte is the minor version of the *far* node.
 ///
-/// Unknown bits are carried unchanged. Source: tinc-1.1-wire.md section 3.2.
+/// Unknown bits are carried unchanged. Source: wire/tinc-1.1.md section 3.2.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Options(pub u32);
 
@@ -17,7 +17,7 @@ impl Options {
     pub const PMTU_DISCOVERY: u32 = 4;
     /// TCP MSS is clamped.
     pub const CLAMP_MSS: u32 = 8;
-    /// The node speaks native (tinc-1.1-wire.md section 8.8). Real daemons carry the bit into their edge to
+    /// The node speaks native (wire/tinc-1.1.md section 8.8). Real daemons carry the bit into their edge to
     /// the node and never set it; so an edge to X has it if and only if X said so.
     pub const NATIVE: u32 = 1 << 23;
     /// The minor version that we announce: 17.7.
@@ -30,7 +30,7 @@ impl Options {
     }
 
     /// Whether the node understands the 12 bytes of ids in front of a datagram, and so can relay it.
-    /// Source: tinc-1.1-wire.md section 4.1.
+    /// Source: wire/tinc-1.1.md section 4.1.
     #[must_use]
     pub const fn has_ids(self) -> bool {
         self.minor() >= 4

@@ -1,6 +1,6 @@
 //! The request lines of a meta connection, by their numbers.
 //!
-//! Sources: tinc-1.0-wire.md section 1.2, tinc-1.1-wire.md sections 3.5 to 3.9 and 5.1.
+//! Sources: wire/tinc-1.0.md section 1.2, wire/tinc-1.1.md sections 3.5 to 3.9 and 5.1.
 
 mod fields;
 
@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 
 use crate::wire::{EdgeAddress, NodeName, Options, Subnet, request::fields::Fields};
 
-/// Longest word of a line in bytes. Source: tinc-1.0-wire.md section 0 ("string field").
+/// Longest word of a line in bytes. Source: wire/tinc-1.0.md section 0 ("string field").
 pub const MAX_WORD: usize = 2048;
 
 /// One parsed request line. Numbers and field order as the protocol has them.
@@ -71,7 +71,7 @@ pub enum Request {
         origin: NodeName,
     },
     /// `15 FROM TO [EXT [TEXT]]`. What follows the names never makes the line an error, because real
-    /// nodes pass it on unread (tinc-1.1-wire.md section 8.3).
+    /// nodes pass it on unread (wire/tinc-1.1.md section 8.3).
     ReqKey {
         /// Who asks.
         from: NodeName,
@@ -79,7 +79,7 @@ pub enum Request {
         to: NodeName,
         /// Extension number (15 start tunnel, 19 and 20 public keys, 21 packet). `None` if there is
         /// none (the legacy form) or it is no number: like 0, that must never reach a 1.1 node
-        /// (tinc-1.1-wire.md section 3.6).
+        /// (wire/tinc-1.1.md section 3.6).
         ext: Option<i32>,
         /// The word after the extension; empty if there is none, or none that could mean anything:
         /// longer than [`MAX_WORD`] or not UTF-8.
@@ -180,7 +180,7 @@ impl Request {
     /// between fields, signs and `0x`, a number ends at the first byte that is not part of it (which
     /// starts the next field), numbers wrap at 32 bits, words after the last field are not looked at.
     ///
-    /// Errors: see [`RequestError`]. Source: tinc-1.0-wire.md section 1.1.
+    /// Errors: see [`RequestError`]. Source: wire/tinc-1.0.md section 1.1.
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
         let mut fields = Fields::new(line);
         let number = fields.request(name_of)?;

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-/// Weight of a subnet whose text names none. Source: tinc-1.0-wire.md section 1.2.
+/// Weight of a subnet whose text names none. Source: wire/tinc-1.0.md section 1.2.
 pub const DEFAULT_WEIGHT: i32 = 10;
 
 /// The address part of a subnet.
@@ -22,10 +22,10 @@ pub enum Prefix {
 }
 
 /// A subnet as nodes announce it. Host bits beyond the prefix are kept as they came: real nodes
-/// neither mask nor refuse them on the wire (tinc-1.0-wire.md section 1.2).
+/// neither mask nor refuse them on the wire (wire/tinc-1.0.md section 1.2).
 ///
 /// The order is tinc's: MAC, IPv4, IPv6; longer prefix first; address; weight
-/// (tinc-config-cli.md section 6.2).
+/// (config/tinc.md section 6.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subnet {
     /// What it covers.
@@ -364,7 +364,7 @@ mod tests {
         for row in vectors["accepted"].as_array().unwrap() {
             let text = row["text"].as_str().unwrap();
             if text == "010.7.0.1" {
-                continue; // 1.0 only: 1.1 refuses leading zeros (tinc-config-cli.md section 6.2)
+                continue; // 1.0 only: 1.1 refuses leading zeros (config/tinc.md section 6.2)
             }
             let subnet: Subnet = text.parse().unwrap();
             assert_eq!(

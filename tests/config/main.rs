@@ -1,6 +1,6 @@
 //! Reading configurations: what tinc makes of the same files, and what no file may do to us.
 //!
-//! Source: tinc-config-cli.md sections 1 and 2, T34 and T44 of proto/threat-model.md.
+//! Source: config/tinc.md sections 1 and 2, T34 and T44 of proto/threat-model.md.
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
 

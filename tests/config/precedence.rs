@@ -11,7 +11,7 @@ fn port(tree: &Tree) -> u16 {
     config.settings.port
 }
 
-/// The rows of section 1.3.
+/// The rows of config/tinc.md section 1.3.
 #[test]
 fn options_come_first_then_lower_lines_then_files_by_path() {
     let mut tree = Tree::of_three();
@@ -109,7 +109,7 @@ fn a_malformed_option_is_named_by_its_number() {
     );
 }
 
-/// The rows of section 1.5.
+/// The rows of config/tinc.md section 1.5.
 #[test]
 fn names_come_from_the_file_the_environment_or_the_host() {
     let env = |name: &str| (name == "VPN").then(|| "web-01.example".to_owned());

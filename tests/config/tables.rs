@@ -22,7 +22,7 @@ const MANUAL_10: &str = "Address AddressFamily BindToAddress BindToInterface Bro
     PrivateKey PrivateKeyFile ProcessPriority Proxy PublicKey PublicKeyFile ReplayWindow StrictSubnets \
     Subnet TCPOnly TunnelServer UDPRcvBuf UDPSndBuf";
 
-/// Every variable of tinc-config-cli.md section 2 that the page of 1.0.36 does not have.
+/// Every variable of config/tinc.md section 2 that the page of 1.0.36 does not have.
 const OTHERS: &str = "AutoConnect BroadcastSubnet DeviceStandby DisableBuggyPeers Ed25519PrivateKeyFile \
     ExperimentalProtocol FWMark InvitationExpire ListenAddress LogLevel MaxConnectionBurst \
     MaxOutputBufferSize MinTimeout MTUInfoInterval Sandbox ScriptsExtension ScriptsInterpreter \

@@ -177,7 +177,7 @@ fn changes(kinds: [Kind; 5]) {
     let moved = Instant::now();
     let back = Flow::start(e, &mesh.nodes[0], &mesh.nodes[0].v4(), 100, 200);
     // Two real daemons may both begin a handshake at that moment, and then need 10 to 11 s more to get over
-    // it (tinc-1.1-wire.md section 3.6; seen: "Invalid packet seqno: 0 != 1" at both).
+    // it (wire/tinc-1.1.md section 3.6; seen: "Invalid packet seqno: 0 != 1" at both).
     let limit = if kinds[0] == Tinc11 && kinds[4] == Tinc11 {
         25
     } else {

@@ -1,7 +1,7 @@
 //! Calls of scripts: a name out of a fixed list and typed values.
 //!
 //! A call is all that the process for scripts ([`super::monitor`]) takes from the daemon. Path, interpreter, directory, names
-//! of variables and time limits are not part of it. Source: tinc-config-cli.md section 3.
+//! of variables and time limits are not part of it. Source: config/tinc.md section 3.
 
 use std::{net::SocketAddr, time::Duration};
 

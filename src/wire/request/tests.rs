@@ -1,4 +1,4 @@
-//! The verdict table for malformed lines, and the lexical rules of tinc-1.0-wire.md section 1.1.
+//! The verdict table for malformed lines, and the lexical rules of wire/tinc-1.0.md section 1.1.
 
 use super::*;
 
