@@ -15,9 +15,9 @@ use common::name;
 use criterion::{BatchSize, Criterion};
 use meshd::{
     crypto::{PrivateKey, Rng},
-    daemon::clock,
     link::{Dialect, Hello},
     mesh::{Input, LinkId, Mesh, Settings, settings::Host},
+    os::clock,
     wire::NodeName,
 };
 

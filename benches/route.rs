@@ -7,7 +7,7 @@ use std::hint::black_box;
 use common::{Keys, ME, PREFIXES, Path};
 use criterion::Criterion;
 use meshd::{
-    daemon::clock,
+    os::clock,
     route::verdict::{self, ErrorLimiter},
 };
 

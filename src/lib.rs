@@ -1,33 +1,25 @@
 //! meshd: a mesh VPN daemon compatible with tinc.
 //!
 //! ```text
-//!  TCP bytes <-> Link <-> lines <-> Mesh -> Arc<RouteSnapshot> -> fast-path workers <-> TUN, UDP
+//!  TCP bytes <-> Link <-> lines <-> Mesh -> Arc<RouteSnapshot> -> packet threads <-> TUN, UDP
 //!               (who)              (where)   (published, immutable)   (how fast)
 //!  first packets, probes, handshakes, unknown senders: worker -> Punt -> Mesh -> Datagram, TunWrite
 //! ```
 //!
-//! Three sans-IO machines ([`link`], [`mesh`], [`tunnel`]) that never see each other's insides, one
-//! shell ([`daemon`]), one set of threads ([`fastpath`]). Imports point down this list only:
-//! `daemon -> {mesh, link, fastpath, io, config, control}`, `fastpath -> {route, tunnel, io}`,
-//! `mesh -> {route, tunnel, wire, crypto}`, `route -> {tunnel, wire}`, `tunnel -> {crypto, wire}`,
-//! `link -> {crypto, wire}`.
+//! Each layer is a crate of the workspace, so an import against their order does not compile. This crate joins
+//! them under one name for the programs, the tests and the benchmarks.
 //!
-//! Five invariants: no clock, randomness, IO or hash order in the core (`wire`, `crypto`, `link`,
-//! `tunnel`, `mesh`, `route`); only the driver changes control state; a published snapshot never
-//! changes; a (key, sequence number) pair is used once; `unsafe` only in `io`.
+//! Five invariants: no clock, randomness, IO or hash order in [`wire`], [`crypto`] and [`proto`]; only the
+//! driver of [`daemon`] changes control state; a published snapshot never changes; a (key, sequence number)
+//! pair is used once; `unsafe` only in [`dataplane`].
 
-pub mod cli;
-pub mod config;
-pub mod control;
-pub mod crypto;
-pub mod daemon;
-pub mod fastpath;
-pub mod io;
-pub mod link;
-pub mod mesh;
-pub mod route;
-#[cfg(feature = "sim")]
-pub mod sim;
-pub mod sync;
-pub mod tunnel;
-pub mod wire;
+pub use meshd_api as api;
+pub use meshd_cli as cli;
+pub use meshd_config as config;
+pub use meshd_crypto as crypto;
+pub use meshd_daemon as daemon;
+pub use meshd_dataplane::{self as dataplane, fastpath, io};
+pub use meshd_os as os;
+pub use meshd_proto::{self as proto, link, mesh, route, tunnel};
+pub use meshd_sync as sync;
+pub use meshd_wire as wire;

@@ -73,7 +73,7 @@ impl Known {
         let mut complain = |line: usize, what: String| {
             broken.push(format!("{}:{line}: {what}", file.display()));
         };
-        let from = file.parent().unwrap_or(Path::new(""));
+        let from = file.parent().unwrap_or_else(|| Path::new(""));
         let own = self
             .documents
             .get(file)

@@ -1,11 +1,10 @@
-//! AutoConnect in simulated meshes: how many links it makes and drops, and when. Needs the feature `sim`.
+//! AutoConnect in simulated meshes: how many links it makes and drops, and when.
 
-#![cfg(feature = "sim")]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod sim;
 
-use meshd::sim::{Failure, Fidelity, Plan, World};
+use meshd_sim::{Failure, Fidelity, Plan, World};
 use sim::{hold, hold_first, seconds, world};
 
 /// Hubs; every other node has ConnectTo for two of them.

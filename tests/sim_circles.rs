@@ -1,14 +1,13 @@
 //! Simulated meshes whose nodes hold different graphs, as TCP stands still between some while UDP passes: nothing goes
-//! in circles. Needs the feature `sim`.
+//! in circles.
 
-#![cfg(feature = "sim")]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod sim;
 
 use std::time::Duration;
 
-use meshd::sim::{Failure, Fidelity, Plan};
+use meshd_sim::{Failure, Fidelity, Plan};
 use sim::{hold_each, seconds, world};
 
 const NODES: usize = 6;
@@ -18,7 +17,7 @@ const NODES: usize = 6;
 fn graphs_that_differ(seed: u64) -> Result<(), Failure> {
     let mut world = world(Plan::new(seed, NODES, Fidelity::Bytes));
     world.run_until_rest(seconds(30), seconds(900))?;
-    let everybody = |world: &mut meshd::sim::World| {
+    let everybody = |world: &mut meshd_sim::World| {
         for from in 0..NODES {
             for to in (0..NODES).filter(|to| *to != from) {
                 world.send(from, to, 200);

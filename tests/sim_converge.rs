@@ -1,13 +1,12 @@
-//! Simulated meshes come up, agree, and carry packets. Needs the feature `sim`.
+//! Simulated meshes come up, agree, and carry packets.
 
-#![cfg(feature = "sim")]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod sim;
 
 use std::time::Duration;
 
-use meshd::sim::{Failure, Fidelity, Plan};
+use meshd_sim::{Failure, Fidelity, Plan};
 use sim::{hold, hold_first, seconds, world};
 
 /// From a cold start to rest, then packets between every kind of pair.
@@ -85,7 +84,7 @@ fn native_links_outlive_their_keys() {
     hold_first(|seed| {
         let mut world = world(Plan::new(seed, 4, Fidelity::Bytes));
         world.run_until_rest(seconds(30), seconds(600))?;
-        let links = |world: &meshd::sim::World| -> Vec<_> {
+        let links = |world: &meshd_sim::World| -> Vec<_> {
             let rows = (0..4).flat_map(|node| world.connections(node));
             rows.map(|row| (row.name, row.port, row.outgoing)).collect()
         };

@@ -1,17 +1,13 @@
-//! Simulated meshes under loss, partition, restart and NAT. Needs the feature `sim`.
+//! Simulated meshes under loss, partition, restart and NAT.
 
-#![cfg(feature = "sim")]
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod sim;
 
 use std::time::Duration;
 
-use meshd::{
-    crypto::Rng,
-    mesh::view::PathKind,
-    sim::{Failure, Fidelity, Plan, World},
-};
+use meshd::{crypto::Rng, mesh::view::PathKind};
+use meshd_sim::{Failure, Fidelity, Plan, World};
 use sim::{hold, seconds, world};
 
 const QUIET: Duration = seconds(30);

@@ -14,13 +14,13 @@ use meshd::{
         noise::{StaticPublic, StaticSecret},
         seal::Aeads,
     },
-    daemon::clock,
     fastpath::{Sink, Step, runs::Runs},
     io::vnet::{
         Checksums, Coalescer, Gso, GsoKind, Header, MAX_LINK_HEADER, MAX_PACKET, Segments,
         Unfinished,
     },
     mesh::event::Punt,
+    os::clock,
     route::{
         DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},

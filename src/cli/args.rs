@@ -9,11 +9,10 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    cli::{lab::LabArgs, top::state::View},
-    control::proto::MAX_SNAP,
-    wire::NodeName,
-};
+use meshd_api::proto::MAX_SNAP;
+use meshd_wire::NodeName;
+
+use crate::{lab::LabArgs, top::state::View};
 
 /// Look at and steer meshd, the mesh VPN daemon.
 #[derive(Debug, Clone, Parser)]

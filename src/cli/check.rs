@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use meshd_config as config;
+use meshd_config::{Config, Problem, Source};
+use meshd_os::clock;
+
 use crate::{
-    cli::{
-        Exit, Outcome,
-        args::{Format, Place},
-        context::Context,
-        output::{self, Frame},
-        running_key,
-    },
-    config::{self, Config, Problem, Source},
-    daemon::clock,
+    Exit, Outcome,
+    args::{Format, Place},
+    context::Context,
+    output::{self, Frame},
+    running_key,
 };
 
 #[derive(Serialize)]

@@ -6,21 +6,21 @@ use std::{
     time::Duration,
 };
 
+use meshd_api as control;
+use meshd_api::{
+    client::{Client, ClientError},
+    proto::{Answer, Request},
+};
+use meshd_config as config;
+use meshd_config::{
+    Config, Source,
+    find::{self, Found},
+};
+
 use crate::{
-    cli::{
-        Exit, Failure,
-        args::{Color, Format, Global},
-        output,
-    },
-    config::{
-        self, Config, Source,
-        find::{self, Found},
-    },
-    control::{
-        self,
-        client::{Client, ClientError},
-        proto::{Answer, Request},
-    },
+    Exit, Failure,
+    args::{Color, Format, Global},
+    output,
 };
 
 /// Everything that the global options decide.

@@ -4,23 +4,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use meshd_config::{
+    Problem, Source,
+    convert::{Converted, to_tinc, to_toml},
+    files,
+    toml::{MAIN, keys::File},
+};
+use meshd_os::{clock, files::write_given};
+use meshd_wire::NodeName;
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::{Form, Format},
-        check,
-        context::Context,
-        output::{self, Frame},
-    },
-    config::{
-        Problem, Source,
-        convert::{Converted, to_tinc, to_toml},
-        files,
-        toml::{MAIN, keys::File},
-    },
-    daemon::clock,
-    io::files::write_given,
-    wire::NodeName,
+    Exit, Failure, Outcome,
+    args::{Form, Format},
+    check,
+    context::Context,
+    output::{self, Frame},
 };
 
 #[derive(Serialize)]

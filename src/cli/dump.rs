@@ -2,15 +2,14 @@
 //!
 //! Source: config/tinc.md section 5.5.
 
+use meshd_api::proto::{Request, Response};
+use meshd_proto::mesh::view::{ConnectionRow, EdgeRow, NodeRow, SubnetRow};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-    },
-    control::proto::{Request, Response},
-    mesh::view::{ConnectionRow, EdgeRow, NodeRow, SubnetRow},
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
 };
 
 /// The address of our own node.
@@ -118,7 +117,7 @@ fn edge(row: &EdgeRow) -> String {
 
 fn subnet(row: &SubnetRow) -> String {
     let weight = match row.weight {
-        crate::wire::subnet::DEFAULT_WEIGHT => String::new(),
+        meshd_wire::subnet::DEFAULT_WEIGHT => String::new(),
         weight => format!("#{weight}"),
     };
     let owner = row.owner.as_deref().unwrap_or("(broadcast)");

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use data_encoding::HEXLOWER;
 
-use crate::io::random;
+use meshd_os::random;
 
 /// In front of our own colours until the text leaves. Nobody else can know it, so nobody else's text has colours.
 static MARK: LazyLock<Option<String>> = LazyLock::new(|| {

@@ -11,17 +11,15 @@ use std::{collections::BTreeSet, net::IpAddr, process::Command};
 use serde::Serialize;
 use serde_json::Value;
 
+use meshd_api::proto::{Request, Response};
+use meshd_config::{Config, Source};
+use meshd_os::{clock, netlink};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::{Format, Tool},
-        context::{self, Context},
-        output::{self, Frame},
-    },
-    config::{Config, Source},
-    control::proto::{Request, Response},
-    daemon::clock,
-    io::netlink,
+    Exit, Failure, Outcome,
+    args::{Format, Tool},
+    context::{self, Context},
+    output::{self, Frame},
 };
 
 use inner::{Case, Inner};

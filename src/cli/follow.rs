@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::{
-    cli::{Exit, Failure, Outcome, args::Format, context::Context, escape::paint, output},
-    control::proto::{LogLine, Request, Response},
-};
+use meshd_api::proto::{LogLine, Request, Response};
+
+use crate::{Exit, Failure, Outcome, args::Format, context::Context, escape::paint, output};
 
 /// Highest debug level of tinc.
 const MAX_LEVEL: u8 = 10;

@@ -13,19 +13,18 @@ use clap_mangen::{
     roff::{Roff, bold, italic, roman},
 };
 
+use meshd_config::{
+    options,
+    toml::keys::{File, Form, RSA_TEXT, SCHEMA},
+    vars::{self, Honoured, Ignoring, Place, Reload, VARS, Var, Version},
+};
+use meshd_os::files::write_given;
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::{Cli, Generate},
-        context::Context,
-        output,
-    },
-    config::{
-        toml::keys::{File, Form, RSA_TEXT, SCHEMA},
-        vars::{self, Honoured, Ignoring, Place, Reload, VARS, Var, Version},
-    },
-    daemon::options,
-    io::files::write_given,
+    Exit, Failure, Outcome,
+    args::{Cli, Generate},
+    context::Context,
+    output,
 };
 
 pub(super) fn run(_: &Context, kind: Generate, out: Option<PathBuf>, page: &str) -> Outcome {

@@ -15,18 +15,16 @@ use std::{
 
 use serde::Serialize;
 
+use meshd_api::proto::{Request, Response};
+use meshd_os::{clock, files::write_given};
+use meshd_proto::mesh::view::{EdgeRow, PathKind, PeerRow};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::{Format, Picture},
-        context::{self, Context},
-        hosts,
-        output::{self, Frame},
-    },
-    control::proto::{Request, Response},
-    daemon::clock,
-    io::files::write_given,
-    mesh::view::{EdgeRow, PathKind, PeerRow},
+    Exit, Failure, Outcome,
+    args::{Format, Picture},
+    context::{self, Context},
+    hosts,
+    output::{self, Frame},
 };
 
 /// How packets for a node go, seen from here.

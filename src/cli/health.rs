@@ -8,16 +8,15 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use meshd_api::proto::{Answer, Request, Response, Status};
+use meshd_proto::mesh::view::{PathKind, PeerRow};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::{Format, Global, Limits},
-        context::Context,
-        output::{self, Frame},
-        running_key,
-    },
-    control::proto::{Answer, Request, Response, Status},
-    mesh::view::{PathKind, PeerRow},
+    Exit, Failure, Outcome,
+    args::{Format, Global, Limits},
+    context::Context,
+    output::{self, Frame},
+    running_key,
 };
 
 /// A packet thread that has not turned for so long has died: it wakes up once a second.
@@ -332,7 +331,7 @@ fn line(answer: &Answer, health: &Health) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::proto::ThreadRow;
+    use meshd_api::proto::ThreadRow;
 
     fn peers(paths: &[PathKind]) -> Vec<PeerRow> {
         let row = |(at, path): (usize, &PathKind)| PeerRow {

@@ -2,11 +2,10 @@
 
 use std::{fs::File, io::ErrorKind, path::Path};
 
-use crate::{
-    config::{self, Source, files},
-    mesh::view::HostFile,
-    wire::NodeName,
-};
+use meshd_config as config;
+use meshd_config::{Source, files};
+use meshd_proto::mesh::view::HostFile;
+use meshd_wire::NodeName;
 
 /// What the host file of a node is good for; `None` if we may not look. The problem is that of `meshctl check`.
 pub(super) fn file(source: &Source, node: &NodeName) -> Option<Result<HostFile, String>> {

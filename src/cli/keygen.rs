@@ -1,5 +1,6 @@
 //! `meshctl keygen`: a key pair where the daemon and the other nodes expect it.
 
+use meshd_os::users;
 use std::{
     fs,
     os::unix::fs::chown,
@@ -9,17 +10,16 @@ use std::{
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 
+use meshd_config as config;
+use meshd_config::{host_path, keys};
+use meshd_crypto::{PrivateKey, PublicKey, Rng};
+use meshd_os::{clock, random};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-    },
-    config::{self, host_path, keys},
-    crypto::{PrivateKey, PublicKey, Rng},
-    daemon::{clock, privileges},
-    io::random,
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
 };
 
 /// Whom `meshd@.service` runs as. The group of this name does not do for keys: in it are those who may look.
@@ -207,7 +207,7 @@ fn finish(
         fs::create_dir_all(dir).map_err(|e| write_error(dir, &e))?;
     }
     let disabled = write(private, public).map_err(|e| write_error(private, &e))?;
-    if let Some(daemon) = privileges::user_id(DAEMON) {
+    if let Some(daemon) = users::user_id(DAEMON) {
         // Who is not root makes keys for a daemon of their own.
         let _ = chown(private, Some(daemon), None);
     }

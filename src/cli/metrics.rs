@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::{
-    cli::{Exit, Failure, Outcome, context::Context, output},
-    control::proto::{Request, Response},
-    io::files::write_given,
-};
+use meshd_api::proto::{Request, Response};
+use meshd_os::files::write_given;
+
+use crate::{Exit, Failure, Outcome, context::Context, output};
 
 pub(super) fn run(context: &Context, textfile: Option<PathBuf>) -> Outcome {
     let Response::Metrics(text) = context.ask(Request::Metrics)?.response else {

@@ -7,20 +7,22 @@ mod tests;
 
 use serde::Serialize;
 
-use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        context::Context,
-        hosts,
-        output::{self, Frame, Show},
-        peers::tunnel,
-        table::{Table, or_dash, or_empty},
-    },
-    config::{self, Source},
-    control::proto::{Answer, Request, Response, Status},
+use meshd_api::proto::{Answer, Request, Response, Status};
+use meshd_config as config;
+use meshd_config::Source;
+use meshd_proto::{
     link::Dialect,
     mesh::view::{EdgeRow, HostFile, PeerRow, Reason},
-    wire::NodeName,
+};
+use meshd_wire::NodeName;
+
+use crate::{
+    Exit, Failure, Outcome,
+    context::Context,
+    hosts,
+    output::{self, Frame, Show},
+    peers::tunnel,
+    table::{Table, or_dash, or_empty},
 };
 
 use advice::{Facts, Line, Own, Runs, Todo};

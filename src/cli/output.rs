@@ -4,11 +4,10 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use meshd_api::proto::Answer;
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome, args::Format, context::Context, escape, fit::wrapped, table::Table,
-    },
-    control::proto::Answer,
+    Exit, Failure, Outcome, args::Format, context::Context, escape, fit::wrapped, table::Table,
 };
 
 /// Who said it and when: the frame of every answer.

@@ -1,15 +1,14 @@
 //! `meshctl peers`: every node, how it is reached, and why not better.
 
+use meshd_api::proto::{Request, Response, Status};
+use meshd_proto::mesh::view::{PathKind, PeerRow, SubnetRow};
+
 use crate::{
-    cli::{
-        Failure, Outcome,
-        context::Context,
-        fit::SENTENCE,
-        output::{self, Frame, Show},
-        table::{Table, age, bytes, or_dash, or_empty, round_trip, symbols},
-    },
-    control::proto::{Request, Response, Status},
-    mesh::view::{PathKind, PeerRow, SubnetRow},
+    Failure, Outcome,
+    context::Context,
+    fit::SENTENCE,
+    output::{self, Frame, Show},
+    table::{Table, age, bytes, or_dash, or_empty, round_trip, symbols},
 };
 
 struct Peers {

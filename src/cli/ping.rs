@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use meshd_api::proto::{Pong, Request, Response};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-        table::or_empty,
-    },
-    control::proto::{Pong, Request, Response},
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
+    table::or_empty,
 };
 
 /// Time between two probes.

@@ -1,13 +1,12 @@
 //! `meshctl plan`: what a reload would do.
 
+use meshd_api::proto::{Plan, Request, Response};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-    },
-    control::proto::{Plan, Request, Response},
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
 };
 
 /// Exit code 0: nothing would change; 10: something would; 8: a reload would be refused.

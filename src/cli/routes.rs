@@ -1,15 +1,14 @@
 //! `meshctl routes`: who owns which subnet, and where an address leads.
 
+use meshd_api::proto::{Request, Response};
+use meshd_proto::mesh::view::{RouteRow, SubnetRow};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::{Format, RoutesCommand},
-        context::Context,
-        output::{self, Frame, Show},
-        table::{Table, or_empty},
-    },
-    control::proto::{Request, Response},
-    mesh::view::{RouteRow, SubnetRow},
+    Exit, Failure, Outcome,
+    args::{Format, RoutesCommand},
+    context::Context,
+    output::{self, Frame, Show},
+    table::{Table, or_empty},
 };
 
 struct Routes<'a>(&'a [SubnetRow]);

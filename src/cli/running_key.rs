@@ -6,17 +6,17 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    cli::context::Context,
-    config::{self, Source, keys},
-    control::{
-        RUN_DIR,
-        client::Client,
-        proto::{Request, Response, Status},
-    },
-    crypto::PublicKey,
-    link::Dialect,
+use meshd_api::{
+    RUN_DIR,
+    client::Client,
+    proto::{Request, Response, Status},
 };
+use meshd_config as config;
+use meshd_config::{Source, keys};
+use meshd_crypto::PublicKey;
+use meshd_proto::link::Dialect;
+
+use crate::context::Context;
 
 /// How long a daemon may take to say its key: who asks has other things to do.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use meshd_api::proto::{Answer, Request, Response, Status, ThreadRow};
+use meshd_proto::link::Dialect;
+
 use crate::{
-    cli::{
-        Failure, Outcome,
-        context::Context,
-        output::{self, Frame, Show},
-        table::{Table, age, or_empty},
-    },
-    control::proto::{Answer, Request, Response, Status, ThreadRow},
-    link::Dialect,
+    Failure, Outcome,
+    context::Context,
+    output::{self, Frame, Show},
+    table::{Table, age, or_empty},
 };
 
 struct Screen<'a> {

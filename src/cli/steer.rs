@@ -1,13 +1,12 @@
 //! `meshctl reload`, `stop`, `retry`: what the daemon is told to do.
 
+use meshd_api::proto::{Reloaded, Request, Response};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-    },
-    control::proto::{Reloaded, Request, Response},
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
 };
 
 /// Exit code 7 if a host file was not taken over, else 9 if something waits for a restart.

@@ -12,16 +12,15 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{
-    cli::{Exit, Failure, Outcome, args::Format, context::Context, follow, output},
-    config::{self, Source, files},
-    control::{
-        client::Client,
-        proto::{Request, Response},
-    },
-    daemon::clock,
-    io::files::write_given,
+use meshd_api::{
+    client::Client,
+    proto::{Request, Response},
 };
+use meshd_config as config;
+use meshd_config::{Source, files};
+use meshd_os::{clock, files::write_given};
+
+use crate::{Exit, Failure, Outcome, args::Format, context::Context, follow, output};
 
 /// What of the system is asked; those that there are not say so.
 const COMMANDS: [(&str, &[&str]); 8] = [

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, presets};
 
-use crate::cli::{
+use crate::{
     escape::paint,
     fit::{Need, SENTENCE, fit, wrapped},
 };
@@ -240,7 +240,7 @@ pub(super) fn or_empty<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::escape::safe;
+    use crate::escape::safe;
 
     #[test]
     fn units_have_at_most_three_digits() {

@@ -2,17 +2,16 @@
 
 use serde::Serialize;
 
+use meshd_os::clock;
+use meshd_proto::mesh::view::{EdgeRow, PathKind};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-        table::{or_empty, round_trip},
-        why::{gather::Live, others::way, resolve::Target},
-    },
-    daemon::clock,
-    mesh::view::{EdgeRow, PathKind},
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
+    table::{or_empty, round_trip},
+    why::{gather::Live, others::way, resolve::Target},
 };
 
 /// Hops at most: a way that is longer turns in a circle.

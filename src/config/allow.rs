@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use crate::{config::values, mesh::settings::Host, wire::NodeName};
+use meshd_proto::mesh::settings::Host;
+use meshd_wire::NodeName;
+
+use crate::values;
 
 /// One rule: `FROM TO`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,11 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    config::files,
-    io::files::write_atomic,
-    wire::{NodeName, address::zone},
-};
+use meshd_os::files::write_atomic;
+use meshd_wire::{NodeName, address::zone};
+
+use crate::files;
 
 /// Addresses kept a node.
 pub const MAX_CACHED: usize = 8;

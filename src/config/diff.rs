@@ -8,13 +8,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    config::{Config, Problem, Shell},
-    crypto::rsa::RsaPrivate,
+use meshd_crypto::rsa::RsaPrivate;
+use meshd_proto::{
     mesh::{Settings, settings::Host},
     route::RouteSettings,
-    wire::{NodeName, Options},
 };
+use meshd_wire::{NodeName, Options};
+
+use crate::{Config, Problem, Shell};
 
 /// The difference of two configurations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

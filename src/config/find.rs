@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::toml;
+use crate::toml;
 
 /// Where nets are looked for, first match wins. Without a net name the directory itself is meant.
 pub const ROOTS: [&str; 2] = ["/etc/meshd", "/etc/tinc"];

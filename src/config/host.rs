@@ -10,20 +10,21 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use crate::{
-    config::{
-        Problem, Source,
-        allow::Allow,
-        cache, files, keys, legacy,
-        tincconf::{self, Lines, Trouble},
-        toml::{self, keys::File},
-        tree::{self, CliOption, Reader, Tree},
-        values, vars,
-    },
-    crypto::PublicKey,
+use meshd_crypto::PublicKey;
+use meshd_proto::{
     mesh::settings::{Host, HostAddress, MinProtocol},
     route::{MTU, SourceCheck},
-    wire::{NodeName, Subnet},
+};
+use meshd_wire::{NodeName, Subnet};
+
+use crate::{
+    Problem, Source,
+    allow::Allow,
+    cache, files, keys, legacy,
+    merged::{self, CliOption, Reader, Tree},
+    tincconf::{self, Lines, Trouble},
+    toml::{self, keys::File},
+    values, vars,
 };
 
 /// Seconds of a day.
@@ -38,7 +39,7 @@ pub(super) struct HostFile {
     /// An error among them means that something in the file was not understood.
     pub(super) problems: Vec<Problem>,
     /// Its Subnet lines.
-    pub(super) subnets: Vec<tree::Entry>,
+    pub(super) subnets: Vec<merged::Entry>,
     /// A key that cannot be read, where the node has an RSA key as well: what it costs depends on our own keys.
     pub(super) bad_key: Option<Problem>,
     /// Whether its last line has no newline: it may just be written, or its editor writes none.
@@ -49,7 +50,7 @@ pub(super) struct HostFile {
 
 /// The host file of `name`, at need. Errors: everything that makes the file unusable.
 pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>> {
-    let options = tree::options(&source.options, &mut Vec::new());
+    let options = merged::options(&source.options, &mut Vec::new());
     let file = read(source, name, &options);
     file.host.ok_or(file.problems)
 }
@@ -252,9 +253,9 @@ pub(super) fn key(
         let none = || Err(format!("{} holds no Ed25519 public key", entry.value));
         (Some(block.unwrap_or_else(none)), entry.clone())
     } else {
-        let place = tree::Entry {
+        let place = merged::Entry {
             file: shown.into(),
-            ..tree::Entry::default()
+            ..merged::Entry::default()
         };
         (keys::public_block(own_text), place)
     };
@@ -319,7 +320,7 @@ pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
 /// SourceCheck, if it is there.
 fn source_check(reader: &mut Reader<'_>) -> Option<SourceCheck> {
     reader.tree.first("SourceCheck")?;
-    Some(super::build::source_check(reader))
+    Some(super::resolve::source_check(reader))
 }
 
 /// A warning where Expires is near, or past.

@@ -11,11 +11,12 @@ use std::{
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use zeroize::Zeroizing;
 
-use crate::{
-    config::{Problem, files, tincconf, toml},
-    crypto::{PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic, rsa::RsaPrivate},
-    io::files::write_durable,
+use meshd_crypto::{
+    PrivateKey, PublicKey, ed25519::KeyError, noise::StaticPublic, rsa::RsaPrivate,
 };
+use meshd_os::files::write_durable;
+
+use crate::{Problem, files, tincconf, toml};
 
 /// Mode of a private key file, and of what holds one.
 const PRIVATE_MODE: u32 = 0o600;
@@ -365,7 +366,7 @@ fn disable_keys(text: &str, kind: Kind) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{Rng, rsa::RsaPublic};
+    use meshd_crypto::{Rng, rsa::RsaPublic};
 
     fn key(seed: u8) -> PrivateKey {
         PrivateKey::generate(&mut Rng::new([seed; 32]))

@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use meshd_crypto::{
+    compress::{MAX_LEGACY, MAX_LEVEL},
+    rsa::{RsaError, RsaPrivate, RsaPublic, WEAK_BITS},
+    suite::{Cipher, Digest},
+};
+use meshd_proto::tunnel::legacy::Suite;
+
 use crate::{
-    config::{
-        Problem, files, keys,
-        tree::{Entry, Reader, Tree},
-    },
-    crypto::{
-        compress::{MAX_LEGACY, MAX_LEVEL},
-        rsa::{RsaError, RsaPrivate, RsaPublic, WEAK_BITS},
-        suite::{Cipher, Digest},
-    },
-    tunnel::legacy::Suite,
+    Problem, files, keys,
+    merged::{Entry, Reader, Tree},
 };
 
 /// Where tinc keeps the private key if PrivateKeyFile does not say so.

@@ -9,18 +9,17 @@ use std::{
     sync::Arc,
 };
 
+use meshd_crypto::PublicKey;
+use meshd_proto::mesh::settings::Host;
+use meshd_wire::NodeName;
+
 use crate::{
-    config::{
-        Config, Problem, Source, among,
-        build::{self, build},
-        host::{self, HostFile},
-        tincconf::Trouble,
-        toml,
-        tree::{self, CliOption, Entry, Tree},
-    },
-    crypto::PublicKey,
-    mesh::settings::Host,
-    wire::NodeName,
+    Config, Problem, Source, cross_check,
+    host::{self, HostFile},
+    merged::{self, CliOption, Entry, Tree},
+    resolve::{self, build},
+    tincconf::Trouble,
+    toml,
 };
 
 /// Host files that are read; more nodes than that are no mesh of ours (proto/threat-model.md section 5.6).
@@ -33,7 +32,7 @@ const MAX_HOSTS: usize = 16_384;
 /// another node.
 pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Problem>> {
     let mut ours = Vec::new();
-    let options = tree::options(&source.options, &mut ours);
+    let options = merged::options(&source.options, &mut ours);
     let mut tree = daemon_tree(source, &options, &mut ours);
     let name = name_of(&tree, &mut ours);
     let (mut theirs, mut taken) = (Vec::new(), Taken::default());
@@ -65,8 +64,8 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     taken.subnets = tree.all("Subnet").cloned().collect();
     let hosts = hosts(source, name.as_ref(), &options, last, &mut ours, &mut taken);
     theirs.append(&mut taken.problems);
-    theirs.extend(among::same_subnets(&taken.subnets));
-    theirs.extend(among::many_subnets(&taken.subnets));
+    theirs.extend(cross_check::same_subnets(&taken.subnets));
+    theirs.extend(cross_check::many_subnets(&taken.subnets));
     let built = build(source, &tree, name, hosts, last, &mut ours);
     let keys = built
         .as_ref()
@@ -120,7 +119,7 @@ fn cost(bad: Problem, keys: Option<(bool, bool)>) -> Problem {
 /// Our name as tinc.conf, conf.d and the options have it, for whoever needs no more than that.
 pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
     let mut problems = Vec::new();
-    let options = tree::options(&source.options, &mut problems);
+    let options = merged::options(&source.options, &mut problems);
     let tree = daemon_tree(source, &options, &mut problems);
     let name = name_of(&tree, &mut problems);
     name.filter(|_| problems.iter().all(|p| !p.error))
@@ -131,7 +130,7 @@ pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
 #[must_use]
 pub fn own_public(source: &Source) -> Option<PublicKey> {
     let mut unheard = Vec::new();
-    let options = tree::options(&source.options, &mut unheard);
+    let options = merged::options(&source.options, &mut unheard);
     let mut tree = daemon_tree(source, &options, &mut unheard);
     let name = name_of(&tree, &mut unheard)?;
     own_host(source, &name, &options, &mut tree, &mut unheard);
@@ -144,7 +143,7 @@ pub fn own_public(source: &Source) -> Option<PublicKey> {
 #[must_use]
 pub fn private_path(source: &Source) -> PathBuf {
     let named = place_of(source, None, "Ed25519PrivateKeyFile");
-    let named = named.map_or_else(|| build::ED25519_KEY.into(), |(_, _, value)| value);
+    let named = named.map_or_else(|| resolve::ED25519_KEY.into(), |(_, _, value)| value);
     source.base.join(named)
 }
 
@@ -157,7 +156,7 @@ pub fn place_of(
     variable: &'static str,
 ) -> Option<(PathBuf, usize, String)> {
     let mut unheard = Vec::new();
-    let options = tree::options(&source.options, &mut unheard);
+    let options = merged::options(&source.options, &mut unheard);
     let tree = match node {
         Some(node) => {
             let mut tree = Tree::default();
@@ -334,7 +333,7 @@ fn hosts(
         let text = "no such directory; the configuration in force stays until it is back";
         ours.push(Problem::error(dir, 0, text));
     }
-    taken.problems.extend(among::no_nodes(&names));
+    taken.problems.extend(cross_check::no_nodes(&names));
     let mut names: Vec<NodeName> = names
         .iter()
         .filter_map(|name| NodeName::new(name.strip_suffix(".toml").unwrap_or(name)).ok())
@@ -376,7 +375,7 @@ fn hosts(
         taken.problems.append(&mut file.problems);
         hosts.extend(host.map(|host| (name, host)));
     }
-    taken.problems.extend(among::twins(source, &hosts));
+    taken.problems.extend(cross_check::twins(source, &hosts));
     hosts
 }
 

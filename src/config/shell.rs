@@ -4,16 +4,15 @@
 
 use std::{net::SocketAddr, path::Path, time::SystemTime};
 
+use meshd_wire::Options;
+
 use crate::{
-    config::{
-        AddressFamily, DeviceType, Problem, Sandbox, Shell, Source,
-        allow::Allow,
-        build::ed25519_file,
-        toml::keys::NO_SCRIPTS,
-        tree::{Reader, Tree},
-        values,
-    },
-    wire::Options,
+    AddressFamily, DeviceType, Problem, Sandbox, Shell, Source,
+    allow::Allow,
+    merged::{Reader, Tree},
+    resolve::ed25519_file,
+    toml::keys::NO_SCRIPTS,
+    values,
 };
 
 /// Sockets that we listen on, at most, an address family counting as one. Source: tinc 1.1.

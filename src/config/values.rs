@@ -8,11 +8,10 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use crate::{
-    config::{AddressFamily, MetricsListen, files, toml::keys::NO_SCRIPTS},
-    mesh::settings::HostAddress,
-    wire::Subnet,
-};
+use meshd_proto::mesh::settings::HostAddress;
+use meshd_wire::Subnet;
+
+use crate::{AddressFamily, MetricsListen, files, toml::keys::NO_SCRIPTS};
 
 /// The port of a node whose files name none.
 pub(super) const DEFAULT_PORT: u16 = 655;

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 
 use subtle::ConstantTimeEq;
 
-use crate::crypto::{chacha20, poly1305};
+use crate::{chacha20, poly1305};
 
 /// Length of the tag, in bytes.
 pub const TAG: usize = 16;

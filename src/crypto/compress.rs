@@ -7,7 +7,9 @@ use std::sync::PoisonError;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use crate::{crypto::lzo, sync::Mutex};
+use meshd_sync::Mutex;
+
+use crate::lzo;
 
 /// Highest level.
 pub const MAX_LEVEL: u8 = LZ4;

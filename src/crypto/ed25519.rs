@@ -20,7 +20,9 @@ use ed25519_dalek::{
 use sha2::{Digest, Sha256, Sha512};
 use zeroize::Zeroizing;
 
-use crate::{crypto::Rng, wire::base64};
+use meshd_wire::base64;
+
+use crate::Rng;
 
 /// Length of a public key in tinc's base64, in characters.
 pub const PUBLIC_TEXT: usize = 43;
@@ -447,10 +449,10 @@ mod tests {
         let public =
             format!("-----BEGIN {PUBLIC_LABEL}-----\n{public}\n-----END {PUBLIC_LABEL}-----\n");
         for width in 1..=140 {
-            let wrapped = crate::crypto::rsa::tests::wrapped(&private, &[width]);
+            let wrapped = crate::rsa::tests::wrapped(&private, &[width]);
             let read = PrivateKey::from_pem(&wrapped).unwrap();
             assert_eq!(read.public(), key(1).public(), "{width}");
-            let wrapped = crate::crypto::rsa::tests::wrapped(&public, &[width]);
+            let wrapped = crate::rsa::tests::wrapped(&public, &[width]);
             assert_eq!(
                 PublicKey::from_pem(&wrapped),
                 Ok(key(1).public()),

@@ -28,10 +28,9 @@ use snow::{
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    crypto::{PrivateKey, PublicKey, Rng, ed25519::PUBLIC_TEXT},
-    wire::{NodeName, base64},
-};
+use meshd_wire::{NodeName, base64};
+
+use crate::{PrivateKey, PublicKey, Rng, ed25519::PUBLIC_TEXT};
 
 /// The protocol that snow is asked for.
 const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";

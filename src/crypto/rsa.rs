@@ -19,7 +19,7 @@ use rsa::{
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::crypto::Rng;
+use crate::Rng;
 
 /// Shortest modulus that is accepted, in bits. Source: T07 of proto/threat-model.md.
 pub const MIN_BITS: u32 = 1024;
@@ -280,7 +280,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A PEM block with lines of these lengths by turns.
-    pub(in crate::crypto) fn wrapped(pem: &str, widths: &[usize]) -> String {
+    pub(crate) fn wrapped(pem: &str, widths: &[usize]) -> String {
         let lines: Vec<&str> = pem.lines().collect();
         let [begin, body @ .., end] = &lines[..] else {
             panic!("{pem}");

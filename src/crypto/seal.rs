@@ -8,9 +8,9 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-use crate::crypto::aead::{BadTag, TAG};
+use crate::aead::{BadTag, TAG};
 #[cfg(target_arch = "x86_64")]
-use crate::crypto::{aead::compare, gcm};
+use crate::{aead::compare, gcm};
 
 /// An AEAD that native sessions may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,7 +232,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn vectors_do_what_the_library_does() {
-        let mut rng = crate::crypto::Rng::new([3; 32]);
+        let mut rng = crate::Rng::new([3; 32]);
         for length in 0..1_700 {
             let secret = rng.bytes();
             let ours = SealKey::new(Aead::Aes256Gcm, &secret);

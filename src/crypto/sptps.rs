@@ -11,12 +11,11 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
 use zeroize::Zeroizing;
 
+use meshd_wire::NodeName;
+
 use crate::{
-    crypto::{
-        PrivateKey, PublicKey, Rng,
-        ed25519::{Ephemeral, EphemeralPublic, SIGNATURE},
-    },
-    wire::NodeName,
+    PrivateKey, PublicKey, Rng,
+    ed25519::{Ephemeral, EphemeralPublic, SIGNATURE},
 };
 
 /// Length of a KEX message: version 1, nonce 32, ephemeral public key 32.

@@ -5,12 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    control::proto::{ErrorCode, Pong, Request, Response},
-    daemon::{Reply, apply::Purpose, control, driver::Driver},
-    mesh::{Input, sight::Pair},
-    wire::NodeName,
-};
+use meshd_api::proto::{ErrorCode, Pong, Request, Response};
+use meshd_proto::mesh::{Input, sight::Pair};
+use meshd_wire::NodeName;
+
+use crate::{Reply, apply::Purpose, control, driver::Driver};
 
 /// Longest time that a ping or a question may wait.
 const MAX_PING: Duration = Duration::from_secs(60);

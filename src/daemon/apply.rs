@@ -10,16 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use meshd_api::proto::{ErrorCode, Plan, Reloaded, Response};
+use meshd_config as config;
+use meshd_config::{Config, Problem, diff};
+use meshd_os::clock;
+use meshd_proto::mesh::Settings;
+use meshd_wire::NodeName;
+
 use crate::{
-    config::{self, Config, Problem, diff},
-    control::proto::{ErrorCode, Plan, Reloaded, Response},
-    daemon::{
-        Event, Reply, clock, control,
-        driver::{Driver, with_port},
-        start, systemd,
-    },
-    mesh::Settings,
-    wire::NodeName,
+    Event, Reply, control,
+    driver::{Driver, with_port},
+    start, systemd,
 };
 
 /// Configurations that can be gone back to.

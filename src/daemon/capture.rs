@@ -11,15 +11,18 @@ use std::{
 
 use data_encoding::BASE64;
 
-use crate::{
-    control::proto::{Captured, Capturing, ErrorCode, MAX_SNAP, PacketRow, Response},
-    daemon::{Reply, control, driver::Driver, links::Links},
+use meshd_api::proto::{Captured, Capturing, ErrorCode, MAX_SNAP, PacketRow, Response};
+use meshd_dataplane::{
     fastpath::tap::{Filter, Seen, Tap},
     io::udp,
+};
+use meshd_proto::{
     mesh::{Input, LinkId, view::PacketKind},
     route::Mode,
-    wire::{NodeName, Request},
 };
+use meshd_wire::{NodeName, Request};
+
+use crate::{Reply, control, driver::Driver, links::Links};
 
 /// Packets that one answer holds at most. With those of the ring a capture is never more than 9 MiB.
 pub(super) const AT_ONCE: usize = 64;

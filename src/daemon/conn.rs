@@ -17,11 +17,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    daemon::Event,
-    io::udp::{self, SocketOptions, canonical, open_socket},
-    mesh::{event::LinkId, view::DialFault},
-};
+use meshd_dataplane::io::udp::{self, SocketOptions, canonical, open_socket};
+use meshd_proto::mesh::{event::LinkId, view::DialFault};
+
+use crate::Event;
 
 /// Bytes read at once.
 const CHUNK: usize = 16 << 10;

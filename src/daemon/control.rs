@@ -22,15 +22,17 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    control::{
-        codec::{self, Lines},
-        proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Request, Response, VERSION},
-    },
-    daemon::{Event, capture, clock, log::Log, start},
+use meshd_api::{
+    codec::{self, Lines},
+    proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Request, Response, VERSION},
+};
+use meshd_dataplane::{
     fastpath::tap::{Filter, Tap},
     io::sockopt,
 };
+use meshd_os::clock;
+
+use crate::{Event, capture, log::Log, start};
 
 /// Most clients at the same time. Source: T40 of proto/threat-model.md.
 const MAX_CLIENTS: usize = 32;

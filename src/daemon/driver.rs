@@ -14,41 +14,44 @@ use tokio::{
     time::{Instant as TokioInstant, sleep_until},
 };
 
-use crate::{
-    config::{AddressFamily, Config},
-    crypto::{Rng, seal::Aeads},
-    daemon::{
-        Event, Reply,
-        answers::Pings,
-        apply::{Past, Purpose},
-        capture, clock,
-        hooks::{Hooks, Scripts, monitor::Prepared},
-        kept::{Last, Note},
-        keyring::HostKeys,
-        links::{Links, Outward},
-        listening::Listening,
-        log::Log,
-        metrics::{Busy, drift::Drift},
-        privileges,
-        reloads::Reloads,
-        resolve::Resolver,
-        routes::Follower,
-        sandbox,
-        signals::Ask,
-        start::{self, Opened},
-        status::Pulse,
-        systemd::{self, Watchdog},
-        terms::Terms,
-    },
+use meshd_config::{AddressFamily, Config};
+use meshd_crypto::{Rng, seal::Aeads};
+use meshd_dataplane::{
     fastpath::{self, Queue, punt, tap::Tap},
     io::{
-        random,
         tun::Tun,
         udp::{SocketOptions, UdpSocket},
     },
+};
+use meshd_os::{clock, random};
+use meshd_proto::{
     link::{Identity, NativeIdentity},
     mesh::{Input, Mesh, Settings},
     route::DropCounts,
+};
+
+use crate::{
+    Event, Reply,
+    answers::Pings,
+    apply::{Past, Purpose},
+    capture,
+    hooks::{Hooks, Scripts, monitor::Prepared},
+    kept::{Last, Note},
+    keyring::HostKeys,
+    links::{Links, Outward},
+    listening::Listening,
+    log::Log,
+    metrics::{Busy, drift::Drift},
+    privileges,
+    reloads::Reloads,
+    resolve::Resolver,
+    routes::Follower,
+    sandbox,
+    signals::Ask,
+    start::{self, Opened},
+    status::Pulse,
+    systemd::{self, Watchdog},
+    terms::Terms,
 };
 
 /// Events and punts taken before the mesh settles.

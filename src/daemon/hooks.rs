@@ -13,7 +13,10 @@ use std::{path::PathBuf, sync::Arc, time::Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::{daemon::Event, mesh::event::HookEvent, wire::NodeName};
+use meshd_proto::mesh::event::HookEvent;
+use meshd_wire::NodeName;
+
+use crate::Event;
 
 pub use call::Call;
 use monitor::Monitor;

@@ -14,7 +14,8 @@ use std::{
     },
 };
 
-use crate::{io::kept, wire::NodeName};
+use meshd_dataplane::io::kept;
+use meshd_wire::NodeName;
 
 /// Kinds of what is kept.
 pub(super) const TUN: &str = "tun";

@@ -7,13 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    config::{self, Source},
-    daemon::clock,
+use meshd_config as config;
+use meshd_config::Source;
+use meshd_os::clock;
+use meshd_proto::{
     link::{Credentials, Keyring, Upgrade},
     mesh::{Settings, limits::Bucket, settings::Host},
-    wire::NodeName,
 };
+use meshd_wire::NodeName;
 
 /// How long a name without host file is not looked for again. Source: proto/threat-model.md section 4.
 const NEGATIVE: Duration = Duration::from_secs(1);
@@ -133,7 +134,7 @@ impl Keyring for HostKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{PrivateKey, Rng, rsa::RsaPrivate};
+    use meshd_crypto::{PrivateKey, Rng, rsa::RsaPrivate};
 
     /// A node that was told our key and comes again without it is not told again for a while.
     #[test]

@@ -3,13 +3,12 @@
 
 use std::{sync::Arc, time::Instant};
 
-use crate::{
-    config::{host_path, keys},
-    crypto::PublicKey,
-    daemon::driver::Driver,
-    mesh::{Input, Settings},
-    wire::NodeName,
-};
+use meshd_config::{host_path, keys};
+use meshd_crypto::PublicKey;
+use meshd_proto::mesh::{Input, Settings};
+use meshd_wire::NodeName;
+
+use crate::driver::Driver;
 
 impl Driver {
     /// Takes what links were told.

@@ -16,20 +16,21 @@ use tokio::{
     task::AbortHandle,
 };
 
-use crate::{
-    crypto::Rng,
-    daemon::{
-        Event,
-        conn::{
-            self, Wire,
-            admission::{Admission, Admitted},
-        },
-        keyring::HostKeys,
-    },
-    io::udp::{SocketOptions, canonical},
+use meshd_crypto::Rng;
+use meshd_dataplane::io::udp::{SocketOptions, canonical};
+use meshd_proto::{
     link::{Credentials, Identity, Keyring, Link, LinkEvent, Upgrade, Upgraded},
     mesh::{Input, LinkId, event::ROOM_LEFT, view::DialFault},
-    wire::NodeName,
+};
+use meshd_wire::NodeName;
+
+use crate::{
+    Event,
+    conn::{
+        self, Wire,
+        admission::{Admission, Admitted},
+    },
+    keyring::HostKeys,
 };
 
 /// All meta connections and the attempts to make one.

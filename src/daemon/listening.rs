@@ -11,11 +11,12 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{
-    daemon::{conn, driver::Driver, privileges, start},
+use meshd_dataplane::{
     fastpath,
     io::udp::{self, UdpSocket},
 };
+
+use crate::{conn, driver::Driver, privileges, start};
 
 /// How often a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);

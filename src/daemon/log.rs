@@ -27,7 +27,8 @@ use tracing_subscriber::{
     registry,
 };
 
-use crate::{control::proto::LogLine, daemon::clock};
+use meshd_api::proto::LogLine;
+use meshd_os::clock;
 
 use limit::{Limiter, Passes};
 use recorder::Recorder;
@@ -273,7 +274,7 @@ impl Inner {
 
     /// Whether lines of this kind go anywhere. Of other crates only warnings do.
     fn lets(&self, metadata: &Metadata<'_>, level: u8) -> bool {
-        let ours = metadata.target().starts_with(env!("CARGO_PKG_NAME"));
+        let ours = metadata.target().starts_with("meshd");
         *metadata.level() <= if ours { severity(level) } else { Level::WARN }
     }
 

@@ -3,14 +3,15 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    config::cache,
-    daemon::{capture, driver::Driver, resolve::Resolver},
-    io::udp::{device_mtu, is_too_long},
+use meshd_config::cache;
+use meshd_dataplane::io::udp::{device_mtu, is_too_long};
+use meshd_proto::{
     mesh::{Input, Output, view::PacketKind},
     route::DropReason,
-    wire::NodeName,
 };
+use meshd_wire::NodeName;
+
+use crate::{capture, driver::Driver, resolve::Resolver};
 
 impl Driver {
     /// Does one thing.

@@ -5,11 +5,8 @@
 //! /etc/passwd only, not from a directory service. Scripts have no_new_privs and the bounding set of the
 //! unit where no service manager gave them theirs ([`bound_scripts`]): under tinc they could use sudo as the user of -U.
 
-use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use meshd_os::users::{self, User};
+use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use rustix::{
@@ -287,78 +284,17 @@ fn reduce_thread(keep: Keep) {
     }
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct User {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-}
-
 fn find_user(name: &str) -> Result<User, PrivilegeError> {
-    let passwd = step_read("/etc/passwd")?;
-    let group = fs::read_to_string("/etc/group").unwrap_or_default();
-    user_of(name, &passwd, &group).ok_or_else(|| PrivilegeError::UnknownUser(name.into()))
-}
-
-fn step_read(path: &str) -> Result<String, PrivilegeError> {
-    fs::read_to_string(Path::new(path)).map_err(|error| PrivilegeError::Step {
+    let found = users::user(name).map_err(|error| PrivilegeError::Step {
         step: "read /etc/passwd",
         error,
-    })
-}
-
-/// Finds a user and all its groups in the text of passwd(5) and group(5).
-fn user_of(name: &str, passwd: &str, group: &str) -> Option<User> {
-    let fields = |line: &'_ str| -> Vec<String> { line.split(':').map(Into::into).collect() };
-    let row = passwd.lines().map(fields).find(|row| row[0] == name)?;
-    let (uid, gid) = (row.get(2)?.parse().ok()?, row.get(3)?.parse().ok()?);
-    let mut groups = vec![gid];
-    groups.extend(
-        group
-            .lines()
-            .map(fields)
-            .filter(|row| {
-                row.get(3)
-                    .is_some_and(|members| members.split(',').any(|member| member == name))
-            })
-            .filter_map(|row| row.get(2)?.parse::<u32>().ok()),
-    );
-    Some(User { uid, gid, groups })
-}
-
-/// The id of a user of passwd(5), if there is one.
-#[must_use]
-pub fn user_id(name: &str) -> Option<u32> {
-    find_user(name).ok().map(|user| user.uid)
-}
-
-/// The id of a group of group(5), if there is one.
-#[must_use]
-pub fn group_id(name: &str) -> Option<u32> {
-    let text = fs::read_to_string("/etc/group").ok()?;
-    let mut rows = text.lines().map(|line| line.split(':'));
-    rows.find_map(|mut row| {
-        let found = row.next() == Some(name);
-        found.then(|| row.nth(1)?.parse().ok()).flatten()
-    })
+    })?;
+    found.ok_or_else(|| PrivilegeError::UnknownUser(name.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PASSWD: &str =
-        "root:x:0:0:root:/root:/bin/sh\nmeshd:x:998:997::/:/usr/sbin/nologin\nbad\n";
-    const GROUP: &str = "root:x:0:\nmeshd:x:997:\nadm:x:4:syslog,meshd\nx:y:z:meshd\n";
-
-    #[test]
-    fn a_user_has_its_own_and_its_further_groups() {
-        let user = user_of("meshd", PASSWD, GROUP).unwrap();
-        assert_eq!((user.uid, user.gid), (998, 997));
-        assert_eq!(user.groups, [997, 4]);
-        assert_eq!(user_of("mesh", PASSWD, GROUP), None);
-        assert_eq!(user_of("bad", PASSWD, GROUP), None);
-    }
 
     #[test]
     fn an_unknown_user_is_refused_before_anything_changes() {

@@ -5,10 +5,9 @@
 
 use std::collections::VecDeque;
 
-use crate::{
-    control::proto::Response,
-    daemon::{Reply, apply::Purpose},
-};
+use meshd_api::proto::Response;
+
+use crate::{Reply, apply::Purpose};
 
 /// Who waits for a reload. Memory: a client of the control socket waits for one answer, and signals wait together.
 #[derive(Debug, Default)]

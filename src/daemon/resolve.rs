@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use tokio::{net::lookup_host, sync::mpsc, time::timeout};
 
-use crate::{daemon::Event, io::udp::canonical, wire::NodeName};
+use meshd_dataplane::io::udp::canonical;
+use meshd_wire::NodeName;
+
+use crate::Event;
 
 /// How long a name server may take.
 const LIMIT: Duration = Duration::from_secs(10);

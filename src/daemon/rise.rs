@@ -10,21 +10,21 @@ use std::{
 
 use anyhow::Context;
 
+use meshd_config as config;
+use meshd_config::Sandbox;
+use meshd_proto::mesh::Input;
+
 use crate::{
-    config::{self, Sandbox},
-    daemon::{
-        Event, conn,
-        driver::Driver,
-        hooks::{
-            DeviceUp, Runner,
-            monitor::{Begin, Monitor},
-        },
-        privileges,
-        routes::{self, Follower},
-        sandbox,
-        status::Offloads,
+    Event, conn,
+    driver::Driver,
+    hooks::{
+        DeviceUp, Runner,
+        monitor::{Begin, Monitor},
     },
-    mesh::Input,
+    privileges,
+    routes::{self, Follower},
+    sandbox,
+    status::Offloads,
 };
 
 /// How long nodes have after a restart to claim the routes that were kept.

@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use tokio::sync::mpsc;
 
-use crate::{
-    config::Shell,
-    io::netlink::{Interface, NetlinkError},
-    mesh::HookEvent,
-    wire::{NodeName, Prefix},
-};
+use meshd_config::Shell;
+use meshd_os::netlink::{Interface, NetlinkError};
+use meshd_proto::mesh::HookEvent;
+use meshd_wire::{NodeName, Prefix};
 
 /// Makes the settings of the configuration; what fails is said, and the rest still made.
 pub(super) async fn configure(shell: &Shell, interface: &str) {

@@ -152,7 +152,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::io::refused::attempt;
+    use meshd_dataplane::io::refused::attempt;
 
     /// What no daemon does, and what would make little of the rest.
     const NEVER: [i64; 32] = [
@@ -329,7 +329,7 @@ mod tests {
     const CHILD: &str = "MESHD_TEST_SANDBOX";
 
     fn in_a_child(test: &str, switch: &str) -> Output {
-        let name = format!("daemon::sandbox::tests::{test}");
+        let name = format!("sandbox::tests::{test}");
         Command::new(env::current_exe().unwrap())
             .args(["--exact", &name, "--nocapture"])
             .env(CHILD, "1")

@@ -7,7 +7,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::daemon::Event;
+use crate::Event;
 
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What is opened before anything runs: listening sockets, device, pid file.
 
+use meshd_os::users;
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -19,21 +20,19 @@ use rustix::net::netdevice;
 use socket2::Type;
 use tokio::{net::TcpListener, time::sleep};
 
+use meshd_config::{AddressFamily, DeviceType, Shell};
+use meshd_dataplane::io::{
+    tun::{Layer, Tun, TunOffloads},
+    udp::{SocketOptions, UdpSocket, is_as},
+};
+use meshd_os::files::write_atomic;
+use meshd_proto::route::Mode;
+
 use crate::{
-    config::{AddressFamily, DeviceType, Shell},
-    daemon::{
-        conn,
-        hooks::monitor::Prepared,
-        kept::{self, Kept, Note},
-        privileges,
-        sandbox::Files,
-    },
-    io::{
-        files::write_atomic,
-        tun::{Layer, Tun, TunOffloads},
-        udp::{SocketOptions, UdpSocket, is_as},
-    },
-    route::Mode,
+    conn,
+    hooks::monitor::Prepared,
+    kept::{self, Kept, Note},
+    sandbox::Files,
 };
 
 /// Most packet threads.
@@ -405,13 +404,13 @@ pub(super) fn make_run_dir(file: &Path) -> anyhow::Result<()> {
             dir.display()
         )
     })?;
-    let _ = chown(dir, None, privileges::group_id(GROUP));
+    let _ = chown(dir, None, users::group_id(GROUP));
     Ok(())
 }
 
 /// Hands a file to the group that may look at the daemon, if there is one.
 pub(super) fn give_to_group(path: &Path) {
-    let _ = chown(path, None, privileges::group_id(GROUP));
+    let _ = chown(path, None, users::group_id(GROUP));
 }
 
 /// Writes our process id.
@@ -424,7 +423,7 @@ pub(super) fn write_pid(path: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::udp::is_here;
+    use meshd_dataplane::io::udp::is_here;
 
     fn shell(listen: &[&str]) -> Shell {
         Shell {

@@ -6,13 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    control::proto::{Status, ThreadRow},
-    daemon::{driver::Driver, metrics, sandbox},
-    fastpath,
-    io::udp::UdpSocket,
-    route::{DropCounts, DropReason},
-};
+use meshd_api::proto::{Status, ThreadRow};
+use meshd_dataplane::{fastpath, io::udp::UdpSocket};
+use meshd_proto::route::{DropCounts, DropReason};
+
+use crate::{driver::Driver, metrics, sandbox};
 
 /// When the packet threads were last seen to turn.
 #[derive(Debug, Default)]
@@ -170,7 +168,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::daemon::clock;
+    use meshd_os::clock;
 
     #[test]
     fn labels_are_label_and_differ() {

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::{
-    control::proto::Response,
-    daemon::{Event, clock, driver::Driver, hooks, systemd},
-    mesh::HookEvent,
-};
+use meshd_api::proto::Response;
+use meshd_os::clock;
+use meshd_proto::mesh::HookEvent;
+
+use crate::{Event, driver::Driver, hooks, systemd};
 
 /// How long scripts of nodes and subnets may hold up the exit. systemd's stop limit of tinc's unit is
 /// 5 s.

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_stands_still_starves_the_watchdog() {
-        let start = crate::daemon::clock::now();
+        let start = meshd_os::clock::now();
         let mut dog = Watchdog::new(Some(Duration::from_secs(10)), start);
         assert!(dog.is_due(vec![1, 1], start));
         let at = |seconds| start + Duration::from_secs(seconds);

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::{
-    daemon::{clock, driver::Driver},
-    mesh::Settings,
-};
+use meshd_os::clock;
+use meshd_proto::mesh::Settings;
+
+use crate::driver::Driver;
 
 /// When the settings were asked last, and when they say something else.
 #[derive(Debug, Default)]

@@ -20,12 +20,14 @@ use rustix::{
     stdio,
 };
 
-use crate::{
-    config::{self, find::net_name, keys},
-    crypto::{Rng, rsa::RsaPrivate},
-    daemon::options::{Called, DETACHED, Options},
-    io::random,
+use meshd_config as config;
+use meshd_config::{
+    find::net_name,
+    keys,
+    options::{Called, DETACHED, Options},
 };
+use meshd_crypto::{Rng, rsa::RsaPrivate};
+use meshd_os::random;
 
 /// `tinc.NET`, or `tinc` without a net: what files and log lines are named by.
 #[must_use]

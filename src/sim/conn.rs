@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
 
-use crate::mesh::LinkId;
+use meshd_proto::mesh::LinkId;
 
 /// What one end sends at once.
 #[derive(Debug, Clone)]

@@ -7,18 +7,19 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{
-    crypto::Rng,
+use meshd_crypto::Rng;
+use meshd_proto::{
     link::{Keyring, Link},
     mesh::{Input, LinkId, Output},
-    sim::{
-        conn::{Chunk, Conn, End, EndId},
-        net::{LONGEST, Target},
-        node::{Gathered, Keys},
-        plan::{self, Fidelity},
-        world::{Dial, Event, World},
-    },
-    wire::NodeName,
+};
+use meshd_wire::NodeName;
+
+use crate::{
+    conn::{Chunk, Conn, End, EndId},
+    net::{LONGEST, Target},
+    node::{Gathered, Keys},
+    plan::{self, Fidelity},
+    world::{Dial, Event, World},
 };
 
 /// How long a node gathers inputs before it acts: it is busy with others.

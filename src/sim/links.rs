@@ -2,16 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::{
+use meshd_proto::{
     link::{Dialect, Hello, Link, LinkEvent},
     mesh::{Input, LinkId, view::DialFault},
-    sim::{
-        conn::{Chunk, EndId},
-        node::{Keys, SimLink},
-        plan::Fidelity,
-        world::{Dial, Event, World},
-    },
-    wire::{NodeName, Options},
+};
+use meshd_wire::{NodeName, Options};
+
+use crate::{
+    conn::{Chunk, EndId},
+    node::{Keys, SimLink},
+    plan::Fidelity,
+    world::{Dial, Event, World},
 };
 
 /// Most that TCP waits after a network came back before it sends again.

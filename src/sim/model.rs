@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{
-    route::lpm::Owner,
-    sim::{node::SimNode, plan, world::World},
-    wire::NodeName,
-};
+use meshd_proto::route::lpm::Owner;
+use meshd_wire::NodeName;
+
+use crate::{node::SimNode, plan, world::World};
 
 /// Undirected links by node numbers, lower first.
 type Links = BTreeSet<(usize, usize)>;

@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    crypto::Rng,
-    sim::plan::{self, PORT, Plan},
-};
+use meshd_crypto::Rng;
+
+use crate::plan::{self, PORT, Plan};
 
 /// Largest UDP payload that a node's own interface takes, in bytes: an MTU of 1,500.
 pub const LONGEST: usize = 1472;
@@ -275,7 +274,7 @@ fn pair(a: usize, b: usize) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::Fidelity;
+    use crate::Fidelity;
 
     fn net() -> Net {
         Net::new(&Plan {

@@ -5,16 +5,19 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 use bytes::Bytes;
 use slotmap::SlotMap;
 
-use crate::{
-    crypto::seal::Aeads,
+use meshd_crypto::seal::Aeads;
+use meshd_dataplane::{
     fastpath::{Sink, Step, complete},
     io::vnet::Checksums,
+};
+use meshd_proto::{
     link::{Credentials, Identity, Keyring, Link, NativeIdentity},
     mesh::{LinkId, Mesh, Settings, event::Punt},
     route::{DropReason, Mode, NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
-    sim::conn::EndId,
-    wire::NodeName,
 };
+use meshd_wire::NodeName;
+
+use crate::conn::EndId;
 
 /// One node in one of its lives.
 pub(super) struct SimNode {

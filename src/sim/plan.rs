@@ -7,14 +7,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    crypto::{PrivateKey, Rng},
-    mesh::{
-        Settings,
-        settings::{Host, HostAddress},
-    },
-    wire::{NodeName, Prefix, Subnet, subnet::DEFAULT_WEIGHT},
+use meshd_crypto::{PrivateKey, Rng};
+use meshd_proto::mesh::{
+    Settings,
+    settings::{Host, HostAddress},
 };
+use meshd_wire::{NodeName, Prefix, Subnet, subnet::DEFAULT_WEIGHT};
 
 /// Port of every node.
 pub const PORT: u16 = 655;

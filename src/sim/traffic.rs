@@ -7,12 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
+use meshd_proto::{
     route::RouteSnapshot,
-    sim::plan,
     tunnel::{TxKey, native},
-    wire::NodeId,
 };
+use meshd_wire::NodeId;
+
+use crate::plan;
 
 /// Source and destination port that tell our packets from errors that routers answer with.
 const PORTS: [u8; 4] = [0x4d, 0x53, 0x4d, 0x53];

@@ -10,20 +10,19 @@ use std::{
 
 use bytes::Bytes;
 
+use meshd_proto::mesh::{
+    Settings,
+    view::{ConnectionRow, PeerRow},
+};
+use meshd_wire::NodeName;
+
 use crate::{
-    mesh::{
-        Settings,
-        view::{ConnectionRow, PeerRow},
-    },
-    sim::{
-        conn::{Chunk, Conn, EndId},
-        model,
-        net::Net,
-        node::SimNode,
-        plan::Plan,
-        traffic::Traffic,
-    },
-    wire::NodeName,
+    conn::{Chunk, Conn, EndId},
+    model,
+    net::Net,
+    node::SimNode,
+    plan::Plan,
+    traffic::Traffic,
 };
 
 /// A simulated mesh in motion.

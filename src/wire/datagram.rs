@@ -1,6 +1,6 @@
 //! The two node ids in front of an SPTPS datagram. Source: wire/tinc-1.1.md section 4.1.
 
-use crate::wire::NodeId;
+use crate::NodeId;
 
 /// Length of [`RelayHeader`] in bytes.
 pub const HEADER: usize = 12;

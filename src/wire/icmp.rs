@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::ip::{self, HEADER_V4, HEADER_V6, Packet, protocol};
+use crate::ip::{self, HEADER_V4, HEADER_V6, Packet, protocol};
 
 /// Longest error in bytes, IP header included. Source: RFC 1812 section 4.3.2.3; tinc uses it for
 /// IPv6 as well.
@@ -136,7 +136,7 @@ fn set_checksum(bytes: &mut [u8], more: u64, at: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::testing::{sums_are_right, v4, v6};
+    use crate::testing::{sums_are_right, v4, v6};
 
     #[test]
     fn errors_go_back_with_the_start_of_the_packet() {

@@ -326,7 +326,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::testing::{
+    use crate::testing::{
         fix_header, fix_payload, header_sum_is_right, sums_are_right, tcp, v4, v6,
     };
 

@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::{
+use crate::{
     ether::{Frame, HEADER, Mac, TYPE_V6},
     icmp,
     ip::{self, HEADER_V6, Packet, protocol},
@@ -149,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::testing::{v4, v6};
+    use crate::testing::{v4, v6};
 
     const ASKER: Mac = [2, 0, 0, 0, 0, 0x0f];
     const OTHER: Mac = [2, 0, 0, 0, 0, 0xf0];
@@ -215,7 +215,7 @@ mod tests {
             let answered = answer(&solicitation(source, "fd00::2", option)).unwrap();
             assert_eq!(answered[..14], [&ASKER[..], &OTHER, &[0x86, 0xdd]].concat());
             let packet = &answered[14..];
-            assert!(crate::wire::testing::sums_are_right(packet));
+            assert!(crate::testing::sums_are_right(packet));
             let view = Packet::parse(packet).unwrap();
             let probe = source == "::";
             let to = if probe { "ff02::1" } else { source };

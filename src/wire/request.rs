@@ -6,7 +6,7 @@ mod fields;
 
 use std::fmt::{self, Write};
 
-use crate::wire::{EdgeAddress, NodeName, Options, Subnet, request::fields::Fields};
+use crate::{EdgeAddress, NodeName, Options, Subnet, request::fields::Fields};
 
 /// Longest word of a line in bytes. Source: wire/tinc-1.0.md section 0 ("string field").
 pub const MAX_WORD: usize = 2048;

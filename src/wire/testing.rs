@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::wire::ip::{Packet, protocol};
+use crate::ip::{Packet, protocol};
 
 /// An IPv4 packet with DF clear, TTL 64, and correct header checksum.
-pub(crate) fn v4(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn v4(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let source: Ipv4Addr = source.parse().unwrap();
     let destination: Ipv4Addr = destination.parse().unwrap();
     let length = (20 + payload.len()) as u16;
@@ -20,7 +20,7 @@ pub(crate) fn v4(source: &str, destination: &str, protocol: u8, payload: &[u8]) 
 }
 
 /// Makes the header checksum of an IPv4 packet right.
-pub(crate) fn fix_header(packet: &mut [u8]) {
+pub fn fix_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let header = usize::from(packet[0] & 15) * 4;
     let sum = !reference(&packet[..header]);
@@ -28,7 +28,7 @@ pub(crate) fn fix_header(packet: &mut [u8]) {
 }
 
 /// An IPv6 packet with hop limit 64.
-pub(crate) fn v6(source: &str, destination: &str, next: u8, payload: &[u8]) -> Vec<u8> {
+pub fn v6(source: &str, destination: &str, next: u8, payload: &[u8]) -> Vec<u8> {
     let source: Ipv6Addr = source.parse().unwrap();
     let destination: Ipv6Addr = destination.parse().unwrap();
     let mut packet = vec![0x6b, 0x80, 0, 0];
@@ -42,7 +42,7 @@ pub(crate) fn v6(source: &str, destination: &str, next: u8, payload: &[u8]) -> V
 
 /// A TCP segment with these options (a multiple of 4 bytes) and some data; give its packet to
 /// [`fix_payload`].
-pub(crate) fn tcp(options: &[u8]) -> Vec<u8> {
+pub fn tcp(options: &[u8]) -> Vec<u8> {
     assert_eq!(options.len() % 4, 0);
     let mut segment = vec![0x9c, 0x40, 0, 22, 1, 2, 3, 4, 5, 6, 7, 8];
     segment.extend([(20 + options.len() as u8) << 2, 2, 0xff, 0xff, 0, 0, 0, 0]);
@@ -52,7 +52,7 @@ pub(crate) fn tcp(options: &[u8]) -> Vec<u8> {
 }
 
 /// Makes the TCP checksum at `at` in the payload of a packet right.
-pub(crate) fn fix_payload(packet: &mut [u8], at: usize) {
+pub fn fix_payload(packet: &mut [u8], at: usize) {
     let offset = Packet::parse(packet).unwrap().payload_offset().unwrap();
     packet[offset + at..offset + at + 2].fill(0);
     let sum = !payload_sum(packet);
@@ -60,12 +60,12 @@ pub(crate) fn fix_payload(packet: &mut [u8], at: usize) {
 }
 
 /// Whether the header checksum, and that of TCP, ICMP or ICMPv6, are right.
-pub(crate) fn sums_are_right(packet: &[u8]) -> bool {
+pub fn sums_are_right(packet: &[u8]) -> bool {
     header_sum_is_right(packet) && payload_sum(packet) == 0xffff
 }
 
 /// Whether the header checksum is right; IPv6 has none.
-pub(crate) fn header_sum_is_right(packet: &[u8]) -> bool {
+pub fn header_sum_is_right(packet: &[u8]) -> bool {
     let view = Packet::parse(packet).unwrap();
     view.is_v6() || reference(&packet[..view.payload_offset().unwrap()]) == 0xffff
 }

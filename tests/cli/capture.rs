@@ -3,7 +3,7 @@
 use std::fs;
 
 use meshd::{
-    control::proto::{Capturing, ErrorCode, Request, Response},
+    api::proto::{Capturing, ErrorCode, Request, Response},
     mesh::view::PacketKind,
 };
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use meshd::{
-    control::{
+    api::{
         codec::{self, Lines},
         proto::{
             Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Plan, Pong, Reloaded, Request,

@@ -3,8 +3,8 @@
 use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, sync::Mutex};
 
 use meshd::{
+    api::proto::{Request, Response},
     config::keys,
-    control::proto::{Request, Response},
 };
 use serde_json::Value;
 

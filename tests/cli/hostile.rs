@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use meshd::control::proto::{Capturing, Request, Response};
+use meshd::api::proto::{Capturing, Request, Response};
 use serde_json::Value;
 
 use crate::{

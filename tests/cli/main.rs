@@ -27,8 +27,8 @@ use std::{
 };
 
 use meshd::{
+    api::proto::{ControlError, ErrorCode, Plan, Response},
     config::keys,
-    control::proto::{ControlError, ErrorCode, Plan, Response},
     crypto::{PrivateKey, Rng},
     link::Dialect,
     mesh::view::{PathKind, PeerRow},

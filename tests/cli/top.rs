@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use meshd::control::proto::{ErrorCode, Request, Response};
+use meshd::api::proto::{ErrorCode, Request, Response};
 
 use crate::{
     daemon::{Daemon, healthy, refuse},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshd::{config::diff, daemon::clock, mesh::settings::Host};
+use meshd::{config::diff, mesh::settings::Host, os::clock};
 
 use crate::{Tree, host, key, nodes};
 

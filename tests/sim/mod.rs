@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use meshd::sim::{Failure, Plan, World};
+use meshd_sim::{Failure, Plan, World};
 
 /// Seeds of every run; `MESHD_SIM_SEED` replaces them by one.
 const SEEDS: [u64; 2] = [1, 2];

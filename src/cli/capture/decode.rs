@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::wire::{
+use meshd_wire::{
     ether::Frame,
     ip::{Packet, protocol},
 };
@@ -89,7 +89,7 @@ fn icmp(payload: &[u8], echo: [u8; 2]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::capture::headers::{self, Streams};
+    use crate::capture::headers::{self, Streams};
 
     #[test]
     fn packets_are_told_in_a_few_words() {

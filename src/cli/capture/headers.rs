@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use crate::wire::ip::{self, protocol};
+use meshd_wire::ip::{self, protocol};
 
 const UDP: usize = 8;
 const TCP: usize = 20;
@@ -93,7 +93,7 @@ fn short(length: usize) -> [u8; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::ip::Packet;
+    use meshd_wire::ip::Packet;
 
     fn ends(from: &str, to: &str) -> [SocketAddr; 2] {
         [from, to].map(|addr| addr.parse().unwrap())

@@ -22,17 +22,15 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::{
-    cli::{Exit, Failure, Outcome, args::Format, context::Context, output, table::or_empty},
-    control::{
-        client::{Client, ClientError},
-        proto::{Captured, PacketRow, Request, Response},
-    },
-    daemon::clock,
-    io::files::open_given,
-    mesh::view::PacketKind,
-    wire::ether,
+use meshd_api::{
+    client::{Client, ClientError},
+    proto::{Captured, PacketRow, Request, Response},
 };
+use meshd_os::{clock, files::open_given};
+use meshd_proto::mesh::view::PacketKind;
+use meshd_wire::ether;
+
+use crate::{Exit, Failure, Outcome, args::Format, context::Context, output, table::or_empty};
 
 use headers::Streams;
 use pcapng::{Interface, LINKTYPE_ETHERNET, LINKTYPE_RAW, Packet, Writer};

@@ -8,14 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use crate::{
-    config::{
-        Config,
-        allow::{Allow, What, Whom},
-    },
-    mesh::settings::Host,
-    wire::{NodeName, Prefix},
+use meshd_config::{
+    Config,
+    allow::{Allow, What, Whom},
 };
+use meshd_proto::mesh::settings::Host;
+use meshd_wire::{NodeName, Prefix};
 
 type Hosts = BTreeMap<NodeName, Arc<Host>>;
 

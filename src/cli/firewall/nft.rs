@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::wire::Prefix;
+use meshd_wire::Prefix;
 
 /// How deep jumps are followed, as nftables itself.
 const DEPTH: usize = 16;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{inner::Inner, name};
-use crate::cli::args::Tool;
+use crate::args::Tool;
 
 /// Whom rules are for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use tiny_skia::{
     Transform,
 };
 
-use crate::cli::graph::shapes::{LARGE, Scene, Shape};
+use crate::graph::shapes::{LARGE, Scene, Shape};
 
 /// Longest side in pixels; larger scenes are drawn smaller, as no program would show them.
 const MAX_SIDE: f64 = 12_000.0;

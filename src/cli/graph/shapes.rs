@@ -1,6 +1,6 @@
 //! A graph as lines, discs and words on a sheet: what SVG and PNG are made of.
 
-use crate::cli::{
+use crate::{
     graph::{Dot, Graph, Kind, layout},
     table::bytes,
 };

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::cli::graph::shapes::{Scene, Shape};
+use crate::graph::shapes::{Scene, Shape};
 
 pub(super) fn draw(scene: &Scene) -> String {
     let [width, height] = scene.size;

@@ -5,7 +5,7 @@ use std::{
     fmt::Write,
 };
 
-use crate::cli::{
+use crate::{
     graph::{Dot, Graph, Kind},
     table::{bytes, symbols},
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Finding, Level};
-use crate::mesh::{
+use meshd_proto::mesh::{
     limits::{MAX_ASIDE, MAX_ASIDE_PER_NODE},
     sight::{RefusedRow, Rule},
 };

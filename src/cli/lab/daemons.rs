@@ -11,13 +11,12 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{
-    cli::lab::{
-        report::pause,
-        tree,
-        world::{self, Droplet},
-    },
-    daemon::clock::now,
+use meshd_os::clock::now;
+
+use crate::lab::{
+    report::pause,
+    tree,
+    world::{self, Droplet},
 };
 
 /// How long a daemon may take to answer its control socket.

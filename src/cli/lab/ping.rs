@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{cli::lab::world, daemon::clock::now};
+use meshd_os::clock::now;
+
+use crate::lab::world;
 
 /// How long one echo may take before the next is sent.
 const PATIENCE: Duration = Duration::from_millis(300);

@@ -8,7 +8,9 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{cli::lab::LabArgs, daemon::clock::now};
+use meshd_os::clock::now;
+
+use crate::lab::LabArgs;
 
 /// The JSON object of `meshctl lab --json`; fields are only added within a schema number.
 #[derive(Debug, Serialize)]

@@ -11,18 +11,17 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use serde_json::Value;
 
-use crate::{
-    cli::lab::{
-        LabArgs,
-        daemons::{self, Daemon},
-        ping,
-        report::{Ping, Report, Tenant},
-        tenant::{self, Markers},
-        transfer, tree,
-        world::{self, Droplet},
-    },
-    crypto::Rng,
-    daemon::clock::now,
+use meshd_crypto::Rng;
+use meshd_os::clock::now;
+
+use crate::lab::{
+    LabArgs,
+    daemons::{self, Daemon},
+    ping,
+    report::{Ping, Report, Tenant},
+    tenant::{self, Markers},
+    transfer, tree,
+    world::{self, Droplet},
 };
 
 /// How long all pairs together may take until each has its first answer.

@@ -16,7 +16,7 @@ use memchr::memmem::Finder;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::cli::lab::world;
+use crate::lab::world;
 
 /// ETH_P_ALL in network byte order, as packet(7) wants it.
 const EVERY_PROTOCOL: i32 = 0x0300;

@@ -8,15 +8,14 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::{
-    cli::lab::{
-        report::Tenant,
-        tap::Tap,
-        world::{self, DEVICE, Droplet, TENANT},
-    },
-    crypto::Rng,
-    daemon::clock::now,
-    wire::NodeName,
+use meshd_crypto::Rng;
+use meshd_os::clock::now;
+use meshd_wire::NodeName;
+
+use crate::lab::{
+    report::Tenant,
+    tap::Tap,
+    world::{self, DEVICE, Droplet, TENANT},
 };
 
 /// The port of every droplet's daemon.

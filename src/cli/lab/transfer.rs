@@ -12,12 +12,11 @@ use anyhow::{Context as _, anyhow, ensure};
 use sha2::{Digest as _, Sha256};
 use socket2::SockRef;
 
-use crate::{
-    cli::lab::{
-        report::Transfer,
-        world::{self, Droplet},
-    },
-    daemon::clock::now,
+use meshd_os::clock::now;
+
+use crate::lab::{
+    report::Transfer,
+    world::{self, Droplet},
 };
 
 /// How much is sent at most, in bytes.

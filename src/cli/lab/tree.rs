@@ -9,12 +9,11 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{
-    cli::lab::{
-        tenant::PORT,
-        world::{DEVICE, Droplet},
-    },
-    crypto::{PrivateKey, Rng},
+use meshd_crypto::{PrivateKey, Rng};
+
+use crate::lab::{
+    tenant::PORT,
+    world::{DEVICE, Droplet},
 };
 
 /// MTU of the mesh devices in bytes: with it a full packet fits the wire's 1,500 after sealing.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{
+use meshd_proto::{
     link::Dialect,
     mesh::view::{HostFile, Reason},
 };

@@ -8,7 +8,7 @@ use ratatui::{
     widgets::{Paragraph, Row, Table, Wrap},
 };
 
-use crate::cli::{
+use crate::{
     fit::{Need, SENTENCE, fit, shortened},
     top::{
         rows::{Cell, Screen},
@@ -188,10 +188,8 @@ mod tests {
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
-    use crate::{
-        cli::top::rows::{self, Shot, tests::shot},
-        mesh::view::{PeerRow, Reason},
-    };
+    use crate::top::rows::{self, Shot, tests::shot};
+    use meshd_proto::mesh::view::{PeerRow, Reason};
 
     fn drawn(state: &State, answers: bool, trouble: Option<&str>, height: u16) -> Vec<String> {
         let shots = [shot(10.0, 100), shot(12.0, 200)];
@@ -265,7 +263,7 @@ mod tests {
             filter: "01".into(),
             ..State::default()
         };
-        state.path = Some(crate::mesh::view::PathKind::Udp);
+        state.path = Some(meshd_proto::mesh::view::PathKind::Udp);
         let lines = drawn(&state, true, None, 10);
         assert!(lines[1].ends_with("path udp  filter \"01\""), "{lines:#?}");
         assert_eq!(lines[9], "/01_");

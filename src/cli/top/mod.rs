@@ -31,15 +31,14 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+use meshd_api::proto::{Request, Response};
+use meshd_os::clock;
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        output::{self, Frame},
-    },
-    control::proto::{Request, Response},
-    daemon::clock,
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    output::{self, Frame},
 };
 
 use draw::Picture;

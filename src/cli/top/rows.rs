@@ -2,14 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use meshd_api::proto::Status;
+use meshd_proto::mesh::view::{PathKind, PeerRow};
+
 use crate::{
-    cli::{
-        peers::tunnel,
-        table::{Table, age, bytes, or_dash, or_empty, round_trip},
-        top::state::{State, View},
-    },
-    control::proto::Status,
-    mesh::view::{PathKind, PeerRow},
+    peers::tunnel,
+    table::{Table, age, bytes, or_dash, or_empty, round_trip},
+    top::state::{State, View},
 };
 
 /// What the daemon said at one moment.
@@ -364,10 +363,11 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{control::proto::ThreadRow, mesh::view::MeshStatus};
+    use meshd_api::proto::ThreadRow;
+    use meshd_proto::mesh::view::MeshStatus;
 
     /// A daemon of process 7 after `seconds`, every counter at `n`.
-    pub(in crate::cli::top) fn shot(seconds: f64, n: u64) -> Shot {
+    pub(in crate::top) fn shot(seconds: f64, n: u64) -> Shot {
         let peer = |name: &str, path, times: u64| PeerRow {
             name: name.into(),
             up: path != PathKind::Down,

@@ -3,7 +3,9 @@
 use clap::ValueEnum;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use crate::{cli::top::rows, mesh::view::PathKind};
+use meshd_proto::mesh::view::PathKind;
+
+use crate::top::rows;
 
 /// Longest filter, in characters.
 const MAX_FILTER: usize = 64;

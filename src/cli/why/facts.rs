@@ -2,13 +2,11 @@
 
 use serde::Serialize;
 
-use crate::{
-    mesh::{
-        sight::{Pair, Sight},
-        view::{HostFile, SubnetRow},
-    },
-    wire::NodeName,
+use meshd_proto::mesh::{
+    sight::{Pair, Sight},
+    view::{HostFile, SubnetRow},
 };
+use meshd_wire::NodeName;
 
 /// All of it. The host file is that on disk, the rest what the daemon has in force.
 #[derive(Debug, Clone)]

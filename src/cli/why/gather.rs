@@ -2,29 +2,28 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use meshd_api::{
+    client::{Client, ClientError},
+    proto::{Answer, ErrorCode, Request, Response, Status},
+};
+use meshd_config as config;
+use meshd_config::{Config, Source};
+use meshd_os::{clock, netlink};
+use meshd_proto::mesh::{
+    sight::{Pair, Sight},
+    view::{HostFile, PathKind, PeerRow, SubnetRow},
+};
+use meshd_wire::{NodeName, Prefix, Subnet};
+
 use crate::{
-    cli::{
-        Failure,
-        context::{self, Context},
-        firewall, hosts,
-        why::{
-            facts::{Disk, Facts, Firewall, Kernel, There},
-            others::End,
-            resolve::{Target, World},
-        },
+    Failure,
+    context::{self, Context},
+    firewall, hosts,
+    why::{
+        facts::{Disk, Facts, Firewall, Kernel, There},
+        others::End,
+        resolve::{Target, World},
     },
-    config::{self, Config, Source},
-    control::{
-        client::{Client, ClientError},
-        proto::{Answer, ErrorCode, Request, Response, Status},
-    },
-    daemon::clock,
-    io::netlink,
-    mesh::{
-        sight::{Pair, Sight},
-        view::{HostFile, PathKind, PeerRow, SubnetRow},
-    },
-    wire::{NodeName, Prefix, Subnet},
 };
 
 /// Probes that are sent before the way is judged, and the pause after one that did not go by UDP.
@@ -36,17 +35,17 @@ const PATIENCE_MS: u64 = 700;
 const ASK_MS: u64 = 2_500;
 
 /// A daemon that answers.
-pub(in crate::cli) struct Live {
+pub(crate) struct Live {
     client: Client,
     /// Its first answer, for the frame of ours.
-    pub(in crate::cli) answer: Answer,
+    pub(crate) answer: Answer,
     status: Status,
     source: Source,
-    pub(in crate::cli) world: World,
+    pub(crate) world: World,
 }
 
 impl Live {
-    pub(in crate::cli) fn open(context: &Context) -> Result<Self, Failure> {
+    pub(crate) fn open(context: &Context) -> Result<Self, Failure> {
         let mut client = context.connect()?;
         client.patience(Some(context.timeout()))?;
         let answer = client.ask(Request::Status)?;
@@ -146,7 +145,7 @@ impl Live {
     }
 
     /// Has the daemon try the way, as traffic would.
-    pub(in crate::cli) fn probe(&mut self, node: &NodeName) -> Result<(), Failure> {
+    pub(crate) fn probe(&mut self, node: &NodeName) -> Result<(), Failure> {
         for _ in 0..PROBES {
             let request = Request::Ping {
                 node: node.to_string(),
@@ -172,7 +171,7 @@ impl Live {
         Ok(())
     }
 
-    pub(in crate::cli) fn sight(&mut self, node: &NodeName) -> Result<Sight, Failure> {
+    pub(crate) fn sight(&mut self, node: &NodeName) -> Result<Sight, Failure> {
         let request = Request::Sight {
             node: node.to_string(),
         };
@@ -205,11 +204,7 @@ impl Live {
     }
 
     /// What a node says of another, and we of it if the node is our own; `None` if it cannot be asked.
-    pub(in crate::cli) fn told(
-        &mut self,
-        node: &str,
-        about: &str,
-    ) -> Result<Option<Pair>, Failure> {
+    pub(crate) fn told(&mut self, node: &str, about: &str) -> Result<Option<Pair>, Failure> {
         let name = |text: &str| NodeName::new(text).map_err(|_| Failure::odd_answer());
         if node == self.world.own {
             return Ok(Some(self.sight(&name(about)?)?.pair));
@@ -225,7 +220,7 @@ impl Live {
     }
 
     /// A round trip, if there is an answer.
-    pub(in crate::cli) fn ping(&mut self, node: &str) -> Result<Option<f64>, Failure> {
+    pub(crate) fn ping(&mut self, node: &str) -> Result<Option<f64>, Failure> {
         let request = Request::Ping {
             node: node.into(),
             timeout_ms: PATIENCE_MS,
@@ -248,7 +243,7 @@ impl Live {
         Ok(End::new(target, &sight, there))
     }
 
-    pub(in crate::cli) fn edges(&mut self) -> Result<Vec<crate::mesh::view::EdgeRow>, Failure> {
+    pub(crate) fn edges(&mut self) -> Result<Vec<meshd_proto::mesh::view::EdgeRow>, Failure> {
         match self.client.ask(Request::Edges)?.response {
             Response::Edges(edges) => Ok(edges),
             _ => Err(Failure::odd_answer()),

@@ -2,16 +2,17 @@
 //!
 //! Source: cli/meshctl.md section 4.3.
 
-use crate::{
-    cli::{
-        table::age,
-        why::facts::{Facts, Name, State, Step},
-    },
+use meshd_proto::{
     link::Dialect,
     mesh::{
         sight::{MissedRow, Sight},
         view::{DialFault, HostFile, PathKind},
     },
+};
+
+use crate::{
+    table::age,
+    why::facts::{Facts, Name, State, Step},
 };
 
 /// What is said in the end.

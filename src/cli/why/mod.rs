@@ -11,16 +11,15 @@ mod way;
 
 use serde::Serialize;
 
+use meshd_os::clock;
+use meshd_proto::mesh::sight::{Pair, Sight};
+
 use crate::{
-    cli::{
-        Exit, Failure, Outcome,
-        args::Format,
-        context::Context,
-        escape::paint,
-        output::{self, Frame},
-    },
-    daemon::clock,
-    mesh::sight::{Pair, Sight},
+    Exit, Failure, Outcome,
+    args::Format,
+    context::Context,
+    escape::paint,
+    output::{self, Frame},
 };
 
 use facts::{Name, State, Step, There};

@@ -3,20 +3,21 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{
-    cli::why::{
-        facts::{Disk, Facts, Firewall, Kernel, Name, State, Step, There},
-        gather::silent_since,
-        judge::{self, Verdict},
-        resolve::Target,
-        way::hears,
-    },
+use meshd_proto::{
     link::Dialect,
     mesh::{
         sight::{Pair, Sight},
         view::EdgeRow,
     },
-    wire::{NodeName, Options},
+};
+use meshd_wire::{NodeName, Options};
+
+use crate::why::{
+    facts::{Disk, Facts, Firewall, Kernel, Name, State, Step, There},
+    gather::silent_since,
+    judge::{self, Verdict},
+    resolve::Target,
+    way::hears,
 };
 
 /// One end that is not ours.
@@ -300,7 +301,7 @@ pub(super) fn add(verdict: &mut Verdict, theirs: &Side) {
 }
 
 /// The shortest chain of edges that both ends of each have told.
-pub(in crate::cli) fn way(edges: &[EdgeRow], from: &str, to: &str) -> Option<Vec<String>> {
+pub(crate) fn way(edges: &[EdgeRow], from: &str, to: &str) -> Option<Vec<String>> {
     let mut next: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for edge in edges {
         next.entry(&edge.from).or_default().push(&edge.to);

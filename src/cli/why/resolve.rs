@@ -2,44 +2,42 @@
 
 use std::net::IpAddr;
 
-use crate::{
-    config::vars::nearness,
-    mesh::{
-        sight::{RefusedRow, Rule},
-        view::SubnetRow,
-    },
-    wire::{NodeName, Prefix, Subnet},
+use meshd_config::vars::nearness;
+use meshd_proto::mesh::{
+    sight::{RefusedRow, Rule},
+    view::SubnetRow,
 };
+use meshd_wire::{NodeName, Prefix, Subnet};
 
 /// Names that are suggested at most.
 const SUGGESTED: usize = 3;
 
 /// All that a name or an address can mean.
 #[derive(Debug, Clone, Default)]
-pub(in crate::cli) struct World {
-    pub(in crate::cli) own: String,
+pub(crate) struct World {
+    pub(crate) own: String,
     /// All other nodes.
-    pub(in crate::cli) names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// In the order in which they are asked.
-    pub(in crate::cli) subnets: Vec<SubnetRow>,
-    pub(in crate::cli) refused: Vec<RefusedRow>,
+    pub(crate) subnets: Vec<SubnetRow>,
+    pub(crate) refused: Vec<RefusedRow>,
 }
 
 /// What was meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Target {
-    pub(in crate::cli) node: NodeName,
+pub(crate) struct Target {
+    pub(crate) node: NodeName,
     /// What was typed, if it was no name.
-    pub(in crate::cli) asked: Option<String>,
+    pub(crate) asked: Option<String>,
     /// What it lies in, best first; of a name all that it owns, and others that own the same.
-    pub(in crate::cli) subnets: Vec<SubnetRow>,
+    pub(crate) subnets: Vec<SubnetRow>,
     /// Its only owner is not believed: subnet and why.
-    pub(in crate::cli) refused: Option<(String, String)>,
+    pub(crate) refused: Option<(String, String)>,
 }
 
 impl World {
     /// Errors: one sentence, and what to do about it.
-    pub(in crate::cli) fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
+    pub(crate) fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
         if let Ok(address) = typed.parse::<IpAddr>() {
             let all = "`meshctl routes` lists all";
             return self.owner_of(typed, all, |prefix| prefix.contains(address));

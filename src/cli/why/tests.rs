@@ -2,15 +2,16 @@ use super::{
     facts::{Disk, Facts, Firewall, Kernel},
     *,
 };
-use crate::{
-    cli::escape::safe,
+use meshd_proto::{
     link::Dialect::{self, Legacy, Native, Sptps},
     mesh::{
         sight::{DialSight, MissedRow, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow},
         view::{DialFault, HostFile, PathKind, PeerRow, Reason, SubnetRow},
     },
-    wire::NodeName,
 };
+use meshd_wire::NodeName;
+
+use crate::escape::safe;
 
 pub(super) fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> SubnetRow {
     SubnetRow {

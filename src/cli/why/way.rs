@@ -1,16 +1,15 @@
 //! The steps of the way itself: from the first link to the firewall. Rules without IO, as those of [`super::judge`].
 
+use meshd_proto::mesh::{
+    sight::{MissedRow, Pair, Sight},
+    view::{DialFault, PathKind},
+};
+
 use crate::{
-    cli::{
-        table::{age, round_trip},
-        why::{
-            facts::{Facts, Firewall, Kernel, Name, Step, There},
-            gather::PROBES,
-        },
-    },
-    mesh::{
-        sight::{MissedRow, Pair, Sight},
-        view::{DialFault, PathKind},
+    table::{age, round_trip},
+    why::{
+        facts::{Facts, Firewall, Kernel, Name, Step, There},
+        gather::PROBES,
     },
 };
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path};
 pub use to_tinc::to_tinc;
 pub use to_toml::to_toml;
 
-use crate::config::{
+use crate::{
     Problem,
     tincconf::Line,
     vars::{self, Kind},

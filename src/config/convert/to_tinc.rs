@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path};
 use toml_parser::{Source, lexer::TokenKind};
 
 use super::{Content, Converted, compare};
-use crate::config::{
+use crate::{
     tincconf,
     toml::{self, keys::File},
 };

@@ -3,7 +3,7 @@
 use std::{fmt::Write, path::Path};
 
 use super::{Content, Converted, Item, compare};
-use crate::config::{
+use crate::{
     Problem,
     allow::Allow,
     tincconf::{self, Line, Lines},

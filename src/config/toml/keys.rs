@@ -4,7 +4,7 @@
 
 use Form::{Access, Duration, Endpoint, Flag, Labelled, Moment, Number, Rule, Size, Text};
 
-use crate::config::vars::{self, Place};
+use crate::vars::{self, Place};
 
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use ::toml::{
 
 use keys::File;
 
-use crate::config::{
+use crate::{
     Problem,
     allow::{What, Whom},
     tincconf::{Line, Lines},

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::mesh::event::LinkId;
+use meshd_proto::mesh::event::LinkId;
 
 /// Connections that are not authenticated yet, in all. Memory: 64 KiB each at most on the way in.
 pub const MAX_STRANGERS: usize = 64;
@@ -193,7 +193,7 @@ mod tests {
 
     impl Door {
         fn new() -> Self {
-            let now = crate::daemon::clock::now();
+            let now = meshd_os::clock::now();
             Self {
                 ids: SlotMap::with_key(),
                 admission: Admission::new(now),

@@ -7,12 +7,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    mesh::event::HookEvent,
-    wire::{
-        NodeName, Subnet,
-        subnet::{DEFAULT_WEIGHT, Prefix},
-    },
+use meshd_proto::mesh::event::HookEvent;
+use meshd_wire::{
+    NodeName, Subnet,
+    subnet::{DEFAULT_WEIGHT, Prefix},
 };
 
 /// How long a script may take. Source: proto/threat-model.md section 4.

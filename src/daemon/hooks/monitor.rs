@@ -30,10 +30,9 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-use crate::{
-    daemon::{Event, log, privileges},
-    io::fork::fork,
-};
+use meshd_dataplane::io::fork::fork;
+
+use crate::{Event, log, privileges};
 
 use super::{
     Call, Outcome, Scripts,

@@ -123,13 +123,13 @@ mod tests {
     fn call(script: &str, lane: &str) -> Call {
         Call::Host {
             up: script == "host-up",
-            node: crate::wire::NodeName::new(lane).unwrap(),
+            node: meshd_wire::NodeName::new(lane).unwrap(),
             address: None,
         }
     }
 
     fn start() -> (Queue, Instant) {
-        let now = crate::daemon::clock::now();
+        let now = meshd_os::clock::now();
         (Queue::new(now), now)
     }
 

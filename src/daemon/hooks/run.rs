@@ -253,10 +253,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::{
-        daemon::hooks::{Call, Scripts},
-        wire::NodeName,
-    };
+    use crate::hooks::{Call, Scripts};
+    use meshd_wire::NodeName;
 
     const UP: Call = Call::Device { up: true };
 

@@ -84,7 +84,7 @@ mod tests {
     fn twenty_a_second_and_the_rest_is_counted() {
         static FLOOD: u8 = 1;
         static OTHER: u8 = 2;
-        let start = crate::daemon::clock::now();
+        let start = meshd_os::clock::now();
         let mut limiter = Limiter::default();
         let passed = (0..100)
             .filter(|_| limiter.pass(&FLOOD, start) == Passes::Yes)
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_class_that_falls_silent_is_told_once() {
         static FLOOD: u8 = 1;
-        let start = crate::daemon::clock::now();
+        let start = meshd_os::clock::now();
         let mut limiter = Limiter::default();
         for _ in 0..30 {
             let _ = limiter.pass(&FLOOD, start);

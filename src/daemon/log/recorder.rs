@@ -9,7 +9,7 @@ use std::{
 
 use tracing::Level;
 
-use crate::control::proto::LogLine;
+use meshd_api::proto::LogLine;
 
 /// tinc's debug level of what is kept: everything but single packets.
 pub(super) const LEVEL: u8 = 4;
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_last_lines_are_kept_and_no_more() {
-        let start = crate::daemon::clock::now();
+        let start = meshd_os::clock::now();
         let line = |text: String| LogLine {
             time: String::new(),
             level: "info".into(),

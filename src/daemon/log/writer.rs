@@ -19,7 +19,7 @@ use rustix::{
     stdio,
 };
 
-use crate::daemon::clock;
+use meshd_os::clock;
 
 use super::lock;
 

@@ -2,18 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    config::{self, diff},
-    daemon::{Event, driver::Driver},
-};
+use meshd_config as config;
+use meshd_config::diff;
+
+use crate::{Event, driver::Driver};
 
 /// How old an answer may be.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// What the last look has found.
 #[derive(Debug, Default)]
-pub(in crate::daemon) struct Drift {
-    pub(in crate::daemon) files: Option<usize>,
+pub(crate) struct Drift {
+    pub(crate) files: Option<usize>,
     looked: Option<Instant>,
 }
 

@@ -16,11 +16,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{
-    config::MetricsListen,
-    control::{self, proto},
-    daemon::{Event, control::open_socket},
-};
+use meshd_api as control;
+use meshd_api::proto;
+use meshd_config::MetricsListen;
+
+use crate::{Event, control::open_socket};
 
 /// Most connections at the same time.
 const MAX_CLIENTS: usize = 8;
@@ -32,7 +32,7 @@ const HEAD: Duration = Duration::from_secs(5);
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Where we listen.
-pub(in crate::daemon) enum Listener {
+pub(crate) enum Listener {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
 }
@@ -46,7 +46,7 @@ impl Drop for Listener {
 }
 
 /// Opens what MetricsListen says; `socket` is the control socket. A mesh without metrics is better than none.
-pub(in crate::daemon) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
+pub(crate) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
     let unix = |path: PathBuf| Ok(Listener::Unix(open_socket(&path)?, path));
     let tcp = |addr| {
         let listener = std::net::TcpListener::bind(addr)?;
@@ -73,7 +73,7 @@ pub(in crate::daemon) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<L
 }
 
 /// Serves whoever asks for as long as the runtime lives.
-pub(in crate::daemon) fn serve(listener: Listener, events: mpsc::Sender<Event>) {
+pub(crate) fn serve(listener: Listener, events: mpsc::Sender<Event>) {
     tokio::spawn(async move {
         let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {

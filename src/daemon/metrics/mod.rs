@@ -14,12 +14,11 @@ use std::{
 
 use families::Families;
 
-use crate::{
-    daemon::{clock, driver::Driver, sandbox, status},
-    fastpath,
-    mesh::view::PathKind,
-    route::DropReason,
-};
+use meshd_dataplane::fastpath;
+use meshd_os::clock;
+use meshd_proto::{mesh::view::PathKind, route::DropReason};
+
+use crate::{driver::Driver, sandbox, status};
 
 /// How busy the packet threads were, from one look to the next.
 #[derive(Debug, Default)]

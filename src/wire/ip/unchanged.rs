@@ -1,6 +1,6 @@
 //! The bytes of a packet that stay the same from node to node, and those that nodes on the way may change.
 
-use crate::wire::ip::{
+use crate::ip::{
     OFFSET, Packet, TCP_HEADER, UDP_HEADER, clamp_segment, protocol, put, tcp_offset, word,
 };
 
@@ -56,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{
+    use crate::{
         ip::{clamp_mss, decrement_ttl, finish_checksum},
         testing::{tcp, v4, v6},
     };

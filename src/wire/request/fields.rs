@@ -1,6 +1,6 @@
 //! The lexer of request lines: what `scanf` makes of them.
 
-use crate::wire::{
+use crate::{
     EdgeAddress, NodeName, Subnet,
     request::{MAX_WORD, RequestError, is_passed_on},
 };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::{
+use crate::{
     Exit,
     why::{
         exit,

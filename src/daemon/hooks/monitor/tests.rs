@@ -3,7 +3,9 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 use rustix::process::getpid;
 
 use super::*;
-use crate::{daemon::hooks::run::Order, wire::NodeName};
+use meshd_wire::NodeName;
+
+use crate::hooks::run::Order;
 
 fn write_script(dir: &Path, name: &str, text: &str) {
     let path = dir.join(name);

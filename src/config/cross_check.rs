@@ -1,0 +1,94 @@
+//! What only shows when all host files are seen together.
+//!
+//! Source: config/toml.md section 4.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry as Slot},
+    path::Path,
+    sync::Arc,
+};
+
+use meshd_proto::mesh::{limits::MAX_SUBNETS_PER_NODE, settings::Host};
+use meshd_wire::{NodeName, Subnet};
+
+use crate::{Problem, Source, host, merged::Entry};
+
+/// Host files that are no node's, because of one character: dots, backups and scripts have other names.
+pub(super) fn no_nodes(names: &[String]) -> Vec<Problem> {
+    let is_near = |name: &&String| {
+        let stem = name.strip_suffix(".toml").unwrap_or(name);
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        stem.contains('-')
+            && stem.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && stem.chars().all(word)
+            && !stem.ends_with("-up")
+            && !stem.ends_with("-down")
+    };
+    let near = names.iter().filter(is_near);
+    near.map(|name| {
+        let text = "is no node's: names have no `-`; write `_` for it, in Name too";
+        Problem::warning(&Path::new("hosts").join(name), 0, text)
+    })
+    .collect()
+}
+
+/// Two nodes with one key: whoever holds it can be either.
+pub(super) fn twins(source: &Source, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
+    let mut seen = BTreeMap::new();
+    let keyed = hosts
+        .iter()
+        .filter_map(|(name, host)| Some((name, host.key?)));
+    let mut problems = Vec::new();
+    for (name, key) in keyed {
+        if let Some(first) = seen.insert(key, name) {
+            let text = format!("has the same key as hosts/{first}; give each node its own");
+            problems.push(Problem::warning(&host::host_path(source, name), 0, text));
+        }
+    }
+    problems
+}
+
+/// One subnet of two nodes, with one weight: nobody can tell which of them gets its packets. Other weights are how
+/// one stands in for the other.
+pub(super) fn same_subnets(lines: &[Entry]) -> Vec<Problem> {
+    let mut seen: BTreeMap<Subnet, &Entry> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for line in lines {
+        let Ok(subnet) = Subnet::from_config(&line.value) else {
+            continue;
+        };
+        match seen.entry(subnet) {
+            Slot::Vacant(slot) => drop(slot.insert(line)),
+            Slot::Occupied(first) if first.get().file != line.file => {
+                let text = format!(
+                    "Subnet {subnet} stands in {} too; give one of them another weight (#20), or take it away there",
+                    first.get().file.display()
+                );
+                problems.push(line.warning(text));
+            }
+            Slot::Occupied(_) => {}
+        }
+    }
+    problems
+}
+
+/// Warns of more Subnet lines in one file than a node takes that does not have them in its copy of the file.
+pub(super) fn many_subnets(lines: &[Entry]) -> Vec<Problem> {
+    let mut counts: BTreeMap<&Path, (usize, Option<&Entry>)> = BTreeMap::new();
+    for line in lines {
+        let (count, first) = counts.entry(&line.file).or_default();
+        *count += 1;
+        if *count > MAX_SUBNETS_PER_NODE {
+            first.get_or_insert(line);
+        }
+    }
+    let many = counts.into_values();
+    let many = many.filter_map(|(count, first)| Some((count, first?)));
+    many.map(|(count, first)| {
+        first.warning(format!(
+            "is the first of {} Subnet lines beyond {MAX_SUBNETS_PER_NODE}: a meshd takes these only where its own copy of this file lists them; keep the copies alike",
+            count - MAX_SUBNETS_PER_NODE
+        ))
+    })
+    .collect()
+}

@@ -1,0 +1,274 @@
+//! The configuration of a real tinc, and what meshd makes of it.
+//!
+//! Source: config/tinc.md sections 1 and 2.
+
+pub mod allow;
+pub mod cache;
+pub mod convert;
+mod cross_check;
+pub mod diff;
+pub mod files;
+pub mod find;
+mod host;
+pub mod keys;
+mod legacy;
+mod load;
+pub mod options;
+mod resolve;
+mod shell;
+#[doc = include_str!("tinc.md")]
+pub mod tinc {}
+mod merged;
+pub mod tincconf;
+pub mod toml;
+mod values;
+pub mod vars;
+
+#[doc = include_str!("toml.md")]
+pub mod toml_keys {}
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+pub use host::{host_path, load_host};
+pub use load::{expand_name, load, main_file, own_name, own_public, place_of, private_path};
+
+use meshd_proto::mesh::Settings;
+
+/// Where a configuration comes from: the options `-c`, `-n` and `-o` of the daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The directory (tinc's CONFBASE), already resolved.
+    pub base: PathBuf,
+    /// The net name, if one was given.
+    pub net: Option<String>,
+    /// `-o [NODE.]KEY=VALUE`, in order.
+    pub options: Vec<String>,
+    /// A file that is looked at as if it stood in the directory: where, and what is there.
+    pub instead: Option<(PathBuf, PathBuf)>,
+}
+
+impl Source {
+    /// Where a file of the directory is read.
+    #[must_use]
+    pub fn path(&self, shown: &Path) -> PathBuf {
+        match &self.instead {
+            Some((place, file)) if place == shown => file.clone(),
+            _ => self.base.join(shown),
+        }
+    }
+
+    /// The names in a directory of it, sorted, as [`files::names`].
+    fn names(&self, dir: &Path) -> Result<Vec<String>, files::FileError> {
+        let mut names = files::names(&self.base.join(dir))?;
+        if let Some((place, _)) = &self.instead
+            && place.parent() == Some(dir)
+        {
+            names.extend(place.file_name().map(|name| name.to_string_lossy().into()));
+            names.sort();
+            names.dedup();
+        }
+        Ok(names)
+    }
+
+    fn has(&self, shown: &Path) -> bool {
+        self.path(shown).exists()
+    }
+}
+
+/// Something to say about the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it stops us (or, in a host file, costs that node).
+    pub error: bool,
+    /// Which file, relative to the directory where it lies in it.
+    pub file: PathBuf,
+    /// Line, from 1; 0 = the whole file.
+    pub line: usize,
+    /// Column in characters from 1; 0 = the whole line.
+    pub column: usize,
+    /// What and what to do, one sentence without the place.
+    pub text: String,
+}
+
+impl Problem {
+    /// Something that stops us, or costs a node.
+    pub fn error(file: &Path, line: usize, text: impl Into<String>) -> Self {
+        let (file, text) = (file.into(), text.into());
+        Self {
+            error: true,
+            file,
+            line,
+            column: 0,
+            text,
+        }
+    }
+
+    /// Something that the operator should know.
+    pub fn warning(file: &Path, line: usize, text: impl Into<String>) -> Self {
+        let problem = Self::error(file, line, text);
+        Self {
+            error: false,
+            ..problem
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if self.line > 0 {
+            write!(f, ":{}", self.line)?;
+        }
+        if self.column > 0 {
+            write!(f, ":{}", self.column)?;
+        }
+        write!(f, ": {}", self.text)
+    }
+}
+
+/// A configuration that was read completely.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where it came from.
+    pub source: Source,
+    /// What the mesh needs.
+    pub settings: Arc<Settings>,
+    /// What only the shell needs.
+    pub shell: Arc<Shell>,
+    /// Warnings, and errors that cost one node only, or one line.
+    pub problems: Vec<Problem>,
+    /// Host files that nothing was taken from, relative to the directory: on a reload their last good version, if
+    /// there was one, stays in force.
+    pub not_taken: Vec<PathBuf>,
+}
+
+impl Config {
+    /// That Allow is not the daemon's to enforce, if there is any.
+    #[must_use]
+    pub fn not_filtered(&self) -> Option<String> {
+        let net = self.source.net.as_ref();
+        let net = net.map_or_else(String::new, |net| format!("-n {net} "));
+        match self.shell.allow.len() {
+            0 => None,
+            lines => Some(format!(
+                "Allow ({lines} of them): meshd itself filters nothing; they are in force where the firewall that \
+                 `meshctl {net}firewall` prints is loaded, and `meshctl {net}firewall --verify` looks whether it is"
+            )),
+        }
+    }
+}
+
+/// Which addresses are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AddressFamily {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    #[default]
+    Any,
+}
+
+/// The kind of our device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeviceType {
+    /// A TUN device.
+    #[default]
+    Tun,
+    /// A TAP device.
+    Tap,
+    /// No device at all: for relays.
+    Dummy,
+}
+
+/// MetricsListen (meshd only): where metrics are asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MetricsListen {
+    /// A socket beside the control socket: `unix`.
+    #[default]
+    Beside,
+    /// `no`.
+    Nowhere,
+    /// `unix:PATH`.
+    Unix(PathBuf),
+    /// `ADDRESS:PORT`.
+    Tcp(SocketAddr),
+}
+
+/// How far the daemon locks itself in once all is open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Not at all.
+    Off,
+    /// It can start no program and make no system call that it has no use for; scripts are run by another process.
+    #[default]
+    Normal,
+    /// And no script is run but tinc-up.
+    High,
+}
+
+/// Settings of the daemon around the mesh. Fields are named after their variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shell {
+    /// Interface, else the net name, else the kernel's choice.
+    pub interface: Option<String>,
+    /// Device: path of the clone device.
+    pub device: Option<PathBuf>,
+    /// DeviceType.
+    pub device_type: DeviceType,
+    /// InterfaceAddress (meshd only): addresses with prefix length that we set by netlink.
+    pub interface_addresses: Vec<(std::net::IpAddr, u8)>,
+    /// InterfaceRoute (meshd only): networks that we route into the device by netlink.
+    pub interface_routes: Vec<(std::net::IpAddr, u8)>,
+    /// `InterfaceRoute = auto`: a route for every subnet of a reachable node.
+    pub interface_routes_auto: bool,
+    /// InterfaceMTU (meshd only), in bytes.
+    pub interface_mtu: Option<u32>,
+    /// Port; 0 = the kernel chooses one for all sockets.
+    pub port: u16,
+    /// BindToAddress and ListenAddress, resolved; empty = wildcard of every family.
+    pub listen: Vec<SocketAddr>,
+    /// The source of outgoing TCP (BindToAddress, when there is one of the family).
+    pub bind: Vec<SocketAddr>,
+    /// BindToInterface.
+    pub bind_to_interface: Option<String>,
+    /// AddressFamily.
+    pub address_family: AddressFamily,
+    /// FWMark; 0 = none.
+    pub fwmark: u32,
+    /// MetricsListen.
+    pub metrics_listen: MetricsListen,
+    /// When our private key was made, as far as the file knows.
+    pub key_made: Option<SystemTime>,
+    /// Workers; 0 = as many as processors.
+    pub workers: usize,
+    /// UDPRcvBuf in bytes; 0 = the system's.
+    pub udp_rcvbuf: usize,
+    /// UDPSndBuf in bytes; 0 = the system's.
+    pub udp_sndbuf: usize,
+    /// ScriptsInterpreter: command and arguments.
+    pub scripts_interpreter: Option<String>,
+    /// ScriptsExtension.
+    pub scripts_extension: String,
+    /// RunScripts, without `none`; `None`: all of them.
+    pub run_scripts: Option<Vec<&'static str>>,
+    /// RunScripts as the process for scripts was told it at the start: a reload cannot allow more.
+    pub scripts_at_start: Option<Vec<&'static str>>,
+    /// Allow (meshd only), sorted: of the firewall that `meshctl firewall` writes, not of the daemon.
+    pub allow: Vec<allow::Allow>,
+    /// Sandbox.
+    pub sandbox: Sandbox,
+    /// ProcessPriority as a nice value.
+    pub nice: Option<i32>,
+    /// LogLevel: tinc's debug level, used when no `-d` raised it.
+    pub log_level: u8,
+    /// Whether DF is set on UDP sockets (PMTUDiscovery).
+    pub pmtu_discovery: bool,
+}

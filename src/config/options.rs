@@ -1,0 +1,525 @@
+//! The daemon's command line, as tincd reads it: GNU long options (unambiguous beginnings,
+//! `--opt=value` and `--opt value`), optional values that swallow their neighbour.
+//!
+//! Source: config/tinc.md section 4.1.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::Signal;
+
+/// The name that the program was called by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Called {
+    /// Any but tincd's.
+    #[default]
+    Meshd,
+    /// `tincd`: options, places and manners are tincd's.
+    Tincd,
+}
+
+impl Called {
+    /// By the first word of the command line.
+    #[must_use]
+    pub fn by(program: Option<&OsStr>) -> Self {
+        match program.map(Path::new).and_then(Path::file_name) {
+            Some(name) if name == "tincd" => Self::Tincd,
+            _ => Self::Meshd,
+        }
+    }
+
+    /// Whether the first word of a command line names the daemon: `meshd` or `tincd`.
+    #[must_use]
+    pub fn is_daemon(program: Option<&OsStr>) -> bool {
+        let name = program.map(Path::new).and_then(Path::file_name);
+        name.is_some_and(|name| name == "meshd" || name == "tincd")
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meshd => "meshd",
+            Self::Tincd => "tincd",
+        }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Run the daemon.
+    Run(Box<Options>),
+    /// tincd's `-k`: send a signal to the daemon that runs.
+    Kill(Box<Options>, Signal),
+    /// tincd's `-K`: make an RSA key of so many bits.
+    GenerateKeys(Box<Options>, u32),
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// Options of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// The name that the program was called by.
+    pub called: Called,
+    /// `-D`. Only tincd does otherwise.
+    pub no_detach: bool,
+    /// We are the half of a tincd that stays in the background.
+    pub detached: bool,
+    /// `-c DIR`.
+    pub config: Option<PathBuf>,
+    /// `-n NET`.
+    pub net: Option<String>,
+    /// `-o [NODE.]KEY=VALUE`, in order.
+    pub options: Vec<String>,
+    /// `-d[N]`: tinc's debug level, if any was given.
+    pub debug: Option<u8>,
+    /// `--logfile[=F]`: `Some(None)` is the default place.
+    pub logfile: Option<Option<PathBuf>>,
+    /// `-s`: log for syslog, which reads our standard error under systemd.
+    pub syslog: bool,
+    /// `--pidfile=F`.
+    pub pidfile: Option<PathBuf>,
+    /// `-L`: keep all memory in RAM.
+    pub mlock: bool,
+    /// `-R`: change the root to the configuration directory.
+    pub chroot: bool,
+    /// `-U USER`.
+    pub user: Option<String>,
+}
+
+/// The text of `--help`.
+pub const HELP: &str = "\
+Usage: meshd [OPTION]...
+
+Joins a mesh VPN as a full node, in the foreground, logging to standard error.
+
+  -c, --config=DIR          Read the configuration from DIR.
+  -n, --net=NET             Connect to net NET (/etc/meshd/NET, then /etc/tinc/NET).
+  -o, --option=[HOST.]K=V   Set a variable, of the node HOST where given.
+  -d, --debug[=LEVEL]       Raise the debug level, or set it (0 to 10).
+  -D, --no-detach           Stay in the foreground (the default).
+  -L, --mlock               Keep all memory in RAM.
+      --logfile[=FILE]      Log to FILE (default /var/log/meshd.NET.log).
+  -s, --syslog              Log with syslog priorities for the journal.
+      --pidfile=FILE        Write the process id to FILE.
+  -R, --chroot              Change the root to the configuration directory.
+  -U, --user=USER           Become USER once everything is open.
+      --help                Show this help.
+      --version             Show the version.
+
+First mesh: meshctl lab     Nodes and their state: meshctl peers
+";
+
+/// The text of `tincd --help`.
+pub const TINCD_HELP: &str = "\
+Usage: tincd [OPTION]...
+
+meshd by the name of tincd: the daemon of a mesh VPN, in the background.
+
+  -c, --config=DIR              Read the configuration from DIR.
+  -D, --no-detach               Stay in the foreground, logging to standard error.
+  -d, --debug[=LEVEL]           Raise the debug level, or set it (0 to 10).
+  -k, --kill[=SIGNAL]           Send SIGNAL (TERM) to the tincd that runs, and exit.
+  -K, --generate-keys[=BITS]    Make an RSA key pair of BITS (2048) for tinc 1.0.
+  -n, --net=NET                 Connect to net NET (/etc/tinc/NET).
+  -o, --option=[HOST.]KEY=VALUE Set a variable, of the node HOST where given.
+  -L, --mlock                   Keep all memory in RAM.
+      --logfile[=FILE]          Log to FILE (/var/log/tinc.NET.log), not to syslog.
+  -s, --syslog                  Log to syslog also with -D.
+      --pidfile=FILE            Write the process id to FILE (/run/tinc.NET.pid).
+  -R, --chroot                  Change the root to the configuration directory.
+  -U, --user=USER               Become USER once everything is open.
+      --help                    Show this help.
+      --version                 Show the version.
+";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Config,
+    Net,
+    Option,
+    Debug,
+    NoDetach,
+    Detached,
+    Kill,
+    GenerateKeys,
+    Mlock,
+    Logfile,
+    Syslog,
+    Pidfile,
+    Chroot,
+    User,
+    BypassSecurity,
+    Help,
+    Version,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value {
+    None,
+    Optional,
+    Required,
+}
+
+/// What the foreground half of a tincd says to the other half.
+pub const DETACHED: &str = "detached";
+
+type Row = (Name, Option<char>, &'static str, Value);
+
+const TABLE: [Row; 14] = [
+    (Name::Config, Some('c'), "config", Value::Required),
+    (Name::Net, Some('n'), "net", Value::Required),
+    (Name::Option, Some('o'), "option", Value::Required),
+    (Name::Debug, Some('d'), "debug", Value::Optional),
+    (Name::NoDetach, Some('D'), "no-detach", Value::None),
+    (Name::Mlock, Some('L'), "mlock", Value::None),
+    (Name::Logfile, None, "logfile", Value::Optional),
+    (Name::Syslog, Some('s'), "syslog", Value::None),
+    (Name::Pidfile, None, "pidfile", Value::Required),
+    (Name::Chroot, Some('R'), "chroot", Value::None),
+    (Name::User, Some('U'), "user", Value::Required),
+    (Name::BypassSecurity, None, "bypass-security", Value::None),
+    (Name::Help, None, "help", Value::None),
+    (Name::Version, None, "version", Value::None),
+];
+
+/// What only tincd has.
+const TINCD: [Row; 3] = [
+    (Name::Kill, Some('k'), "kill", Value::Optional),
+    (
+        Name::GenerateKeys,
+        Some('K'),
+        "generate-keys",
+        Value::Optional,
+    ),
+    (Name::Detached, None, DETACHED, Value::None),
+];
+
+fn table(called: Called) -> impl Iterator<Item = &'static Row> {
+    let more = match called {
+        Called::Meshd => &[][..],
+        Called::Tincd => &TINCD,
+    };
+    TABLE.iter().chain(more)
+}
+
+/// Reads the arguments after the program name. The error is one sentence for the operator.
+pub fn parse(called: Called, args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut args = args.into_iter().peekable();
+    let mut options = Options {
+        called,
+        ..Options::default()
+    };
+    let mut early = None;
+    while let Some(arg) = args.next() {
+        if let Some(long) = arg.strip_prefix("--").filter(|long| !long.is_empty()) {
+            let (name, given) = match long.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (long, None),
+            };
+            let (name, kind) = long_option(called, name)?;
+            if kind == Value::None && given.is_some() {
+                return Err(format!("option {arg:?} takes no value"));
+            }
+            let value = value_of(&arg, kind, given, &mut args)?;
+            apply(name, value, &mut options, &mut early)?;
+        } else if let Some(mut short) = arg.strip_prefix('-').filter(|short| !short.is_empty()) {
+            if arg == "--" {
+                continue;
+            }
+            while let Some(letter) = short.chars().next() {
+                short = &short[letter.len_utf8()..];
+                let row = table(called).find(|row| row.1 == Some(letter));
+                let Some((name, _, _, kind)) = row else {
+                    return Err(format!("unknown option -{letter}"));
+                };
+                let rest = (*kind != Value::None && !short.is_empty())
+                    .then(|| std::mem::take(&mut short).to_owned());
+                let value = value_of(&arg, *kind, rest, &mut args)?;
+                apply(*name, value, &mut options, &mut early)?;
+            }
+        } else {
+            return Err(format!("unrecognized argument {arg:?}"));
+        }
+    }
+    Ok(match early {
+        Some(Early::Help) => Command::Help,
+        Some(Early::Version) => Command::Version,
+        Some(Early::Kill(signal)) => Command::Kill(Box::new(options), signal),
+        Some(Early::GenerateKeys(bits)) => Command::GenerateKeys(Box::new(options), bits),
+        None => Command::Run(Box::new(options)),
+    })
+}
+
+/// What ends the program before it runs as a daemon; the first one given counts.
+enum Early {
+    Help,
+    Version,
+    Kill(Signal),
+    GenerateKeys(u32),
+}
+
+/// Length of new RSA keys in bits, as tinc 1.0 has it.
+const RSA_BITS: u32 = 2048;
+
+/// A signal by its name (with or without SIG) or number, as `-k` takes it.
+fn signal(text: &str) -> Result<Signal, String> {
+    let name = text.to_ascii_uppercase();
+    Ok(match name.strip_prefix("SIG").unwrap_or(&name) {
+        "HUP" => Signal::HUP,
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "WINCH" => Signal::WINCH,
+        "INT" => Signal::INT,
+        "ALRM" => Signal::ALARM,
+        "ABRT" => Signal::ABORT,
+        _ => {
+            let number = text.parse().ok().and_then(Signal::from_named_raw);
+            return number.ok_or_else(|| {
+                format!("{text:?} is no signal: use HUP, TERM, KILL, USR1, USR2, WINCH, INT, ALRM, ABRT or a number")
+            });
+        }
+    })
+}
+
+/// Finds a long option by its name or an unambiguous beginning of it.
+fn long_option(called: Called, text: &str) -> Result<(Name, Value), String> {
+    let begins = |row: &&Row| row.2.starts_with(text) && row.0 != Name::Detached;
+    let mut rows = table(called).filter(begins);
+    let exact = table(called).find(|row| row.2 == text);
+    match (exact, rows.next(), rows.next()) {
+        (Some(row), _, _) | (None, Some(row), None) => Ok((row.0, row.3)),
+        (None, Some(_), Some(_)) => Err(format!("option --{text} is ambiguous")),
+        (None, None, _) => Err(format!("unknown option --{text}")),
+    }
+}
+
+fn value_of(
+    arg: &str,
+    kind: Value,
+    given: Option<String>,
+    args: &mut std::iter::Peekable<impl Iterator<Item = String>>,
+) -> Result<Option<String>, String> {
+    match kind {
+        Value::None => Ok(None),
+        Value::Optional => Ok(given.or_else(|| args.next_if(|next| !next.starts_with('-')))),
+        Value::Required => match given.or_else(|| args.next()) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!("option {arg} needs a value")),
+        },
+    }
+}
+
+fn apply(
+    name: Name,
+    value: Option<String>,
+    options: &mut Options,
+    early: &mut Option<Early>,
+) -> Result<(), String> {
+    match name {
+        Name::Config => options.config = value.map(absolute),
+        Name::Net => options.net = value,
+        Name::Option => options.options.extend(value),
+        Name::Debug => {
+            // atoi, as tincd does: a word is 0.
+            let digits = |text: String| -> String {
+                text.chars().take_while(char::is_ascii_digit).collect()
+            };
+            let raised = options.debug.unwrap_or(0).saturating_add(1);
+            let level = value.map_or(raised, |text| digits(text).parse().unwrap_or(0));
+            options.debug = Some(level.min(10));
+        }
+        Name::NoDetach => options.no_detach = true,
+        Name::Detached => options.detached = true,
+        Name::Kill => {
+            let signal = value.map_or(Ok(Signal::TERM), |text| signal(&text))?;
+            *early = early.take().or(Some(Early::Kill(signal)));
+        }
+        Name::GenerateKeys => {
+            let bits = match value {
+                None => RSA_BITS,
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| format!("{text:?} is no length of a key in bits"))?,
+            };
+            // tincd rounds it too.
+            *early = early.take().or(Some(Early::GenerateKeys(bits / 8 * 8)));
+        }
+        Name::Mlock => options.mlock = true,
+        Name::Logfile => {
+            options.logfile = Some(value.map(absolute));
+            options.syslog = false;
+        }
+        Name::Syslog => {
+            options.syslog = true;
+            options.logfile = None;
+        }
+        Name::Pidfile => options.pidfile = value.map(absolute),
+        Name::Chroot => options.chroot = true,
+        Name::User => options.user = value,
+        Name::BypassSecurity => {
+            return Err("meshd never runs without authentication and encryption: \
+                        leave out --bypass-security"
+                .into());
+        }
+        Name::Help => *early = early.take().or(Some(Early::Help)),
+        Name::Version => *early = early.take().or(Some(Early::Version)),
+    }
+    Ok(())
+}
+
+/// Paths are taken from where we were started, whatever directory we change to.
+fn absolute(path: String) -> PathBuf {
+    std::path::absolute(&path).unwrap_or_else(|_| path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(line: &str) -> Options {
+        match parse(Called::Meshd, line.split_whitespace().map(Into::into)) {
+            Ok(Command::Run(options)) => *options,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn error(line: &str) -> String {
+        parse(Called::Meshd, line.split_whitespace().map(Into::into)).unwrap_err()
+    }
+
+    #[test]
+    fn the_daemons_names_make_it_the_daemon() {
+        for (program, daemon) in [
+            ("meshd", true),
+            ("/usr/sbin/tincd", true),
+            ("./meshd", true),
+            ("meshctl", false),
+            ("/opt/meshd/meshctl", false),
+            ("meshd-old", false),
+        ] {
+            assert_eq!(
+                Called::is_daemon(Some(OsStr::new(program))),
+                daemon,
+                "{program}"
+            );
+        }
+        assert!(!Called::is_daemon(None));
+    }
+
+    #[test]
+    fn takes_every_form_that_tincd_takes() {
+        let options =
+            run("-n priv -c/etc/tinc/priv -D -o Interface=mesh0 --option web.Port=656 -LR");
+        assert_eq!(options.net.as_deref(), Some("priv"));
+        assert_eq!(options.config, Some("/etc/tinc/priv".into()));
+        assert_eq!(options.options, ["Interface=mesh0", "web.Port=656"]);
+        assert!(options.mlock && options.chroot);
+        let options = run("--net=a --net b --pid /run/x.pid --user nobody");
+        assert_eq!(options.net.as_deref(), Some("b"));
+        assert_eq!(options.pidfile, Some("/run/x.pid".into()));
+        assert_eq!(options.user.as_deref(), Some("nobody"));
+    }
+
+    #[test]
+    fn debug_swallows_its_neighbour() {
+        for (line, level) in [
+            ("-d", Some(1)),
+            ("-d -d", Some(2)),
+            ("-d5", Some(5)),
+            ("-d 2", Some(2)),
+            ("-d two -D", Some(0)),
+            ("--debug=3", Some(3)),
+            ("--debug 4 -d", Some(5)),
+            ("-d 99", Some(10)),
+            ("-D", None),
+        ] {
+            assert_eq!(run(line).debug, level, "{line}");
+        }
+    }
+
+    #[test]
+    fn log_goes_where_the_last_option_says() {
+        assert_eq!(run("--logfile").logfile, Some(None));
+        assert_eq!(run("--logfile /x").logfile, Some(Some("/x".into())));
+        assert_eq!(run("--logfile=/x -D").logfile, Some(Some("/x".into())));
+        let options = run("--logfile=/x -s");
+        assert!(options.syslog && options.logfile.is_none());
+    }
+
+    #[test]
+    fn refuses_the_rest_with_a_sentence() {
+        for (line, word) in [
+            ("-x", "unknown option -x"),
+            ("-Dk", "unknown option -k"),
+            ("--nonsense", "unknown option --nonsense"),
+            ("--o=1 extra", "unrecognized argument"),
+            ("-c", "needs a value"),
+            ("--mlock=yes", "takes no value"),
+            ("--bypass-security", "never runs without"),
+        ] {
+            let error = error(line);
+            assert!(error.contains(word), "{line}: {error}");
+        }
+        assert!(error("--c").contains("ambiguous"));
+    }
+
+    #[test]
+    fn help_and_version_win() {
+        assert_eq!(
+            parse(Called::Meshd, ["-D", "--help"].map(Into::into)),
+            Ok(Command::Help)
+        );
+        assert_eq!(
+            parse(Called::Meshd, ["--vers"].map(Into::into)),
+            Ok(Command::Version)
+        );
+    }
+
+    #[test]
+    fn tincd_kills_by_every_form_and_meshd_by_none() {
+        for (line, signal) in [
+            ("-k", Signal::TERM),
+            ("-n priv -kHUP", Signal::HUP),
+            ("-k usr1 --pidfile=/x", Signal::USR1),
+            ("--kill=SIGALRM", Signal::ALARM),
+            ("--kill 10", Signal::USR1),
+            ("-k -n priv", Signal::TERM),
+        ] {
+            let words = line.split_whitespace().map(Into::into);
+            match parse(Called::Tincd, words) {
+                Ok(Command::Kill(options, found)) => {
+                    assert_eq!(found, signal, "{line}");
+                    assert_eq!(options.net.is_some(), line.contains("priv"), "{line}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        for bad in ["-kNONE", "-k 0", "-k 99"] {
+            let error = parse(Called::Tincd, bad.split(' ').map(Into::into)).unwrap_err();
+            assert!(error.contains("is no signal"), "{bad}: {error}");
+        }
+        assert!(error("-k").contains("unknown option"));
+        assert!(error("--detached").contains("unknown option"));
+    }
+
+    #[test]
+    fn the_name_is_the_last_part_of_the_path() {
+        for (program, called) in [
+            ("/usr/sbin/tincd", Called::Tincd),
+            ("tincd", Called::Tincd),
+            ("/tincd/meshd", Called::Meshd),
+            ("meshd", Called::Meshd),
+        ] {
+            assert_eq!(Called::by(Some(program.as_ref())), called, "{program}");
+        }
+    }
+}

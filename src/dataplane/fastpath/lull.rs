@@ -1,0 +1,65 @@
+//! Whether packets come one at a time: then each goes on its way at once, and nothing is done beside that.
+
+use std::time::{Duration, Instant};
+
+/// How long nothing must have come for the next packet to come alone.
+const REST: Duration = Duration::from_micros(200);
+/// The same after a batch that was [`LITTLE`].
+const GAP: Duration = Duration::from_micros(20);
+/// Bytes of a packet or two that are nothing of bulk.
+const LITTLE: usize = 2_000;
+
+/// What a thread remembers of its last batch.
+#[derive(Debug, Default)]
+pub struct Lull {
+    began: Option<Instant>,
+    bytes: usize,
+}
+
+impl Lull {
+    /// A batch begins. Returns whether it should take one packet only.
+    pub fn begins(&mut self, now: Instant) -> bool {
+        let gap = if self.bytes < LITTLE { GAP } else { REST };
+        let began = self.began.replace(now);
+        began.is_none_or(|began| now.duration_since(began) >= gap)
+    }
+
+    /// It had so many bytes.
+    pub fn had(&mut self, bytes: usize) {
+        self.bytes = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshd_proto::route::testing;
+
+    /// What is said of batches that begin so many microseconds after the one before, and have so many bytes.
+    fn told(batches: &[(u64, usize)]) -> Vec<bool> {
+        let (mut lull, mut now) = (Lull::default(), testing::now());
+        let batch = |(gap, bytes): &(u64, usize)| {
+            now += Duration::from_micros(*gap);
+            let alone = lull.begins(now);
+            lull.had(*bytes);
+            alone
+        };
+        batches.iter().map(batch).collect()
+    }
+
+    #[test]
+    fn what_comes_alone_goes_alone_as_does_its_answer() {
+        assert_eq!(told(&[(0, 84), (2_000, 84), (60, 84)]), [true; 3]);
+    }
+
+    #[test]
+    fn a_flood_is_gathered() {
+        assert_eq!(told(&[(5, 64); 20])[1..], [false; 19]);
+    }
+
+    #[test]
+    fn bulk_is_gathered_however_long_its_batches_take() {
+        assert_eq!(told(&[(150, 250_000); 20])[1..], [false; 19]);
+        assert_eq!(told(&[(0, 250_000), (300, 64)]), [true; 2], "after a rest");
+    }
+}

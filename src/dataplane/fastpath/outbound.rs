@@ -1,0 +1,374 @@
+//! From a packet to sealed datagrams: what our device gave us, and what we forward.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+
+use meshd_proto::{
+    mesh::event::Punt,
+    route::{
+        DropReason, Mode, NodeIdx, NodeShared, NodeState, copies,
+        local::ForUs,
+        path::{SendPath, carrier, own_path, send_path},
+        router, source, switch,
+        verdict::{self, Verdict},
+    },
+    tunnel::{TYPE_VOUCHED, TxKey},
+};
+use meshd_sync::Guard;
+use meshd_wire::{
+    NodeId,
+    datagram::{HEADER, RelayHeader},
+};
+
+use crate::{
+    fastpath::{
+        Sink, Step, complete,
+        runs::{MAX_RUN, MAX_RUN_NATIVE},
+    },
+    io::vnet::{Checksums, Header, Segments},
+};
+
+impl<'a, S: Sink> Step<'a, S> {
+    /// Sends on one packet that our device gave us. The packet may be changed (MSS).
+    pub fn from_device(&mut self, packet: &mut [u8]) {
+        self.learn(packet);
+        self.route(self.snapshot.me, packet, Checksums::Complete);
+    }
+
+    /// Looks at who sent a frame that our device gave us.
+    fn learn(&mut self, frame: &[u8]) {
+        if self.snapshot.settings.mode == Mode::Switch
+            && let Some(mac) = switch::sight(self.snapshot, frame)
+        {
+            self.sink.punt(Punt::NewMac { mac });
+        }
+    }
+
+    /// Sends on what one read of our device gave: a packet, or a super-packet of up to 64 KiB as its
+    /// `header` says. `scratch` must hold the longest packet in it. Where the first segment goes by
+    /// UDP all others follow it unasked: what the router looks at is the same in all, and none is
+    /// longer.
+    pub fn from_device_super(&mut self, header: &Header, packet: &mut [u8], scratch: &mut [u8]) {
+        if *header == Header::default() {
+            return self.from_device(packet);
+        }
+        // The router may change the first packet, so its checksum must be in its place.
+        let ip = self.snapshot.settings.mode.ip_at(packet);
+        let Ok(mut segments) = Segments::new(header, packet, ip) else {
+            return self.sink.dropped(DropReason::Malformed);
+        };
+        let Some(length) = segments.next_into(scratch) else {
+            return self.sink.dropped(DropReason::Malformed);
+        };
+        let (me, first) = (self.snapshot.me, &mut scratch[..length]);
+        self.learn(first);
+        let verdict = verdict::decide(self.snapshot, first, me, self.limiter, self.now);
+        match verdict {
+            Verdict::Send(to) if self.seal_all(to, first, &mut segments) => return,
+            Verdict::Broadcast => {
+                while let Some(length) = segments.next_into(scratch) {
+                    copies::note_ours(self.snapshot, &scratch[..length], self.now);
+                }
+                return self.spread_super(header, packet, scratch);
+            }
+            verdict => self.obey(verdict, me, first),
+        }
+        while let Some(length) = segments.next_into(scratch) {
+            self.from_device(&mut scratch[..length]);
+        }
+    }
+
+    /// Spreads what one read of our device gave, as [`Self::spread`] does. Only TCP is held down to what
+    /// ways take (MSS), and what begins a flow is no super-packet.
+    #[inline(never)] // the way of most packets is shorter without it
+    fn spread_super(&mut self, header: &Header, packet: &[u8], scratch: &mut [u8]) {
+        let ip = self.snapshot.settings.mode.ip_at(packet);
+        for to in self.snapshot.spread_to(self.snapshot.me) {
+            let Ok(mut segments) = Segments::new(header, packet, ip) else {
+                return;
+            };
+            if let Some(length) = segments.next_into(scratch)
+                && !self.seal_all(to, &scratch[..length], &mut segments)
+            {
+                self.send(to, &scratch[..length]);
+                while let Some(length) = segments.next_into(scratch) {
+                    self.send(to, &scratch[..length]);
+                }
+            }
+        }
+    }
+
+    /// Asks the router about one packet of `source` and does what it says.
+    pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8], checksums: Checksums) {
+        if let Some(rule) = &self.for_us
+            && rule.takes(packet, source)
+        {
+            if rule.is_counted {
+                source::count(self.snapshot, source);
+            }
+            return self.sink.deliver(packet, checksums);
+        }
+        let mode = self.snapshot.settings.mode;
+        let verdict = verdict::decide(self.snapshot, packet, source, self.limiter, self.now);
+        if matches!(verdict, Verdict::Local) {
+            if mode == Mode::Router {
+                self.for_us = ForUs::like(self.snapshot, packet, source);
+            }
+            return self.sink.deliver(packet, checksums);
+        }
+        if matches!(verdict, Verdict::Broadcast)
+            && mode != Mode::Router
+            && source != self.snapshot.me
+            && self.snapshot.spread_to(source).next().is_none()
+        {
+            // It ends here, so its checksum may be left to the kernel.
+            return self.sink.deliver(packet, checksums);
+        }
+        complete(mode, packet, checksums);
+        self.obey(verdict, source, packet);
+    }
+
+    /// Does what the router said about a packet whose checksums are complete.
+    fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &mut [u8]) {
+        match verdict {
+            Verdict::Send(to) => self.send(to, packet),
+            Verdict::Local => self.sink.deliver(packet, Checksums::Complete),
+            Verdict::Broadcast => self.spread(source, packet),
+            Verdict::Reply(mut reply) if source == self.snapshot.me => {
+                self.sink.deliver(&mut reply, Checksums::Complete);
+            }
+            Verdict::Reply(reply) => self.send(source, &reply),
+            Verdict::Fragments(to, pieces) => {
+                pieces.iter().for_each(|piece| self.send(to, piece));
+            }
+            Verdict::Drop(reason) => self.sink.dropped(reason),
+        }
+    }
+
+    /// Spreads a broadcast: to our device, unless it is from there, and to
+    /// [`meshd_proto::route::RouteSnapshot::spread_to`].
+    fn spread(&mut self, source: NodeIdx, packet: &mut [u8]) {
+        let snapshot = self.snapshot;
+        let others = snapshot.spread_to(source);
+        others.for_each(|to| self.send(to, packet));
+        if source != snapshot.me {
+            self.sink.deliver(packet, Checksums::Complete);
+        }
+    }
+
+    /// Seals a packet for the tunnel of `to` and queues the datagram. Parks it where the node rests, or
+    /// leaves it to the mesh where UDP does not do.
+    pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
+        let Some(Carrier { owner, node, state }) = self.carrier(to, packet.len()) else {
+            return self.sink.dropped(DropReason::NoRelay);
+        };
+        if state.resting {
+            return self.sink.park(to, packet);
+        }
+        let Some(way) = self.way(node, &state, packet.len()) else {
+            let packet = Bytes::copy_from_slice(packet);
+            return self.sink.punt(Punt::Packet { to, packet });
+        };
+        self.take_turn(node, way.key);
+        let Some(number) = way.key.claim(1) else {
+            self.sink.dropped(DropReason::Exhausted);
+            return self.sink.punt(Punt::Exhausted { node: node.idx });
+        };
+        self.inherit(packet);
+        self.sink.show(owner, false, packet, Checksums::Complete);
+        let mode = self.snapshot.settings.mode;
+        let kind = mode.record_type();
+        way.seal(self.sink, number, kind, packet.len(), |room| {
+            room.copy_from_slice(packet);
+        });
+        owner.counters.sent(1, mode.frame_len(packet.len()));
+    }
+
+    /// Who carries a packet for `to`.
+    fn carrier(&self, to: NodeIdx, length: usize) -> Option<Carrier<'a>> {
+        let owner = self.snapshot.node(to)?;
+        let state = owner.state.load();
+        if !state.legacy {
+            let node = owner;
+            return Some(Carrier { owner, node, state });
+        }
+        let node = self.snapshot.node(carrier(self.snapshot, to, length))?;
+        let state = node.state.load();
+        Some(Carrier { owner, node, state })
+    }
+
+    /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
+    /// cut to where it is sealed. Returns `false` and does nothing where not all can go so.
+    fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
+        let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
+            return false;
+        };
+        if state.resting || self.sink.is_looked_at() {
+            return false;
+        }
+        let Some(way) = self.way(node, &state, first.len()) else {
+            return false;
+        };
+        self.take_turn(node, way.key);
+        // A super-packet has at most 65,535 bytes, and each segment one at least.
+        let Some(mut number) = way.key.claim(1 + others.left() as u32) else {
+            return false;
+        };
+        self.inherit(first);
+        let mode = self.snapshot.settings.mode;
+        let mut kind = mode.record_type();
+        way.seal(self.sink, number, kind, first.len(), |room| {
+            room.copy_from_slice(first);
+        });
+        let not_carried = mode.frame_len(0);
+        let (mut packets, mut bytes) = (1, first.len() + not_carried);
+        // tinc's peers write what they get as it is, so every checksum must be in its place.
+        if way.key.is_native() {
+            others.vouch();
+            if others.checksums() == Checksums::Vouched {
+                kind |= TYPE_VOUCHED;
+            }
+        }
+        while let Some(length) = others.next_len() {
+            number += 1;
+            way.seal(self.sink, number, kind, length, |room| {
+                others.next_into(room);
+            });
+            packets += 1;
+            bytes += length + not_carried;
+        }
+        owner.counters.sent(packets, bytes);
+        true
+    }
+
+    /// Where several threads send in SPTPS, numbers must leave in the order in which they are claimed.
+    fn take_turn(&mut self, node: &'a NodeShared, key: &TxKey) {
+        if let Some(turns) = self.turns.as_mut().filter(|_| !key.is_native()) {
+            let sink = &mut *self.sink;
+            turns.take(node, || sink.send_off());
+        }
+    }
+
+    /// PriorityInheritance: the datagrams of a packet get its type of service.
+    fn inherit(&mut self, packet: &[u8]) {
+        let settings = &self.snapshot.settings;
+        if settings.priority_inheritance {
+            let packet = packet.get(settings.mode.ip_at(packet)..);
+            self.sink.priority(packet.map_or(0, router::priority));
+        }
+    }
+
+    /// How packets of up to `longest` bytes get to `node`, if it is by UDP.
+    fn way<'s>(&self, node: &NodeShared, state: &'s NodeState, longest: usize) -> Option<Way<'s>> {
+        let me = self.snapshot.me;
+        let SendPath::Udp {
+            to, direct, header, ..
+        } = own_path(self.snapshot, (node.idx, state), longest)
+        else {
+            return None;
+        };
+        let me = self.snapshot.node(me);
+        let header = header.then(|| RelayHeader {
+            to: if direct { NodeId::DIRECT } else { node.id },
+            from: me.map_or(NodeId::DIRECT, |me| me.id),
+        });
+        let key = state.tx.as_deref()?;
+        Some(Way { to, header, key })
+    }
+
+    /// Passes on a datagram between two other nodes that came by `by`, unopened, or leaves it to the mesh.
+    pub(super) fn relay(
+        &mut self,
+        (from, to): (NodeIdx, NodeIdx),
+        by: NodeIdx,
+        datagram: &[u8],
+        record: usize,
+    ) {
+        let (Some(origin), Some(target)) = (self.snapshot.node(from), self.snapshot.node(to))
+        else {
+            return self.sink.dropped(DropReason::NoRelay);
+        };
+        let path = send_path(self.snapshot, from, to, record, false);
+        if path.hop().is_some_and(|hop| hop == by || hop == from) {
+            return self.sink.dropped(DropReason::RoutingLoop);
+        }
+        let recent = &self.snapshot.recent;
+        if !recent.admits_datagram(origin.id, target.id, datagram) {
+            return self.sink.dropped(DropReason::Repeated);
+        }
+        match path {
+            SendPath::Udp {
+                to: addr,
+                header: true,
+                ..
+            } => {
+                let (to, from) = (target.id, origin.id);
+                let header = RelayHeader { to, from }.to_bytes();
+                self.sink.priority(0);
+                let room = self.sink.datagram(addr, MAX_RUN, HEADER + datagram.len());
+                room[..HEADER].copy_from_slice(&header);
+                room[HEADER..].copy_from_slice(datagram);
+                target.counters.relayed.fetch_add(1, Ordering::Relaxed);
+            }
+            SendPath::Unreachable => self.sink.dropped(DropReason::NoRelay),
+            _ => {
+                let datagram = Bytes::copy_from_slice(datagram);
+                self.sink.punt(Punt::Relay {
+                    to,
+                    from,
+                    by,
+                    datagram,
+                });
+            }
+        }
+    }
+}
+
+/// Who carries a packet.
+struct Carrier<'a> {
+    /// The node that it is for.
+    owner: &'a Arc<NodeShared>,
+    /// The node whose tunnel it goes into: the same, or for a legacy node perhaps one on the way.
+    node: &'a Arc<NodeShared>,
+    /// What `node` is like now.
+    state: Guard<Arc<NodeState>>,
+}
+
+/// The way of packets of ours to a node by UDP.
+struct Way<'a> {
+    to: SocketAddr,
+    /// What stands in front of the record, if anything.
+    header: Option<RelayHeader>,
+    key: &'a TxKey,
+}
+
+impl Way<'_> {
+    /// Queues one datagram: `write` puts the `length` bytes of its packet where they are sealed.
+    fn seal(
+        &self,
+        sink: &mut impl Sink,
+        number: u64,
+        kind: u8,
+        length: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) {
+        let most = match self.key.is_native() {
+            true => MAX_RUN_NATIVE,
+            false => MAX_RUN,
+        };
+        let skip = self.header.map_or(0, |_| HEADER);
+        self.key.seal_into(number, kind, length, write, |sealed| {
+            let (ids, record) = sink
+                .datagram(self.to, most, skip + sealed)
+                .split_at_mut(skip);
+            if let Some(header) = self.header {
+                ids.copy_from_slice(&header.to_bytes());
+            }
+            record
+        });
+    }
+}

@@ -1,0 +1,54 @@
+//! Packets that wait with a worker until their node's keys are changed.
+
+use meshd_proto::route::NodeIdx;
+
+/// Bytes of packets that one worker keeps: 20 ms of 1.6 Gbit/s.
+pub const MOST: usize = 4 << 20;
+
+/// Packets in the order in which they came, of nodes that rest ([`meshd_proto::route::NodeState::resting`]).
+#[derive(Debug, Default)]
+pub struct Parked {
+    packets: Vec<(NodeIdx, Box<[u8]>)>,
+    bytes: usize,
+}
+
+impl Parked {
+    /// Keeps a copy of a packet. Returns `false` if there is no room for it within [`MOST`].
+    #[must_use]
+    pub fn keep(&mut self, to: NodeIdx, packet: &[u8]) -> bool {
+        let fits = self.bytes + packet.len() <= MOST;
+        if fits {
+            self.bytes += packet.len();
+            self.packets.push((to, packet.into()));
+        }
+        fits
+    }
+
+    /// All that is kept; those whose node still rests will be back.
+    pub fn take(&mut self) -> Vec<(NodeIdx, Box<[u8]>)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.packets)
+    }
+
+    /// Whether nothing is kept.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_bounded_and_in_order() {
+        let mut parked = Parked::default();
+        let packet = vec![7; MOST / 3];
+        let kept: Vec<bool> = (0..4).map(|n| parked.keep(NodeIdx(n), &packet)).collect();
+        assert_eq!(kept, [true, true, true, false]);
+        let order: Vec<NodeIdx> = parked.take().into_iter().map(|(to, _)| to).collect();
+        assert_eq!(order, [NodeIdx(0), NodeIdx(1), NodeIdx(2)]);
+        assert!(parked.is_empty() && parked.keep(NodeIdx(0), &packet));
+    }
+}

@@ -1,0 +1,533 @@
+//! One meta connection: bytes in, authenticated request lines out, and back. The dialects live behind
+//! [`Link`] and are told apart in this file only: SPTPS, native where both ID lines offer it, and legacy where one
+//! side speaks nothing else and host files allow it.
+//!
+//! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
+//! Source: wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
+
+mod choice;
+mod event;
+mod frame;
+mod hello;
+mod identity;
+mod legacy;
+mod noise;
+mod record;
+pub mod sptps;
+#[cfg(test)]
+mod tests;
+
+pub use event::{Dialect, Hello, LinkError, LinkEvent, Upgraded};
+pub use identity::{Credentials, Identity, Keyring, NativeIdentity, Upgrade};
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+
+use meshd_crypto::{
+    Rng,
+    sptps::{Parties, Role, link_label},
+};
+use meshd_wire::NodeName;
+
+use crate::link::{
+    choice::{Speech, put_our_file},
+    frame::{Bulk, Framed, Step},
+    hello::{Id, Offer, shown},
+    legacy::Legacy,
+    noise::{Native, Terms},
+    sptps::Stream,
+};
+
+/// Hard limit of bytes queued to one link. Source: proto/threat-model.md section 5.6.
+pub const MAX_QUEUE: usize = 4 << 20;
+/// Queued bytes above which data packets over TCP are dropped. Source: the same.
+pub const MAX_QUEUE_BULK: usize = 256 << 10;
+/// Longest request line in bytes without LF that we send, or take for more than a line that cannot be read. Source:
+/// wire/tinc-1.1.md section 3.3.
+pub const MAX_LINE: usize = 2175;
+/// Bytes that a stranger may make us hold before it is authenticated. Source: proto/threat-model.md section 5.6.
+pub const MAX_PREAUTH: usize = 8 << 10;
+/// Longest that a handshake may take, whatever the configuration says. Source: T36 of proto/threat-model.md.
+pub const MAX_AUTH: Duration = Duration::from_secs(10);
+
+/// One meta connection in any dialect.
+pub struct Link {
+    local: Arc<Identity>,
+    /// Dialled, or claimed in the ID line.
+    peer: Option<NodeName>,
+    outgoing: bool,
+    /// Whether it comes from, or goes to, an address of some node.
+    known: bool,
+    started: Instant,
+    auth_timeout: Duration,
+    phase: Phase,
+    up: bool,
+    /// What our ID line says, if we dialled.
+    offer: Offer,
+    /// Whether another link to the node should be an UPGRADE, as far as we know.
+    another: Upgrade,
+    /// What TCP delivered and is not a whole record yet.
+    input: BytesMut,
+    output: BytesMut,
+    /// Bytes handed out that [`Link::written`] has not confirmed.
+    in_flight: usize,
+    events: VecDeque<LinkEvent>,
+}
+
+enum Phase {
+    /// The other side's ID line is due; its credentials are known already if we dialled.
+    Hello(Box<Rng>, Option<Box<Credentials>>),
+    /// With the other side's minor version.
+    Legacy(u8, Box<Legacy>),
+    /// With the other side's minor version.
+    Sptps(u8, Box<Framed>),
+    /// With the other side's minor version.
+    Native(u8, Box<Native>),
+    Dead,
+}
+
+impl Link {
+    /// A link that we open to `peer`. It wants to send at once: poll [`Self::take_output`]. The
+    /// handshake has `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
+    #[must_use]
+    pub fn dial(
+        local: Arc<Identity>,
+        peer: NodeName,
+        credentials: Credentials,
+        auth_timeout: Duration,
+        rng: Rng,
+        now: Instant,
+    ) -> Self {
+        let offer = local.offer_to(&credentials);
+        let rsa = local.rsa.is_some() && credentials.rsa.is_some();
+        let another = match credentials.upgrade {
+            Upgrade::Possible if rsa && local.sptps => match offer {
+                // Who has our key does not answer to less than SPTPS.
+                Offer::Legacy => Upgrade::Due,
+                _ => Upgrade::Possible,
+            },
+            _ => Upgrade::No,
+        };
+        let phase = Phase::Hello(rng.into(), Some(credentials.into()));
+        let mut link = Self::new(local, Some(peer), phase, auth_timeout, now);
+        (link.offer, link.another) = (offer, another);
+        link.write_id(offer);
+        link
+    }
+
+    /// A link that somebody opened to us. It stays silent until a valid ID line has come. The
+    /// handshake has `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
+    #[must_use]
+    pub fn accept(local: Arc<Identity>, auth_timeout: Duration, rng: Rng, now: Instant) -> Self {
+        Self::new(
+            local,
+            None,
+            Phase::Hello(rng.into(), None),
+            auth_timeout,
+            now,
+        )
+    }
+
+    /// Says that the link comes from an address of some node.
+    #[must_use]
+    pub fn from_known(mut self) -> Self {
+        self.known = true;
+        self
+    }
+
+    fn new(
+        local: Arc<Identity>,
+        peer: Option<NodeName>,
+        phase: Phase,
+        auth_timeout: Duration,
+        now: Instant,
+    ) -> Self {
+        Self {
+            local,
+            outgoing: peer.is_some(),
+            known: peer.is_some(),
+            peer,
+            started: now,
+            auth_timeout: auth_timeout.min(MAX_AUTH),
+            phase,
+            up: false,
+            offer: Offer::Legacy,
+            another: Upgrade::No,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            in_flight: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes bytes that TCP delivered, any chunking. Poll events and output afterwards.
+    pub fn handle_bytes(&mut self, mut data: &[u8], keys: &dyn Keyring, now: Instant) {
+        // Before authentication in portions, so that a stranger cannot make us hold much. There always
+        // is room: what is left over is less than a line or a handshake record.
+        while !data.is_empty() && !self.is_dead() {
+            let room = match self.up {
+                true => data.len(),
+                false => MAX_PREAUTH - self.input.len(),
+            };
+            let (portion, rest) = data.split_at(data.len().min(room));
+            self.input.extend_from_slice(portion);
+            data = rest;
+            while self.step(keys, now) {}
+        }
+    }
+
+    /// The next event.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<LinkEvent> {
+        self.events.pop_front()
+    }
+
+    /// Moves everything that waits to be written into one buffer; empty if nothing waits. The shell
+    /// reports progress with [`Self::written`].
+    #[must_use]
+    pub fn take_output(&mut self) -> Bytes {
+        self.in_flight += self.output.len();
+        self.output.split().freeze()
+    }
+
+    /// Tells the link that `count` bytes of its output have reached the kernel.
+    pub fn written(&mut self, count: usize) {
+        self.in_flight = self.in_flight.saturating_sub(count);
+    }
+
+    /// Bytes handed out or waiting that [`Self::written`] has not confirmed.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.in_flight + self.output.len()
+    }
+
+    /// The other node: dialled, claimed or proven.
+    #[must_use]
+    pub fn peer(&self) -> Option<&NodeName> {
+        self.peer.as_ref()
+    }
+
+    /// Whether a link that we dialled has come to nothing as it looks because one side has no Ed25519 key of the
+    /// other, and [`Upgrade::Due`] would help.
+    #[must_use]
+    pub fn wants_upgrade(&self) -> bool {
+        !self.up && self.another == Upgrade::Due
+    }
+
+    /// Whether the other side is authenticated and the link alive.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.up && !self.is_dead()
+    }
+
+    /// Queues one request line (without LF). Ignored on a dead or unauthenticated link, and if the
+    /// line is longer than [`MAX_LINE`]. The link dies if more than [`MAX_QUEUE`] bytes wait then.
+    pub fn send_line(&mut self, line: &[u8]) {
+        if !self.is_up() || line.len() > MAX_LINE {
+            return;
+        }
+        let written = match &mut self.phase {
+            Phase::Sptps(_, framed) => framed.write_line(line, &mut self.output),
+            Phase::Native(_, native) => native.write_line(line, &mut self.output),
+            Phase::Legacy(_, legacy) => {
+                legacy.write_line(line, &mut self.output);
+                Ok(())
+            }
+            Phase::Hello(..) | Phase::Dead => return,
+        };
+        if let Err(error) = written {
+            self.fail(error);
+        } else if self.queued() > MAX_QUEUE {
+            self.fail(LinkError::Stalled(self.queued()));
+        }
+    }
+
+    /// Queues a frame, in SPTPS as PACKET (17). Returns `false` if it was dropped because the link is congested
+    /// ([`MAX_QUEUE_BULK`]) or not up, or because the frame is not of a length that a peer takes
+    /// (14 to 1673 bytes).
+    pub fn send_frame(&mut self, frame: &[u8]) -> bool {
+        self.send_bulk(Bulk::Frame, frame)
+    }
+
+    /// Queues a relay datagram, in SPTPS as SPTPS_PACKET (21). Returns `false` if it was dropped, for the same
+    /// reasons (33 to 1706 bytes).
+    pub fn send_relayed(&mut self, datagram: &[u8]) -> bool {
+        self.send_bulk(Bulk::Relayed, datagram)
+    }
+
+    fn send_bulk(&mut self, bulk: Bulk, data: &[u8]) -> bool {
+        if !self.is_up() || self.queued() > MAX_QUEUE_BULK {
+            return false;
+        }
+        let written = match &mut self.phase {
+            Phase::Sptps(_, framed) => framed.write_bulk(bulk, data, &mut self.output),
+            Phase::Native(_, native) => native.write_bulk(bulk, data, &mut self.output),
+            Phase::Legacy(_, legacy) => Ok(legacy.write_bulk(bulk, data, &mut self.output)),
+            Phase::Hello(..) | Phase::Dead => return false,
+        };
+        written.unwrap_or_else(|error| {
+            self.fail(error);
+            false
+        })
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Dead => None,
+            _ if !self.up => Some(self.started + self.auth_timeout),
+            Phase::Native(_, native) => native.poll_timeout(),
+            Phase::Hello(..) | Phase::Legacy(..) | Phase::Sptps(..) => None,
+        }
+    }
+
+    /// Lets the handshake deadline act, and the keys of a native link be renewed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_none_or(|due| now < due) {
+            return;
+        }
+        if !self.up {
+            self.fail(self.timed_out());
+        } else if let Phase::Native(_, native) = &mut self.phase
+            && let Err(error) = native.handle_timeout(now, &mut self.output)
+        {
+            self.fail(error);
+        }
+    }
+
+    fn is_dead(&self) -> bool {
+        matches!(self.phase, Phase::Dead)
+    }
+
+    /// Takes one thing off the input; whether to go on.
+    fn step(&mut self, keys: &dyn Keyring, now: Instant) -> bool {
+        let step = match &mut self.phase {
+            Phase::Hello(..) => self.hello(keys),
+            Phase::Legacy(_, legacy) => {
+                let may_compute = || self.outgoing || keys.may_compute(self.known);
+                legacy.read(&mut self.input, &mut self.output, &may_compute)
+            }
+            Phase::Sptps(_, framed) => framed.read(&mut self.input, &mut self.output),
+            Phase::Native(_, native) => native.read(&mut self.input, &mut self.output, now),
+            Phase::Dead => return false,
+        };
+        match step {
+            Ok(None) => return false,
+            Ok(Some(Step::Nothing)) => {}
+            Ok(Some(Step::Event(event))) => self.events.push_back(event),
+            Ok(Some(Step::Up)) => self.come_up(),
+            Ok(Some(Step::Upgraded(key, told))) => {
+                let name = self.peer.clone().expect("who is authenticated has a name");
+                self.phase = Phase::Dead;
+                let upgraded = Upgraded { name, key, told };
+                self.events.push_back(LinkEvent::Upgraded(upgraded));
+            }
+            Err(LinkError::Misbehaved(what)) if self.is_in_handshake() => {
+                let error = self.handshake_failed(&what);
+                self.fail(error);
+            }
+            Err(error) => self.fail(error),
+        }
+        true
+    }
+
+    fn come_up(&mut self) {
+        let (minor, dialect) = match &self.phase {
+            Phase::Legacy(minor, _) => (*minor, Dialect::Legacy),
+            Phase::Sptps(minor, _) => (*minor, Dialect::Sptps),
+            Phase::Native(minor, _) => (*minor, Dialect::Native),
+            Phase::Hello(..) | Phase::Dead => unreachable!("nobody is authenticated there"),
+        };
+        let name = self.peer.clone().expect("who is authenticated has a name");
+        self.up = true;
+        self.events.push_back(LinkEvent::Up(Hello {
+            name,
+            minor,
+            dialect,
+            outgoing: self.outgoing,
+            started: self.started,
+        }));
+    }
+
+    /// Ends the link. What waits to be sent is dropped. A stranger's error stays a stranger's,
+    /// whatever it was.
+    fn fail(&mut self, error: LinkError) {
+        let error = match error {
+            LinkError::Misbehaved(what) | LinkError::Incompatible(what)
+                if !self.outgoing && !self.up =>
+            {
+                LinkError::Stranger(what)
+            }
+            error => error,
+        };
+        self.phase = Phase::Dead;
+        self.input = BytesMut::new();
+        self.output = BytesMut::new();
+        self.events.push_back(LinkEvent::Down(error));
+    }
+
+    /// Reads the ID line, chooses the dialect, answers. Source: wire/tinc-1.1.md section 3.1.
+    fn hello(&mut self, keys: &dyn Keyring) -> Result<Option<Step>, LinkError> {
+        let end = self.input.iter().position(|&byte| byte == b'\n');
+        let Some(end) = end.filter(|&end| end <= MAX_LINE) else {
+            return match self.input.len() > MAX_LINE {
+                true => Err(LinkError::Misbehaved("an ID line without an end".into())),
+                false => Ok(None),
+            };
+        };
+        let line = self.input.split_to(end + 1);
+        let line = &line[..end];
+        let id = Id::parse(line).ok_or_else(|| {
+            LinkError::Misbehaved(format!("no ID line of a node: {}", shown(line)))
+        })?;
+        if self.another == Upgrade::Due {
+            self.another = Upgrade::Possible;
+        }
+        let Phase::Hello(mut rng, dialled) = mem::replace(&mut self.phase, Phase::Dead) else {
+            unreachable!("the caller has looked at the phase");
+        };
+        let theirs = self.credentials_for(&id, dialled, keys)?;
+        self.peer = Some(id.name.clone());
+        if !id.is_our_protocol() {
+            return Err(LinkError::Incompatible(other_protocol(&id)));
+        }
+        let offer = match self.outgoing {
+            true => self.offer,
+            false => self.local.offer_to(&theirs),
+        };
+        let speech = self.choose(&id, &theirs, offer)?;
+        if !self.outgoing {
+            self.write_id(speech.answer(offer));
+        }
+        let rsa = self.local.rsa.clone().zip(theirs.rsa.clone());
+        if let (Speech::Legacy | Speech::Upgrade, Some((own, peer))) = (speech, rsa) {
+            let told = theirs.key.is_some() || theirs.learn;
+            let keys = || legacy::Keys {
+                own: told.then(|| self.local.key.public()),
+                peer: theirs.key.into_iter().chain(theirs.next).collect(),
+            };
+            let terms = legacy::Terms {
+                outgoing: self.outgoing,
+                own,
+                peer,
+                rng: *rng,
+                upgrade: (speech == Speech::Upgrade).then(keys),
+            };
+            let legacy = Legacy::start(terms, &mut self.output)?;
+            self.phase = Phase::Legacy(id.minor, Box::new(legacy));
+            return Ok(Some(Step::Nothing));
+        }
+        let native = self.local.native.clone();
+        let native = native.filter(|_| speech == Speech::Native);
+        let Some(native) = native else {
+            let stream = self.start_sptps(&id, &theirs, &mut rng)?;
+            self.phase = Phase::Sptps(id.minor, Box::new(Framed::new(stream)));
+            return Ok(Some(Step::Nothing));
+        };
+        let terms = Terms {
+            outgoing: self.outgoing,
+            names: [self.local.name.clone(), id.name],
+            ids: [
+                hello::line(&self.local.name, Offer::Native).into_bytes(),
+                line.to_vec(),
+            ],
+            secret: native.secret,
+            peers: theirs.native,
+            psk: theirs.psk,
+            aeads: native.aeads,
+            rng: *rng,
+        };
+        let native = Native::start(terms, &mut self.output)?;
+        self.phase = Phase::Native(id.minor, Box::new(native));
+        Ok(Some(Step::Nothing))
+    }
+
+    fn write_id(&mut self, offer: Offer) {
+        let id = hello::line(&self.local.name, offer);
+        self.output.extend_from_slice(id.as_bytes());
+        self.output.extend_from_slice(b"\n");
+    }
+
+    fn start_sptps(
+        &mut self,
+        id: &Id,
+        theirs: &Credentials,
+        rng: &mut Rng,
+    ) -> Result<Stream, LinkError> {
+        let peer_key = theirs.key.ok_or_else(|| {
+            LinkError::Incompatible(format!("no Ed25519PublicKey in hosts/{}", id.name))
+        })?;
+        let (role, label) = match self.outgoing {
+            true => (Role::Initiator, link_label(&self.local.name, &id.name)),
+            false => (Role::Responder, link_label(&id.name, &self.local.name)),
+        };
+        let parties = Parties {
+            role,
+            key: self.local.key.clone(),
+            peer_key,
+            next_key: theirs.next,
+            label,
+        };
+        Ok(Stream::start(parties, rng, &mut self.output))
+    }
+
+    /// What the sender of this ID line has to prove.
+    fn credentials_for(
+        &self,
+        id: &Id,
+        dialled: Option<Box<Credentials>>,
+        keys: &dyn Keyring,
+    ) -> Result<Credentials, LinkError> {
+        let name = &id.name;
+        match (&self.peer, dialled) {
+            (Some(dialled), Some(_)) if dialled != name => Err(LinkError::Misbehaved(format!(
+                "{name} answered where {dialled} was called: check the Address in hosts/{dialled}"
+            ))),
+            (_, Some(theirs)) => Ok(*theirs),
+            _ if *name == self.local.name => Err(LinkError::Misbehaved(format!(
+                "somebody calls itself {name} like us: give one of the two another Name"
+            ))),
+            _ => keys.credentials(name).ok_or_else(|| {
+                LinkError::Incompatible(format!(
+                    "{name} is not known: put its host file with its public key into hosts/"
+                ))
+            }),
+        }
+    }
+
+    fn is_in_handshake(&self) -> bool {
+        !self.up && !matches!(self.phase, Phase::Hello(..) | Phase::Dead)
+    }
+
+    fn handshake_failed(&mut self, what: &str) -> LinkError {
+        let peer = self.peer.as_ref().map_or("", NodeName::as_str);
+        // A node that does not know our key answers with METAKEY, the legacy handshake.
+        if self.outgoing && self.input.starts_with(b"1 ") {
+            if self.another == Upgrade::Possible {
+                self.another = Upgrade::Due;
+            }
+            return LinkError::Incompatible(format!(
+                "{peer} does not know our Ed25519 key: {}",
+                put_our_file(&self.local.name)
+            ));
+        }
+        LinkError::Misbehaved(format!("handshake with {peer}: {what}"))
+    }
+}
+
+/// Why we cannot talk to the sender of this ID line, and what to do about it.
+fn other_protocol(id: &Id) -> String {
+    let Id {
+        name, major, minor, ..
+    } = id;
+    format!("{name} speaks protocol {major}.{minor} and we 17.7: install a version that fits")
+}
+
+const _: () = assert!(MAX_LINE < MAX_PREAUTH);

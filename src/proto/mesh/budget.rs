@@ -1,0 +1,382 @@
+//! Budgets of request lines: who answers for a line, and when a link is cut.
+//!
+//! A line is charged to the node that it speaks of where that node lies behind the link: what a
+//! neighbour forwards or refreshes does not make the neighbour look guilty. A neighbour answers for
+//! lines about itself, and for lines about nodes that do not lie behind it or that nobody but it
+//! vouches for: so no member escapes its budget by naming others.
+//!
+//! | line | charged to | lines a second, at once | cut |
+//! |---|---|---|---|
+//! | first exchange (each fact once, until the first PONG) | neighbour, `others` | 10 x MetaRate, [`GRAPH_LINES`] | far above, for 10 s |
+//! | about the neighbour | neighbour, `own` | MetaRate, [`LINE_BURST`] | over for 10 s |
+//! | about a node behind it that we know | that node, `relayed`, and neighbour, `others` | 2 x and 10 x MetaRate | as first exchange |
+//! | about a node that we know otherwise | neighbour, `elsewhere` | MetaRate, [`ELSEWHERE_BURST`] | five times as much for 10 s |
+//! | any other | neighbour, `unknown` | MetaRate, [`LINE_BURST`] | the same |
+//!
+//! Each hop lets a member say less of others (MetaRate) than the next hop takes of one node (2 x), so
+//! the honest news of that node still has room. Routed lines are charged by bytes, to the same nodes.
+//! Budgets belong to the node, not to the link: they outlive a link that is cut and dialled anew.
+//! Source: proto/threat-model.md section 5.6, T31.
+
+use std::time::{Duration, Instant};
+
+use meshd_wire::{NodeName, Request};
+
+use crate::{
+    mesh::{
+        LinkId, Mesh,
+        keys::EXT_PACKET,
+        limits::{
+            BUDGET_AGE, Bucket, CONGESTED, ELSEWHERE_BURST, GRAPH_LINES, LINE_BURST, OVER_BUDGET,
+            QUIET_LINES, ROUTED_BURST, ROUTED_LINE, ROUTED_MOST, ROUTED_MOST_BURST, ROUTED_RATE,
+            STRAY_BURST, STRAY_RATE,
+        },
+        node::Nodes,
+    },
+    route::NodeIdx,
+};
+
+/// Refusals further apart than this are not one stretch of time.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Budgets of one node. Memory: about 300 bytes, for nodes of which something was said lately.
+#[derive(Debug)]
+pub(super) struct Budget {
+    own: Account,
+    /// Lines about nodes that do not lie behind it.
+    elsewhere: Account,
+    /// Lines about nodes that nobody but it vouches for.
+    unknown: Account,
+    others: Account,
+    /// Lines about the node that others bring.
+    relayed: Bucket,
+    /// Routed bytes that are passed on though the way is busy.
+    routed: Bucket,
+    /// Routed bytes at all.
+    routed_most: Account,
+    /// Routed bytes in the names of nodes that do not lie behind the neighbour.
+    stray: Account,
+    used: Instant,
+}
+
+/// Tokens, and how long there have been too few.
+#[derive(Debug)]
+struct Account {
+    tokens: Bucket,
+    /// Refusals that do not count yet.
+    slack: Bucket,
+    /// First and last refusal of the present stretch.
+    over: Option<(Instant, Instant)>,
+}
+
+/// What becomes of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charge {
+    Taken,
+    /// Refused, for the first time since there was a pause.
+    First,
+    Refused,
+    /// Refused, as for the last 10 s.
+    TooLong,
+}
+
+/// Rate and burst of a budget, and the refusals a second that are forgiven.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    rate: u32,
+    burst: usize,
+    slack: u32,
+}
+
+impl Account {
+    fn new(burst: usize, now: Instant) -> Self {
+        Self {
+            tokens: Bucket::new(burst, now),
+            slack: Bucket::new(0, now),
+            over: None,
+        }
+    }
+
+    fn charge(&mut self, cost: usize, terms: Terms, now: Instant) -> Charge {
+        if self.tokens.take_many(cost, terms.rate, terms.burst, now) {
+            return Charge::Taken;
+        }
+        if self.slack.take(terms.slack, terms.slack as usize, now) {
+            return Charge::Refused;
+        }
+        let same = |(_, last): &(Instant, Instant)| now.saturating_duration_since(*last) < PAUSE;
+        let Some((since, _)) = self.over.filter(same) else {
+            self.over = Some((now, now));
+            return Charge::First;
+        };
+        self.over = Some((since, now));
+        match now.saturating_duration_since(since) >= OVER_BUDGET {
+            true => Charge::TooLong,
+            false => Charge::Refused,
+        }
+    }
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self {
+            own: Account::new(LINE_BURST, now),
+            elsewhere: Account::new(ELSEWHERE_BURST, now),
+            unknown: Account::new(LINE_BURST, now),
+            others: Account::new(GRAPH_LINES, now),
+            relayed: Bucket::new(2 * LINE_BURST, now),
+            routed: Bucket::new(ROUTED_BURST, now),
+            routed_most: Account::new(ROUTED_MOST_BURST, now),
+            stray: Account::new(STRAY_BURST, now),
+            used: now,
+        }
+    }
+}
+
+impl Mesh {
+    fn budget(&mut self, idx: NodeIdx, now: Instant) -> &mut Budget {
+        let budget = &mut self.nodes[idx].budget;
+        let budget = budget.get_or_insert_with(|| Box::new(Budget::new(now)));
+        budget.used = now;
+        budget
+    }
+
+    /// Takes one flooded line from the budgets of those who answer for it. `false`: it
+    /// is refused. Closes the link if its neighbour has been over its budget for [`OVER_BUDGET`].
+    pub(super) fn is_within_budget(
+        &mut self,
+        link: LinkId,
+        request: &Request,
+        now: Instant,
+    ) -> bool {
+        let Some(peer) = self.peers.get(&link) else {
+            return false;
+        };
+        let node = peer.node;
+        let first = !peer.synced && self.is_first_told(link, request);
+        let subject = request.subject().and_then(|name| self.nodes.find(name));
+        let rate = self.settings.meta_rate;
+        let terms = |rate: u32, burst: usize, slack: u32| Terms { rate, burst, slack };
+        let own = terms(rate, LINE_BURST, 0);
+        let elsewhere = terms(rate, ELSEWHERE_BURST, rate.saturating_mul(4));
+        let unknown = terms(rate, LINE_BURST, rate.saturating_mul(4));
+        let others = terms(
+            rate.saturating_mul(10),
+            GRAPH_LINES,
+            rate.saturating_mul(15),
+        );
+        let twice = rate.saturating_mul(2);
+        let place = subject.map(|idx| self.nodes[idx].place);
+        let reachable = place.is_some_and(|place| place.reachable);
+        let behind = reachable && place.is_some_and(|place| place.nexthop == node);
+        let charge = if first && (behind || !reachable) {
+            self.budget(node, now).others.charge(1, others, now)
+        } else if subject == Some(node) {
+            self.budget(node, now).own.charge(1, own, now)
+        } else {
+            // The nearest node on the way that we know by more than the neighbour's word.
+            let known = |idx: NodeIdx| self.nodes[idx].introduced_by.is_none();
+            let origin = match reachable {
+                true => place.map(|place| place.vouched),
+                false => subject.filter(|idx| known(*idx)),
+            };
+            let origin = origin.filter(|idx| *idx != node && *idx != Nodes::ME);
+            let told = origin.map(|origin| {
+                let relayed = &mut self.budget(origin, now).relayed;
+                let quiet = relayed.left(twice, 2 * LINE_BURST, now)
+                    >= (2 * LINE_BURST - QUIET_LINES) as f64;
+                (relayed.take(twice, 2 * LINE_BURST, now), quiet)
+            });
+            let budget = self.budget(node, now);
+            let charge = match told {
+                Some((taken, quiet)) if behind || taken && quiet => {
+                    budget.others.charge(1, others, now)
+                }
+                Some(_) => budget.elsewhere.charge(1, elsewhere, now),
+                None => budget.unknown.charge(1, unknown, now),
+            };
+            match (charge, told) {
+                (Charge::Taken, Some((false, _))) => Charge::Refused,
+                _ => charge,
+            }
+        };
+        self.settle_charge(link, charge, "request lines")
+    }
+
+    /// Whether a line may be part of a first exchange: that consists of facts, and of each but once.
+    fn is_first_told(&self, link: LinkId, request: &Request) -> bool {
+        match request {
+            Request::AddSubnet { .. } => true,
+            Request::AddEdge { from, to, .. } => {
+                let ends = self.nodes.find(from).zip(self.nodes.find(to));
+                let edge = ends.and_then(|(from, to)| self.nodes.edge(from, to));
+                edge.is_none_or(|edge| edge.teller != Some(link))
+            }
+            _ => false,
+        }
+    }
+
+    /// Charges a neighbour for a line that nobody but it can have written.
+    pub(super) fn charge_own(&mut self, link: LinkId, now: Instant) {
+        if let Some(peer) = self.peers.get(&link) {
+            let node = peer.node;
+            let own = Terms {
+                rate: self.settings.meta_rate,
+                burst: LINE_BURST,
+                slack: 0,
+            };
+            let charge = self.budget(node, now).own.charge(1, own, now);
+            self.settle_charge(link, charge, "request lines");
+        }
+    }
+
+    /// Charges a link for a line that is of no use: seen before, or not read. It costs little, but a flood of them is
+    /// a flood too.
+    pub(super) fn charge_unused(&mut self, link: LinkId, now: Instant) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        let (node, rate) = (peer.node, self.settings.meta_rate);
+        let others = Terms {
+            rate: rate.saturating_mul(10),
+            burst: GRAPH_LINES,
+            slack: rate.saturating_mul(15),
+        };
+        let charge = self.budget(node, now).others.charge(1, others, now);
+        if charge == Charge::TooLong {
+            self.settle_charge(link, charge, "useless lines");
+        }
+    }
+
+    /// Whether a routed line (REQ_KEY, ANS_KEY, UDP_INFO, MTU_INFO) of `length` bytes is within the
+    /// budget of its sender. Where the way to its target is busy, only what is within the sender's fair
+    /// share goes on, and less than the link takes before it is cut.
+    pub(super) fn admits_routed(
+        &mut self,
+        link: LinkId,
+        request: &Request,
+        length: usize,
+        now: Instant,
+    ) -> bool {
+        let (Some(peer), Some((from, to))) = (self.peers.get(&link), ends(request)) else {
+            return true;
+        };
+        let node = peer.node;
+        let length = length + ROUTED_LINE;
+        let from = self.nodes.find(from);
+        let place = from.map(|idx| self.nodes[idx].place);
+        let behind = place.is_some_and(|place| place.reachable && place.nexthop == node);
+        let target = self.nodes.find(to);
+        let packet = matches!(request, Request::ReqKey { ext, .. } if *ext == Some(EXT_PACKET));
+        if packet {
+            // A packet of a tunnel: bounded where packets are.
+            return true;
+        }
+        let sender = place.filter(|_| behind).map(|place| place.vouched);
+        let slack = self.settings.meta_rate.saturating_mul(15);
+        let (charge, fair) = match sender {
+            Some(sender) => {
+                let most = Terms {
+                    rate: ROUTED_MOST,
+                    burst: ROUTED_MOST_BURST,
+                    slack: if from == Some(node) { 0 } else { slack },
+                };
+                let budget = self.budget(sender, now);
+                let charge = budget.routed_most.charge(length, most, now);
+                let fair = budget
+                    .routed
+                    .take_many(length, ROUTED_RATE, ROUTED_BURST, now);
+                (charge, fair)
+            }
+            None => {
+                let stray = Terms {
+                    rate: STRAY_RATE,
+                    burst: STRAY_BURST,
+                    slack,
+                };
+                (
+                    self.budget(node, now).stray.charge(length, stray, now),
+                    false,
+                )
+            }
+        };
+        // Who lies behind the neighbour is not cut with it.
+        let charge = match charge {
+            Charge::TooLong | Charge::First if sender.is_some_and(|sender| sender != node) => {
+                Charge::Refused
+            }
+            charge => charge,
+        };
+        if !self.settle_charge(link, charge, "routed lines") {
+            return false;
+        }
+        let queue = target.map_or(0, |to| self.unsent_towards(to));
+        let most = if fair { 8 * CONGESTED } else { CONGESTED };
+        let room = queue < most;
+        if !room {
+            self.refused += 1;
+        }
+        room
+    }
+
+    /// Counts a refusal, tells the operator of the first of a stretch, and cuts who was over for long.
+    fn settle_charge(&mut self, link: LinkId, charge: Charge, what: &str) -> bool {
+        if charge == Charge::Taken {
+            return true;
+        }
+        self.refused += 1;
+        let Some(peer) = self.peers.get(&link) else {
+            return false;
+        };
+        let (name, seconds) = (&peer.hello.name, OVER_BUDGET.as_secs());
+        match charge {
+            Charge::First => {
+                tracing::warn!(node = %name, "over its budget of {what}: refused until fewer come");
+            }
+            Charge::TooLong if !self.to_close.iter().any(|(closing, _)| *closing == link) => {
+                tracing::warn!(node = %name, "cut: over its budget of {what} for {seconds} s");
+                self.misbehaved(link, &format!("over its budget of {what} for {seconds} s"));
+            }
+            Charge::TooLong | Charge::Refused | Charge::Taken => {}
+        }
+        false
+    }
+
+    /// Nodes that have a host file now are nobody's to introduce.
+    pub(super) fn vouch_for_hosts(&mut self) {
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            if self.settings.hosts.contains_key(self.nodes[idx].name())
+                && let Some(by) = self.nodes[idx].introduced_by.take()
+                && let Some(by) = self.nodes.get_mut(by)
+            {
+                by.introduced -= 1;
+            }
+        }
+    }
+
+    /// Once a second: budgets that are full again anyway are forgotten.
+    pub(super) fn budget_tick(&mut self, now: Instant) {
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            let budget = &mut self.nodes[idx].budget;
+            let idle =
+                |budget: &mut Box<Budget>| now.saturating_duration_since(budget.used) >= BUDGET_AGE;
+            budget.take_if(idle);
+        }
+    }
+}
+
+/// Sender and target of a routed line.
+fn ends(request: &Request) -> Option<(&NodeName, &NodeName)> {
+    match request {
+        Request::ReqKey { from, to, .. }
+        | Request::AnsKey { from, to, .. }
+        | Request::UdpInfo { from, to, .. }
+        | Request::MtuInfo { from, to, .. } => Some((from, to)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

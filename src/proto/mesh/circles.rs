@@ -1,0 +1,154 @@
+//! Copies that come by links, and relays on the slow path: nothing goes in circles, nothing goes back.
+
+use bytes::Bytes;
+
+use meshd_wire::{Request, base64, datagram::RelayHeader};
+
+use crate::{
+    mesh::{
+        Input, LinkId, Output, Punt,
+        node::Nodes,
+        testing::{Net, name, packet, settings},
+    },
+    route::{
+        Mode, NodeIdx,
+        verdict::{self, ErrorLimiter, Verdict},
+    },
+    tunnel::SPTPS_OVERHEAD,
+};
+
+/// Four nodes in a ring, each of which believes all its links to be in the tree, and no datagram passes.
+fn ring(mode: Mode) -> Net {
+    let mut all = settings(4);
+    for one in &mut all {
+        one.route.mode = mode;
+    }
+    let mut net = Net::new(all);
+    for a in 0..4 {
+        net.no_udp.extend((0..4).map(|b| (a, b)));
+    }
+    for a in 0..4 {
+        net.join(a, (a + 1) % 4);
+    }
+    for mesh in &mut net.meshes {
+        let linked = mesh.nodes.iter().filter(|(_, node)| node.link.is_some());
+        mesh.tree = linked.map(|(idx, _)| idx).collect();
+        assert_eq!(mesh.tree.len(), 2);
+        mesh.dirty_routes = true;
+        let _ = mesh.fresh_snapshot();
+    }
+    net
+}
+
+/// The device of a node gives a packet for all.
+fn spread(net: &mut Net, from: u8, packet: &Bytes) {
+    let now = net.now;
+    let snapshot = net.meshes[usize::from(from)].snapshot();
+    let (mut bytes, mut limiter) = (packet.to_vec(), ErrorLimiter::default());
+    let verdict = verdict::decide(&snapshot, &mut bytes, snapshot.me, &mut limiter, now);
+    assert_eq!(verdict, Verdict::Broadcast);
+    for to in snapshot.spread_to(snapshot.me) {
+        let packet = packet.clone();
+        net.input(from, Input::Punt(Punt::Packet { to, packet }));
+    }
+    net.settle();
+}
+
+#[test]
+fn a_broadcast_that_goes_by_links_comes_once() {
+    for mode in [Mode::Router, Mode::Switch, Mode::Hub] {
+        let mut net = ring(mode);
+        let mut group = packet(0, 0, 100).to_vec();
+        group[16..20].copy_from_slice(&[224, 0, 0, 251]);
+        let sent = match mode {
+            Mode::Router => group,
+            _ => [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 8, 0], &group].concat(),
+        };
+        for times in 1..=3 {
+            let mut sent = sent.clone();
+            *sent.last_mut().unwrap() = times as u8;
+            spread(&mut net, 0, &sent.into());
+            for node in 1..4 {
+                let here = net.delivered.iter().filter(|(n, _)| *n == node);
+                assert_eq!(here.count(), times, "{mode:?} n{node}");
+            }
+            assert!(net.delivered.iter().all(|(n, _)| *n != 0));
+        }
+    }
+}
+
+/// What a node sends on.
+fn sent(net: &mut Net, node: u8) -> usize {
+    let mesh = &mut net.meshes[usize::from(node)];
+    let sent = std::iter::from_fn(|| mesh.poll_output()).filter(|output| {
+        let line = |line: &[u8]| line.starts_with(b"15 ");
+        match output {
+            Output::SendRelayed { .. } | Output::Datagram { .. } => true,
+            Output::SendLine { line: text, .. } => line(text),
+            _ => false,
+        }
+    });
+    sent.count()
+}
+
+/// A datagram that a link brings, in either form, or a worker leaves: passed on once, and never to whom it came from.
+#[test]
+fn a_relayed_datagram_passes_once_and_never_goes_back() {
+    let mut net = Net::new(settings(3));
+    net.join(0, 1);
+    net.join(1, 2);
+    let idx = |net: &Net, n| net.meshes[1].nodes.find(&name(n)).unwrap();
+    let ids = [0, 2].map(|n| idx(&net, n));
+    let links: Vec<LinkId> = ids
+        .iter()
+        .map(|idx| net.meshes[1].nodes[*idx].link.unwrap())
+        .collect();
+    let node_id = |net: &Net, idx: NodeIdx| net.meshes[1].nodes[idx].shared.id;
+    sent(&mut net, 1);
+    let mut number = 0;
+    for form in ["binary", "line", "worker"] {
+        // From n0 to n2, as it comes from n0, and as it comes from n2, who thinks that we are on the way.
+        for (by, passes) in [(0, 1), (1, 0)] {
+            number += 1;
+            let sealed = vec![number; SPTPS_OVERHEAD + 60];
+            let once = |net: &mut Net| {
+                let input = match form {
+                    "binary" => {
+                        let [from, to] = ids.map(|idx| node_id(net, idx));
+                        let header = RelayHeader { to, from }.to_bytes();
+                        let datagram = [&header[..], &sealed].concat().into();
+                        Input::Relayed {
+                            link: links[by],
+                            datagram,
+                        }
+                    }
+                    "line" => {
+                        let line = Request::ReqKey {
+                            from: name(0),
+                            to: name(2),
+                            ext: Some(21),
+                            text: base64::encode(&sealed),
+                        };
+                        Input::Line {
+                            link: links[by],
+                            line: line.line(0).into(),
+                        }
+                    }
+                    _ => Input::Punt(Punt::Relay {
+                        to: ids[1],
+                        from: ids[0],
+                        by: ids[by],
+                        datagram: sealed.clone().into(),
+                    }),
+                };
+                net.input(1, input);
+                sent(net, 1)
+            };
+            assert_eq!(once(&mut net), passes, "{form} by {by}");
+            // A worker has looked at it before.
+            let again = if form == "worker" { passes } else { 0 };
+            assert_eq!(once(&mut net), again, "{form} by {by}");
+        }
+    }
+    assert_ne!(ids[0], Nodes::ME);
+}

@@ -1,0 +1,423 @@
+//! Packet keys of the legacy protocol: who makes one for whom, tells it in ANS_KEY, and throws it away.
+//!
+//! A node makes the key of the packets that it wants to get, one for each sender. A neighbour is told at once, any
+//! other node when it asks (REQ_KEY). Old keys live on for some seconds, for packets on the way. Source:
+//! wire/tinc-1.0.md sections 1.8 and 3.6, T02, T05, T06 of proto/threat-model.md.
+
+mod stale;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use data_encoding::HEXUPPER_PERMISSIVE;
+
+use meshd_crypto::compress::MAX_LEGACY;
+use meshd_wire::{EdgeAddress, NodeName, Options, Request};
+
+use crate::{
+    link::Dialect,
+    mesh::{
+        Mesh, graph,
+        keys::{LINGER, RETRY},
+        limits::Bucket,
+        node::{Nodes, Place},
+    },
+    route::NodeIdx,
+    tunnel::{
+        RxKey, TxKey,
+        legacy::{MIN_MAC, Suite, SuiteError},
+    },
+};
+
+/// Receiving keys of one node that are tried: the newest, and those of packets on the way.
+const MAX_RX: usize = 3;
+/// How long a new neighbour has to send the key that nobody asks for. To ask would make it change it again.
+const UNASKED: Duration = Duration::from_secs(3);
+/// Keys that a node may ask for at once: then one in two seconds.
+const BURST: usize = 4;
+/// KEY_CHANGED lines by hearsay that take effect at once, and seconds until one more does.
+const CHANGES: usize = 2;
+const CHANGE_EVERY: u32 = 5;
+/// Packets with a wrong MAC, in [`FORGERIES_WITHIN`], after which a key is changed (T06 of proto/threat-model.md).
+const FORGERIES: u64 = 1 << 16;
+const FORGERIES_WITHIN: Duration = Duration::from_secs(60);
+/// One line about one node in this time.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+/// Datagrams a second of unknown addresses that are tried with the keys of nodes at the same host, and with all.
+const TRY_NEAR: u32 = 500;
+const TRY_ALL: u32 = 10;
+
+/// The legacy keys with one node.
+#[derive(Default)]
+pub(super) struct Legacy {
+    /// For packets to it.
+    pub(super) tx: Option<Arc<TxKey>>,
+    /// For packets from it, the newest first.
+    pub(super) rx: VecDeque<Arc<RxKey>>,
+    /// When all but the newest may go.
+    expire_at: Option<Instant>,
+    /// When we last asked for its key.
+    asked: Option<Instant>,
+    /// When it last told one that we use.
+    got: Option<Instant>,
+    /// When its key was last in doubt.
+    doubted: Option<Instant>,
+    /// When it was last told a key because its packets did not open.
+    mended: Option<Instant>,
+    /// Keys that it may ask for.
+    answers: Option<Bucket>,
+    /// Budget of KEY_CHANGED by hearsay, and true if one waits for it.
+    changes: Option<Bucket>,
+    changed: bool,
+    /// What it asked for, if we cannot do that: packets go over links then.
+    pub(super) refused: Option<String>,
+    told: Option<Instant>,
+    /// Wrong MACs when the count began, and when that was.
+    forgeries: Option<(u64, Instant)>,
+}
+
+/// What of the legacy protocol is no node's.
+pub(super) struct Common {
+    /// When our keys are changed.
+    expire_at: Instant,
+    near: Bucket,
+    all: Bucket,
+    /// Budget of keys that are told because packets do not open.
+    mend: Bucket,
+}
+
+impl Common {
+    pub(super) fn new(expire: Duration, now: Instant) -> Self {
+        Self {
+            expire_at: now + expire,
+            near: Bucket::new(TRY_NEAR as usize, now),
+            all: Bucket::new(TRY_ALL as usize, now),
+            mend: Bucket::new(stale::TELL_RATE as usize, now),
+        }
+    }
+}
+
+impl Mesh {
+    /// Whether we speak legacy with a node at this place: where its host file allows it, and its own link, or the path
+    /// and no better word of its own, says that it speaks nothing else (T24 of proto/threat-model.md).
+    pub(super) fn is_legacy(&self, idx: NodeIdx, place: &Place) -> bool {
+        let node = &self.nodes[idx];
+        let dialect = |of: NodeIdx| {
+            let link = self.nodes[of].link.and_then(|link| self.active(link));
+            link.map(|peer| peer.hello.dialect)
+        };
+        let behind = || dialect(place.nexthop) == Some(Dialect::Legacy);
+        let allowed = self.settings.allows_legacy(node.name())
+            || self.settings.allows_hearsay(node.name()) && behind();
+        match dialect(idx) {
+            _ if !allowed || idx == Nodes::ME => false,
+            Some(dialect) => dialect == Dialect::Legacy,
+            None => {
+                // Two meshds whose keys are made but not yet handed round: neither can speak anything else. A
+                // tincd 1.1 must not be asked so: it ends.
+                let host = self.settings.hosts.get(node.name());
+                let unknown = host.is_none_or(|host| host.key.is_none());
+                let meshd = unknown && place.options.has(Options::NATIVE);
+                let says_so = place.options.minor() < 2 || meshd;
+                !self.settings.sptps || says_so && !node.spoke.more_than_legacy()
+            }
+        }
+    }
+
+    /// After a graph pass: who may hand us packets of whom. Packets from or for a legacy node are opened and sealed again at each
+    /// node on the way, in whatever it speaks with the next one.
+    pub(super) fn find_carriers(&mut self) {
+        let any = self.nodes.iter().any(|(_, node)| node.place.legacy);
+        let mut between = match any {
+            true => graph::between(&self.nodes),
+            false => BTreeMap::new(),
+        };
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            self.nodes[idx].carriers = between.remove(&idx).unwrap_or_default().into();
+        }
+    }
+
+    /// Why a node is spoken to in legacy, for the operator.
+    pub(super) fn why_legacy(&self, node: &NodeName) -> String {
+        match self.settings.hosts.get(node) {
+            _ if !self.settings.sptps => "we speak nothing but legacy".into(),
+            None => format!("legacy: it speaks nothing else, and there is no hosts/{node}"),
+            Some(host) if host.key.is_none() => {
+                format!("legacy: {}", self.why_no_key(node))
+            }
+            Some(_) => "legacy: it offers no more, and MinProtocol = legacy allows it".into(),
+        }
+    }
+
+    /// Asks a legacy node for its key, if we have none.
+    pub(super) fn want_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        if self.nodes[idx].keys.legacy.tx.is_none() {
+            self.ask_legacy_key(idx, now);
+        }
+    }
+
+    /// Asks a legacy node for a key, if we may again; the one in use will do for a while.
+    pub(super) fn ask_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        let node = &self.nodes[idx];
+        let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
+        let link = node.link.and_then(|link| self.active(link));
+        let young = link.is_some_and(|peer| now.saturating_duration_since(peer.up) < UNASKED);
+        if young || node.keys.legacy.asked.is_some_and(recent) || !node.place.reachable {
+            return;
+        }
+        let line = Request::ReqKey {
+            from: self.settings.name.clone(),
+            to: node.name().clone(),
+            ext: None,
+            text: String::new(),
+        };
+        self.nodes[idx].keys.legacy.asked = Some(now);
+        self.send_towards(idx, line.line(0).into());
+    }
+
+    /// A legacy node asks for our key.
+    pub(super) fn legacy_asked(&mut self, from: NodeIdx, now: Instant) {
+        let node = &mut self.nodes[from];
+        if !node.place.legacy || !node.place.reachable {
+            tracing::debug!(node = %node.name(), "ignored a request for a legacy key");
+            return;
+        }
+        let answers = &mut node.keys.legacy.answers;
+        let answers = answers.get_or_insert_with(|| Bucket::new(BURST, now));
+        if answers.take_slowly(2, BURST, now) {
+            self.send_legacy_key(from, now);
+        }
+    }
+
+    /// Makes a new key for packets of a node and tells it.
+    pub(super) fn send_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        let suite = self.legacy_suite(self.nodes[idx].name());
+        let (key, text) = suite.receive(self.settings.replay_window, &mut self.rng);
+        let [cipher, digest, mac_length, compression] = suite.to_wire();
+        let line = Request::AnsKey {
+            from: self.settings.name.clone(),
+            to: self.nodes[idx].name().clone(),
+            key: text,
+            cipher,
+            digest,
+            mac_length,
+            compression,
+            address: None,
+        };
+        let legacy = &mut self.nodes[idx].keys.legacy;
+        legacy.rx.push_front(key);
+        // Without a MAC nothing tells one key from another.
+        let most = if suite.mac == 0 { 1 } else { MAX_RX };
+        legacy.rx.truncate(most);
+        legacy.expire_at = Some(now + LINGER);
+        legacy.forgeries = None;
+        self.update_state(idx);
+        self.send_towards(idx, line.line(0).into());
+    }
+
+    /// How packets of a node to us are to be made: without cipher or MAC only if its host file says so too.
+    fn legacy_suite(&self, node: &NodeName) -> Suite {
+        let mut suite = self.settings.suite;
+        if suite.compression > MAX_LEGACY {
+            suite.compression = 0;
+        }
+        let host = self.settings.hosts.get(node);
+        let usual = Suite::default_of_tinc();
+        if suite.cipher.is_none() && !host.is_some_and(|host| host.null_cipher) {
+            suite.cipher = usual.cipher;
+        }
+        if suite.mac == 0 && !host.is_some_and(|host| host.null_digest) {
+            (suite.digest, suite.mac) = (usual.digest, usual.mac);
+        }
+        suite
+    }
+
+    /// A legacy node tells the key of packets to it.
+    pub(super) fn legacy_answered(
+        &mut self,
+        from: NodeIdx,
+        (key, numbers): (&str, [i32; 4]),
+        address: Option<&EdgeAddress>,
+        now: Instant,
+    ) {
+        let Some(key) = HEXUPPER_PERMISSIVE.decode(key.as_bytes()).ok() else {
+            return;
+        };
+        let made = self
+            .accept_suite(from, numbers)
+            .and_then(|suite| suite.send(&key));
+        let legacy = &mut self.nodes[from].keys.legacy;
+        match made {
+            Ok(tx) => {
+                let fresh = legacy.tx.replace(tx).is_none();
+                legacy.refused = None;
+                legacy.got = Some(now);
+                if fresh {
+                    tracing::info!(node = %self.nodes[from].name(), "tunnel established (legacy)");
+                }
+            }
+            Err(why) => {
+                legacy.tx = None;
+                legacy.refused = Some(why.to_string());
+                let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
+                if !legacy.told.is_some_and(lately) {
+                    legacy.told = Some(now);
+                    tracing::warn!(node = %self.nodes[from].name(), "{why}; its packets go over TCP");
+                }
+            }
+        }
+        self.update_state(from);
+        if let Some(addr) = address.and_then(EdgeAddress::known)
+            && self.may_probe(addr)
+        {
+            self.suggest_address(from, addr, now);
+        }
+        self.after_handshake(from, now);
+    }
+
+    fn accept_suite(&self, from: NodeIdx, numbers: [i32; 4]) -> Result<Suite, SuiteError> {
+        let suite = Suite::from_wire(numbers)?;
+        let ours = &self.settings.suite;
+        let host = self.settings.hosts.get(self.nodes[from].name());
+        let [no_cipher, no_mac] =
+            host.map_or([false; 2], |host| [host.null_cipher, host.null_digest]);
+        if suite.cipher.is_none() && !(no_cipher && ours.cipher.is_none())
+            || suite.mac == 0 && !(no_mac && ours.mac == 0)
+        {
+            return Err(SuiteError::Null);
+        }
+        match suite.mac {
+            1..MIN_MAC => Err(SuiteError::Mac(numbers[2])),
+            _ => Ok(suite),
+        }
+    }
+
+    /// A node has changed its receiving key. Hearsay (`own` is false) takes effect twice at once and then seldom: packets go
+    /// over links until the new key is there.
+    pub(super) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
+        let node = &mut self.nodes[origin];
+        if !node.place.legacy {
+            return;
+        }
+        let legacy = &mut node.keys.legacy;
+        let changes = legacy
+            .changes
+            .get_or_insert_with(|| Bucket::new(CHANGES, now));
+        let fine = own || changes.take_slowly(CHANGE_EVERY, CHANGES, now);
+        legacy.changed = !fine;
+        if fine {
+            legacy.tx = None;
+            legacy.asked = None;
+            self.update_state(origin);
+        }
+    }
+
+    /// Once a second: keys that are old, worn or under attack.
+    pub(super) fn legacy_tick(&mut self, now: Instant) {
+        if now >= self.legacy.expire_at {
+            self.renew_legacy_keys(now);
+        }
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            if self.nodes[idx].keys.legacy.changed {
+                self.legacy_key_changed(idx, false, now);
+            }
+            let node = &mut self.nodes[idx];
+            let legacy = &mut node.keys.legacy;
+            if legacy.rx.is_empty() && legacy.tx.is_none() {
+                continue;
+            }
+            let gone = legacy.expire_at.take_if(|at| now >= *at).is_some() && legacy.rx.len() > 1;
+            if gone {
+                legacy.rx.truncate(1);
+            }
+            let wrong = node.shared.counters.bad_tag.load(Ordering::Relaxed);
+            let (before, since) = *legacy.forgeries.get_or_insert((wrong, now));
+            let forged = wrong - before >= FORGERIES;
+            if now.saturating_duration_since(since) >= FORGERIES_WITHIN {
+                legacy.forgeries = Some((wrong, now));
+            }
+            let worn = legacy.rx.front().is_some_and(|key| key.wants_renewal());
+            let spent = legacy.tx.as_ref().is_some_and(|tx| tx.wants_rekey());
+            if gone {
+                self.update_state(idx);
+            }
+            if forged {
+                tracing::warn!(node = %self.nodes[idx].name(), "many packets with a wrong MAC in its name: its key is changed");
+            }
+            if forged || worn {
+                self.send_legacy_key(idx, now);
+            }
+            if spent {
+                self.ask_legacy_key(idx, now);
+            }
+        }
+    }
+
+    /// KeyExpire, or other settings: all get new keys; who is no neighbour asks when it has something to send.
+    pub(super) fn renew_legacy_keys(&mut self, now: Instant) {
+        self.legacy.expire_at = now + self.settings.key_expire;
+        let keyed = |node: &super::Node| node.place.legacy && !node.keys.legacy.rx.is_empty();
+        let all = self.nodes.iter().filter(|(_, node)| keyed(node));
+        let all: Vec<NodeIdx> = all.map(|(idx, _)| idx).collect();
+        if all.is_empty() {
+            return;
+        }
+        let origin = self.settings.name.clone();
+        self.flood(&Request::KeyChanged { origin }, None);
+        for idx in all {
+            let node = &self.nodes[idx];
+            if node.link.is_some() && node.place.reachable {
+                self.send_legacy_key(idx, now);
+            }
+        }
+    }
+
+    /// The legacy node that has made a datagram from an address that is nobody's: only the MAC can tell.
+    pub(super) fn legacy_sender(
+        &mut self,
+        from: SocketAddr,
+        datagram: &Bytes,
+        now: Instant,
+    ) -> Option<NodeIdx> {
+        let keyed = self.nodes.iter().filter(|(_, node)| node.place.legacy);
+        let (near, far): (Vec<_>, Vec<_>) = keyed
+            .map(|(idx, _)| idx)
+            .partition(|idx| self.is_at(*idx, from));
+        let fits = |idx: &NodeIdx| {
+            let node = &self.nodes[*idx];
+            // Without a MAC nothing but the address tells.
+            let here = node.udp.addr == Some(from);
+            let mut keys = node.keys.legacy.rx.iter();
+            keys.any(|key| key.fits(datagram).unwrap_or(here))
+        };
+        if !near.is_empty()
+            && self.legacy.near.take(TRY_NEAR, TRY_NEAR as usize, now)
+            && let Some(idx) = near.into_iter().find(fits)
+        {
+            return Some(idx);
+        }
+        let all = !far.is_empty() && self.legacy.all.take(TRY_ALL, TRY_ALL as usize, now);
+        far.into_iter().filter(|_| all).find(fits)
+    }
+
+    /// Whether anybody sees a node at the host of this address.
+    fn is_at(&self, idx: NodeIdx, addr: SocketAddr) -> bool {
+        let node = &self.nodes[idx];
+        let mut back = node
+            .edges
+            .values()
+            .filter_map(|edge| self.nodes.edge(edge.to, idx));
+        let here = |seen: SocketAddr| seen.ip() == addr.ip();
+        node.udp.addr.is_some_and(here) || back.any(|edge| edge.address.known().is_some_and(here))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

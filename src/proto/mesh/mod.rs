@@ -1,0 +1,409 @@
+//! The control plane: lines, punts, configuration and time in; floods, dials, probes, hooks and route
+//! snapshots out. Knows no link dialect and no socket.
+//!
+//! Stages: the driver calls [`Mesh::handle`] for every input it has, then [`Mesh::settle_all`] once, then
+//! polls [`Mesh::poll_output`] until `None` and [`Mesh::poll_timeout`]. Graph work happens in the
+//! middle step only, so it is done once per batch of input.
+
+#[cfg(test)]
+mod attacks;
+mod autoconnect;
+mod backlog;
+mod belief;
+mod budget;
+#[cfg(test)]
+mod circles;
+mod dial;
+mod doubt;
+mod downgrade;
+mod edge;
+pub mod event;
+mod flood;
+mod graph;
+mod info;
+mod keys;
+mod learn;
+mod legacy;
+pub mod limits;
+mod measure;
+mod native;
+mod node;
+mod packet;
+mod path_hold;
+mod peers;
+mod ping;
+mod pmtu;
+mod policy;
+mod probe;
+mod publish;
+mod query;
+mod relayed;
+mod reload;
+mod renew;
+mod retell;
+mod seen;
+pub mod settings;
+mod show;
+pub mod sight;
+mod sources;
+mod terms;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod udp;
+mod unread;
+mod upgrade;
+pub mod view;
+mod withdrawn;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+pub use event::{Deadline, HookEvent, Input, LinkId, Output, Punt, Timer};
+pub use settings::Settings;
+
+use bytes::Bytes;
+
+use meshd_crypto::Rng;
+use meshd_sync::AtomicU64;
+use meshd_wire::NodeName;
+
+use crate::{
+    mesh::{
+        limits::Bucket,
+        node::{Node, Nodes},
+    },
+    route::{NodeIdx, RouteSnapshot, recent::Recent, verdict::ErrorLimiter},
+};
+
+/// Pace of everything that happens by time and not by event.
+const TICK: Duration = Duration::from_secs(1);
+
+/// One node's view of the mesh, and its part in it.
+pub struct Mesh {
+    settings: Arc<Settings>,
+    rng: Rng,
+    /// Time of the input that is handled.
+    now: Instant,
+    nodes: Nodes,
+    subnet_count: usize,
+    /// Subnets that our files list, and how many others there are.
+    listed: policy::Listed,
+    /// Subnets kept aside, of all nodes.
+    aside: usize,
+    peers: BTreeMap<LinkId, peers::Peer>,
+    outgoing: BTreeMap<NodeName, dial::Outgoing>,
+    seen: seen::Seen,
+    /// Ethernet addresses behind our device.
+    learned: learn::Learned,
+    /// Nodes that lost an edge: see [`Mesh::withdraw_orphans`].
+    orphans: BTreeSet<NodeIdx>,
+    /// Links that broke the protocol while their input was handled.
+    to_close: Vec<(LinkId, String)>,
+    /// Lines that wait for the graph pass of their batch.
+    deferred: Vec<(LinkId, Bytes)>,
+    /// Neighbours on the minimum spanning tree.
+    tree: BTreeSet<NodeIdx>,
+    snapshot: Arc<RouteSnapshot>,
+    /// The subnets of host files.
+    lists: sources::Lists,
+    /// When the publications so far are paid for, at one in 10 ms.
+    publish_at: Instant,
+    /// The last link is gone: forget what only others could tell us.
+    purge: bool,
+    /// What others said of our neighbours and these did not.
+    doubts: doubt::Doubts,
+    /// Edges of nodes that are no neighbours, deleted by lines of others.
+    denied: belief::DeniedEdges,
+    dirty_graph: bool,
+    dirty_routes: bool,
+    timers: BTreeSet<(Instant, Timer, NodeIdx)>,
+    auto: autoconnect::AutoConnect,
+    /// What became known lately.
+    retell: retell::Retell,
+    errors: ErrorLimiter,
+    unread: unread::Unread,
+    legacy: legacy::Common,
+    /// Budget of native first messages that prove to be nobody's.
+    forged: Bucket,
+    /// Budget of datagrams relayed from addresses that are not proven any more.
+    unproven: Bucket,
+    /// Budgets of probes to addresses that others name.
+    guesses: probe::Guesses,
+    /// Budget of probes to addresses that packets came from.
+    challenge: Bucket,
+    paced: info::Paced,
+    pings: ping::Pings,
+    questions: query::Questions,
+    waiting_bytes: usize,
+    /// Whether inner packets are shown.
+    looked_at: bool,
+    outputs: VecDeque<Output>,
+    lines: u64,
+    /// Those of each type, both ways.
+    counts: measure::Lines,
+    graph_runs: u64,
+    floods: u64,
+    refused: u64,
+    downgrades: u64,
+    subnets_refused: u64,
+}
+
+impl Mesh {
+    /// A mesh that knows nobody yet. Poll outputs and the timeout at once: it wants to dial.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, seed: [u8; 32], now: Instant) -> Self {
+        let mut rng = Rng::new(seed);
+        let nodes = Nodes::new(settings.name.clone(), now);
+        let snapshot = RouteSnapshot {
+            recent: Arc::new(Recent::new(u64::from_le_bytes(rng.bytes()))),
+            ..RouteSnapshot::empty(nodes[Nodes::ME].shared.clone())
+        };
+        let mut mesh = Self {
+            seen: seen::Seen::new(&mut rng, now),
+            rng,
+            now,
+            nodes,
+            subnet_count: 0,
+            listed: policy::Listed::new(&settings),
+            aside: 0,
+            peers: BTreeMap::new(),
+            outgoing: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            to_close: Vec::new(),
+            deferred: Vec::new(),
+            tree: BTreeSet::new(),
+            snapshot: Arc::new(snapshot),
+            lists: sources::Lists::new(&settings),
+            publish_at: now,
+            purge: false,
+            doubts: doubt::Doubts::default(),
+            denied: belief::DeniedEdges::default(),
+            dirty_graph: true,
+            dirty_routes: true,
+            timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
+            auto: autoconnect::AutoConnect::new(now),
+            retell: retell::Retell::default(),
+            learned: learn::Learned::new(now),
+            errors: ErrorLimiter::default(),
+            unread: unread::Unread::default(),
+            legacy: legacy::Common::new(settings.key_expire, now),
+            forged: Bucket::new(native::FORGED_BURST, now),
+            unproven: Bucket::new(packet::UNPROVEN as usize, now),
+            guesses: probe::Guesses::new(now),
+            challenge: Bucket::new(20, now),
+            paced: info::Paced::default(),
+            pings: ping::Pings::default(),
+            questions: query::Questions::default(),
+            waiting_bytes: 0,
+            looked_at: false,
+            outputs: VecDeque::new(),
+            lines: 0,
+            counts: measure::Lines::default(),
+            graph_runs: 0,
+            floods: 0,
+            refused: 0,
+            downgrades: 0,
+            subnets_refused: 0,
+            settings: settings.clone(),
+        };
+        for subnet in &settings.subnets {
+            mesh.insert_subnet(Nodes::ME, *subnet);
+        }
+        if settings.strict_subnets {
+            mesh.load_strict_subnets(now);
+        }
+        mesh.reconcile_outgoing(now);
+        mesh.auto_alone(now);
+        mesh.settle(now);
+        mesh
+    }
+
+    /// Takes one input. Afterwards call [`Self::settle_all`], then poll.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        self.now = now;
+        match input {
+            Input::LinkUp {
+                link,
+                hello,
+                remote,
+                local,
+            } => self.link_up(link, hello, remote, local, now),
+            Input::LinkDown { link, why } => self.link_down(link, &why, now),
+            Input::Line { link, line } => {
+                self.lines += 1;
+                self.counts.received(&line);
+                self.handle_line(link, &line, now);
+            }
+            Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
+            Input::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
+            Input::Punt(punt) => self.handle_punt(punt, now),
+            Input::DialFailed {
+                node,
+                addr,
+                fault,
+                why,
+            } => self.dial_failed(&node, addr, (fault, &why), now),
+            Input::Unproven { node, addr, why } => self.note_unproven(node, addr, why, now),
+            Input::Resolved { node, host, addrs } => self.resolved(&node, &host, &addrs, now),
+            Input::PathMtu { to, mtu } => self.handle_path_mtu(to, mtu, now),
+            Input::TooLong { to, length } => self.handle_too_long(to, length, now),
+            Input::Config(settings) => self.reconfigure(settings, now),
+            Input::Retry => self.retry(now),
+            Input::Redial(neighbours) => self.redial(neighbours, now),
+            Input::Ping { node, token } => self.ping(&node, token, now),
+            Input::AskNode { node, about, token } => self.ask_node(&node, about, token, now),
+            Input::KeyTold { node, key } => {
+                // It has a host file, and perhaps nothing else has made it known.
+                let idx = self.nodes.add(node, now);
+                self.key_told(idx, key);
+            }
+            Input::Look(on) => self.looked_at = on,
+            Input::Entropy(entropy) => self.rng.add_entropy(&entropy),
+            Input::Room { link } => self.link_has_room(link),
+            Input::Timeout => self.timeout(now),
+        }
+        self.close_misbehaved(now);
+    }
+
+    /// Graph and tables, once after a batch of inputs.
+    pub fn settle_all(&mut self, now: Instant) {
+        self.now = now;
+        self.settle(now);
+    }
+
+    fn close_misbehaved(&mut self, now: Instant) {
+        for (link, what) in std::mem::take(&mut self.to_close) {
+            self.close(link, &what, now);
+        }
+    }
+
+    /// The next thing to do. Poll until `None`.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due, and why. Ask after every batch.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.timers.first().map(|(at, timer, _)| (*at, *timer))
+    }
+
+    /// Changes that this node has told the others since start, its own and those it passed on.
+    #[must_use]
+    pub fn floods(&self) -> u64 {
+        self.floods
+    }
+
+    /// The tables published last.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<RouteSnapshot> {
+        self.snapshot.clone()
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        while let Some((at, timer, idx)) = self.timers.first().copied() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Tick => self.tick(now),
+                Timer::Dial => {
+                    self.auto_connect(now);
+                    self.dial_due(now);
+                }
+                Timer::Publish => {}
+                Timer::Doubts => self.doubt_timer(now),
+                Timer::Pmtu => self.probe_timer(idx, now),
+                Timer::Keys => {
+                    self.hold_timer(idx, now);
+                    self.native_timer(idx, now);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.timers.insert((now + TICK, Timer::Tick, Nodes::ME));
+        self.seen.forget(self.settings.ping_interval, now);
+        self.peer_tick(now);
+        self.auto_connect(now);
+        self.dial_due(now);
+        self.key_tick(now);
+        self.legacy_tick(now);
+        self.udp_tick(now);
+        self.measure_tick(now);
+        self.source_tick(now);
+        self.info_tick(now);
+        self.retell_tick(now);
+        self.pings.forget(now);
+        self.questions.forget(now);
+        self.guesses.forget(now);
+        self.learn_tick(now);
+        self.budget_tick(now);
+        self.forget_nodes(now);
+    }
+
+    /// With the last link gone, nobody will tell us which edges of the rest end meanwhile.
+    /// Source: wire/tinc-1.0.md section 2.11. Subnets stay, as in the real 1.1: their owners are
+    /// unreachable, not unknown, and correct what is stale when they come back.
+    fn purge_unreachable(&mut self) {
+        let gone: Vec<NodeIdx> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| *idx != Nodes::ME && !node.place.reachable)
+            .map(|(idx, _)| idx)
+            .collect();
+        for idx in gone {
+            self.strip_edges(idx);
+        }
+    }
+
+    fn strip_edges(&mut self, idx: NodeIdx) {
+        let ends: Vec<NodeIdx> = self.nodes[idx].edges.values().map(|edge| edge.to).collect();
+        for to in ends {
+            self.nodes.remove_edge(idx, to);
+        }
+    }
+
+    /// Unreachable nodes that nobody speaks of any more.
+    fn forget_nodes(&mut self, now: Instant) {
+        let forgettable = |node: &Node| {
+            let idle = now.saturating_duration_since(node.idle_since) >= limits::FORGET_AFTER;
+            let named = self.settings.hosts.contains_key(node.name())
+                || self.outgoing.contains_key(node.name());
+            idle && !named && !node.place.reachable && node.link.is_none()
+        };
+        let old: Vec<NodeIdx> = self
+            .nodes
+            .iter()
+            .filter(|(idx, node)| *idx != Nodes::ME && forgettable(node))
+            .map(|(idx, _)| idx)
+            .collect();
+        for idx in old {
+            self.strip_edges(idx);
+            let subnets: Vec<_> = self.nodes[idx].subnets.iter().copied().collect();
+            for subnet in subnets {
+                self.remove_subnet(idx, subnet);
+            }
+            self.forget_refused(idx, None);
+            if self.nodes[idx].incoming == 0 {
+                self.drop_keys(idx);
+                self.denied.forget_node(idx);
+                self.nodes.remove(idx);
+                self.dirty_routes = true;
+            }
+        }
+    }
+}
+
+/// Reads a traffic counter.
+fn total(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}

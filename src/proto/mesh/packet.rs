@@ -1,0 +1,499 @@
+//! The slow path of packets: what workers leave to us, and what comes over TCP.
+//!
+//! It asks the same [`verdict::decide`] and [`path::send_path`] as the workers.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use meshd_wire::{
+    NodeId, Request, base64,
+    datagram::{HEADER, RelayHeader},
+    ether, ip,
+};
+
+use crate::{
+    mesh::{
+        LinkId, Mesh, Output, Punt,
+        keys::EXT_PACKET,
+        limits::{CONGESTED, MAX_WAITING, MAX_WAITING_BYTES},
+        node::Nodes,
+    },
+    route::{
+        ETHER, MTU, Mode, NodeIdx, RouteSnapshot,
+        path::{SendPath, carrier, send_path},
+        verdict::{self, Verdict},
+    },
+    tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
+};
+
+/// Longest tunnel datagram that fits a REQ_KEY line as base64, of 2,048 characters: whatever an MTU of 1,500 gives.
+/// Source: wire/tinc-1.1.md section 3.7.
+const MAX_BASE64: usize = 1_536;
+
+/// Datagrams a second, and at once, that are passed on from addresses which are not proven any more.
+pub(super) const UNPROVEN: u32 = 1_000;
+
+impl Mesh {
+    pub(super) fn handle_punt(&mut self, punt: Punt, now: Instant) {
+        match punt {
+            Punt::Packet { to, packet } => self.send_packet(to, packet, now),
+            Punt::Datagram { from, datagram } => self.unknown_datagram(from, datagram, now),
+            Punt::Probe { node, from, data } => {
+                self.handle_probe(node, from, &data, now);
+            }
+            Punt::Relay {
+                to,
+                from,
+                by,
+                datagram,
+            } => self.relay_on((from, to), by, datagram, now),
+            Punt::NewMac { mac } => self.learn(mac, now),
+            Punt::BadTag { node } => self.handle_bad_tag(node, now),
+            Punt::Exhausted { node } => {
+                // Numbers go on over renewals: only a new session starts from nothing (T10).
+                match self.nodes.get(node).map(|node| node.place.legacy) {
+                    Some(true) => self.ask_legacy_key(node, now),
+                    Some(false) => self.start_handshake(node, now),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// Sends one inner packet to a node.
+    pub(super) fn send_packet(&mut self, to: NodeIdx, packet: Bytes, now: Instant) {
+        let snapshot = self.fresh_snapshot();
+        let mode = snapshot.settings.mode;
+        let (owner, to) = (to, carrier(&snapshot, to, packet.len()));
+        let Some(node) = self.nodes.get(to).filter(|node| node.place.reachable) else {
+            return;
+        };
+        let kind = mode.record_type();
+        match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
+            SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
+                self.let_wait(to, packet);
+            }
+            SendPath::Udp { to: addr, .. } => {
+                self.sent(owner, &packet);
+                self.send_sealed(&snapshot, to, addr, kind, &packet);
+            }
+            SendPath::Frame(hop) => {
+                let Some(link) = self.nodes[hop].link else {
+                    return;
+                };
+                self.sent(owner, &packet);
+                let frame = match mode {
+                    Mode::Router => [&ether::made_up(&packet), &*packet].concat().into(),
+                    Mode::Switch | Mode::Hub => packet,
+                };
+                self.outputs
+                    .push_back(Output::SendFrame { to: link, frame });
+                self.want_key(to, now);
+            }
+            SendPath::Relayed(_) => {
+                self.sent(owner, &packet);
+                if let Some(datagram) = self.seal(to, kind, &packet) {
+                    self.send_relayed(Nodes::ME, to, datagram);
+                }
+            }
+            SendPath::NoKey => {
+                self.let_wait(to, packet);
+                self.want_key(to, now);
+            }
+            SendPath::Unreachable => {}
+        }
+        // Perhaps a key would let packets of a legacy node skip some of the way.
+        if owner != to {
+            let via = self.nodes[owner].place.via;
+            if via != Nodes::ME {
+                self.want_key(via, now);
+            }
+        }
+    }
+
+    /// Counts an inner packet that goes to a node, and shows it to who looks.
+    fn sent(&mut self, to: NodeIdx, packet: &Bytes) {
+        let length = self.settings.route.mode.frame_len(packet.len());
+        if let Some(node) = self.nodes.get(to) {
+            node.shared.counters.sent(1, length);
+        }
+        self.show(to, false, packet);
+    }
+
+    fn show(&mut self, node: NodeIdx, received: bool, packet: &Bytes) {
+        if let Some(node) = self.nodes.get(node).filter(|_| self.looked_at) {
+            self.outputs.push_back(Output::Seen {
+                node: node.name().clone(),
+                received,
+                packet: packet.clone(),
+            });
+        }
+    }
+
+    /// Keeps a packet until there is a key for it, if there is room.
+    fn let_wait(&mut self, to: NodeIdx, packet: Bytes) {
+        let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
+        let waiting = &mut self.nodes[to].waiting;
+        if room && waiting.len() < MAX_WAITING {
+            self.waiting_bytes += packet.len();
+            waiting.push_back(packet);
+        }
+    }
+
+    /// There is a key now: sends what waited for it.
+    pub(super) fn flush_waiting(&mut self, idx: NodeIdx, now: Instant) {
+        if !self.nodes[idx].keys.is_established() {
+            return;
+        }
+        for packet in std::mem::take(&mut self.nodes[idx].waiting) {
+            self.waiting_bytes -= packet.len();
+            self.send_packet(idx, packet, now);
+        }
+    }
+
+    /// Seals one record for the node's tunnel.
+    pub(super) fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
+        let keys = &self.nodes[to].keys;
+        let tx = keys.tx().filter(|_| !keys.is_resting())?;
+        let seq = tx.claim(1)?;
+        Some(tx.sealed(seq, kind, data))
+    }
+
+    /// Seals a record and sends it by UDP, with the header that the way wants.
+    fn send_sealed(
+        &mut self,
+        snapshot: &RouteSnapshot,
+        to: NodeIdx,
+        addr: SocketAddr,
+        kind: u8,
+        data: &[u8],
+    ) {
+        let path = send_path(snapshot, Nodes::ME, to, data.len(), kind == TYPE_PROBE);
+        let Some(sealed) = self.seal(to, kind, data) else {
+            return;
+        };
+        let (direct, header) = match path {
+            SendPath::Udp { direct, header, .. } if kind != TYPE_PROBE => (direct, header),
+            _ => (true, self.wants_ids(to)),
+        };
+        let datagram = self.with_header(Nodes::ME, to, (direct, header), &sealed);
+        self.outputs
+            .push_back(Output::Datagram { to: addr, datagram });
+    }
+
+    fn with_header(
+        &self,
+        from: NodeIdx,
+        to: NodeIdx,
+        (direct, header): (bool, bool),
+        sealed: &[u8],
+    ) -> Bytes {
+        let mut out = BytesMut::with_capacity(sealed.len() + 12);
+        if header {
+            let to = if direct {
+                NodeId::DIRECT
+            } else {
+                self.nodes[to].shared.id
+            };
+            out.put_slice(&to.0);
+            out.put_slice(&self.nodes[from].shared.id.0);
+        }
+        out.put_slice(sealed);
+        out.freeze()
+    }
+
+    /// Seals a record that goes straight to an address of the node, proven or not: probes.
+    pub(super) fn send_record(&mut self, idx: NodeIdx, to: SocketAddr, kind: u8, data: &[u8]) {
+        let Some(sealed) = self.seal(idx, kind, data) else {
+            return;
+        };
+        let header = self.wants_ids(idx);
+        let datagram = self.with_header(Nodes::ME, idx, (true, header), &sealed);
+        self.outputs.push_back(Output::Datagram { to, datagram });
+    }
+
+    /// Whether what goes straight to the node has ids in front.
+    fn wants_ids(&self, idx: NodeIdx) -> bool {
+        let native = self.nodes[idx].keys.native.is_established();
+        self.nodes[idx].place.options.has_ids() && !native
+    }
+
+    /// Sends a tunnel datagram over the link to the next hop.
+    fn send_relayed(&mut self, from: NodeIdx, to: NodeIdx, sealed: Vec<u8>) {
+        let hop = self.nodes[to].place.nexthop;
+        let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) else {
+            return;
+        };
+        if self.nodes[hop].minor() >= 7 {
+            let datagram = self.with_header(from, to, (false, true), &sealed);
+            self.outputs
+                .push_back(Output::SendRelayed { to: link, datagram });
+        } else if sealed.len() <= MAX_BASE64 && self.unsent_towards(to) < CONGESTED {
+            let line = Request::ReqKey {
+                from: self.nodes[from].name().clone(),
+                to: self.nodes[to].name().clone(),
+                ext: Some(EXT_PACKET),
+                text: base64::encode(&sealed),
+            };
+            self.send_line(link, line.line(0).into());
+        }
+    }
+
+    /// Takes a tunnel datagram that `by` has sent us: for us, or to be passed on unless it has passed before.
+    pub(super) fn relay(
+        &mut self,
+        (from, to): (NodeIdx, NodeIdx),
+        by: NodeIdx,
+        datagram: Bytes,
+        now: Instant,
+    ) {
+        let (Some(origin), Some(target)) = (self.nodes.get(from), self.nodes.get(to)) else {
+            return;
+        };
+        let (origin, target) = (origin.shared.id, target.shared.id);
+        let recent = &self.snapshot.recent;
+        if to == Nodes::ME || recent.admits_datagram(origin, target, &datagram) {
+            self.relay_on((from, to), by, datagram, now);
+        }
+    }
+
+    /// Opens a tunnel datagram for us, or passes it on, never back to where it came from.
+    fn relay_on(
+        &mut self,
+        (from, to): (NodeIdx, NodeIdx),
+        by: NodeIdx,
+        datagram: Bytes,
+        now: Instant,
+    ) {
+        if to == Nodes::ME {
+            self.open_tunnelled(from, datagram, now);
+            return;
+        }
+        let (Some(_), Some(node)) = (self.nodes.get(from), self.nodes.get(to)) else {
+            return;
+        };
+        // Nobody sends in our name (T29).
+        if from == Nodes::ME || !node.place.reachable || datagram.len() < SPTPS_OVERHEAD {
+            return;
+        }
+        let snapshot = self.fresh_snapshot();
+        let path = send_path(&snapshot, from, to, datagram.len() - SPTPS_OVERHEAD, false);
+        if path.hop().is_some_and(|hop| hop == by || hop == from) {
+            return;
+        }
+        match path {
+            SendPath::Udp {
+                to: addr,
+                direct,
+                header,
+                ..
+            } => {
+                let datagram = self.with_header(from, to, (direct, header), &datagram);
+                self.outputs
+                    .push_back(Output::Datagram { to: addr, datagram });
+            }
+            SendPath::Relayed(_) | SendPath::Frame(_) => {
+                self.send_relayed(from, to, datagram.to_vec())
+            }
+            SendPath::NoKey | SendPath::Unreachable => {}
+        }
+    }
+
+    /// A frame came over a link as PACKET (17).
+    pub(super) fn handle_frame(&mut self, link: LinkId, frame: &Bytes, now: Instant) {
+        let Some(source) = self.active(link).map(|peer| peer.node) else {
+            return;
+        };
+        // EtherType 0 is a stray probe of a real daemon (wire/tinc-1.1.md section 3.8).
+        if frame.len() <= ETHER || frame[12..14] == [0, 0] {
+            return;
+        }
+        let packet = match self.settings.route.mode {
+            Mode::Router => frame.slice(ETHER..),
+            Mode::Switch | Mode::Hub => frame.clone(),
+        };
+        self.arrived(source, packet, now);
+    }
+
+    /// A relay datagram came over a link as SPTPS_PACKET (21).
+    pub(super) fn handle_relayed(&mut self, link: LinkId, datagram: &Bytes, now: Instant) {
+        let Some(by) = self.active(link).map(|peer| peer.node) else {
+            return;
+        };
+        let Some(header) = RelayHeader::parse(datagram) else {
+            return;
+        };
+        let snapshot = self.fresh_snapshot();
+        let find = |id: NodeId| snapshot.by_id.get(&id).copied();
+        let (Some(to), Some(from)) = (find(header.to), find(header.from)) else {
+            return;
+        };
+        if from != Nodes::ME {
+            self.relay((from, to), by, datagram.slice(12..), now);
+        }
+    }
+
+    /// A tunnel datagram for us that did not come straight by UDP.
+    pub(super) fn open_tunnelled(&mut self, from: NodeIdx, datagram: Bytes, now: Instant) {
+        let Some(node) = self.nodes.get(from) else {
+            return;
+        };
+        match open(self.settings.route.mode, &node.keys.rx(), &datagram) {
+            Some((kind, data)) => {
+                if let Some(packet) = self.packet_in(kind, data) {
+                    self.arrived(from, packet, now);
+                    self.tell_better_path(from, now);
+                }
+            }
+            None => {
+                if node.keys.rx().is_empty() {
+                    self.want_key(from, now);
+                } else {
+                    self.handle_bad_tag(from, now);
+                }
+            }
+        }
+    }
+
+    /// A datagram from an address that is nobody's confirmed one.
+    fn unknown_datagram(&mut self, from: SocketAddr, datagram: Bytes, now: Instant) {
+        if let Some(idx) = self.session_of(&datagram) {
+            return self.came_from(idx, from, &datagram, now);
+        }
+        let Some(header) = RelayHeader::parse(&datagram) else {
+            return;
+        };
+        let snapshot = self.fresh_snapshot();
+        let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
+            match self.legacy_sender(from, &datagram, now) {
+                Some(idx) => self.came_from(idx, from, &datagram, now),
+                None => self.nobody_opened(from, now),
+            }
+            return;
+        };
+        if idx == Nodes::ME {
+            return;
+        }
+        if header.to != NodeId::DIRECT {
+            // From an unknown address: dropped, as every real daemon does (T29). A relay may hold us for
+            // proven a while longer than we it, so its last address will do; and it is asked again.
+            let relay = self
+                .nodes
+                .iter()
+                .find(|(_, node)| node.udp.addr == Some(from) && node.place.reachable)
+                .map(|(idx, _)| idx);
+            let to = snapshot.by_id.get(&header.to).copied();
+            // As it is not proven, a bounded number only.
+            if let (Some(relay), Some(to)) = (relay, to)
+                && self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
+            {
+                self.moved(relay, from, now);
+                self.relay((idx, to), relay, datagram.slice(12..), now);
+            }
+            return;
+        }
+        self.came_from(idx, from, &datagram[HEADER..], now);
+    }
+
+    /// The node to one of whose native sessions a datagram without ids belongs.
+    fn session_of(&self, datagram: &[u8]) -> Option<NodeIdx> {
+        let idx = NodeIdx::of_session(native::index_of(datagram)?);
+        let keys = &self.nodes.get(idx)?.keys;
+        let named = keys.native.rx().any(|key| key.is_named_by(datagram));
+        named.then_some(idx)
+    }
+
+    /// A tunnel datagram of the node came straight from an address that is not its confirmed one.
+    fn came_from(&mut self, idx: NodeIdx, from: SocketAddr, datagram: &[u8], now: Instant) {
+        let node = &self.nodes[idx];
+        let Some((kind, data)) = open(self.settings.route.mode, &node.keys.rx(), datagram) else {
+            if node.keys.rx().is_empty() {
+                // It has a tunnel with our former life: as rarely as any handshake, whoever sent this.
+                self.want_key(idx, now);
+            }
+            return;
+        };
+        node.shared.counters.came(data.len());
+        self.moved(idx, from, now);
+        match kind {
+            TYPE_PROBE => self.handle_probe(idx, from, &data, now),
+            kind => {
+                if let Some(packet) = self.packet_in(kind, data) {
+                    self.arrived(idx, packet, now);
+                }
+            }
+        }
+    }
+
+    /// The packet in a record of this type.
+    fn packet_in(&self, kind: u8, data: Bytes) -> Option<Bytes> {
+        let at = self.settings.route.mode.packet_at(kind)?;
+        (at < data.len()).then(|| data.slice(at..))
+    }
+
+    /// Counts and routes a packet that came from `source` by the slow path.
+    fn arrived(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
+        let length = self.settings.route.mode.frame_len(packet.len());
+        if length > usize::from(MTU) {
+            return;
+        }
+        self.nodes[source].shared.counters.received(1, length);
+        self.show(source, true, &packet);
+        let snapshot = self.fresh_snapshot();
+        let mut packet = packet.to_vec();
+        match verdict::decide(&snapshot, &mut packet, source, &mut self.errors, now) {
+            Verdict::Send(to) => self.send_packet(to, packet.into(), now),
+            Verdict::Local => self.outputs.push_back(Output::TunWrite(packet.into())),
+            Verdict::Broadcast => {
+                let packet = Bytes::from(packet);
+                for to in snapshot.spread_to(source) {
+                    self.send_packet(to, packet.clone(), now);
+                }
+                if source != Nodes::ME {
+                    self.outputs.push_back(Output::TunWrite(packet));
+                }
+            }
+            Verdict::Reply(reply) => {
+                if source == Nodes::ME {
+                    self.outputs.push_back(Output::TunWrite(reply.into()));
+                } else {
+                    self.send_packet(source, reply.into(), now);
+                }
+            }
+            Verdict::Fragments(to, pieces) => {
+                for piece in pieces {
+                    self.send_packet(to, piece.into(), now);
+                }
+            }
+            Verdict::Drop(_) => {}
+        }
+    }
+}
+
+/// Opens a datagram with the key that fits; returns the record type and the data, whose checksums are
+/// complete then.
+fn open(mode: Mode, keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
+    let mut bytes = datagram.to_vec();
+    let opened = mode.seen(tunnel::open(keys, &mut bytes).ok()?);
+    let data = opened.data(bytes.len());
+    if opened.is_native() && opened.kind & TYPE_VOUCHED != 0 {
+        let (kind, packet) = (opened.kind & !TYPE_VOUCHED, &mut bytes[data.clone()]);
+        let ip = if kind == TYPE_MAC {
+            ether::ip_at(packet)
+        } else {
+            0
+        };
+        ip::finish_checksum(&mut packet[ip..]);
+        return Some((kind, Bytes::from(bytes).slice(data)));
+    }
+    let data = Bytes::from(bytes).slice(data);
+    if opened.is_packed() {
+        let (kind, data) = opened.unpack(&data)?;
+        return Some((kind, data.into()));
+    }
+    match opened.kind {
+        TYPE_PROBE => Some((TYPE_PROBE, opened.probe(data))),
+        kind => Some((kind, data)),
+    }
+}

@@ -1,0 +1,60 @@
+//! `meshctl ping`: one round trip to a node, by UDP probe where UDP works, else by PING over its link.
+
+use std::time::{Duration, Instant};
+
+use meshd_wire::NodeName;
+
+use crate::{
+    mesh::{Mesh, Output, node::Nodes},
+    route::NodeIdx,
+};
+
+/// How long an unanswered one is remembered.
+const FORGET: Duration = Duration::from_secs(60);
+/// Pings under way at most; more are not begun.
+const MAX: usize = 256;
+
+/// Pings under way.
+#[derive(Debug, Default)]
+pub(super) struct Pings(Vec<(NodeIdx, u64, Instant)>);
+
+impl Pings {
+    pub(super) fn forget(&mut self, now: Instant) {
+        self.0
+            .retain(|(_, _, at)| now.saturating_duration_since(*at) < FORGET);
+    }
+}
+
+impl Mesh {
+    pub(super) fn ping(&mut self, name: &NodeName, token: u64, now: Instant) {
+        let Some(idx) = self.nodes.find(name) else {
+            return;
+        };
+        if idx == Nodes::ME || !self.nodes[idx].place.reachable || self.pings.0.len() >= MAX {
+            return;
+        }
+        self.pings.0.push((idx, token, now));
+        // Whoever measures wants to see what traffic would find.
+        self.nodes[idx].udp.wake(now);
+        self.want_key(idx, now);
+        self.probe_now(idx, now);
+        if let Some(link) = self.nodes[idx]
+            .link
+            .filter(|_| !self.nodes[idx].udp.confirmed)
+        {
+            self.ping_link(link, now);
+        }
+    }
+
+    /// Something came back from the node.
+    pub(super) fn answer_ping(&mut self, idx: NodeIdx, now: Instant) {
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pings.0)
+            .into_iter()
+            .partition(|(node, _, _)| *node == idx);
+        self.pings.0 = rest;
+        for (_, token, at) in done {
+            let rtt = now.saturating_duration_since(at);
+            self.outputs.push_back(Output::Pong { token, rtt });
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! From tables to what workers see: the graph pass, what follows from it, node states, snapshots.
+//!
+//! The graph is computed at most once per batch of input, snapshots every 10 ms on average, a few at once.
+//! Source: wire/tinc-1.0.md section 2.8, proto/design.md section 2.4.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use meshd_wire::{Prefix, Subnet};
+
+use crate::{
+    mesh::{
+        HookEvent, Mesh, Output, Timer, belief, graph,
+        node::{Node, Nodes, Place},
+    },
+    route::{
+        Broadcast, MTU, NodeIdx, NodeState, RouteSnapshot,
+        lpm::{Owner, Route, Table},
+        source::Claims,
+    },
+};
+
+/// Mean time between two publications when there is no end of changes.
+const PUBLISH_EVERY: Duration = Duration::from_millis(10);
+/// How far publications may be ahead of that: a node that comes up is five changes within 3 ms, and none
+/// of them should wait.
+const PUBLISH_AHEAD: Duration = Duration::from_millis(80);
+/// Ownerless subnets that every 1.1 node has. Source: config/tinc.md section 6.2.
+const BROADCASTS: [Prefix; 4] = [
+    Prefix::Mac([0xff; 6]),
+    Prefix::V4(Ipv4Addr::BROADCAST, 32),
+    Prefix::V4(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+/// What a node owns but Ethernet addresses, of which there may be thousands: they come first in order.
+pub(super) fn ip_subnets(node: &Node) -> impl Iterator<Item = &Subnet> {
+    let is_mac = |subnet: &&Subnet| matches!(subnet.prefix, Prefix::Mac(_));
+    node.subnets.iter().skip_while(is_mac)
+}
+
+impl Mesh {
+    /// Computes paths anew if edges changed, then publishes if it is time.
+    pub(super) fn settle(&mut self, now: Instant) {
+        while std::mem::take(&mut self.dirty_graph) {
+            self.run_graph(now);
+            self.withdraw_orphans();
+            if std::mem::take(&mut self.purge) {
+                self.purge_unreachable();
+            }
+        }
+        for (link, line) in std::mem::take(&mut self.deferred) {
+            self.handle_line(link, &line, now);
+        }
+        self.close_misbehaved(now);
+        if !self.dirty_routes {
+            return;
+        }
+        if now + PUBLISH_AHEAD >= self.publish_at {
+            self.publish(now);
+        } else {
+            let due = self.publish_at - PUBLISH_AHEAD;
+            self.timers.insert((due, Timer::Publish, Nodes::ME));
+        }
+    }
+
+    fn run_graph(&mut self, now: Instant) {
+        self.graph_runs += 1;
+        let mut places = graph::places(&self.nodes, &belief::Edges::new());
+        self.keep_doubted_nodes(&mut places, now);
+        let nowhere = Place::nowhere(Nodes::ME);
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        let mut flips = Vec::new();
+        let mut changed = Vec::new();
+        for idx in all {
+            let mut place = places.remove(&idx).unwrap_or(nowhere);
+            if place.reachable && idx != Nodes::ME {
+                let anew = !self.nodes[idx].place.reachable;
+                place.legacy = self.is_legacy(idx, &place);
+                place.options = self.believed(idx, place.options, (place.legacy, anew), now);
+                place = self.hold_path(idx, place, now);
+            }
+            let node = &mut self.nodes[idx];
+            let old = std::mem::replace(&mut node.place, place);
+            if idx != Nodes::ME && old.reachable != place.reachable {
+                flips.push(idx);
+            } else if place.reachable && old.legacy != place.legacy {
+                changed.push(idx);
+            } else if place.reachable && node.udp.addr.is_none() {
+                node.udp.addr = place.address;
+            }
+            if old != place {
+                self.update_state(idx);
+            }
+        }
+        self.find_carriers();
+        // In order of names, when all places are known: a script may look at other nodes.
+        for idx in flips {
+            self.flip(idx, now);
+        }
+        for idx in changed {
+            self.start_anew(idx, now);
+        }
+        self.tree = graph::tree_neighbours(&self.nodes);
+        self.dirty_routes = true;
+    }
+
+    /// Drops the sessions with a reachable node, and begins new ones.
+    pub(super) fn start_anew(&mut self, idx: NodeIdx, now: Instant) {
+        self.drop_keys(idx);
+        let node = &mut self.nodes[idx];
+        node.udp.reset(node.place.address);
+        self.update_state(idx);
+        self.make_keys(idx, now);
+    }
+
+    /// A node became reachable or unreachable.
+    fn flip(&mut self, idx: NodeIdx, now: Instant) {
+        let old_address = self.own_address(idx).known();
+        self.drop_keys(idx);
+        let node = &mut self.nodes[idx];
+        node.since = Some(now);
+        node.idle_since = now;
+        node.udp.reset(node.place.address);
+        let up = node.place.reachable;
+        let name = node.name().clone();
+        let address = if up { node.place.address } else { old_address };
+        tracing::info!(node = %name, "{}", if up { "reachable" } else { "unreachable" });
+        let hooks: Vec<HookEvent> = self.hooks_of(idx, up, address).collect();
+        self.outputs.extend(hooks.into_iter().map(Output::Hook));
+        self.update_state(idx);
+        if up {
+            self.tell_left_out(idx);
+            self.make_keys(idx, now);
+        }
+    }
+
+    /// What scripts are told when a node becomes reachable or unreachable.
+    fn hooks_of(
+        &self,
+        idx: NodeIdx,
+        up: bool,
+        address: Option<SocketAddr>,
+    ) -> impl Iterator<Item = HookEvent> + '_ {
+        let name = self.nodes[idx].name();
+        let host = HookEvent::Host {
+            up,
+            node: name.clone(),
+            address,
+        };
+        let subnets = self.nodes[idx].subnets.iter();
+        let subnets = subnets.map(move |subnet| HookEvent::Subnet {
+            up,
+            node: name.clone(),
+            subnet: *subnet,
+            address,
+        });
+        std::iter::once(host).chain(subnets)
+    }
+
+    /// What scripts are told of all others when we stop. Nothing changes by it, so that packets flow on while scripts run.
+    pub fn farewell(&self) -> impl Iterator<Item = HookEvent> + '_ {
+        let reachable = |idx: &NodeIdx| *idx != Nodes::ME && self.nodes[*idx].place.reachable;
+        let nodes = self.nodes.by_name().filter(reachable);
+        nodes.flat_map(|idx| self.hooks_of(idx, false, self.own_address(idx).known()))
+    }
+
+    /// A neighbour's tunnel is made before the first packet wants it.
+    fn make_keys(&mut self, idx: NodeIdx, now: Instant) {
+        match (self.nodes[idx].link, self.nodes[idx].place.legacy) {
+            (Some(_), true) => self.send_legacy_key(idx, now),
+            (Some(_), false) => self.want_key(idx, now),
+            (None, _) => {}
+        }
+    }
+
+    /// Notes that what workers see of a node has changed, and publishes the address tables again.
+    pub(super) fn mark_state(&mut self, idx: NodeIdx) {
+        self.update_state(idx);
+        self.dirty_routes = true;
+    }
+
+    /// Gives workers the node's keys and path as they are now.
+    pub(super) fn update_state(&self, idx: NodeIdx) {
+        let node = &self.nodes[idx];
+        node.shared.state.store(Arc::new(self.state_of(node)));
+    }
+
+    fn state_of(&self, node: &Node) -> NodeState {
+        let place = &node.place;
+        let udp = &node.udp;
+        let pmtu_wanted = place.options.has(meshd_wire::Options::PMTU_DISCOVERY);
+        let (min_mtu, mtu) = match (udp.confirmed, pmtu_wanted) {
+            (false, _) => (0, udp.hinted_mtu.longest()),
+            (true, true) => (udp.pmtu.min, udp.pmtu.mtu()),
+            (true, false) => (MTU, MTU),
+        };
+        let cap = self.pmtu_cap(node);
+        NodeState {
+            reachable: place.reachable || node.shared.idx == Nodes::ME,
+            neighbour: node.link.is_some(),
+            legacy: place.legacy,
+            options: if node.shared.idx == Nodes::ME {
+                self.settings.options
+            } else {
+                place.options
+            },
+            nexthop: place.nexthop,
+            via: place.via,
+            udp: udp.addr.filter(|_| udp.confirmed),
+            min_mtu,
+            mtu: mtu.min(cap),
+            tx: node.keys.tx(),
+            resting: node.keys.is_resting(),
+            rx: node.keys.rx(),
+        }
+    }
+
+    /// PMTU of configuration bounds the MTU of a neighbour until discovery knows better.
+    fn pmtu_cap(&self, node: &Node) -> u16 {
+        if node.link.is_none() || node.udp.pmtu.fixed {
+            return MTU;
+        }
+        let host = self
+            .settings
+            .hosts
+            .get(node.name())
+            .and_then(|host| host.pmtu);
+        [host, self.settings.pmtu]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(MTU)
+    }
+
+    /// The tables as they are now, published or not.
+    pub(super) fn fresh_snapshot(&mut self) -> Arc<RouteSnapshot> {
+        if self.dirty_routes {
+            self.publish(self.now);
+        }
+        self.snapshot.clone()
+    }
+
+    fn publish(&mut self, now: Instant) {
+        self.dirty_routes = false;
+        self.publish_at = self.publish_at.max(now) + PUBLISH_EVERY;
+        let (v4, v6) = self.tables();
+        let mut nodes = vec![None; self.nodes.slots()];
+        let mut sources = vec![Claims::default(); self.nodes.slots()];
+        let mut by_id: HashMap<_, NodeIdx> = HashMap::new();
+        let mut losers = Vec::new();
+        let mut by_addr = HashMap::new();
+        for (idx, node) in self.nodes.iter() {
+            nodes[idx.0 as usize] = Some(node.shared.clone());
+            sources[idx.0 as usize] = self.claims_of(node, (&v4, &v6));
+            // Two names with one id: ourselves, then the one with a host file, then the first by name (T30).
+            let rank = |idx: NodeIdx| match idx {
+                Nodes::ME => 2,
+                _ => u8::from(self.settings.hosts.contains_key(self.nodes[idx].name())),
+            };
+            match by_id.entry(node.shared.id) {
+                Entry::Vacant(entry) => {
+                    entry.insert(idx);
+                }
+                Entry::Occupied(mut entry) => {
+                    let loser = match rank(*entry.get()) < rank(idx) {
+                        true => entry.insert(idx),
+                        false => idx,
+                    };
+                    losers.push((loser, *entry.get()));
+                }
+            }
+            if let Some(addr) = node
+                .udp
+                .addr
+                .filter(|_| node.udp.confirmed && node.place.reachable)
+            {
+                by_addr.insert(addr, idx);
+            }
+        }
+        self.tell_collisions(losers);
+        let broadcast = match self.settings.route.broadcast {
+            Broadcast::No => Vec::new(),
+            Broadcast::Mst => self
+                .tree
+                .iter()
+                .copied()
+                .filter(|idx| self.nodes.get(*idx).is_some_and(|n| n.link.is_some()))
+                .collect(),
+            Broadcast::Direct => self.direct_nodes(),
+        };
+        let snapshot = RouteSnapshot {
+            generation: self.snapshot.generation + 1,
+            settings: self.settings.route.clone(),
+            me: Nodes::ME,
+            nodes,
+            v4,
+            v6,
+            macs: self.mac_table(),
+            by_id,
+            by_addr,
+            broadcast,
+            sources,
+            recent: self.snapshot.recent.clone(),
+            listed: self.lists.table(),
+        };
+        self.snapshot = Arc::new(snapshot);
+        self.outputs
+            .push_back(Output::Publish(self.snapshot.clone()));
+    }
+
+    /// Says once of each node whose id is another's that nothing finds it by its id.
+    fn tell_collisions(&mut self, losers: Vec<(NodeIdx, NodeIdx)>) {
+        for (loser, winner) in losers {
+            if !std::mem::replace(&mut self.nodes[loser].collides, true) {
+                tracing::warn!(node = %self.nodes[loser].name(), with = %self.nodes[winner].name(), "has the id of another node, which keeps it: packets by relays do not reach it; rename it");
+            }
+        }
+    }
+
+    /// Nodes that a direct broadcast goes to.
+    fn direct_nodes(&self) -> Vec<NodeIdx> {
+        let direct = |(idx, node): &(NodeIdx, &Node)| {
+            let place = &node.place;
+            *idx != Nodes::ME
+                && place.reachable
+                && (place.via == *idx || place.via == Nodes::ME && place.nexthop == *idx)
+        };
+        self.nodes
+            .iter()
+            .filter(direct)
+            .map(|(idx, _)| idx)
+            .collect()
+    }
+
+    /// Both lookup tables. Of equal prefixes the best reachable owner wins; a prefix none of whose owners is
+    /// reachable is left out where a shorter one has a reachable owner (config/tinc.md section 6.2).
+    fn tables(&self) -> (Table<u32>, Table<u128>) {
+        let mut best: BTreeMap<Prefix, (bool, i32, Owner)> = BTreeMap::new();
+        for (idx, node) in self.nodes.iter() {
+            for subnet in ip_subnets(node) {
+                let reachable = node.place.reachable || idx == Nodes::ME;
+                let owner = if reachable {
+                    Owner::Node(idx)
+                } else {
+                    Owner::Unreachable(idx)
+                };
+                let entry = (reachable, subnet.weight, owner);
+                best.entry(subnet.prefix.masked())
+                    .and_modify(|old| {
+                        // Nodes come in order of names, so equal weights stay with the first.
+                        if reachable && (!old.0 || subnet.weight < old.1) {
+                            *old = entry;
+                        }
+                    })
+                    .or_insert(entry);
+            }
+        }
+        for prefix in self.broadcast_prefixes() {
+            best.entry(prefix).or_insert((true, 0, Owner::Broadcast));
+        }
+        let covered = |prefix: &Prefix| {
+            let (ip, len) = match *prefix {
+                Prefix::V4(ip, len) => (IpAddr::V4(ip), len),
+                Prefix::V6(ip, len) => (IpAddr::V6(ip), len),
+                Prefix::Mac(_) => return false,
+            };
+            (0..len).any(|len| {
+                best.get(&Prefix::network(ip, len))
+                    .is_some_and(|entry| entry.0)
+            })
+        };
+        let kept = best
+            .iter()
+            .filter(|(prefix, entry)| entry.0 || !covered(prefix));
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (prefix, (_, _, owner)) in kept {
+            let owner = *owner;
+            match *prefix {
+                Prefix::V4(ip, len) => v4.push(Route {
+                    addr: ip.to_bits(),
+                    len,
+                    owner,
+                }),
+                Prefix::V6(ip, len) => v6.push(Route {
+                    addr: ip.to_bits(),
+                    len,
+                    owner,
+                }),
+                Prefix::Mac(_) => {}
+            }
+        }
+        (Table::new(v4), Table::new(v6))
+    }
+
+    /// Ownerless subnets: the built-in ones and those of BroadcastSubnet.
+    pub(super) fn broadcast_prefixes(&self) -> impl Iterator<Item = Prefix> + '_ {
+        let extra = self.settings.broadcast_subnets.iter();
+        BROADCASTS
+            .into_iter()
+            .chain(extra.map(|subnet| subnet.prefix.masked()))
+    }
+
+    /// Every subnet that contains an address, in the order in which they are asked.
+    pub(super) fn matching(&self, ip: IpAddr) -> Vec<(Subnet, NodeIdx)> {
+        let ip = ip.to_canonical();
+        let mut found: Vec<(Subnet, NodeIdx)> = self
+            .nodes
+            .iter()
+            .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (*subnet, idx)))
+            .filter(|(subnet, _)| subnet.prefix.contains(ip))
+            .collect();
+        found.sort_by_key(|(subnet, _)| *subnet); // stable: owners stay in order of names
+        found
+    }
+}

@@ -1,0 +1,102 @@
+//! SourceCheck: the addresses that each node may send from, as packet threads take them, and a line for the operator
+//! where packets are dropped for it. The rule itself: [`crate::route::source`].
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use meshd_wire::{NodeName, Subnet, subnet::Prefix};
+
+use crate::{
+    mesh::{Mesh, Settings, node::Node, publish::ip_subnets},
+    route::{
+        lpm::Table,
+        source::{Claims, Listed},
+    },
+};
+
+/// One line about one node in this time.
+const SAY_EVERY: Duration = Duration::from_secs(600);
+
+/// The subnets of all host files, made anew with each configuration.
+pub(super) struct Lists {
+    table: Arc<Listed>,
+    of: BTreeMap<NodeName, Arc<[Prefix]>>,
+}
+
+impl Lists {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let hosts = settings.hosts.iter();
+        let lists = hosts.map(|(name, host)| (name.clone(), list(&host.subnets)));
+        let of: BTreeMap<_, _> = lists.filter(|(_, list)| !list.is_empty()).collect();
+        let ours = settings.subnets.iter().map(|subnet| subnet.prefix);
+        let theirs = of.values().flat_map(|list| list.iter().copied());
+        Self {
+            table: Arc::new(Listed::new(theirs.chain(ours))),
+            of,
+        }
+    }
+
+    /// See [`crate::route::RouteSnapshot::listed`].
+    pub(super) fn table(&self) -> Arc<Listed> {
+        self.table.clone()
+    }
+}
+
+/// The IP subnets in their order, which begins with the longest prefix.
+fn list(subnets: &[Subnet]) -> Arc<[Prefix]> {
+    let ip = |prefix: &Prefix| !matches!(prefix, Prefix::Mac(_));
+    let prefixes = subnets.iter().map(|subnet| subnet.prefix.masked());
+    let mut prefixes: Vec<Prefix> = prefixes.filter(ip).collect();
+    prefixes.sort();
+    prefixes.into()
+}
+
+/// Packets of one node that SourceCheck has dropped, as far as the operator was told.
+#[derive(Debug, Default)]
+pub(super) struct Dropped {
+    seen: u64,
+    told: Option<Instant>,
+}
+
+impl Mesh {
+    /// Where the packets of a node may come from.
+    pub(super) fn claims_of(&self, node: &Node, (v4, v6): (&Table<u32>, &Table<u128>)) -> Claims {
+        let host = self.settings.hosts.get(node.name());
+        let announced = ip_subnets(node).map(|subnet| subnet.prefix.masked());
+        let announced: Vec<Prefix> = announced.collect();
+        let mut wide = announced.iter();
+        Claims {
+            undivided: wide.all(|prefix| self.lists.table.leaves_whole(prefix, v4, v6)),
+            announced,
+            listed: self.lists.of.get(node.name()).cloned().unwrap_or_default(),
+            check: host.and_then(|host| host.source_check),
+            carriers: node.carriers.clone(),
+        }
+    }
+
+    /// Once a second: says whose packets SourceCheck drops, and how to let them pass.
+    pub(super) fn source_tick(&mut self, now: Instant) {
+        let all: Vec<_> = self.nodes.by_name().collect();
+        for idx in all {
+            let node = &mut self.nodes[idx];
+            let total = super::total(&node.shared.counters.spoofed);
+            let dropped = total - node.dropped.seen;
+            let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
+            if dropped == 0 || node.dropped.told.is_some_and(lately) {
+                continue;
+            }
+            node.dropped = Dropped {
+                seen: total,
+                told: Some(now),
+            };
+            let name = node.name().clone();
+            tracing::warn!(node = %name, packets = dropped, "SourceCheck drops its packets from addresses that are not its own; if it routes for others, write these as Subnet into hosts/{name}, or `SourceCheck = no`, then reload");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! From when until when the word of a host file holds: Expires, Revoked, Ed25519PublicKeyNextFrom.
+//!
+//! Source: config/toml.md section 3. They are wall times, which only the shell knows: it asks for the settings
+//! of a time, and again when the next turn comes.
+
+use std::sync::Arc;
+
+use crate::mesh::settings::{Host, MinProtocol, Settings};
+
+impl Host {
+    /// What of it holds at a time, in seconds since 1970; `None` if all does. A node that is shut out has no key, no
+    /// address and no subnet left, so nothing that others tell of it helps it.
+    #[must_use]
+    pub fn at(&self, unix: u64) -> Option<Self> {
+        let past = |from: Option<u64>| from.is_some_and(|from| from <= unix);
+        let shut_out = if past(self.revoked) {
+            Some(match &self.revoked_reason {
+                Some(reason) => format!("revoked: {reason}"),
+                None => "revoked".to_owned(),
+            })
+        } else {
+            past(self.expires).then(|| "expired".to_owned())
+        };
+        if let Some(why) = shut_out {
+            return Some(Self {
+                shut_out: Some(why),
+                min: Some(MinProtocol::Native),
+                labels: self.labels.clone(),
+                ..Self::default()
+            });
+        }
+        let waits = self.next.is_some() && self.next_from.is_some_and(|from| from > unix);
+        waits.then(|| Self {
+            next: None,
+            ..self.clone()
+        })
+    }
+
+    /// When [`Self::at`] next says something else than at this time.
+    #[must_use]
+    pub fn turn(&self, unix: u64) -> Option<u64> {
+        let turns = [self.expires, self.revoked, self.next_from];
+        turns.into_iter().flatten().filter(|at| *at > unix).min()
+    }
+}
+
+impl Settings {
+    /// What of them holds at a time, in seconds since 1970.
+    #[must_use]
+    pub fn at(self: &Arc<Self>, unix: u64) -> Arc<Self> {
+        let mut settings = Arc::clone(self);
+        for (name, host) in &self.hosts {
+            if let Some(host) = host.at(unix) {
+                let hosts = &mut Arc::make_mut(&mut settings).hosts;
+                hosts.insert(name.clone(), Arc::new(host));
+            }
+        }
+        settings
+    }
+
+    /// When [`Self::at`] next says something else than at this time.
+    #[must_use]
+    pub fn turn(&self, unix: u64) -> Option<u64> {
+        self.hosts.values().filter_map(|host| host.turn(unix)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshd_crypto::{PrivateKey, Rng};
+
+    #[test]
+    fn words_hold_from_and_until_their_times() {
+        let key = |seed| PrivateKey::generate(&mut Rng::new([seed; 32])).public();
+        let host = Host {
+            key: Some(key(1)),
+            next: Some(key(2)),
+            next_from: Some(100),
+            expires: Some(200),
+            revoked: Some(300),
+            revoked_reason: Some("sold".into()),
+            subnets: vec!["10.1.0.0/16".parse().unwrap()],
+            ..Host::default()
+        };
+        let at = |unix| host.at(unix).unwrap_or_else(|| host.clone());
+        let seen = |unix| {
+            let host = at(unix);
+            (
+                host.key.is_some(),
+                host.next.is_some(),
+                host.subnets.len(),
+                host.shut_out,
+            )
+        };
+        assert_eq!(seen(99), (true, false, 1, None));
+        assert_eq!(seen(100), (true, true, 1, None));
+        assert_eq!(seen(199), (true, true, 1, None));
+        assert_eq!(seen(200), (false, false, 0, Some("expired".into())));
+        assert_eq!(seen(300), (false, false, 0, Some("revoked: sold".into())));
+        assert_eq!(at(200).min, Some(MinProtocol::Native), "nor in legacy");
+        let turns = [0, 100, 200, 300].map(|unix| host.turn(unix));
+        assert_eq!(turns, [Some(100), Some(200), Some(300), None]);
+    }
+}

@@ -1,0 +1,112 @@
+//! Subnets that hearsay withdraws in the name of a node that is no neighbour: see the table in `belief.rs`.
+//!
+//! A subnet that our host file of the node lists is the operator's word, so it stays. It goes when the node withdraws it over
+//! its own link, or when the line is removed from our host file. Departure from tinc, which removes it at once;
+//! `SubnetPolicy = open` removes it after a moment.
+
+use std::time::{Duration, Instant};
+
+use meshd_wire::{Prefix, Subnet};
+
+use crate::{
+    mesh::{
+        LinkId, Mesh,
+        node::{Node, Nodes},
+        settings::SubnetPolicy,
+    },
+    route::NodeIdx,
+};
+
+/// A subnet that no host file lists is removed when nobody has announced it again for this long.
+const UNCLAIMED: Duration = Duration::from_millis(600);
+/// With more subnets than this it is removed at once: to look for other owners would cost too much.
+const MAX_COMPARED: usize = 2_048;
+
+impl Node {
+    /// Its subnets without those that hearsay has withdrawn: the announcements that others are told.
+    pub(super) fn claimed(&self) -> impl Iterator<Item = &Subnet> {
+        let subnets = self.subnets.iter();
+        subnets.filter(|subnet| !self.evidence.withdrawn.contains_key(subnet))
+    }
+
+    /// True if the subnet is among [`Self::claimed`].
+    pub(super) fn claims(&self, subnet: &Subnet) -> bool {
+        self.subnets.contains(subnet) && !self.evidence.withdrawn.contains_key(subnet)
+    }
+
+    /// Notes an announcement. True if hearsay had withdrawn the subnet.
+    pub(super) fn claims_again(&mut self, subnet: &Subnet) -> bool {
+        self.evidence.withdrawn.remove(subnet).is_some()
+    }
+}
+
+impl Mesh {
+    /// Decides a DEL_SUBNET for a subnet that the node holds. `None`: it takes effect. Else it does not, or not yet;
+    /// true: it is news, to be forwarded.
+    pub(super) fn keeps_subnet(
+        &mut self,
+        link: LinkId,
+        idx: NodeIdx,
+        subnet: Subnet,
+        now: Instant,
+    ) -> Option<bool> {
+        let node = &self.nodes[idx];
+        let kept = self.gives_prefix(idx, &subnet) || node.place.reachable;
+        if self.is_own_word(link, idx) || !kept || !self.is_missed(idx, &subnet) {
+            return None;
+        }
+        self.arm_doubt_timer(now);
+        let withdrawn = &mut self.nodes[idx].evidence.withdrawn;
+        if withdrawn.contains_key(&subnet) {
+            return Some(false);
+        }
+        withdrawn.insert(subnet, now);
+        Some(true)
+    }
+
+    /// True if the subnet is listed, or has no other owner, and the node has no other announcement of its prefix.
+    fn is_missed(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
+        if matches!(subnet.prefix, Prefix::Mac(_)) {
+            return false;
+        }
+        let prefix = subnet.prefix.masked();
+        let has = |one: &Subnet| one.prefix.masked() == prefix && one != subnet;
+        !self.nodes[idx].claimed().any(has)
+            && (self.gives_prefix(idx, subnet)
+                || self.subnet_count <= MAX_COMPARED && !self.has_other_owner(idx, prefix))
+    }
+
+    /// True if another reachable node, or we, own this prefix.
+    fn has_other_owner(&self, idx: NodeIdx, prefix: Prefix) -> bool {
+        let has = |node: &Node| node.claimed().any(|one| one.prefix.masked() == prefix);
+        let mut nodes = self.nodes.iter();
+        nodes.any(|(other, node)| {
+            let there = other == Nodes::ME || other != idx && node.place.reachable;
+            there && has(node)
+        })
+    }
+
+    /// True if our host file of the node lists this prefix.
+    fn gives_prefix(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
+        let host = self.settings.hosts.get(self.nodes[idx].name());
+        let prefix = subnet.prefix.masked();
+        self.settings.subnet_policy != SubnetPolicy::Open
+            && host.is_some_and(|host| host.subnets.iter().any(|one| one.prefix.masked() == prefix))
+    }
+
+    /// Removes unlisted subnets that have been withdrawn for long enough. True: some wait.
+    pub(super) fn settle_withdrawn(&mut self, idx: NodeIdx, now: Instant) -> bool {
+        let withdrawn = &self.nodes[idx].evidence.withdrawn;
+        let unlisted = withdrawn
+            .iter()
+            .filter(|(one, _)| !self.gives_prefix(idx, one));
+        let over = |at: Instant| now.saturating_duration_since(at) >= UNCLAIMED;
+        let (over, left): (Vec<_>, Vec<_>) = unlisted
+            .map(|(subnet, at)| (*subnet, over(*at)))
+            .partition(|(_, over)| *over);
+        for (subnet, _) in over {
+            self.remove_subnet(idx, subnet);
+        }
+        !left.is_empty()
+    }
+}

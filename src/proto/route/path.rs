@@ -1,0 +1,378 @@
+//! How a packet for a node travels: UDP to whom, with which header, or TCP.
+
+use std::net::SocketAddr;
+
+use meshd_wire::{Options, datagram::HEADER};
+
+use crate::{
+    route::{MTU, Mode, NodeIdx, NodeState, RouteSnapshot},
+    tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
+};
+
+/// The way of one tunnel datagram. Source: wire/tinc-1.1.md section 4.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendPath {
+    /// By UDP.
+    Udp {
+        /// The node that the datagram goes to next: the destination itself or a relay.
+        hop: NodeIdx,
+        /// Its confirmed address.
+        to: SocketAddr,
+        /// Whether `hop` is the destination and we are the source: the header's dst id is zero then.
+        direct: bool,
+        /// Whether the 12-byte header of ids is needed: `hop` is of minor 4 or up, and the datagram is not
+        /// a native one that goes straight to its destination.
+        header: bool,
+    },
+    /// As a whole frame over the link to this neighbour, the destination itself or, for a legacy node, the next
+    /// one on the way (PACKET, 17).
+    Frame(NodeIdx),
+    /// As a sealed datagram over the link to this neighbour (SPTPS_PACKET, 21 or REQ_KEY 21).
+    Relayed(NodeIdx),
+    /// Nothing can be sent until there is a key.
+    NoKey,
+    /// There is no path.
+    Unreachable,
+}
+
+impl SendPath {
+    /// The node to which the datagram goes next; `None` if it goes nowhere.
+    #[must_use]
+    pub const fn hop(self) -> Option<NodeIdx> {
+        match self {
+            Self::Udp { hop, .. } | Self::Frame(hop) | Self::Relayed(hop) => Some(hop),
+            Self::NoKey | Self::Unreachable => None,
+        }
+    }
+}
+
+/// The node whose tunnel carries a packet of `length` bytes of ours for `to`: `to` itself, but for a legacy node
+/// the last one on its path that UDP reaches straight, or else the next one, which opens the packet and sends it on.
+/// Source: wire/tinc-1.0.md section 3.7.
+#[must_use]
+pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx {
+    let Some(target) = snapshot.state(to).filter(|target| target.legacy) else {
+        return to;
+    };
+    if target.via == snapshot.me || target.via == target.nexthop {
+        return target.nexthop;
+    }
+    let takes = |via: &NodeState| {
+        !via.legacy
+            || via.tx.is_some()
+                && via.udp.is_some()
+                && takes_frame(snapshot.settings.mode, via, length)
+    };
+    match snapshot.state(target.via).is_some_and(|via| takes(&via)) {
+        true => target.via,
+        false => target.nexthop,
+    }
+}
+
+/// The node that a packet of `length` bytes of ours for `to` goes to next, by whatever way; `None` if it cannot go
+/// now.
+#[must_use]
+pub fn next_hop(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> Option<NodeIdx> {
+    let to = carrier(snapshot, to, length);
+    send_path(snapshot, snapshot.me, to, length, false).hop()
+}
+
+/// Whether a packet fits into the node's path by UDP as a frame.
+fn takes_frame(mode: Mode, state: &NodeState, length: usize) -> bool {
+    mode.frame_len(length) <= state.min_mtu.into() && !state.options.has(Options::TCP_ONLY)
+}
+
+/// How a record of `record_len` bytes of data that `from` made for `to` leaves us: a packet of our
+/// own, or one that we relay. `probe` is set for path-MTU probes, which no MTU stops; any answer but
+/// [`SendPath::Udp`] means that a probe cannot be sent, for TCP must not carry one.
+///
+/// Sources: wire/tinc-1.1.md sections 3.8, 4.2 and 4.3.
+#[must_use]
+pub fn send_path(
+    snapshot: &RouteSnapshot,
+    from: NodeIdx,
+    to: NodeIdx,
+    record_len: usize,
+    probe: bool,
+) -> SendPath {
+    let (Some(me), Some(target)) = (snapshot.state(snapshot.me), snapshot.state(to)) else {
+        return SendPath::Unreachable;
+    };
+    let ours = from == snapshot.me;
+    choose(
+        snapshot,
+        Record::new(ours, &target, record_len, probe),
+        &me,
+        (to, &target),
+    )
+}
+
+/// [`send_path`] of a packet of ours, where the state of the node is at hand.
+#[must_use]
+pub fn own_path(snapshot: &RouteSnapshot, to: (NodeIdx, &NodeState), length: usize) -> SendPath {
+    let Some(me) = snapshot.state(snapshot.me) else {
+        return SendPath::Unreachable;
+    };
+    choose(snapshot, Record::new(true, to.1, length, false), &me, to)
+}
+
+/// What there is to send.
+#[derive(Clone, Copy)]
+struct Record {
+    /// Made by us, not relayed.
+    ours: bool,
+    /// We have a key for its destination.
+    keyed: bool,
+    /// The tunnel is a native one.
+    native: bool,
+    /// Bytes of data.
+    len: usize,
+    /// It is a probe.
+    probe: bool,
+}
+
+impl Record {
+    fn new(ours: bool, target: &NodeState, len: usize, probe: bool) -> Self {
+        Self {
+            ours,
+            keyed: target.tx.is_some(),
+            native: ours && target.is_native(),
+            len,
+            probe,
+        }
+    }
+
+    /// Whether it fits into a hop for which records of `mtu` bytes are proven: SPTPS records behind ids,
+    /// in datagrams of 33 bytes more.
+    fn fits(&self, mtu: u16, direct: bool) -> bool {
+        let len = match self.native {
+            false => self.len,
+            true if direct => self.len.saturating_sub(NATIVE_SAVES),
+            true => self.len + NATIVE_RELAYED,
+        };
+        self.probe || len <= mtu.into()
+    }
+}
+
+/// Bytes that a native datagram has less than an SPTPS one with ids.
+const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
+/// Bytes that it has more where it needs ids too.
+const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
+
+impl Mode {
+    /// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header, which counts
+    /// there for what is carried without it only in SPTPS.
+    pub(crate) fn native_mtu(self, mtu: u16, direct: bool) -> u16 {
+        let longer = self.frame_len(mtu.into()) as u16;
+        let mtu = match direct {
+            true => longer + NATIVE_SAVES as u16,
+            false => longer - NATIVE_RELAYED as u16,
+        };
+        mtu.min(MTU)
+    }
+}
+
+fn choose(
+    snapshot: &RouteSnapshot,
+    record: Record,
+    me: &NodeState,
+    (to, target): (NodeIdx, &NodeState),
+) -> SendPath {
+    if !target.reachable || target.nexthop == snapshot.me {
+        return SendPath::Unreachable;
+    }
+    let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
+    if record.ours && target.legacy {
+        let fits = record.probe || takes_frame(snapshot.settings.mode, target, record.len);
+        return match target.udp.filter(|_| fits && record.keyed && !tcp_only(me)) {
+            Some(addr) => SendPath::Udp {
+                hop: to,
+                to: addr,
+                direct: true,
+                header: false,
+            },
+            None => SendPath::Frame(target.nexthop),
+        };
+    }
+    if record.ours && target.neighbour && !record.probe {
+        // As a real daemon compares, who counts the Ethernet header; native is not bound to that.
+        let fits = match record.native {
+            true => record.fits(target.min_mtu, true),
+            false => snapshot.settings.mode.frame_len(record.len) <= target.min_mtu.into(),
+        };
+        if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
+            return SendPath::Frame(to);
+        }
+    }
+    if record.ours && !record.keyed {
+        return SendPath::NoKey;
+    }
+
+    let fits = |hop, state: &NodeState| record.fits(state.min_mtu, record.ours && hop == to);
+    let over = |hop, state: &NodeState| {
+        let direct = record.ours && hop == to;
+        let header = state.options.has_ids() && !(direct && record.native);
+        match state.udp {
+            // Without the header only the two ends of a tunnel understand its datagrams.
+            Some(addr)
+                if fits(hop, state) && (direct || header) && !tcp_only(me) && !tcp_only(state) =>
+            {
+                SendPath::Udp {
+                    hop,
+                    to: addr,
+                    direct,
+                    header,
+                }
+            }
+            _ => SendPath::Relayed(target.nexthop),
+        }
+    };
+    // Most packets go straight to their node, whose state is here already.
+    if target.via == to && fits(to, target) {
+        return over(to, target);
+    }
+    let via = snapshot
+        .state(target.via)
+        .filter(|via| fits(target.via, via));
+    match via {
+        Some(via) if target.via != snapshot.me => over(target.via, &via),
+        _ => match snapshot.state(target.nexthop) {
+            Some(nexthop) => over(target.nexthop, &nexthop),
+            None => SendPath::Unreachable,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::{
+        ETHER,
+        testing::{B, C, D, ME, addr, neighbour, node, snapshot},
+    };
+
+    fn own(snapshot: &RouteSnapshot, to: NodeIdx, len: usize, keyed: bool) -> SendPath {
+        path(snapshot, to, len, keyed, false)
+    }
+
+    fn probe(snapshot: &RouteSnapshot, to: NodeIdx, len: usize) -> SendPath {
+        path(snapshot, to, len, true, true)
+    }
+
+    /// The path of a record of ours. No test can make a key by itself, so the state has none.
+    fn path(
+        snapshot: &RouteSnapshot,
+        to: NodeIdx,
+        len: usize,
+        keyed: bool,
+        probe: bool,
+    ) -> SendPath {
+        let record = Record {
+            ours: true,
+            keyed,
+            native: false,
+            len,
+            probe,
+        };
+        let (me, target) = (snapshot.state(ME).unwrap(), snapshot.state(to).unwrap());
+        choose(snapshot, record, &me, (to, &target))
+    }
+
+    fn udp(hop: NodeIdx, direct: bool) -> SendPath {
+        SendPath::Udp {
+            hop,
+            to: addr(hop),
+            direct,
+            header: true,
+        }
+    }
+
+    #[test]
+    fn neighbour_by_udp_where_the_frame_fits_else_by_its_link() {
+        let s = snapshot([neighbour(B)], []);
+        assert_eq!(own(&s, B, 1400 - ETHER, true), udp(B, true));
+        assert_eq!(own(&s, B, 1401 - ETHER, true), SendPath::Frame(B));
+        assert_eq!(own(&s, B, 20, false), SendPath::Frame(B));
+        assert_eq!(send_path(&s, ME, B, 20, false), SendPath::Frame(B));
+        assert_eq!(probe(&s, B, 1500), udp(B, true));
+    }
+
+    #[test]
+    fn far_node_directly_then_by_its_next_hop_then_by_links() {
+        let mut far = node(C, B, C);
+        let s = snapshot([neighbour(B), far.clone()], []);
+        assert_eq!(own(&s, C, 1400, true), udp(C, true));
+        assert_eq!(own(&s, C, 1400, false), SendPath::NoKey);
+        assert_eq!(send_path(&s, ME, C, 1400, false), SendPath::NoKey);
+        assert_eq!(own(&s, C, 1401, true), SendPath::Relayed(B));
+        far.min_mtu = 1000;
+        let s = snapshot([neighbour(B), far], []);
+        assert_eq!(own(&s, C, 1001, true), udp(B, false));
+        assert_eq!(probe(&s, C, 1001), udp(C, true));
+    }
+
+    #[test]
+    fn indirect_node_by_its_via() {
+        // D is reached by C only, C by B or directly.
+        let nodes = [neighbour(B), node(C, B, C), node(D, B, C)];
+        let s = snapshot(nodes, []);
+        assert_eq!(own(&s, D, 1400, true), udp(C, false));
+        assert_eq!(own(&s, D, 1401, true), SendPath::Relayed(B));
+        // Nobody but us can reach D directly.
+        let s = snapshot([neighbour(B), neighbour(C), node(D, B, ME)], []);
+        assert_eq!(own(&s, D, 1400, true), udp(B, false));
+    }
+
+    #[test]
+    fn relayed_datagrams_need_no_key_and_no_room_for_a_header() {
+        let s = snapshot([neighbour(B), node(C, B, C)], []);
+        assert_eq!(send_path(&s, C, B, 1400, false), udp(B, false));
+        assert_eq!(send_path(&s, C, B, 1401, false), SendPath::Relayed(B));
+        assert_eq!(send_path(&s, B, C, 1400, false), udp(C, false));
+    }
+
+    #[test]
+    fn old_hops_take_only_what_is_meant_for_them() {
+        let mut old = neighbour(B);
+        old.options = old.options.with_minor(3);
+        let mut far = node(C, B, C);
+        far.udp = None;
+        far.min_mtu = 0;
+        let s = snapshot([old, far], []);
+        let SendPath::Udp { direct, header, .. } = own(&s, B, 100, true) else {
+            panic!("not by UDP");
+        };
+        assert!(direct && !header);
+        assert_eq!(own(&s, C, 100, true), SendPath::Relayed(B));
+        assert_eq!(send_path(&s, C, B, 100, false), SendPath::Relayed(B));
+    }
+
+    #[test]
+    fn tcp_only_at_either_end_of_a_hop() {
+        let tcp = |mut state: NodeState| {
+            state.options.0 |= Options::TCP_ONLY | Options::INDIRECT;
+            state
+        };
+        let s = snapshot([tcp(neighbour(B)), node(C, B, C), node(D, B, B)], []);
+        assert_eq!(own(&s, B, 100, true), SendPath::Frame(B));
+        assert_eq!(own(&s, C, 100, true), udp(C, true));
+        assert_eq!(own(&s, D, 100, true), SendPath::Relayed(B));
+
+        let s = snapshot([neighbour(B), node(C, B, C)], []);
+        let me = s.node(ME).unwrap();
+        me.state.store(tcp((**me.state.load()).clone()).into());
+        assert_eq!(own(&s, B, 100, true), SendPath::Frame(B));
+        assert_eq!(own(&s, C, 100, true), SendPath::Relayed(B));
+        assert_eq!(send_path(&s, C, B, 100, false), SendPath::Relayed(B));
+    }
+
+    #[test]
+    fn no_path_to_the_unreachable_the_unknown_and_ourselves() {
+        let mut down = neighbour(B);
+        down.reachable = false;
+        let s = snapshot([down], []);
+        for to in [B, C, ME] {
+            assert_eq!(send_path(&s, C, to, 100, false), SendPath::Unreachable);
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Loop protection: packets and datagrams that this node has passed on lately, and now sees again.
+//!
+//! While a change of the mesh spreads, nodes hold different graphs, so a packet may go in a circle. tinc has no hop
+//! count, and its wire has no room for one. So each node remembers fingerprints. A datagram between two other nodes
+//! passes once: each is unique, as its number is authenticated. A broadcast, and a packet that is opened and sealed
+//! again here, may be sent twice by an application, so it passes as often as the node sends it that sent it first.
+//! From any other node it is a copy. The first node of a circle of meshds to see a packet again gets it from another
+//! node than before, so no circle closes. A tincd passes on every copy; see [`Repeats`].
+//!
+//! All packet threads and the slow path share one [`Recent`]. It is asked about nothing that comes from its origin by
+//! one tunnel and ends here.
+
+use std::time::{Duration, Instant};
+
+use meshd_sync::{AtomicU64, OnceLock};
+use meshd_wire::{
+    NodeId, ether,
+    ip::unchanged::{FRONT, blank_changeable},
+};
+
+use crate::route::{Mode, NodeIdx};
+use std::sync::atomic::Ordering;
+
+/// Fingerprints of each kind that are remembered, a power of two: one takes the place of an older one. Memory: 8 bytes
+/// each, from the first on.
+const SLOTS: usize = match (cfg!(feature = "model"), cfg!(test)) {
+    (true, _) => 2,
+    (_, true) => 1 << 10,
+    (..) => 1 << 14,
+};
+/// How long after a packet the same from another node is a copy of it.
+const ELSEWHERE: Duration = Duration::from_secs(2);
+/// How long after a packet the same from the same tincd may be a copy that went in a circle. Applications and kernels
+/// repeat themselves more slowly.
+const SOON: Duration = Duration::from_millis(256);
+/// Unit of the times in [`Seen`], in milliseconds. Of 16 bits, half count as past: 17 minutes.
+const TICK: u128 = 32;
+/// Bytes of a sealed datagram that tell it from all others: its numbers in front, its tag at the end.
+const NUMBERS: usize = 16;
+const TAG: usize = 16;
+
+/// How often the node that has sent a packet first may send the same packet again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    /// As often as it likes: our own device, and meshds, which pass no copies on.
+    Any,
+    /// So often, each at most [`SOON`] after the one before: a tincd, which passes on every copy. At most 7.
+    Few(u8),
+}
+
+/// What has been passed on lately.
+#[derive(Debug, Default)]
+pub struct Recent {
+    /// Makes fingerprints unknown to others, so that nobody can make two packets that share one.
+    key: u64,
+    packets: OnceLock<Packets>,
+    datagrams: OnceLock<Box<[AtomicU64]>>,
+}
+
+#[derive(Debug)]
+struct Packets {
+    /// What times are counted from.
+    start: Instant,
+    slots: Box<[AtomicU64]>,
+}
+
+/// A packet that was passed on, as it stands in a slot. An empty slot is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// Upper bits of the fingerprint, never zero.
+    tag: u32,
+    /// How often it was repeated.
+    repeats: u8,
+    /// The node that sent it first.
+    from: NodeIdx,
+    /// When it passed last, in units of [`TICK`].
+    at: u16,
+}
+
+impl Seen {
+    const TAG_BITS: u32 = 25;
+    const AT_BITS: u32 = 16;
+    const REPEATS_AT: u32 = Self::AT_BITS + NodeIdx::SESSION_BITS;
+    const TAG_AT: u32 = 64 - Self::TAG_BITS;
+
+    const fn tag_of(fingerprint: u64) -> u32 {
+        (fingerprint >> Self::TAG_AT) as u32 | 1
+    }
+
+    const fn word(self) -> u64 {
+        (self.tag as u64) << Self::TAG_AT
+            | (self.repeats as u64) << Self::REPEATS_AT
+            | (NodeIdx::of_session(self.from.0).0 as u64) << Self::AT_BITS
+            | self.at as u64
+    }
+
+    const fn of(word: u64) -> Self {
+        Self {
+            tag: (word >> Self::TAG_AT) as u32,
+            repeats: (word >> Self::REPEATS_AT) as u8 & 7,
+            from: NodeIdx::of_session((word >> Self::AT_BITS) as u32),
+            at: word as u16,
+        }
+    }
+}
+
+const _: () = assert!(Seen::REPEATS_AT + 3 == Seen::TAG_AT);
+
+impl Recent {
+    /// Nothing yet. `key` is a secret.
+    #[must_use]
+    pub fn new(key: u64) -> Self {
+        Self {
+            key,
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of a packet that `from` sent us (ourselves: our device) and that may go on to others. `false`: it is
+    /// a copy of one that passed before, and goes nowhere.
+    #[must_use]
+    pub fn admits(&self, fingerprint: u64, from: NodeIdx, repeats: Repeats, now: Instant) -> bool {
+        let packets = self.packets.get_or_init(|| Packets {
+            start: now,
+            slots: slots(),
+        });
+        let slot = &packets.slots[fingerprint as usize % SLOTS];
+        let ticks = now.saturating_duration_since(packets.start).as_millis() / TICK;
+        let new = Seen {
+            tag: Seen::tag_of(fingerprint),
+            repeats: 0,
+            from: NodeIdx::of_session(from.0),
+            at: ticks as u16,
+        };
+        let mut word = slot.load(Ordering::Relaxed);
+        loop {
+            let Some(next) = after(Seen::of(word), new, repeats) else {
+                return false;
+            };
+            // Of two threads with the same packet at once the second sees that of the first.
+            match slot.compare_exchange(word, next.word(), Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(other) => word = other,
+            }
+        }
+    }
+
+    /// Takes note of a datagram that `from` sealed for `to` and that passes us. `false`: it has passed before.
+    #[must_use]
+    pub fn admits_datagram(&self, from: NodeId, to: NodeId, sealed: &[u8]) -> bool {
+        let slots = self.datagrams.get_or_init(slots);
+        let mut hash = Hash::new(self.key);
+        hash.update(&from.0);
+        hash.update(&to.0);
+        hash.update(&sealed[..sealed.len().min(NUMBERS)]);
+        hash.update(&sealed[sealed.len().saturating_sub(TAG)..]);
+        let fingerprint = hash.finish();
+        let slot = &slots[fingerprint as usize % SLOTS];
+        // Never zero, as an empty slot is.
+        let word = fingerprint | 1 << 63;
+        slot.swap(word, Ordering::Relaxed) != word
+    }
+
+    /// The fingerprint of an inner packet: of all bytes that nodes on the way do not change.
+    #[must_use]
+    pub fn fingerprint(&self, mode: Mode, packet: &[u8]) -> u64 {
+        const MOST: usize = ether::HEADER + 2 * ether::TAG + FRONT;
+        let mut copy = [0; MOST];
+        let (front, rest) = packet.split_at(packet.len().min(MOST));
+        let copy = &mut copy[..front.len()];
+        copy.copy_from_slice(front);
+        let ip = mode.ip_at(copy);
+        blank_changeable(&mut copy[ip..]);
+        let mut hash = Hash::new(self.key);
+        hash.update(copy);
+        hash.update(rest);
+        hash.finish()
+    }
+}
+
+/// What is to be remembered once `new` has passed where `old` was remembered; `None` if it may not pass.
+fn after(old: Seen, new: Seen, repeats: Repeats) -> Option<Seen> {
+    // Another thread may have looked at the clock a little later.
+    let age = new.at.wrapping_sub(old.at);
+    let age = if age > u16::MAX / 2 { 0 } else { age };
+    let within = |time: Duration| u128::from(age) * TICK < time.as_millis();
+    if old.tag != new.tag {
+        return Some(new);
+    }
+    if old.from != new.from {
+        return (!within(ELSEWHERE)).then_some(new);
+    }
+    match repeats {
+        Repeats::Few(most) if within(SOON) => (old.repeats < most.min(7)).then(|| Seen {
+            repeats: old.repeats + 1,
+            ..new
+        }),
+        _ => Some(new),
+    }
+}
+
+fn slots() -> Box<[AtomicU64]> {
+    (0..SLOTS).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// A keyed hash, quick rather than strong: whoever breaks it makes a copy of his own packet be dropped. Source: the
+/// folded multiplication of wyhash.
+struct Hash {
+    state: u64,
+    length: u64,
+}
+
+impl Hash {
+    /// Any odd numbers with as many ones as zeros would do.
+    const ODD: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
+
+    const fn new(key: u64) -> Self {
+        Self {
+            state: key ^ Self::ODD[0],
+            length: 0,
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        let (chunks, rest) = bytes.as_chunks::<16>();
+        for chunk in chunks {
+            self.mix(chunk);
+        }
+        let mut last = [0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        self.mix(&last);
+    }
+
+    fn mix(&mut self, chunk: &[u8; 16]) {
+        let (left, right) = chunk.split_at(8);
+        let word = |half: &[u8]| {
+            half.first_chunk()
+                .map_or(0, |half| u64::from_le_bytes(*half))
+        };
+        self.state = fold(word(left) ^ self.state, word(right) ^ Self::ODD[1]);
+    }
+
+    const fn finish(&self) -> u64 {
+        fold(self.state ^ self.length, Self::ODD[0])
+    }
+}
+
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::testing::{B, C, ME, now};
+    use meshd_wire::testing::v4;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_packet_passes_from_whom_it_came_first_only() {
+        let (recent, start) = (Recent::new(7), now());
+        let admits = |from, ms| recent.admits(1, from, Repeats::Any, start + ms * MS);
+        assert!(admits(B, 0) && admits(B, 0) && admits(B, 50));
+        assert!(!admits(C, 60) && !admits(ME, 1900) && admits(B, 1900));
+        assert!(!admits(C, 3800), "it passed again meanwhile");
+        assert!(admits(C, 4000) && !admits(B, 4001));
+        assert!(recent.admits(2, B, Repeats::Any, start), "another packet");
+        // A thread whose clock is behind.
+        assert!(!admits(B, 3990));
+    }
+
+    #[test]
+    fn a_tincd_may_repeat_a_little_and_slowly() {
+        let (recent, start) = (Recent::new(7), now());
+        for (fingerprint, few) in [(1, 0), (2, 3)] {
+            let admits = |ms| recent.admits(fingerprint, B, Repeats::Few(few), start + ms * MS);
+            let passed = (0..1000).filter(|_| admits(0)).count();
+            assert_eq!(passed, 1 + usize::from(few));
+            assert!(!admits(200) && admits(300));
+            // Once a second is nobody's circle.
+            assert!((2..40).all(|second| admits(second * 1000)));
+        }
+    }
+
+    #[test]
+    fn a_datagram_passes_once() {
+        let recent = Recent::new(7);
+        let [a, b] = [NodeId([1; 6]), NodeId([2; 6])];
+        for length in [0, 1, 16, 21, 40, 1400] {
+            let mut datagram = vec![length as u8; length];
+            assert!(recent.admits_datagram(a, b, &datagram), "{length}");
+            assert!(!recent.admits_datagram(a, b, &datagram), "{length}");
+            assert!(recent.admits_datagram(b, a, &datagram), "{length}");
+            for at in std::collections::BTreeSet::from([0, length.saturating_sub(1)]) {
+                if let Some(byte) = datagram.get_mut(at) {
+                    *byte ^= 0x55;
+                    assert!(recent.admits_datagram(a, b, &datagram), "{length}");
+                }
+            }
+        }
+    }
+
+    /// Fingerprints of packets that differ in one bit anywhere differ, in all parts of them.
+    #[test]
+    fn every_bit_counts() {
+        let recent = Recent::new(7);
+        let packet = v4("10.0.0.1", "224.0.0.9", 17, &[0; 300]);
+        let print = |packet: &[u8]| recent.fingerprint(Mode::Router, packet);
+        let whole = print(&packet);
+        let mut tags = std::collections::BTreeSet::from([(whole as usize % SLOTS, whole >> 39)]);
+        for bit in 0..packet.len() * 8 {
+            let mut other = packet.clone();
+            other[bit / 8] ^= 1 << (bit % 8);
+            // TTL, and both sums.
+            let blank = [8, 10, 11, 26, 27].contains(&(bit / 8));
+            let print = print(&other);
+            assert_eq!(print == whole, blank, "{bit}");
+            assert_eq!(tags.insert((print as usize % SLOTS, print >> 39)), !blank);
+        }
+        assert_ne!(print(&packet[..299]), whole);
+        assert_ne!(Recent::new(8).fingerprint(Mode::Router, &packet), whole);
+    }
+
+    #[test]
+    fn a_slot_holds_all_of_it() {
+        for seen in [
+            Seen {
+                tag: 1,
+                repeats: 0,
+                from: ME,
+                at: 0,
+            },
+            Seen {
+                tag: 0x1ff_ffff,
+                repeats: 7,
+                from: NodeIdx(0xf_ffff),
+                at: u16::MAX,
+            },
+            Seen {
+                tag: 0x0aa_aaab,
+                repeats: 5,
+                from: NodeIdx(0x5_5555),
+                at: 0x1234,
+            },
+        ] {
+            assert_eq!(Seen::of(seen.word()), seen);
+        }
+    }
+}

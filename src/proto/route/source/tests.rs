@@ -1,0 +1,236 @@
+use super::*;
+use meshd_wire::{
+    Subnet,
+    testing::{v4, v6},
+};
+
+use crate::route::testing::{B, C, D, ME, change, neighbour, node, snapshot};
+
+fn prefixes(subnets: &[&str]) -> Vec<Prefix> {
+    let parse = |subnet: &&str| subnet.parse::<Subnet>().unwrap().prefix.masked();
+    let mut prefixes: Vec<Prefix> = subnets.iter().map(parse).collect();
+    prefixes.sort();
+    prefixes
+}
+
+/// We are a (10.0.0.1), with links to b and c; d is behind c. The fourth, of index 4, is down, and so is the fifth,
+/// which is known from its host file only. What each announces, and what its host file lists:
+fn net(nodes: [(&[&str], &[&str]); 6]) -> RouteSnapshot {
+    let mut down = node(NodeIdx(4), B, B);
+    down.reachable = false;
+    let owner = |idx: usize| match idx {
+        4 => Owner::Unreachable(NodeIdx(4)),
+        _ => Owner::Node(NodeIdx(idx as u32)),
+    };
+    let mut snapshot = snapshot([neighbour(B), neighbour(C), node(D, C, D), down], []);
+    let (mut v4, mut v6, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    for (idx, (announced, listed)) in nodes.into_iter().enumerate() {
+        let (announced, listed) = (prefixes(announced), prefixes(listed));
+        all.extend(listed.clone());
+        for prefix in &announced {
+            let owner = owner(idx);
+            match *prefix {
+                Prefix::V4(ip, len) => v4.push(Route {
+                    addr: ip.to_bits(),
+                    len,
+                    owner,
+                }),
+                Prefix::V6(ip, len) => v6.push(Route {
+                    addr: ip.to_bits(),
+                    len,
+                    owner,
+                }),
+                Prefix::Mac(_) => {}
+            }
+        }
+        if idx < 5 {
+            snapshot.sources.push(Claims {
+                announced,
+                listed: listed.into(),
+                ..Claims::default()
+            });
+        }
+    }
+    (snapshot.v4, snapshot.v6) = (Table::new(v4), Table::new(v6));
+    snapshot.listed = Arc::new(Listed::new(all));
+    snapshot
+}
+
+fn origin(snapshot: &RouteSnapshot, sender: NodeIdx, from: &str) -> Origin {
+    let packet = match from.contains(':') {
+        false => v4(from, "10.0.0.1", 17, &[0; 8]),
+        true => v6(from, "fd00::1", 17, &[0; 8]),
+    };
+    judge(snapshot, &Packet::parse(&packet).unwrap(), sender)
+}
+
+/// Ourselves, b listed, c listed, d not listed, one that is down, one that nobody has seen yet.
+fn usual() -> RouteSnapshot {
+    net([
+        (&["10.0.0.1"], &["10.0.0.1"]),
+        (
+            &["10.1.0.1", "fd01::1", "10.9.0.0/16"],
+            &["10.1.0.1", "fd01::1"],
+        ),
+        (&["10.2.0.0/16", "10.0.0.0/8"], &["10.2.0.0/16"]),
+        (&["10.3.0.1"], &[]),
+        (
+            &["10.4.0.1", "10.2.4.0/24"],
+            &["10.4.0.1", "10.2.4.0/24", "fd04::1"],
+        ),
+        (&[], &["10.5.0.1"]),
+    ])
+}
+
+#[test]
+fn a_node_whose_host_file_lists_subnets_is_held_to_its_own() {
+    let net = usual();
+    for from in ["10.1.0.1", "fd01::1", "10.9.1.1"] {
+        assert_eq!(origin(&net, B, from), Origin::Sound, "{from}");
+    }
+    for from in [
+        "10.2.0.1",
+        "10.3.0.1",
+        "10.4.0.1",
+        "10.5.0.1",
+        "10.0.0.1",
+        "10.1.0.2",
+        "8.8.8.8",
+        "127.0.0.1",
+        "fd04::1",
+        "fd02::1",
+        "::1",
+    ] {
+        assert_eq!(origin(&net, B, from), Origin::Refused, "{from}");
+    }
+}
+
+/// Who announces 10.0.0.0/8 does not send for those who have less, be they up, down or unheard of. What a host file
+/// gives to nobody else is its own; and what its own file lists, while the owner of a narrower part is down.
+#[test]
+fn a_wide_subnet_is_no_leave_to_send_from_a_narrower_one() {
+    let net = usual();
+    for from in ["10.1.0.1", "10.3.0.1", "10.4.0.1", "10.5.0.1", "10.0.0.1"] {
+        assert_eq!(origin(&net, C, from), Origin::Refused, "{from}");
+    }
+    for from in ["10.2.0.1", "10.77.0.1", "10.2.4.1"] {
+        assert_eq!(origin(&net, C, from), Origin::Sound, "{from}");
+    }
+    let mut net = net;
+    net.v4 = Table::new(["10.2.0.0/16", "10.2.4.0/24"].map(|subnet| {
+        let Prefix::V4(ip, len) = prefixes(&[subnet])[0] else {
+            panic!("{subnet}");
+        };
+        let owner = Owner::Node(if len == 24 { D } else { C });
+        net.sources[3].announced = prefixes(&["10.2.4.0/24"]);
+        Route {
+            addr: ip.to_bits(),
+            len,
+            owner,
+        }
+    }));
+    assert_eq!(
+        origin(&net, C, "10.2.4.1"),
+        Origin::Refused,
+        "its owner is up"
+    );
+    assert_eq!(origin(&net, C, "10.2.5.1"), Origin::Sound);
+}
+
+/// As all of tinc's meshes whose host files name keys only.
+#[test]
+fn a_node_whose_host_file_lists_none_sends_from_all_but_the_addresses_of_others() {
+    let mut net = usual();
+    for from in ["10.3.0.1", "8.8.8.8", "192.168.7.7", "fd77::1"] {
+        let expected = match from {
+            "10.3.0.1" => Origin::Sound,
+            _ => Origin::Counted,
+        };
+        assert_eq!(origin(&net, D, from), expected, "{from}");
+    }
+    for from in [
+        "10.0.0.1", "10.1.0.1", "fd01::1", "10.2.0.1", "10.4.0.1", "10.5.0.1", "fd04::1",
+    ] {
+        assert_eq!(origin(&net, D, from), Origin::Refused, "{from}");
+    }
+    net.settings.source_check = SourceCheck::Strict;
+    assert_eq!(origin(&net, D, "8.8.8.8"), Origin::Refused);
+    assert_eq!(origin(&net, D, "10.3.0.1"), Origin::Sound);
+}
+
+/// Who leads to the whole Internet by its host file is no owner of what others send from there.
+#[test]
+fn a_default_route_leaves_everything_to_others() {
+    let net = net([
+        (&["10.0.0.1"], &["10.0.0.1"]),
+        (&["0.0.0.0/0", "10.1.0.1"], &["0.0.0.0/0", "10.1.0.1"]),
+        (&["10.2.0.1"], &["10.2.0.1"]),
+        (&[], &[]),
+        (&[], &[]),
+        (&[], &[]),
+    ]);
+    assert_eq!(origin(&net, B, "8.8.8.8"), Origin::Sound);
+    assert_eq!(origin(&net, B, "10.2.0.1"), Origin::Refused);
+    assert_eq!(origin(&net, B, "10.0.0.1"), Origin::Refused);
+    assert_eq!(origin(&net, C, "8.8.8.8"), Origin::Refused);
+    assert_eq!(origin(&net, D, "8.8.8.8"), Origin::Counted);
+}
+
+/// Two that announce the same are as good as each other.
+#[test]
+fn equal_subnets_are_of_both() {
+    let net = net([
+        (&["10.0.0.1"], &["10.0.0.1"]),
+        (&["10.7.0.0/24"], &["10.7.0.0/24"]),
+        (&["10.7.0.0/24"], &["10.7.0.0/24"]),
+        (&["10.7.0.0/24"], &[]),
+        (&[], &[]),
+        (&[], &[]),
+    ]);
+    for sender in [B, C, D] {
+        assert_eq!(origin(&net, sender, "10.7.0.9"), Origin::Sound);
+    }
+}
+
+#[test]
+fn the_word_of_its_host_file_goes_before_ours() {
+    let mut net = usual();
+    net.sources[1].check = Some(SourceCheck::No);
+    net.sources[3].check = Some(SourceCheck::Strict);
+    assert_eq!(origin(&net, B, "10.2.0.1"), Origin::Sound);
+    assert_eq!(origin(&net, D, "8.8.8.8"), Origin::Refused);
+    net.settings.source_check = SourceCheck::No;
+    net.sources[1].check = Some(SourceCheck::Native);
+    assert_eq!(origin(&net, B, "10.2.0.1"), Origin::Refused);
+    assert_eq!(origin(&net, C, "10.1.0.1"), Origin::Sound);
+}
+
+/// Legacy packets are sealed anew at every hop, so they come from whoever is on the way; from nobody else.
+#[test]
+fn what_carriers_hand_on_is_sound() {
+    let mut net = usual();
+    net.sources[3].carriers = Arc::new([C]);
+    assert_eq!(
+        origin(&net, C, "10.3.0.1"),
+        Origin::Refused,
+        "nobody is legacy"
+    );
+    change(&net, D, |d| d.legacy = true);
+    assert_eq!(origin(&net, C, "10.3.0.1"), Origin::Sound);
+    assert_eq!(origin(&net, B, "10.3.0.1"), Origin::Refused);
+    assert_eq!(origin(&net, C, "10.1.0.1"), Origin::Refused);
+    assert_eq!(
+        origin(&net, ME, "10.1.0.1"),
+        Origin::Sound,
+        "our own device"
+    );
+    // To a legacy node, by us.
+    net.sources[1].carriers = Arc::new([C]);
+    let to = |to: &str| {
+        let packet = v4("10.1.0.1", to, 17, &[0; 8]);
+        judge(&net, &Packet::parse(&packet).unwrap(), C)
+    };
+    assert_eq!(to("10.3.0.1"), Origin::Sound);
+    assert_eq!(to("10.2.0.1"), Origin::Refused);
+    assert_eq!(to("10.0.0.1"), Origin::Refused);
+}
