@@ -1,4 +1,4 @@
-//! What goes into the mesh and what comes out of it.
+//! Inputs and outputs of the mesh.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -13,89 +13,90 @@ use crate::{
     route::{NodeIdx, RouteSnapshot},
 };
 
-/// See [`Output::AskRoom`]. So much waits still when more comes: the socket does not run dry.
+/// Number of unsent bytes in a link's queue at which the shell answers [`Output::AskRoom`]. With
+/// these bytes left the socket does not run dry before more lines arrive.
 pub const ROOM_LEFT: usize = 32 << 10;
 
 slotmap::new_key_type! {
-    /// One meta connection. Made by the driver, who owns the [`crate::link::Link`].
+    /// One meta connection. The driver makes it and owns the [`crate::link::Link`].
     pub struct LinkId;
 }
 
-/// What the driver tells the mesh.
+/// An input that the driver gives to the mesh.
 #[derive(Debug)]
 pub enum Input {
     /// A link is authenticated.
     LinkUp {
-        /// Which.
+        /// The link.
         link: LinkId,
-        /// Who is there.
+        /// Identity of the other end.
         hello: Hello,
-        /// The other end's TCP address.
+        /// TCP address of the other end.
         remote: SocketAddr,
-        /// Our own TCP address on it.
+        /// Our TCP address on the link.
         local: SocketAddr,
     },
     /// A link that was up is gone.
     LinkDown {
-        /// Which.
+        /// The link.
         link: LinkId,
-        /// Why, for the operator.
+        /// Reason, for the operator.
         why: String,
     },
-    /// A request line (no LF).
+    /// A request line (no LF) was received.
     Line {
-        /// From which link.
+        /// Link that received the line.
         link: LinkId,
         /// The line.
         line: Bytes,
     },
-    /// A frame that came over TCP as PACKET (17).
+    /// A frame was received over TCP as PACKET (17).
     Frame {
-        /// From which link.
+        /// Link that received the frame.
         link: LinkId,
         /// 14 bytes of Ethernet header, then the packet.
         frame: Bytes,
     },
-    /// A relay datagram that came over TCP as SPTPS_PACKET (21).
+    /// A relay datagram was received over TCP as SPTPS_PACKET (21).
     Relayed {
-        /// From which link.
+        /// Link that received the datagram.
         link: LinkId,
         /// dst id, src id, SPTPS datagram.
         datagram: Bytes,
     },
-    /// Something that a worker leaves to the control plane.
+    /// A packet or event that a worker leaves to the control plane.
     Punt(Punt),
-    /// An attempt of [`Output::Dial`] ended before the link was up.
+    /// An attempt of [`Output::Dial`] failed before the link was up.
     DialFailed {
-        /// Whom we tried.
+        /// The dialled node.
         node: NodeName,
-        /// Where.
+        /// The dialled address.
         addr: SocketAddr,
-        /// In one word.
+        /// Kind of the failure.
         fault: DialFault,
-        /// Why it failed.
+        /// Reason, for the operator.
         why: String,
     },
-    /// Somebody connected to us under the name of a node and did not prove to be it.
+    /// A peer connected to us under the name of a node and did not prove that identity.
     Unproven {
-        /// The name.
+        /// The claimed name.
         node: NodeName,
-        /// From where.
+        /// Address of the peer.
         addr: SocketAddr,
-        /// What failed.
+        /// The check that failed.
         why: String,
     },
     /// The answer to [`Output::Resolve`]; empty if the name did not resolve.
     Resolved {
-        /// For whom.
+        /// The node whose Address is resolved.
         node: NodeName,
-        /// The host as asked.
+        /// The host name of the question.
         host: String,
-        /// All its addresses, with the port as asked.
+        /// All addresses of the host, with the port of the question.
         addrs: Vec<SocketAddr>,
     },
-    /// The MTU of the device towards an address, after [`Output::AskPathMtu`]. What ICMP says of the path never
-    /// comes here: anybody can send it.
+    /// The MTU of the device towards an address, after [`Output::AskPathMtu`]. MTUs from ICMP never
+    /// arrive here: anybody can send ICMP.
     PathMtu {
         /// The address.
         to: SocketAddr,
@@ -104,47 +105,50 @@ pub enum Input {
     },
     /// A datagram of ours was too long for the device (EMSGSIZE).
     TooLong {
-        /// Where it was to go.
+        /// Destination of the datagram.
         to: SocketAddr,
-        /// Its length in bytes of UDP payload.
+        /// Length of the datagram in bytes of UDP payload.
         length: usize,
     },
-    /// The configuration as it is now; the mesh finds out itself what changed.
+    /// The current configuration. The mesh finds the differences itself.
     Config(Arc<Settings>),
-    /// Dial everything now (SIGALRM, `meshctl retry`).
+    /// Dial every node now (SIGALRM, `meshctl retry`).
     Retry,
-    /// Who our neighbours were before a restart, and where they listen: each is dialled once, whoever dialled then.
+    /// Neighbours before a restart, and their listening addresses. The mesh dials each one once, no
+    /// matter which end dialled before.
     Redial(Vec<(NodeName, SocketAddr)>),
-    /// Measure the way to a node once; [`Output::Pong`] with the same token follows, if anything
-    /// comes back at all.
+    /// Measure the path to a node once. [`Output::Pong`] with the same token follows if an answer
+    /// arrives.
     Ping {
         /// The node.
         node: NodeName,
-        /// Chosen by the driver.
+        /// Token, chosen by the driver.
         token: u64,
     },
-    /// Ask a node what it sees of another one; [`Output::Told`] with the same token follows, if it answers. Only a
-    /// meshd with a native tunnel does.
+    /// Ask a node for its view of another node. [`Output::Told`] with the same token follows if the
+    /// node answers. Only a meshd with a native tunnel answers.
     AskNode {
-        /// Whom.
+        /// The node that is asked.
         node: NodeName,
-        /// Of whom.
+        /// The node that the question is about.
         about: NodeName,
-        /// Chosen by the driver.
+        /// Token, chosen by the driver.
         token: u64,
     },
-    /// A node has told this Ed25519 key over a link that its RSA key authenticates, and its host file has none.
+    /// A node sent this Ed25519 key over a link that its RSA key authenticates. The node's host
+    /// file has no Ed25519 key.
     KeyTold {
-        /// Whose.
+        /// The node.
         node: NodeName,
-        /// What it says.
+        /// The key it sent.
         key: PublicKey,
     },
-    /// Whether to show inner packets that we carry, as [`Output::Seen`].
+    /// Turns reports of inner packets ([`Output::Seen`]) on or off.
     Look(bool),
-    /// The answer to [`Output::AskRoom`]: the socket has taken what was sent before that, or nearly all.
+    /// The answer to [`Output::AskRoom`]: the socket has taken all earlier lines but at most
+    /// [`ROOM_LEFT`] bytes.
     Room {
-        /// Which link.
+        /// The link.
         link: LinkId,
     },
     /// 32 fresh random bytes.
@@ -153,18 +157,19 @@ pub enum Input {
     Timeout,
 }
 
-/// What a worker cannot do by itself.
+/// A packet or event that a worker cannot handle by itself.
 #[derive(Debug)]
 pub enum Punt {
-    /// An inner packet for a node that cannot go by UDP now: no key, TCP, too long for the path.
+    /// An inner packet for a node that cannot go by UDP now: no key, TCP only, or too long for the
+    /// path.
     Packet {
-        /// Where it is to go.
+        /// Destination node.
         to: NodeIdx,
         /// The packet.
         packet: Bytes,
     },
-    /// A datagram whose sender the worker does not know, or from an address that is not the sender's
-    /// confirmed one, or that no key opens: as it came.
+    /// A datagram as received, which the worker cannot open. Its sender is unknown, its source
+    /// address is not the sender's confirmed one, or no key opens it.
     Datagram {
         /// Source address.
         from: SocketAddr,
@@ -173,14 +178,15 @@ pub enum Punt {
     },
     /// A probe (record type 4) that the worker opened.
     Probe {
-        /// Whose.
+        /// The node that sent the probe.
         node: NodeIdx,
         /// Source address.
         from: SocketAddr,
         /// The record data.
         data: Bytes,
     },
-    /// A datagram between two other nodes, from a confirmed address, that cannot go on by UDP.
+    /// A datagram between two other nodes, from a confirmed address, that cannot be forwarded by
+    /// UDP.
     Relay {
         /// Destination.
         to: NodeIdx,
@@ -191,173 +197,176 @@ pub enum Punt {
         /// The SPTPS datagram without header.
         datagram: Bytes,
     },
-    /// Datagrams of this node's tunnel did not open, from its confirmed address.
+    /// Datagrams from this node's confirmed address failed authentication in the node's tunnel.
     BadTag {
-        /// Whose.
+        /// The node.
         node: NodeIdx,
     },
-    /// Frames of this Ethernet address, which we have not learned, came from our device.
+    /// Frames from this Ethernet address came from our device, and the address is not learned yet.
     NewMac {
         /// The address.
         mac: Mac,
     },
-    /// The sending key runs out of numbers.
+    /// The sending key runs out of sequence numbers.
     Exhausted {
-        /// Whose.
+        /// The node that the key sends to.
         node: NodeIdx,
     },
 }
 
-/// What the mesh wants done. Poll after every [`crate::mesh::Mesh::handle`] until `None`.
+/// An action that the mesh asks of the driver. Poll after every [`crate::mesh::Mesh::handle`] until
+/// `None`.
 #[derive(Debug)]
 pub enum Output {
-    /// Send this line (no LF).
+    /// Send this request line (no LF).
     SendLine {
-        /// Over which link.
+        /// The link.
         to: LinkId,
         /// The line.
         line: Bytes,
     },
-    /// Tell by [`Input::Room`] when the socket has taken the lines so far, but [`ROOM_LEFT`] bytes at most.
+    /// Answer with [`Input::Room`] when the socket has taken all lines so far but at most
+    /// [`ROOM_LEFT`] bytes.
     AskRoom {
-        /// Which link.
+        /// The link.
         link: LinkId,
     },
     /// Send this frame as PACKET (17).
     SendFrame {
-        /// Over which link.
+        /// The link.
         to: LinkId,
         /// Ethernet header and packet.
         frame: Bytes,
     },
     /// Send this relay datagram as SPTPS_PACKET (21).
     SendRelayed {
-        /// Over which link.
+        /// The link.
         to: LinkId,
         /// dst id, src id, SPTPS datagram.
         datagram: Bytes,
     },
-    /// Send by UDP, don't-fragment set.
+    /// Send this datagram by UDP with don't-fragment set.
     Datagram {
-        /// Where.
+        /// Destination address.
         to: SocketAddr,
         /// The payload.
         datagram: Bytes,
     },
     /// Write this packet to our device.
     TunWrite(Bytes),
-    /// Resolve a host name; answer with [`Input::Resolved`].
+    /// Resolve a host name and answer with [`Input::Resolved`].
     Resolve {
-        /// For whom.
+        /// The node whose Address is resolved.
         node: NodeName,
-        /// The name.
+        /// The host name.
         host: String,
-        /// The port to put into the answer.
+        /// The port for the answer.
         port: u16,
     },
-    /// Open a meta connection; the link's `LinkUp` or a [`Input::DialFailed`] follows.
+    /// Open a meta connection. The link's `LinkUp` or an [`Input::DialFailed`] follows.
     Dial {
-        /// To whom.
+        /// The node to dial.
         node: NodeName,
-        /// Where.
+        /// The address to dial.
         addr: SocketAddr,
     },
-    /// Give up an attempt that is under way.
+    /// Cancel a dial that is in progress.
     CancelDial {
-        /// To whom.
+        /// The dialled node.
         node: NodeName,
     },
     /// Close a link. No `LinkDown` follows.
     Close {
-        /// Which.
+        /// The link.
         link: LinkId,
-        /// Why.
+        /// Reason, for the log.
         why: String,
     },
-    /// Ask the kernel for the MTU of the device towards an address; answer with [`Input::PathMtu`].
+    /// Ask the kernel for the MTU of the device towards an address and answer with
+    /// [`Input::PathMtu`].
     AskPathMtu {
-        /// To where.
+        /// The address.
         to: SocketAddr,
     },
-    /// An address worked: put it first in the node's cache.
+    /// An address worked: put it first in the node's address cache.
     Remember {
-        /// Whose.
+        /// The node.
         node: NodeName,
-        /// The address, TCP.
+        /// The TCP address.
         addr: SocketAddr,
     },
-    /// The answer to an [`Input::Ping`] came.
+    /// The answer to an [`Input::Ping`] arrived.
     Pong {
-        /// As in the input.
+        /// Token of the input.
         token: u64,
-        /// Round trip.
+        /// Round-trip time.
         rtt: std::time::Duration,
     },
-    /// The answer to an [`Input::AskNode`] came.
+    /// The answer to an [`Input::AskNode`] arrived.
     Told {
-        /// As in the input.
+        /// Token of the input.
         token: u64,
-        /// What it sees; `None`: it knows no such node.
+        /// The asked node's view; `None` if the asked node does not know the other node.
         pair: Option<Pair>,
     },
-    /// An inner packet went into the tunnel of a node, or came out of it, by us and not by a worker. Only after
-    /// [`Input::Look`].
+    /// The mesh, not a worker, sent an inner packet into a node's tunnel or received one from it.
+    /// Emitted only after [`Input::Look`].
     Seen {
-        /// Whose tunnel.
+        /// The node at the other end of the tunnel.
         node: NodeName,
-        /// Out of it.
+        /// True if the packet was received, false if it was sent.
         received: bool,
-        /// The packet, or frame.
+        /// The packet or frame.
         packet: Bytes,
     },
     /// Run a script.
     Hook(HookEvent),
-    /// Use these tables from now on.
+    /// Use this snapshot from now on.
     Publish(Arc<RouteSnapshot>),
 }
 
-/// An event for which the operator may have a script. Values are typed: no text from the wire
+/// An event for which the operator may have a script. All values are typed: no text from the wire
 /// reaches an environment unchecked (T33 of proto/threat-model.md).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HookEvent {
     /// host-up, host-down and hosts/NODE-up, hosts/NODE-down.
     Host {
-        /// Up or down.
+        /// True for up, false for down.
         up: bool,
-        /// Which node.
+        /// The node.
         node: NodeName,
-        /// Its UDP address, if it is known.
+        /// UDP address of the node, if known.
         address: Option<SocketAddr>,
     },
     /// subnet-up, subnet-down.
     Subnet {
-        /// Up or down.
+        /// True for up, false for down.
         up: bool,
-        /// Whose.
+        /// Owner of the subnet.
         node: NodeName,
-        /// Which.
+        /// The subnet.
         subnet: Subnet,
         /// The owner's UDP address; `None` for our own subnets.
         address: Option<SocketAddr>,
     },
 }
 
-/// Why the mesh wants to be woken; for the log line that explains a busy loop.
+/// Reason for a wake-up of the mesh, for the log line that explains a busy loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// Once a second: pings, discovery, ages.
+    /// Once a second: pings, discovery, expiry.
     Tick,
     /// A dial is due.
     Dial,
-    /// The graph changed and waits to be published.
+    /// The graph changed and must be published.
     Publish,
     /// A path-MTU probe is due.
     Pmtu,
-    /// A pause in sending around a change of keys is over.
+    /// A pause in sending around a key change is over.
     Keys,
-    /// Lines of others that were not believed at once are decided.
+    /// Statements of others that were not accepted at once are decided.
     Doubts,
 }
 
-/// A time and what it is for.
+/// A time and the reason for it.
 pub type Deadline = (Instant, Timer);

@@ -1,9 +1,9 @@
-//! The control plane: lines, punts, configuration and time in; floods, dials, probes, hooks and route
-//! snapshots out. Knows no link dialect and no socket.
+//! The control plane. Input: request lines, punts, configuration and time. Output: floods, dials,
+//! probes, hooks and route snapshots. This module knows no link dialect and no socket.
 //!
-//! Stages: the driver calls [`Mesh::handle`] for every input it has, then [`Mesh::settle_all`] once, then
-//! polls [`Mesh::poll_output`] until `None` and [`Mesh::poll_timeout`]. Graph work happens in the
-//! middle step only, so it is done once per batch of input.
+//! The driver calls [`Mesh::handle`] for every input, then [`Mesh::settle_all`] once. Then the
+//! driver polls [`Mesh::poll_output`] until `None`, and [`Mesh::poll_timeout`]. Graph work happens
+//! in `settle_all` only, so it runs once per batch of input.
 
 #[cfg(test)]
 mod attacks;
@@ -80,59 +80,59 @@ use crate::{
     route::{NodeIdx, RouteSnapshot, recent::Recent, verdict::ErrorLimiter},
 };
 
-/// Pace of everything that happens by time and not by event.
+/// Interval of everything that is due by time and not by an event.
 const TICK: Duration = Duration::from_secs(1);
 
 /// One node's view of the mesh, and its part in it.
 pub struct Mesh {
     settings: Arc<Settings>,
     rng: Rng,
-    /// Time of the input that is handled.
+    /// Time of the input that is being handled.
     now: Instant,
     nodes: Nodes,
     subnet_count: usize,
-    /// Subnets that our files list, and how many others there are.
+    /// Subnets that host files list, and the number of all other subnets.
     listed: policy::Listed,
-    /// Subnets kept aside, of all nodes.
+    /// Number of subnets kept aside (announced, not accepted), over all nodes.
     aside: usize,
     peers: BTreeMap<LinkId, peers::Peer>,
     outgoing: BTreeMap<NodeName, dial::Outgoing>,
     seen: seen::Seen,
-    /// Ethernet addresses behind our device.
+    /// Ethernet addresses learned behind our device.
     learned: learn::Learned,
-    /// Nodes that lost an edge: see [`Mesh::withdraw_orphans`].
+    /// Nodes that lost an edge. See [`Mesh::withdraw_orphans`].
     orphans: BTreeSet<NodeIdx>,
-    /// Links that broke the protocol while their input was handled.
+    /// Links that broke the protocol in the current input. The mesh closes them after it.
     to_close: Vec<(LinkId, String)>,
-    /// Lines that wait for the graph pass of their batch.
+    /// Lines held until the graph pass of their batch.
     deferred: Vec<(LinkId, Bytes)>,
     /// Neighbours on the minimum spanning tree.
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
-    /// The subnets of host files.
+    /// Subnets that host files list.
     lists: sources::Lists,
-    /// When the publications so far are paid for, at one in 10 ms.
+    /// Time up to which the budget of publications (one in 10 ms) is used up.
     publish_at: Instant,
-    /// The last link is gone: forget what only others could tell us.
+    /// True if the last link is gone: forget edges that only other nodes could report.
     purge: bool,
-    /// What others said of our neighbours and these did not.
+    /// Statements of others about our neighbours that those neighbours did not make.
     doubts: doubt::Doubts,
-    /// Edges of nodes that are no neighbours, deleted by lines of others.
+    /// Edges between nodes that are no neighbours, deleted by lines of third nodes.
     denied: belief::DeniedEdges,
     dirty_graph: bool,
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
     auto: autoconnect::AutoConnect,
-    /// What became known lately.
+    /// Changes that became known lately, for the periodic refresh.
     retell: retell::Retell,
     errors: ErrorLimiter,
     unread: unread::Unread,
     legacy: legacy::Common,
-    /// Budget of native first messages that prove to be nobody's.
+    /// Budget of native first messages that belong to no known node.
     forged: Bucket,
-    /// Budget of datagrams relayed from addresses that are not proven any more.
+    /// Budget of relayed datagrams from addresses that are no longer confirmed.
     unproven: Bucket,
-    /// Budgets of probes to addresses that others name.
+    /// Budgets of probes to addresses that other nodes name.
     guesses: probe::Guesses,
     /// Budget of probes to addresses that packets came from.
     challenge: Bucket,
@@ -140,11 +140,11 @@ pub struct Mesh {
     pings: ping::Pings,
     questions: query::Questions,
     waiting_bytes: usize,
-    /// Whether inner packets are shown.
+    /// True if inner packets are reported as [`Output::Seen`].
     looked_at: bool,
     outputs: VecDeque<Output>,
     lines: u64,
-    /// Those of each type, both ways.
+    /// Number of lines of each type, received and sent.
     counts: measure::Lines,
     graph_runs: u64,
     floods: u64,
@@ -154,7 +154,8 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// A mesh that knows nobody yet. Poll outputs and the timeout at once: it wants to dial.
+    /// Makes a mesh that knows no other node. Poll outputs and the timeout at once: the mesh wants
+    /// to dial.
     #[must_use]
     pub fn new(settings: Arc<Settings>, seed: [u8; 32], now: Instant) -> Self {
         let mut rng = Rng::new(seed);
@@ -223,7 +224,7 @@ impl Mesh {
         mesh
     }
 
-    /// Takes one input. Afterwards call [`Self::settle_all`], then poll.
+    /// Handles one input. Call [`Self::settle_all`] afterwards, then poll.
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.now = now;
         match input {
@@ -270,7 +271,7 @@ impl Mesh {
         self.close_misbehaved(now);
     }
 
-    /// Graph and tables, once after a batch of inputs.
+    /// Runs the graph pass and updates the tables, once after a batch of inputs.
     pub fn settle_all(&mut self, now: Instant) {
         self.now = now;
         self.settle(now);
@@ -282,25 +283,27 @@ impl Mesh {
         }
     }
 
-    /// The next thing to do. Poll until `None`.
+    /// Returns the next output. Poll until `None`.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Input::Timeout`] is due, and why. Ask after every batch.
+    /// Returns the time at which [`Input::Timeout`] is due, with its reason. Poll after every
+    /// batch.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Deadline> {
         self.timers.first().map(|(at, timer, _)| (*at, *timer))
     }
 
-    /// Changes that this node has told the others since start, its own and those it passed on.
+    /// A node whose MinProtocol is SPTPS can be upgraded only if its host file has an Ed25519 key,
+    /// or LearnKeys may store one.
     #[must_use]
     pub fn floods(&self) -> u64 {
         self.floods
     }
 
-    /// The tables published last.
+    /// Returns the snapshot published last.
     #[must_use]
     pub fn snapshot(&self) -> Arc<RouteSnapshot> {
         self.snapshot.clone()
@@ -350,9 +353,11 @@ impl Mesh {
         self.forget_nodes(now);
     }
 
-    /// With the last link gone, nobody will tell us which edges of the rest end meanwhile.
-    /// Source: wire/tinc-1.0.md section 2.11. Subnets stay, as in the real 1.1: their owners are
-    /// unreachable, not unknown, and correct what is stale when they come back.
+    /// Deletes the edges of all unreachable nodes. After the last link is gone, no node can report
+    /// which of those edges end. Source: wire/tinc-1.0.md section 2.11.
+    ///
+    /// Subnets stay, as in tinc 1.1: a subnet's owner is unreachable, not unknown. An owner
+    /// corrects stale subnets when it becomes reachable again.
     fn purge_unreachable(&mut self) {
         let gone: Vec<NodeIdx> = self
             .nodes
@@ -372,7 +377,7 @@ impl Mesh {
         }
     }
 
-    /// Unreachable nodes that nobody speaks of any more.
+    /// Forgets unreachable nodes that no other node has mentioned for [`limits::FORGET_AFTER`].
     fn forget_nodes(&mut self, now: Instant) {
         let forgettable = |node: &Node| {
             let idle = now.saturating_duration_since(node.idle_since) >= limits::FORGET_AFTER;

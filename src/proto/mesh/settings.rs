@@ -1,4 +1,4 @@
-//! What the mesh must know of the configuration, resolved and typed.
+//! The configuration that the mesh needs, resolved and typed.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,54 +18,55 @@ use crate::{
     tunnel::legacy::Suite,
 };
 
-/// The whole configuration as the mesh sees it. Built by `config`, compared by content on a reload.
+/// The whole configuration of the mesh. `config` builds it; a reload compares it by content.
 #[derive(Clone)]
 pub struct Settings {
-    /// Our name.
+    /// Name of this node.
     pub name: NodeName,
-    /// Our key.
+    /// Ed25519 key of this node.
     pub key: Arc<PrivateKey>,
-    /// Whether `key` is in use (ExperimentalProtocol): if not, we speak nothing but legacy.
+    /// True if `key` is in use (ExperimentalProtocol). If false, this node speaks legacy only.
     pub sptps: bool,
-    /// Our RSA key; without it nobody is spoken to in legacy.
+    /// RSA key of this node. Without an RSA key, this node speaks legacy with no node.
     pub rsa: Option<Arc<RsaPrivate>>,
-    /// How legacy packets to us are to be made (Cipher, Digest, MACLength, Compression).
+    /// Suite of legacy packets to this node (Cipher, Digest, MACLength, Compression).
     pub suite: Suite,
-    /// Our X25519 secret (native): that of `key`, or NativePrivateKeyFile.
+    /// X25519 secret of this node (native), from `key` or NativePrivateKeyFile.
     pub secret: Arc<StaticSecret>,
-    /// Native: whether we offer native links and tunnels.
+    /// Native: true if this node offers native links and tunnels.
     pub native: bool,
-    /// MinProtocol, for nodes whose host file does not name it: see [`Self::min_protocol_of`].
+    /// MinProtocol, for nodes whose host file does not set it. See [`Self::min_protocol_of`].
     pub min_protocol: Option<MinProtocol>,
-    /// LearnKeys: whether an Ed25519 key that a node tells over a link which its RSA key authenticates is written to
-    /// its host file, if that has none.
+    /// LearnKeys: true if a learned Ed25519 key is written to a host file that has none. The node
+    /// sent that key over a link that its RSA key authenticates.
     pub learn_keys: bool,
-    /// PresharedKeyFile, for nodes without one of their own, all zero if there is none: see
-    /// [`Self::psk_of`].
+    /// PresharedKeyFile, for nodes without a preshared key of their own; all zero if there is none.
+    /// See [`Self::psk_of`].
     pub psk: Zeroizing<[u8; 32]>,
-    /// The port that we listen on (announced in ACK).
+    /// Listening port, announced in ACK.
     pub port: u16,
-    /// Whether our own host file has an Address: a status bit of dumps.
+    /// True if our own host file has an Address: a status bit of dumps.
     pub has_address: bool,
-    /// Our own options (IndirectData, TCPOnly, PMTUDiscovery, ClampMSS), top byte 7.
+    /// Options of this node (IndirectData, TCPOnly, PMTUDiscovery, ClampMSS), top byte 7.
     pub options: Options,
-    /// Our Subnet lines.
+    /// Subnets of this node.
     pub subnets: Vec<Subnet>,
-    /// BroadcastSubnet lines, the four built-in ones not among them.
+    /// BroadcastSubnet lines, without the four built-in ones.
     pub broadcast_subnets: Vec<Subnet>,
-    /// Every host file that could be read, our own not among them.
+    /// Every readable host file, without our own.
     pub hosts: BTreeMap<NodeName, Arc<Host>>,
-    /// ConnectTo, our own name not among them, in order.
+    /// ConnectTo lines in order, without our own name.
     pub connect_to: Vec<NodeName>,
     /// AutoConnect.
     pub auto_connect: bool,
-    /// MetaRate: flooded lines a second that a neighbour may say of itself for long, 200 to 1,000,000.
+    /// MetaRate: flooded lines a second that a neighbour may send about itself in the long run, 200
+    /// to 1,000,000.
     pub meta_rate: u32,
-    /// Router switches.
+    /// Settings of the router.
     pub route: RouteSettings,
     /// MACExpire, default 600 s.
     pub mac_expire: Duration,
-    /// SubnetPolicy; that of StrictSubnets goes before it.
+    /// SubnetPolicy. StrictSubnets overrides it.
     pub subnet_policy: SubnetPolicy,
     /// StrictSubnets (implied by TunnelServer).
     pub strict_subnets: bool,
@@ -91,9 +92,9 @@ pub struct Settings {
     pub key_expire: Duration,
     /// MaxTimeout, default 900 s.
     pub max_timeout: Duration,
-    /// Weight of our own file, if it names one: overrides the measured one.
+    /// Weight in our own host file, if set: overrides the measured weight.
     pub weight: Option<i32>,
-    /// PMTU of our own file, in bytes with the Ethernet header.
+    /// PMTU in our own host file, in bytes with the Ethernet header.
     pub pmtu: Option<u16>,
     /// Size of the replay window in packets; 0 = no check.
     pub replay_window: u32,
@@ -102,19 +103,21 @@ pub struct Settings {
 /// One host file.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    /// Its Ed25519 key.
+    /// Ed25519 key of the node.
     pub key: Option<PublicKey>,
-    /// Why its Ed25519 key cannot be read, if there is one that cannot; then `key` is none, and `rsa` some.
+    /// Reason why the Ed25519 key cannot be read, if it cannot. Then `key` is `None` and `rsa` is
+    /// `Some`.
     pub bad_key: Option<String>,
-    /// Its RSA key.
+    /// RSA key of the node.
     pub rsa: Option<RsaPublic>,
-    /// Whether its legacy packets may go without cipher (Cipher = none).
+    /// True if legacy packets to the node may be sent without a cipher (Cipher = none).
     pub null_cipher: bool,
-    /// Whether its legacy packets may go without MAC (Digest = none or MACLength = 0).
+    /// True if legacy packets to the node may be sent without a MAC (Digest = none or MACLength =
+    /// 0).
     pub null_digest: bool,
-    /// Ed25519PublicKeyNext: as good as `key`, while the node changes from the one to the other.
+    /// Ed25519PublicKeyNext: accepted like `key` while the node changes from one key to the other.
     pub next: Option<PublicKey>,
-    /// Ed25519PublicKeyNextFrom, in seconds since 1970: before it `next` does not count.
+    /// Ed25519PublicKeyNextFrom, in seconds since 1970. `next` does not count before this time.
     pub next_from: Option<u64>,
     /// Expires, in seconds since 1970.
     pub expires: Option<u64>,
@@ -122,44 +125,44 @@ pub struct Host {
     pub revoked: Option<u64>,
     /// RevokedReason.
     pub revoked_reason: Option<String>,
-    /// Whether it is shut out now, and why; [`Self::at`] says so.
+    /// Reason why the node is shut out now, if it is. [`Self::at`] sets it.
     pub shut_out: Option<String>,
     /// Label lines.
     pub labels: BTreeMap<String, String>,
-    /// NativePublicKey: takes the place of the X25519 form of `key`.
+    /// NativePublicKey: replaces the X25519 form of `key`.
     pub native: Option<StaticPublic>,
-    /// MinProtocol, if the file names it.
+    /// MinProtocol, if the file sets it.
     pub min: Option<MinProtocol>,
-    /// SourceCheck, if the file names it: goes before ours.
+    /// SourceCheck, if the file sets it: overrides ours.
     pub source_check: Option<SourceCheck>,
-    /// The secret that we share with this node alone (`psk.d/NODE`, not the host file).
+    /// Preshared key with this node alone (`psk.d/NODE`, not the host file).
     pub psk: Option<Zeroizing<[u8; 32]>>,
-    /// Its Address lines, ports filled in.
+    /// Address lines, with ports filled in.
     pub addresses: Vec<HostAddress>,
-    /// Its Subnet lines.
+    /// Subnet lines.
     pub subnets: Vec<Subnet>,
     /// IndirectData.
     pub indirect: bool,
     /// TCPOnly.
     pub tcp_only: bool,
-    /// ClampMSS, if the file names it.
+    /// ClampMSS, if the file sets it.
     pub clamp_mss: Option<bool>,
     /// PMTU, in bytes with the Ethernet header.
     pub pmtu: Option<u16>,
     /// Weight.
     pub weight: Option<i32>,
-    /// Addresses that worked before, most recent first (our cache, not the file).
+    /// Addresses that worked before, most recent first. Source: the address cache, not the file.
     pub cached: Vec<SocketAddr>,
 }
 
-/// What a node must speak at least.
+/// The least dialect that a node must speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MinProtocol {
-    /// Anything that meshd speaks.
+    /// Any dialect of meshd.
     Legacy,
-    /// SPTPS, as tinc 1.1 does.
+    /// SPTPS, as in tinc 1.1.
     Sptps,
-    /// Native links and tunnels, with no way back to SPTPS.
+    /// Native links and tunnels, without a fallback to SPTPS.
     Native,
 }
 
@@ -174,8 +177,8 @@ impl From<MinProtocol> for Dialect {
 }
 
 impl Host {
-    /// The X25519 keys that the node may prove, each as good as the others: that of its Ed25519 key or
-    /// NativePublicKey, then that of Ed25519PublicKeyNext.
+    /// Returns the X25519 keys that the node may prove; each is accepted alike. First the key of
+    /// NativePublicKey, else of the Ed25519 key; then that of Ed25519PublicKeyNext.
     #[must_use]
     pub fn native_keys(&self) -> Vec<StaticPublic> {
         let mapped = |key: &Option<PublicKey>| key.as_ref().map(StaticPublic::of);
@@ -185,8 +188,8 @@ impl Host {
 }
 
 impl Settings {
-    /// A node of this name and key with the defaults of the variables, that knows nobody, connects to
-    /// nobody and speaks no native.
+    /// Makes settings for a node of this name and key, with the default of each variable. The node
+    /// knows no other node, connects to none and does not speak native.
     #[must_use]
     pub fn new(name: NodeName, key: Arc<PrivateKey>) -> Self {
         Self {
@@ -231,14 +234,15 @@ impl Settings {
         }
     }
 
-    /// The X25519 keys that a node may prove; see [`Host::native_keys`]. Empty if it is not known.
+    /// Returns the X25519 keys that a node may prove (see [`Host::native_keys`]). Empty if the node
+    /// is not known.
     #[must_use]
     pub fn native_keys(&self, node: &NodeName) -> Vec<StaticPublic> {
         let host = self.hosts.get(node);
         host.map(|host| host.native_keys()).unwrap_or_default()
     }
 
-    /// The most that we speak.
+    /// Returns the highest dialect that this node speaks.
     #[must_use]
     pub fn offers(&self) -> Dialect {
         match (self.sptps, self.native) {
@@ -248,7 +252,8 @@ impl Settings {
         }
     }
 
-    /// What a node must speak at least: its host file's word, else ours, else what its keys are for.
+    /// Returns the least dialect that a node must speak: from its host file, else from our
+    /// MinProtocol, else from its keys.
     #[must_use]
     pub fn min_protocol_of(&self, node: &NodeName) -> MinProtocol {
         match self.hosts.get(node) {
@@ -268,20 +273,21 @@ impl Settings {
         host.min.or(self.min_protocol).unwrap_or(by_keys)
     }
 
-    /// Whether packets may go to a node in legacy, if it speaks nothing else.
+    /// Returns true if packets may go to a node in legacy when the node speaks nothing else.
     #[must_use]
     pub fn allows_legacy(&self, node: &NodeName) -> bool {
         self.rsa.is_some() && self.min_protocol_of(node) == MinProtocol::Legacy
     }
 
-    /// Whether a node that nothing but hearsay is known of may be spoken to in legacy where a legacy neighbour leads
-    /// to it: that one could read its packets anyway. tinc 1.0 knows most nodes so.
+    /// Returns true if legacy may be spoken with a node known by hearsay only, behind a legacy
+    /// neighbour. That neighbour could read the node's packets anyway. tinc 1.0 knows most nodes
+    /// this way.
     #[must_use]
     pub fn allows_hearsay(&self, node: &NodeName) -> bool {
         self.rsa.is_some() && self.min_protocol.is_none() && !self.hosts.contains_key(node)
     }
 
-    /// The secret that we share with a node besides all keys: its own, else that of all; all zero if
+    /// Returns the preshared key with a node: the node's own, else the common one; all zero if
     /// there is none.
     #[must_use]
     pub fn psk_of(&self, node: &NodeName) -> &[u8; 32] {
@@ -289,12 +295,13 @@ impl Settings {
         host.and_then(|host| host.psk.as_ref()).unwrap_or(&self.psk)
     }
 
-    /// What a link must know of the node of a host file; `None` without a key that would do.
+    /// Returns what a link must know of the node of a host file; `None` if no key is usable.
     #[must_use]
     pub fn credentials(&self, host: &Host) -> Option<Credentials> {
         let min = self.min_protocol(host);
         let legacy = self.rsa.is_some() && min == MinProtocol::Legacy;
-        // A key of a node that must speak more than legacy is of use if it may be stored.
+        // A node whose MinProtocol is SPTPS can be upgraded only if its host file has an Ed25519
+        // key, or LearnKeys may store one.
         let upgrade = self.rsa.is_some()
             && self.sptps
             && (legacy || min == MinProtocol::Sptps && (host.key.is_some() || self.learn_keys));
@@ -316,22 +323,23 @@ impl Settings {
     }
 }
 
-/// Which subnets a node may announce. Source: proto/threat-model.md section 2.3.
+/// Rule that decides which subnets a node may announce. Source: proto/threat-model.md section 2.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubnetPolicy {
-    /// All.
+    /// All subnets.
     Open,
-    /// All but those that host files give to others, default routes, our own, and addresses of the underlay; what its
-    /// own host file gives to it in any case.
+    /// All subnets but default routes, our own subnets, addresses of the underlay, and subnets that
+    /// host files give to other nodes. A subnet in the node's own host file is accepted in any
+    /// case.
     Conflict,
-    /// What its host file gives to it.
+    /// Only subnets in the node's host file.
     Covered,
 }
 
 /// One Address line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostAddress {
-    /// Numeric address or name.
+    /// Numeric address or host name.
     pub host: String,
     /// Port.
     pub port: u16,
