@@ -1,28 +1,28 @@
-//! Edges: what one node says of its link to another.
+//! Edges: statements of one node about its link to another node.
 
 use meshd_wire::{EdgeAddress, NodeName, Options, Request};
 
 use crate::{mesh::LinkId, route::NodeIdx};
 
-/// One directed edge; its owner is the node that holds it.
+/// One directed edge. The node that holds the edge owns it.
 #[derive(Debug, Clone)]
 pub(super) struct Edge {
     /// The other end.
     pub to: NodeIdx,
-    /// Where the owner sees the other end.
+    /// Address of the other end, as the owner sees it.
     pub address: EdgeAddress,
-    /// The owner's own address on that link.
+    /// The owner's own address on the link.
     pub local: Option<EdgeAddress>,
-    /// Options; the top byte is the other end's minor version.
+    /// Options; the top byte is the other end's protocol minor.
     pub options: Options,
     /// Mean of both ends' weights.
     pub weight: i32,
-    /// The link that said so last; none for our own edges.
+    /// The link that announced the edge last; `None` for our own edges.
     pub teller: Option<LinkId>,
 }
 
 impl Edge {
-    /// Whether another one says the same, whoever told it.
+    /// Returns true if another edge has the same content; the teller does not matter.
     pub(super) fn says_as(&self, other: &Self) -> bool {
         let Self {
             to,
@@ -37,14 +37,14 @@ impl Edge {
             && *local == other.local
     }
 
-    /// Bytes of words that stand in the place of addresses, but for short ones such as `unspec`.
+    /// Number of bytes in address words longer than `unspec`; numeric addresses do not count.
     pub(super) fn words(&self) -> usize {
         let addresses = std::iter::once(&self.address).chain(&self.local);
         let lengths = addresses.flat_map(EdgeAddress::word_lengths);
         lengths.filter(|length| *length > "unspec".len()).sum()
     }
 
-    /// The edge as a request line to be.
+    /// Returns the edge as an ADD_EDGE request.
     pub(super) fn request(&self, from: &NodeName, to: &NodeName) -> Request {
         Request::AddEdge {
             from: from.clone(),

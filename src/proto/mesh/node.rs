@@ -1,4 +1,4 @@
-//! Nodes: who is known, and everything that belongs to one of them.
+//! Known nodes, and all state of each node.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -24,80 +24,80 @@ use crate::{
 
 /// One known node.
 pub(super) struct Node {
-    /// What the packet threads see of it.
+    /// State of the node that the packet threads share.
     pub shared: Arc<NodeShared>,
-    /// Its outgoing edges by the name of the other end.
+    /// Outgoing edges, by the name of the other end.
     pub edges: BTreeMap<NodeName, Edge>,
-    /// How many edges of others lead to it.
+    /// Number of edges that lead to the node.
     pub incoming: usize,
-    /// What it owns.
+    /// Subnets that the node owns.
     pub subnets: BTreeSet<Subnet>,
-    /// How many of its subnets no file of ours lists.
+    /// Number of the node's subnets that no host file lists.
     pub unlisted: usize,
-    /// Our link to it, if it is a neighbour.
+    /// Our link to the node, if it is a neighbour.
     pub link: Option<LinkId>,
     /// The result of the last graph pass.
     pub place: Place,
-    /// The nodes on shortest paths to it, in order of indices; none where nobody speaks legacy.
+    /// Nodes on shortest paths to the node, in order of indices; empty if no node speaks legacy.
     pub carriers: Arc<[NodeIdx]>,
-    /// When `place.reachable` last changed.
+    /// Time at which `place.reachable` last changed.
     pub since: Option<Instant>,
-    /// When it was made, or last became unreachable: for forgetting.
+    /// Time at which the node was added or last became unreachable, for forgetting it.
     pub idle_since: Instant,
-    /// What it has spoken with us, also before it became unreachable.
+    /// Dialects that the node has spoken with us, also before it became unreachable.
     pub spoke: Spoke,
-    /// Tunnel keys and their making.
+    /// Tunnel keys and their handshakes.
     pub keys: Keys,
-    /// UDP address, probes, path MTU.
+    /// UDP address, probes and path MTU.
     pub udp: UdpState,
-    /// What is measured of it.
+    /// Measurements of the node.
     pub measured: Measured,
     /// Packets that wait for a key.
     pub waiting: VecDeque<Bytes>,
-    /// What of it was not said again since its link came up.
+    /// Edges and subnets of the node that were not announced again since its link came up.
     pub unclaimed: Unclaimed,
-    /// Names without a host file that it introduced, over all its links.
+    /// Names without a host file that the node introduced, over all its links.
     pub introduced: usize,
-    /// Who introduced it, if it has no host file.
+    /// The node that introduced this one, if this one has no host file.
     pub introduced_by: Option<NodeIdx>,
-    /// Whether its id is another node's: told to the operator.
+    /// True if another node has the same id and keeps it: the operator was told.
     pub collides: bool,
-    /// Why the last attempt to dial it failed.
+    /// Failure of the last dial.
     pub dial_error: Option<Missed>,
-    /// Who last came under its name without proof.
+    /// The last peer that claimed the node's name without proof.
     pub unproven: Option<Unproven>,
-    /// Questions of it that we may answer.
+    /// Budget of this node's questions that we answer.
     pub questions: Option<Bucket>,
-    /// How it stands against what others say of it.
+    /// Evidence from the node about statements of others about it.
     pub evidence: Evidence,
-    /// What it announces and we do not believe.
+    /// Subnets that the node announces and that we do not accept.
     pub refused: Refused,
-    /// Packets of it that SourceCheck has dropped.
+    /// Packets from the node that SourceCheck has dropped.
     pub dropped: Dropped,
-    /// Budgets of what is said of it and what it says.
+    /// Budgets of lines about the node and from it.
     pub budget: Option<Box<Budget>>,
-    /// What it says is its Ed25519 key, where its host file has none.
+    /// The Ed25519 key that the node sent, if its host file has none.
     pub told_key: Option<PublicKey>,
 }
 
-/// Where the graph puts a node. Source: wire/tinc-1.0.md section 2.5.
+/// Place of a node in the graph. Source: wire/tinc-1.0.md section 2.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// Whether there is a path in both directions.
+    /// True if there is a path in both directions.
     pub reachable: bool,
-    /// Whether every path to it has an IndirectData edge.
+    /// True if every path to the node has an IndirectData edge.
     pub indirect: bool,
     /// Hops; -1 if unreachable.
     pub distance: i32,
-    /// The neighbour that carries lines for it.
+    /// The neighbour that lines for the node are sent to.
     pub nexthop: NodeIdx,
-    /// The node that UDP for it is sent to.
+    /// The node that UDP for the node is sent to.
     pub via: NodeIdx,
-    /// The last node on the path to it, itself included, that we know by a link or a host file.
+    /// The last node on the path, the target included, that we know by a link or a host file.
     pub vouched: NodeIdx,
-    /// Whether we speak legacy with it.
+    /// True if we speak legacy with the node.
     pub legacy: bool,
-    /// Options of the last edge of the path, as far as they are believed.
+    /// Options of the last edge of the path, as far as they are accepted.
     pub options: Options,
     /// Address in the last edge of the path.
     pub address: Option<SocketAddr>,
@@ -171,31 +171,31 @@ impl Node {
         &self.shared.name
     }
 
-    /// Protocol minor of the node by its last edge; 0 if it does no SPTPS or is unreachable.
+    /// Protocol minor of the node in its last edge; 0 if the node has no SPTPS or is unreachable.
     pub(super) fn minor(&self) -> u8 {
         self.place.options.minor()
     }
 
-    /// Whether the node does SPTPS, by its last edge.
+    /// Returns true if the node has SPTPS, by its last edge.
     pub(super) fn has_sptps(&self) -> bool {
         self.minor() >= 2
     }
 }
 
-/// All nodes by name and by index. An index is never used twice, so that a stale one leads nowhere.
+/// All nodes by name and by index. No index is used twice, so a stale index finds no node.
 pub(super) struct Nodes {
     slots: Vec<Option<Box<Node>>>,
     by_name: BTreeMap<NodeName, NodeIdx>,
     /// Number of edges of all nodes.
     pub edge_count: usize,
-    /// How many edges came and went so far.
+    /// Number of edges inserted and removed so far.
     pub changes: u64,
     /// Sum of [`Edge::words`] over all edges.
     pub edge_words: usize,
 }
 
 impl Nodes {
-    /// Our own index.
+    /// Index of this node.
     pub(super) const ME: NodeIdx = NodeIdx(0);
 
     pub(super) fn new(me: NodeName, now: Instant) -> Self {
@@ -230,7 +230,8 @@ impl Nodes {
         self.slots.get_mut(idx.0 as usize)?.as_deref_mut()
     }
 
-    /// The index of `name`, which is made a node if it is none. The caller checks limits.
+    /// Returns the index of `name`, and adds a node if none has this name. The caller checks
+    /// limits.
     pub(super) fn add(&mut self, name: NodeName, now: Instant) -> NodeIdx {
         if let Some(idx) = self.find(&name) {
             return idx;
@@ -242,7 +243,7 @@ impl Nodes {
         idx
     }
 
-    /// Forgets a node to which nothing leads any more.
+    /// Removes a node that has no edges and no link.
     pub(super) fn remove(&mut self, idx: NodeIdx) {
         let Some(node) = self.slots[idx.0 as usize].take() else {
             return;
@@ -254,14 +255,14 @@ impl Nodes {
         }
     }
 
-    /// The name that follows another in order; the first one after `None`.
+    /// Returns the next name after `name` in order, or the first name after `None`.
     pub(super) fn after(&self, name: Option<&NodeName>) -> Option<NodeName> {
         let from = name.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.by_name.range::<NodeName, _>((from, Bound::Unbounded));
         rest.next().map(|(name, _)| name.clone())
     }
 
-    /// Indices in order of names, as every pass of the protocol goes.
+    /// Indices in order of names, the order of every pass of the protocol.
     pub(super) fn by_name(&self) -> impl DoubleEndedIterator<Item = NodeIdx> + '_ {
         self.by_name.values().copied()
     }
@@ -271,7 +272,7 @@ impl Nodes {
         self.by_name().map(|idx| (idx, &self[idx]))
     }
 
-    /// Puts an edge into the graph; returns the one that it replaces.
+    /// Inserts an edge and returns the edge that it replaces.
     pub(super) fn insert_edge(&mut self, from: NodeIdx, to: NodeIdx, edge: Edge) -> Option<Edge> {
         let name = self[to].name().clone();
         self.edge_words += edge.words();
@@ -285,7 +286,7 @@ impl Nodes {
         old
     }
 
-    /// Takes an edge out of the graph.
+    /// Removes an edge and returns it.
     pub(super) fn remove_edge(&mut self, from: NodeIdx, to: NodeIdx) -> Option<Edge> {
         let name = self[to].name().clone();
         let old = self[from].edges.remove(&name);
@@ -303,7 +304,7 @@ impl Nodes {
     }
 }
 
-/// For indices that are known to be alive: ends of edges, next hops, links.
+/// For indices of nodes known to exist: ends of edges, nexthops, links.
 impl Index<NodeIdx> for Nodes {
     type Output = Node;
 

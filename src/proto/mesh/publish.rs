@@ -1,7 +1,9 @@
-//! From tables to what workers see: the graph pass, what follows from it, node states, snapshots.
+//! From the control plane's tables to the workers: the graph pass, its consequences, node states
+//! and snapshots.
 //!
-//! The graph is computed at most once per batch of input, snapshots every 10 ms on average, a few at once.
-//! Source: wire/tinc-1.0.md section 2.8, proto/design.md section 2.4.
+//! The graph is computed at most once per batch of input. Snapshots are published every 10 ms on
+//! average, with a burst of a few. Source: wire/tinc-1.0.md section 2.8, proto/design.md section
+//! 2.4.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
@@ -24,10 +26,10 @@ use crate::{
     },
 };
 
-/// Mean time between two publications when there is no end of changes.
+/// Mean time between two publications under constant change.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
-/// How far publications may be ahead of that: a node that comes up is five changes within 3 ms, and none
-/// of them should wait.
+/// Time by which publications may run ahead of that mean. A node that comes up causes five changes
+/// within 3 ms, and none of them should wait.
 const PUBLISH_AHEAD: Duration = Duration::from_millis(80);
 /// Ownerless subnets that every 1.1 node has. Source: config/tinc.md section 6.2.
 const BROADCASTS: [Prefix; 4] = [
@@ -37,14 +39,15 @@ const BROADCASTS: [Prefix; 4] = [
     Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
 ];
 
-/// What a node owns but Ethernet addresses, of which there may be thousands: they come first in order.
+/// Returns a node's subnets without Ethernet addresses. A node may own thousands of Ethernet
+/// addresses, and they come first in order.
 pub(super) fn ip_subnets(node: &Node) -> impl Iterator<Item = &Subnet> {
     let is_mac = |subnet: &&Subnet| matches!(subnet.prefix, Prefix::Mac(_));
     node.subnets.iter().skip_while(is_mac)
 }
 
 impl Mesh {
-    /// Computes paths anew if edges changed, then publishes if it is time.
+    /// Recomputes paths if edges changed, and publishes if the time has come.
     pub(super) fn settle(&mut self, now: Instant) {
         while std::mem::take(&mut self.dirty_graph) {
             self.run_graph(now);
@@ -98,7 +101,7 @@ impl Mesh {
             }
         }
         self.find_carriers();
-        // In order of names, when all places are known: a script may look at other nodes.
+        // In order of names, after all places are known: a script may inspect other nodes.
         for idx in flips {
             self.flip(idx, now);
         }
@@ -109,7 +112,7 @@ impl Mesh {
         self.dirty_routes = true;
     }
 
-    /// Drops the sessions with a reachable node, and begins new ones.
+    /// Drops the sessions with a reachable node and starts new ones.
     pub(super) fn start_anew(&mut self, idx: NodeIdx, now: Instant) {
         self.drop_keys(idx);
         let node = &mut self.nodes[idx];
@@ -118,7 +121,7 @@ impl Mesh {
         self.make_keys(idx, now);
     }
 
-    /// A node became reachable or unreachable.
+    /// Handles a node that became reachable or unreachable.
     fn flip(&mut self, idx: NodeIdx, now: Instant) {
         let old_address = self.own_address(idx).known();
         self.drop_keys(idx);
@@ -139,7 +142,7 @@ impl Mesh {
         }
     }
 
-    /// What scripts are told when a node becomes reachable or unreachable.
+    /// Returns the script events of a node that becomes reachable or unreachable.
     fn hooks_of(
         &self,
         idx: NodeIdx,
@@ -162,14 +165,15 @@ impl Mesh {
         std::iter::once(host).chain(subnets)
     }
 
-    /// What scripts are told of all others when we stop. Nothing changes by it, so that packets flow on while scripts run.
+    /// Returns the script events for all other nodes at shutdown. The call changes no state, so
+    /// packets flow while the scripts run.
     pub fn farewell(&self) -> impl Iterator<Item = HookEvent> + '_ {
         let reachable = |idx: &NodeIdx| *idx != Nodes::ME && self.nodes[*idx].place.reachable;
         let nodes = self.nodes.by_name().filter(reachable);
         nodes.flat_map(|idx| self.hooks_of(idx, false, self.own_address(idx).known()))
     }
 
-    /// A neighbour's tunnel is made before the first packet wants it.
+    /// Makes the tunnel keys of a neighbour before the first packet needs them.
     fn make_keys(&mut self, idx: NodeIdx, now: Instant) {
         match (self.nodes[idx].link, self.nodes[idx].place.legacy) {
             (Some(_), true) => self.send_legacy_key(idx, now),
@@ -178,13 +182,13 @@ impl Mesh {
         }
     }
 
-    /// Notes that what workers see of a node has changed, and publishes the address tables again.
+    /// Updates a node's state for the workers and marks the address tables for publication.
     pub(super) fn mark_state(&mut self, idx: NodeIdx) {
         self.update_state(idx);
         self.dirty_routes = true;
     }
 
-    /// Gives workers the node's keys and path as they are now.
+    /// Gives the workers the node's current keys and path.
     pub(super) fn update_state(&self, idx: NodeIdx) {
         let node = &self.nodes[idx];
         node.shared.state.store(Arc::new(self.state_of(node)));
@@ -220,7 +224,7 @@ impl Mesh {
         }
     }
 
-    /// PMTU of configuration bounds the MTU of a neighbour until discovery knows better.
+    /// Upper bound of a neighbour's MTU from the PMTU variable, until discovery has fixed the MTU.
     fn pmtu_cap(&self, node: &Node) -> u16 {
         if node.link.is_none() || node.udp.pmtu.fixed {
             return MTU;
@@ -237,7 +241,7 @@ impl Mesh {
             .unwrap_or(MTU)
     }
 
-    /// The tables as they are now, published or not.
+    /// Returns a snapshot of the current tables, and publishes it if it is new.
     pub(super) fn fresh_snapshot(&mut self) -> Arc<RouteSnapshot> {
         if self.dirty_routes {
             self.publish(self.now);
@@ -257,7 +261,8 @@ impl Mesh {
         for (idx, node) in self.nodes.iter() {
             nodes[idx.0 as usize] = Some(node.shared.clone());
             sources[idx.0 as usize] = self.claims_of(node, (&v4, &v6));
-            // Two names with one id: ourselves, then the one with a host file, then the first by name (T30).
+            // Two names with one id: this node wins, then a node with a host file, then the first
+            // by name (T30).
             let rank = |idx: NodeIdx| match idx {
                 Nodes::ME => 2,
                 _ => u8::from(self.settings.hosts.contains_key(self.nodes[idx].name())),
@@ -313,7 +318,7 @@ impl Mesh {
             .push_back(Output::Publish(self.snapshot.clone()));
     }
 
-    /// Says once of each node whose id is another's that nothing finds it by its id.
+    /// Warns once about each node whose id another node keeps: no packet finds it by its id.
     fn tell_collisions(&mut self, losers: Vec<(NodeIdx, NodeIdx)>) {
         for (loser, winner) in losers {
             if !std::mem::replace(&mut self.nodes[loser].collides, true) {
@@ -322,7 +327,7 @@ impl Mesh {
         }
     }
 
-    /// Nodes that a direct broadcast goes to.
+    /// Nodes that a direct broadcast is sent to.
     fn direct_nodes(&self) -> Vec<NodeIdx> {
         let direct = |(idx, node): &(NodeIdx, &Node)| {
             let place = &node.place;
@@ -337,8 +342,9 @@ impl Mesh {
             .collect()
     }
 
-    /// Both lookup tables. Of equal prefixes the best reachable owner wins; a prefix none of whose owners is
-    /// reachable is left out where a shorter one has a reachable owner (config/tinc.md section 6.2).
+    /// Builds both lookup tables. Of equal prefixes the best reachable owner wins. A prefix without
+    /// a reachable owner is left out if a shorter one has a reachable owner (config/tinc.md section
+    /// 6.2).
     fn tables(&self) -> (Table<u32>, Table<u128>) {
         let mut best: BTreeMap<Prefix, (bool, i32, Owner)> = BTreeMap::new();
         for (idx, node) in self.nodes.iter() {
@@ -352,7 +358,7 @@ impl Mesh {
                 let entry = (reachable, subnet.weight, owner);
                 best.entry(subnet.prefix.masked())
                     .and_modify(|old| {
-                        // Nodes come in order of names, so equal weights stay with the first.
+                        // Nodes come in order of names, so equal weights stay with the first node.
                         if reachable && (!old.0 || subnet.weight < old.1) {
                             *old = entry;
                         }
@@ -405,7 +411,7 @@ impl Mesh {
             .chain(extra.map(|subnet| subnet.prefix.masked()))
     }
 
-    /// Every subnet that contains an address, in the order in which they are asked.
+    /// Returns every subnet that contains an address, in lookup order.
     pub(super) fn matching(&self, ip: IpAddr) -> Vec<(Subnet, NodeIdx)> {
         let ip = ip.to_canonical();
         let mut found: Vec<(Subnet, NodeIdx)> = self

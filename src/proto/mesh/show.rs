@@ -1,4 +1,4 @@
-//! The mesh as rows for `meshctl`.
+//! Rows of the mesh's state for `meshctl`.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl Mesh {
-    /// One row for every node but ourselves, in order of names.
+    /// Returns one row for every other node, in order of names.
     #[must_use]
     pub fn peers(&self, now: Instant) -> Vec<PeerRow> {
         let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
@@ -82,7 +82,7 @@ impl Mesh {
         }
     }
 
-    /// The least that we speak with a node.
+    /// Returns the least dialect that we speak with a node.
     fn least(&self, node: &NodeName) -> Dialect {
         match self.settings.allows_hearsay(node) {
             true => Dialect::Legacy,
@@ -90,7 +90,7 @@ impl Mesh {
         }
     }
 
-    /// How packets for a node travel now.
+    /// Returns the path of packets to a node.
     pub(super) fn path_kind(&self, idx: NodeIdx) -> PathKind {
         let node = &self.nodes[idx];
         if !node.place.reachable {
@@ -114,7 +114,7 @@ impl Mesh {
         self.nodes[relay].name().to_string()
     }
 
-    /// Longest inner IP packet that UDP is proven to carry.
+    /// Returns the longest inner IP packet that UDP is proven to carry.
     pub(super) fn proven_mtu(&self, node: &Node) -> Option<u16> {
         let min = node.udp.pmtu.min;
         let proven = node.udp.confirmed && min >= crate::route::MIN_MTU;
@@ -191,7 +191,7 @@ impl Mesh {
         )
     }
 
-    /// Rows of `dump nodes`, in order of names.
+    /// Returns the rows of `dump nodes`, in order of names.
     #[must_use]
     pub fn nodes(&self, now: Instant) -> Vec<NodeRow> {
         self.nodes
@@ -249,7 +249,7 @@ impl Mesh {
         }
     }
 
-    /// Status bits of a node. Source: wire/tinc-1.1.md section 7.
+    /// Returns the status bits of a node. Source: wire/tinc-1.1.md section 7.
     fn node_status(&self, me: bool, node: &Node) -> u32 {
         let reachable = node.place.reachable || me;
         let host = self.settings.hosts.get(node.name());
@@ -271,7 +271,7 @@ impl Mesh {
         .fold(0, |bits, (bit, on)| bits | u32::from(on) << bit)
     }
 
-    /// Rows of `dump edges`, in order of names.
+    /// Returns the rows of `dump edges`, in order of names.
     #[must_use]
     pub fn edges(&self) -> Vec<EdgeRow> {
         let mut rows = Vec::new();
@@ -293,7 +293,7 @@ impl Mesh {
         rows
     }
 
-    /// Rows of `dump subnets` and `routes`, in the order in which they are asked, broadcast ones among them.
+    /// Returns the rows of `dump subnets` and `routes` in lookup order, broadcast subnets included.
     #[must_use]
     pub fn subnets(&self) -> Vec<SubnetRow> {
         let mut all: Vec<(Subnet, NodeIdx)> = self
@@ -343,7 +343,7 @@ impl Mesh {
         rows
     }
 
-    /// Where an address leads.
+    /// Returns the route to an address.
     #[must_use]
     pub fn route(&self, address: IpAddr) -> RouteRow {
         let matches = self.matching(address);
@@ -363,7 +363,7 @@ impl Mesh {
         }
     }
 
-    /// Rows of `dump connections`.
+    /// Returns the rows of `dump connections`.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionRow> {
         let row = |peer: &super::peers::Peer| {
@@ -386,7 +386,7 @@ impl Mesh {
         rows
     }
 
-    /// Numbers for `status`.
+    /// Returns the numbers of `status`.
     #[must_use]
     pub fn status(&self) -> MeshStatus {
         MeshStatus {
@@ -413,7 +413,8 @@ impl Mesh {
         }
     }
 
-    /// The node that packets come from at this address, or that its neighbours see there; for people only.
+    /// Finds the node that sends packets from this address, or that its neighbours see at it. For
+    /// display only.
     #[must_use]
     pub fn whose(&self, addr: SocketAddr) -> Option<NodeName> {
         let mut others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
@@ -422,13 +423,13 @@ impl Mesh {
         Some(node.name().clone())
     }
 
-    /// Whether a node of that name is known.
+    /// Returns true if a node of that name is known.
     #[must_use]
     pub fn has_node(&self, name: &NodeName) -> bool {
         self.nodes.find(name).is_some()
     }
 
-    /// How a node is reached, and by which address or through which node: for `ping`.
+    /// Returns the path to a node, its endpoint or relay, and its proven MTU: for `ping`.
     #[must_use]
     pub fn path_to(&self, name: &NodeName) -> Option<(PathKind, Option<String>, Option<u16>)> {
         let idx = self.nodes.find(name)?;

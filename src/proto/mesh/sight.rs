@@ -1,4 +1,4 @@
-//! What we see of one node and of the way to it: the facts that `meshctl why` judges.
+//! Report on one node and on the path to it: the facts that `meshctl why` evaluates.
 
 mod told;
 
@@ -20,36 +20,36 @@ use crate::{
 
 pub use told::Detail;
 
-/// Longest text of ours that others get, in characters.
+/// Longest text in a report to another node, in characters.
 const MAX_TEXT: usize = 200;
 
-/// The way to a node as one end sees it. A meshd tells it to another that asks, so there is nothing in it that a
-/// member may not know.
+/// The path to a node, as one end reports it. A meshd sends it to any other meshd that asks, so it
+/// holds only facts that every member may know.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
-    /// Whether the node is reachable.
+    /// True if the node is reachable.
     pub up: bool,
-    /// How packets for it travel.
+    /// Path of packets to the node.
     pub path: PathKind,
-    /// The relay, where the path is `via`.
+    /// The relay, if the path is `via`.
     pub via: Option<String>,
-    /// Round trip by UDP, else of the link, in seconds.
+    /// Round-trip time by UDP, else of the link, in seconds.
     pub rtt_seconds: Option<f64>,
-    /// `native`, `sptps`, `legacy`, or `none` before there is a key.
+    /// `native`, `sptps`, `legacy`, or `none` before the tunnel has a key.
     pub protocol: String,
-    /// UDP to it.
+    /// UDP to the node.
     pub udp: UdpSight,
     /// The search for the path MTU.
     pub mtu: MtuSight,
-    /// Whether its edge says TCPOnly.
+    /// True if the node's edge has TCPOnly.
     pub tcp_only_there: bool,
-    /// Whether this end says TCPOnly.
+    /// True if the reporting end has TCPOnly.
     pub tcp_only_here: bool,
-    /// Whether every way to it has an IndirectData edge.
+    /// True if every path to the node has an IndirectData edge.
     pub indirect: bool,
-    /// Why it is not reached better, as in `peers`.
+    /// Reason why the path is worse than it could be, as in `peers`.
     pub reason: Option<Reason>,
-    /// The rest of what the other end tells, if it does.
+    /// Further facts that the other end sends, if it sends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<Box<Detail>>,
 }
@@ -57,128 +57,128 @@ pub struct Pair {
 /// UDP to a node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct UdpSight {
-    /// The address in use, or the best guess.
+    /// UDP address in use, or the best guess.
     pub address: Option<String>,
-    /// Whether it has answered a probe lately.
+    /// True if that address answered a probe lately.
     pub confirmed: bool,
-    /// Probes to it since its last answer, at most 255.
+    /// Probes sent to the node since its last answer, at most 255.
     pub unanswered: u8,
-    /// Seconds since the first of them.
+    /// Seconds since the first unanswered probe.
     pub silent_seconds: Option<f64>,
-    /// Probes that came from the node since it became reachable.
+    /// Probes received from the node since it became reachable.
     pub heard: u64,
-    /// Seconds since the last of them.
+    /// Seconds since the last probe received.
     pub heard_seconds: Option<f64>,
 }
 
-/// The search for the path MTU; lengths in bytes.
+/// The path-MTU search; lengths in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MtuSight {
     /// Longest inner IP packet that is proven to pass.
     pub proven_bytes: Option<u16>,
-    /// Whether the search is over.
+    /// True if the search is over.
     pub fixed: bool,
-    /// It is over, and not even packets of 512 bytes pass.
+    /// True if the search is over and packets of 512 bytes do not pass.
     pub too_small: bool,
 }
 
-/// Everything that we know of a node; the host file is that in force.
+/// Everything known of a node, with the host file as it is in force now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sight {
-    /// Its row of `peers`.
+    /// Row of the node in `peers`.
     pub peer: PeerRow,
-    /// The way to it.
+    /// Path to the node.
     pub pair: Pair,
-    /// The neighbour that its lines go to, if that is not itself.
+    /// The nexthop for the node's lines, if it is not the node itself.
     pub nexthop: Option<String>,
-    /// Fingerprint of the Ed25519 key of its host file.
+    /// Fingerprint of the Ed25519 key in the node's host file.
     pub fingerprint: Option<String>,
-    /// Address lines of its host file.
+    /// Address lines of the node's host file.
     pub addresses: Vec<String>,
-    /// Addresses of it that worked before or that neighbours of it name.
+    /// Addresses of the node that worked before or that its neighbours report.
     pub learned: Vec<String>,
-    /// Subnet lines of its host file.
+    /// Subnet lines of the node's host file.
     pub listed: Vec<String>,
-    /// What it announces and we do not believe.
+    /// Subnets that the node announces and that this node does not accept.
     pub refused: Vec<RefusedRow>,
-    /// Whether StrictSubnets is in force.
+    /// True if StrictSubnets is in force.
     pub strict: bool,
-    /// Whether UDPDiscovery is in force.
+    /// True if UDPDiscovery is in force.
     pub udp_discovery: bool,
-    /// Our dialling it; `None`: we do not want a link to it.
+    /// Our dial state for the node; `None` if we want no link to the node.
     pub dial: Option<DialSight>,
-    /// The last attempt to dial it, if it failed.
+    /// The last attempt to dial the node, if it failed.
     pub missed: Option<MissedRow>,
-    /// Who last came under its name without proof, since its last link.
+    /// The last peer that claimed the node's name without proof, since the node's last link.
     pub unproven: Option<UnprovenRow>,
-    /// Whether it can be asked what it sees: a meshd that speaks native.
+    /// True if the node can be asked for its view: it is a meshd that speaks native.
     pub may_ask: bool,
-    /// Whether a handshake of its tunnel waits for an answer.
+    /// True if a tunnel handshake with the node waits for an answer.
     pub handshake: bool,
-    /// Legacy: whether its key is asked for anew, as our probes stay unanswered.
+    /// Legacy: true if the node's key is requested again because probes stay unanswered.
     #[serde(default)]
     pub key_doubted: bool,
 }
 
-/// A subnet that is not believed.
+/// An announced subnet that this node does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRow {
-    /// Who announces it.
+    /// Node that announces the subnet.
     pub owner: String,
-    /// Which, without weight.
+    /// The subnet, without weight.
     pub subnet: String,
-    /// Why not.
+    /// Reason of the refusal.
     pub why: String,
-    /// By which rule.
+    /// Rule of the refusal.
     #[serde(default)]
     pub rule: Rule,
 }
 
-/// A rule by which an announced subnet is not believed.
+/// A rule that refuses an announced subnet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// SubnetPolicy.
     #[default]
     SubnetPolicy,
-    /// StrictSubnets: the operator asked for it.
+    /// StrictSubnets: set by the operator.
     StrictSubnets,
-    /// A bound on what files of ours do not list.
+    /// A bound on subnets that no host file lists.
     Bound,
 }
 
-/// What we do to get a link.
+/// State of our dialling.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DialSight {
-    /// Seconds until the next attempt, if one waits.
+    /// Seconds until the next attempt, if one is scheduled.
     pub next_seconds: Option<f64>,
-    /// The address that is dialled now.
+    /// The address that is being dialled, if any.
     pub now: Option<String>,
 }
 
-/// A failed attempt.
+/// A failed dial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MissedRow {
-    /// In one word.
+    /// Kind of the failure.
     pub fault: DialFault,
-    /// In one sentence, with the address.
+    /// One sentence for people, with the address.
     pub text: String,
-    /// How many seconds ago.
+    /// Seconds since the failure.
     pub seconds: f64,
 }
 
-/// Somebody without proof.
+/// A peer that claimed a node's name without proof.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UnprovenRow {
-    /// From where.
+    /// Address of the peer.
     pub address: String,
-    /// What failed.
+    /// The check that failed.
     pub text: String,
-    /// How many seconds ago.
+    /// Seconds since the attempt.
     pub seconds: f64,
 }
 
-/// Who last came under a node's name without proof.
+/// The last peer that claimed a node's name without proof.
 #[derive(Debug, Clone)]
 pub(super) struct Unproven {
     address: std::net::SocketAddr,
@@ -205,7 +205,7 @@ impl Mesh {
         });
     }
 
-    /// What we see of a node; `None` for ourselves and for one that is not known.
+    /// Returns the report on a node; `None` for this node and for an unknown name.
     #[must_use]
     pub fn sight(&self, name: &NodeName, now: Instant) -> Option<Sight> {
         let idx = self.nodes.find(name).filter(|idx| *idx != Nodes::ME)?;
@@ -252,7 +252,7 @@ impl Mesh {
         })
     }
 
-    /// The way to a node, as others may know it.
+    /// Returns the path to a node in the form that other nodes may see.
     pub(super) fn pair(&self, idx: NodeIdx, now: Instant) -> Pair {
         let node = &self.nodes[idx];
         let row = self.peer_row(idx, node, now);
@@ -338,8 +338,8 @@ impl Mesh {
         }
     }
 
-    /// Every subnet that is announced and not believed, in order of nodes; of one node and of all no more than
-    /// [`MAX_ASIDE_PER_NODE`] and [`MAX_ASIDE`].
+    /// Lists every announced subnet that is not accepted, in order of nodes. [`MAX_ASIDE_PER_NODE`]
+    /// bounds the rows of one node, [`MAX_ASIDE`] those of all.
     ///
     /// [`MAX_ASIDE`]: crate::mesh::limits::MAX_ASIDE
     /// [`MAX_ASIDE_PER_NODE`]: crate::mesh::limits::MAX_ASIDE_PER_NODE

@@ -1,5 +1,5 @@
-//! Read-only rows for `meshctl`: what the mesh shows of itself. The control socket sends them as
-//! they are, tables and `--json` are made from them.
+//! Read-only rows of the mesh's state, for `meshctl`. The control socket sends the rows as they
+//! are; `meshctl` makes tables and `--json` from them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{link::Dialect, mesh::settings::Host};
 
-/// How packets for a node travel now.
+/// Path of packets to a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PathKind {
-    /// Straight by UDP.
+    /// Directly by UDP.
     Udp,
-    /// Over the link to it.
+    /// Over the link to the node.
     Tcp,
-    /// Through another node.
+    /// Via another node.
     Via,
     /// No path.
     #[default]
@@ -23,7 +23,7 @@ pub enum PathKind {
 }
 
 impl PathKind {
-    /// Its word, as in JSON.
+    /// Word of the path, as in JSON.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -35,23 +35,23 @@ impl PathKind {
     }
 }
 
-/// Packets as `meshctl capture` knows them.
+/// Packet kinds of `meshctl capture`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PacketKind {
-    /// What goes into tunnels and comes out of them, as the device knows it.
+    /// Inner packets: those that go into tunnels or come out of them, as the device sees them.
     Inner,
-    /// Datagrams between daemons, sealed.
+    /// Sealed datagrams between daemons.
     Outer,
     /// Request lines of links that are up, without keys.
     Meta,
 }
 
 impl PacketKind {
-    /// All, in the order of their discriminants.
+    /// All kinds, in the order of their discriminants.
     pub const ALL: [Self; 3] = [Self::Inner, Self::Outer, Self::Meta];
 
-    /// Its word, as in JSON.
+    /// Word of the kind, as in JSON.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -62,43 +62,43 @@ impl PacketKind {
     }
 }
 
-/// Why a node is not reached as well as could be.
+/// Reason why the path to a node is worse than it could be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// A word for programs, e.g. `udp_no_reply`, `no_address`, `auth_failed`, `tcp_only`, `no_key`.
+    /// A code for programs, e.g. `udp_no_reply`, `no_address`, `auth_failed`, `tcp_only`, `no_key`.
     pub code: String,
     /// One sentence for people.
     pub text: String,
 }
 
-/// Why an attempt to dial a node came to nothing.
+/// Reason why a dial failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DialFault {
-    /// Its host file is missing or has no key that would do.
+    /// The node's host file is missing or has no usable key.
     NoKey,
-    /// No address of it is known.
+    /// No address of the node is known.
     NoAddress,
-    /// The name in its Address has no address.
+    /// The host name in the node's Address has no address.
     Unresolved,
-    /// Its machine says that nobody listens there.
+    /// The host refused the connection: nothing listens on that port.
     Refused,
-    /// Nothing came back, or there is no way to it.
+    /// No answer arrived, or there is no route to the address.
     Silent,
-    /// Somebody answered, and did not prove to be the node or did not take us for who we are.
+    /// A peer answered, but it did not prove to be the node, or it rejected our proof.
     Handshake,
 }
 
-/// What the host file of a node is good for, as it was last read.
+/// Content of a node's host file, as last read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostFile {
-    /// There is none that could be used.
+    /// No usable host file.
     #[default]
     Missing,
-    /// It has no Ed25519 key: good for legacy at most.
+    /// A host file without an Ed25519 key: allows legacy at most.
     NoKey,
-    /// It has one.
+    /// A host file with an Ed25519 key.
     Key,
 }
 
@@ -112,61 +112,64 @@ impl From<Option<&Host>> for HostFile {
     }
 }
 
-/// One node other than ourselves, as `meshctl peers` shows it.
+/// One other node, as `meshctl peers` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PeerRow {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Its subnets, in the order of dumps.
+    /// Subnets of the node, in the order of dumps.
     pub subnets: Vec<String>,
-    /// Whether it is reachable.
+    /// True if the node is reachable.
     pub up: bool,
-    /// How.
+    /// Path to the node.
     pub path: PathKind,
-    /// The relay, where the path is `via`.
+    /// The relay, if the path is `via`.
     pub via: Option<String>,
     /// UDP or TCP address in use, `ADDR:PORT`.
     pub endpoint: Option<String>,
-    /// `native`, `sptps`, `legacy`, or `none` before there is a key.
+    /// `native`, `sptps`, `legacy`, or `none` before the tunnel has a key.
     pub protocol: String,
-    /// Cipher of what we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`, in legacy with digest and length
-    /// of the MAC `aes-256-cbc sha256/4`; `None` before there is a key.
+    /// Cipher of packets that we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`. In
+    /// legacy with the digest and length of the MAC: `aes-256-cbc sha256/4`. `None` before the
+    /// tunnel has a key.
     #[serde(default)]
     pub cipher: Option<String>,
-    /// What our link to it speaks, `sptps`, `native` or `legacy`; `None` if it is no neighbour.
+    /// Dialect of our link to the node: `sptps`, `native` or `legacy`. `None` if the node is no
+    /// neighbour.
     #[serde(default)]
     pub link: Option<String>,
-    /// Round trip by UDP probe, else of the link's ping, in seconds.
+    /// Round-trip time in seconds, of a UDP probe, else of the link's PING.
     pub rtt_seconds: Option<f64>,
-    /// Path MTU proven by UDP, in bytes of an inner IP packet.
+    /// Path MTU proven by UDP probes, in bytes of an inner IP packet.
     pub pmtu_bytes: Option<u16>,
-    /// Bytes from it, frames with 14 bytes of header each, as tinc counts.
+    /// Bytes received from the node. Each frame counts with its 14 bytes of header, as in tinc.
     pub rx_bytes: u64,
-    /// Bytes to it, likewise.
+    /// Bytes sent to the node, counted likewise.
     pub tx_bytes: u64,
-    /// Packets from it.
+    /// Packets received from the node.
     pub rx_packets: u64,
-    /// Packets to it.
+    /// Packets sent to the node.
     pub tx_packets: u64,
-    /// Packets from it that passed though their source is in none of its subnets: its host file lists none, and no other
-    /// node has that address (SourceCheck = native).
+    /// Packets received from the node with a source outside the node's subnets. They pass because
+    /// the node's host file lists no subnet and no other node owns that source (SourceCheck =
+    /// native).
     #[serde(default)]
     pub foreign_packets: u64,
-    /// Seconds since `up` last changed; `None` if it was never up.
+    /// Seconds since `up` last changed; `None` if the node was never up.
     pub since_seconds: Option<f64>,
-    /// Why it is not as good as could be, if so.
+    /// Reason why the path is worse than it could be, if it is.
     pub reason: Option<Reason>,
-    /// The most that it speaks by its own word, or spoke when it was last up; `None` if it never was. Passed on by
-    /// others, so a member may lie about it.
+    /// Highest dialect that the node announced, now or when it was last up; `None` if it was never
+    /// up. Other nodes forward the announcement, so a member may lie about it.
     #[serde(default)]
     pub offers: Option<Dialect>,
-    /// The least that we speak with it: MinProtocol, or what its keys are for.
+    /// Least dialect that we speak with the node: from MinProtocol, else from the node's keys.
     #[serde(default)]
     pub min_protocol: Option<Dialect>,
-    /// What its host file is good for.
+    /// Content of the node's host file.
     #[serde(default)]
     pub host_file: HostFile,
-    /// Label lines of its host file.
+    /// Label lines of the node's host file.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -174,9 +177,9 @@ pub struct PeerRow {
 /// One node, as `dump nodes` shows it: the fields of tinc 1.1 (wire/tinc-1.1.md section 7).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeRow {
-    /// Name.
+    /// Name of the node.
     pub name: String,
-    /// Id, 12 hex digits.
+    /// Id of the node, 12 hex digits.
     pub id: String,
     /// Address, `MYSELF`, or `unknown`.
     pub host: String,
@@ -190,42 +193,42 @@ pub struct NodeRow {
     pub nexthop: String,
     /// Via or `-`.
     pub via: String,
-    /// Hops; -1 unreachable.
+    /// Hops; -1 if unreachable.
     pub distance: i32,
-    /// Fixed or assumed MTU.
+    /// The fixed MTU, else the assumed one.
     pub pmtu: u16,
     /// Proven MTU.
     pub min_mtu: u16,
-    /// Upper bound of the search.
+    /// Upper bound of the MTU search.
     pub max_mtu: u16,
-    /// Seconds since reachability last changed; `None`: never.
+    /// Seconds since reachability last changed; `None` if it never changed.
     pub since_seconds: Option<f64>,
-    /// Round trip in microseconds, -1 unknown.
+    /// Round-trip time in microseconds; -1 if unknown.
     pub rtt_us: i64,
-    /// Packets from it.
+    /// Packets received from the node.
     pub rx_packets: u64,
-    /// Bytes from it.
+    /// Bytes received from the node.
     pub rx_bytes: u64,
-    /// Packets to it.
+    /// Packets sent to the node.
     pub tx_packets: u64,
-    /// Bytes to it.
+    /// Bytes sent to the node.
     pub tx_bytes: u64,
 }
 
 /// One edge, as `dump edges` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeRow {
-    /// Owner.
+    /// Owner of the edge.
     pub from: String,
-    /// Other end.
+    /// Other end of the edge.
     pub to: String,
     /// Address of `to`.
     pub host: String,
-    /// Its port.
+    /// Port of `to`.
     pub port: String,
     /// Local address of `from`.
     pub local_host: String,
-    /// Its port.
+    /// Local port of `from`.
     pub local_port: String,
     /// Option bits.
     pub options: u32,
@@ -238,13 +241,13 @@ pub struct EdgeRow {
 pub struct SubnetRow {
     /// The subnet in tinc 1.1's short text, weight left out.
     pub subnet: String,
-    /// Its weight.
+    /// Weight of the subnet.
     pub weight: i32,
     /// Owner; `None` for a broadcast subnet.
     pub owner: Option<String>,
-    /// Whether the owner is reachable (ourselves: yes).
+    /// True if the owner is reachable. Always true for our own subnets.
     pub reachable: bool,
-    /// Whether packets go to this owner: of equal prefixes the best reachable one.
+    /// True if packets go to this owner: of equal prefixes, the best reachable one.
     pub active: bool,
 }
 
@@ -253,103 +256,106 @@ pub struct SubnetRow {
 pub struct ConnectionRow {
     /// The other node.
     pub name: String,
-    /// Its TCP address.
+    /// TCP address of the other node.
     pub host: String,
-    /// Its TCP port.
+    /// TCP port of the other node.
     pub port: String,
     /// Option bits.
     pub options: u32,
-    /// Status bits as tinc has them (wire/tinc-1.1.md section 7).
+    /// Status bits of tinc (wire/tinc-1.1.md section 7).
     pub status: u32,
-    /// Whether we dialled.
+    /// True if this node dialled.
     pub outgoing: bool,
-    /// What the link speaks: `sptps`, `native` or `legacy`.
+    /// Dialect of the link: `sptps`, `native` or `legacy`.
     pub protocol: String,
-    /// Round trip of the last PING, in seconds.
+    /// Round-trip time of the last PING, in seconds.
     pub rtt_seconds: Option<f64>,
 }
 
-/// Where an address leads: the answer of `routes get`.
+/// Route to an address: the answer of `routes get`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRow {
-    /// The address asked for.
+    /// The address of the question.
     pub address: String,
     /// Every subnet that contains it, best first.
     pub matches: Vec<SubnetRow>,
-    /// Next hop towards the owner in use.
+    /// Nexthop towards the owner in use.
     pub nexthop: Option<String>,
 }
 
-/// What `status` shows of the mesh itself.
+/// Status of the mesh, for `status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshStatus {
-    /// Our name.
+    /// Name of this node.
     pub name: String,
-    /// Active links.
+    /// Number of active links.
     pub links: usize,
-    /// Known nodes, ourselves included.
+    /// Number of known nodes, this one included.
     pub nodes: usize,
-    /// Reachable nodes, ourselves included.
+    /// Number of reachable nodes, this one included.
     pub reachable: usize,
-    /// Known edges.
+    /// Number of known edges.
     pub edges: usize,
-    /// Known subnets.
+    /// Number of known subnets.
     pub subnets: usize,
     /// Request lines handled since start.
     pub lines: u64,
     /// Graph passes since start.
     pub graph_runs: u64,
-    /// Changes told to others since start: our own and those passed on.
+    /// Changes flooded since start: our own and forwarded ones.
     pub floods: u64,
-    /// Lines and graph objects refused by a limit since start.
+    /// Request lines and graph objects rejected by a limit since start.
     pub refused: u64,
-    /// Packets of all nodes as in [`PeerRow::foreign_packets`].
+    /// Packets of all nodes, counted as in [`PeerRow::foreign_packets`].
     #[serde(default)]
     pub foreign_packets: u64,
-    /// Attempts since start to make a node speak less than it can, refused or suspected.
+    /// Attempts since start to make a node speak a lower dialect than it can, refused or suspected.
     #[serde(default)]
     pub downgrades: u64,
-    /// Subnets that nodes have announced since start and that are not believed (SubnetPolicy, or a bound).
+    /// Announced subnets not accepted since start, because of SubnetPolicy or a bound.
     #[serde(default)]
     pub subnets_refused: u64,
 }
 
-/// Upper bounds of the classes in which round trips are counted, in seconds.
+/// Upper bounds of the histogram buckets for round-trip times, in seconds.
 pub const RTT_BOUNDS: [f64; 12] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0,
 ];
 
-/// What is measured for monitoring.
+/// Measurements for monitoring.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measures {
-    /// Each node but ourselves, in order of names.
+    /// Every other node, in order of names.
     pub peers: Vec<PeerMeasures>,
     /// Request lines since start, by type.
     pub lines: Vec<LineCount>,
 }
 
-/// What is measured of one node.
+/// Measurements of one node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerMeasures {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Round trips of UDP probes and of the link's pings, in the class of each of [`RTT_BOUNDS`] and above.
+    /// Round trips of UDP probes and of the link's PINGs, counted per bucket of [`RTT_BOUNDS`], and
+    /// above the last.
     pub round_trips: [u64; RTT_BOUNDS.len() + 1],
-    /// All of them together, in seconds.
+    /// Sum of all round-trip times, in seconds.
     pub round_trips_seconds: f64,
-    /// The part of the last probes by UDP that stayed without an answer, 0 to 1; `None` before there were two.
+    /// Share of the last UDP probes that stayed unanswered, 0 to 1; `None` before there were two
+    /// probes.
     pub loss_ratio: Option<f64>,
-    /// For how long nothing has come from it; `None`: nothing ever did. A second more or less.
+    /// Time since the last packet from the node, to about a second; `None` if no packet ever
+    /// arrived.
     pub heard: Option<Duration>,
 }
 
-/// Request lines of one type.
+/// Count of request lines of one type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineCount {
-    /// The type's name in the protocol, e.g. `ADD_EDGE`.
+    /// Name of the type in the protocol, e.g. `ADD_EDGE`.
     pub name: &'static str,
-    /// How many came.
+    /// Number of lines received.
     pub received: u64,
-    /// How many were sent.
+    /// Number of lines sent.
     pub sent: u64,
 }

@@ -1,4 +1,4 @@
-//! What a node tells another of the way to a third: its [`Sight`] without what is nobody else's business.
+//! The part of a node's report ([`Sight`]) that another node receives, without private facts.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,59 +8,60 @@ use crate::{
     mesh::view::{HostFile, PeerRow},
 };
 
-/// How many lines of each kind are told, so that an answer stays one short packet.
+/// Most lines of each kind in an answer, so that the answer stays one short packet.
 const MAX_LINES: usize = 2;
 
-/// What the steps of `meshctl why` need besides the way itself. Older meshds do not tell it.
+/// Facts that the steps of `meshctl why` need besides the path itself. Older meshds do not send
+/// them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Detail {
-    /// What the link to it speaks; `None` if it is no neighbour.
+    /// Dialect of the link to the node; `None` if the node is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
-    /// The neighbour that its lines go to, if that is not itself.
+    /// The nexthop for the node's lines, if it is not the node itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nexthop: Option<String>,
-    /// The most that it speaks, as this end has heard.
+    /// Highest dialect that the node announced to this end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offers: Option<Dialect>,
-    /// The least that this end speaks with it.
+    /// Least dialect that this end speaks with the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_protocol: Option<Dialect>,
-    /// What its host file is good for here.
+    /// Content of the node's host file at this end.
     pub host_file: HostFile,
-    /// Fingerprint of the Ed25519 key in it.
+    /// Fingerprint of the Ed25519 key in the host file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// The first Address lines of it.
+    /// The first Address lines of the host file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
-    /// The first of the addresses that were learned.
+    /// The first of the learned addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub learned: Vec<String>,
-    /// The first Subnet lines of its host file.
+    /// The first Subnet lines of the host file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listed: Vec<String>,
-    /// The first subnet that it announces and this end does not believe.
+    /// The first announced subnet that this end does not accept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRow>,
-    /// Whether UDPDiscovery is in force.
+    /// True if UDPDiscovery is in force.
     pub udp_discovery: bool,
-    /// Whether this end wants a link to it, and what it does for that.
+    /// Dial state of this end for the node; `None` if this end wants no link.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dial: Option<DialSight>,
-    /// Its last attempt, if that failed.
+    /// The last dial of this end, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<MissedRow>,
-    /// Who last came under its name without proof.
+    /// The last peer that claimed the node's name without proof.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unproven: Option<UnprovenRow>,
-    /// Whether a handshake of the tunnel waits for an answer.
+    /// True if a tunnel handshake waits for an answer.
     pub handshake: bool,
 }
 
 impl Sight {
-    /// What others get of it.
+    /// Returns the part of the report that other nodes may see.
     #[must_use]
     pub fn told(self) -> Pair {
         let some = |lines: Vec<String>| lines.into_iter().take(MAX_LINES).collect();
@@ -98,7 +99,8 @@ impl Sight {
         }
     }
 
-    /// What another node sees of `node`, from what it has told; the rest of it is as of a node of which nothing is known.
+    /// Makes a report from the view of `node` that another node sent. Fields that the other node
+    /// did not send have their defaults.
     #[must_use]
     pub fn of_told(node: &str, pair: &Pair) -> Self {
         let detail = pair.detail.as_deref().cloned().unwrap_or_default();
