@@ -1,6 +1,10 @@
 //! Whole meshes by lines and datagrams: what one node alone cannot show.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
@@ -578,4 +582,32 @@ fn malformed_lines_close_only_the_link_that_they_came_from() {
         assert!(!row(&net, 1, 2).up, "{line:?}");
         assert!(row(&net, 1, 0).up, "{line:?}");
     }
+}
+
+/// Under a change each millisecond, nine publications come at once, and then one every 10 ms with the newest routes.
+#[test]
+fn many_changes_share_a_publication() {
+    let mut net = Net::new(settings(2));
+    net.join(0, 1);
+    net.run(SECOND);
+    let (start, link) = (net.now, *net.link_of(0, 1));
+    let mesh = &mut net.meshes[0];
+    let mut published = Vec::new();
+    for at in 0..120_u8 {
+        let now = start + Duration::from_millis(at.into());
+        mesh.handle(Input::Timeout, now);
+        if at < 100 {
+            let line = format!("10 {at:x} n1 10.1.{at}.0/24").into();
+            mesh.handle(Input::Line { link, line }, now);
+        }
+        mesh.settle_all(now);
+        while let Some(output) = mesh.poll_output() {
+            if let Output::Publish(snapshot) = output {
+                published.push(snapshot);
+            }
+        }
+    }
+    assert!((15..=22).contains(&published.len()), "{}", published.len());
+    let newest = Ipv4Addr::new(10, 1, 99, 1).to_bits();
+    assert!(published.pop().unwrap().v4.lookup(newest).is_some());
 }
