@@ -260,6 +260,8 @@ fn line(one: NodeState, two: NodeState) -> RouteSnapshot {
             ("10.0.2.0/24", Owner::Node(TWO)),
         ],
     );
+    let me = snapshot.node(ME).unwrap().id;
+    snapshot.by_id.insert(me, ME);
     for idx in [ONE, TWO] {
         snapshot.by_addr.insert(addr(idx), idx);
         let id = snapshot.node(idx).unwrap().id;
@@ -458,6 +460,20 @@ fn datagrams_between_others_are_relayed_unopened() {
         inbound(&snapshot, addr(ONE), &unknown).drops,
         [DropReason::NoRelay]
     );
+}
+
+/// T29: a neighbour sends datagrams whose ids name us as the origin.
+#[test]
+fn t29_nobody_relays_in_our_name() {
+    let snapshot = line(neighbour(ONE), neighbour(TWO));
+    let id = |idx| snapshot.node(idx).unwrap().id;
+    for to in [TWO, ONE, ME] {
+        let (to, from) = (id(to), id(ME));
+        let datagram = [&RelayHeader { to, from }.to_bytes()[..], &[7; 60]].concat();
+        let seen = inbound(&snapshot, addr(ONE), &datagram);
+        assert_eq!(seen.drops, [DropReason::NoRelay]);
+        assert!(seen.sent.is_empty() && seen.punts.is_empty());
+    }
 }
 
 #[test]
