@@ -406,7 +406,9 @@ mod tests {
         assert_eq!(code(r#"{"v":1,"cmd":"peers"}"#, Rights::Look), None);
         assert_eq!(code(r#"{"v":1,"cmd":"stop"}"#, Rights::All), None);
         let permission = Some(ErrorCode::Permission);
-        for cmd in ["stop", "reload", "retry", "log", "capture"] {
+        for cmd in [
+            "stop", "reload", "confirm", "undo", "retry", "log", "capture",
+        ] {
             let line = format!(r#"{{"v":1,"cmd":"{cmd}","level":null,"kinds":["meta"],"snap":1}}"#);
             assert_eq!(code(&line, Rights::Look), permission, "{cmd}");
         }
