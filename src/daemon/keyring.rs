@@ -133,6 +133,8 @@ impl Keyring for HostKeys {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use meshd_crypto::{PrivateKey, Rng, rsa::RsaPrivate};
 
@@ -174,5 +176,38 @@ mod tests {
             assert_eq!(upgrade(&names[1]), expected, "{after} s");
             assert_eq!(upgrade(&names[2]), Upgrade::Possible);
         }
+    }
+
+    /// A name without a host file is looked for once a second, and no name is while too many are unknown.
+    #[test]
+    fn unknown_names_cost_no_disk_access() {
+        let dir = tempfile::tempdir().unwrap();
+        let hosts = dir.path().join("hosts");
+        fs::create_dir(&hosts).unwrap();
+        let source = Source {
+            base: dir.path().to_owned(),
+            ..Source::default()
+        };
+        let key = PrivateKey::generate(&mut Rng::new([1; 32]));
+        let text = format!("Ed25519PublicKey = {}\n", key.public());
+        let name = |name: &str| NodeName::new(name).unwrap();
+        let settings = Settings::new(name("me"), Arc::new(key));
+        let now = clock::now();
+        let keys = HostKeys::new(source, Arc::new(settings), now);
+        let is_known = |of: &str, after: u64| {
+            keys.set_now(now + Duration::from_millis(after));
+            keys.credentials(&name(of)).is_some()
+        };
+        assert!(!is_known("a", 0));
+        fs::write(hosts.join("a"), &text).unwrap();
+        assert!(!is_known("a", 999), "looked for again too early");
+        assert!(is_known("a", 1_000));
+
+        fs::write(hosts.join("b"), &text).unwrap();
+        for n in 0..MAX_UNKNOWN {
+            assert!(!is_known(&format!("x{n}"), 2_000));
+        }
+        assert!(!is_known("b", 2_999), "looked for beside too many");
+        assert!(is_known("b", 3_000));
     }
 }
