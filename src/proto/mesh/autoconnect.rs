@@ -1,12 +1,16 @@
-//! AutoConnect: keeps about three links a node, without haste.
+//! AutoConnect: keeps about three links per node.
 //!
-//! In a mesh of some size many nodes see the same event, and each link that one of them makes or drops is told
-//! to all. So a node without a link dials at once, and every other change waits: the fewer links a node has
-//! left the shorter, and longer in a large mesh, so that a neighbour that restarts is back before it is
-//! replaced. Then chance decides, so that a bounded number of nodes act at a time. The graph says how many links each
-//! node has: nodes with too few are dialled first, and no link is dropped that its other end needs.
-//! Links of ConnectTo and links that others dialled count. Departures from tinc (wire/tinc-1.1.md section 5.3): it acts
-//! every five seconds, and drops a link as soon as it has a fourth; attempts of ConnectTo are not cancelled.
+//! In a large mesh many nodes see the same event, and each link that one of them opens or closes is
+//! flooded to all nodes. So a node without a link dials at once, and every other change waits. The
+//! wait is shorter if fewer links are left, and longer in a large mesh. A neighbour that restarts
+//! is therefore back before it is replaced.
+//!
+//! After the wait a random choice limits the number of nodes that act at one time. The graph gives
+//! the number of links of each node: nodes with too few links are dialled first. A link is closed
+//! only if its other end does not need it. Links of ConnectTo and links that others dialled count.
+//!
+//! Differences from tinc (wire/tinc-1.1.md section 5.3): tinc acts every five seconds and closes a
+//! link as soon as it has a fourth. Dials of ConnectTo are not cancelled here.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,48 +29,52 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Mean time between two looks. Each takes a random time around it, so that nodes that started together do not look
-/// together: who knows of the others' new links does not choose the same node.
+/// Mean interval between two checks. Each interval is random around this mean, so nodes that
+/// started together do not check together. A node that already knows the new links of others does
+/// not choose the same node.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Links that a node wants.
+/// Number of links that a node wants.
 const WANTED: usize = 3;
-/// Links above which a node drops one. One more than wanted: who has lost a neighbour and found another keeps both
-/// when the first one returns, and has enough when it is lost again.
+/// Number of links above which a node closes one. It is one more than wanted: after a neighbour was
+/// lost and replaced, both links stay when it returns. The node then has enough links if that
+/// neighbour is lost again.
 const MOST: usize = 4;
-/// Changes that the whole mesh makes in one [`INTERVAL`], on average. A new link costs each node about six lines,
-/// and its two ends all that they know.
+/// Mean number of changes of the whole mesh in one [`INTERVAL`]. A new link costs each node about
+/// six lines; the two ends of the link also exchange the whole graph.
 const PER_INTERVAL: usize = 16;
-/// Edges that came or went since the last look, above which a node waits: both directions of four times
-/// [`PER_INTERVAL`] links.
+/// Number of edges added or removed since the last check above which a node waits: both directions
+/// of four times [`PER_INTERVAL`] links.
 const STORM: u64 = 2 * 4 * PER_INTERVAL as u64;
 /// Longest delay for a storm.
 const STORM_PATIENCE: Duration = Duration::from_secs(60);
-/// A node with two links waits this long for each node of the mesh, and up to twice that, before it dials.
+/// Time per node of the mesh that a node with two links waits before it dials. A random factor of
+/// up to two is applied.
 const PATIENCE_PER_NODE: Duration = Duration::from_millis(500);
-/// Most that a node with two links waits before it dials, to be doubled likewise.
+/// Longest time that a node with two links waits before it dials, with the same random factor.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A node with one link waits shorter by this factor.
+/// Divisor of the wait for a node with one link.
 const HURRY: u32 = 6;
-/// Most that passes before a node that became unreachable is dialled so that a split mesh finds together.
+/// Longest wait before a node that became unreachable is dialled to rejoin a split mesh.
 const LOST: Duration = Duration::from_secs(10);
-/// Age below which no link is dropped.
+/// Age of a link below which it is not closed.
 const YOUNG: Duration = Duration::from_secs(60);
-/// How long a node is not dialled after it could not be; doubled with each failure.
+/// Time for which a node is not dialled after a failure; doubled with each failure.
 const HOLD: Duration = Duration::from_secs(5);
 /// Longest time for which a node is not dialled.
 const MAX_HOLD: Duration = Duration::from_secs(60);
 
-/// What AutoConnect remembers.
+/// State of AutoConnect.
 pub(super) struct AutoConnect {
-    /// Time of the next look.
+    /// Time of the next check.
     at: Instant,
     started: Instant,
-    /// When links became fewer than wanted, and the share of the patience that this node adds, 0 to 1.
+    /// Time at which the number of links fell below the wanted one, and the random share (0 to 1)
+    /// added to this node's wait.
     short: Option<(Instant, f64)>,
-    /// Value of [`Nodes::changes`] at the last look.
+    /// Value of [`Nodes::changes`] at the last check.
     changes: u64,
-    /// Nodes that could not be dialled: how often in a row, and until when they are not dialled. No more than there
-    /// are host files.
+    /// Nodes whose dial failed: the number of failures in a row, and the time until which they are
+    /// not dialled. At most one entry for each host file.
     held: BTreeMap<NodeName, (u32, Instant)>,
 }
 
@@ -74,9 +82,9 @@ pub(super) struct AutoConnect {
 struct Candidate {
     name: NodeName,
     reachable: bool,
-    /// Whether its host file has an Address.
+    /// True if the node's host file has an Address.
     addressed: bool,
-    /// Links that the graph knows of.
+    /// Number of links in the graph.
     links: usize,
 }
 
@@ -98,7 +106,7 @@ impl AutoConnect {
         }
     }
 
-    /// All nodes may be dialled again, or one.
+    /// Allows dials to one node again, or to all nodes.
     pub(super) fn release(&mut self, name: Option<&NodeName>) {
         match name {
             Some(name) => drop(self.held.remove(name)),
@@ -112,13 +120,13 @@ impl AutoConnect {
 }
 
 impl Mesh {
-    /// The last link is gone: the next look comes at once.
+    /// Handles the loss of the last link: the next check runs at once.
     pub(super) fn auto_alone(&mut self, now: Instant) {
         self.auto.at = now;
         self.timers.insert((now, Timer::Dial, Nodes::ME));
     }
 
-    /// A node that AutoConnect dialled has no address that works.
+    /// Handles the failure of a dial by AutoConnect: no address of the node worked.
     pub(super) fn auto_failed(&mut self, name: &NodeName, now: Instant) {
         let jitter = self.share();
         let (failures, until) = self.auto.held.entry(name.clone()).or_insert((0, now));
@@ -127,7 +135,7 @@ impl Mesh {
         *failures = (*failures + 1).min(8);
     }
 
-    /// Once a second, and when a look is due: at most one link is wanted or dropped, if it is time.
+    /// Runs once a second and when a check is due. Opens or closes at most one link.
     pub(super) fn auto_connect(&mut self, now: Instant) {
         if !self.settings.auto_connect {
             return;
@@ -154,7 +162,7 @@ impl Mesh {
         self.dial_lost_one(links, storm, now);
     }
 
-    /// Whether it is time for one more link.
+    /// Returns true if one more link should be dialled now.
     fn wants_another(&mut self, links: usize, storm: bool, now: Instant) -> bool {
         let Some((since, share)) = self.auto.short else {
             return false;
@@ -169,7 +177,7 @@ impl Mesh {
         }
         let waited = now.saturating_duration_since(since);
         if links == 0 {
-            // ConnectTo, or a neighbour of before a restart, has the first try.
+            // A dial of ConnectTo, or to a neighbour from before a restart, goes first.
             return pending == 0 || waited >= 2 * INTERVAL;
         }
         let patience = self.patience().mul_f64(1.0 + share) / if links == 1 { HURRY } else { 1 };
@@ -180,7 +188,7 @@ impl Mesh {
         self.is_our_turn(needy)
     }
 
-    /// Reachable nodes of a kind, our own among them.
+    /// Counts the reachable nodes that satisfy a condition, this one included.
     fn count(&self, is: impl Fn(&Node) -> bool) -> usize {
         let there = |idx: NodeIdx, node: &Node| idx == Nodes::ME || node.place.reachable;
         let nodes = self.nodes.iter();
@@ -189,12 +197,12 @@ impl Mesh {
             .count()
     }
 
-    /// Chance, such that of `nodes` nodes that ask [`PER_INTERVAL`] may act.
+    /// Returns true at random, so that [`PER_INTERVAL`] of `nodes` nodes may act on average.
     fn is_our_turn(&mut self, nodes: usize) -> bool {
         nodes <= PER_INTERVAL || self.below(nodes) < PER_INTERVAL
     }
 
-    /// Dials a node at random among those that need a link most.
+    /// Dials a random node among those that need a link most.
     fn dial_one(&mut self, links: usize, now: Instant) {
         let (held, mut free): (Vec<_>, Vec<_>) = self
             .auto_candidates()
@@ -206,7 +214,7 @@ impl Mesh {
             return;
         };
         free.retain(|one| one.rank() == best);
-        // Of two, that with fewer links: nobody gets very many so.
+        // Of two random nodes, take the one with fewer links: this spreads the links.
         let two = [self.below(free.len()), self.below(free.len())];
         let at = two.into_iter().min_by_key(|at| free[*at].links);
         if let Some(at) = at {
@@ -215,8 +223,9 @@ impl Mesh {
         }
     }
 
-    /// Now and then dials a node that has been unreachable for some time, so that a split mesh finds together. On average
-    /// each of them is dialled by one node in an [`INTERVAL`], or all of them by [`PER_INTERVAL`] nodes.
+    /// Dials a node that has been unreachable for some time, to rejoin a split mesh. On average
+    /// each such node is dialled by one node per [`INTERVAL`], or all of them by [`PER_INTERVAL`]
+    /// nodes.
     fn dial_lost_one(&mut self, links: usize, storm: bool, now: Instant) {
         let busy = |out: &Outgoing| out.is_auto() && out.is_under_way(now);
         if links == 0 || self.outgoing.values().any(busy) {
@@ -244,14 +253,14 @@ impl Mesh {
         }
     }
 
-    /// How long a node with two links waits at least before it dials.
+    /// Shortest time that a node with two links waits before it dials.
     fn patience(&self) -> Duration {
         let size = self.settings.hosts.len().max(self.live_nodes());
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         PATIENCE_PER_NODE.saturating_mul(size).min(PATIENCE)
     }
 
-    /// Nodes without a link that could be dialled: a key, and an address or reachable.
+    /// Nodes without a link that can be dialled: they have a key, and an address or a path.
     fn auto_candidates(&self) -> impl Iterator<Item = Candidate> + '_ {
         self.settings.hosts.iter().filter_map(|(name, host)| {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
@@ -270,7 +279,7 @@ impl Mesh {
         })
     }
 
-    /// Ends attempts to dial nodes that are reachable: there are links enough.
+    /// Cancels dials to reachable nodes: there are enough links.
     fn cancel_needless(&mut self, now: Instant) {
         let reachable = |name: &NodeName| {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
@@ -287,7 +296,7 @@ impl Mesh {
         }
     }
 
-    /// Drops a link that we dialled, if neither end needs it.
+    /// Closes a link that we dialled, if neither end needs it.
     fn drop_one(&mut self, now: Instant) {
         let surplus = self.count(|node| node.edges.len() > MOST);
         if !self.is_our_turn(surplus) {
@@ -311,7 +320,7 @@ impl Mesh {
             return;
         }
         let to = spares[self.below(spares.len())];
-        // Others may drop their links to that node at the same time.
+        // Other nodes may close their links to that node at the same time.
         let node = &self.nodes[to];
         let excess = node.edges.len() - WANTED;
         let crowded = |idx: NodeIdx| self.nodes[idx].edges.len() > MOST;
@@ -322,7 +331,7 @@ impl Mesh {
         }
     }
 
-    /// Whether there is a path to a neighbour beside our link to it.
+    /// Returns true if a neighbour has a path to us besides our link.
     fn is_reached_without_link(&self, to: NodeIdx) -> bool {
         let mut visited = BTreeSet::from([Nodes::ME]);
         let mut next = vec![Nodes::ME];
@@ -343,13 +352,13 @@ impl Mesh {
         self.dial_due(now);
     }
 
-    /// A number below `count`, or 0.
+    /// Returns a random number below `count`, or 0.
     fn below(&mut self, count: usize) -> usize {
         self.rng
             .below(u32::try_from(count.max(1)).unwrap_or(u32::MAX)) as usize
     }
 
-    /// A number from 0 to 1.
+    /// Returns a random number from 0 to 1.
     fn share(&mut self) -> f64 {
         f64::from(self.rng.below(1000)) / 1000.0
     }

@@ -1,10 +1,10 @@
-//! Lines for a link that does not take them as fast as they come: the first exchange and changes wait
-//! here as facts, and are made into lines when there is room.
+//! Lines for a link that is slower than the changes. The first exchange and later changes wait here
+//! as facts; they are encoded as lines when there is room.
 //!
-//! The first exchange is told from the graph as it is then, our own part first: a change meanwhile goes
-//! out at once where its place in the order has passed, and is part of what follows where not. While a
-//! link has [`BACKLOG`] bytes waiting, each change waits as a fact: the last line of it counts, as it
-//! came, so that others know it when they have seen it. Nodes that nobody can reach are left out until
+//! The first exchange sends the graph as it is at that moment, our own part first. A change behind
+//! the cursor is sent at once; a change ahead of the cursor is part of what follows. While a link
+//! has [`BACKLOG`] bytes waiting, each change waits as a fact. The last line of a fact is sent
+//! unchanged, so nodes that have seen this line recognise it. Unreachable nodes are left out until
 //! they are reachable. Source: T39 of proto/threat-model.md.
 
 use std::{
@@ -28,41 +28,41 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Bytes that a line becomes longer by when it is sealed, at most.
+/// Most bytes that sealing adds to a line.
 const SEALED: usize = 32;
 
-/// One link's lines that wait.
+/// Waiting lines of one link.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// Bytes of lines that the socket may not have taken yet.
     unsent: usize,
-    /// How many of them were sent before the shell was asked for room, while it is asked.
+    /// Number of those bytes at the last [`Output::AskRoom`], while its answer is pending.
     asked: Option<usize>,
-    /// How far the first exchange has come, until it is over.
+    /// Progress of the first exchange; `None` when it is over.
     dump: Option<Cursor>,
-    /// Whether a PONG is due after our own part of it.
+    /// True if a PONG is due after our own part of the first exchange.
     pong: bool,
-    /// Nodes that the first exchange has left out.
+    /// Nodes left out of the first exchange.
     left_out: BTreeSet<NodeIdx>,
-    /// What has changed.
+    /// Changes that wait.
     facts: BTreeMap<News, Fact>,
-    /// Bytes of their lines.
+    /// Bytes of the lines kept in `facts`.
     kept: usize,
 }
 
 /// A change that waits.
 #[derive(Debug)]
 struct Fact {
-    /// Whether it came to be, or ended.
+    /// True if the object was added, false if it was deleted.
     is: bool,
-    /// The line that said so, if there was room to keep it.
+    /// The line of the change, if there was room to keep it.
     line: Option<Bytes>,
 }
 
-/// What of the graph was told last.
+/// The part of the graph that was sent last.
 #[derive(Debug, Clone)]
 struct Cursor {
-    /// Whose facts; `None`: our own.
+    /// Owner of the facts; `None`: this node.
     node: Option<NodeName>,
     after: After,
 }
@@ -96,7 +96,7 @@ impl Backlog {
 }
 
 impl Mesh {
-    /// Begins to tell a new neighbour all that we know. Source: wire/tinc-1.0.md section 2.2.
+    /// Starts to send everything we know to a new neighbour. Source: wire/tinc-1.0.md section 2.2.
     pub(super) fn send_everything(&mut self, link: LinkId) {
         if let Some(peer) = self.peers.get_mut(&link) {
             peer.backlog.dump = Some(Cursor::START);
@@ -104,7 +104,7 @@ impl Mesh {
         }
     }
 
-    /// Notes a line that goes to a link; asks for room in time.
+    /// Counts a line sent to a link, and asks for room when enough bytes are unsent.
     pub(super) fn note_sent(&mut self, link: LinkId, length: usize) {
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
@@ -117,7 +117,7 @@ impl Mesh {
         }
     }
 
-    /// The socket has taken what was sent before we asked.
+    /// Handles the answer of the shell: the socket has taken the lines sent before the question.
     pub(super) fn link_has_room(&mut self, link: LinkId) {
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
@@ -134,12 +134,12 @@ impl Mesh {
         if peer.backlog.pong && self.has_told_own(link) {
             self.answer_link(link);
         }
-        // What was sent while we had asked may be enough to ask again.
+        // Lines sent while the question was pending may already be enough for another question.
         self.note_sent(link, 0);
     }
 
-    /// Answers a PING, after our own part of the first exchange: what the other end holds of us and did
-    /// not hear again by then is void for it.
+    /// Answers a PING after our own part of the first exchange. At the PONG the other end discards
+    /// old statements of ours that it has not received again.
     pub(super) fn answer_link(&mut self, link: LinkId) {
         let told = self.has_told_own(link);
         if let Some(peer) = self.peers.get_mut(&link) {
@@ -158,7 +158,7 @@ impl Mesh {
         dump.is_none_or(|cursor| cursor.node.is_some())
     }
 
-    /// Bytes of lines that wait for the link towards a node.
+    /// Returns the bytes of lines that wait for the link towards a node.
     pub(super) fn unsent_towards(&self, to: NodeIdx) -> usize {
         let hop = self.nodes[to].place.nexthop;
         let link = self.nodes.get(hop).and_then(|hop| hop.link);
@@ -166,7 +166,7 @@ impl Mesh {
         peer.map_or(0, |peer| peer.backlog.unsent)
     }
 
-    /// Keeps a flooded line for a link that takes no more now. `false`: it is to be sent.
+    /// Keeps a flooded line for a link that is full. Returns `false` if the line must be sent now.
     pub(super) fn put_off(&mut self, link: LinkId, line: &Bytes) -> bool {
         if !self
             .peers
@@ -192,7 +192,7 @@ impl Mesh {
         }
     }
 
-    /// The fact that a line speaks of, and whether it came to be.
+    /// Returns the fact that a line states, and true if the line adds it.
     fn news_of(&self, line: &[u8]) -> Option<(News, bool)> {
         let find = |name: &NodeName| self.nodes.find(name);
         Some(match Request::parse(line).ok()? {
@@ -205,7 +205,8 @@ impl Mesh {
         })
     }
 
-    /// A node became reachable: tells it where the first exchange has left it out.
+    /// Handles a node that became reachable: sends its facts to links whose first exchange left it
+    /// out.
     pub(super) fn tell_left_out(&mut self, idx: NodeIdx) {
         let links: Vec<LinkId> = self.peers.keys().copied().collect();
         for link in links {
@@ -222,7 +223,7 @@ impl Mesh {
         }
     }
 
-    /// Sends what waits, as long as there is room.
+    /// Sends waiting facts and the first exchange while there is room.
     fn fill(&mut self, link: LinkId) {
         while let Some(peer) = self.peers.get_mut(&link) {
             let backlog = &mut peer.backlog;
@@ -251,7 +252,7 @@ impl Mesh {
         }
     }
 
-    /// The line of a fact whose own line was not kept.
+    /// Encodes the line of a fact whose own line was not kept.
     fn line_of(&mut self, news: News, is: bool) -> Option<Bytes> {
         let request = match news {
             News::Edge(from, to) => {
@@ -281,7 +282,8 @@ impl Mesh {
         Some(request.line(self.nonce()).into())
     }
 
-    /// The next fact of the first exchange, and the cursor moved to it; `None` when it is over.
+    /// Returns the next fact of the first exchange and advances the cursor; `None` when the
+    /// exchange is over.
     fn next_fact(&self, cursor: &mut Cursor, left_out: &mut BTreeSet<NodeIdx>) -> Option<Request> {
         let all = !self.settings.route.tunnel_server;
         loop {

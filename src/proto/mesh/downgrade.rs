@@ -1,9 +1,11 @@
-//! What a node speaks is not for others to lower (T24 of proto/threat-model.md).
+//! Protection of a node's dialect against downgrades by other nodes (T24 of proto/threat-model.md).
 //!
-//! Minor version and [`Options::NATIVE`] of a node come in edges that any member may forge, so they are
-//! believed upwards only. What a neighbour says on its own link holds; what a node has spoken with us in a
-//! tunnel holds until it stays silent where it spoke native, so that going back to tinc
-//! works (proto/native-link.md section 8).
+//! The protocol minor and [`Options::NATIVE`] of a node travel in edges that any member may forge.
+//! So statements of others may raise a node's dialect, but not lower it. A neighbour's statement on
+//! its own link is accepted.
+//!
+//! A dialect that a node has spoken with us in a tunnel stays in force until the node is silent in
+//! native. So a node may go back to tinc (proto/native-link.md section 8).
 
 use std::time::{Duration, Instant};
 
@@ -15,33 +17,33 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Lowest minor version that speaks SPTPS. Source: wire/tinc-1.1.md section 3.1.
+/// Lowest protocol minor that has SPTPS. Source: wire/tinc-1.1.md section 3.1.
 const SPTPS: u8 = 2;
-/// One line about one node in this time.
+/// Shortest time between two log lines about one node.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// What a node has spoken with us.
+/// Dialects that a node has spoken with us.
 #[derive(Debug, Default)]
 pub(super) struct Spoke {
-    /// Its minor version, while its tunnel was made; 0 before there was one.
+    /// Protocol minor of the node when its tunnel was made; 0 before the first tunnel.
     minor: u8,
-    /// Its minor version on its last link to us.
+    /// Protocol minor of the node on its last link to us.
     linked: u8,
-    /// Whether it has had a native tunnel with us and not fallen silent in it since.
+    /// True if the node had a native tunnel with us and has not been silent in it since.
     native: bool,
-    /// What the graph says of it, believed or not.
+    /// Options of the node in the graph, accepted or not.
     said: Options,
-    /// When the operator was told of it.
+    /// Time of the last log line about the node.
     told: Option<Instant>,
 }
 
 impl Spoke {
-    /// Whether it has shown, in a tunnel or on its own link, that it speaks more than legacy.
+    /// Returns true if the node has shown SPTPS or native, in a tunnel or on its own link.
     pub(super) fn more_than_legacy(&self) -> bool {
         self.minor >= SPTPS || self.linked >= SPTPS || self.native
     }
 
-    /// The most that it speaks, as the graph has it or last had it.
+    /// Returns the highest dialect of the node in the graph, now or when it was last there.
     pub(super) fn offers(&self) -> Dialect {
         match self.said {
             said if said.has(Options::NATIVE) => Dialect::Native,
@@ -52,8 +54,8 @@ impl Spoke {
 }
 
 impl Mesh {
-    /// The options of a node, where those of the path to it are `said`. `legacy`: we speak nothing else with
-    /// it. `anew`: it became reachable just now.
+    /// Returns the accepted options of a node, where `said` are the options of its path. `legacy`:
+    /// we speak only legacy with the node. `anew`: the node just became reachable.
     pub(super) fn believed(
         &mut self,
         idx: NodeIdx,
@@ -89,7 +91,8 @@ impl Mesh {
         believed
     }
 
-    /// What a new neighbour says of itself in its ACK. Only the link's dialect is known better than that.
+    /// Checks the options that a new neighbour sends in its ACK. Only the dialect of the link
+    /// itself overrides them.
     pub(super) fn said_in_ack(
         &mut self,
         hello: &Hello,
@@ -99,7 +102,8 @@ impl Mesh {
     ) -> Options {
         self.nodes[idx].spoke.linked = hello.minor;
         if hello.is_legacy() {
-            // It can speak no more than this now: a tinc may have taken the place of another (proto/native-link.md section 8).
+            // The node can speak only legacy now: a tinc may have replaced another daemon
+            // (proto/native-link.md section 8).
             self.nodes[idx].spoke = Spoke::default();
             return theirs;
         }
@@ -119,13 +123,13 @@ impl Mesh {
         theirs
     }
 
-    /// A session was made: what its end speaks holds from now on.
+    /// Records that a session was made: the dialect of its end is in force from now on.
     pub(super) fn note_spoken(&mut self, idx: NodeIdx, native: bool) {
         self.note_session(idx);
         let node = &mut self.nodes[idx];
         node.spoke.native |= native;
         let (said, believed) = (node.spoke.said, node.place.options);
-        // A new SPTPS session may be that of an older version than before.
+        // A new SPTPS session may belong to an older version than before.
         node.spoke.minor = match said.minor() {
             minor if minor >= SPTPS && !native => minor,
             _ => believed.minor(),
@@ -133,7 +137,7 @@ impl Mesh {
         self.dirty_graph |= said != believed;
     }
 
-    /// A node that spoke native says that it does not, or stays silent in native.
+    /// Handles a node that spoke native before and now denies native or is silent in it.
     pub(super) fn speaks_native_no_more(&mut self, idx: NodeIdx) {
         let node = &mut self.nodes[idx];
         if std::mem::take(&mut node.spoke.native) {
@@ -143,7 +147,7 @@ impl Mesh {
         }
     }
 
-    /// A session is over: perhaps what others say of the node holds now.
+    /// Records that a session is over: statements of others about the node may be accepted now.
     pub(super) fn note_silence(&mut self, idx: NodeIdx) {
         let node = &self.nodes[idx];
         self.dirty_graph |= node.spoke.said != node.place.options;

@@ -1,8 +1,9 @@
-//! Flooded requests: what is believed, what is passed on, what is answered.
+//! Flooded requests: which ones are accepted, forwarded or answered.
 //!
-//! Order of checks, per request: parsed, seen before?, within the budget ([`super::budget`])?, may the sender speak for
-//! the subject?, does it change anything? Only a change is passed on. Lines about ourselves are answered
-//! with what is true. Source: wire/tinc-1.0.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
+//! Order of checks for each request: parse; drop it if seen before; check its budget
+//! ([`super::budget`]); check that the sender may speak for the subject; check that it changes the
+//! graph. Only a change is forwarded. Lines about this node are answered with a correction. Source:
+//! wire/tinc-1.0.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
 
 use std::{
     fmt::{self, Display},
@@ -28,9 +29,9 @@ use crate::{
     route::NodeIdx,
 };
 
-/// A line for the log.
+/// Formats a line for the log, without keys.
 fn without_key(request: &Request, line: &[u8]) -> impl Display {
-    // Made only where the line is written: most of a flood are not.
+    // The text is made only if the log line is written: most flooded lines are not logged.
     fmt::from_fn(move |f| match request.without_key() {
         Some(line) => f.write_str(&line),
         None => f.write_str(&printable(line)),
@@ -38,7 +39,7 @@ fn without_key(request: &Request, line: &[u8]) -> impl Display {
 }
 
 impl Mesh {
-    /// One request line of a link.
+    /// Handles one request line from a link.
     pub(super) fn handle_line(&mut self, link: LinkId, line: &Bytes, now: Instant) {
         let Some(peer) = self.peers.get(&link) else {
             return;
@@ -72,7 +73,7 @@ impl Mesh {
         {
             return;
         }
-        // Routed lines need the paths that the lines before them made: after the graph pass then.
+        // Routed lines need the paths that earlier lines made, so they wait for the graph pass.
         if !request.flooded() && self.dirty_graph && self.deferred.len() < MAX_DEFERRED {
             self.deferred.push((link, line.clone()));
             return;
@@ -94,7 +95,7 @@ impl Mesh {
             Request::AddEdge { .. } => self.add_edge(link, &request, line, now),
             Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
             Request::KeyChanged { origin } => {
-                // Legacy keys only; SPTPS tunnels renew inside (wire/tinc-1.1.md section 2.6).
+                // Legacy keys only; SPTPS tunnels renew keys inside (wire/tinc-1.1.md section 2.6).
                 if let Some(idx) = self.nodes.find(origin).filter(|idx| *idx != Nodes::ME) {
                     let own = self.is_own_word(link, idx);
                     self.legacy_key_changed(idx, own, now);
@@ -130,19 +131,24 @@ impl Mesh {
             }
             Request::UdpInfo { from, to, address } => self.handle_udp_info(from, to, address, now),
             Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(from, to, *mtu, now),
-            // The link takes the bytes that follow these lines; a line of its own is an error.
+            // The link takes the bytes that follow these headers. A header that arrives as a line
+            // is an error.
             Request::Packet { .. } | Request::SptpsPacket { .. } => {
                 self.out_of_place(link, line, "stray packet header")
             }
         }
     }
 
-    /// Whether a flooded line is new and within the budget of its link. What a neighbour says of itself is
-    /// always news: another may have brought the same line before the neighbour's own link was up. And what
-    /// a link has said it may take back: its news of an edge may have been old, and the line that ends it
-    /// the same that had come another way before. What is believed so goes on as it came, and
-    /// who has seen it drops it: under a fresh number, a line that comes late by its own link would bring back
-    /// edges that others have ended since, at tincds for good. Where nodes differ for it, [`super::retell`] mends it.
+    /// Returns true if a flooded line is new and within the budget of its link. Two kinds of lines
+    /// pass although the same line was seen before.
+    ///
+    /// - A line of a neighbour about itself: another node may have sent it before the neighbour's
+    ///   own link was up.
+    /// - A DEL_EDGE for an edge that the same link announced last: that ADD_EDGE may have been old.
+    ///
+    /// Such a line is forwarded unchanged, and nodes that have seen it drop it. With a fresh nonce,
+    /// a late line would restore edges that others have deleted since, at tincds for good.
+    /// [`super::retell`] repairs the differences that remain.
     fn admit(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) -> bool {
         let own = self
             .peers
@@ -153,7 +159,7 @@ impl Mesh {
             self.charge_unused(link, now);
             return false;
         }
-        // What one link may not say any more, another may still bring.
+        // A line over the budget of one link may still be accepted from another link.
         if !self.is_within_budget(link, request, now) {
             return false;
         }
@@ -161,7 +167,7 @@ impl Mesh {
         true
     }
 
-    /// Whether a line ends an edge of which the same link told us last.
+    /// Returns true if a line deletes an edge that the same link announced last.
     fn takes_back(&self, link: LinkId, request: &Request) -> bool {
         let Request::DelEdge { from, to } = request else {
             return false;
@@ -180,7 +186,8 @@ impl Mesh {
         }
     }
 
-    /// The node of a name in a line; made if it is new and no limit stands against it.
+    /// Returns the node of a name in a line. Adds the node if the name is new and no limit is
+    /// reached.
     fn node_for(&mut self, link: LinkId, name: &NodeName, now: Instant) -> Option<NodeIdx> {
         if let Some(idx) = self.nodes.find(name) {
             return Some(idx);
@@ -201,7 +208,7 @@ impl Mesh {
         Some(idx)
     }
 
-    /// A tunnel server hears of itself and of the sender only.
+    /// A tunnel server accepts only lines about itself and the sender.
     fn out_of_scope(&self, link: LinkId, names: &[&NodeName]) -> bool {
         let Some(peer) = self.peers.get(&link) else {
             return true;
@@ -210,7 +217,7 @@ impl Mesh {
         self.settings.route.tunnel_server && !names.iter().any(ours)
     }
 
-    /// Answers a line about ourselves with what is true, within the budget of corrections.
+    /// Answers a false line about this node with a correction, within the budget of corrections.
     pub(super) fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
         let nonce = self.nonce();
         let Some(peer) = self.peers.get_mut(&link) else {
@@ -310,7 +317,7 @@ impl Mesh {
         }
     }
 
-    /// Puts a subnet into the tables.
+    /// Inserts a subnet into the tables.
     pub(super) fn insert_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
         if self.nodes[idx].subnets.insert(subnet) {
             self.subnet_count += 1;
@@ -320,7 +327,7 @@ impl Mesh {
         }
     }
 
-    /// Takes a subnet out of the tables.
+    /// Removes a subnet from the tables.
     pub(super) fn remove_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
         self.nodes[idx].claims_again(&subnet);
         if self.nodes[idx].subnets.remove(&subnet) {
@@ -331,7 +338,7 @@ impl Mesh {
         }
     }
 
-    /// The script event of a subnet of a reachable node, or of our own.
+    /// Emits the script event of a subnet of a reachable node or of this node.
     pub(super) fn subnet_hook(&mut self, up: bool, idx: NodeIdx, subnet: Subnet) {
         let node = &self.nodes[idx];
         if node.place.reachable || idx == Nodes::ME {
@@ -419,8 +426,8 @@ impl Mesh {
         self.forward(link, line);
     }
 
-    /// An address that a link told. One that is link-local is taken to be on the wire that the link itself runs over, if that is so
-    /// too: only the zones of this machine count here.
+    /// Returns an address from a link. A link-local address gets the zone of the link itself, if
+    /// the link's own address is link-local too. Only zones of this machine are valid here.
     fn in_zone_of(&self, link: LinkId, address: &EdgeAddress) -> EdgeAddress {
         match self.peers.get(&link).and_then(|peer| zone(peer.remote)) {
             Some(zone) => address.in_zone(zone),
@@ -456,13 +463,13 @@ impl Mesh {
         self.deny_edge(link, (a, b), now);
         self.dirty_graph = true;
         self.forward(link, line);
-        // The other end may be gone with it: its edge to us would stay for ever.
+        // The other end may be gone as well: its edge to us would stay forever.
         self.orphans.insert(b);
     }
 }
 
-/// Whether a line has a word of an address that is longer than any that a real daemon makes: it costs itself only,
-/// since who brings it may have it from another.
+/// Returns true if a line has an address word longer than any real daemon writes. Only the line is
+/// dropped: the sender may have received it from another node.
 fn has_long_address(request: &Request) -> bool {
     let long = |address: &EdgeAddress| {
         let mut lengths = address.word_lengths().into_iter();

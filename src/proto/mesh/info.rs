@@ -1,6 +1,7 @@
-//! UDP_INFO and MTU_INFO: hints that let two nodes behind relays find each other.
+//! UDP_INFO and MTU_INFO: hints for nodes behind relays to find a direct path.
 //!
-//! Neither needs an answer; losing them only slows things down. Source: wire/tinc-1.1.md section 3.9.
+//! Neither hint needs an answer; a lost hint only delays the direct path. Source: wire/tinc-1.1.md
+//! section 3.9.
 
 use std::{
     collections::BTreeMap,
@@ -14,27 +15,28 @@ use crate::{
     route::{MIN_MTU, MTU, NodeIdx},
 };
 
-/// When we last originated a hint towards a node.
+/// Time of the last hint that we originated towards each node.
 #[derive(Debug, Default)]
 pub(super) struct Paced {
     udp: BTreeMap<NodeIdx, Instant>,
     mtu: BTreeMap<NodeIdx, Instant>,
 }
 
-/// A hint about an MTU counts for at least this long: two of them come in this time.
+/// Shortest time that an MTU hint counts. Two hints arrive in this time.
 const HINT: Duration = Duration::from_secs(12);
 
-/// Hints about the MTU of the path to a node: the longest of the last seconds counts. Any member can write a hint. One that is
-/// too long costs little: relays send by TCP what UDP does not carry. Memory: 24 bytes.
+/// Hints about the path MTU of a node: the longest of the last seconds counts. Any member can write
+/// a hint. One that is too long costs little: relays send over TCP what UDP does not carry. Memory:
+/// 24 bytes.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// The longest in the current period of [`HINT`], and in the one before.
+    /// The longest hint in the current period of [`HINT`], and in the period before.
     longest: [u16; 2],
     began: Option<Instant>,
 }
 
 impl Hints {
-    /// The MTU to go by; [`MTU`] without a hint.
+    /// Returns the MTU in force; [`MTU`] without a hint.
     pub(super) fn longest(&self) -> u16 {
         let [young, old] = self.longest;
         match young.max(old) {
@@ -43,7 +45,7 @@ impl Hints {
         }
     }
 
-    /// Takes a hint. True if another MTU counts now.
+    /// Takes a hint. Returns true if the MTU in force changed.
     fn note(&mut self, mtu: u16, now: Instant) -> bool {
         let before = self.longest();
         let age = self.began.map(|at| now.saturating_duration_since(at));
@@ -75,13 +77,13 @@ fn pace(
 }
 
 impl Mesh {
-    /// Traffic of the node's tunnel comes to us, and not straight by UDP: tell it where we are.
+    /// Sends hints to a node whose tunnel traffic reaches us, but not directly by UDP.
     pub(super) fn tell_better_path(&mut self, node: NodeIdx, now: Instant) {
         self.send_udp_info(Nodes::ME, node, now);
         self.send_mtu_info(Nodes::ME, node, i32::from(MTU), now);
     }
 
-    /// Once a second, for tunnels in use that UDP does not carry directly.
+    /// Sends hints once a second for tunnels in use without direct UDP.
     pub(super) fn info_tick(&mut self, now: Instant) {
         let indirect: Vec<NodeIdx> = self
             .nodes
@@ -106,7 +108,8 @@ impl Mesh {
             .retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(60));
     }
 
-    /// The relay that hints towards `to` go through: static or, behind us, dynamic.
+    /// Returns the next hop of hints towards `to`: the static relay, or the dynamic one if we are
+    /// the static relay.
     fn hint_hop(&self, to: NodeIdx) -> NodeIdx {
         let place = &self.nodes[to].place;
         if place.via == Nodes::ME {
@@ -138,7 +141,8 @@ impl Mesh {
         if self.nodes[self.nodes[to].place.nexthop].minor() < 5 {
             return;
         }
-        // As originator our own address: the first hop puts in what it sees.
+        // The originator writes its own address; the first hop replaces it with the address that it
+        // sees.
         let address = match from {
             Nodes::ME => self.own_edge_address(to),
             _ => self.own_address(from),
@@ -213,7 +217,7 @@ impl Mesh {
         self.send_towards(to, line.line(0).into());
     }
 
-    /// What we know of the MTU towards a node, if the search is over.
+    /// Returns the known MTU towards a node, if the search is over.
     fn known_mtu(&self, idx: NodeIdx) -> Option<u16> {
         let fixed = |idx: NodeIdx| {
             let pmtu = &self.nodes[idx].udp.pmtu;
@@ -232,7 +236,7 @@ impl Mesh {
         mtu: i32,
         now: Instant,
     ) {
-        // Its author may be any node: tinc ends the link, we lose the line.
+        // Any node may have written the hint. tinc ends the link here; we drop the line.
         if mtu < i32::from(MIN_MTU) {
             self.refused += 1;
             return;
@@ -264,14 +268,14 @@ mod tests {
         let mut hints = Hints::default();
         assert_eq!(hints.longest(), MTU);
         assert!(hints.note(1_400, start));
-        // A hundred false ones a second, one true one in five.
+        // A hundred false hints a second, one true hint in five seconds.
         for n in 1..=6_000_u32 {
             let now = start + Duration::from_millis(10) * n;
             let hint = if n.is_multiple_of(500) { 1_400 } else { 512 };
             assert!(!hints.note(hint, now));
         }
         assert_eq!(hints.longest(), 1_400);
-        // A way that has shrunk is known soon.
+        // A path that has shrunk is known soon.
         let mut now = start + Duration::from_secs(60);
         for _ in 0..7 {
             now += Duration::from_secs(5);

@@ -1,7 +1,9 @@
-//! Switch mode: Ethernet addresses behind our device become subnets of ours, and end with their silence.
+//! Switch mode: Ethernet addresses behind our device become our subnets, and expire when they are
+//! silent.
 //!
-//! Only frames that our device gave teach anything. An address that somebody else announces is theirs from
-//! then on, until its frames come from our device again. Source: config/tinc.md section 6.7.
+//! An address is learned only from frames of our device. When another node announces a learned
+//! address, that node owns it, until our device receives frames from it again. Source:
+//! config/tinc.md section 6.7.
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -19,7 +21,7 @@ use crate::{
     },
 };
 
-/// What we have learned.
+/// Learned Ethernet addresses.
 pub(super) struct Learned {
     macs: BTreeMap<Mac, Entry>,
     budget: Bucket,
@@ -27,7 +29,7 @@ pub(super) struct Learned {
 
 struct Entry {
     sighting: Arc<Sighting>,
-    /// When a frame of it is known to have come last.
+    /// Time of the last known frame from the address.
     last: Instant,
 }
 
@@ -39,7 +41,7 @@ impl Learned {
         }
     }
 
-    /// The address that was silent for longest.
+    /// Returns the address that was silent for longest.
     fn oldest(&self) -> Option<Mac> {
         let oldest = self.macs.iter().min_by_key(|(_, entry)| entry.last);
         oldest.map(|(mac, _)| *mac)
@@ -54,7 +56,7 @@ fn subnet(mac: Mac) -> Subnet {
 }
 
 impl Mesh {
-    /// Frames of this address came from our device, and it was not ours.
+    /// Learns an Ethernet address: our device received frames from it and it is not ours yet.
     pub(super) fn learn(&mut self, mac: Mac, now: Instant) {
         let subnet = subnet(mac);
         let [first, last] = [i32::MIN, i32::MAX].map(|weight| Subnet { weight, ..subnet });
@@ -82,7 +84,7 @@ impl Mesh {
         self.flood(&Request::AddSubnet { owner, subnet }, None);
     }
 
-    /// An address that we have learned is ours no longer: it was silent, or is behind somebody else.
+    /// Removes a learned address, because it was silent or another node announced it.
     fn unlearn(&mut self, mac: Mac) {
         if self.learned.macs.remove(&mac).is_none() {
             return;
@@ -92,14 +94,14 @@ impl Mesh {
         self.remove_subnet(Nodes::ME, subnet);
     }
 
-    /// Somebody else has announced this subnet.
+    /// Handles a subnet that another node announced.
     pub(super) fn taken_over(&mut self, subnet: Subnet) {
         if let Prefix::Mac(mac) = subnet.prefix {
             self.unlearn(mac);
         }
     }
 
-    /// Our configuration names these: they do not age.
+    /// Stops the expiry of addresses that our configuration names.
     pub(super) fn keep_for_ever(&mut self) {
         for subnet in &self.settings.subnets {
             if let Prefix::Mac(mac) = subnet.prefix {
@@ -108,7 +110,7 @@ impl Mesh {
         }
     }
 
-    /// Once a second: what was silent for MACExpire ends.
+    /// Removes addresses that were silent for MACExpire, once a second.
     pub(super) fn learn_tick(&mut self, now: Instant) {
         let age = self.settings.mac_expire;
         let mut silent = Vec::new();
@@ -124,9 +126,9 @@ impl Mesh {
         }
     }
 
-    /// Who has which address. What was seen at our own device is the latest news; of others the lowest
-    /// weight wins, then the first by name. Nobody has what only unreachable nodes announce: its frames
-    /// go to all, and whoever has it now answers.
+    /// Builds the table of owners. An address seen at our own device is ours. Among other owners
+    /// the lowest weight wins, then the first name. A MAC address whose owners are all unreachable
+    /// is flooded, and its present owner answers.
     pub(super) fn mac_table(&self) -> MacTable {
         if self.settings.route.mode != Mode::Switch {
             return MacTable::default();
@@ -139,13 +141,13 @@ impl Mesh {
             }
             for subnet in &node.subnets {
                 let Prefix::Mac(mac) = subnet.prefix else {
-                    break; // subnets come in order, MACs first
+                    break; // subnets are in order, MACs first
                 };
                 let entry = self.entry(mac, idx);
                 all.push((entry.sighting.is_none(), subnet.weight, entry));
             }
         }
-        // Stable: equal weights stay in order of names.
+        // The sort is stable: equal weights stay in order of names.
         all.sort_by_key(|(foreign, weight, _)| (*foreign, *weight));
         MacTable::new(all.into_iter().map(|(_, _, entry)| entry).collect())
     }

@@ -1,10 +1,12 @@
 //! Native sessions with one node: REQ_KEY 32 (first message), 33 (answer), 34 (confirmation).
 //!
-//! Only with nodes that hint that they can (an option bit), and beside SPTPS, which every node goes on
-//! answering: whoever stays silent gets SPTPS. A session replaces the one in use only when the other side
-//! has shown that it has the keys, so no message, forged or replayed, ends one that works.
-//! Source: proto/native-link.md sections 3.2 and 5; what real daemons do with these lines, as relays and at
-//! the end: wire/tinc-1.1.md section 8.3.
+//! Native is tried only with nodes that offer it (an option bit). Every node still answers SPTPS,
+//! so a node that is silent in native gets SPTPS. A session replaces the one in use only after the
+//! other side has proven that it has the keys. So no message, forged or replayed, ends a working
+//! session.
+//!
+//! Source: proto/native-link.md sections 3.2 and 5. Handling of these lines by real daemons, as
+//! relays and as ends: wire/tinc-1.1.md section 8.3.
 
 use std::{
     collections::VecDeque,
@@ -24,51 +26,52 @@ use crate::{
     },
 };
 
-/// REQ_KEY extension: the first message.
+/// REQ_KEY extension: first message.
 pub(super) const EXT_ASK: i32 = 32;
-/// REQ_KEY extension: the answer.
+/// REQ_KEY extension: answer.
 pub(super) const EXT_ANSWER: i32 = 33;
-/// REQ_KEY extension: an empty packet under the new keys, the proof that its sender has them. As a line
-/// it cannot be lost where packets are.
+/// REQ_KEY extension: an empty packet under the new keys, which proves that its sender has them. It
+/// travels as a line, so packet loss does not affect it.
 pub(super) const EXT_CONFIRM: i32 = 34;
 
-/// A session is renewed after this long, or after KeyExpire if that is shorter.
+/// Age at which a session is renewed, or KeyExpire if that is shorter.
 const RENEW: Duration = Duration::from_secs(120);
-/// A session is not used for longer than this.
+/// Age at which a session expires.
 const REFUSE: Duration = Duration::from_secs(180);
-/// How long keys outlive their session, for packets on the way.
+/// Time for which old keys still open packets that are on the way.
 const LINGER: Duration = Duration::from_secs(30);
-/// How long an answer of ours waits for its confirmation.
+/// Longest time that our answer waits for its confirmation.
 const UNCONFIRMED: Duration = Duration::from_secs(10);
-/// Waits for an answer, first to last.
+/// Waits for an answer in seconds, first to last.
 const BACKOFF: [u64; 4] = [1, 2, 4, 5];
-/// Attempts without any answer after which a node without a session is taken for one that has no native.
+/// Unanswered attempts after which a node without a session counts as a node without native.
 const PATIENCE: u32 = 3;
-/// How long until such a node is asked again.
+/// Time until such a node is asked again.
 const AGAIN: Duration = Duration::from_secs(300);
-/// First messages remembered, so that one that is replayed costs nothing.
+/// First messages remembered, so that a replayed one costs no key exchange.
 const REMEMBERED: usize = 8;
-/// Handshakes that a node may begin with us: two at once, then one in two seconds (T25, T38).
+/// Handshakes that a node may start with us: two at once, then one in two seconds (T25, T38).
 const BURST: usize = 4;
-/// First messages a second that prove to be nobody's, of all nodes together, and at once. They are not the
-/// node's doing, so they must not use up what it may begin. Source: proto/threat-model.md section 5.6.
+/// First messages of unknown origin accepted a second, over all nodes. They have a budget of their
+/// own, so they do not use up the budget of the node that they name. Source: proto/threat-model.md
+/// section 5.6.
 const FORGED: u32 = 200;
 pub(super) const FORGED_BURST: usize = 400;
 
-/// The native sessions with one node.
+/// Native sessions with one node.
 #[derive(Default)]
 pub(super) struct Native {
-    /// A handshake of ours under way, and when it began.
+    /// Our handshake in progress, and its start.
     asking: Option<(Asking, Instant)>,
     /// Attempts since the last answer.
     tries: u32,
-    /// When to ask (again): an attempt was not answered, or the session wants to be renewed.
+    /// Time of the next attempt: the last one was not answered, or the session must be renewed.
     due: Option<Instant>,
-    /// One that we answered and that is not confirmed.
+    /// A session that we answered and that is not confirmed yet.
     next: Option<(Session, Instant)>,
-    /// The one in use, and since when.
+    /// The session in use, and its start.
     current: Option<(Session, Instant)>,
-    /// Keys of the one before, and until when.
+    /// Keys of the session before, and their expiry.
     previous: Option<(Arc<RxKey>, Instant)>,
     /// Ephemeral keys of the latest first messages.
     seen: VecDeque<[u8; 32]>,
@@ -76,12 +79,12 @@ pub(super) struct Native {
 }
 
 impl Native {
-    /// The sending key.
+    /// Returns the sending key.
     pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
         self.current.as_ref().map(|(session, _)| session.tx.clone())
     }
 
-    /// Receiving keys.
+    /// Returns the receiving keys.
     pub(super) fn rx(&self) -> impl Iterator<Item = Arc<RxKey>> + '_ {
         let sessions = self.current.iter().chain(&self.next);
         let previous = self.previous.iter().map(|(rx, _)| rx.clone());
@@ -90,24 +93,24 @@ impl Native {
             .chain(previous)
     }
 
-    /// Whether there is a session.
+    /// Returns true if there is a session.
     pub(super) fn is_established(&self) -> bool {
         self.current.is_some()
     }
 
-    /// Whether the node let an attempt of ours pass, and there is no session.
+    /// Returns true if an attempt of ours was not answered and there is no session.
     pub(super) fn is_unanswered(&self, now: Instant) -> bool {
         let late = self.tries > 0 && self.due.is_some_and(|due| now >= due);
         late && !self.is_established()
     }
 
-    /// As if no handshake were under way and none had been answered: for who does not keep to any pace.
+    /// Forgets every handshake: for the test of an attacker that keeps to no interval.
     #[cfg(test)]
     pub(super) fn storm(&mut self) {
         (self.asking, self.next, self.due) = (None, None, None);
     }
 
-    /// Whether a handshake of ours waits for its answer.
+    /// Returns true if our handshake waits for its answer.
     pub(super) fn is_waiting(&self) -> bool {
         self.asking.is_some()
     }
@@ -120,14 +123,16 @@ impl Native {
 }
 
 impl Mesh {
-    /// Whether native may be tried with the node: both offer it, and it has not stayed silent.
+    /// Returns true if native may be tried with the node: both ends offer it, and the node has not
+    /// been silent in it.
     pub(super) fn may_ask_native(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         let speaks = node.keys.native.is_established() || node.keys.native.tries < PATIENCE;
         self.offers_native(idx) && (speaks || !self.allows_sptps(idx))
     }
 
-    /// Whether a tunnel in SPTPS will do: not where MinProtocol forbids it, whatever anybody says (T24).
+    /// Returns true if an SPTPS tunnel is allowed. MinProtocol decides, no matter what other nodes
+    /// announce (T24).
     pub(super) fn allows_sptps(&self, idx: NodeIdx) -> bool {
         self.settings.min_protocol_of(self.nodes[idx].name()) < MinProtocol::Native
     }
@@ -154,7 +159,8 @@ impl Mesh {
         })
     }
 
-    /// Names the session to its owner and tells it from the others of the node.
+    /// Chooses a session index. The index holds the node's index and differs from the node's other
+    /// sessions.
     fn session_index(&mut self, idx: NodeIdx) -> u32 {
         loop {
             let number = self.rng.below(1 << (32 - NodeIdx::SESSION_BITS));
@@ -170,7 +176,7 @@ impl Mesh {
         }
     }
 
-    /// Begins a native handshake unless one was begun, or answered, a moment ago.
+    /// Starts a native handshake, unless one was started or answered a moment ago.
     pub(super) fn ask_native(&mut self, idx: NodeIdx, now: Instant) {
         let native = &self.nodes[idx].keys.native;
         let answered = native
@@ -201,7 +207,7 @@ impl Mesh {
         self.send_req_key(idx, EXT_ASK, base64::encode(&message));
     }
 
-    /// The node begins a handshake.
+    /// Answers the first message of a node.
     pub(super) fn answer_native(&mut self, from: NodeIdx, message: &[u8], now: Instant) {
         if !self.offers_native(from) {
             return;
@@ -212,7 +218,7 @@ impl Mesh {
         };
         let first = self.settings.name < setup.peer;
         let native = &mut self.nodes[from].keys.native;
-        // Both began at once: the lower name's handshake goes on.
+        // Both ends started at once: the handshake of the lower name continues.
         if first
             && native
                 .asking
@@ -239,7 +245,7 @@ impl Mesh {
                 native.seen.push_front(ephemeral);
                 native.budget = Some(budget);
                 native.next = Some((session, now));
-                // It asks us: no use to ask it, until ours would have been asked again.
+                // The node asks us, so our own handshake is dropped until its next attempt is due.
                 native.asking = None;
                 self.update_state(from);
                 self.send_req_key(from, EXT_ANSWER, base64::encode(&answer));
@@ -251,7 +257,7 @@ impl Mesh {
         }
     }
 
-    /// The node answered.
+    /// Handles the answer of a node.
     pub(super) fn native_answered(&mut self, from: NodeIdx, message: &[u8], now: Instant) {
         let native = &mut self.nodes[from].keys.native;
         let Some((asking, at)) = native.asking.take() else {
@@ -262,7 +268,7 @@ impl Mesh {
                 let Some(proof) = confirmation(&session) else {
                     return;
                 };
-                // The other side sends with the new keys as soon as it has this.
+                // The other side sends with the new keys as soon as it has received this message.
                 self.adopt_native(from, session, now);
                 self.send_req_key(from, EXT_CONFIRM, base64::encode(&proof));
                 self.after_handshake(from, now);
@@ -274,7 +280,7 @@ impl Mesh {
         }
     }
 
-    /// The node says that it has the keys of the session that we answered with.
+    /// Handles the confirmation of a node: it has the keys of the session that we answered.
     pub(super) fn native_confirmed(&mut self, from: NodeIdx, mut proof: Vec<u8>, now: Instant) {
         let next = self.nodes[from].keys.native.next.as_ref();
         let sound = next.is_some_and(|(session, _)| {
@@ -293,7 +299,7 @@ impl Mesh {
         }
     }
 
-    /// Sends with a session from now on.
+    /// Starts to send with a session.
     fn adopt_native(&mut self, idx: NodeIdx, session: Session, now: Instant) {
         let expire = self.settings.key_expire.min(RENEW);
         let renew_at = self.renewal_after(expire, now);
@@ -317,7 +323,7 @@ impl Mesh {
         self.update_state(idx);
     }
 
-    /// A timer of the node: an attempt may have been in vain.
+    /// Handles a timer of the node: an attempt may be unanswered.
     pub(super) fn native_timer(&mut self, idx: NodeIdx, now: Instant) {
         let Some(node) = self.nodes.get(idx) else {
             return;
@@ -346,7 +352,8 @@ impl Mesh {
         }
     }
 
-    /// Once a second: renewals, old sessions, nodes that may have learnt native meanwhile.
+    /// Once a second: renews sessions, expires old ones, and asks nodes again that may have native
+    /// by now.
     pub(super) fn native_tick(&mut self, idx: NodeIdx, now: Instant) {
         let native = &mut self.nodes[idx].keys.native;
         let older = |at: Instant, than| now.saturating_duration_since(at) >= than;
@@ -387,12 +394,12 @@ impl Mesh {
     }
 }
 
-/// Whether the other side may still be about to answer what was sent at `at`.
+/// Returns true if the answer to a message sent at `at` may still arrive.
 fn is_recent(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) < Duration::from_secs(1)
 }
 
-/// An empty packet under new keys.
+/// Makes an empty packet under the new keys.
 fn confirmation(session: &Session) -> Option<[u8; native::OVERHEAD]> {
     let mut proof = [0; native::OVERHEAD];
     session

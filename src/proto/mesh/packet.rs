@@ -1,6 +1,6 @@
-//! The slow path of packets: what workers leave to us, and what comes over TCP.
+//! The slow path of packets: punts of the workers and packets received over TCP.
 //!
-//! It asks the same [`verdict::decide`] and [`path::send_path`] as the workers.
+//! The slow path uses the same [`verdict::decide`] and [`path::send_path`] as the workers.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -27,11 +27,11 @@ use crate::{
     tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
 };
 
-/// Longest tunnel datagram that fits a REQ_KEY line as base64, of 2,048 characters: whatever an MTU of 1,500 gives.
-/// Source: wire/tinc-1.1.md section 3.7.
+/// Longest tunnel datagram that fits a REQ_KEY line of 2,048 characters as base64. It covers every
+/// packet of an MTU of 1,500. Source: wire/tinc-1.1.md section 3.7.
 const MAX_BASE64: usize = 1_536;
 
-/// Datagrams a second, and at once, that are passed on from addresses which are not proven any more.
+/// Datagrams a second, and at once, that are forwarded from addresses that are no longer confirmed.
 pub(super) const UNPROVEN: u32 = 1_000;
 
 impl Mesh {
@@ -51,7 +51,8 @@ impl Mesh {
             Punt::NewMac { mac } => self.learn(mac, now),
             Punt::BadTag { node } => self.handle_bad_tag(node, now),
             Punt::Exhausted { node } => {
-                // Numbers go on over renewals: only a new session starts from nothing (T10).
+                // Sequence numbers continue over renewals: only a new session starts from zero
+                // (T10).
                 match self.nodes.get(node).map(|node| node.place.legacy) {
                     Some(true) => self.ask_legacy_key(node, now),
                     Some(false) => self.start_handshake(node, now),
@@ -103,7 +104,7 @@ impl Mesh {
             }
             SendPath::Unreachable => {}
         }
-        // Perhaps a key would let packets of a legacy node skip some of the way.
+        // A key for the static relay may let packets of a legacy node skip a part of the path.
         if owner != to {
             let via = self.nodes[owner].place.via;
             if via != Nodes::ME {
@@ -112,7 +113,7 @@ impl Mesh {
         }
     }
 
-    /// Counts an inner packet that goes to a node, and shows it to who looks.
+    /// Counts an inner packet sent to a node, and reports it to a capture.
     fn sent(&mut self, to: NodeIdx, packet: &Bytes) {
         let length = self.settings.route.mode.frame_len(packet.len());
         if let Some(node) = self.nodes.get(to) {
@@ -131,7 +132,7 @@ impl Mesh {
         }
     }
 
-    /// Keeps a packet until there is a key for it, if there is room.
+    /// Queues a packet until there is a key for it, if there is room.
     fn let_wait(&mut self, to: NodeIdx, packet: Bytes) {
         let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
         let waiting = &mut self.nodes[to].waiting;
@@ -141,7 +142,7 @@ impl Mesh {
         }
     }
 
-    /// There is a key now: sends what waited for it.
+    /// Sends the packets that waited for a key.
     pub(super) fn flush_waiting(&mut self, idx: NodeIdx, now: Instant) {
         if !self.nodes[idx].keys.is_established() {
             return;
@@ -152,7 +153,7 @@ impl Mesh {
         }
     }
 
-    /// Seals one record for the node's tunnel.
+    /// Seals one record in the node's tunnel.
     pub(super) fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
         let keys = &self.nodes[to].keys;
         let tx = keys.tx().filter(|_| !keys.is_resting())?;
@@ -160,7 +161,7 @@ impl Mesh {
         Some(tx.sealed(seq, kind, data))
     }
 
-    /// Seals a record and sends it by UDP, with the header that the way wants.
+    /// Seals a record and sends it by UDP, with the header that the path needs.
     fn send_sealed(
         &mut self,
         snapshot: &RouteSnapshot,
@@ -203,7 +204,8 @@ impl Mesh {
         out.freeze()
     }
 
-    /// Seals a record that goes straight to an address of the node, proven or not: probes.
+    /// Seals a record and sends it directly to an address of the node, confirmed or not: for
+    /// probes.
     pub(super) fn send_record(&mut self, idx: NodeIdx, to: SocketAddr, kind: u8, data: &[u8]) {
         let Some(sealed) = self.seal(idx, kind, data) else {
             return;
@@ -213,13 +215,13 @@ impl Mesh {
         self.outputs.push_back(Output::Datagram { to, datagram });
     }
 
-    /// Whether what goes straight to the node has ids in front.
+    /// Returns true if datagrams sent directly to the node have ids in front.
     fn wants_ids(&self, idx: NodeIdx) -> bool {
         let native = self.nodes[idx].keys.native.is_established();
         self.nodes[idx].place.options.has_ids() && !native
     }
 
-    /// Sends a tunnel datagram over the link to the next hop.
+    /// Sends a tunnel datagram over the link to the nexthop.
     fn send_relayed(&mut self, from: NodeIdx, to: NodeIdx, sealed: Vec<u8>) {
         let hop = self.nodes[to].place.nexthop;
         let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) else {
@@ -240,7 +242,8 @@ impl Mesh {
         }
     }
 
-    /// Takes a tunnel datagram that `by` has sent us: for us, or to be passed on unless it has passed before.
+    /// Handles a tunnel datagram that `by` sent to us. Opens or forwards it, unless the same
+    /// datagram was forwarded before.
     pub(super) fn relay(
         &mut self,
         (from, to): (NodeIdx, NodeIdx),
@@ -258,7 +261,7 @@ impl Mesh {
         }
     }
 
-    /// Opens a tunnel datagram for us, or passes it on, never back to where it came from.
+    /// Opens a tunnel datagram for this node, or forwards it, but never back to its sender.
     fn relay_on(
         &mut self,
         (from, to): (NodeIdx, NodeIdx),
@@ -273,7 +276,7 @@ impl Mesh {
         let (Some(_), Some(node)) = (self.nodes.get(from), self.nodes.get(to)) else {
             return;
         };
-        // Nobody sends in our name (T29).
+        // Drop datagrams in our own name (T29).
         if from == Nodes::ME || !node.place.reachable || datagram.len() < SPTPS_OVERHEAD {
             return;
         }
@@ -300,7 +303,7 @@ impl Mesh {
         }
     }
 
-    /// A frame came over a link as PACKET (17).
+    /// Handles a frame received over a link as PACKET (17).
     pub(super) fn handle_frame(&mut self, link: LinkId, frame: &Bytes, now: Instant) {
         let Some(source) = self.active(link).map(|peer| peer.node) else {
             return;

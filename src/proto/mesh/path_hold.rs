@@ -1,4 +1,5 @@
-//! Holds path, options and dialect of a node whose tunnel is alive against single lines of others: see the table in `belief.rs`.
+//! Keeps the path, options and dialect of a node with a live tunnel against single lines of others.
+//! See the table in `belief.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -12,25 +13,27 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Other options, or another path by relays, take effect for a node that is alive when they have stood for this long.
+/// Time for which new options, or a new path via relays, must stay the same before they take effect
+/// on a live tunnel.
 const SETTLED: Duration = Duration::from_secs(5);
-/// Options that both directions of an edge have in common (wire/tinc-1.0.md section 1.7).
+/// Options that both directions of an edge share (wire/tinc-1.0.md section 1.7).
 const AGREED: u32 =
     Options::INDIRECT | Options::TCP_ONLY | Options::PMTU_DISCOVERY | Options::CLAMP_MSS;
 
-/// In a mesh of more nodes than this, another path by relays takes effect at once: a search for each node would cost too much.
+/// Number of nodes above which a new path via relays takes effect at once. A search per node would
+/// cost too much.
 const MAX_SEARCHED: usize = 1_024;
 
-/// A change that the graph asks for and that is held.
+/// A change in the graph that is held back.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PendingPath {
     terms: Terms,
     since: Instant,
-    /// At the last graph pass: it had settled; packets went straight to the node.
+    /// State at the last graph pass: the change had settled; the path was direct.
     seen: (bool, bool),
 }
 
-/// Options, via, next hop unless the path is direct, legacy dialect.
+/// Options, via, nexthop unless the path is direct, legacy dialect.
 type Terms = (Options, NodeIdx, NodeIdx, bool);
 
 fn terms(place: &Place, direct: bool) -> Terms {
@@ -39,7 +42,7 @@ fn terms(place: &Place, direct: bool) -> Terms {
 }
 
 impl Mesh {
-    /// The place in use of a reachable node, where the graph gives `said`.
+    /// Returns the place in use of a reachable node whose place in the graph is `said`.
     pub(super) fn hold_path(&mut self, idx: NodeIdx, said: Place, now: Instant) -> Place {
         let old = self.nodes[idx].place;
         let direct = self.is_direct(idx);
@@ -64,7 +67,7 @@ impl Mesh {
         });
         self.arm_doubt_timer(now);
         if said.legacy != old.legacy {
-            // A node changes its dialect only by a restart, and that ends its tunnel.
+            // A node changes its dialect only by a restart, and a restart ends its tunnel.
             let (legacy, options) = (old.legacy, old.options);
             return Place {
                 legacy,
@@ -89,13 +92,13 @@ impl Mesh {
         place
     }
 
-    /// True if packets go straight to the node by UDP.
+    /// Returns true if packets go directly to the node by UDP.
     fn is_direct(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         node.place.via == idx && node.udp.confirmed
     }
 
-    /// True if an edge of the node has these options in both directions.
+    /// Returns true if an edge of the node has these options in both directions.
     fn both_ends_agree(&self, idx: NodeIdx, said: Options) -> bool {
         let same = |options: Options| options.0 & AGREED == said.0 & AGREED;
         let mut edges = self.nodes[idx].edges.values();
@@ -105,8 +108,8 @@ impl Mesh {
         })
     }
 
-    /// True if the old path by relays is still there and loop-free: the old next hop has a path without us that is no
-    /// longer than before, and shorter than any through us.
+    /// Returns true if the old path via relays still exists and is loop-free. Then the old nexthop
+    /// has a path without us that is no longer than before, and shorter than any path through us.
     fn old_path_holds(&self, idx: NodeIdx, said: &Place) -> bool {
         let old = &self.nodes[idx].place;
         let hop = self.nodes.get(old.nexthop);
@@ -116,7 +119,8 @@ impl Mesh {
             && graph::hops(&self.nodes, old.nexthop, idx) == Some(old.distance - 1)
     }
 
-    /// Has the graph computed again if a held change may take effect now. True: a change is still held.
+    /// Requests a graph pass if a held change may take effect now. Returns true if a change is
+    /// still held.
     pub(super) fn settle_pending_path(&mut self, idx: NodeIdx, now: Instant) -> bool {
         let Some(said) = self.nodes[idx].evidence.said else {
             return false;

@@ -1,10 +1,12 @@
-//! What was news lately is told once more.
+//! Refresh: repeats recent changes once.
 //!
-//! tinc floods a change once. Where DEL_EDGE and ADD_EDGE of one edge follow each other closely and go by ways
-//! of different speed, a node may take them in the wrong order, and by tinc's rules nobody ever tells it
-//! again. So each node repeats to its neighbours what it has learned, about a ping interval later, if it
-//! still holds. Who knows it already does not pass it on; what is stale in it is corrected by the node that
-//! it speaks of (wire/tinc-1.0.md section 2.1). A mesh where nothing changes stays silent.
+//! tinc floods a change once. If DEL_EDGE and ADD_EDGE of one edge follow each other closely over
+//! paths of different speed, a node may receive them in the wrong order. By tinc's rules no node
+//! ever repeats them.
+//!
+//! So each node repeats recent changes to its neighbours about one ping interval later, if they
+//! still hold. A node that knows the change does not forward it. The node that a stale line is
+//! about corrects it (wire/tinc-1.0.md section 2.1). A mesh without changes stays silent.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +20,7 @@ use crate::{
     route::NodeIdx,
 };
 
-/// News younger than this may still be on its way by itself.
+/// Age below which a change may still be on its way by itself.
 const UNDER_WAY: Duration = Duration::from_secs(10);
 
 /// A fact that was new to us.
@@ -28,15 +30,15 @@ pub(super) enum News {
     Edge(NodeIdx, NodeIdx),
     /// A subnet of a node.
     Subnet(NodeIdx, Subnet),
-    /// A node's legacy keys are void.
+    /// The legacy keys of a node are void.
     Key(NodeIdx),
 }
 
-/// What is to be told once more: at most [`MAX_EDGES`] facts of about 80 bytes.
+/// Facts to be repeated: at most [`MAX_EDGES`], of about 80 bytes each.
 #[derive(Debug, Default)]
 pub(super) struct Retell {
     news: BTreeMap<News, Instant>,
-    /// When it is time.
+    /// Time of the next repetition.
     at: Option<Instant>,
 }
 
@@ -50,7 +52,8 @@ impl Retell {
 }
 
 impl Mesh {
-    /// Once a second: tells everybody what became known lately and still holds.
+    /// Sends recent changes that still hold to all neighbours, when the time has come. Runs once a
+    /// second.
     pub(super) fn retell_tick(&mut self, now: Instant) {
         if self.retell.news.is_empty() || self.settings.route.tunnel_server {
             return;
@@ -75,7 +78,7 @@ impl Mesh {
         }
     }
 
-    /// The request that says it, if it still holds and concerns nodes that are there.
+    /// Returns the request for a fact, if the fact still holds and its nodes are reachable.
     fn still_so(&self, news: News) -> Option<Request> {
         let there = |idx: NodeIdx| {
             let node = self.nodes.get(idx)?;
@@ -94,7 +97,7 @@ impl Mesh {
                     subnet,
                 })
             }
-            // Said once, it is over.
+            // A key change is not repeated.
             News::Key(_) => None,
         }
     }

@@ -1,15 +1,16 @@
-//! From when until when the word of a host file holds: Expires, Revoked, Ed25519PublicKeyNextFrom.
+//! Validity periods in host files: Expires, Revoked, Ed25519PublicKeyNextFrom.
 //!
-//! Source: config/toml.md section 3. They are wall times, which only the shell knows: it asks for the settings
-//! of a time, and again when the next turn comes.
+//! Source: config/toml.md section 3. The times are wall times, which only the shell knows. The
+//! shell asks for the settings in force at a time, and asks again at the next change.
 
 use std::sync::Arc;
 
 use crate::mesh::settings::{Host, MinProtocol, Settings};
 
 impl Host {
-    /// What of it holds at a time, in seconds since 1970; `None` if all does. A node that is shut out has no key, no
-    /// address and no subnet left, so nothing that others tell of it helps it.
+    /// Returns the host file in force at a time, in seconds since 1970; `None` if the file is in
+    /// force unchanged. A node that is shut out has no key, no address and no subnet, so lines of
+    /// other nodes cannot help it.
     #[must_use]
     pub fn at(&self, unix: u64) -> Option<Self> {
         let past = |from: Option<u64>| from.is_some_and(|from| from <= unix);
@@ -36,7 +37,7 @@ impl Host {
         })
     }
 
-    /// When [`Self::at`] next says something else than at this time.
+    /// Time of the next change of [`Self::at`] after this time.
     #[must_use]
     pub fn turn(&self, unix: u64) -> Option<u64> {
         let turns = [self.expires, self.revoked, self.next_from];
@@ -45,7 +46,7 @@ impl Host {
 }
 
 impl Settings {
-    /// What of them holds at a time, in seconds since 1970.
+    /// Returns the settings in force at a time, in seconds since 1970.
     #[must_use]
     pub fn at(self: &Arc<Self>, unix: u64) -> Arc<Self> {
         let mut settings = Arc::clone(self);
@@ -58,7 +59,7 @@ impl Settings {
         settings
     }
 
-    /// When [`Self::at`] next says something else than at this time.
+    /// Time of the next change of [`Self::at`] after this time.
     #[must_use]
     pub fn turn(&self, unix: u64) -> Option<u64> {
         self.hosts.values().filter_map(|host| host.turn(unix)).min()

@@ -1,9 +1,11 @@
-//! UDP to one node: which address, is it alive, how long may packets be.
+//! UDP to one node: its address, its liveness and its path MTU.
 //!
-//! Stages: no key -> unconfirmed (short probes to every address that the node may have) -> confirmed
-//! (a probe was answered; MTU search, then keepalive) -> unconfirmed again when answers stay away.
-//! Source: wire/tinc-1.1.md sections 4.4 to 4.6. Bulk moves to a new address only when that address has
-//! answered a probe (T27 of proto/threat-model.md).
+//! States: no key -> unconfirmed (short probes to every address that the node may have) ->
+//! confirmed (a probe was answered; MTU search, then keepalive) -> unconfirmed again when probes
+//! stay unanswered. Source: wire/tinc-1.1.md sections 4.4 to 4.6.
+//!
+//! Traffic moves to a new address only after that address has answered a probe (T27 of
+//! proto/threat-model.md).
 
 use std::{
     collections::VecDeque,
@@ -25,60 +27,61 @@ use crate::{
     tunnel::SPTPS_OVERHEAD,
 };
 
-/// Pace of probes to a node with traffic.
+/// Interval of probes to a node with traffic.
 const ACTIVE: Duration = Duration::from_secs(1);
-/// Pace of probes to a node that has stopped answering.
+/// Interval of probes to a node that has stopped answering.
 pub(super) const SUSPICIOUS: Duration = Duration::from_millis(250);
 /// Unanswered probes to a node with traffic before UDP counts as dead.
 const DEAD: u8 = 11;
-/// Unanswered probes after which the pace quickens.
+/// Unanswered probes above which the probe interval shortens.
 const LATE: u8 = 0;
-/// How often a fixed MTU is looked at again on an idle path, and whether a longer one passes.
+/// Interval at which a fixed MTU is checked again on an idle path, and at which a longer one is
+/// tried.
 const RECHECK: Duration = Duration::from_secs(60);
-/// Bytes of the header of UDP.
+/// Length of the UDP header in bytes.
 const UDP: u16 = 8;
 
-/// The UDP side of one node.
+/// UDP state of one node.
 #[derive(Debug, Default)]
 pub(super) struct UdpState {
-    /// The address in use: confirmed, or the best guess.
+    /// Address in use: confirmed, or the best guess.
     pub addr: Option<SocketAddr>,
-    /// Whether a probe to `addr` was answered lately.
+    /// True if a probe to `addr` was answered lately.
     pub confirmed: bool,
-    /// The last address at which it answered.
+    /// The last address that answered a probe.
     pub(super) proven: Option<SocketAddr>,
     /// Path MTU to `addr`.
     pub pmtu: Pmtu,
-    /// Round trip of the last probe.
+    /// Round-trip time of the last probe.
     pub rtt: Option<Duration>,
-    /// Probes since the last answer.
+    /// Probes sent since the last answer.
     pub unanswered: u8,
-    /// When the first of them was sent.
+    /// Time of the first of those probes.
     pub(super) silent_since: Option<Instant>,
-    /// Probes that came from the node.
+    /// Probes received from the node.
     pub(super) heard: u64,
-    /// When the last of them came.
+    /// Time of the last probe received.
     pub(super) heard_at: Option<Instant>,
-    /// Probes without an answer, the oldest first; at most [`ASKED`].
+    /// Probes without an answer, oldest first; at most [`ASKED`].
     pub(super) asked: VecDeque<Asked>,
-    /// MTU that relays hinted at (MTU_INFO).
+    /// MTU from hints of relays (MTU_INFO).
     pub hinted_mtu: Hints,
-    /// Longest record that the kernel lets through.
+    /// Longest record that the kernel accepts.
     limit: Option<u16>,
     pub(super) last_sent: Option<Instant>,
     pub(super) last_answer: Option<Instant>,
     last_recheck: Option<Instant>,
     pub(super) last_gratuitous: Option<Instant>,
-    /// Traffic counters at the last tick, to see whether the node is in use.
+    /// Traffic counters at the last tick. A change means that the node is in use.
     seen_packets: u64,
-    /// Until when the node counts as in use.
+    /// Time until which the node counts as in use.
     active_until: Option<Instant>,
-    /// Turn of the candidate addresses.
+    /// Index of the next candidate address to probe.
     pub(super) turn: u32,
 }
 
 impl UdpState {
-    /// Forgets everything about the path: the node became reachable or unreachable.
+    /// Forgets all path state: the node became reachable or unreachable.
     pub(super) fn reset(&mut self, addr: Option<SocketAddr>) {
         *self = Self {
             addr,
@@ -86,12 +89,12 @@ impl UdpState {
         };
     }
 
-    /// Counts as in use for a while, as if a packet had gone to the node.
+    /// Marks the node as in use for a while, as if a packet had been sent to it.
     pub(super) fn wake(&mut self, now: Instant) {
         self.active_until = Some(now + 3 * ACTIVE);
     }
 
-    /// Whether packets go to the node or come from it.
+    /// Returns true if packets are sent to the node or received from it.
     pub(super) fn is_active(&self, now: Instant) -> bool {
         self.active_until.is_some_and(|until| now < until)
     }
@@ -105,7 +108,7 @@ impl UdpState {
 }
 
 impl Mesh {
-    /// Once a second: probes that are due, to neighbours and to nodes in use.
+    /// Sends the probes that are due to neighbours and to nodes in use, once a second.
     pub(super) fn udp_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self
             .nodes
@@ -133,7 +136,7 @@ impl Mesh {
         }
     }
 
-    /// Sends what is due to one node and arms its timer.
+    /// Sends the probe that is due to one node and arms the node's timer.
     pub(super) fn discover(&mut self, idx: NodeIdx, now: Instant) {
         let settings = self.settings.clone();
         if !settings.udp_discovery || !self.may_use_udp(idx) {
@@ -147,7 +150,8 @@ impl Mesh {
                 .udp
                 .last_answer
                 .is_none_or(|at| now.saturating_duration_since(at) >= timeout);
-        // What has begun to stay silent is asked to the end, also when TCP inside has grown quiet over it.
+        // An unanswered probe is followed up to the end, even if the inner TCP has become quiet
+        // meanwhile.
         let late = node.udp.confirmed && node.udp.unanswered > LATE;
         let idle = !active && !late && node.link.is_none();
         if silent || node.udp.confirmed && node.udp.unanswered > DEAD {
@@ -187,8 +191,8 @@ impl Mesh {
         self.doubt_legacy_key(idx, now);
     }
 
-    /// Probes at once, whatever is due: somebody waits for the answer. Returns what the answer brings back,
-    /// if the address is a confirmed one.
+    /// Sends a probe at once, even if none is due, because a caller waits for the answer. Returns
+    /// the number that the answer will carry, if the address is confirmed.
     pub(super) fn probe_now(&mut self, idx: NodeIdx, now: Instant) -> Option<Number> {
         let udp = &self.nodes[idx].udp;
         let Some(addr) = udp.addr.filter(|_| udp.confirmed) else {
@@ -200,7 +204,7 @@ impl Mesh {
         Some(self.send_probe(idx, addr, PROBE, now))
     }
 
-    /// A probe timer of the node has come.
+    /// Handles a probe timer of the node.
     pub(super) fn probe_timer(&mut self, idx: NodeIdx, now: Instant) {
         if self.nodes.get(idx).is_none() {
             return;
@@ -209,7 +213,7 @@ impl Mesh {
         self.discover(idx, now);
     }
 
-    /// Whether we hold a key for the node and neither side insists on TCP.
+    /// Returns true if we hold a key for the node and neither side sets TCPOnly.
     pub(super) fn may_use_udp(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         node.place.reachable
@@ -256,7 +260,7 @@ impl Mesh {
         }
     }
 
-    /// The next step of the MTU search, if it is due.
+    /// Runs the next step of the MTU search, if it is due.
     pub(super) fn search_mtu(&mut self, idx: NodeIdx, now: Instant) {
         let node = &mut self.nodes[idx];
         let (true, Some(addr)) = (node.udp.confirmed, node.udp.addr) else {
@@ -266,8 +270,8 @@ impl Mesh {
             return;
         };
         if due <= now {
-            // While nothing at all comes back, a length that is not answered says nothing. The probe sent
-            // last may still be on its way.
+            // While no probe at all is answered, a missing answer does not disprove a length. The
+            // probe sent last may still be on its way.
             if node.udp.unanswered > LATE + 1 && node.udp.pmtu.postpone(now) {
                 self.timers
                     .insert((due.max(now) + SUSPICIOUS, Timer::Pmtu, idx));
@@ -289,7 +293,8 @@ impl Mesh {
         }
     }
 
-    /// Somebody told us an address of the node (ANS_KEY tail, UDP_INFO): a guess while none is confirmed.
+    /// Takes an address of the node from a third node (ANS_KEY tail, UDP_INFO). It is a guess while
+    /// no address is confirmed.
     pub(super) fn suggest_address(&mut self, idx: NodeIdx, addr: SocketAddr, now: Instant) {
         let udp = &mut self.nodes[idx].udp;
         if !udp.confirmed && udp.addr != Some(addr) {
@@ -299,7 +304,7 @@ impl Mesh {
         }
     }
 
-    /// Something is proven or disproven about the path MTU; `was` says whether it was known before.
+    /// Records that the path MTU was proven or disproven; `was` is true if it was known before.
     pub(super) fn note_mtu(&mut self, idx: NodeIdx, was: bool) {
         let node = &self.nodes[idx];
         if node.udp.pmtu.fixed && !was {
@@ -308,7 +313,7 @@ impl Mesh {
         self.mark_state(idx);
     }
 
-    /// UDP to the node is dead: TCP or a relay takes over at once.
+    /// Declares UDP to the node dead: TCP or a relay takes over at once.
     fn lost_udp(&mut self, idx: NodeIdx, what: &str) {
         let node = &mut self.nodes[idx];
         tracing::info!(node = %node.shared.name, "{what}");
@@ -317,7 +322,7 @@ impl Mesh {
         self.mark_state(idx);
     }
 
-    /// The MTU of the device towards an address, in bytes of an IP packet.
+    /// Handles the MTU of the device towards an address, in bytes of an IP packet.
     pub(super) fn handle_path_mtu(&mut self, to: SocketAddr, mtu: u16, now: Instant) {
         let header = if to.is_ipv4() { 20 } else { 40 };
         let datagram = mtu.saturating_sub(header + UDP);
@@ -340,7 +345,7 @@ impl Mesh {
         }
     }
 
-    /// A datagram of ours was too long for the kernel.
+    /// Handles a datagram of ours that was too long for the kernel.
     pub(super) fn handle_too_long(&mut self, to: SocketAddr, length: usize, now: Instant) {
         let hit: Vec<NodeIdx> = self
             .nodes
@@ -349,7 +354,7 @@ impl Mesh {
             .map(|(idx, _)| idx)
             .collect();
         for idx in hit {
-            // The shortest record that makes so long a datagram.
+            // The shortest record whose datagram is that long.
             let record = self
                 .longest_record(idx, length.saturating_sub(1))
                 .saturating_add(1);
@@ -365,7 +370,8 @@ impl Mesh {
         }
     }
 
-    /// The longest record for the node whose datagram has at most so many bytes, behind ids where SPTPS has them.
+    /// Returns the longest record for the node whose datagram has at most `datagram` bytes. SPTPS
+    /// datagrams may have ids in front.
     fn longest_record(&self, idx: NodeIdx, datagram: usize) -> u16 {
         let longest = match self.nodes[idx].keys.tx() {
             Some(tx) => tx.longest_record(datagram),
