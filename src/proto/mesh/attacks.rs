@@ -1,4 +1,5 @@
-//! Attacks by members of the mesh, from proto/threat-model.md section 2.2, on two or more whole nodes.
+//! Attacks by members of the mesh, from proto/threat-model.md section 2.2, against two or more
+//! whole nodes.
 
 mod hearsay;
 mod start;
@@ -21,12 +22,12 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 0 - 1 - 2, where 1 is the attacker.
+/// Line 0 - 1 - 2, where node 1 is the attacker.
 fn line(native: bool, key_expire: Duration) -> Net {
     Net::spoken(ends_of_a_line(native, key_expire))
 }
 
-/// Lines that `from` itself has sent to `to` with this beginning after the names.
+/// Number of lines that `from` itself has sent to `to` with this beginning after the names.
 fn sent(net: &Net, kind: &str, from: u8, to: u8) -> usize {
     let start = format!("{kind} {} {} ", name(from), name(to));
     let lines = net.routed.iter();
@@ -35,7 +36,8 @@ fn sent(net: &Net, kind: &str, from: u8, to: u8) -> usize {
         .count()
 }
 
-/// Handshake messages in the name of one end that its key has not made: whole first messages, and garbage.
+/// Forged handshake messages in the name of one end: whole first messages under another key, and
+/// garbage.
 fn forged(from: u8, to: u8, seed: u8, rng: &mut Rng) -> Vec<Bytes> {
     let own = PrivateKey::generate(rng);
     let setup = |name_of: u8, peer: u8| TunnelSetup {
@@ -68,9 +70,9 @@ fn forged(from: u8, to: u8, seed: u8, rng: &mut Rng) -> Vec<Bytes> {
     .into()
 }
 
-/// T25: handshakes in the name of the other end, a hundred of each kind a second, for a live pair that
-/// renews its keys every ten seconds, one of them a tincd by its looks. Nothing is lost, no session is made
-/// anew, and what is answered is bounded.
+/// T25: a live pair renews its keys every ten seconds; one end looks like a tincd. A hundred forged
+/// handshakes of each kind a second arrive in the name of the other end. No packet is lost, no
+/// session is replaced, and the number of answers is bounded.
 #[test]
 fn forged_handshakes_do_not_disturb_a_live_pair() {
     for native in [false, true] {
@@ -102,7 +104,8 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
         let expected = if native { "native" } else { "sptps" };
         assert_eq!(net.protocol(0, 2), expected);
         for (from, to) in [(0, 2), (2, 0)] {
-            // A burst of four, then one in two seconds; each renewal of the pair has up to four lines.
+            // A burst of four, then one in two seconds. Each renewal of the pair has up to four
+            // lines.
             let answers = sent(&net, "16", from, to) + sent(&net, "15", from, to);
             let most = 4 + seconds / 2 + 4 * seconds / 8;
             assert!(answers <= most, "{answers} of {}", 900 * seconds);
@@ -115,8 +118,8 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
     }
 }
 
-/// T38: a peer that renews its keys as fast as it can. Some at once are taken, then one in two seconds;
-/// nothing is lost, and nobody else's keys change.
+/// T38: a peer renews its keys as fast as it can. A burst is accepted, then one in two seconds. No
+/// packet is lost, and the keys of other nodes do not change.
 #[test]
 fn a_storm_of_renewals_is_slowed_down_to_one_in_two_seconds() {
     for native in [false, true] {
@@ -148,7 +151,7 @@ fn a_storm_of_renewals_is_slowed_down_to_one_in_two_seconds() {
         }
         net.run(SECOND);
         assert_eq!(300 * seconds - net.delivered.len(), 0, "native: {native}");
-        // Of each renewal that is accepted: one line in native, two in SPTPS, or three.
+        // Lines for each accepted renewal: one in native, two or three in SPTPS.
         let answers = sent(&net, "16", 0, 2) + sent(&net, "15", 0, 2);
         let most = (4 + seconds / 2) * if native { 1 } else { 3 };
         assert!((2..=most).contains(&answers), "{answers} answers");
@@ -162,7 +165,7 @@ fn a_storm_of_renewals_is_slowed_down_to_one_in_two_seconds() {
     }
 }
 
-/// The most within any stretch of time that ends with one of them.
+/// Most events within a period of this length.
 fn most_within(times: &[std::time::Instant], stretch: Duration) -> usize {
     let within = |last: &std::time::Instant| {
         let times = times.iter();
@@ -173,8 +176,8 @@ fn most_within(times: &[std::time::Instant], stretch: Duration) -> usize {
     times.iter().map(within).max().unwrap_or(0)
 }
 
-/// T28: a thousand phantoms that see a node of ours at a victim's address, or at one where no node can be,
-/// and UDP_INFO with an address of its own in every line, while there is traffic for that node.
+/// T28: a thousand phantoms report a node at a victim's address, or at an impossible address.
+/// UDP_INFO lines carry a new address each. Meanwhile there is traffic for that node.
 #[test]
 fn probes_to_addresses_that_others_name_are_few_and_short() {
     for native in [false, true] {
@@ -236,7 +239,8 @@ fn probes_to_addresses_that_others_name_are_few_and_short() {
     }
 }
 
-/// T28: who is sought where its connection comes from, or where it has answered, is sought as often as ever.
+/// T28: a node is probed at the usual interval at the address of its connection, or where it has
+/// answered.
 #[test]
 fn neighbours_are_sought_at_the_pace_of_discovery() {
     let mut net = Net::new(settings(2));
@@ -252,7 +256,7 @@ fn neighbours_are_sought_at_the_pace_of_discovery() {
     assert_eq!(row.path, crate::mesh::view::PathKind::Udp);
 }
 
-/// T29: datagrams with ids of others from an address that is nobody's, and with our own id as the source.
+/// T29: datagrams with ids of others from an unknown address, and with our own id as the source.
 #[test]
 fn nobody_relays_through_us_from_an_unknown_address_or_in_our_name() {
     let mut net = line(false, 3600 * SECOND);
@@ -292,7 +296,7 @@ fn nobody_relays_through_us_from_an_unknown_address_or_in_our_name() {
         from: id(0),
     };
     assert_eq!(counted(&mut net, stranger, direct), 0);
-    // From where a node of ours really is.
+    // From the real address of a node.
     let ours = RelayHeader {
         to: id(2),
         from: id(1),
@@ -314,8 +318,8 @@ fn nobody_relays_through_us_from_an_unknown_address_or_in_our_name() {
     }
 }
 
-/// T30: two names with one id. The one with a host file is found by it, whichever is the first by name or the
-/// first to come; ours is always ours. It is told, once.
+/// T30: two names with one id. The node with a host file is found by the id, no matter which name
+/// is first or which node came first. Our own id always stays ours. The operator is told once.
 #[test]
 fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
     let mut net = line(false, 3600 * SECOND);
@@ -334,7 +338,7 @@ fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
             let mesh = &mut net.meshes[0];
             let victim = mesh.nodes.find(&name(2)).unwrap();
             let node = mesh.nodes.find(&phantom.parse().unwrap()).unwrap();
-            // Grinding such a name takes a day: it is given the id instead.
+            // To find such a name takes a day of computing, so the test sets the id directly.
             for owner in [crate::mesh::node::Nodes::ME, victim] {
                 let id = mesh.nodes[owner].shared.id;
                 let state = (**mesh.nodes[node].shared.state.load()).clone();

@@ -1,9 +1,9 @@
-//! Budgets of request lines: who answers for a line, and when a link is cut.
+//! Budgets of request lines: which node a line is charged to, and when a link is closed.
 //!
-//! A line is charged to the node that it speaks of where that node lies behind the link: what a
-//! neighbour forwards or refreshes does not make the neighbour look guilty. A neighbour answers for
-//! lines about itself, and for lines about nodes that do not lie behind it or that nobody but it
-//! vouches for: so no member escapes its budget by naming others.
+//! A line is charged to its subject if the subject lies behind the link. So lines that a neighbour
+//! forwards or refreshes do not count as the neighbour's own. A neighbour is charged for lines
+//! about itself, and for lines about nodes that do not lie behind it or that only this neighbour
+//! vouches for. So no member escapes its budget by naming other nodes.
 //!
 //! | line | charged to | lines a second, at once | cut |
 //! |---|---|---|---|
@@ -13,10 +13,10 @@
 //! | about a node that we know otherwise | neighbour, `elsewhere` | MetaRate, [`ELSEWHERE_BURST`] | five times as much for 10 s |
 //! | any other | neighbour, `unknown` | MetaRate, [`LINE_BURST`] | the same |
 //!
-//! Each hop lets a member say less of others (MetaRate) than the next hop takes of one node (2 x), so
-//! the honest news of that node still has room. Routed lines are charged by bytes, to the same nodes.
-//! Budgets belong to the node, not to the link: they outlive a link that is cut and dialled anew.
-//! Source: proto/threat-model.md section 5.6, T31.
+//! Each hop accepts fewer lines a second about others from a member (MetaRate) than the next hop
+//! accepts about one node (2 x). So the node's own lines still have room. Routed lines are charged
+//! by bytes, to the same nodes. A budget belongs to the node, not to the link: it survives a link
+//! that is closed and dialled again. Source: proto/threat-model.md section 5.6, T31.
 
 use std::time::{Duration, Instant};
 
@@ -36,51 +36,51 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Refusals further apart than this are not one stretch of time.
+/// Time between two refusals above which they belong to different periods.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Budgets of one node. Memory: about 300 bytes, for nodes of which something was said lately.
+/// Budgets of one node. Memory: about 300 bytes, for nodes with recent lines only.
 #[derive(Debug)]
 pub(super) struct Budget {
     own: Account,
-    /// Lines about nodes that do not lie behind it.
+    /// Lines about nodes that do not lie behind this node.
     elsewhere: Account,
-    /// Lines about nodes that nobody but it vouches for.
+    /// Lines about nodes that only this node vouches for.
     unknown: Account,
     others: Account,
-    /// Lines about the node that others bring.
+    /// Lines about the node from others.
     relayed: Bucket,
-    /// Routed bytes that are passed on though the way is busy.
+    /// Routed bytes that are forwarded even if the link to the target is congested.
     routed: Bucket,
-    /// Routed bytes at all.
+    /// All routed bytes.
     routed_most: Account,
     /// Routed bytes in the names of nodes that do not lie behind the neighbour.
     stray: Account,
     used: Instant,
 }
 
-/// Tokens, and how long there have been too few.
+/// Tokens, and the period of time without enough of them.
 #[derive(Debug)]
 struct Account {
     tokens: Bucket,
     /// Refusals that do not count yet.
     slack: Bucket,
-    /// First and last refusal of the present stretch.
+    /// First and last refusal of the current period.
     over: Option<(Instant, Instant)>,
 }
 
-/// What becomes of a line.
+/// Result of a charge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Charge {
     Taken,
-    /// Refused, for the first time since there was a pause.
+    /// Refused, for the first time after a pause.
     First,
     Refused,
-    /// Refused, as for the last 10 s.
+    /// Refused, after refusals for 10 s.
     TooLong,
 }
 
-/// Rate and burst of a budget, and the refusals a second that are forgiven.
+/// Rate and burst of a budget, and the tolerated refusals a second.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     rate: u32,
@@ -141,8 +141,8 @@ impl Mesh {
         budget
     }
 
-    /// Takes one flooded line from the budgets of those who answer for it. `false`: it
-    /// is refused. Closes the link if its neighbour has been over its budget for [`OVER_BUDGET`].
+    /// Charges one flooded line to the nodes that answer for it. Returns `false` if the line is
+    /// refused. Closes the link if its neighbour has been over its budget for [`OVER_BUDGET`].
     pub(super) fn is_within_budget(
         &mut self,
         link: LinkId,
@@ -174,7 +174,7 @@ impl Mesh {
         } else if subject == Some(node) {
             self.budget(node, now).own.charge(1, own, now)
         } else {
-            // The nearest node on the way that we know by more than the neighbour's word.
+            // The nearest node on the path that we know by more than the neighbour's lines.
             let known = |idx: NodeIdx| self.nodes[idx].introduced_by.is_none();
             let origin = match reachable {
                 true => place.map(|place| place.vouched),
@@ -203,7 +203,8 @@ impl Mesh {
         self.settle_charge(link, charge, "request lines")
     }
 
-    /// Whether a line may be part of a first exchange: that consists of facts, and of each but once.
+    /// Returns true if a line may belong to a first exchange: it adds a fact that this link has not
+    /// announced yet.
     fn is_first_told(&self, link: LinkId, request: &Request) -> bool {
         match request {
             Request::AddSubnet { .. } => true,
@@ -216,7 +217,7 @@ impl Mesh {
         }
     }
 
-    /// Charges a neighbour for a line that nobody but it can have written.
+    /// Charges a neighbour for a line that only this neighbour can have written.
     pub(super) fn charge_own(&mut self, link: LinkId, now: Instant) {
         if let Some(peer) = self.peers.get(&link) {
             let node = peer.node;
@@ -230,8 +231,8 @@ impl Mesh {
         }
     }
 
-    /// Charges a link for a line that is of no use: seen before, or not read. It costs little, but a flood of them is
-    /// a flood too.
+    /// Charges a link for a useless line: seen before, or not parsed. Such a line costs little, but
+    /// many of them are a flood too.
     pub(super) fn charge_unused(&mut self, link: LinkId, now: Instant) {
         let Some(peer) = self.peers.get(&link) else {
             return;
@@ -248,9 +249,10 @@ impl Mesh {
         }
     }
 
-    /// Whether a routed line (REQ_KEY, ANS_KEY, UDP_INFO, MTU_INFO) of `length` bytes is within the
-    /// budget of its sender. Where the way to its target is busy, only what is within the sender's fair
-    /// share goes on, and less than the link takes before it is cut.
+    /// Returns true if a routed line (REQ_KEY, ANS_KEY, UDP_INFO, MTU_INFO) of `length` bytes is
+    /// within the sender's budget. If the link to the target is congested, only lines within the
+    /// sender's fair share are forwarded. The share is below the queue length at which that link is
+    /// closed.
     pub(super) fn admits_routed(
         &mut self,
         link: LinkId,
@@ -269,7 +271,7 @@ impl Mesh {
         let target = self.nodes.find(to);
         let packet = matches!(request, Request::ReqKey { ext, .. } if *ext == Some(EXT_PACKET));
         if packet {
-            // A packet of a tunnel: bounded where packets are.
+            // A packet in a tunnel: the packet path bounds it.
             return true;
         }
         let sender = place.filter(|_| behind).map(|place| place.vouched);
@@ -300,7 +302,7 @@ impl Mesh {
                 )
             }
         };
-        // Who lies behind the neighbour is not cut with it.
+        // A node behind the neighbour does not close the neighbour's link.
         let charge = match charge {
             Charge::TooLong | Charge::First if sender.is_some_and(|sender| sender != node) => {
                 Charge::Refused
@@ -319,7 +321,8 @@ impl Mesh {
         room
     }
 
-    /// Counts a refusal, tells the operator of the first of a stretch, and cuts who was over for long.
+    /// Counts a refusal, logs the first refusal of a period, and closes the link of a neighbour
+    /// that was over its budget too long.
     fn settle_charge(&mut self, link: LinkId, charge: Charge, what: &str) -> bool {
         if charge == Charge::Taken {
             return true;
@@ -342,7 +345,7 @@ impl Mesh {
         false
     }
 
-    /// Nodes that have a host file now are nobody's to introduce.
+    /// Removes nodes that have a host file now from the count of their introducer.
     pub(super) fn vouch_for_hosts(&mut self) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
@@ -355,7 +358,7 @@ impl Mesh {
         }
     }
 
-    /// Once a second: budgets that are full again anyway are forgotten.
+    /// Forgets budgets that are full again, once a second.
     pub(super) fn budget_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {

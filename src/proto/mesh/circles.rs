@@ -1,4 +1,5 @@
-//! Copies that come by links, and relays on the slow path: nothing goes in circles, nothing goes back.
+//! Tests of copies over links and of relays on the slow path: no packet loops, and no packet goes
+//! back to its sender.
 
 use bytes::Bytes;
 
@@ -17,7 +18,7 @@ use crate::{
     tunnel::SPTPS_OVERHEAD,
 };
 
-/// Four nodes in a ring, each of which believes all its links to be in the tree, and no datagram passes.
+/// Four nodes in a ring without UDP. Each node takes all its links for links of the tree.
 fn ring(mode: Mode) -> Net {
     let mut all = settings(4);
     for one in &mut all {
@@ -40,7 +41,7 @@ fn ring(mode: Mode) -> Net {
     net
 }
 
-/// The device of a node gives a packet for all.
+/// Broadcasts a packet from the device of a node.
 fn spread(net: &mut Net, from: u8, packet: &Bytes) {
     let now = net.now;
     let snapshot = net.meshes[usize::from(from)].snapshot();
@@ -77,7 +78,7 @@ fn a_broadcast_that_goes_by_links_comes_once() {
     }
 }
 
-/// What a node sends on.
+/// Number of datagrams and packet lines that a node sends.
 fn sent(net: &mut Net, node: u8) -> usize {
     let mesh = &mut net.meshes[usize::from(node)];
     let sent = std::iter::from_fn(|| mesh.poll_output()).filter(|output| {
@@ -91,7 +92,8 @@ fn sent(net: &mut Net, node: u8) -> usize {
     sent.count()
 }
 
-/// A datagram that a link brings, in either form, or a worker leaves: passed on once, and never to whom it came from.
+/// A datagram from a link, in either form, or from a worker is forwarded once, and never back to
+/// its sender.
 #[test]
 fn a_relayed_datagram_passes_once_and_never_goes_back() {
     let mut net = Net::new(settings(3));
@@ -107,7 +109,7 @@ fn a_relayed_datagram_passes_once_and_never_goes_back() {
     sent(&mut net, 1);
     let mut number = 0;
     for form in ["binary", "line", "worker"] {
-        // From n0 to n2, as it comes from n0, and as it comes from n2, who thinks that we are on the way.
+        // From n0 to n2: first received from n0, then received from n2, which takes us for a relay.
         for (by, passes) in [(0, 1), (1, 0)] {
             number += 1;
             let sealed = vec![number; SPTPS_OVERHEAD + 60];
@@ -145,7 +147,7 @@ fn a_relayed_datagram_passes_once_and_never_goes_back() {
                 sent(net, 1)
             };
             assert_eq!(once(&mut net), passes, "{form} by {by}");
-            // A worker has looked at it before.
+            // The worker has checked for a repetition before.
             let again = if form == "worker" { passes } else { 0 };
             assert_eq!(once(&mut net), again, "{form} by {by}");
         }

@@ -1,8 +1,10 @@
-//! What somebody says of our neighbour and the neighbour itself does not: not believed, and answered.
+//! Statements of others about our neighbour that the neighbour has not made: they are not accepted,
+//! but corrected.
 //!
-//! The first-hand rule alone would leave a node that holds old news of our neighbour with it for ever, where in
-//! tinc the news runs on to its subject, who corrects it. So we correct it in the neighbour's place. Not at
-//! once: its own word may still be on the way to us.
+//! In tinc an old statement is forwarded up to its subject, and the subject corrects it. The
+//! first-hand rule stops such lines, so a node with an old statement about our neighbour would keep
+//! it forever. So we correct the line in the neighbour's place. The correction waits for a while,
+//! because the neighbour's own line may still be on its way to us.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +18,12 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Time for the neighbour's own word, if it has told us all that it knows.
+/// Time for the neighbour's own line after its first exchange is over.
 const SOON: Duration = Duration::from_millis(250);
-/// The same if it has not.
+/// Time for the neighbour's own line before its first exchange is over.
 const WAIT: Duration = Duration::from_secs(3);
 
-/// Lines that wait to be compared, oldest first.
+/// Lines that wait for comparison, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Doubts(VecDeque<Doubt>);
 
@@ -34,9 +36,10 @@ struct Doubt {
 }
 
 impl Mesh {
-    /// Whether a flooded line speaks about a neighbour of ours that does not stand at the other end of
-    /// `link`. It is not taken, and not remembered as seen either: the neighbour sends the same text.
-    /// What contradicts it is noted; what finds no room is forgotten, corrections are a kindness.
+    /// Returns true if a flooded line is about a neighbour that is not at the other end of `link`.
+    /// The line is dropped and not remembered as seen, because the neighbour sends the same text. A
+    /// line that contradicts the neighbour is queued for correction; a line beyond the bound is
+    /// not.
     pub(super) fn is_second_hand(&mut self, link: LinkId, request: &Request, now: Instant) -> bool {
         let about = request.subject().and_then(|name| self.nodes.find(name));
         let Some(about) = about.filter(|idx| *idx != Nodes::ME) else {
@@ -61,7 +64,7 @@ impl Mesh {
         true
     }
 
-    /// Corrects lines that the neighbour has not confirmed. True: some wait.
+    /// Corrects the lines that the neighbour has not confirmed. Returns true if others still wait.
     pub(super) fn settle_doubts(&mut self, now: Instant) -> bool {
         for doubt in std::mem::take(&mut self.doubts.0) {
             let first_hand = self.nodes.get(doubt.about).and_then(|node| node.link);
@@ -80,7 +83,7 @@ impl Mesh {
         !self.doubts.0.is_empty()
     }
 
-    /// What contradicts the line, if anything does.
+    /// Returns the correction of a line, if the neighbour's statements contradict it.
     fn truth(&self, doubt: &Doubt) -> Option<Request> {
         let node = self.nodes.get(doubt.about)?;
         match &doubt.said {

@@ -1,8 +1,8 @@
 //! Paths and the broadcast tree: pure functions over the table of nodes.
 //!
-//! Two passes, as tinc has them: a breadth-first search that says how each node is reached
-//! (wire/tinc-1.0.md section 2.5 with the tie-break of wire/tinc-1.1.md section 5.2), and a minimum
-//! spanning tree for broadcasts (wire/tinc-1.0.md section 2.6).
+//! There are two passes, as in tinc. A breadth-first search finds the path to each node
+//! (wire/tinc-1.0.md section 2.5, with the tie-break of wire/tinc-1.1.md section 5.2). A minimum
+//! spanning tree serves broadcasts (wire/tinc-1.0.md section 2.6).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,14 +16,14 @@ use crate::{
     route::NodeIdx,
 };
 
-/// A node's place and the sum of weights on the path that gave it.
+/// Place of a node, and the sum of weights on its path.
 type Found = BTreeMap<NodeIdx, (Place, i64)>;
 
-/// How each reachable node is reached from us. Only edges that are known in both directions count.
+/// Computes the place of each reachable node. Only edges known in both directions count.
 ///
-/// Fewest hops win; among equally short paths the one with the smallest sum of weights gives the next
-/// hop. A node that was first found over an IndirectData edge is entered once more when a path
-/// without one turns up; its next hop stays. `more` are edges that count beside those of the table.
+/// A path of fewest hops wins. Among paths of equal length the smallest sum of weights decides the
+/// nexthop. A node that was first found over an IndirectData edge is updated when a path without
+/// such an edge is found; the nexthop stays. `more` are edges that count in addition to the table.
 pub(super) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
     let me = Nodes::ME;
     let here = Place {
@@ -94,7 +94,7 @@ pub(super) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
         .collect()
 }
 
-/// Hops from one node to another by ways on which we are not.
+/// Number of hops from one node to another on paths that avoid this node.
 pub(super) fn hops(nodes: &Nodes, from: NodeIdx, to: NodeIdx) -> Option<i32> {
     let mut seen = BTreeSet::from([Nodes::ME, from]);
     let mut queue = VecDeque::from([(from, 0)]);
@@ -111,11 +111,11 @@ pub(super) fn hops(nodes: &Nodes, from: NodeIdx, to: NodeIdx) -> Option<i32> {
     None
 }
 
-/// Nodes between us and another one that are remembered at most: what is further is not on a path that anybody uses.
+/// Most nodes remembered between us and another node. A longer path is not used by anybody.
 const MAX_BETWEEN: usize = 64;
 
-/// For each reachable node those that lie on a path to it of as few hops as there can be, in order of indices. All nodes count
-/// hops as we do, but each chooses by itself among paths of equally many.
+/// Returns, for each reachable node, the nodes on all shortest paths to it, in order of indices.
+/// All nodes count hops alike, but each node chooses among paths of equal length by itself.
 pub(super) fn between(nodes: &Nodes) -> BTreeMap<NodeIdx, Vec<NodeIdx>> {
     let reachable = nodes.iter().filter(|(_, node)| node.place.reachable);
     let mut order: Vec<(i32, NodeIdx)> = reachable
@@ -137,14 +137,14 @@ pub(super) fn between(nodes: &Nodes) -> BTreeMap<NodeIdx, Vec<NodeIdx>> {
     found
 }
 
-/// Our neighbours on the minimum spanning tree. All nodes compute the same tree: edges in order of
-/// weight, then names, are added to the component of the first one whose start is reachable.
+/// Returns our neighbours on the minimum spanning tree. All nodes compute the same tree. Edges in
+/// order of weight, then names, join the component of the first edge whose start is reachable.
 pub(super) fn tree_neighbours(nodes: &Nodes) -> BTreeSet<NodeIdx> {
     type Key = (i32, NodeName, NodeName);
     let key = |from: NodeIdx, to: NodeIdx, weight: i32| -> Key {
         (weight, nodes[from].name().clone(), nodes[to].name().clone())
     };
-    // Edges that leave the tree (either end may be inside: both directions carry their own weight).
+    // Edges that leave the tree. Either end may be inside: each direction has its own weight.
     let mut border: BTreeMap<Key, (NodeIdx, NodeIdx)> = BTreeMap::new();
     let mut visited = BTreeSet::new();
     let mut neighbours = BTreeSet::new();
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(places[&at("z")].via, at("z"));
     }
 
-    /// Two ways of equally many hops to z; d hangs off one of them, e is on a longer one.
+    /// Two paths of equal length to z; d hangs off one of them, e is on a longer path.
     #[test]
     fn between_are_the_nodes_of_all_shortest_paths() {
         let (mut nodes, at) = graph(&[
@@ -293,8 +293,9 @@ mod tests {
         assert_eq!(tree_neighbours(&nodes), BTreeSet::from([at("b")]));
     }
 
-    /// What a real tincd 1.0.36 made of the same edges (tests/vectors/tinc-1.0.json). Of equally short paths it takes
-    /// the first by name, whatever they weigh, as we do where all weigh the same.
+    /// Compares with the results of a real tincd 1.0.36 for the same edges
+    /// (tests/vectors/tinc-1.0.json). Among paths of equal length that tincd takes the first name
+    /// regardless of weights. meshd does so if all weights are equal.
     #[test]
     fn recorded_graphs_have_the_same_paths_and_the_same_tree() {
         let text = include_str!("../../../tests/vectors/tinc-1.0.json");

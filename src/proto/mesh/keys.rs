@@ -1,8 +1,8 @@
-//! Tunnel keys of one node: REQ_KEY and ANS_KEY, and what replaces what.
+//! Tunnel keys of one node: REQ_KEY and ANS_KEY, and which session replaces which.
 //!
-//! No session is torn down by an unauthenticated message: a handshake that the other side starts is kept
-//! beside the session in use, and replaces it when it is complete (proto/threat-model.md section 0, rule 4).
-//! Source: wire/tinc-1.1.md sections 2.6, 2.8, 3.6, 3.7.
+//! No unauthenticated message ends a session. A handshake from the other side runs beside the
+//! session in use, and replaces that session when it is complete (proto/threat-model.md section 0,
+//! rule 4). Source: wire/tinc-1.1.md sections 2.6, 2.8, 3.6, 3.7.
 
 use std::{
     sync::Arc,
@@ -30,88 +30,90 @@ use crate::{
     },
 };
 
-/// A handshake that is not complete after this long is started again. Source: wire/tinc-1.1.md section 2.8.
+/// Time after which an incomplete handshake is started again. Source: wire/tinc-1.1.md section 2.8.
 pub(super) const RETRY: Duration = Duration::from_secs(10);
-/// The same where a message of the other side did not fit ours.
+/// Time after which a handshake is started again when a message of the other side did not match
+/// ours.
 pub(super) const RETRY_BROKEN: Duration = Duration::from_secs(1);
-/// How long a receiving key outlives its successor's first packet.
+/// Time for which an old receiving key stays valid after the first packet under its successor.
 pub(super) const LINGER: Duration = Duration::from_secs(5);
-/// Handshakes that a node may begin with us at once, and renewals: then one in two seconds (T25, T38).
+/// Handshakes, and renewals, that a node may start with us at once; then one in two seconds (T25,
+/// T38).
 const BURST: usize = 4;
-/// Trailing word of our REQ_KEY lines. Real daemons ignore it and pass it on; it tells another meshd that the
-/// tie of a simultaneous start may be broken by name (wire/tinc-1.1.md sections 3.6 and 8.5).
+/// Last word of our REQ_KEY lines. Real daemons ignore and forward it. It tells another meshd that
+/// names break the tie of a simultaneous start (wire/tinc-1.1.md sections 3.6 and 8.5).
 const TIE_BREAK: &[u8] = b" meshd";
 
 /// REQ_KEY extension: start a tunnel.
 pub(super) const EXT_START: i32 = 15;
-/// REQ_KEY extension: send me your public key.
+/// REQ_KEY extension: request for a public key.
 pub(super) const EXT_REQ_PUBKEY: i32 = 19;
-/// REQ_KEY extension: here is my public key.
+/// REQ_KEY extension: answer with a public key.
 const EXT_ANS_PUBKEY: i32 = 20;
 /// REQ_KEY extension: a packet in base64.
 pub(super) const EXT_PACKET: i32 = 21;
 
-/// The tunnels with one node.
+/// Tunnels with one node.
 #[derive(Default)]
 pub(super) struct Keys {
-    /// Native sessions. They come before SPTPS wherever there is one.
+    /// Native sessions. A native session is preferred over SPTPS.
     pub(super) native: Native,
-    /// Keys of the legacy protocol, where the node speaks nothing else.
+    /// Legacy keys, if the node speaks only legacy.
     pub(super) legacy: Legacy,
-    /// The session in use.
+    /// The SPTPS session in use.
     pub(super) current: Option<Tunnel>,
-    /// One that is being made: by us or by them.
+    /// An SPTPS session in its handshake, started by either side.
     pub(super) pending: Option<Tunnel>,
     /// Keys of the session before `current`, for packets on the way.
     pub(super) last: Vec<Arc<RxKey>>,
-    /// When we last sent a REQ_KEY, while `pending` is ours.
+    /// Time of our last REQ_KEY, while `pending` is ours.
     pub(super) asked: Option<Instant>,
-    /// A message of the handshake under way did not fit: no use to wait long.
+    /// True if a message of the current handshake did not match: the retry comes sooner.
     pub(super) broken: bool,
-    /// When the last handshake with the node began, whoever began it.
+    /// Time at which the last handshake with the node started, no matter which side started it.
     pub(super) began: Option<Instant>,
-    /// A renewal that we started and that is not complete.
+    /// Start of an incomplete renewal that we started.
     pub(super) renewing: Option<Instant>,
-    /// When `current` is to be renewed.
+    /// Time at which `current` is renewed.
     pub(super) renew_at: Option<Instant>,
-    /// When old receiving keys may go.
+    /// Time at which old receiving keys expire.
     pub(super) expire_at: Option<Instant>,
-    /// When the SPTPS session may go that a native one has replaced.
+    /// Time at which the SPTPS session expires after a native session has replaced it.
     pub(super) retire_at: Option<Instant>,
-    /// Sending rests while the other side changes its keys.
+    /// A pause in sending while the other side changes its keys.
     pub(super) hold: Option<Hold>,
-    /// Whether the renewal under way has had its hold: it gets one.
+    /// True if the current renewal has had its pause: there is one for each renewal.
     pub(super) held: bool,
-    /// Whether the node has shown itself as a meshd, which needs no hold.
+    /// True if the node has proven to be a meshd, which needs no pause.
     pub(super) meshd: bool,
-    /// What the REQ_KEY said of it that `pending` comes from, if it is theirs. Not believed before the
-    /// session is made: anybody can write a REQ_KEY.
+    /// The meshd word of the REQ_KEY that started `pending`, if the other side started it. It
+    /// counts only after the handshake: anybody can write a REQ_KEY.
     pending_meshd: Option<bool>,
-    /// Handshakes that the node may begin.
+    /// Budget of handshakes that the node may start.
     answers: Option<Bucket>,
-    /// Renewals in the session that the node may begin.
+    /// Budget of renewals in the session that the node may start.
     renewals: Option<Bucket>,
 }
 
 impl Keys {
-    /// Whether data can be sent.
+    /// Returns true if data can be sent.
     pub(super) fn is_established(&self) -> bool {
         self.current.is_some() || self.native.is_established() || self.legacy.tx.is_some()
     }
 
-    /// Whether a handshake of ours waits for its answer.
+    /// Returns true if our handshake waits for its answer.
     pub(super) fn is_waiting(&self) -> bool {
         self.asked.is_some() || self.native.is_waiting()
     }
 
-    /// The sending key.
+    /// Returns the sending key.
     pub(super) fn tx(&self) -> Option<Arc<TxKey>> {
         let sptps = || self.current.as_ref()?.tx();
         let legacy = || self.legacy.tx.clone();
         self.native.tx().or_else(sptps).or_else(legacy)
     }
 
-    /// Receiving keys, most likely first.
+    /// Returns the receiving keys, most likely first.
     pub(super) fn rx(&self) -> Vec<Arc<RxKey>> {
         let sptps = self.current.iter().flat_map(Tunnel::rx);
         let sptps = sptps.chain(self.last.iter().cloned()).take(4);
@@ -119,7 +121,8 @@ impl Keys {
         self.native.rx().chain(sptps).chain(legacy).collect()
     }
 
-    /// A native session has taken over: the SPTPS session goes at `at`, and no handshake is wanted.
+    /// Handles a native session that took over: the SPTPS session expires at `at`, and its
+    /// handshake is dropped.
     pub(super) fn retire_sptps(&mut self, at: Instant) {
         self.asked = None;
         self.pending = None;
@@ -134,7 +137,7 @@ impl Keys {
 }
 
 impl Mesh {
-    /// Starts a handshake with the node if it needs one and none is under way.
+    /// Starts a handshake with the node, if there is no key and no handshake.
     pub(super) fn want_key(&mut self, idx: NodeIdx, now: Instant) {
         if self.nodes[idx].keys.is_established() {
             return;
@@ -147,7 +150,8 @@ impl Mesh {
 
     pub(super) fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
         if idx != Nodes::ME && self.may_ask_native(idx) {
-            // The hint that the node speaks native may be a lie: who does not answer at once gets both.
+            // The option bit for native may be forged, so a node that does not answer at once gets
+            // both handshakes.
             let unanswered = self.nodes[idx].keys.native.is_unanswered(now);
             self.ask_native(idx, now);
             if !unanswered {
@@ -189,7 +193,8 @@ impl Mesh {
         self.send_towards(idx, Bytes::from(line));
     }
 
-    /// Neighbours of which one insists on TCP need no tunnel: frames go over the link.
+    /// Returns true if no tunnel is needed: a neighbour with TCPOnly at either end gets frames over
+    /// the link.
     fn no_tunnel(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         let tcp_only = node.place.options.has(Options::TCP_ONLY)
@@ -211,7 +216,7 @@ impl Mesh {
         })
     }
 
-    /// `15 FROM TO …`: for us, or to be passed on.
+    /// Handles `15 FROM TO …`: for this node, or to be forwarded.
     pub(super) fn handle_req_key(
         &mut self,
         link: LinkId,
@@ -265,7 +270,8 @@ impl Mesh {
                 }
             }
             Some(EXT_REQ_PUBKEY) => {
-                // A tinc 1.1 that stores it speaks no legacy with us from then on: see `link::choice`.
+                // A tinc 1.1 that stores this key no longer speaks legacy with us. See
+                // `link::choice`.
                 let legacy = self.nodes[from].place.legacy;
                 if !legacy && self.nodes[from].keys.may_answer(now) {
                     let key = self.settings.key.public().to_string();
@@ -295,13 +301,14 @@ impl Mesh {
         self.send_towards(to, line.line(0).into());
     }
 
-    /// The node begins a handshake, and says whether it is a meshd.
+    /// Answers a handshake of the node. `meshd` is true if its REQ_KEY has the word of a meshd.
     fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
         let node = &mut self.nodes[from];
         if !node.place.reachable || !node.keys.may_answer(now) {
             return;
         }
-        // Both started at once: a real daemon gives way to our request, another meshd by name.
+        // Both ends started at once: a real daemon gives way to our request; among meshds the name
+        // decides.
         let ours = node
             .keys
             .asked
@@ -346,7 +353,7 @@ impl Mesh {
         self.send_towards(to, line.line(0).into());
     }
 
-    /// `16 FROM TO …`: for us, or to be passed on with FROM's address if we know it.
+    /// Handles `16 FROM TO …`: for this node, or to be forwarded with FROM's address if we know it.
     pub(super) fn handle_ans_key(
         &mut self,
         link: LinkId,
@@ -372,7 +379,8 @@ impl Mesh {
             return self.legacy_answered(from, (key, numbers), address, now);
         }
         if numbers[0] != -1 {
-            // A legacy key for a node whose host file has an Ed25519 key is never taken (T23, T24).
+            // A legacy key is never accepted for a node whose host file has an Ed25519 key (T23,
+            // T24).
             tracing::debug!(node = %self.nodes[from].name(), "ignored a legacy ANS_KEY");
             return;
         }
@@ -396,7 +404,8 @@ impl Mesh {
         }
     }
 
-    /// Tells TO where FROM's packets come from: only a relay knows that of a node behind NAT.
+    /// Appends the address of FROM's packets for TO: only a relay knows the address of a node
+    /// behind NAT.
     fn with_reflexive_address(&self, from: NodeIdx, to: NodeIdx, has: bool, line: &Bytes) -> Bytes {
         let from = &self.nodes[from];
         let addr = from.udp.addr.filter(|_| from.udp.confirmed);
@@ -411,7 +420,7 @@ impl Mesh {
         longer.into()
     }
 
-    /// A handshake datagram of the node.
+    /// Handles a handshake datagram of the node.
     pub(super) fn handshake(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) {
         let keys = &mut self.nodes[from].keys;
         let mut result = None;
@@ -449,7 +458,8 @@ impl Mesh {
                 tracing::warn!(node = %self.nodes[from].name(), "tunnel handshake failed: {why}");
             }
             Some(Ok(answers)) => {
-                // Keys first: the other side may use its new key as soon as it has our answer.
+                // The key changes before the answer goes out: the other side may use its new key
+                // after our answer.
                 self.adopt(from, fresh, now);
                 for answer in answers {
                     self.send_ans_key(from, &answer);
@@ -459,21 +469,23 @@ impl Mesh {
         }
     }
 
-    /// There may be a key now: sends what waited for it, looks for a way by UDP.
+    /// Runs after a handshake, when there may be a key: sends waiting packets and questions, and
+    /// starts UDP discovery.
     pub(super) fn after_handshake(&mut self, idx: NodeIdx, now: Instant) {
         self.flush_waiting(idx, now);
         self.send_questions(idx);
         self.discover(idx, now);
     }
 
-    /// When keys that may live for `expire` are renewed: up to a tenth of it earlier, so that both ends
-    /// seldom begin at once.
+    /// Returns the renewal time of keys that live for `expire`. It is up to a tenth earlier at
+    /// random, so both ends rarely start at once.
     pub(super) fn renewal_after(&mut self, expire: Duration, now: Instant) -> Instant {
         let jitter = expire.mul_f64(f64::from(self.rng.below(1000)) / 10_000.0);
         now + expire - jitter
     }
 
-    /// After a handshake message was taken: moves a completed session into use, notes a renewal.
+    /// Runs after an accepted handshake message: puts a completed session into use, or records a
+    /// renewal.
     fn adopt(&mut self, idx: NodeIdx, fresh: bool, now: Instant) {
         let renew_at = self.renewal_after(self.settings.key_expire, now);
         let keys = &mut self.nodes[idx].keys;
@@ -503,8 +515,8 @@ impl Mesh {
         self.update_state(idx);
     }
 
-    /// Datagrams from the node's own address did not open. Only when nothing else of it has opened
-    /// lately may that mean that it lost its keys (T26 of proto/threat-model.md).
+    /// Handles datagrams from the node's own address that did not open. The node may have lost its
+    /// keys only if nothing else from it has opened lately (T26 of proto/threat-model.md).
     pub(super) fn handle_bad_tag(&mut self, idx: NodeIdx, now: Instant) {
         let Some(node) = self.nodes.get(idx) else {
             return;
@@ -521,11 +533,11 @@ impl Mesh {
         self.start_handshake(idx, now);
     }
 
-    /// The node became reachable or unreachable: its sessions are void.
+    /// Drops the sessions of a node that became reachable or unreachable.
     ///
-    /// So is the longest record that they carried: a tincd that is told a length of legacy before it searches in SPTPS, where
-    /// the kernel's limit is shorter, takes it for its `minmtu`, asks for a probe of a negative length and ends by itself
-    /// (1.1~pre18).
+    /// The longest record of these sessions is forgotten too. A tincd may be told a length of
+    /// legacy before its MTU search in SPTPS, where the kernel's limit is shorter. That tincd takes
+    /// the length as its `minmtu`, asks for a probe of negative length, and exits (1.1~pre18).
     pub(super) fn drop_keys(&mut self, idx: NodeIdx) {
         let node = &mut self.nodes[idx];
         _ = node.shared.counters.take_longest();

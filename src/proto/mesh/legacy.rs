@@ -1,8 +1,10 @@
-//! Packet keys of the legacy protocol: who makes one for whom, tells it in ANS_KEY, and throws it away.
+//! Packet keys of the legacy protocol: which node makes a key, how it sends the key in ANS_KEY, and
+//! when the key expires.
 //!
-//! A node makes the key of the packets that it wants to get, one for each sender. A neighbour is told at once, any
-//! other node when it asks (REQ_KEY). Old keys live on for some seconds, for packets on the way. Source:
-//! wire/tinc-1.0.md sections 1.8 and 3.6, T02, T05, T06 of proto/threat-model.md.
+//! A node makes one key for each sender, for the packets that it receives. A neighbour gets its key
+//! at once, any other node when it asks (REQ_KEY). Old keys stay valid for some seconds, for
+//! packets on the way. Source: wire/tinc-1.0.md sections 1.8 and 3.6, T02, T05, T06 of
+//! proto/threat-model.md.
 
 mod stale;
 
@@ -34,60 +36,63 @@ use crate::{
     },
 };
 
-/// Receiving keys of one node that are tried: the newest, and those of packets on the way.
+/// Receiving keys of one node that are tried: the newest, and those for packets on the way.
 const MAX_RX: usize = 3;
-/// How long a new neighbour has to send the key that nobody asks for. To ask would make it change it again.
+/// Time for a new neighbour to send its key unasked. A REQ_KEY in this time would make it change
+/// the key again.
 const UNASKED: Duration = Duration::from_secs(3);
-/// Keys that a node may ask for at once: then one in two seconds.
+/// Keys that a node may request at once; then one in two seconds.
 const BURST: usize = 4;
 /// KEY_CHANGED lines by hearsay that take effect at once, and seconds until one more does.
 const CHANGES: usize = 2;
 const CHANGE_EVERY: u32 = 5;
-/// Packets with a wrong MAC, in [`FORGERIES_WITHIN`], after which a key is changed (T06 of proto/threat-model.md).
+/// Packets with a wrong MAC within [`FORGERIES_WITHIN`] after which a key is changed (T06 of
+/// proto/threat-model.md).
 const FORGERIES: u64 = 1 << 16;
 const FORGERIES_WITHIN: Duration = Duration::from_secs(60);
-/// One line about one node in this time.
+/// Shortest time between two log lines about one node.
 const SAY_EVERY: Duration = Duration::from_secs(60);
-/// Datagrams a second of unknown addresses that are tried with the keys of nodes at the same host, and with all.
+/// Datagrams a second from unknown addresses that are tried with keys: of nodes at the same host,
+/// and of all nodes.
 const TRY_NEAR: u32 = 500;
 const TRY_ALL: u32 = 10;
 
-/// The legacy keys with one node.
+/// Legacy keys with one node.
 #[derive(Default)]
 pub(super) struct Legacy {
-    /// For packets to it.
+    /// Key for packets to the node.
     pub(super) tx: Option<Arc<TxKey>>,
-    /// For packets from it, the newest first.
+    /// Keys for packets from the node, newest first.
     pub(super) rx: VecDeque<Arc<RxKey>>,
-    /// When all but the newest may go.
+    /// Time at which all receiving keys but the newest expire.
     expire_at: Option<Instant>,
-    /// When we last asked for its key.
+    /// Time of our last REQ_KEY to the node.
     asked: Option<Instant>,
-    /// When it last told one that we use.
+    /// Time of the last ANS_KEY from the node that we use.
     got: Option<Instant>,
-    /// When its key was last in doubt.
+    /// Time at which the node's key was last in doubt.
     doubted: Option<Instant>,
-    /// When it was last told a key because its packets did not open.
+    /// Time at which the node last got a key because its packets did not open.
     mended: Option<Instant>,
-    /// Keys that it may ask for.
+    /// Budget of keys that the node may request.
     answers: Option<Bucket>,
-    /// Budget of KEY_CHANGED by hearsay, and true if one waits for it.
+    /// Budget of KEY_CHANGED lines by hearsay, and true if one waits for it.
     changes: Option<Bucket>,
     changed: bool,
-    /// What it asked for, if we cannot do that: packets go over links then.
+    /// Suite that the node requested and that we do not support, if so. Packets go over links then.
     pub(super) refused: Option<String>,
     told: Option<Instant>,
-    /// Wrong MACs when the count began, and when that was.
+    /// Number of wrong MACs at the start of the count, and the start time.
     forgeries: Option<(u64, Instant)>,
 }
 
-/// What of the legacy protocol is no node's.
+/// Legacy state that belongs to no single node.
 pub(super) struct Common {
-    /// When our keys are changed.
+    /// Time at which our keys are changed.
     expire_at: Instant,
     near: Bucket,
     all: Bucket,
-    /// Budget of keys that are told because packets do not open.
+    /// Budget of keys sent because packets do not open.
     mend: Bucket,
 }
 
@@ -103,8 +108,9 @@ impl Common {
 }
 
 impl Mesh {
-    /// Whether we speak legacy with a node at this place: where its host file allows it, and its own link, or the path
-    /// and no better word of its own, says that it speaks nothing else (T24 of proto/threat-model.md).
+    /// Returns true if we speak legacy with a node at this place. The node's host file must allow
+    /// legacy. Either the node's own link speaks legacy only, or the path does and the node has
+    /// shown no better dialect (T24 of proto/threat-model.md).
     pub(super) fn is_legacy(&self, idx: NodeIdx, place: &Place) -> bool {
         let node = &self.nodes[idx];
         let dialect = |of: NodeIdx| {
@@ -118,8 +124,8 @@ impl Mesh {
             _ if !allowed || idx == Nodes::ME => false,
             Some(dialect) => dialect == Dialect::Legacy,
             None => {
-                // Two meshds whose keys are made but not yet handed round: neither can speak anything else. A
-                // tincd 1.1 must not be asked so: it ends.
+                // Two meshds whose keys are made but not exchanged yet can speak only legacy. A
+                // tincd 1.1 must not be asked this way: it exits.
                 let host = self.settings.hosts.get(node.name());
                 let unknown = host.is_none_or(|host| host.key.is_none());
                 let meshd = unknown && place.options.has(Options::NATIVE);
@@ -129,8 +135,9 @@ impl Mesh {
         }
     }
 
-    /// After a graph pass: who may hand us packets of whom. Packets from or for a legacy node are opened and sealed again at each
-    /// node on the way, in whatever it speaks with the next one.
+    /// Finds, after a graph pass, the nodes that may hand us packets of each legacy node. Each node
+    /// on the path opens and seals packets from or to a legacy node again, in the dialect of the
+    /// next hop.
     pub(super) fn find_carriers(&mut self) {
         let any = self.nodes.iter().any(|(_, node)| node.place.legacy);
         let mut between = match any {
@@ -143,7 +150,7 @@ impl Mesh {
         }
     }
 
-    /// Why a node is spoken to in legacy, for the operator.
+    /// Explains to the operator why legacy is spoken with a node.
     pub(super) fn why_legacy(&self, node: &NodeName) -> String {
         match self.settings.hosts.get(node) {
             _ if !self.settings.sptps => "we speak nothing but legacy".into(),
@@ -155,14 +162,15 @@ impl Mesh {
         }
     }
 
-    /// Asks a legacy node for its key, if we have none.
+    /// Requests the key of a legacy node, if we have none.
     pub(super) fn want_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         if self.nodes[idx].keys.legacy.tx.is_none() {
             self.ask_legacy_key(idx, now);
         }
     }
 
-    /// Asks a legacy node for a key, if we may again; the one in use will do for a while.
+    /// Requests a new key of a legacy node, if the interval allows it. The key in use stays valid
+    /// for a while.
     pub(super) fn ask_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
@@ -181,7 +189,7 @@ impl Mesh {
         self.send_towards(idx, line.line(0).into());
     }
 
-    /// A legacy node asks for our key.
+    /// Handles the key request of a legacy node.
     pub(super) fn legacy_asked(&mut self, from: NodeIdx, now: Instant) {
         let node = &mut self.nodes[from];
         if !node.place.legacy || !node.place.reachable {
@@ -195,7 +203,7 @@ impl Mesh {
         }
     }
 
-    /// Makes a new key for packets of a node and tells it.
+    /// Makes a new key for packets from a node and sends the key to that node.
     pub(super) fn send_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let suite = self.legacy_suite(self.nodes[idx].name());
         let (key, text) = suite.receive(self.settings.replay_window, &mut self.rng);
@@ -212,7 +220,7 @@ impl Mesh {
         };
         let legacy = &mut self.nodes[idx].keys.legacy;
         legacy.rx.push_front(key);
-        // Without a MAC nothing tells one key from another.
+        // Without a MAC one key cannot be told from another.
         let most = if suite.mac == 0 { 1 } else { MAX_RX };
         legacy.rx.truncate(most);
         legacy.expire_at = Some(now + LINGER);
@@ -221,7 +229,8 @@ impl Mesh {
         self.send_towards(idx, line.line(0).into());
     }
 
-    /// How packets of a node to us are to be made: without cipher or MAC only if its host file says so too.
+    /// Returns the suite of packets from a node to us. A suite without cipher or MAC needs the
+    /// consent of the node's host file.
     fn legacy_suite(&self, node: &NodeName) -> Suite {
         let mut suite = self.settings.suite;
         if suite.compression > MAX_LEGACY {
@@ -238,7 +247,7 @@ impl Mesh {
         suite
     }
 
-    /// A legacy node tells the key of packets to it.
+    /// Handles an ANS_KEY of a legacy node: the key for packets to it.
     pub(super) fn legacy_answered(
         &mut self,
         from: NodeIdx,
@@ -298,8 +307,8 @@ impl Mesh {
         }
     }
 
-    /// A node has changed its receiving key. Hearsay (`own` is false) takes effect twice at once and then seldom: packets go
-    /// over links until the new key is there.
+    /// Handles a KEY_CHANGED of a node. By hearsay (`own` is false) it takes effect twice at once,
+    /// and then rarely. Packets go over links until the new key arrives.
     pub(super) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
         let node = &mut self.nodes[origin];
         if !node.place.legacy {
@@ -318,7 +327,7 @@ impl Mesh {
         }
     }
 
-    /// Once a second: keys that are old, worn or under attack.
+    /// Renews keys that are old, worn out or under attack, once a second.
     pub(super) fn legacy_tick(&mut self, now: Instant) {
         if now >= self.legacy.expire_at {
             self.renew_legacy_keys(now);
@@ -360,7 +369,8 @@ impl Mesh {
         }
     }
 
-    /// KeyExpire, or other settings: all get new keys; who is no neighbour asks when it has something to send.
+    /// Renews all keys after KeyExpire or a change of the suite. A node that is no neighbour
+    /// requests its new key when it needs it.
     pub(super) fn renew_legacy_keys(&mut self, now: Instant) {
         self.legacy.expire_at = now + self.settings.key_expire;
         let keyed = |node: &super::Node| node.place.legacy && !node.keys.legacy.rx.is_empty();
@@ -379,7 +389,8 @@ impl Mesh {
         }
     }
 
-    /// The legacy node that has made a datagram from an address that is nobody's: only the MAC can tell.
+    /// Finds the legacy node that sent a datagram from an unknown address. Only the MAC identifies
+    /// the node.
     pub(super) fn legacy_sender(
         &mut self,
         from: SocketAddr,
@@ -392,7 +403,7 @@ impl Mesh {
             .partition(|idx| self.is_at(*idx, from));
         let fits = |idx: &NodeIdx| {
             let node = &self.nodes[*idx];
-            // Without a MAC nothing but the address tells.
+            // Without a MAC only the address identifies the node.
             let here = node.udp.addr == Some(from);
             let mut keys = node.keys.legacy.rx.iter();
             keys.any(|key| key.fits(datagram).unwrap_or(here))
@@ -407,7 +418,7 @@ impl Mesh {
         far.into_iter().filter(|_| all).find(fits)
     }
 
-    /// Whether anybody sees a node at the host of this address.
+    /// Returns true if a node has been seen at the host of this address.
     fn is_at(&self, idx: NodeIdx, addr: SocketAddr) -> bool {
         let node = &self.nodes[idx];
         let mut back = node

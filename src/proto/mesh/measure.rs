@@ -1,4 +1,4 @@
-//! What is measured for monitoring: round trips, losses, when a node was last heard, lines by type.
+//! Measurements for monitoring: round trips, loss, time of the last packet, lines by type.
 
 use std::time::{Duration, Instant};
 
@@ -14,43 +14,44 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Probes that the loss is made of.
+/// Number of last probes that the loss is computed from.
 const PROBES: u32 = 32;
-/// Types of request lines, by their number.
+/// Number of request line types.
 const TYPES: usize = 24;
 
-/// What is measured of one node.
+/// Measurements of one node.
 #[derive(Debug, Default)]
 pub(super) struct Measured {
-    /// Round trips by UDP or over the link, up to each of [`RTT_BOUNDS`] and above.
+    /// Round trips by UDP or over the link, per bucket of [`RTT_BOUNDS`], and above the last.
     trips: [u64; RTT_BOUNDS.len() + 1],
-    /// All of them together.
+    /// Sum of all round-trip times.
     sum: Duration,
-    /// The last [`PROBES`] probes to the address in use, the latest in the lowest bit; set: without an answer.
+    /// The last [`PROBES`] probes to the address in use, latest in the lowest bit. A set bit is an
+    /// unanswered probe.
     lost: u32,
-    /// How many of them there were, up to [`PROBES`].
+    /// Number of probes in `lost`, up to [`PROBES`].
     probes: u32,
-    /// Packets from it when they were last looked at.
+    /// Packets received from the node at the last tick.
     packets: u64,
-    /// When something of it came last; packets are looked at once a second.
+    /// Time of the last packet from the node; packets are counted once a second.
     heard: Option<Instant>,
 }
 
 impl Measured {
-    /// A probe went to the address in use.
+    /// Records a probe to the address in use.
     pub(super) fn asked(&mut self) {
         self.lost = self.lost << 1 | 1;
         self.probes = PROBES.min(self.probes + 1);
     }
 
-    /// One of them was answered.
+    /// Records the answer to such a probe.
     pub(super) fn answered(&mut self, trip: Duration, now: Instant) {
-        // The one that waits is the latest of those without an answer, but for rare answers that overtake.
+        // The answered probe is usually the latest unanswered one. Answers that overtake are rare.
         self.lost &= self.lost.wrapping_sub(1);
         self.round_trip(trip, now);
     }
 
-    /// Something took this long to come back.
+    /// Records a round-trip time.
     pub(super) fn round_trip(&mut self, trip: Duration, now: Instant) {
         let seconds = trip.as_secs_f64();
         self.trips[RTT_BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
@@ -58,7 +59,8 @@ impl Measured {
         self.heard = Some(now);
     }
 
-    /// The part of the last probes that stayed without an answer; the latest may still get one.
+    /// Returns the share of unanswered probes. The latest probe does not count: its answer may
+    /// still arrive.
     fn loss(&self) -> Option<f64> {
         let settled = self.probes.checked_sub(1).filter(|probes| *probes > 0)?;
         let lost = self.lost >> 1 & (u32::MAX >> (u32::BITS - settled));
@@ -66,7 +68,7 @@ impl Measured {
     }
 }
 
-/// Request lines by type: received, then sent.
+/// Number of request lines by type: received, then sent.
 #[derive(Debug, Default)]
 pub(super) struct Lines([[u64; TYPES]; 2]);
 
@@ -89,7 +91,7 @@ impl Lines {
 }
 
 impl Mesh {
-    /// Once a second: whose packets came meanwhile.
+    /// Records once a second which nodes have sent packets since the last tick.
     pub(super) fn measure_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
@@ -101,7 +103,7 @@ impl Mesh {
         }
     }
 
-    /// What is measured, peers in order of names.
+    /// Returns the measurements, peers in order of names.
     #[must_use]
     pub fn measures(&self, now: Instant) -> Measures {
         let peers = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);

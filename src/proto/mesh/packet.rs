@@ -319,7 +319,7 @@ impl Mesh {
         self.arrived(source, packet, now);
     }
 
-    /// A relay datagram came over a link as SPTPS_PACKET (21).
+    /// Handles a relay datagram received over a link as SPTPS_PACKET (21).
     pub(super) fn handle_relayed(&mut self, link: LinkId, datagram: &Bytes, now: Instant) {
         let Some(by) = self.active(link).map(|peer| peer.node) else {
             return;
@@ -337,7 +337,7 @@ impl Mesh {
         }
     }
 
-    /// A tunnel datagram for us that did not come straight by UDP.
+    /// Opens a tunnel datagram for this node that was not received directly by UDP.
     pub(super) fn open_tunnelled(&mut self, from: NodeIdx, datagram: Bytes, now: Instant) {
         let Some(node) = self.nodes.get(from) else {
             return;
@@ -359,7 +359,7 @@ impl Mesh {
         }
     }
 
-    /// A datagram from an address that is nobody's confirmed one.
+    /// Handles a datagram from an address that is not the confirmed one of any node.
     fn unknown_datagram(&mut self, from: SocketAddr, datagram: Bytes, now: Instant) {
         if let Some(idx) = self.session_of(&datagram) {
             return self.came_from(idx, from, &datagram, now);
@@ -379,15 +379,16 @@ impl Mesh {
             return;
         }
         if header.to != NodeId::DIRECT {
-            // From an unknown address: dropped, as every real daemon does (T29). A relay may hold us for
-            // proven a while longer than we it, so its last address will do; and it is asked again.
+            // A datagram from an unknown address is dropped, as by every real daemon (T29). A relay
+            // may regard our address as confirmed for longer than we regard its own. So the last
+            // address of a reachable relay is accepted, and the relay is probed again.
             let relay = self
                 .nodes
                 .iter()
                 .find(|(_, node)| node.udp.addr == Some(from) && node.place.reachable)
                 .map(|(idx, _)| idx);
             let to = snapshot.by_id.get(&header.to).copied();
-            // As it is not proven, a bounded number only.
+            // The address is not confirmed, so the number of such datagrams is bounded.
             if let (Some(relay), Some(to)) = (relay, to)
                 && self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
             {
@@ -399,7 +400,7 @@ impl Mesh {
         self.came_from(idx, from, &datagram[HEADER..], now);
     }
 
-    /// The node to one of whose native sessions a datagram without ids belongs.
+    /// Returns the node whose native session a datagram without ids belongs to.
     fn session_of(&self, datagram: &[u8]) -> Option<NodeIdx> {
         let idx = NodeIdx::of_session(native::index_of(datagram)?);
         let keys = &self.nodes.get(idx)?.keys;
@@ -407,12 +408,14 @@ impl Mesh {
         named.then_some(idx)
     }
 
-    /// A tunnel datagram of the node came straight from an address that is not its confirmed one.
+    /// Handles a tunnel datagram received directly from an address that is not the node's confirmed
+    /// one.
     fn came_from(&mut self, idx: NodeIdx, from: SocketAddr, datagram: &[u8], now: Instant) {
         let node = &self.nodes[idx];
         let Some((kind, data)) = open(self.settings.route.mode, &node.keys.rx(), datagram) else {
             if node.keys.rx().is_empty() {
-                // It has a tunnel with our former life: as rarely as any handshake, whoever sent this.
+                // The node has a tunnel with our former process. A new handshake is as rare as any
+                // other, no matter who sent the datagram.
                 self.want_key(idx, now);
             }
             return;
@@ -429,13 +432,13 @@ impl Mesh {
         }
     }
 
-    /// The packet in a record of this type.
+    /// Returns the packet in a record of this type.
     fn packet_in(&self, kind: u8, data: Bytes) -> Option<Bytes> {
         let at = self.settings.route.mode.packet_at(kind)?;
         (at < data.len()).then(|| data.slice(at..))
     }
 
-    /// Counts and routes a packet that came from `source` by the slow path.
+    /// Counts and routes a packet from `source` that arrived by the slow path.
     fn arrived(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
         let length = self.settings.route.mode.frame_len(packet.len());
         if length > usize::from(MTU) {
@@ -474,8 +477,8 @@ impl Mesh {
     }
 }
 
-/// Opens a datagram with the key that fits; returns the record type and the data, whose checksums are
-/// complete then.
+/// Opens a datagram with the matching key. Returns the record type and the data, with the packet's
+/// checksum completed.
 fn open(mode: Mode, keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)> {
     let mut bytes = datagram.to_vec();
     let opened = mode.seen(tunnel::open(keys, &mut bytes).ok()?);

@@ -1,4 +1,5 @@
-//! `meshctl ping`: one round trip to a node, by UDP probe where UDP works, else by PING over its link.
+//! `meshctl ping`: one round trip to a node, by a UDP probe if UDP works, else by PING over the
+//! link.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,12 @@ use crate::{
     route::NodeIdx,
 };
 
-/// How long an unanswered one is remembered.
+/// Time after which an unanswered ping is forgotten.
 const FORGET: Duration = Duration::from_secs(60);
-/// Pings under way at most; more are not begun.
+/// Most pings in progress; more are dropped.
 const MAX: usize = 256;
 
-/// Pings under way.
+/// Pings in progress.
 #[derive(Debug, Default)]
 pub(super) struct Pings(Vec<(NodeIdx, u64, Instant)>);
 
@@ -34,7 +35,7 @@ impl Mesh {
             return;
         }
         self.pings.0.push((idx, token, now));
-        // Whoever measures wants to see what traffic would find.
+        // A ping must measure the path that traffic would use.
         self.nodes[idx].udp.wake(now);
         self.want_key(idx, now);
         self.probe_now(idx, now);
@@ -46,7 +47,7 @@ impl Mesh {
         }
     }
 
-    /// Something came back from the node.
+    /// Completes the pings to a node that answered.
     pub(super) fn answer_ping(&mut self, idx: NodeIdx, now: Instant) {
         let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pings.0)
             .into_iter()

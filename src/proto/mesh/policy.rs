@@ -1,9 +1,10 @@
-//! Who may announce which subnet (SubnetPolicy): what host files give to one node nobody else takes, whether it is up
-//! or down. Source: proto/threat-model.md section 2.3, T20.
+//! SubnetPolicy: which node may announce which subnet. A subnet in the host file of one node is
+//! refused from every other node, whether the first node is up or down. Source:
+//! proto/threat-model.md section 2.3, T20.
 //!
-//! What is refused is kept aside, and not passed on, so that a reload may still let it in. It is for IP subnets:
-//! Ethernet addresses move. The same is done with subnets beyond the bounds of [`super::limits`], against which
-//! no subnet counts that a file of ours lists.
+//! A refused subnet is kept aside and not forwarded, so that a reload may still accept it. The
+//! policy covers IP subnets only: Ethernet addresses move. Subnets beyond the bounds of
+//! [`super::limits`] are handled alike; subnets in host files do not count against these bounds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +26,9 @@ use crate::{
     route::NodeIdx,
 };
 
-/// One line about one node in this many seconds.
+/// Shortest time in seconds between two log lines about one node.
 const SAY_EVERY: u64 = 60;
-/// What no node has unless its host file says so: addresses of one host or one wire, or of many.
+/// Prefixes that no node owns unless its host file lists them: loopback, link-local and multicast.
 const SPECIAL: [Prefix; 6] = [
     Prefix::V4(Ipv4Addr::new(127, 0, 0, 0), 8),
     Prefix::V4(Ipv4Addr::new(169, 254, 0, 0), 16),
@@ -37,22 +38,22 @@ const SPECIAL: [Prefix; 6] = [
     Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
 ];
 
-/// Lines of a file that are searched as they stand; of more a set is made.
+/// Number of Subnet lines in a file up to which a linear search is used; above it a set.
 const FEW_LINES: usize = 32;
 
-/// What a node announces and we do not believe.
+/// Announced subnets of a node that are not accepted.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
     pub(super) subnets: BTreeSet<Subnet>,
     told: Option<Instant>,
 }
 
-/// Subnets that our files list. Their memory is in proportion to the files.
+/// Subnets in host files. Memory in proportion to the files.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
-    /// Of nodes whose file has more than [`FEW_LINES`].
+    /// Sets for nodes whose file has more than [`FEW_LINES`].
     long: BTreeMap<NodeName, BTreeSet<Subnet>>,
-    /// How many subnets of the table are in no file.
+    /// Number of subnets in the table that no file lists.
     unlisted: usize,
 }
 
@@ -73,8 +74,8 @@ impl Listed {
 }
 
 impl Mesh {
-    /// Whether the owner's host file has this subnet with this weight; for ourselves our own one. With any weight
-    /// one line would stand for 2^32 subnets.
+    /// Returns true if the owner's host file (for this node: our own configuration) lists this
+    /// subnet with this weight. If any weight matched, one line would stand for 2^32 subnets.
     fn is_listed(&self, owner: &NodeName, subnet: &Subnet) -> bool {
         if let Some(lines) = self.listed.long.get(owner) {
             return lines.contains(subnet);
@@ -88,7 +89,7 @@ impl Mesh {
         lines.contains(subnet)
     }
 
-    /// Keeps the numbers of unlisted subnets when one comes or goes.
+    /// Updates the numbers of unlisted subnets when a subnet is added or removed.
     pub(super) fn count_unlisted(&mut self, idx: NodeIdx, subnet: &Subnet, comes: bool) {
         if self.is_listed(self.nodes[idx].name(), subnet) {
             return;
@@ -98,7 +99,7 @@ impl Mesh {
         }
     }
 
-    /// Counts anew what the files of a new configuration do not list.
+    /// Counts the unlisted subnets again after a new configuration.
     pub(super) fn recount_unlisted(&mut self) {
         self.listed = Listed::new(&self.settings);
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
@@ -111,7 +112,8 @@ impl Mesh {
         }
     }
 
-    /// Whether the bounds leave room for one more subnet of a node; else which does not, for the operator.
+    /// Checks that the bounds leave room for one more subnet of a node. The error names the bound,
+    /// for the operator.
     pub(super) fn has_room(&self, idx: NodeIdx, subnet: &Subnet) -> Result<(), String> {
         let node = &self.nodes[idx];
         let name = node.name();
@@ -135,7 +137,7 @@ impl Mesh {
         Ok(())
     }
 
-    /// Whether a node may announce this; else why not, for the operator.
+    /// Checks that a node may announce a subnet. The error states the reason, for the operator.
     pub(super) fn may_announce(&self, owner: &NodeName, subnet: &Subnet) -> Result<(), String> {
         let hosts = &self.settings.hosts;
         let policy = self.settings.subnet_policy;
@@ -160,7 +162,7 @@ impl Mesh {
         if length == 0 {
             return Err(format!("hosts/{owner} gives it no default route"));
         }
-        // A default route leaves everything to others.
+        // A default route gives nothing exclusively to its owner.
         let narrow = |line: &&Subnet| !matches!(line.prefix, Prefix::V4(_, 0) | Prefix::V6(_, 0));
         let taken = |lines: &[Subnet]| {
             let mut lines = lines.iter().filter(narrow);
@@ -189,7 +191,7 @@ impl Mesh {
         }
     }
 
-    /// Keeps an announcement aside.
+    /// Refuses an announced subnet and keeps it aside.
     pub(super) fn refuse_subnet(&mut self, idx: NodeIdx, subnet: Subnet, why: &str, now: Instant) {
         if self.nodes[idx].refused.subnets.contains(&subnet) {
             return;
@@ -210,7 +212,7 @@ impl Mesh {
         }
     }
 
-    /// Remembers a subnet that is not believed, as long as there are not too many.
+    /// Remembers a subnet that is not accepted, within the bounds.
     pub(super) fn keep_aside(&mut self, idx: NodeIdx, subnet: Subnet) {
         let kept = &mut self.nodes[idx].refused.subnets;
         if self.aside < MAX_ASIDE && kept.len() < MAX_ASIDE_PER_NODE && kept.insert(subnet) {
@@ -218,7 +220,7 @@ impl Mesh {
         }
     }
 
-    /// A node withdraws what it has announced, or everything, and we had not believed it.
+    /// Forgets one refused subnet of a node, or all of them, after the node withdrew them.
     pub(super) fn forget_refused(&mut self, idx: NodeIdx, subnet: Option<&Subnet>) {
         let kept = &mut self.nodes[idx].refused.subnets;
         let before = kept.len();
@@ -229,7 +231,8 @@ impl Mesh {
         self.aside -= before - kept.len();
     }
 
-    /// After a reload: what was refused may be allowed, and the other way round.
+    /// Decides on all subnets again after a reload: refused ones may be accepted, and accepted ones
+    /// refused.
     pub(super) fn judge_subnets(&mut self, now: Instant) {
         self.arm_doubt_timer(now);
         if self.settings.strict_subnets {

@@ -1,8 +1,9 @@
-//! What another node sees of a way: asked of a meshd, and answered, for `meshctl why`.
+//! Questions to another meshd about its view of a path, and their answers, for `meshctl why`.
 //!
-//! Question and answer are packets of the native session that travel as lines (REQ_KEY 35), like its confirmation
-//! (REQ_KEY 34): who carries them reads nothing and can forge nothing, tincds pass them on unread, and an older
-//! meshd leaves them unanswered. A node gets an answer once a second, and nothing in it is a secret: [`Pair`].
+//! Question and answer are packets of the native session that travel as lines (REQ_KEY 35), like
+//! its confirmation (REQ_KEY 34). A relay can neither read nor forge them. tincds forward them
+//! unread, and an older meshd does not answer them. A node gets one answer a second. An answer
+//! holds no secret: [`Pair`].
 
 use std::{
     sync::Arc,
@@ -19,14 +20,14 @@ use crate::{
     tunnel::{self, RxKey, TYPE_QUERY},
 };
 
-/// REQ_KEY extension: a question or an answer, sealed.
+/// REQ_KEY extension: a sealed question or answer.
 pub(super) const EXT_QUERY: i32 = 35;
 
-/// Longest question or answer in bytes, so that its line is one that every tincd passes on.
+/// Longest question or answer in bytes, so that every tincd forwards its line.
 const MAX: usize = 1_400;
-/// How long one waits for its answer.
+/// Longest time that a question waits for its answer.
 const FORGET: Duration = Duration::from_secs(60);
-/// Questions under way at most; more are not asked.
+/// Most questions in progress; more are dropped.
 const MAX_WAITING: usize = 64;
 /// Answers that a node gets at once; then one a second.
 const BURST: usize = 5;
@@ -34,17 +35,17 @@ const BURST: usize = 5;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    /// What do you see of this node?
+    /// Asks for the view of this node.
     Ask { id: u64, about: String },
-    /// This; nothing if it is not known.
+    /// The answer; `None` if the node is not known.
     Tell { id: u64, pair: Option<Pair> },
 }
 
-/// Questions of ours.
+/// Questions of this node.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: Vec<Question>,
-    /// How many there were.
+    /// Number of questions so far.
     count: u64,
 }
 
@@ -85,7 +86,7 @@ impl Mesh {
         self.send_questions(idx);
     }
 
-    /// Sends what waits for a session with the node, if there is one now.
+    /// Sends the questions that wait for a session with the node, if there is a session.
     pub(super) fn send_questions(&mut self, idx: NodeIdx) {
         if !self.nodes[idx].keys.native.is_established() {
             return;
@@ -104,7 +105,7 @@ impl Mesh {
         }
     }
 
-    /// False: it is too long.
+    /// Sends a message. Returns false if it is too long.
     fn send_message(&mut self, to: NodeIdx, message: &Message) -> bool {
         let text = serde_json::to_vec(message).ok();
         let Some(text) = text.filter(|text| text.len() <= MAX) else {
@@ -120,7 +121,7 @@ impl Mesh {
         true
     }
 
-    /// A sealed question or answer came as a line.
+    /// Handles a sealed question or answer, received as a line.
     pub(super) fn handle_query(&mut self, from: NodeIdx, mut sealed: Vec<u8>, now: Instant) {
         let keys: Vec<Arc<RxKey>> = self.nodes[from].keys.native.rx().collect();
         let Ok(opened) = tunnel::open(&keys, &mut sealed) else {
@@ -133,7 +134,7 @@ impl Mesh {
         match serde_json::from_slice(&sealed[data]) {
             Ok(Message::Ask { id, about }) => self.answer_question(from, id, &about, now),
             Ok(Message::Tell { id, pair }) => self.answered_question(from, id, pair),
-            // Of a version that knows more than we do.
+            // A message of a newer version.
             Err(_) => {}
         }
     }
@@ -153,7 +154,7 @@ impl Mesh {
                 pair: pair.clone(),
             },
         ) {
-            // Too long with all of it.
+            // The answer is too long with its details.
             if let Some(pair) = &mut pair {
                 pair.detail = None;
             }

@@ -1,5 +1,6 @@
-//! What of the handshakes between others is passed on, and what not. A line that a real daemon ends by, or closes the link for,
-//! would harm us and it for what another member said.
+//! Filter for handshake lines between other nodes. Some lines make a real daemon exit, or close the
+//! link that they arrive on. Forwarding such a line would harm us and that daemon because of
+//! another member's line.
 
 use std::ops::RangeInclusive;
 
@@ -7,9 +8,10 @@ use meshd_crypto::suite::Digest;
 
 use crate::{mesh::Mesh, route::NodeIdx};
 
-/// Ciphers that a tinc 1.1 takes a key for on a current system and that carry packets, by OpenSSL's numbers: for most others it
-/// closes the link. We use but a few of them. Blowfish, CAST5 and other old ones need a provider that is seldom
-/// there. Source: wire/tinc-1.0.md section 8.1, each tried with 1.1~pre18.
+/// Ciphers that a tinc 1.1 accepts a key for on a current system and that carry packets, by
+/// OpenSSL's numbers. tinc 1.1 closes the link for most other ciphers. meshd uses only a few of
+/// these ciphers. Blowfish, CAST5 and other old ones need a provider that is rarely installed.
+/// Source: wire/tinc-1.0.md section 8.1, each tried with 1.1~pre18.
 const CIPHERS: [RangeInclusive<i32>; 11] = [
     0..=0,
     44..=44,
@@ -24,7 +26,8 @@ const CIPHERS: [RangeInclusive<i32>; 11] = [
     1134..=1134,
 ];
 
-/// Whether a tinc 1.1 takes a legacy key with these numbers. Source: wire/tinc-1.0.md section 1.11.
+/// Returns true if a tinc 1.1 accepts a legacy key with these numbers. Source: wire/tinc-1.0.md
+/// section 1.11.
 fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
     let most = match digest {
         0 => Some(0),
@@ -36,17 +39,19 @@ fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
 }
 
 impl Mesh {
-    /// Whether a REQ_KEY is passed on. One without a usable extension ends a tinc 1.1 that holds the asker for one with
-    /// SPTPS, and any real daemon that does not hold it reachable.
-    /// Source: wire/tinc-1.1.md section 3.6, wire/tinc-1.0.md section 9.
+    /// Returns true if a REQ_KEY is forwarded. A REQ_KEY without a usable extension makes a tinc
+    /// 1.1 exit if that tinc regards the asker as a node with SPTPS. It makes any real daemon exit
+    /// that regards the asker as unreachable. Source: wire/tinc-1.1.md section 3.6,
+    /// wire/tinc-1.0.md section 9.
     pub(super) fn passes_req_key(&self, from: NodeIdx, to: NodeIdx, ext: Option<i32>) -> bool {
         let bare = ext.is_none_or(|ext| ext == 0);
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
         !bare || from.place.reachable && !(from.has_sptps() && to.has_sptps())
     }
 
-    /// Whether an ANS_KEY is passed on. A tinc 1.1 takes that of a node without SPTPS, or which it does not hold reachable,
-    /// for a legacy one, and closes the link over which a bad one comes; a tinc 1.0 only ignores it.
+    /// Returns true if an ANS_KEY is forwarded. A tinc 1.1 treats the ANS_KEY of a node without
+    /// SPTPS, or of an unreachable node, as a legacy one. It closes the link that a bad ANS_KEY
+    /// arrives on; a tinc 1.0 ignores a bad ANS_KEY.
     pub(super) fn passes_ans_key(&self, from: NodeIdx, to: NodeIdx, numbers: [i32; 4]) -> bool {
         let good = match numbers[0] {
             -1 => self.nodes[from].has_sptps(),

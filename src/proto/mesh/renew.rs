@@ -1,4 +1,4 @@
-//! Renewal of tunnel keys: when, and how nothing is lost over it.
+//! Renewal of tunnel keys without packet loss.
 //!
 //! Source: wire/tinc-1.1.md section 2.6.
 
@@ -14,42 +14,45 @@ use crate::{
     tunnel::sptps::Tunnel,
 };
 
-/// How long one half of a [`Hold`] waits for an answer.
+/// Longest time that one half of a [`Hold`] waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How long it lasts where nobody can be asked.
+/// Duration of one half of a [`Hold`] if no answer is possible.
 const BLIND: Duration = Duration::from_millis(10);
 /// Handshake messages that a [`Hold`] keeps: a renewal has two in a row.
 const MAX_HELD: usize = 4;
 
-/// A pause in sending around a change of keys.
+/// A pause in sending around a key change.
 ///
-/// A tincd has one receiving key and changes it when our ACK comes by TCP; what comes by UDP under the
-/// old key after that, or under the new one before, it loses (wire/tinc-1.1.md section 2.6). So what is on
-/// the way is let arrive, then the ACK goes out and arrives, and then sending goes on with the new key.
-/// Both take one round trip where the other side can be asked.
+/// A tincd has one receiving key, and changes it when our ACK arrives by TCP. The tincd loses
+/// packets under the old key after the ACK, and packets under the new key before the ACK
+/// (wire/tinc-1.1.md section 2.6).
+///
+/// So a renewal has two halves: packets on the way arrive, then the ACK is sent and arrives.
+/// Sending continues with the new key. Each half takes one round trip if the other side can be
+/// asked.
 pub(super) struct Hold {
     half: Half,
-    /// When the half ends, answer or not.
+    /// Time at which the half ends without an answer.
     until: Instant,
 }
 
 enum Half {
-    /// The last packets under the old key arrive, and these handshake messages wait for it. The answer to
-    /// this probe, sent last, says that they have.
+    /// The last packets under the old key are on the way, and these handshake messages wait for
+    /// them. The answer to this probe, sent last, ends the half.
     Draining(Vec<Vec<u8>>, Option<Number>),
-    /// Our ACK arrives. The PONG of this link, asked for after it, says that it has.
+    /// Our ACK is on the way. The PONG of this link, requested after the ACK, ends the half.
     Changing(Option<LinkId>),
 }
 
 impl Keys {
-    /// Whether nothing may be sent for now.
+    /// Returns true if sending pauses now.
     pub(super) fn is_resting(&self) -> bool {
         self.hold.is_some()
     }
 }
 
 impl Mesh {
-    /// Once a second: renewals, retries, old keys.
+    /// Handles renewals, retries and old keys, once a second.
     pub(super) fn key_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
@@ -106,7 +109,7 @@ impl Mesh {
         }
     }
 
-    /// Renews the keys of a session, in the session.
+    /// Renews the keys of a session inside the session.
     pub(super) fn renew(&mut self, idx: NodeIdx, now: Instant) {
         let expire = self.settings.key_expire;
         let node = &mut self.nodes[idx];
@@ -128,10 +131,10 @@ impl Mesh {
         self.send_ans_key(idx, &kex);
     }
 
-    /// Whether a handshake datagram has to wait because it will change the sending key.
+    /// Returns true if a handshake datagram must wait because it will change the sending key.
     pub(super) fn held_back(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) -> bool {
         let keys = &mut self.nodes[from].keys;
-        // What anybody may have written neither begins a hold nor takes its room.
+        // An unauthenticated datagram neither starts a pause nor takes room in it.
         let authentic = |keys: &Keys| {
             let current = keys.current.as_ref();
             current.is_some_and(|tunnel| tunnel.is_authentic(datagram))
@@ -165,27 +168,27 @@ impl Mesh {
         true
     }
 
-    /// Begins one half of a hold; `asked`: whether an answer will end it.
+    /// Starts one half of a pause; `asked` is true if an answer will end it.
     fn hold(&mut self, idx: NodeIdx, half: Half, asked: bool, now: Instant) {
         let until = now + if asked { PATIENCE } else { BLIND };
         self.nodes[idx].keys.hold = Some(Hold { half, until });
         self.timers.insert((until, Timer::Keys, idx));
     }
 
-    /// A probe of the node was answered.
+    /// Handles the answer to a probe of the node.
     pub(super) fn hold_probed(&mut self, idx: NodeIdx, number: Number, now: Instant) {
         let over =
             |hold: &Hold| matches!(hold.half, Half::Draining(_, Some(last)) if last == number);
         self.end_half_if(idx, over, now);
     }
 
-    /// A PONG came.
+    /// Handles a PONG.
     pub(super) fn hold_ponged(&mut self, idx: NodeIdx, link: LinkId, now: Instant) {
         let over = |hold: &Hold| matches!(hold.half, Half::Changing(Some(asked)) if asked == link);
         self.end_half_if(idx, over, now);
     }
 
-    /// Time is up for a half, or was for one that an answer has ended since.
+    /// Handles the timer of a half. An answer may have ended that half already.
     pub(super) fn hold_timer(&mut self, idx: NodeIdx, now: Instant) {
         self.end_half_if(idx, |hold| hold.until <= now, now);
     }

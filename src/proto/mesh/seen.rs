@@ -1,4 +1,4 @@
-//! Request lines that were seen lately: a flood stops where it has been.
+//! Request lines seen lately. A flood stops at a node that has seen its line.
 
 use std::{
     collections::BTreeSet,
@@ -11,10 +11,11 @@ use meshd_crypto::Rng;
 
 use crate::mesh::limits::MAX_SEEN;
 
-/// Remembers lines by a keyed 64-bit hash, so that nobody can choose two lines that collide.
+/// Set of lines seen lately, as keyed 64-bit hashes. Without the key nobody can choose two lines
+/// that collide.
 ///
-/// Two generations: a line is remembered for one to two times the age, and the older generation goes
-/// early when the younger one is full. Departure from tinc: it keeps the text, for exactly
+/// There are two generations, so a line is remembered for one to two times the age. A full young
+/// generation replaces the old one early. Difference from tinc: tinc keeps the text for exactly
 /// PingInterval. Memory: [`MAX_SEEN`] entries a generation.
 pub(super) struct Seen {
     key: [u8; 32],
@@ -33,7 +34,7 @@ impl Seen {
         }
     }
 
-    /// What is remembered of `line`.
+    /// Returns the hash under which `line` is remembered.
     pub(super) fn mark(&self, line: &[u8]) -> u64 {
         let hash = Sha512::new()
             .chain_update(self.key)
@@ -44,12 +45,12 @@ impl Seen {
         u64::from_le_bytes(short)
     }
 
-    /// Whether a line with this mark was seen lately.
+    /// Returns true if a line with this hash was seen lately.
     pub(super) fn has(&self, mark: u64) -> bool {
         self.old.contains(&mark) || self.young.contains(&mark)
     }
 
-    /// Remembers the line of a mark; `false` if it was known already.
+    /// Remembers the hash of a line; returns `false` if it was known already.
     pub(super) fn insert(&mut self, mark: u64, now: Instant) -> bool {
         if self.old.contains(&mark) || !self.young.insert(mark) {
             return false;
@@ -60,7 +61,7 @@ impl Seen {
         true
     }
 
-    /// Forgets what is older than `age`; called about once a second.
+    /// Forgets lines older than `age`. Called about once a second.
     pub(super) fn forget(&mut self, age: Duration, now: Instant) {
         if now.saturating_duration_since(self.turned) >= age {
             self.turn(now);

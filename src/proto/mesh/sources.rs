@@ -1,5 +1,5 @@
-//! SourceCheck: the addresses that each node may send from, as packet threads take them, and a line for the operator
-//! where packets are dropped for it. The rule itself: [`crate::route::source`].
+//! SourceCheck: gives the packet threads the source addresses of each node, and logs dropped
+//! packets for the operator. The rule itself is in [`crate::route::source`].
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// One line about one node in this time.
+/// Shortest time between two log lines about one node.
 const SAY_EVERY: Duration = Duration::from_secs(600);
 
-/// The subnets of all host files, made anew with each configuration.
+/// Subnets of all host files, rebuilt with each configuration.
 pub(super) struct Lists {
     table: Arc<Listed>,
     of: BTreeMap<NodeName, Arc<[Prefix]>>,
@@ -39,13 +39,13 @@ impl Lists {
         }
     }
 
-    /// See [`crate::route::RouteSnapshot::listed`].
+    /// Returns the table for [`crate::route::RouteSnapshot::listed`].
     pub(super) fn table(&self) -> Arc<Listed> {
         self.table.clone()
     }
 }
 
-/// The IP subnets in their order, which begins with the longest prefix.
+/// Returns the IP subnets in order, longest prefix first.
 fn list(subnets: &[Subnet]) -> Arc<[Prefix]> {
     let ip = |prefix: &Prefix| !matches!(prefix, Prefix::Mac(_));
     let prefixes = subnets.iter().map(|subnet| subnet.prefix.masked());
@@ -54,7 +54,7 @@ fn list(subnets: &[Subnet]) -> Arc<[Prefix]> {
     prefixes.into()
 }
 
-/// Packets of one node that SourceCheck has dropped, as far as the operator was told.
+/// Packets of one node that SourceCheck has dropped, up to the last log line.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     seen: u64,
@@ -62,7 +62,7 @@ pub(super) struct Dropped {
 }
 
 impl Mesh {
-    /// Where the packets of a node may come from.
+    /// Returns the source addresses that packets of a node may have.
     pub(super) fn claims_of(&self, node: &Node, (v4, v6): (&Table<u32>, &Table<u128>)) -> Claims {
         let host = self.settings.hosts.get(node.name());
         let announced = ip_subnets(node).map(|subnet| subnet.prefix.masked());
@@ -77,7 +77,7 @@ impl Mesh {
         }
     }
 
-    /// Once a second: says whose packets SourceCheck drops, and how to let them pass.
+    /// Logs once a second which nodes' packets SourceCheck drops, and the remedy.
     pub(super) fn source_tick(&mut self, now: Instant) {
         let all: Vec<_> = self.nodes.by_name().collect();
         for idx in all {

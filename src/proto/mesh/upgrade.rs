@@ -1,7 +1,8 @@
-//! A neighbour whose host file has an RSA key and no Ed25519 key: what it says is its Ed25519 key.
+//! The announced Ed25519 key of a neighbour whose host file has an RSA key and no Ed25519 key.
 //!
-//! A tinc 1.1 tells it in an UPGRADE, and to whoever asks (REQ_PUBKEY). We believe it to nobody but the operator,
-//! unless LearnKeys says otherwise. Source: wire/tinc-1.1.md sections 3.4 and 3.7, proto/threat-model.md section 2.3.
+//! A tinc 1.1 sends its Ed25519 key in an UPGRADE, and in answer to REQ_PUBKEY. The key is only
+//! reported to the operator, unless LearnKeys is set. Source: wire/tinc-1.1.md sections 3.4 and
+//! 3.7, proto/threat-model.md section 2.3.
 
 use meshd_crypto::PublicKey;
 use meshd_wire::NodeName;
@@ -12,7 +13,8 @@ use crate::{
 };
 
 impl Mesh {
-    /// Asks a neighbour in legacy that is a tinc 1.1 for its key. A tinc 1.0 must not be asked: it ends the link.
+    /// Asks a legacy neighbour that is a tinc 1.1 for its key. A tinc 1.0 must not be asked: it
+    /// ends the link.
     pub(super) fn ask_for_key(&mut self, link: LinkId) {
         let Some(peer) = self.active(link) else {
             return;
@@ -24,7 +26,7 @@ impl Mesh {
         }
     }
 
-    /// `15 FROM US 20 KEY` came over this link.
+    /// Handles `15 FROM US 20 KEY`, received over this link.
     pub(super) fn answered_key(&mut self, link: LinkId, from: NodeIdx, text: &str) {
         let own = self.nodes[from].link == Some(link);
         if let Ok(key) = PublicKey::from_base64(text)
@@ -35,7 +37,7 @@ impl Mesh {
         }
     }
 
-    /// A node has told its key over a link that its RSA key authenticates.
+    /// Handles the key that a node sent over a link authenticated by its RSA key.
     pub(super) fn key_told(&mut self, idx: NodeIdx, key: PublicKey) {
         let name = self.nodes[idx].name();
         if self.lacks_key(name) && self.nodes[idx].told_key != Some(key) {
@@ -44,7 +46,8 @@ impl Mesh {
         }
     }
 
-    /// Why a node is not spoken to in more than legacy, as far as that is its key that lacks.
+    /// Explains why no more than legacy is spoken with a node, as far as a missing key is the
+    /// reason.
     pub(super) fn why_no_key(&self, name: &NodeName) -> String {
         let host = self.settings.hosts.get(name);
         if let Some(why) = host.and_then(|host| host.bad_key.as_ref()) {

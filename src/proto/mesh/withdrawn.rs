@@ -1,8 +1,10 @@
-//! Subnets that hearsay withdraws in the name of a node that is no neighbour: see the table in `belief.rs`.
+//! Subnets that hearsay withdraws in the name of a node that is no neighbour. See the table in
+//! `belief.rs`.
 //!
-//! A subnet that our host file of the node lists is the operator's word, so it stays. It goes when the node withdraws it over
-//! its own link, or when the line is removed from our host file. Departure from tinc, which removes it at once;
-//! `SubnetPolicy = open` removes it after a moment.
+//! A subnet in the node's host file stays, because the operator wrote it. Such a subnet is removed
+//! when the node withdraws it over its own link, or when the line is removed from the host file.
+//! Difference from tinc: tinc removes the subnet at once. `SubnetPolicy = open` removes it after a
+//! moment.
 
 use std::time::{Duration, Instant};
 
@@ -17,32 +19,34 @@ use crate::{
     route::NodeIdx,
 };
 
-/// A subnet that no host file lists is removed when nobody has announced it again for this long.
+/// Time after which an unlisted subnet is removed if no line has announced it again.
 const UNCLAIMED: Duration = Duration::from_millis(600);
-/// With more subnets than this it is removed at once: to look for other owners would cost too much.
+/// Number of subnets above which a withdrawn subnet is removed at once: the search for other owners
+/// would cost too much.
 const MAX_COMPARED: usize = 2_048;
 
 impl Node {
-    /// Its subnets without those that hearsay has withdrawn: the announcements that others are told.
+    /// The node's subnets without those that hearsay has withdrawn. These are announced to other
+    /// nodes.
     pub(super) fn claimed(&self) -> impl Iterator<Item = &Subnet> {
         let subnets = self.subnets.iter();
         subnets.filter(|subnet| !self.evidence.withdrawn.contains_key(subnet))
     }
 
-    /// True if the subnet is among [`Self::claimed`].
+    /// Returns true if the subnet is among [`Self::claimed`].
     pub(super) fn claims(&self, subnet: &Subnet) -> bool {
         self.subnets.contains(subnet) && !self.evidence.withdrawn.contains_key(subnet)
     }
 
-    /// Notes an announcement. True if hearsay had withdrawn the subnet.
+    /// Records an announcement. Returns true if hearsay had withdrawn the subnet.
     pub(super) fn claims_again(&mut self, subnet: &Subnet) -> bool {
         self.evidence.withdrawn.remove(subnet).is_some()
     }
 }
 
 impl Mesh {
-    /// Decides a DEL_SUBNET for a subnet that the node holds. `None`: it takes effect. Else it does not, or not yet;
-    /// true: it is news, to be forwarded.
+    /// Decides a DEL_SUBNET for a subnet that the node holds. `None`: the line takes effect.
+    /// `Some`: the line takes no effect, or not yet; true if the line is new and is forwarded.
     pub(super) fn keeps_subnet(
         &mut self,
         link: LinkId,
@@ -64,7 +68,8 @@ impl Mesh {
         Some(true)
     }
 
-    /// True if the subnet is listed, or has no other owner, and the node has no other announcement of its prefix.
+    /// Returns true if the subnet is listed or has no other owner, and the node announces its
+    /// prefix in no other way.
     fn is_missed(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
         if matches!(subnet.prefix, Prefix::Mac(_)) {
             return false;
@@ -76,7 +81,7 @@ impl Mesh {
                 || self.subnet_count <= MAX_COMPARED && !self.has_other_owner(idx, prefix))
     }
 
-    /// True if another reachable node, or we, own this prefix.
+    /// Returns true if another reachable node, or this one, owns the prefix.
     fn has_other_owner(&self, idx: NodeIdx, prefix: Prefix) -> bool {
         let has = |node: &Node| node.claimed().any(|one| one.prefix.masked() == prefix);
         let mut nodes = self.nodes.iter();
@@ -86,7 +91,7 @@ impl Mesh {
         })
     }
 
-    /// True if our host file of the node lists this prefix.
+    /// Returns true if the node's host file lists the prefix.
     fn gives_prefix(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
         let host = self.settings.hosts.get(self.nodes[idx].name());
         let prefix = subnet.prefix.masked();
@@ -94,7 +99,7 @@ impl Mesh {
             && host.is_some_and(|host| host.subnets.iter().any(|one| one.prefix.masked() == prefix))
     }
 
-    /// Removes unlisted subnets that have been withdrawn for long enough. True: some wait.
+    /// Removes unlisted subnets whose withdrawal is old enough. Returns true if others still wait.
     pub(super) fn settle_withdrawn(&mut self, idx: NodeIdx, now: Instant) -> bool {
         let withdrawn = &self.nodes[idx].evidence.withdrawn;
         let unlisted = withdrawn

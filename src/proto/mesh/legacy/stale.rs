@@ -1,13 +1,15 @@
-//! Legacy keys that only one of two nodes still holds: the other one has started anew, and nobody saw it go, as its new
-//! link took the place of the old one. Nothing tells its peers, and datagrams under an old key are dropped in silence.
+//! Legacy keys that only one of two nodes still holds. The other node has restarted unnoticed,
+//! because its new link replaced the old one. No line tells its peers, and datagrams under an old
+//! key are dropped silently.
 //!
 //! | seen | done | pace |
 //! |---|---|---|
 //! | a datagram of the node does not open, and it has never used our newest key | tell it a new one (ANS_KEY unasked) | [`TELL_EVERY`] a node, [`TELL_RATE`] in all |
 //! | our probes to it stay unanswered | ask for its key (REQ_KEY) | [`DOUBT_EVERY`] a node |
 //!
-//! Only the node itself gets a new key, where KEY_CHANGED would make all of them ask. A forged datagram does no harm:
-//! packets under the key before still open, and a node that has used our newest key is told nothing.
+//! Only the node itself gets a new key; a KEY_CHANGED would make all nodes ask. A forged datagram
+//! does no harm: packets under the previous key still open, and a node that has used our newest key
+//! gets none.
 
 use std::{
     net::SocketAddr,
@@ -16,23 +18,24 @@ use std::{
 
 use crate::{mesh::Mesh, route::NodeIdx};
 
-/// One node is told a new key at most once in this time: it needs a round trip to use it.
+/// Shortest time between two new keys to one node, which needs a round trip to use a key.
 const TELL_EVERY: Duration = Duration::from_secs(1);
-/// New keys a second that are told for datagrams which do not open, over all nodes, and that many at once.
+/// New keys a second, and at once, over all nodes, for datagrams that do not open.
 pub(super) const TELL_RATE: u32 = 20;
-/// Nodes at the address of a datagram that may have sent it.
+/// Most nodes at the address of a datagram that count as its possible senders.
 const MAX_SUSPECTS: usize = 4;
-/// Unanswered probes after which the key of packets to a node is in doubt.
+/// Unanswered probes after which the key for packets to a node is in doubt.
 const DOUBT_AFTER: u8 = 3;
-/// A node is asked for its key once in this time while its probes stay unanswered: UDP may be blocked.
+/// Shortest time between two key requests to a node whose probes stay unanswered: UDP may be
+/// blocked.
 const DOUBT_EVERY: Duration = Duration::from_secs(60);
-/// A key that is younger than this is not in doubt: probes under it may still be on their way.
+/// Age below which a key is not in doubt: probes under it may still be on their way.
 const YOUNG: Duration = Duration::from_secs(3);
-/// How long the answer to a doubt is waited for.
+/// Longest wait for the answer to such a key request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Mesh {
-    /// A datagram that came straight from a legacy node does not open.
+    /// Handles a datagram received directly from a legacy node that does not open.
     pub(in crate::mesh) fn legacy_unopened(&mut self, idx: NodeIdx, now: Instant) {
         let Some(node) = self.nodes.get_mut(idx) else {
             return;
@@ -54,7 +57,8 @@ impl Mesh {
         self.send_legacy_key(idx, now);
     }
 
-    /// A datagram from an address opens with no key: a legacy node there may still hold one of our former life.
+    /// Handles a datagram that opens with no key: a legacy node at its address may hold a key of
+    /// our former process.
     pub(in crate::mesh) fn nobody_opened(&mut self, from: SocketAddr, now: Instant) {
         if !self.legacy.mend.has(TELL_RATE, TELL_RATE as usize, now) {
             return;
@@ -69,7 +73,7 @@ impl Mesh {
         }
     }
 
-    /// Asks a legacy node for its key where our probes stay unanswered.
+    /// Requests the key of a legacy node that does not answer probes.
     pub(in crate::mesh) fn doubt_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let node = &self.nodes[idx];
         let legacy = &node.keys.legacy;
@@ -90,7 +94,7 @@ impl Mesh {
         self.ask_legacy_key(idx, now);
     }
 
-    /// Whether the key of packets to a node is in doubt, and its answer may still come.
+    /// Returns true if the key for packets to a node is in doubt and the answer may still arrive.
     pub(in crate::mesh) fn doubts_legacy_key(&self, idx: NodeIdx, now: Instant) -> bool {
         let node = &self.nodes[idx];
         let legacy = &node.keys.legacy;
