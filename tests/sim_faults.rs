@@ -6,7 +6,7 @@ mod sim;
 
 use std::time::Duration;
 
-use meshd::{crypto::Rng, mesh::view::PathKind};
+use meshd::{crypto::Rng, mesh::reports::view::PathKind};
 use meshd_sim::{Failure, Fidelity, Plan, World};
 use sim::{hold, seconds, world};
 

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use meshd_proto::{
     link::Dialect,
-    mesh::{
-        sight::{Pair, RefusedRow, Sight},
+    mesh::reports::{
+        path_report::{Pair, RefusedRow, Sight},
         view::{
             ConnectionRow, EdgeRow, MeshStatus, NodeRow, PacketKind, PathKind, PeerRow, RouteRow,
             SubnetRow,

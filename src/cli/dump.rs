@@ -3,7 +3,7 @@
 //! Source: config/tinc.md section 5.5.
 
 use meshd_api::proto::{Request, Response};
-use meshd_proto::mesh::view::{ConnectionRow, EdgeRow, NodeRow, SubnetRow};
+use meshd_proto::mesh::reports::view::{ConnectionRow, EdgeRow, NodeRow, SubnetRow};
 
 use crate::{
     Exit, Failure, Outcome,

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use meshd_api::proto::{Request, Response};
 use meshd_os::{clock, files::write_given};
-use meshd_proto::mesh::view::{EdgeRow, PathKind, PeerRow};
+use meshd_proto::mesh::reports::view::{EdgeRow, PathKind, PeerRow};
 
 use crate::{
     Exit, Failure, Outcome,

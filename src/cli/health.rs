@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use meshd_api::proto::{Answer, Request, Response, Status};
-use meshd_proto::mesh::view::{PathKind, PeerRow};
+use meshd_proto::mesh::reports::view::{PathKind, PeerRow};
 
 use crate::{
     Exit, Failure, Outcome,

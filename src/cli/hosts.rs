@@ -4,7 +4,7 @@ use std::{fs::File, io::ErrorKind, path::Path};
 
 use meshd_config as config;
 use meshd_config::{Source, files};
-use meshd_proto::mesh::view::HostFile;
+use meshd_proto::mesh::reports::view::HostFile;
 use meshd_wire::NodeName;
 
 /// What the host file of a node is good for; `None` if we may not look. The problem is that of `meshctl check`.

@@ -5,21 +5,22 @@
 pub mod args;
 mod capture;
 mod check;
+mod columns;
 mod context;
 mod convert;
 mod dump;
 mod escape;
 mod firewall;
-mod fit;
-mod follow;
 mod generate;
 mod graph;
 mod health;
 mod hosts;
 mod keygen;
 pub mod lab;
+mod log;
 mod metrics;
 mod migrate;
+mod orders;
 mod output;
 mod peers;
 mod ping;
@@ -27,7 +28,6 @@ mod plan;
 mod routes;
 mod running_key;
 mod status;
-mod steer;
 mod support;
 mod table;
 pub mod top;
@@ -46,7 +46,7 @@ use meshd_api::{
     proto::{ControlError, ErrorCode, Request},
 };
 use meshd_config::find::FindError;
-use meshd_proto::mesh::view::PacketKind;
+use meshd_proto::mesh::reports::view::PacketKind;
 
 /// How a command ends. Source: cli/meshctl.md section 4.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,20 +124,20 @@ fn run(context: &Context, command: Command) -> Outcome {
             since,
             peer,
             level,
-        } => follow::run(context, follow, since, peer.as_deref(), level),
-        Command::Reload { undo: true, .. } => steer::reload(context, Request::Undo),
+        } => log::run(context, follow, since, peer.as_deref(), level),
+        Command::Reload { undo: true, .. } => orders::reload(context, Request::Undo),
         Command::Reload { yes, confirm, .. } => {
             let confirm_seconds = confirm.map(|within| within.as_secs());
             let request = Request::Reload {
                 yes,
                 confirm_seconds,
             };
-            steer::reload(context, request)
+            orders::reload(context, request)
         }
-        Command::Confirm => steer::confirm(context),
+        Command::Confirm => orders::confirm(context),
         Command::Plan => plan::run(context),
-        Command::Stop => steer::stop(context),
-        Command::Retry => steer::retry(context),
+        Command::Stop => orders::stop(context),
+        Command::Retry => orders::retry(context),
         Command::Check {
             path,
             place,

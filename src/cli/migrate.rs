@@ -12,7 +12,7 @@ use meshd_config as config;
 use meshd_config::Source;
 use meshd_proto::{
     link::Dialect,
-    mesh::view::{EdgeRow, HostFile, PeerRow, Reason},
+    mesh::reports::view::{EdgeRow, HostFile, PeerRow, Reason},
 };
 use meshd_wire::NodeName;
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use meshd_api::proto::Answer;
 
 use crate::{
-    Exit, Failure, Outcome, args::Format, context::Context, escape, fit::wrapped, table::Table,
+    Exit, Failure, Outcome, args::Format, columns::wrapped, context::Context, escape, table::Table,
 };
 
 /// Who said it and when: the frame of every answer.

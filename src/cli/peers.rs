@@ -1,12 +1,12 @@
 //! `meshctl peers`: every node, how it is reached, and why not better.
 
 use meshd_api::proto::{Request, Response, Status};
-use meshd_proto::mesh::view::{PathKind, PeerRow, SubnetRow};
+use meshd_proto::mesh::reports::view::{PathKind, PeerRow, SubnetRow};
 
 use crate::{
     Failure, Outcome,
+    columns::SENTENCE,
     context::Context,
-    fit::SENTENCE,
     output::{self, Frame, Show},
     table::{Table, age, bytes, or_dash, or_empty, round_trip, symbols},
 };

@@ -1,7 +1,7 @@
 //! `meshctl routes`: who owns which subnet, and where an address leads.
 
 use meshd_api::proto::{Request, Response};
-use meshd_proto::mesh::view::{RouteRow, SubnetRow};
+use meshd_proto::mesh::reports::view::{RouteRow, SubnetRow};
 
 use crate::{
     Exit, Failure, Outcome,

@@ -20,7 +20,7 @@ use meshd_config as config;
 use meshd_config::{Source, files};
 use meshd_os::{clock, files::write_given};
 
-use crate::{Exit, Failure, Outcome, args::Format, context::Context, follow, output};
+use crate::{Exit, Failure, Outcome, args::Format, context::Context, log, output};
 
 /// What of the system is asked; those that there are not say so.
 const COMMANDS: [(&str, &[&str]); 8] = [
@@ -71,7 +71,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
     let journal = ["-u", &unit, "-n", LINES, "--no-pager", "-o", "short-iso"];
     bundle.push(("log.txt".into(), said("journalctl", &journal)));
     // Finer than the journal has it; who does not run has none.
-    if let Ok(lines) = follow::recorded(context) {
+    if let Ok(lines) = log::recorded(context) {
         bundle.push(("recorder.txt".into(), lines));
     }
     for (program, arguments) in COMMANDS {

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, presets};
 
 use crate::{
+    columns::{Need, SENTENCE, fit, wrapped},
     escape::paint,
-    fit::{Need, SENTENCE, fit, wrapped},
 };
 
 /// Rows under names. Cells hold no tab and no newline: what daemon and files say is cleaned.

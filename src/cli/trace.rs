@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use meshd_os::clock;
-use meshd_proto::mesh::view::{EdgeRow, PathKind};
+use meshd_proto::mesh::reports::view::{EdgeRow, PathKind};
 
 use crate::{
     Exit, Failure, Outcome,

@@ -17,7 +17,7 @@ use meshd_dataplane::{
     io::udp,
 };
 use meshd_proto::{
-    mesh::{Input, LinkId, view::PacketKind},
+    mesh::{Input, LinkId, reports::view::PacketKind},
     route::Mode,
 };
 use meshd_wire::{NodeName, Request};

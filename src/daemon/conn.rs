@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use meshd_dataplane::io::udp::{self, SocketOptions, canonical, open_socket};
-use meshd_proto::mesh::{event::LinkId, view::DialFault};
+use meshd_proto::mesh::{event::LinkId, reports::view::DialFault};
 
 use crate::Event;
 

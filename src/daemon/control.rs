@@ -2,6 +2,8 @@
 //!
 //! Sources: proto/design.md section 2.5 (d), T40 of proto/threat-model.md.
 
+pub(crate) mod handlers;
+
 use std::{
     io,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -32,7 +34,7 @@ use meshd_dataplane::{
 };
 use meshd_os::clock;
 
-use crate::{Event, capture, log::Log, start};
+use crate::{Event, capture, log::Log, startup::open};
 
 /// Most clients at the same time. Source: T40 of proto/threat-model.md.
 const MAX_CLIENTS: usize = 32;
@@ -104,7 +106,7 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// Opens a socket for root and our group in the place of one that nobody serves any more.
 pub(super) fn open_socket(path: &Path) -> anyhow::Result<UnixListener> {
-    start::make_run_dir(path)?;
+    open::make_run_dir(path)?;
     let _ = std::fs::remove_file(path);
     let place = || format!("cannot open the socket {}", path.display());
     // Made for nobody, then opened: there is no moment at which others could connect.
@@ -112,7 +114,7 @@ pub(super) fn open_socket(path: &Path) -> anyhow::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     rustix::process::umask(umask);
     let listener = listener.with_context(place)?;
-    start::give_to_group(path);
+    open::give_to_group(path);
     let mode = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(path, mode).with_context(place)?;
     Ok(listener)

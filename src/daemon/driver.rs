@@ -31,27 +31,25 @@ use meshd_proto::{
 };
 
 use crate::{
-    Event, Reply,
-    answers::Pings,
-    apply::{Past, Purpose},
-    capture,
+    Event, Reply, capture,
+    control::handlers::Pings,
+    fdstore::{Last, Note},
     hooks::{Hooks, Scripts, monitor::Prepared},
-    kept::{Last, Note},
     keyring::HostKeys,
     links::{Links, Outward},
     listening::Listening,
     log::Log,
     metrics::{Busy, drift::Drift},
     privileges,
-    reloads::Reloads,
+    reload::{Past, Purpose, queue::Reloads},
     resolve::Resolver,
     routes::Follower,
     sandbox,
     signals::Ask,
-    start::{self, Opened},
+    startup::open::{self, Opened},
     status::Pulse,
     systemd::{self, Watchdog},
-    terms::Terms,
+    validity::Terms,
 };
 
 /// Events and punts taken before the mesh settles.
@@ -149,7 +147,7 @@ impl Driver {
         let mut rng = Rng::new(entropy()?);
         let outward = Outward {
             identity: identity(settings),
-            options: start::socket_options(&config.shell),
+            options: open::socket_options(&config.shell),
             bind: config.shell.bind.clone(),
             limit: settings.ping_timeout,
         };
@@ -157,11 +155,11 @@ impl Driver {
             base: config.source.base.clone(),
             net: config.source.net.clone(),
             name: settings.name.clone(),
-            device: start::device_names(device.queues.first()),
+            device: open::device_names(device.queues.first()),
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),
-            run: start::run_scripts(&config.shell),
+            run: open::run_scripts(&config.shell),
         };
         let mut tun = device.queues.into_iter().map(Arc::new);
         let queue = |udp| Queue {
@@ -176,8 +174,7 @@ impl Driver {
             queue.aside = aside;
         }
         let first = queues.first().cloned().unwrap_or_default();
-        let listening =
-            Listening::new(&start::addresses(&config.shell), &first.udp, sockets.failed);
+        let listening = Listening::new(&open::addresses(&config.shell), &first.udp, sockets.failed);
         Ok(Self {
             mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
@@ -199,7 +196,7 @@ impl Driver {
             prepared,
             rising: None,
             device_down: false,
-            sockets: start::socket_options(&config.shell),
+            sockets: open::socket_options(&config.shell),
             resolver: Resolver::default(),
             routes: None,
             routes_settle: None,

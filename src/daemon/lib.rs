@@ -5,34 +5,31 @@
 //! privileges, packet threads, READY, dial. Stop: links, host-down and subnet-down of the others, our
 //! own subnet-down, tinc-down, pid file and socket removed.
 
-mod answers;
-mod apply;
 mod capture;
 pub mod conn;
 pub mod control;
 mod driver;
+mod fdstore;
 pub mod hooks;
-mod kept;
+mod key_learning;
 pub mod keyring;
-mod learn;
 mod links;
 mod listening;
 pub mod log;
 mod metrics;
 mod outputs;
 pub mod privileges;
-mod reloads;
+mod reload;
 pub mod resolve;
-mod rise;
 mod routes;
 pub mod sandbox;
+mod shutdown;
 pub mod signals;
-mod start;
+mod startup;
 mod status;
-mod stop;
 pub mod systemd;
-mod terms;
 mod tincd;
+mod validity;
 
 use std::{
     io,
@@ -54,7 +51,7 @@ use meshd_api::proto::{Request, Response};
 use meshd_config as config;
 use meshd_config::{Config, Problem, Sandbox, Source};
 use meshd_dataplane::fastpath::tap::Tap;
-use meshd_proto::mesh::{LinkId, view::DialFault};
+use meshd_proto::mesh::{LinkId, reports::view::DialFault};
 
 use hooks::monitor::Prepared;
 use log::{Log, Target};
@@ -94,7 +91,7 @@ pub enum Event {
     /// So many files are not what is in force.
     Drifted(usize),
     /// A reload has read the files.
-    Reloaded(Box<Result<Config, Vec<Problem>>>, apply::Purpose),
+    Reloaded(Box<Result<Config, Vec<Problem>>>, reload::Purpose),
 }
 
 /// Where the answer to a client goes.
@@ -333,17 +330,17 @@ async fn start_driver(
     (places, prepared): (&Places, Option<Prepared>),
     events: &mpsc::Sender<Event>,
 ) -> anyhow::Result<driver::Driver> {
-    let mut kept = kept::Kept::inherit();
+    let mut kept = fdstore::Kept::inherit();
     let mode = config.settings.route.mode;
-    start::let_go(&config.shell, mode, &mut kept);
-    let device = start::open_device(&config.shell, mode, &mut kept).await?;
-    let sockets = start::open_sockets(&config.shell, &device, &mut kept).await?;
+    startup::open::let_go(&config.shell, mode, &mut kept);
+    let device = startup::open::open_device(&config.shell, mode, &mut kept).await?;
+    let sockets = startup::open::open_sockets(&config.shell, &device, &mut kept).await?;
     let note = kept.note();
     // Those of threads that are no more.
     kept.retain(|_, _| false);
     kept.commit();
-    start::make_run_dir(&places.pid)?;
-    start::write_pid(&places.pid)?;
+    startup::open::make_run_dir(&places.pid)?;
+    startup::open::write_pid(&places.pid)?;
     let keep = privileges::Keep {
         net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
         ipc_lock: options.mlock && privileges::lock_memory()?,
@@ -361,7 +358,7 @@ async fn start_driver(
         },
     };
     let own = [places.pid.parent(), places.socket.parent()].into_iter();
-    let opened = start::Opened {
+    let opened = startup::open::Opened {
         sockets,
         device,
         note,

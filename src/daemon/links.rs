@@ -20,7 +20,7 @@ use meshd_crypto::Rng;
 use meshd_dataplane::io::udp::{SocketOptions, canonical};
 use meshd_proto::{
     link::{Credentials, Identity, Keyring, Link, LinkEvent, Upgrade, Upgraded},
-    mesh::{Input, LinkId, event::ROOM_LEFT, view::DialFault},
+    mesh::{Input, LinkId, event::ROOM_LEFT, reports::view::DialFault},
 };
 use meshd_wire::NodeName;
 

@@ -16,7 +16,7 @@ use meshd_dataplane::{
     io::udp::{self, UdpSocket},
 };
 
-use crate::{conn, driver::Driver, privileges, start};
+use crate::{conn, driver::Driver, privileges, startup::open};
 
 /// How often a socket that could not be opened is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -114,7 +114,7 @@ impl Driver {
         let before = self.listening.failed.len();
         let workers = self.queues.len();
         for (addr, _) in std::mem::take(&mut self.listening.failed) {
-            match start::open_new(addr, &self.sockets, workers) {
+            match open::open_new(addr, &self.sockets, workers) {
                 Ok((tcp, udp)) => {
                     tracing::info!(%addr, "listening");
                     self.listening.open.push(addr);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use meshd_config::cache;
 use meshd_dataplane::io::udp::{device_mtu, is_too_long};
 use meshd_proto::{
-    mesh::{Input, Output, view::PacketKind},
+    mesh::{Input, Output, reports::view::PacketKind},
     route::DropReason,
 };
 use meshd_wire::NodeName;

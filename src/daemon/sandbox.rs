@@ -152,7 +152,7 @@ mod tests {
     };
 
     use super::*;
-    use meshd_dataplane::io::refused::attempt;
+    use meshd_dataplane::io::sigsys::attempt;
 
     /// What no daemon does, and what would make little of the rest.
     const NEVER: [i64; 32] = [

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use meshd_proto::{
     link::{Dialect, Hello, Link, LinkEvent},
-    mesh::{Input, LinkId, view::DialFault},
+    mesh::{Input, LinkId, reports::view::DialFault},
 };
 use meshd_wire::{NodeName, Options};
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use meshd_proto::mesh::{
     Settings,
-    view::{ConnectionRow, PeerRow},
+    reports::view::{ConnectionRow, PeerRow},
 };
 use meshd_wire::NodeName;
 

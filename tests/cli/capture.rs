@@ -4,7 +4,7 @@ use std::fs;
 
 use meshd::{
     api::proto::{Capturing, ErrorCode, Request, Response},
-    mesh::view::PacketKind,
+    mesh::reports::view::PacketKind,
 };
 
 use crate::{

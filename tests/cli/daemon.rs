@@ -16,8 +16,8 @@ use meshd::{
         },
     },
     link::Dialect,
-    mesh::{
-        sight::{MtuSight, Pair, RefusedRow, Rule, Sight, UdpSight},
+    mesh::reports::{
+        path_report::{MtuSight, Pair, RefusedRow, Rule, Sight, UdpSight},
         view::{
             EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
         },

@@ -31,7 +31,7 @@ use meshd::{
     config::keys,
     crypto::{PrivateKey, Rng},
     link::Dialect,
-    mesh::view::{PathKind, PeerRow},
+    mesh::reports::view::{PathKind, PeerRow},
 };
 use serde_json::Value;
 

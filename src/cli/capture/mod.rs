@@ -27,7 +27,7 @@ use meshd_api::{
     proto::{Captured, PacketRow, Request, Response},
 };
 use meshd_os::{clock, files::open_given};
-use meshd_proto::mesh::view::PacketKind;
+use meshd_proto::mesh::reports::view::PacketKind;
 use meshd_wire::ether;
 
 use crate::{Exit, Failure, Outcome, args::Format, context::Context, output, table::or_empty};

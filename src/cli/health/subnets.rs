@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Finding, Level};
 use meshd_proto::mesh::{
     limits::{MAX_ASIDE, MAX_ASIDE_PER_NODE},
-    sight::{RefusedRow, Rule},
+    reports::path_report::{RefusedRow, Rule},
 };
 
 /// Nodes that are named.

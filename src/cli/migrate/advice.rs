@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use meshd_proto::{
     link::Dialect,
-    mesh::view::{HostFile, Reason},
+    mesh::reports::view::{HostFile, Reason},
 };
 
 /// A variable that says no: `tinc.conf:3` and what it says.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use meshd_api::proto::Status;
-use meshd_proto::mesh::view::{PathKind, PeerRow};
+use meshd_proto::mesh::reports::view::{PathKind, PeerRow};
 
 use crate::{
     peers::tunnel,
@@ -364,7 +364,7 @@ pub(super) mod tests {
 
     use super::*;
     use meshd_api::proto::ThreadRow;
-    use meshd_proto::mesh::view::MeshStatus;
+    use meshd_proto::mesh::reports::view::MeshStatus;
 
     /// A daemon of process 7 after `seconds`, every counter at `n`.
     pub(in crate::top) fn shot(seconds: f64, n: u64) -> Shot {

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use meshd_proto::mesh::{
-    sight::{Pair, Sight},
+use meshd_proto::mesh::reports::{
+    path_report::{Pair, Sight},
     view::{HostFile, SubnetRow},
 };
 use meshd_wire::NodeName;

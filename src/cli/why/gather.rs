@@ -9,8 +9,8 @@ use meshd_api::{
 use meshd_config as config;
 use meshd_config::{Config, Source};
 use meshd_os::{clock, netlink};
-use meshd_proto::mesh::{
-    sight::{Pair, Sight},
+use meshd_proto::mesh::reports::{
+    path_report::{Pair, Sight},
     view::{HostFile, PathKind, PeerRow, SubnetRow},
 };
 use meshd_wire::{NodeName, Prefix, Subnet};
@@ -243,7 +243,9 @@ impl Live {
         Ok(End::new(target, &sight, there))
     }
 
-    pub(crate) fn edges(&mut self) -> Result<Vec<meshd_proto::mesh::view::EdgeRow>, Failure> {
+    pub(crate) fn edges(
+        &mut self,
+    ) -> Result<Vec<meshd_proto::mesh::reports::view::EdgeRow>, Failure> {
         match self.client.ask(Request::Edges)?.response {
             Response::Edges(edges) => Ok(edges),
             _ => Err(Failure::odd_answer()),

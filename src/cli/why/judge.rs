@@ -4,8 +4,8 @@
 
 use meshd_proto::{
     link::Dialect,
-    mesh::{
-        sight::{MissedRow, Sight},
+    mesh::reports::{
+        path_report::{MissedRow, Sight},
         view::{DialFault, HostFile, PathKind},
     },
 };

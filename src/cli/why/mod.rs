@@ -12,7 +12,7 @@ mod way;
 use serde::Serialize;
 
 use meshd_os::clock;
-use meshd_proto::mesh::sight::{Pair, Sight};
+use meshd_proto::mesh::reports::path_report::{Pair, Sight};
 
 use crate::{
     Exit, Failure, Outcome,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use meshd_proto::{
     link::Dialect,
-    mesh::{
-        sight::{Pair, Sight},
+    mesh::reports::{
+        path_report::{Pair, Sight},
         view::EdgeRow,
     },
 };

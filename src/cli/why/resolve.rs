@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use meshd_config::vars::nearness;
-use meshd_proto::mesh::{
-    sight::{RefusedRow, Rule},
+use meshd_proto::mesh::reports::{
+    path_report::{RefusedRow, Rule},
     view::SubnetRow,
 };
 use meshd_wire::{NodeName, Prefix, Subnet};

@@ -4,8 +4,8 @@ use super::{
 };
 use meshd_proto::{
     link::Dialect::{self, Legacy, Native, Sptps},
-    mesh::{
-        sight::{DialSight, MissedRow, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow},
+    mesh::reports::{
+        path_report::{DialSight, MissedRow, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow},
         view::{DialFault, HostFile, PathKind, PeerRow, Reason, SubnetRow},
     },
 };

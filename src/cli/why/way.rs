@@ -1,7 +1,7 @@
 //! The steps of the way itself: from the first link to the firewall. Rules without IO, as those of [`super::judge`].
 
-use meshd_proto::mesh::{
-    sight::{MissedRow, Pair, Sight},
+use meshd_proto::mesh::reports::{
+    path_report::{MissedRow, Pair, Sight},
     view::{DialFault, PathKind},
 };
 

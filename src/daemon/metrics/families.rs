@@ -5,7 +5,7 @@ use prometheus::{
     proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType},
 };
 
-use meshd_proto::mesh::view::{PeerMeasures, RTT_BOUNDS};
+use meshd_proto::mesh::reports::view::{PeerMeasures, RTT_BOUNDS};
 
 /// Families of metrics in the order in which they were added; empty ones are left out.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ use families::Families;
 
 use meshd_dataplane::fastpath;
 use meshd_os::clock;
-use meshd_proto::{mesh::view::PathKind, route::DropReason};
+use meshd_proto::{mesh::reports::view::PathKind, route::DropReason};
 
 use crate::{driver::Driver, sandbox, status};
 

@@ -4,7 +4,7 @@
 //! kind of processor have in its place, what a panic and its trace need, and what glibc's name look-ups and their modules call.
 //!
 //! What is not listed fails with EPERM. The filter has SIGSYS sent for it rather than answer itself, because then we can count and
-//! log it ([`meshd_dataplane::io::refused`]): what the kernel answers by itself is seen, if at all, in the audit log of the machine, and by root.
+//! log it ([`meshd_dataplane::io::sigsys`]): what the kernel answers by itself is seen, if at all, in the audit log of the machine, and by root.
 //! Where nothing is refused that costs what any filter does (some 40 ns a call): of calls that are allowed whatever their arguments
 //! the kernel keeps a table, so those of packets have no conditions.
 //! The exception is [`STARTING`]: C libraries block all signals around these, and who is sent a SIGSYS then is ended. So the kernel
@@ -20,8 +20,8 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-use meshd_dataplane::io::refused;
-pub(super) use meshd_dataplane::io::refused::counts;
+use meshd_dataplane::io::sigsys;
+pub(super) use meshd_dataplane::io::sigsys::counts;
 
 use super::SandboxError;
 
@@ -248,7 +248,7 @@ pub fn forbid() -> Result<(), SandboxError> {
         Ok(seccompiler::apply_filter_all_threads(&program)?)
     };
     if !kill {
-        refused::catch().map_err(SandboxError::Handler)?;
+        sigsys::catch().map_err(SandboxError::Handler)?;
     }
     // Its flags are in memory, where no filter looks. C libraries take clone, where the kernel has none of it.
     let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);

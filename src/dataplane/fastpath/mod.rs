@@ -1,4 +1,4 @@
-//! The packet threads. Everything but [`worker`] and [`outlet`] is pure over a snapshot, a buffer and a [`Sink`].
+//! The packet threads. Everything but [`worker`] and [`egress`] is pure over a snapshot, a buffer and a [`Sink`].
 //!
 //! One packet or super-packet from the device: [`worker`] reads it, [`outbound`] asks the router, cuts
 //! it straight into its destination's run in [`runs`] and seals it there; the worker sends each run
@@ -6,22 +6,22 @@
 //! place, asks the router, and hands the packet on or to the device, for which the worker joins
 //! packets of a flow to super-packets. What needs the control plane goes out through [`punt`].
 
+pub mod batching;
 pub mod counters;
+mod egress;
 pub mod inbound;
-pub mod lull;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
 pub mod outbound;
-mod outlet;
 pub mod parked;
 pub mod punt;
 pub mod runs;
-mod station;
+pub mod send_order;
 pub mod tap;
+mod tap_router;
 #[cfg(test)]
 mod tests;
-pub mod turns;
 mod worker;
 
 use std::{
@@ -47,8 +47,8 @@ use meshd_wire::ip;
 use crate::io::{epoll::EventFd, sched, tun::Tun, udp::UdpSocket, vnet::Checksums};
 
 use counters::Counters;
+use send_order::Turns;
 use tap::{Tap, Taps};
-use turns::Turns;
 
 /// Where the pure steps leave their results.
 pub trait Sink {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use super::{parked::Parked, *};
 use meshd_crypto::seal::Aead;
 use meshd_proto::{
-    mesh::view::PacketKind,
+    mesh::reports::view::PacketKind,
     route::{
         NodeState,
         lpm::Owner,
@@ -18,7 +18,7 @@ use meshd_sync::model;
 use meshd_wire::datagram::HEADER;
 
 use crate::io::{
-    station::Station,
+    neighbour_proxy::Station,
     vnet::{Header, MAX_PACKET, testing::Parts},
 };
 

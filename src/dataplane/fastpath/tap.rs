@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use meshd_proto::{
-    mesh::view::PacketKind,
+    mesh::reports::view::PacketKind,
     route::{NodeIdx, NodeShared, RouteSnapshot},
     tunnel::native,
 };

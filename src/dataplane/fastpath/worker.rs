@@ -17,13 +17,13 @@ use meshd_proto::{
 use crate::{
     fastpath::{
         Queue, Shared, Sink, Step,
-        lull::Lull,
-        outlet::{Device, Outlet},
+        batching::Lull,
+        egress::{Device, Outlet},
         parked::Parked,
         punt::Punts,
         runs::Runs,
+        send_order::Turns,
         tap::Look,
-        turns::Turns,
     },
     io::{
         epoll::{Epoll, EventFd, Timer},

@@ -2,13 +2,13 @@
 
 mod control;
 pub mod epoll;
+pub mod fdstore;
 pub mod fork;
-pub mod kept;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-pub mod refused;
+pub mod neighbour_proxy;
 pub mod sched;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub mod sigsys;
 pub mod sockopt;
-pub mod station;
 pub mod tun;
 pub mod udp;
 pub mod vnet;

@@ -16,8 +16,8 @@ use rustix::{
 };
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{
-    station::Station,
+use crate::io::{
+    neighbour_proxy::Station,
     vnet::{HEADER_LEN, Header},
 };
 

@@ -253,7 +253,7 @@ fn neighbours_are_sought_at_the_pace_of_discovery() {
     net.no_udp.clear();
     net.run(3 * SECOND);
     let row = &net.meshes[0].peers(net.now)[0];
-    assert_eq!(row.path, crate::mesh::view::PathKind::Udp);
+    assert_eq!(row.path, crate::mesh::reports::view::PathKind::Udp);
 }
 
 /// T29: datagrams with ids of others from an unknown address, and with our own id as the source.
@@ -314,7 +314,10 @@ fn nobody_relays_through_us_from_an_unknown_address_or_in_our_name() {
         let now = net.now;
         net.meshes[1].handle(Input::Punt(relay), now);
         let sent = std::iter::from_fn(|| net.meshes[1].poll_output()).count();
-        assert_eq!(sent, usize::from(from != crate::mesh::node::Nodes::ME));
+        assert_eq!(
+            sent,
+            usize::from(from != crate::mesh::topology::node::Nodes::ME)
+        );
     }
 }
 
@@ -339,7 +342,7 @@ fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
             let victim = mesh.nodes.find(&name(2)).unwrap();
             let node = mesh.nodes.find(&phantom.parse().unwrap()).unwrap();
             // To find such a name takes a day of computing, so the test sets the id directly.
-            for owner in [crate::mesh::node::Nodes::ME, victim] {
+            for owner in [crate::mesh::topology::node::Nodes::ME, victim] {
                 let id = mesh.nodes[owner].shared.id;
                 let state = (**mesh.nodes[node].shared.state.load()).clone();
                 let name = mesh.nodes[node].name().clone();

@@ -8,8 +8,8 @@ use meshd_wire::{Request, base64, datagram::RelayHeader};
 use crate::{
     mesh::{
         Input, LinkId, Output, Punt,
-        node::Nodes,
         testing::{Net, name, packet, settings},
+        topology::node::Nodes,
     },
     route::{
         Mode, NodeIdx,

@@ -9,7 +9,10 @@ use meshd_wire::{NodeName, Subnet, ether::Mac};
 
 use crate::{
     link::Hello,
-    mesh::{Settings, sight::Pair, view::DialFault},
+    mesh::{
+        Settings,
+        reports::{path_report::Pair, view::DialFault},
+    },
     route::{NodeIdx, RouteSnapshot},
 };
 

@@ -7,55 +7,26 @@
 
 #[cfg(test)]
 mod attacks;
-mod autoconnect;
-mod backlog;
-mod belief;
-mod budget;
 #[cfg(test)]
 mod circles;
-mod dial;
-mod doubt;
-mod downgrade;
-mod edge;
 pub mod event;
-mod flood;
-mod graph;
-mod info;
-mod keys;
-mod learn;
-mod legacy;
+mod gossip;
 pub mod limits;
-mod measure;
-mod native;
-mod node;
 mod packet;
-mod path_hold;
+mod paths;
 mod peers;
-mod ping;
-mod pmtu;
-mod policy;
-mod probe;
 mod publish;
-mod query;
-mod relayed;
 mod reload;
-mod renew;
-mod retell;
-mod seen;
+pub mod reports;
+mod sessions;
 pub mod settings;
-mod show;
-pub mod sight;
-mod sources;
-mod terms;
+mod subnets;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
-mod udp;
-mod unread;
-mod upgrade;
-pub mod view;
-mod withdrawn;
+mod topology;
+mod validity;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -75,7 +46,7 @@ use meshd_wire::NodeName;
 use crate::{
     mesh::{
         limits::Bucket,
-        node::{Node, Nodes},
+        topology::node::{Node, Nodes},
     },
     route::{NodeIdx, RouteSnapshot, recent::Recent, verdict::ErrorLimiter},
 };
@@ -92,14 +63,14 @@ pub struct Mesh {
     nodes: Nodes,
     subnet_count: usize,
     /// Subnets that host files list, and the number of all other subnets.
-    listed: policy::Listed,
+    listed: subnets::policy::Listed,
     /// Number of subnets kept aside (announced, not accepted), over all nodes.
     aside: usize,
-    peers: BTreeMap<LinkId, peers::Peer>,
-    outgoing: BTreeMap<NodeName, dial::Outgoing>,
-    seen: seen::Seen,
+    peers: BTreeMap<LinkId, peers::handshake::Peer>,
+    outgoing: BTreeMap<NodeName, peers::dial::Outgoing>,
+    seen: gossip::seen::Seen,
     /// Ethernet addresses learned behind our device.
-    learned: learn::Learned,
+    learned: subnets::mac_learning::Learned,
     /// Nodes that lost an edge. See [`Mesh::withdraw_orphans`].
     orphans: BTreeSet<NodeIdx>,
     /// Links that broke the protocol in the current input. The mesh closes them after it.
@@ -110,42 +81,42 @@ pub struct Mesh {
     tree: BTreeSet<NodeIdx>,
     snapshot: Arc<RouteSnapshot>,
     /// Subnets that host files list.
-    lists: sources::Lists,
+    lists: subnets::sources::Lists,
     /// Time up to which the budget of publications (one in 10 ms) is used up.
     publish_at: Instant,
     /// True if the last link is gone: forget edges that only other nodes could report.
     purge: bool,
     /// Statements of others about our neighbours that those neighbours did not make.
-    doubts: doubt::Doubts,
+    doubts: gossip::corrections::Doubts,
     /// Edges between nodes that are no neighbours, deleted by lines of third nodes.
-    denied: belief::DeniedEdges,
+    denied: gossip::belief::DeniedEdges,
     dirty_graph: bool,
     dirty_routes: bool,
     timers: BTreeSet<(Instant, Timer, NodeIdx)>,
-    auto: autoconnect::AutoConnect,
+    auto: peers::autoconnect::AutoConnect,
     /// Changes that became known lately, for the periodic refresh.
-    retell: retell::Retell,
+    retell: gossip::refresh::Retell,
     errors: ErrorLimiter,
-    unread: unread::Unread,
-    legacy: legacy::Common,
+    unread: gossip::unread::Unread,
+    legacy: sessions::legacy::Common,
     /// Budget of native first messages that belong to no known node.
     forged: Bucket,
     /// Budget of relayed datagrams from addresses that are no longer confirmed.
     unproven: Bucket,
     /// Budgets of probes to addresses that other nodes name.
-    guesses: probe::Guesses,
+    guesses: paths::probe::Guesses,
     /// Budget of probes to addresses that packets came from.
     challenge: Bucket,
-    paced: info::Paced,
-    pings: ping::Pings,
-    questions: query::Questions,
+    paced: paths::hints::Paced,
+    pings: peers::ping::Pings,
+    questions: reports::query::Questions,
     waiting_bytes: usize,
     /// True if inner packets are reported as [`Output::Seen`].
     looked_at: bool,
     outputs: VecDeque<Output>,
     lines: u64,
     /// Number of lines of each type, received and sent.
-    counts: measure::Lines,
+    counts: reports::measure::Lines,
     graph_runs: u64,
     floods: u64,
     refused: u64,
@@ -165,12 +136,12 @@ impl Mesh {
             ..RouteSnapshot::empty(nodes[Nodes::ME].shared.clone())
         };
         let mut mesh = Self {
-            seen: seen::Seen::new(&mut rng, now),
+            seen: gossip::seen::Seen::new(&mut rng, now),
             rng,
             now,
             nodes,
             subnet_count: 0,
-            listed: policy::Listed::new(&settings),
+            listed: subnets::policy::Listed::new(&settings),
             aside: 0,
             peers: BTreeMap::new(),
             outgoing: BTreeMap::new(),
@@ -179,32 +150,32 @@ impl Mesh {
             deferred: Vec::new(),
             tree: BTreeSet::new(),
             snapshot: Arc::new(snapshot),
-            lists: sources::Lists::new(&settings),
+            lists: subnets::sources::Lists::new(&settings),
             publish_at: now,
             purge: false,
-            doubts: doubt::Doubts::default(),
-            denied: belief::DeniedEdges::default(),
+            doubts: gossip::corrections::Doubts::default(),
+            denied: gossip::belief::DeniedEdges::default(),
             dirty_graph: true,
             dirty_routes: true,
             timers: BTreeSet::from([(now + TICK, Timer::Tick, Nodes::ME)]),
-            auto: autoconnect::AutoConnect::new(now),
-            retell: retell::Retell::default(),
-            learned: learn::Learned::new(now),
+            auto: peers::autoconnect::AutoConnect::new(now),
+            retell: gossip::refresh::Retell::default(),
+            learned: subnets::mac_learning::Learned::new(now),
             errors: ErrorLimiter::default(),
-            unread: unread::Unread::default(),
-            legacy: legacy::Common::new(settings.key_expire, now),
-            forged: Bucket::new(native::FORGED_BURST, now),
+            unread: gossip::unread::Unread::default(),
+            legacy: sessions::legacy::Common::new(settings.key_expire, now),
+            forged: Bucket::new(sessions::native::FORGED_BURST, now),
             unproven: Bucket::new(packet::UNPROVEN as usize, now),
-            guesses: probe::Guesses::new(now),
+            guesses: paths::probe::Guesses::new(now),
             challenge: Bucket::new(20, now),
-            paced: info::Paced::default(),
-            pings: ping::Pings::default(),
-            questions: query::Questions::default(),
+            paced: paths::hints::Paced::default(),
+            pings: peers::ping::Pings::default(),
+            questions: reports::query::Questions::default(),
             waiting_bytes: 0,
             looked_at: false,
             outputs: VecDeque::new(),
             lines: 0,
-            counts: measure::Lines::default(),
+            counts: reports::measure::Lines::default(),
             graph_runs: 0,
             floods: 0,
             refused: 0,

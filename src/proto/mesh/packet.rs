@@ -15,9 +15,9 @@ use meshd_wire::{
 use crate::{
     mesh::{
         LinkId, Mesh, Output, Punt,
-        keys::EXT_PACKET,
         limits::{CONGESTED, MAX_WAITING, MAX_WAITING_BYTES},
-        node::Nodes,
+        sessions::keys::EXT_PACKET,
+        topology::node::Nodes,
     },
     route::{
         ETHER, MTU, Mode, NodeIdx, RouteSnapshot,

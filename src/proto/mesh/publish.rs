@@ -16,8 +16,12 @@ use meshd_wire::{Prefix, Subnet};
 
 use crate::{
     mesh::{
-        HookEvent, Mesh, Output, Timer, belief, graph,
-        node::{Node, Nodes, Place},
+        HookEvent, Mesh, Output, Timer,
+        gossip::belief,
+        topology::{
+            graph,
+            node::{Node, Nodes, Place},
+        },
     },
     route::{
         Broadcast, MTU, NodeIdx, NodeState, RouteSnapshot,

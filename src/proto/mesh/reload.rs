@@ -9,7 +9,10 @@ use meshd_crypto::PublicKey;
 use meshd_wire::{NodeName, Request, Subnet};
 
 use crate::{
-    mesh::{LinkId, Mesh, Settings, downgrade::Spoke, node::Nodes, sources::Lists},
+    mesh::{
+        LinkId, Mesh, Settings, peers::downgrade::Spoke, subnets::sources::Lists,
+        topology::node::Nodes,
+    },
     route::NodeIdx,
 };
 

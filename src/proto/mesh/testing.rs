@@ -19,9 +19,11 @@ use crate::{
     link::{Dialect, Hello},
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
+        reports::{
+            path_report::Pair,
+            view::{DialFault, PeerRow},
+        },
         settings::{Host, HostAddress},
-        sight::Pair,
-        view::{DialFault, PeerRow},
     },
     route::verdict::{self, ErrorLimiter, Verdict},
 };

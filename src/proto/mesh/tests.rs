@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::testing::{Net, name, packet, settings, start, underlay};
 use crate::mesh::{
     HookEvent, Input, Mesh, Output, Punt,
-    view::{DialFault, PathKind},
+    reports::view::{DialFault, PathKind},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ fn three() -> Net {
     net
 }
 
-fn row(net: &Net, at: u8, of: u8) -> crate::mesh::view::PeerRow {
+fn row(net: &Net, at: u8, of: u8) -> crate::mesh::reports::view::PeerRow {
     let rows = net.meshes[usize::from(at)].peers(net.now);
     rows.into_iter()
         .find(|row| row.name == name(of).as_str())

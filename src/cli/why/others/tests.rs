@@ -1,6 +1,6 @@
 use super::*;
-use meshd_proto::mesh::{
-    sight::{MissedRow, MtuSight, RefusedRow, Rule, UnprovenRow},
+use meshd_proto::mesh::reports::{
+    path_report::{MissedRow, MtuSight, RefusedRow, Rule, UnprovenRow},
     view::{DialFault, HostFile, PathKind},
 };
 
@@ -113,7 +113,7 @@ fn cases() -> Vec<Case> {
         ("MinProtocol", [fine(), says(|s| { s.peer.offers = Some(Dialect::Sptps); s.peer.min_protocol = Some(Dialect::Native); })], star(), Some(Name::Trust), &["b: a speaks no more than sptps, and MinProtocol = native (its configuration) forbids", "On b: Install meshd on a"]),
         ("not believed", [says(|s| s.refused = vec![RefusedRow { owner: "b".into(), subnet: "10.9.0.0/24".into(), why: "hosts/b does not list it (StrictSubnets)".into(), rule: Rule::StrictSubnets }]), fine()], star(), Some(Name::Trust),
             &["a: b announces 10.9.0.0/24, which is not believed", "→ On a: If it is right, write `Subnet = 10.9.0.0/24` into hosts/b here"]),
-        ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(meshd_proto::mesh::sight::DialSight::default()); s.missed = Some(MissedRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
+        ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(meshd_proto::mesh::reports::path_report::DialSight::default()); s.missed = Some(MissedRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
             &["a: reachable through others, but our own link to it fails: 10.132.0.2:655: refused", "→ On b: see that meshd"]),
         ("down for one", [says(|s| { s.pair = Pair::default(); s.peer.up = false; s.peer.link = None; }), fine()], star(), Some(Name::MetaPath), &["a: down: no node reaches it, and nothing here dials it"]),
         ("no address", [fine(), says(|s| { s.addresses.clear(); s.peer.link = None; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("web".into()); })], star(), Some(Name::Endpoint), &["b: no Address in hosts/a", "On b: Write `Address = ADDRESS` of a into hosts/a"]),

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, time::Duration};
 use super::SECOND;
 use crate::mesh::{
     HookEvent,
+    reports::view::PathKind,
     testing::{Net, lines_of, name, settings},
-    view::PathKind,
 };
 
 /// The attacker.
@@ -151,7 +151,7 @@ fn one_line_of_a_third_party_ends_no_legacy_tunnel() {
         "12 N n2 n1 192.168.7.1 655 700000f -10",
     ] {
         for each in [50, 1] {
-            let mut net = crate::mesh::legacy::tests::net(3, |_, _| ());
+            let mut net = crate::mesh::sessions::legacy::tests::net(3, |_, _| ());
             net.join(0, 1);
             net.join(1, 2);
             for _ in 0..60 {

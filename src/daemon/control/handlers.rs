@@ -1,0 +1,243 @@
+//! What clients and signals want to know, from the mesh's own rows.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use meshd_api::proto::{ErrorCode, Pong, Request, Response};
+use meshd_proto::mesh::{Input, reports::path_report::Pair};
+use meshd_wire::NodeName;
+
+use crate::{Reply, control, driver::Driver, reload::Purpose};
+
+/// Longest time that a ping or a question may wait.
+const MAX_PING: Duration = Duration::from_secs(60);
+/// Longest time that a reload may wait for its confirmation, in seconds.
+const MAX_CONFIRM: u64 = 86_400;
+/// Most pings and questions under way.
+const MAX_PINGS: usize = 64;
+
+/// Pings, and questions to other nodes, that wait for their answer.
+#[derive(Debug, Default)]
+pub(crate) struct Pings {
+    waiting: BTreeMap<u64, Waiting>,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    node: NodeName,
+    question: bool,
+    reply: Reply,
+    until: Instant,
+}
+
+impl Pings {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.values().map(|waiting| waiting.until).min()
+    }
+}
+
+impl Driver {
+    /// Answers a request, now or when it is done.
+    pub(crate) fn request(&mut self, request: Request, reply: Reply, now: Instant) {
+        let response = match request {
+            Request::Peers => Response::Peers(self.mesh.peers(now)),
+            Request::Status => Response::Status(Box::new(self.status(now))),
+            Request::Routes | Request::Subnets => Response::Subnets(self.mesh.subnets()),
+            Request::Route { address } => Response::Route(self.mesh.route(address)),
+            Request::Nodes => Response::Nodes(self.mesh.nodes(now)),
+            Request::Edges => Response::Edges(self.mesh.edges()),
+            Request::Connections => Response::Connections(self.mesh.connections()),
+            Request::Metrics => Response::Metrics(self.metrics(now)),
+            Request::Reload {
+                yes,
+                confirm_seconds,
+            } => {
+                let confirm =
+                    confirm_seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_CONFIRM)));
+                return self.reload(Purpose::Reload { yes, confirm }, Some(reply));
+            }
+            Request::Plan => return self.reload(Purpose::Plan, Some(reply)),
+            Request::Confirm => self.confirm(),
+            Request::Undo => self.undo(),
+            Request::Stop => return self.ask_stop(Some(reply)),
+            Request::Retry => {
+                self.tell_mesh(Input::Retry);
+                Response::Done(true)
+            }
+            Request::Ping { node, timeout_ms } => {
+                let ask = |node, token| Input::Ping { node, token };
+                return self.ask(&node, (false, ask), timeout_ms, reply, now);
+            }
+            Request::AskNode {
+                node,
+                about,
+                timeout_ms,
+            } => match self.known(&about) {
+                Ok(about) => {
+                    let ask = |node, token| Input::AskNode { node, about, token };
+                    return self.ask(&node, (true, ask), timeout_ms, reply, now);
+                }
+                Err(refused) => refused,
+            },
+            Request::Sight { node } => {
+                let known = self.known(&node);
+                match known.map(|name| self.mesh.sight(&name, now)) {
+                    Ok(Some(sight)) => Response::Sight(Box::new(sight)),
+                    Ok(None) => control::error(ErrorCode::Unknown, format!("{node} is this node")),
+                    Err(refused) => refused,
+                }
+            }
+            Request::Refused => Response::Refused(self.mesh.refused_subnets()),
+            Request::Log { .. } | Request::Capture { .. } => {
+                control::error(ErrorCode::Malformed, "streams are not the driver's".into())
+            }
+        };
+        let _ = reply.send(response);
+    }
+
+    /// The name of a node that is known, or the answer that there is none.
+    fn known(&self, node: &str) -> Result<NodeName, Response> {
+        let name = NodeName::new(node).ok();
+        name.filter(|name| self.mesh.has_node(name)).ok_or_else(|| {
+            let text = format!("no node {node:?} is known: meshctl peers lists them");
+            control::error(ErrorCode::Unknown, text)
+        })
+    }
+
+    /// Has the mesh ask a node something; the reply waits for what comes back.
+    fn ask(
+        &mut self,
+        node: &str,
+        (question, input): (bool, impl FnOnce(NodeName, u64) -> Input),
+        timeout_ms: u64,
+        reply: Reply,
+        now: Instant,
+    ) {
+        let node = match self.known(node) {
+            Ok(node) => node,
+            Err(refused) => return drop(reply.send(refused)),
+        };
+        if self.pings.waiting.len() >= MAX_PINGS {
+            let text = "too many pings are under way".into();
+            let _ = reply.send(control::error(ErrorCode::Busy, text));
+            return;
+        }
+        self.pings.count += 1;
+        let token = self.pings.count;
+        let until = now + Duration::from_millis(timeout_ms).min(MAX_PING);
+        let waiting = Waiting {
+            node: node.clone(),
+            question,
+            reply,
+            until,
+        };
+        self.pings.waiting.insert(token, waiting);
+        self.tell_mesh(input(node, token));
+    }
+
+    /// The answer to a question came.
+    pub(crate) fn told(&mut self, token: u64, pair: Option<Pair>) {
+        if let Some(waiting) = self.pings.waiting.remove(&token) {
+            let _ = waiting.reply.send(Response::Told(pair.map(Box::new)));
+        }
+    }
+
+    /// The answer to a ping came.
+    pub(crate) fn pong(&mut self, token: u64, rtt: Duration) {
+        if let Some(waiting) = self.pings.waiting.remove(&token) {
+            self.answer_ping(waiting, Some(rtt));
+        }
+    }
+
+    /// Answers pings whose time is over.
+    pub(crate) fn expire_pings(&mut self, now: Instant) {
+        let over = |waiting: &Waiting| waiting.until <= now;
+        let all = self.pings.waiting.iter();
+        let tokens: Vec<u64> = all
+            .filter(|(_, w)| over(w))
+            .map(|(token, _)| *token)
+            .collect();
+        for token in tokens {
+            if let Some(waiting) = self.pings.waiting.remove(&token) {
+                self.answer_ping(waiting, None);
+            }
+        }
+    }
+
+    fn answer_ping(&self, waiting: Waiting, rtt: Option<Duration>) {
+        if waiting.question {
+            let _ = waiting.reply.send(Response::Told(None));
+            return;
+        }
+        let response = match self.mesh.path_to(&waiting.node) {
+            Some((path, endpoint, pmtu_bytes)) => Response::Ping(Pong {
+                rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
+                path,
+                endpoint,
+                pmtu_bytes,
+            }),
+            None => control::error(ErrorCode::Unknown, "the node is gone".into()),
+        };
+        let _ = waiting.reply.send(response);
+    }
+
+    /// SIGUSR1, in the words of tinc 1.0.
+    pub(crate) fn log_connections(&self) {
+        let rows = self.mesh.connections();
+        let rows = rows.iter().map(|row| {
+            format!(
+                " {} at {} port {} options {:x} status {:04x}",
+                row.name, row.host, row.port, row.options, row.status
+            )
+        });
+        self.dump("Connections:", rows, "End of connections.");
+    }
+
+    /// SIGUSR2, likewise.
+    pub(crate) fn log_graph(&self, now: Instant) {
+        let nodes = self.mesh.nodes(now);
+        let (received, sent) = nodes.iter().fold((0, 0), |(received, sent), row| {
+            (received + row.rx_bytes, sent + row.tx_bytes)
+        });
+        let device = self.tun.as_ref().map_or("dummy", |tun| tun.name());
+        let totals = [
+            format!(" total bytes in:  {received:>10}"),
+            format!(" total bytes out: {sent:>10}"),
+        ];
+        self.dump(
+            &format!("Statistics for {device}:"),
+            totals,
+            "End of statistics.",
+        );
+        let nodes = nodes.iter().map(|row| {
+            format!(
+                " {} at {} port {} options {:x} status {:04x} nexthop {} via {} pmtu {} (min {} max {})",
+                row.name, row.host, row.port, row.options, row.status, row.nexthop, row.via,
+                row.pmtu, row.min_mtu, row.max_mtu
+            )
+        });
+        self.dump("Nodes:", nodes, "End of nodes.");
+        let edges = self.mesh.edges();
+        let edges = edges.iter().map(|row| {
+            format!(
+                " {} to {} at {} port {} options {:x} weight {}",
+                row.from, row.to, row.host, row.port, row.options, row.weight
+            )
+        });
+        self.dump("Edges:", edges, "End of edges.");
+        let subnets = self.mesh.subnets();
+        let subnets = subnets.iter().map(|row| {
+            let owner = row.owner.as_deref().unwrap_or("(broadcast)");
+            format!(" {}#{} owner {owner}", row.subnet, row.weight)
+        });
+        self.dump("Subnet list:", subnets, "End of subnet list.");
+    }
+
+    fn dump(&self, head: &str, rows: impl IntoIterator<Item = String>, end: &str) {
+        let rows = std::iter::once(head.to_owned()).chain(rows);
+        self.log.dump(rows.chain(std::iter::once(end.to_owned())));
+    }
+}

@@ -1,0 +1,301 @@
+//! A reload: read everything off the driver's thread, compare, tell the mesh, answer.
+//!
+//! Source: proto/design.md section 2.5 (c). An unusable tree changes nothing, and every problem of it
+//! is said; tinc would exit on a signal (config/tinc.md section 4.5).
+
+pub(crate) mod queue;
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use meshd_api::proto::{ErrorCode, Plan, Reloaded, Response};
+use meshd_config as config;
+use meshd_config::{Config, Problem, diff};
+use meshd_os::clock;
+use meshd_proto::mesh::Settings;
+use meshd_wire::NodeName;
+
+use crate::{
+    Event, Reply, control,
+    driver::{Driver, with_port},
+    startup::open,
+    systemd,
+};
+
+/// Configurations that can be gone back to.
+const KEPT: usize = 3;
+/// Of so many live nodes a reload may cut one unasked. Source: config/toml.md section 5, rule 6.
+const ONE_OF: usize = 10;
+
+/// What the files are read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be taken over.
+    Reload {
+        /// Whoever is cut by it.
+        yes: bool,
+        /// Unless it is confirmed within this time it is undone.
+        confirm: Option<Duration>,
+    },
+    /// To be compared.
+    Plan,
+}
+
+fn texts(of: &[impl ToString]) -> Vec<String> {
+    of.iter().map(ToString::to_string).collect()
+}
+
+/// What was in force before.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// The latest last.
+    kept: VecDeque<Config>,
+    /// When the last of them comes back, if nobody confirms.
+    until: Option<Instant>,
+}
+
+impl Past {
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+impl Driver {
+    /// Has the files read once the start is over and no other reload runs.
+    pub(super) fn reload(&mut self, purpose: Purpose, reply: Option<Reply>) {
+        self.reloads.ask(purpose, reply);
+        self.begin_reload();
+    }
+
+    /// Starts to read the files for who waits, if that may begin now. [`Event::Reloaded`] follows.
+    pub(super) fn begin_reload(&mut self) {
+        while self.is_up()
+            && let Some(purpose) = self.reloads.begin()
+        {
+            if purpose == Purpose::Plan || self.past.until.is_none() {
+                return self.read_files(purpose);
+            }
+            let text = "the last reload waits for its confirmation: `meshctl confirm` keeps it, `meshctl reload --undo` does not";
+            let refused = control::error(ErrorCode::Refused, text.into());
+            if !self.reloads.end(&refused) {
+                tracing::warn!("no reload: {text}");
+            }
+        }
+    }
+
+    fn read_files(&self, purpose: Purpose) {
+        if purpose != Purpose::Plan {
+            systemd::reloading();
+        }
+        let (old, events) = (self.config.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let load = move || config::load(&old.source, Some(&old));
+            let result = match tokio::task::spawn_blocking(load).await {
+                Ok(result) => result,
+                Err(error) => {
+                    let text = format!("the reload was broken off: {error}");
+                    Err(vec![Problem::error(Path::new("tinc.conf"), 0, text)])
+                }
+            };
+            let event = Event::Reloaded(Box::new(result), purpose);
+            let _ = events.send(event).await;
+        });
+    }
+
+    /// The files were read.
+    pub(super) fn reloaded(
+        &mut self,
+        result: Result<Config, Vec<Problem>>,
+        purpose: Purpose,
+        now: Instant,
+    ) {
+        let response = match (result, purpose) {
+            (Ok(new), Purpose::Plan) => Response::Plan(Box::new(self.plan(&new))),
+            (Ok(new), Purpose::Reload { yes, confirm }) => self.try_reload(new, yes, confirm, now),
+            (Err(problems), _) => {
+                let text = format!("nothing was changed: {}", texts(&problems).join("; "));
+                control::error(ErrorCode::Config, text)
+            }
+        };
+        if purpose != Purpose::Plan {
+            self.reload_worked = matches!(response, Response::Reloaded(_));
+            if let Response::Error(error) = &response {
+                tracing::error!("{}", error.text);
+            }
+            self.tell_ready();
+        }
+        self.reloads.end(&response);
+        self.begin_reload();
+    }
+
+    fn try_reload(
+        &mut self,
+        new: Config,
+        yes: bool,
+        confirm: Option<Duration>,
+        now: Instant,
+    ) -> Response {
+        let refused = match yes {
+            true => self.empties(&new),
+            false => self.refuses(&new, &self.cut_by(&new)),
+        };
+        if let Some(why) = refused {
+            return control::error(ErrorCode::Refused, format!("nothing was changed: {why}"));
+        }
+        let old = self.config.clone();
+        let done = self.take_over(new);
+        if !done.changed.is_empty() {
+            if self.past.kept.len() == KEPT {
+                self.past.kept.pop_front();
+            }
+            self.past.kept.push_back(old);
+            self.past.until = confirm.map(|within| now + within);
+        }
+        Response::Reloaded(done)
+    }
+
+    /// What a reload of this would do.
+    fn plan(&self, new: &Config) -> Plan {
+        let diff = diff::diff(&self.config, new);
+        let cut = self.cut_by(new);
+        Plan {
+            restart_needed: texts(&diff.restart_needed),
+            changed: diff.changed,
+            problems: texts(&new.problems),
+            live: self.mesh.live_nodes(),
+            may_cut: self.may_cut(),
+            refused: self.refuses(new, &cut),
+            cut: texts(&cut),
+        }
+    }
+
+    /// The live nodes that a reload of this would cut.
+    fn cut_by(&self, new: &Config) -> Vec<NodeName> {
+        let new = Arc::new(self.as_taken_over(new));
+        self.mesh.cut_by(&new.at(clock::unix()))
+    }
+
+    /// How many live nodes a reload may cut unasked.
+    fn may_cut(&self) -> usize {
+        (self.mesh.live_nodes() / ONE_OF).max(1)
+    }
+
+    /// Why a reload of this that cuts these nodes is refused unless it is told to go on, if it is.
+    fn refuses(&self, new: &Config, cut: &[NodeName]) -> Option<String> {
+        let (count, may_cut) = (cut.len(), self.may_cut());
+        self.empties(new).or_else(|| {
+            let names: Vec<&str> = cut.iter().take(10).map(|name| name.as_str()).collect();
+            let more = if count > names.len() { " ..." } else { "" };
+            (count > may_cut).then(|| {
+                format!(
+                    "it would cut {count} of {} nodes ({}{more}), and {may_cut} may be cut unasked; `meshctl plan` \
+                     tells more, `meshctl reload --yes` does it",
+                    self.mesh.live_nodes(),
+                    names.join(" ")
+                )
+            })
+        })
+    }
+
+    /// Why a reload of this is refused in any case, if it is.
+    fn empties(&self, new: &Config) -> Option<String> {
+        let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
+        emptied.then(|| "hosts/ holds no usable file any more; bring them back".to_owned())
+    }
+
+    /// Keeps what the last reload changed.
+    pub(super) fn confirm(&mut self) -> Response {
+        match self.past.until.take() {
+            Some(_) => Response::Done(true),
+            None => {
+                let text =
+                    "no reload waits for a confirmation: `meshctl status` shows what is in force";
+                control::error(ErrorCode::Refused, text.into())
+            }
+        }
+    }
+
+    /// Goes back to what was in force before the last reload; the files stay as they are.
+    pub(super) fn undo(&mut self) -> Response {
+        self.past.until = None;
+        match self.past.kept.pop_back() {
+            Some(old) => Response::Reloaded(self.take_over(old)),
+            None => {
+                let text =
+                    "no reload has changed anything since the start, so there is nothing to undo";
+                control::error(ErrorCode::Refused, text.into())
+            }
+        }
+    }
+
+    /// Undoes a reload that nobody has confirmed in time.
+    pub(super) fn expire_confirmation(&mut self, now: Instant) {
+        if self.past.until.is_some_and(|until| until <= now) {
+            tracing::warn!(
+                "nobody has confirmed the last reload, so it is undone; the files on disk stay"
+            );
+            self.undo();
+        }
+    }
+
+    /// The settings of a new configuration, but for what waits for a restart.
+    fn as_taken_over(&self, new: &Config) -> Settings {
+        let old = &self.config;
+        let mut settings = Settings::clone(&with_port(&new.settings, self.port));
+        settings.name = old.settings.name.clone();
+        settings.key = Arc::clone(&old.settings.key);
+        settings.sptps = old.settings.sptps;
+        settings.rsa = old.settings.rsa.clone();
+        settings.secret = Arc::clone(&old.settings.secret);
+        settings.route.mode = old.settings.route.mode;
+        settings
+    }
+
+    /// Makes a new configuration the one in force, except for what waits for a restart: that part of
+    /// the old one stays, so that the next reload still tells of it.
+    fn take_over(&mut self, mut new: Config) -> Reloaded {
+        let diff = diff::diff(&self.config, &new);
+        let settings = self.as_taken_over(&new);
+        let mut shell = config::Shell::clone(&self.config.shell);
+        // More scripts than before are refused by the process that runs them: it was told before we locked ourselves in.
+        if !diff.restart_needed.contains(&"RunScripts") {
+            shell.run_scripts = new.shell.run_scripts.clone();
+        }
+        shell.allow = new.shell.allow.clone();
+        self.hooks.scripts.run = open::run_scripts(&shell);
+        let problems = texts(&new.problems);
+        self.config.problems = std::mem::take(&mut new.problems);
+        self.config.shell = Arc::new(shell);
+        if !diff.is_empty() {
+            self.use_settings(Arc::new(settings));
+        }
+        for problem in &problems {
+            tracing::warn!("{problem}");
+        }
+        for change in &diff.changed {
+            tracing::info!("{change}");
+        }
+        match diff.changed.len() {
+            0 => tracing::debug!("configuration reloaded: nothing changed"),
+            changes => tracing::info!(changes, "configuration reloaded"),
+        }
+        let not_taken = new.not_taken.iter().map(|file| file.display().to_string());
+        let not_taken: Vec<String> = not_taken.collect();
+        if !not_taken.is_empty() {
+            tracing::error!(
+                "not taken over: {}; the lines above say why",
+                not_taken.join(", ")
+            );
+        }
+        Reloaded {
+            restart_needed: texts(&diff.restart_needed),
+            changed: diff.changed,
+            problems,
+            not_taken,
+        }
+    }
+}

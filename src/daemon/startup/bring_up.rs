@@ -1,0 +1,190 @@
+//! From the device to a daemon that is up: interface and tinc-up, rights given up, the sandbox, packet threads, doors.
+//!
+//! Source: proto/threat-model.md section 4.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+
+use meshd_config as config;
+use meshd_config::Sandbox;
+use meshd_proto::mesh::Input;
+
+use crate::{
+    Event, conn,
+    driver::Driver,
+    hooks::{
+        DeviceUp, Runner,
+        monitor::{Begin, Monitor},
+    },
+    privileges,
+    routes::{self, Follower},
+    sandbox,
+    status::Offloads,
+};
+
+/// How long nodes have after a restart to claim the routes that were kept.
+const ROUTES_SETTLE: Duration = Duration::from_secs(15);
+
+impl Driver {
+    /// Sets the interface up; [`Event::DeviceRising`] follows.
+    pub(crate) fn bring_device_up(&self) {
+        let shell = Arc::clone(&self.config.shell);
+        let (tun, events) = (self.tun.clone(), self.events.clone());
+        tokio::spawn(async move {
+            if let Some(tun) = tun {
+                routes::configure(&shell, tun.name()).await;
+            }
+            let _ = events.send(Event::DeviceRising).await;
+        });
+    }
+
+    /// Starts tinc-up, whose end [`Event::DeviceUp`] tells. Where somebody else runs all further scripts we need our rights no more.
+    pub(crate) fn device_rising(&mut self, now: Instant) -> anyhow::Result<()> {
+        let mut script = DeviceUp::begin(&self.hooks.scripts);
+        self.rising = script.as_ref().and_then(DeviceUp::group);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let ended = match &mut script {
+                Some(script) => script.end().await,
+                None => true,
+            };
+            let _ = events.send(Event::DeviceUp(ended)).await;
+        });
+        let Some(prepared) = self.prepared.take() else {
+            return Ok(());
+        };
+        let begin = Begin {
+            scripts: self.hooks.scripts.clone(),
+            user: self.dropping.user.clone(),
+            chroot: self.dropping.chroot.is_some(),
+            nice: self.config.shell.nice,
+            rising: self.rising,
+        };
+        let monitor = Monitor::over(prepared, &begin, self.events.clone());
+        let monitor = monitor.context("cannot reach the process that runs scripts")?;
+        self.hooks.runner = Runner::Monitor(monitor);
+        self.give_up_rights(now)
+    }
+
+    /// The interface is up, or tinc-up did not end in time: gives up what rights are left, starts the workers, opens the doors.
+    pub(crate) fn device_up(&mut self, ended: bool, now: Instant) -> anyhow::Result<()> {
+        match ended {
+            true => self.rising = None,
+            false => self.kill_tinc_up(),
+        }
+        match &self.hooks.runner {
+            // Ours are given up since tinc-up began; it had kept its own to end that.
+            Runner::Monitor(monitor) => monitor.give_up(),
+            Runner::Here | Runner::Nobody => {
+                self.give_up_rights(now)?;
+                if self.config.shell.sandbox == Sandbox::High {
+                    self.hooks.runner = Runner::Nobody;
+                }
+            }
+        }
+        if self.dropping.chroot.is_some() {
+            self.hooks.scripts.base = PathBuf::from("/");
+        }
+        self.look_at_sockets(now)?;
+        self.start_workers()?;
+        let Offloads { have, lack } = self.offloads();
+        let (threads, offloads, missing) = (self.queues.len(), have.join(" "), lack.join(" "));
+        tracing::info!(threads, offloads, missing, "packet threads run");
+        for listener in std::mem::take(&mut self.listeners) {
+            conn::accept(listener, self.links.open(), self.events.clone());
+        }
+        self.watchdog.feed(Vec::new(), now);
+        let neighbours = std::mem::take(&mut self.note.last.neighbours);
+        if !neighbours.is_empty() {
+            tracing::info!(
+                count = neighbours.len(),
+                "dialling the neighbours of before the restart"
+            );
+            self.inputs.push(Input::Redial(neighbours));
+        }
+        tracing::info!("ready");
+        self.tell_ready();
+        // Files may have changed since the start read them.
+        self.begin_reload();
+        Ok(())
+    }
+
+    /// Ends tinc-up with all that it has started, where it still runs.
+    pub(crate) fn kill_tinc_up(&mut self) {
+        if let Some(group) = self.rising.take() {
+            self.hooks.runner.kill(group);
+        }
+    }
+
+    /// All that needs them is done, but for what scripts do.
+    fn give_up_rights(&mut self, now: Instant) -> anyhow::Result<()> {
+        if let Some(tun) = self
+            .tun
+            .as_ref()
+            .filter(|_| self.config.shell.interface_routes_auto)
+        {
+            let me = &self.config.settings.name;
+            let follower = Follower::start(tun.name(), &self.note.last.routes, me);
+            self.routes = Some(follower.context("cannot follow subnets with routes")?);
+            self.routes_settle = Some(now + ROUTES_SETTLE);
+        }
+        if let Some(nice) = self.config.shell.nice {
+            privileges::set_nice(nice)?;
+        }
+        privileges::drop_to(&self.dropping)?;
+        if self.dropping.chroot.is_some() {
+            self.config.source.base = PathBuf::from("/");
+            self.keys.rebase(self.config.source.clone());
+        }
+        self.lock_in()?;
+        self.log.start_writer();
+        Ok(())
+    }
+
+    /// Gives up what only scripts need. No other thread runs yet.
+    fn lock_in(&self) -> anyhow::Result<()> {
+        if self.config.shell.sandbox == Sandbox::Off {
+            return Ok(());
+        }
+        let files = self.files();
+        let log = self.log.file().map(Path::to_owned);
+        let written: Vec<PathBuf> = files.write.iter().cloned().chain(log).collect();
+        privileges::drop_capabilities(self.dropping.keep.of_root(&written))?;
+        match sandbox::confine(&files) {
+            Ok(true) => {}
+            Ok(false) => tracing::info!(
+                "this kernel has no Landlock, or an old one: not all files are forbidden"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)")
+            }
+        }
+        if let Err(error) = sandbox::forbid() {
+            tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)");
+        }
+        Ok(())
+    }
+
+    /// What we read and write from now on.
+    fn files(&self) -> sandbox::Files {
+        let base = &self.config.source.base;
+        let mut files = self.files.clone();
+        files.read.push(base.clone());
+        files.read.extend(config::files::places());
+        match config::cache::make_dir(base) {
+            Ok(cache) => files.write.push(cache),
+            Err(error) => tracing::debug!(%error, "no directory for addresses"),
+        }
+        let log = self.log.file().and_then(Path::parent);
+        files.write.extend(log.map(Path::to_owned));
+        if self.config.settings.learn_keys {
+            files.write.push(base.join("hosts"));
+        }
+        files
+    }
+}

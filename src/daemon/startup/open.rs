@@ -1,0 +1,506 @@
+//! What is opened before anything runs: listening sockets, device, pid file.
+
+use meshd_os::users;
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZero,
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{DirBuilderExt, chown},
+    },
+    path::Path,
+    sync::{Arc, LazyLock},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use rustix::net::netdevice;
+use socket2::Type;
+use tokio::{net::TcpListener, time::sleep};
+
+use meshd_config::{AddressFamily, DeviceType, Shell};
+use meshd_dataplane::io::{
+    tun::{Layer, Tun, TunOffloads},
+    udp::{SocketOptions, UdpSocket, is_as},
+};
+use meshd_os::files::write_atomic;
+use meshd_proto::route::Mode;
+
+use crate::{
+    conn,
+    fdstore::{self, Kept, Note},
+    hooks::monitor::Prepared,
+    sandbox::Files,
+};
+
+/// Most packet threads.
+const MAX_WORKERS: usize = 4;
+/// Times that a port of the kernel's choice may be taken on another address.
+const PORT_TRIES: usize = 16;
+/// How often what was let go may be in the way of what takes its name or port, and for how long each time.
+const LET_GO_TRIES: usize = 100;
+const LET_GO_PAUSE: Duration = Duration::from_millis(10);
+/// The clone device of the kernel.
+const CLONE: &str = "/dev/net/tun";
+/// The group that may look at the daemon. Source: cli/meshctl.md section 4.2.
+const GROUP: &str = "meshd";
+
+/// All that is open before anything runs.
+pub(crate) struct Opened {
+    pub(crate) sockets: Sockets,
+    pub(crate) device: Device,
+    pub(crate) note: Note,
+    /// Where our own files are.
+    pub(crate) files: Files,
+    /// Who is to run scripts, where that is not us.
+    pub(crate) prepared: Option<Prepared>,
+}
+
+/// The queues of the device.
+#[derive(Debug, Default)]
+pub(crate) struct Device {
+    /// One a worker; none where the configuration wants no device.
+    pub(crate) queues: Vec<Tun>,
+    /// Whether it was there before us, kept over a restart.
+    pub(crate) kept: bool,
+}
+
+/// The listening sockets, all on one port.
+pub(crate) struct Sockets {
+    /// TCP.
+    pub(crate) tcp: Vec<TcpListener>,
+    /// UDP, one set a worker; the first of a family sends for it.
+    pub(crate) udp: Vec<Vec<Arc<UdpSocket>>>,
+    /// The port.
+    pub(crate) port: u16,
+    /// Addresses that could not be opened, and why; not those of a family that the kernel does not have.
+    pub(crate) failed: Vec<(SocketAddr, String)>,
+}
+
+/// How sockets are opened by this configuration.
+#[must_use]
+pub(crate) fn socket_options(shell: &Shell) -> SocketOptions {
+    SocketOptions {
+        rcvbuf: shell.udp_rcvbuf,
+        sndbuf: shell.udp_sndbuf,
+        fwmark: shell.fwmark,
+        interface: shell.bind_to_interface.clone(),
+        dont_fragment: shell.pmtu_discovery,
+        shared: workers(shell) > 1,
+    }
+}
+
+/// How many packet threads there are to be: as many as processors, but no more than can share tinc's
+/// small replay windows (proto/design.md section 2.4).
+fn workers(shell: &Shell) -> usize {
+    // Asked once: the answer is in a dozen files of the control group.
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    let wanted = match shell.workers {
+        0 => *PROCESSORS,
+        wanted => wanted,
+    };
+    wanted.min(MAX_WORKERS)
+}
+
+/// What the device of this configuration gives and takes; `None` where there is to be none.
+fn layer(shell: &Shell, mode: Mode) -> Option<Layer> {
+    match shell.device_type {
+        DeviceType::Dummy => None,
+        DeviceType::Tap if mode == Mode::Router => Some(Layer::Routed),
+        DeviceType::Tap => Some(Layer::Ethernet),
+        DeviceType::Tun => Some(Layer::Ip),
+    }
+}
+
+/// Lets go of what was kept over a restart and that this configuration does not ask for.
+pub(crate) fn let_go(shell: &Shell, mode: Mode, kept: &mut Kept) {
+    let (options, wanted) = (socket_options(shell), addresses(shell));
+    let (layer, interface) = (layer(shell, mode), shell.interface.as_deref());
+    let listens =
+        |fd: BorrowedFd<'_>, kind| wanted.iter().any(|addr| is_as(fd, *addr, kind, &options));
+    kept.retain(|name, fd| {
+        fdstore::is_of(name, fdstore::NOTE)
+            || fdstore::is_of(name, fdstore::TCP) && listens(fd, Type::STREAM)
+            || fdstore::is_of(name, fdstore::UDP) && listens(fd, Type::DGRAM)
+            || fdstore::is_of(name, fdstore::TUN)
+                && layer.is_some_and(|layer| Tun::is_queue_of(fd, layer, interface))
+    });
+}
+
+/// Where to listen.
+pub(crate) fn addresses(shell: &Shell) -> Vec<SocketAddr> {
+    if !shell.listen.is_empty() {
+        return shell.listen.clone();
+    }
+    let v4 = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    let all: &[IpAddr] = match shell.address_family {
+        AddressFamily::V4 => &[v4],
+        AddressFamily::V6 => &[v6],
+        AddressFamily::Any => &[v4, v6],
+    };
+    all.iter()
+        .map(|ip| SocketAddr::new(*ip, shell.port))
+        .collect()
+}
+
+/// Opens every socket that the configuration asks for. One that fails is left out with a warning; it
+/// is an error if none is left. Those that were kept over a restart are taken again.
+///
+/// Nothing is opened, and so kept, that no thread reads: the kernel spreads senders over all that are bound.
+pub(crate) async fn open_sockets(
+    shell: &Shell,
+    device: &Device,
+    kept: &mut Kept,
+) -> anyhow::Result<Sockets> {
+    let threads = match device.queues.len() {
+        0 => workers(shell),
+        queues => queues,
+    };
+    let options = socket_options(shell);
+    let wanted = addresses(shell);
+    let tries = if shell.port == 0 { PORT_TRIES } else { 1 };
+    let mut last = None;
+    for left in (0..tries).rev() {
+        match open_all(&wanted, &options, (threads, &mut *kept), left > 0).await {
+            Ok(sockets) => return Ok(sockets),
+            Err(error) => {
+                kept.forget();
+                last = Some(error);
+            }
+        }
+    }
+    match last {
+        Some(error) => Err(error),
+        None => bail!("no address to listen on"),
+    }
+}
+
+/// `strict`: any failure is one, so that another port can be tried.
+async fn open_all(
+    wanted: &[SocketAddr],
+    options: &SocketOptions,
+    (workers, kept): (usize, &mut Kept),
+    strict: bool,
+) -> anyhow::Result<Sockets> {
+    let mut sockets = Sockets {
+        tcp: Vec::new(),
+        udp: vec![Vec::new(); workers],
+        port: 0,
+        failed: Vec::new(),
+    };
+    let mut failed = None;
+    for addr in wanted {
+        // A dynamic port is chosen once and then wanted for the others.
+        let dynamic = addr.port() == 0 && sockets.port != 0;
+        let port = if dynamic { sockets.port } else { addr.port() };
+        let addr = SocketAddr::new(addr.ip(), port);
+        match open_some(addr, options, (workers, &mut *kept)).await {
+            Ok((tcp, udp)) => {
+                if sockets.port == 0 {
+                    sockets.port = udp[0].local().port();
+                }
+                sockets.tcp.push(tcp);
+                for (set, udp) in sockets.udp.iter_mut().zip(udp) {
+                    set.push(Arc::new(udp));
+                }
+            }
+            Err(error) if strict => bail!("cannot listen on {addr}: {error}"),
+            Err(error) => {
+                // No IPv6 in the kernel is no news.
+                if addr.is_ipv6() && addr.ip().is_unspecified() {
+                    tracing::info!(%addr, %error, "not listening");
+                } else {
+                    tracing::warn!(%addr, %error, "cannot listen: trying again");
+                    sockets.failed.push((addr, error.to_string()));
+                }
+                failed = Some((addr, error));
+            }
+        }
+    }
+    match failed {
+        Some((addr, error)) if sockets.tcp.is_empty() => {
+            Err(error).with_context(|| format!("cannot listen on {addr} (is tincd running?)"))
+        }
+        _ => Ok(sockets),
+    }
+}
+
+/// One TCP socket, and a UDP socket for each worker on the same port.
+async fn open_some(
+    addr: SocketAddr,
+    options: &SocketOptions,
+    (workers, kept): (usize, &mut Kept),
+) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
+    let let_go = kept.has_let_go(fdstore::TCP) || kept.has_let_go(fdstore::UDP);
+    let mut old = |kind, of: Type, addr| kept.take(kind, |fd| is_as(fd, addr, of, options));
+    let (tcp, is_new) = match old(fdstore::TCP, Type::STREAM, addr) {
+        Some(socket) => (conn::adopt(socket)?, false),
+        None => {
+            let socket = patiently(let_go, || conn::listen(addr, options)).await?;
+            (socket, true)
+        }
+    };
+    let addr = tcp.local_addr()?;
+    let mut udp = Vec::new();
+    let mut fresh = Vec::new();
+    for _ in 0..workers {
+        udp.push(match old(fdstore::UDP, Type::DGRAM, addr) {
+            Some(socket) => UdpSocket::adopt(socket, options)?,
+            None => {
+                fresh.push(udp.len());
+                patiently(let_go, || UdpSocket::bind(addr, options)).await?
+            }
+        });
+    }
+    if is_new {
+        kept.keep(fdstore::TCP, &tcp);
+    }
+    for at in fresh {
+        kept.keep(fdstore::UDP, &udp[at]);
+    }
+    Ok((tcp, udp))
+}
+
+/// The sockets of an address that could not be opened at the start, as [`open_some`] has them. Nobody keeps them over a restart.
+pub(crate) fn open_new(
+    addr: SocketAddr,
+    options: &SocketOptions,
+    workers: usize,
+) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
+    let tcp = conn::listen(addr, options)?;
+    let udp = (0..workers).map(|_| UdpSocket::bind(addr, options));
+    Ok((tcp, udp.collect::<io::Result<_>>()?))
+}
+
+/// Opens the device that this mode needs, a queue for each worker; none where the configuration wants none, and a single one
+/// where the device was made for one. One that was kept over a restart is taken again, with all that is set of it.
+pub(crate) async fn open_device(
+    shell: &Shell,
+    mode: Mode,
+    kept: &mut Kept,
+) -> anyhow::Result<Device> {
+    let Some(layer) = layer(shell, mode) else {
+        return Ok(Device::default());
+    };
+    if let Some(device) = shell
+        .device
+        .as_deref()
+        .filter(|path| *path != Path::new(CLONE))
+    {
+        tracing::warn!(device = %device.display(), "Device is always {CLONE}");
+    }
+    let interface = shell.interface.as_deref();
+    let workers = workers(shell);
+    let mut device = adopt_device(layer, interface, workers, kept);
+    let old = device.queues.len();
+    if device.queues.is_empty() {
+        let gone = || match interface.is_some_and(exists) {
+            true => Err(io::ErrorKind::AddrInUse.into()),
+            false => Ok(()),
+        };
+        let _ = patiently(kept.has_let_go(fdstore::TUN), gone).await;
+        device
+            .queues
+            .push(make_device(layer, interface, workers > 1)?);
+    }
+    let first = &device.queues[0];
+    let missing = match first.has_several() {
+        true => workers.saturating_sub(device.queues.len()),
+        false => 0,
+    };
+    let more: Vec<Tun> = (0..missing).map_while(|_| first.add_queue().ok()).collect();
+    device.queues.extend(more);
+    for queue in &device.queues[old..] {
+        kept.keep(fdstore::TUN, queue);
+    }
+    let TunOffloads { tso, uso, .. } = device.queues[0].offloads();
+    let (name, queues, kept) = (device.queues[0].name(), device.queues.len(), device.kept);
+    tracing::info!(interface = name, queues, tso, uso, kept, "device is open");
+    Ok(device)
+}
+
+/// Whether there is an interface of this name.
+fn exists(name: &str) -> bool {
+    let family = rustix::net::AddressFamily::INET;
+    let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None);
+    socket.is_ok_and(|socket| netdevice::name_to_index(&socket, name).is_ok())
+}
+
+/// Opens something. Where it is in use, and may be by what was let go, that is waited for.
+async fn patiently<T>(let_go: bool, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = if let_go { LET_GO_TRIES } else { 0 };
+    loop {
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
+            result => return result,
+        }
+        sleep(LET_GO_PAUSE).await;
+    }
+}
+
+/// The queues of a device that was kept, at most `most`; none where none fits.
+fn adopt_device(layer: Layer, interface: Option<&str>, most: usize, kept: &mut Kept) -> Device {
+    let mut queues: Vec<Tun> = Vec::new();
+    while queues.len() < most {
+        let name = queues.first().map(Tun::name).or(interface);
+        let Some(queue) = kept.take(fdstore::TUN, |fd| Tun::is_queue_of(fd, layer, name)) else {
+            break;
+        };
+        match Tun::adopt(queue, layer) {
+            Ok(queue) => queues.push(match queues.first() {
+                Some(first) => queue.beside(first),
+                None => queue,
+            }),
+            Err(error) => tracing::warn!(%error, "a queue of the device was lost"),
+        }
+    }
+    Device {
+        kept: !queues.is_empty(),
+        queues,
+    }
+}
+
+fn make_device(layer: Layer, interface: Option<&str>, several: bool) -> anyhow::Result<Tun> {
+    let open = |several| Tun::open_offload(layer, interface, several);
+    let several = several.then(|| open(true).ok()).flatten();
+    several.map_or_else(|| open(false), Ok).with_context(|| {
+        let name = interface.unwrap_or("of the kernel's choice");
+        format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")
+    })
+}
+
+/// RunScripts as scripts are told apart by it.
+#[must_use]
+pub(crate) fn run_scripts(shell: &Shell) -> Option<Vec<String>> {
+    let run = shell.run_scripts.as_ref()?;
+    Some(run.iter().map(ToString::to_string).collect())
+}
+
+/// DEVICE and INTERFACE of scripts. Source: config/tinc.md section 6.9.
+#[must_use]
+pub(crate) fn device_names(tun: Option<&Tun>) -> (String, String) {
+    match tun {
+        Some(tun) => (CLONE.into(), tun.name().into()),
+        None => ("dummy".into(), "dummy".into()),
+    }
+}
+
+/// Makes the directory of pid file and control socket where it is missing: root's, its group looks in.
+pub(crate) fn make_run_dir(file: &Path) -> anyhow::Result<()> {
+    let Some(dir) = file.parent().filter(|dir| !dir.exists()) else {
+        return Ok(());
+    };
+    let made = fs::DirBuilder::new()
+        .mode(0o750)
+        .recursive(true)
+        .create(dir);
+    made.with_context(|| {
+        format!(
+            "cannot make {} (name another place with --pidfile)",
+            dir.display()
+        )
+    })?;
+    let _ = chown(dir, None, users::group_id(GROUP));
+    Ok(())
+}
+
+/// Hands a file to the group that may look at the daemon, if there is one.
+pub(crate) fn give_to_group(path: &Path) {
+    let _ = chown(path, None, users::group_id(GROUP));
+}
+
+/// Writes our process id.
+pub(crate) fn write_pid(path: &Path) -> anyhow::Result<()> {
+    let pid = format!("{}\n", std::process::id());
+    write_atomic(path, pid.as_bytes(), 0o644)
+        .with_context(|| format!("cannot write the pid file {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshd_dataplane::io::udp::is_here;
+
+    fn shell(listen: &[&str]) -> Shell {
+        Shell {
+            listen: listen.iter().map(|addr| addr.parse().unwrap()).collect(),
+            pmtu_discovery: true,
+            ..Shell::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn one_dynamic_port_serves_all_sockets() {
+        for workers in [1, 3] {
+            let mut shell = shell(&["127.0.0.1:0", "127.0.0.2:0"]);
+            shell.workers = workers;
+            let sockets = open_sockets(&shell, &Device::default(), &mut Kept::default())
+                .await
+                .unwrap();
+            assert_eq!((sockets.tcp.len(), sockets.udp.len()), (2, workers));
+            for set in &sockets.udp {
+                assert_eq!(set.len(), 2);
+                for (tcp, udp) in sockets.tcp.iter().zip(set) {
+                    assert_eq!(tcp.local_addr().unwrap().port(), sockets.port);
+                    assert_eq!(udp.local(), tcp.local_addr().unwrap());
+                }
+            }
+        }
+    }
+
+    /// As at boot, before the network is there; 192.0.2.0/24 is nobody's.
+    #[tokio::test]
+    async fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
+        for wanted in [
+            &["192.0.2.77:0"][..],
+            &["127.0.0.1:0", "192.0.2.77:0", "[2001:db8::77]:0"],
+        ] {
+            let sockets = open_sockets(&shell(wanted), &Device::default(), &mut Kept::default())
+                .await
+                .unwrap();
+            assert_eq!(
+                (sockets.tcp.len(), sockets.udp[0].len()),
+                (wanted.len(), wanted.len())
+            );
+            assert_eq!(sockets.failed, []);
+        }
+        assert!(is_here([127, 0, 0, 1].into()) && !is_here([192, 0, 2, 77].into()));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_left_out_unless_it_is_the_last() {
+        let first = open_sockets(
+            &shell(&["127.0.0.1:0"]),
+            &Device::default(),
+            &mut Kept::default(),
+        )
+        .await
+        .unwrap();
+        let taken = format!("127.0.0.1:{}", first.port);
+        let mut both = shell(&[&taken, &format!("127.0.0.3:{}", first.port)]);
+        both.port = first.port;
+        let second = open_sockets(&both, &Device::default(), &mut Kept::default())
+            .await
+            .unwrap();
+        assert_eq!(second.tcp.len(), 1);
+        let (addr, why) = second.failed[0].clone();
+        assert_eq!(addr.to_string(), taken);
+        assert!(why.contains("in use"), "{why}");
+        drop(second);
+        both.listen.pop();
+        let error = open_sockets(&both, &Device::default(), &mut Kept::default())
+            .await
+            .err()
+            .unwrap();
+        assert!(error.to_string().contains(&taken), "{error}");
+        let options = socket_options(&both);
+        assert!(open_new(addr, &options, 1).is_err());
+        drop(first);
+        let (_, udp) = open_new(addr, &options, 1).unwrap();
+        assert_eq!((udp.len(), udp[0].local()), (1, addr));
+    }
+}

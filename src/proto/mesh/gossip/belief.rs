@@ -1,0 +1,292 @@
+//! The table of trust in flooded and routed lines: who may say what of whom, and what it may end.
+//!
+//! No line shows its author. A line about a node that comes over that node's own link is its own word; any other line
+//! about it is hearsay. Hearsay is forwarded at once, as in tinc, so that its subject can contradict it. The table says
+//! what it changes here. "Alive" means that a packet or a probe has opened in the node's tunnel within [`ALIVE`].
+//!
+//! | line | about | own word | hearsay |
+//! | --- | --- | --- | --- |
+//! | any flooded line | ourselves | - | nothing; it is corrected (`flood.rs`) |
+//! | any flooded line | a neighbour | takes effect | nothing; it is corrected in the neighbour's place (`doubt.rs`) |
+//! | DEL_EDGE, another path is left | another node | - | takes effect |
+//! | DEL_EDGE, no path is left | another node | - | the node becomes unreachable after [`GRACE`], and not while it is alive |
+//! | ADD_EDGE, other options | another node | - | takes effect if the node is not alive; else the option bits change once both directions of an edge have agreed for `path_hold::SETTLED`; a direct path that answers and the dialect stay |
+//! | ADD_EDGE, other address | another node | - | the address is a candidate for probes (`probe.rs`) |
+//! | ADD_EDGE, other weight or a new edge | another node | - | takes effect; packets that relays carry to a node that is alive change their path after `path_hold::SETTLED` |
+//! | DEL_SUBNET, listed in our host file | another node | - | nothing, unless SubnetPolicy is open (`withdrawn.rs`) |
+//! | DEL_SUBNET, no other owner | another node | - | takes effect after `withdrawn::UNCLAIMED` |
+//! | KEY_CHANGED | a legacy node | ends the sending key | ends it twice at once, then once in 5 s; packets go over links until the new key comes (`legacy.rs`) |
+//! | KEY_CHANGED | any other node | nothing | nothing: these keys are renewed inside the tunnel |
+//! | REQ_KEY, ANS_KEY | any node with SPTPS or native | - | a session is replaced only by one that the node has authenticated (`keys.rs`, `native.rs`) |
+//! | REQ_KEY, ANS_KEY | a legacy node | - | takes effect: the legacy protocol does not authenticate keys |
+//! | UDP_INFO, address in ANS_KEY | any node | - | a candidate for probes while no address is confirmed (`udp.rs`) |
+//! | MTU_INFO | any node | - | the longest of the last seconds counts while no address is confirmed (`info.rs`) |
+//!
+//! A neighbour's word about its own edges takes effect at once, so a node two hops away becomes unreachable when the
+//! neighbour on the path says so. A node farther away is probed four times a second while its reachability is in doubt:
+//! it becomes unreachable within about a second of its last answer, or [`ALIVE`] after its last packet without UDP.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use meshd_wire::Subnet;
+
+use crate::{
+    mesh::{
+        LinkId, Mesh, Timer,
+        gossip::path_hold::PendingPath,
+        limits::MAX_DENIED,
+        topology::{
+            edge::Edge,
+            graph,
+            node::{Node, Nodes, Place},
+        },
+        total,
+    },
+    route::NodeIdx,
+};
+
+/// Time for the subject of a DEL_EDGE, or a neighbour of the subject, to contradict it.
+const GRACE: Duration = Duration::from_secs(1);
+/// A tunnel counts as alive for this long after the last packet or probe that it opened.
+const ALIVE: Duration = Duration::from_secs(3);
+/// The same while a node in doubt is probed by UDP.
+const PROBED: Duration = Duration::from_secs(1);
+/// Pace of probes to nodes in doubt, and of the doubt timer.
+const PACE: Duration = Duration::from_millis(250);
+
+/// Edges by their ends.
+pub(in crate::mesh) type Edges = BTreeMap<(NodeIdx, NodeIdx), Edge>;
+
+/// Edges that hearsay has deleted lately, and when the doubt timer is due.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct DeniedEdges {
+    edges: BTreeMap<(NodeIdx, NodeIdx), (Edge, Instant)>,
+    due: Option<Instant>,
+}
+
+impl DeniedEdges {
+    fn since(&self, at: Option<Instant>) -> Edges {
+        let edges = self.edges.iter();
+        let young = edges.filter(|(_, (_, denied))| at.is_none_or(|at| *denied > at));
+        young
+            .map(|(ends, (edge, _))| (*ends, edge.clone()))
+            .collect()
+    }
+
+    /// Forgets an edge that was added again, or that its owner has deleted.
+    pub(in crate::mesh) fn forget(&mut self, from: NodeIdx, to: NodeIdx) {
+        self.edges.remove(&(from, to));
+    }
+
+    /// Forgets edges that only nodes that are alive may still use.
+    fn forget_old(&mut self, now: Instant) {
+        let young = |at: Instant| now.saturating_duration_since(at) < GRACE;
+        self.edges.retain(|_, (_, at)| young(*at));
+    }
+
+    /// Forgets the edges of a node that is removed.
+    pub(in crate::mesh) fn forget_node(&mut self, node: NodeIdx) {
+        self.edges
+            .retain(|(from, to), _| *from != node && *to != node);
+    }
+}
+
+/// Evidence that a node is there, beside and against the lines of others.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Evidence {
+    /// Number of its packets at the last count, and when the number last changed.
+    packets: u64,
+    packet_at: Option<Instant>,
+    /// Start of the time in which it is reachable by denied edges only.
+    doubted: Option<Instant>,
+    /// End of a doubt, until there is evidence since then: the node may have restarted. True: a handshake was begun.
+    returned: Option<(Instant, bool)>,
+    /// Options and path that others state and that do not take effect yet.
+    pub(in crate::mesh) said: Option<PendingPath>,
+    /// Subnets that hearsay has withdrawn, and when. They are still in the table of its subnets.
+    pub(in crate::mesh) withdrawn: BTreeMap<Subnet, Instant>,
+}
+
+impl Node {
+    /// True if it is reachable by denied edges only.
+    pub(in crate::mesh) fn is_doubted(&self) -> bool {
+        self.evidence.doubted.is_some()
+    }
+}
+
+impl Mesh {
+    /// True if `node` is at the other end of `link`.
+    pub(in crate::mesh) fn is_own_word(&self, link: LinkId, node: NodeIdx) -> bool {
+        self.peers.get(&link).is_some_and(|peer| peer.node == node)
+    }
+
+    /// Removes an edge from the graph, and remembers it if the line is hearsay.
+    pub(in crate::mesh) fn deny_edge(
+        &mut self,
+        link: LinkId,
+        (from, to): (NodeIdx, NodeIdx),
+        now: Instant,
+    ) {
+        let own = self.is_own_word(link, from);
+        let back = (to, from);
+        let counted = self.nodes.edge(to, from).is_some() || self.denied.edges.contains_key(&back);
+        let Some(edge) = self.nodes.remove_edge(from, to).filter(|_| !own && counted) else {
+            return;
+        };
+        if self.denied.edges.len() >= MAX_DENIED {
+            self.denied.forget_old(now);
+        }
+        if self.denied.edges.len() < MAX_DENIED {
+            self.denied.edges.insert((from, to), (edge, now));
+            self.arm_doubt_timer(now);
+        }
+    }
+
+    /// Counts a completed handshake as evidence.
+    pub(in crate::mesh) fn note_session(&mut self, idx: NodeIdx) {
+        self.nodes[idx].evidence.packet_at = Some(self.now);
+    }
+
+    /// Counts the node's packets. Call it once a second: the time of the last packet is known that exactly.
+    pub(in crate::mesh) fn count_packets(&mut self, idx: NodeIdx, now: Instant) {
+        let node = &mut self.nodes[idx];
+        let packets = total(&node.shared.counters.rx_packets);
+        if packets != node.evidence.packets {
+            node.evidence.packets = packets;
+            node.evidence.packet_at = Some(now);
+        }
+    }
+
+    /// Time of the last packet, probe or completed handshake; `None` without a session.
+    fn last_evidence(&mut self, idx: NodeIdx, now: Instant) -> Option<Instant> {
+        self.count_packets(idx, now);
+        let node = &self.nodes[idx];
+        let udp = &node.udp;
+        let last = [node.evidence.packet_at, udp.last_answer, udp.heard_at];
+        let last = last.into_iter().flatten().max();
+        last.filter(|_| node.keys.is_established())
+    }
+
+    /// True if the node's tunnel is alive: see the module's table.
+    pub(in crate::mesh) fn is_tunnel_alive(&mut self, idx: NodeIdx, now: Instant) -> bool {
+        let last = self.last_evidence(idx, now);
+        let node = &self.nodes[idx];
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let probed = node.evidence.doubted.is_some_and(|at| since(at) >= PROBED);
+        let patience = match node.udp.confirmed && probed {
+            true => PROBED,
+            false => ALIVE,
+        };
+        last.is_some_and(|at| since(at) < patience)
+    }
+
+    /// Adds places by denied edges for nodes that would become unreachable without them.
+    pub(in crate::mesh) fn keep_doubted_nodes(
+        &mut self,
+        places: &mut BTreeMap<NodeIdx, Place>,
+        now: Instant,
+    ) {
+        let mut lost = Vec::new();
+        for idx in self.nodes.by_name().collect::<Vec<_>>() {
+            let node = &mut self.nodes[idx];
+            if !places.contains_key(&idx) && node.place.reachable && idx != Nodes::ME {
+                lost.push(idx);
+            } else if node.evidence.doubted.take().is_some() && places.contains_key(&idx) {
+                node.evidence.returned.get_or_insert((now, false));
+            }
+        }
+        if lost.is_empty() {
+            return;
+        }
+        let young = graph::places(&self.nodes, &self.denied.since(now.checked_sub(GRACE)));
+        let mut all = None;
+        for idx in lost {
+            let mut kept = young.get(&idx).copied();
+            if kept.is_none() && self.is_tunnel_alive(idx, now) {
+                let all =
+                    all.get_or_insert_with(|| graph::places(&self.nodes, &self.denied.since(None)));
+                kept = all.get(&idx).copied();
+            }
+            let Some(place) = kept else {
+                let evidence = &mut self.nodes[idx].evidence;
+                (evidence.doubted, evidence.returned) = (None, None);
+                continue;
+            };
+            places.insert(idx, place);
+            self.count_packets(idx, now);
+            if self.nodes[idx].evidence.doubted.is_none() {
+                self.nodes[idx].evidence.doubted = Some(now);
+                self.challenge(idx, now);
+            }
+            self.arm_doubt_timer(now);
+        }
+    }
+
+    /// Has the doubt timer run soon.
+    pub(in crate::mesh) fn arm_doubt_timer(&mut self, now: Instant) {
+        if self.denied.due.is_none() {
+            let due = now + PACE;
+            self.denied.due = Some(due);
+            self.timers.insert((due, Timer::Doubts, Nodes::ME));
+        }
+    }
+
+    /// Decides doubts by time and by silence, four times a second while there are any.
+    pub(in crate::mesh) fn doubt_timer(&mut self, now: Instant) {
+        self.denied.due = None;
+        let mut again = self.settle_doubts(now);
+        let mut doubted = false;
+        for idx in self.nodes.by_name().collect::<Vec<_>>() {
+            if self.nodes[idx].is_doubted() {
+                (again, doubted) = (true, true);
+                self.challenge(idx, now);
+                self.dirty_graph |= !self.is_tunnel_alive(idx, now);
+            }
+            again |= self.check_restart(idx, now);
+            again |= self.settle_pending_path(idx, now);
+            again |= self.settle_withdrawn(idx, now);
+        }
+        if !doubted {
+            self.denied.forget_old(now);
+        }
+        if again || !self.denied.edges.is_empty() {
+            self.arm_doubt_timer(now);
+        }
+    }
+
+    /// Handles a node that hearsay has deleted and that has come back. If it has restarted, the session is void: the node is
+    /// probed, then a handshake begins beside the session, then the session is dropped. False: nothing is left to do.
+    fn check_restart(&mut self, idx: NodeIdx, now: Instant) -> bool {
+        let Some((since, asked)) = self.nodes[idx].evidence.returned else {
+            return false;
+        };
+        let heard = self.last_evidence(idx, now).is_some_and(|at| at > since);
+        let keyed = self.nodes[idx].keys.is_established();
+        let silent = now.saturating_duration_since(since);
+        if heard || !keyed || silent >= ALIVE {
+            self.nodes[idx].evidence.returned = None;
+            if keyed && !heard {
+                self.start_anew(idx, now);
+            }
+            return false;
+        }
+        self.challenge(idx, now);
+        if silent >= PROBED / 2 && !asked {
+            self.nodes[idx].evidence.returned = Some((since, true));
+            self.start_handshake(idx, now);
+        }
+        true
+    }
+
+    /// Probes a node in doubt, if it has a confirmed address.
+    fn challenge(&mut self, idx: NodeIdx, now: Instant) {
+        let udp = &self.nodes[idx].udp;
+        let recent = |at: Instant| now.saturating_duration_since(at) < PACE / 2;
+        if udp.confirmed && !udp.last_sent.is_some_and(recent) {
+            self.probe_now(idx, now);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Statements of others about our neighbour that the neighbour has not made: they are not accepted,
+//! but corrected.
+//!
+//! In tinc an old statement is forwarded up to its subject, and the subject corrects it. The
+//! first-hand rule stops such lines, so a node with an old statement about our neighbour would keep
+//! it forever. So we correct the line in the neighbour's place. The correction waits for a while,
+//! because the neighbour's own line may still be on its way to us.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use meshd_wire::Request;
+
+use crate::{
+    mesh::{LinkId, Mesh, limits::MAX_DOUBTS, topology::node::Nodes},
+    route::NodeIdx,
+};
+
+/// Time for the neighbour's own line after its first exchange is over.
+const SOON: Duration = Duration::from_millis(250);
+/// Time for the neighbour's own line before its first exchange is over.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// Lines that wait for comparison, oldest first.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Doubts(VecDeque<Doubt>);
+
+#[derive(Debug)]
+struct Doubt {
+    since: Instant,
+    link: LinkId,
+    about: NodeIdx,
+    said: Request,
+}
+
+impl Mesh {
+    /// Returns true if a flooded line is about a neighbour that is not at the other end of `link`.
+    /// The line is dropped and not remembered as seen, because the neighbour sends the same text. A
+    /// line that contradicts the neighbour is queued for correction; a line beyond the bound is
+    /// not.
+    pub(in crate::mesh) fn is_second_hand(
+        &mut self,
+        link: LinkId,
+        request: &Request,
+        now: Instant,
+    ) -> bool {
+        let about = request.subject().and_then(|name| self.nodes.find(name));
+        let Some(about) = about.filter(|idx| *idx != Nodes::ME) else {
+            return false;
+        };
+        if self.is_first_hand(link, about) {
+            return false;
+        }
+        let doubt = Doubt {
+            since: now,
+            link,
+            about,
+            said: request.clone(),
+        };
+        if self.is_within_budget(link, request, now)
+            && self.doubts.0.len() < MAX_DOUBTS
+            && self.truth(&doubt).is_some()
+        {
+            self.doubts.0.push_back(doubt);
+            self.arm_doubt_timer(now);
+        }
+        true
+    }
+
+    /// Corrects the lines that the neighbour has not confirmed. Returns true if others still wait.
+    pub(in crate::mesh) fn settle_doubts(&mut self, now: Instant) -> bool {
+        for doubt in std::mem::take(&mut self.doubts.0) {
+            let first_hand = self.nodes.get(doubt.about).and_then(|node| node.link);
+            let peer = first_hand.and_then(|link| self.active(link));
+            let waited = now.saturating_duration_since(doubt.since);
+            let slow = peer
+                .and_then(|peer| peer.rtt)
+                .map_or(SOON, |rtt| SOON.max(2 * rtt));
+            let synced = peer.is_some_and(|peer| peer.synced);
+            if waited < WAIT.min(slow) || !synced && waited < WAIT {
+                self.doubts.0.push_back(doubt);
+            } else if synced && let Some(truth) = self.truth(&doubt) {
+                self.correct(doubt.link, &truth, now);
+            }
+        }
+        !self.doubts.0.is_empty()
+    }
+
+    /// Returns the correction of a line, if the neighbour's statements contradict it.
+    fn truth(&self, doubt: &Doubt) -> Option<Request> {
+        let node = self.nodes.get(doubt.about)?;
+        match &doubt.said {
+            Request::AddSubnet { owner, subnet } => {
+                let owner = owner.clone();
+                (!node.subnets.contains(subnet)).then_some(Request::DelSubnet {
+                    owner,
+                    subnet: *subnet,
+                })
+            }
+            Request::DelSubnet { owner, subnet } => {
+                let owner = owner.clone();
+                node.subnets.contains(subnet).then_some(Request::AddSubnet {
+                    owner,
+                    subnet: *subnet,
+                })
+            }
+            Request::AddEdge {
+                from,
+                to,
+                address,
+                options,
+                weight,
+                ..
+            } => {
+                let Some(edge) = node.edges.get(to) else {
+                    return Some(Request::DelEdge {
+                        from: from.clone(),
+                        to: to.clone(),
+                    });
+                };
+                let same =
+                    edge.address == *address && edge.options == *options && edge.weight == *weight;
+                (!same).then(|| edge.request(from, to))
+            }
+            Request::DelEdge { from, to } => Some(node.edges.get(to)?.request(from, to)),
+            _ => None,
+        }
+    }
+}

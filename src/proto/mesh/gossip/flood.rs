@@ -1,0 +1,485 @@
+//! Flooded requests: which ones are accepted, forwarded or answered.
+//!
+//! Order of checks for each request: parse; drop it if seen before; check its budget
+//! ([`crate::mesh::gossip::budget`]); check that the sender may speak for the subject; check that it changes the
+//! graph. Only a change is forwarded. Lines about this node are answered with a correction. Source:
+//! wire/tinc-1.0.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
+
+use std::{
+    fmt::{self, Display},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use meshd_wire::{EdgeAddress, NodeName, Request, Subnet, address::zone, printable};
+
+use crate::{
+    link::MAX_LINE,
+    mesh::{
+        HookEvent, LinkId, Mesh, Output,
+        gossip::refresh::News,
+        limits::{
+            CORRECTION_RATE, MAX_ADDRESS_WORD, MAX_DEFERRED, MAX_EDGE_WORDS, MAX_EDGES, MAX_NODES,
+            MAX_UNKNOWN_PER_NEIGHBOUR,
+        },
+        topology::{edge::Edge, node::Nodes},
+    },
+    route::NodeIdx,
+};
+
+/// Formats a line for the log, without keys.
+fn without_key(request: &Request, line: &[u8]) -> impl Display {
+    // The text is made only if the log line is written: most flooded lines are not logged.
+    fmt::from_fn(move |f| match request.without_key() {
+        Some(line) => f.write_str(&line),
+        None => f.write_str(&printable(line)),
+    })
+}
+
+impl Mesh {
+    /// Handles one request line from a link.
+    pub(in crate::mesh) fn handle_line(&mut self, link: LinkId, line: &Bytes, now: Instant) {
+        let Some(peer) = self.peers.get(&link) else {
+            return;
+        };
+        let request = match Request::parse(line) {
+            Ok(request) => request,
+            Err(why) => return self.refuse_line(link, line, &why, now),
+        };
+        if line.len() > MAX_LINE {
+            return self.refuse_line(link, line, &request.too_long(), now);
+        }
+        tracing::debug!(node = %peer.hello.name, "got {} {}", request.name(), without_key(&request, line));
+        if !peer.active {
+            match request {
+                Request::Ack {
+                    port,
+                    weight,
+                    options,
+                } => self.handle_ack(link, port, weight, options, now),
+                _ => self.misbehaved(link, "a request before ACK"),
+            }
+            return;
+        }
+        if has_long_address(&request) {
+            self.refused += 1;
+            self.charge_unused(link, now);
+            return;
+        }
+        if request.flooded()
+            && (self.is_second_hand(link, &request, now) || !self.admit(link, &request, line, now))
+        {
+            return;
+        }
+        // Routed lines need the paths that earlier lines made, so they wait for the graph pass.
+        if !request.flooded() && self.dirty_graph && self.deferred.len() < MAX_DEFERRED {
+            self.deferred.push((link, line.clone()));
+            return;
+        }
+        if !self.admits_routed(link, &request, line.len(), now) {
+            return;
+        }
+        match &request {
+            Request::Ack { .. } => self.out_of_place(link, line, "second ACK"),
+            Request::TermReq => self.out_of_place(link, line, "the other end ended the link"),
+            Request::Ping => self.answer_link(link),
+            Request::Pong => self.handle_pong(link, now),
+            Request::AddSubnet { owner, subnet } => {
+                self.add_subnet(link, owner, *subnet, line, now)
+            }
+            Request::DelSubnet { owner, subnet } => {
+                self.del_subnet(link, owner, *subnet, line, now)
+            }
+            Request::AddEdge { .. } => self.add_edge(link, &request, line, now),
+            Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
+            Request::KeyChanged { origin } => {
+                // Legacy keys only; SPTPS tunnels renew keys inside (wire/tinc-1.1.md section 2.6).
+                if let Some(idx) = self.nodes.find(origin).filter(|idx| *idx != Nodes::ME) {
+                    let own = self.is_own_word(link, idx);
+                    self.legacy_key_changed(idx, own, now);
+                    self.forward(link, line);
+                }
+            }
+            Request::ReqKey {
+                from,
+                to,
+                ext,
+                text,
+            } => {
+                self.handle_req_key(link, (from, to), (*ext, text), line, now);
+            }
+            Request::AnsKey {
+                from,
+                to,
+                key,
+                cipher,
+                digest,
+                mac_length,
+                compression,
+                address,
+            } => {
+                let numbers = [*cipher, *digest, *mac_length, *compression];
+                self.handle_ans_key(
+                    link,
+                    (from, to),
+                    (key, numbers, address.as_ref()),
+                    line,
+                    now,
+                );
+            }
+            Request::UdpInfo { from, to, address } => self.handle_udp_info(from, to, address, now),
+            Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(from, to, *mtu, now),
+            // The link takes the bytes that follow these headers. A header that arrives as a line
+            // is an error.
+            Request::Packet { .. } | Request::SptpsPacket { .. } => {
+                self.out_of_place(link, line, "stray packet header")
+            }
+        }
+    }
+
+    /// Returns true if a flooded line is new and within the budget of its link. Two kinds of lines
+    /// pass although the same line was seen before.
+    ///
+    /// - A line of a neighbour about itself: another node may have sent it before the neighbour's
+    ///   own link was up.
+    /// - A DEL_EDGE for an edge that the same link announced last: that ADD_EDGE may have been old.
+    ///
+    /// Such a line is forwarded unchanged, and nodes that have seen it drop it. With a fresh nonce,
+    /// a late line would restore edges that others have deleted since, at tincds for good.
+    /// [`crate::mesh::gossip::refresh`] repairs the differences that remain.
+    fn admit(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) -> bool {
+        let own = self
+            .peers
+            .get(&link)
+            .is_some_and(|peer| request.subject() == Some(&peer.hello.name));
+        let mark = self.seen.mark(line);
+        if self.seen.has(mark) && !own && !self.takes_back(link, request) {
+            self.charge_unused(link, now);
+            return false;
+        }
+        // A line over the budget of one link may still be accepted from another link.
+        if !self.is_within_budget(link, request, now) {
+            return false;
+        }
+        self.seen.insert(mark, now);
+        true
+    }
+
+    /// Returns true if a line deletes an edge that the same link announced last.
+    fn takes_back(&self, link: LinkId, request: &Request) -> bool {
+        let Request::DelEdge { from, to } = request else {
+            return false;
+        };
+        let (from, to) = (self.nodes.find(from), self.nodes.find(to));
+        let edge = from
+            .zip(to)
+            .and_then(|(from, to)| self.nodes.edge(from, to));
+        edge.is_some_and(|edge| edge.teller == Some(link))
+    }
+
+    fn forward(&mut self, from: LinkId, line: &Bytes) {
+        if !self.settings.route.tunnel_server {
+            self.floods += 1;
+            self.tell_all(line, Some(from));
+        }
+    }
+
+    /// Returns the node of a name in a line. Adds the node if the name is new and no limit is
+    /// reached.
+    fn node_for(&mut self, link: LinkId, name: &NodeName, now: Instant) -> Option<NodeIdx> {
+        if let Some(idx) = self.nodes.find(name) {
+            return Some(idx);
+        }
+        let known = self.settings.hosts.contains_key(name);
+        let peer = self.peers.get(&link)?.node;
+        if self.nodes.len() >= MAX_NODES
+            || !known && self.nodes[peer].introduced >= MAX_UNKNOWN_PER_NEIGHBOUR
+        {
+            self.refused += 1;
+            return None;
+        }
+        let idx = self.nodes.add(name.clone(), now);
+        if !known {
+            self.nodes[peer].introduced += 1;
+            self.nodes[idx].introduced_by = Some(peer);
+        }
+        Some(idx)
+    }
+
+    /// A tunnel server accepts only lines about itself and the sender.
+    fn out_of_scope(&self, link: LinkId, names: &[&NodeName]) -> bool {
+        let Some(peer) = self.peers.get(&link) else {
+            return true;
+        };
+        let ours = |name: &&NodeName| **name == self.settings.name || **name == peer.hello.name;
+        self.settings.route.tunnel_server && !names.iter().any(ours)
+    }
+
+    /// Answers a false line about this node with a correction, within the budget of corrections.
+    pub(in crate::mesh) fn correct(&mut self, link: LinkId, request: &Request, now: Instant) {
+        let nonce = self.nonce();
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        if peer
+            .corrections
+            .take(CORRECTION_RATE, CORRECTION_RATE as usize, now)
+        {
+            self.send_line(link, request.line(nonce).into());
+        } else {
+            self.refused += 1;
+        }
+    }
+
+    fn add_subnet(
+        &mut self,
+        link: LinkId,
+        owner: &NodeName,
+        subnet: Subnet,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        if self.out_of_scope(link, &[owner]) {
+            return;
+        }
+        let Some(idx) = self.node_for(link, owner, now) else {
+            return;
+        };
+        let held = self.nodes[idx].subnets.contains(&subnet);
+        if idx == Nodes::ME {
+            if !held {
+                let owner = owner.clone();
+                self.correct(link, &Request::DelSubnet { owner, subnet }, now);
+            }
+            return;
+        }
+        self.nodes[idx].unclaimed.subnets.remove(&subnet);
+        if held {
+            if self.nodes[idx].claims_again(&subnet) {
+                self.forward(link, line);
+            }
+            return;
+        }
+        if self.settings.strict_subnets {
+            tracing::debug!(node = %owner, %subnet, "ignored unauthorized ADD_SUBNET");
+            self.keep_aside(idx, subnet);
+            self.forward(link, line);
+            return;
+        }
+        if let Err(why) = self.may_announce(owner, &subnet) {
+            return self.refuse_subnet(idx, subnet, &why, now);
+        }
+        if let Err(why) = self.has_room(idx, &subnet) {
+            self.refused += 1;
+            return self.refuse_subnet(idx, subnet, &why, now);
+        }
+        self.insert_subnet(idx, subnet);
+        self.taken_over(subnet);
+        self.retell.note(News::Subnet(idx, subnet), now);
+        self.forward(link, line);
+    }
+
+    fn del_subnet(
+        &mut self,
+        link: LinkId,
+        owner: &NodeName,
+        subnet: Subnet,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        if self.out_of_scope(link, &[owner]) {
+            return;
+        }
+        let Some(idx) = self.nodes.find(owner) else {
+            return;
+        };
+        let held = self.nodes[idx].subnets.contains(&subnet);
+        if idx == Nodes::ME {
+            if held {
+                let owner = owner.clone();
+                self.correct(link, &Request::AddSubnet { owner, subnet }, now);
+            }
+            return;
+        }
+        self.forget_refused(idx, Some(&subnet));
+        if self.settings.strict_subnets {
+            self.forward(link, line);
+        } else if held {
+            let kept = self.keeps_subnet(link, idx, subnet, now);
+            if kept != Some(false) {
+                self.forward(link, line);
+            }
+            if kept.is_none() {
+                self.remove_subnet(idx, subnet);
+            }
+        }
+    }
+
+    /// Inserts a subnet into the tables.
+    pub(in crate::mesh) fn insert_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
+        if self.nodes[idx].subnets.insert(subnet) {
+            self.subnet_count += 1;
+            self.count_unlisted(idx, &subnet, true);
+            self.dirty_routes = true;
+            self.subnet_hook(true, idx, subnet);
+        }
+    }
+
+    /// Removes a subnet from the tables.
+    pub(in crate::mesh) fn remove_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
+        self.nodes[idx].claims_again(&subnet);
+        if self.nodes[idx].subnets.remove(&subnet) {
+            self.subnet_count -= 1;
+            self.count_unlisted(idx, &subnet, false);
+            self.dirty_routes = true;
+            self.subnet_hook(false, idx, subnet);
+        }
+    }
+
+    /// Emits the script event of a subnet of a reachable node or of this node.
+    pub(in crate::mesh) fn subnet_hook(&mut self, up: bool, idx: NodeIdx, subnet: Subnet) {
+        let node = &self.nodes[idx];
+        if node.place.reachable || idx == Nodes::ME {
+            let address = (idx != Nodes::ME)
+                .then(|| self.own_address(idx).known())
+                .flatten();
+            let node = node.name().clone();
+            self.outputs.push_back(Output::Hook(HookEvent::Subnet {
+                up,
+                node,
+                subnet,
+                address,
+            }));
+        }
+    }
+
+    fn add_edge(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) {
+        let Request::AddEdge {
+            from,
+            to,
+            address,
+            options,
+            weight,
+            local,
+        } = request
+        else {
+            return;
+        };
+        if self.out_of_scope(link, &[from, to]) {
+            return;
+        }
+        let (Some(a), Some(b)) = (self.node_for(link, from, now), self.node_for(link, to, now))
+        else {
+            return;
+        };
+        let old = self.nodes.edge(a, b);
+        if a == Nodes::ME {
+            let truth = match old {
+                Some(edge)
+                    if edge.weight == *weight
+                        && edge.options == *options
+                        && edge.address == *address =>
+                {
+                    return;
+                }
+                Some(edge) => edge.request(from, to),
+                None => Request::DelEdge {
+                    from: from.clone(),
+                    to: to.clone(),
+                },
+            };
+            self.correct(link, &truth, now);
+            return;
+        }
+        let here = |address: &EdgeAddress| self.in_zone_of(link, address);
+        // A missing local address does not overwrite a known one.
+        let local = local
+            .as_ref()
+            .map(here)
+            .or_else(|| old.and_then(|old| old.local.clone()));
+        let edge = Edge {
+            to: b,
+            address: here(address),
+            local,
+            options: *options,
+            weight: *weight,
+            teller: Some(link),
+        };
+        self.nodes[a].unclaimed.edges.remove(to);
+        self.denied.forget(a, b);
+        if self.nodes.edge(a, b).is_some_and(|old| old.says_as(&edge)) {
+            self.nodes.insert_edge(a, b, edge);
+            return;
+        }
+        let words = self.nodes.edge_words + edge.words();
+        if self.nodes.edge(a, b).is_none() && self.nodes.edge_count >= MAX_EDGES
+            || edge.words() > 0 && words > MAX_EDGE_WORDS
+        {
+            self.refused += 1;
+            return;
+        }
+        self.nodes.insert_edge(a, b, edge);
+        self.retell.note(News::Edge(a, b), now);
+        self.dirty_graph = true;
+        self.forward(link, line);
+    }
+
+    /// Returns an address from a link. A link-local address gets the zone of the link itself, if
+    /// the link's own address is link-local too. Only zones of this machine are valid here.
+    fn in_zone_of(&self, link: LinkId, address: &EdgeAddress) -> EdgeAddress {
+        match self.peers.get(&link).and_then(|peer| zone(peer.remote)) {
+            Some(zone) => address.in_zone(zone),
+            None => address.clone(),
+        }
+    }
+
+    fn del_edge(
+        &mut self,
+        link: LinkId,
+        from: &NodeName,
+        to: &NodeName,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        if self.out_of_scope(link, &[from, to]) {
+            return;
+        }
+        let (Some(a), Some(b)) = (self.nodes.find(from), self.nodes.find(to)) else {
+            return;
+        };
+        if self.is_own_word(link, a) {
+            self.denied.forget(a, b);
+        }
+        let Some(edge) = self.nodes.edge(a, b) else {
+            return;
+        };
+        if a == Nodes::ME {
+            let truth = edge.request(from, to);
+            self.correct(link, &truth, now);
+            return;
+        }
+        self.deny_edge(link, (a, b), now);
+        self.dirty_graph = true;
+        self.forward(link, line);
+        // The other end may be gone as well: its edge to us would stay forever.
+        self.orphans.insert(b);
+    }
+}
+
+/// Returns true if a line has an address word longer than any real daemon writes. Only the line is
+/// dropped: the sender may have received it from another node.
+fn has_long_address(request: &Request) -> bool {
+    let long = |address: &EdgeAddress| {
+        let mut lengths = address.word_lengths().into_iter();
+        lengths.any(|length| length > MAX_ADDRESS_WORD)
+    };
+    match request {
+        Request::AddEdge { address, local, .. } => {
+            long(address) || local.as_ref().is_some_and(long)
+        }
+        Request::AnsKey { address, .. } => address.as_ref().is_some_and(long),
+        Request::UdpInfo { address, .. } => long(address),
+        _ => false,
+    }
+}

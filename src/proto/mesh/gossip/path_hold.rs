@@ -1,0 +1,136 @@
+//! Keeps the path, options and dialect of a node with a live tunnel against single lines of others.
+//! See the table in `belief.rs`.
+
+use std::time::{Duration, Instant};
+
+use meshd_wire::Options;
+
+use crate::{
+    mesh::{
+        Mesh,
+        topology::{
+            graph,
+            node::{Nodes, Place},
+        },
+    },
+    route::NodeIdx,
+};
+
+/// Time for which new options, or a new path via relays, must stay the same before they take effect
+/// on a live tunnel.
+const SETTLED: Duration = Duration::from_secs(5);
+/// Options that both directions of an edge share (wire/tinc-1.0.md section 1.7).
+const AGREED: u32 =
+    Options::INDIRECT | Options::TCP_ONLY | Options::PMTU_DISCOVERY | Options::CLAMP_MSS;
+
+/// Number of nodes above which a new path via relays takes effect at once. A search per node would
+/// cost too much.
+const MAX_SEARCHED: usize = 1_024;
+
+/// A change in the graph that is held back.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::mesh) struct PendingPath {
+    terms: Terms,
+    since: Instant,
+    /// State at the last graph pass: the change had settled; the path was direct.
+    seen: (bool, bool),
+}
+
+/// Options, via, nexthop unless the path is direct, legacy dialect.
+type Terms = (Options, NodeIdx, NodeIdx, bool);
+
+fn terms(place: &Place, direct: bool) -> Terms {
+    let nexthop = if direct { Nodes::ME } else { place.nexthop };
+    (place.options, place.via, nexthop, place.legacy)
+}
+
+impl Mesh {
+    /// Returns the place in use of a reachable node whose place in the graph is `said`.
+    pub(in crate::mesh) fn hold_path(&mut self, idx: NodeIdx, said: Place, now: Instant) -> Place {
+        let old = self.nodes[idx].place;
+        let direct = self.is_direct(idx);
+        let new = terms(&said, direct);
+        let neighbour = self.nodes[idx].link.is_some();
+        if new == terms(&old, direct)
+            || !old.reachable
+            || neighbour
+            || !self.is_tunnel_alive(idx, now)
+        {
+            self.nodes[idx].evidence.said = None;
+            return said;
+        }
+        let before = self.nodes[idx].evidence.said;
+        let before = before.filter(|before| before.terms == new);
+        let since = before.map_or(now, |before| before.since);
+        let settled = now.saturating_duration_since(since) >= SETTLED;
+        self.nodes[idx].evidence.said = Some(PendingPath {
+            terms: new,
+            since,
+            seen: (settled, direct),
+        });
+        self.arm_doubt_timer(now);
+        if said.legacy != old.legacy {
+            // A node changes its dialect only by a restart, and a restart ends its tunnel.
+            let (legacy, options) = (old.legacy, old.options);
+            return Place {
+                legacy,
+                options,
+                ..said
+            };
+        }
+        let agreed = settled && self.both_ends_agree(idx, said.options);
+        let options = match (settled, agreed) {
+            (false, _) => old.options,
+            (true, false) => Options(said.options.0 & !AGREED | old.options.0 & AGREED),
+            (true, true) => said.options,
+        };
+        let mut place = Place { options, ..said };
+        if direct && !(agreed && said.options.has(Options::INDIRECT)) {
+            (place.via, place.indirect) = (old.via, old.indirect);
+        }
+        if !direct && !settled && self.old_path_holds(idx, &said) {
+            (place.via, place.indirect) = (old.via, old.indirect);
+            (place.nexthop, place.distance) = (old.nexthop, old.distance);
+        }
+        place
+    }
+
+    /// Returns true if packets go directly to the node by UDP.
+    fn is_direct(&self, idx: NodeIdx) -> bool {
+        let node = &self.nodes[idx];
+        node.place.via == idx && node.udp.confirmed
+    }
+
+    /// Returns true if an edge of the node has these options in both directions.
+    fn both_ends_agree(&self, idx: NodeIdx, said: Options) -> bool {
+        let same = |options: Options| options.0 & AGREED == said.0 & AGREED;
+        let mut edges = self.nodes[idx].edges.values();
+        edges.any(|edge| {
+            let back = self.nodes.edge(edge.to, idx);
+            same(edge.options) && back.is_some_and(|back| same(back.options))
+        })
+    }
+
+    /// Returns true if the old path via relays still exists and is loop-free. Then the old nexthop
+    /// has a path without us that is no longer than before, and shorter than any path through us.
+    fn old_path_holds(&self, idx: NodeIdx, said: &Place) -> bool {
+        let old = &self.nodes[idx].place;
+        let hop = self.nodes.get(old.nexthop);
+        self.nodes.len() <= MAX_SEARCHED
+            && hop.is_some_and(|hop| hop.link.is_some())
+            && said.distance + 1 >= old.distance
+            && graph::hops(&self.nodes, old.nexthop, idx) == Some(old.distance - 1)
+    }
+
+    /// Requests a graph pass if a held change may take effect now. Returns true if a change is
+    /// still held.
+    pub(in crate::mesh) fn settle_pending_path(&mut self, idx: NodeIdx, now: Instant) -> bool {
+        let Some(said) = self.nodes[idx].evidence.said else {
+            return false;
+        };
+        let settled = now.saturating_duration_since(said.since) >= SETTLED;
+        let changed = (settled, self.is_direct(idx)) != said.seen;
+        self.dirty_graph |= changed || !self.is_tunnel_alive(idx, now);
+        true
+    }
+}

@@ -1,0 +1,95 @@
+//! Filter for handshake lines between other nodes. Some lines make a real daemon exit, or close the
+//! link that they arrive on. Forwarding such a line would harm us and that daemon because of
+//! another member's line.
+
+use std::ops::RangeInclusive;
+
+use meshd_crypto::suite::Digest;
+
+use crate::{mesh::Mesh, route::NodeIdx};
+
+/// Ciphers that a tinc 1.1 accepts a key for on a current system and that carry packets, by
+/// OpenSSL's numbers. tinc 1.1 closes the link for most other ciphers. meshd uses only a few of
+/// these ciphers. Blowfish, CAST5 and other old ones need a provider that is rarely installed.
+/// Source: wire/tinc-1.0.md section 8.1, each tried with 1.1~pre18.
+const CIPHERS: [RangeInclusive<i32>; 11] = [
+    0..=0,
+    44..=44,
+    418..=429,
+    653..=655,
+    751..=753,
+    904..=906,
+    1018..=1019,
+    1066..=1066,
+    1071..=1071,
+    1076..=1076,
+    1134..=1134,
+];
+
+/// Returns true if a tinc 1.1 accepts a legacy key with these numbers. Source: wire/tinc-1.0.md
+/// section 1.11.
+fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
+    let most = match digest {
+        0 => Some(0),
+        nid => Digest::by_nid(nid).map(|digest| digest.size),
+    };
+    let known = CIPHERS.iter().any(|some| some.contains(&cipher));
+    let mac = usize::try_from(mac).ok();
+    known && mac.zip(most).is_some_and(|(mac, most)| mac <= most)
+}
+
+impl Mesh {
+    /// Returns true if a REQ_KEY is forwarded. A REQ_KEY without a usable extension makes a tinc
+    /// 1.1 exit if that tinc regards the asker as a node with SPTPS. It makes any real daemon exit
+    /// that regards the asker as unreachable. Source: wire/tinc-1.1.md section 3.6,
+    /// wire/tinc-1.0.md section 9.
+    pub(in crate::mesh) fn passes_req_key(
+        &self,
+        from: NodeIdx,
+        to: NodeIdx,
+        ext: Option<i32>,
+    ) -> bool {
+        let bare = ext.is_none_or(|ext| ext == 0);
+        let (from, to) = (&self.nodes[from], &self.nodes[to]);
+        !bare || from.place.reachable && !(from.has_sptps() && to.has_sptps())
+    }
+
+    /// Returns true if an ANS_KEY is forwarded. A tinc 1.1 treats the ANS_KEY of a node without
+    /// SPTPS, or of an unreachable node, as a legacy one. It closes the link that a bad ANS_KEY
+    /// arrives on; a tinc 1.0 ignores a bad ANS_KEY.
+    pub(in crate::mesh) fn passes_ans_key(
+        &self,
+        from: NodeIdx,
+        to: NodeIdx,
+        numbers: [i32; 4],
+    ) -> bool {
+        let good = match numbers[0] {
+            -1 => self.nodes[from].has_sptps(),
+            _ => takes(numbers),
+        };
+        good || !self.nodes[to].has_sptps()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use meshd_crypto::suite;
+
+    #[test]
+    fn what_a_tinc_takes_is_passed_on() {
+        for cipher in &suite::CIPHERS {
+            let old = ["bf-cbc", "cast5-cbc"].contains(&cipher.name);
+            assert_eq!(takes([cipher.nid, 672, 4, 0]), !old, "{}", cipher.name);
+        }
+        for digest in &suite::DIGESTS {
+            let size = i32::try_from(digest.size).unwrap();
+            assert!(takes([427, digest.nid, size, 9]), "{}", digest.name);
+            assert!(!takes([427, digest.nid, size + 1, 9]), "{}", digest.name);
+        }
+        assert!(takes([0, 0, 0, 0]));
+        for numbers in [[-1, -1, -1, 0], [0, 0, 4, 0], [427, 672, -1, 0], [9999; 4]] {
+            assert!(!takes(numbers), "{numbers:?}");
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Probes by UDP and their answers: what proves an address and a length.
+//!
+//! Source: wire/tinc-1.1.md section 4.5. Bulk moves to a new address only when that address has
+//! answered a probe (T27 of proto/threat-model.md).
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use meshd_wire::{EdgeAddress, address::lacks_zone};
+
+use crate::{
+    mesh::{Mesh, Output, limits::Bucket, paths::udp::SUSPICIOUS},
+    route::NodeIdx,
+    tunnel::TYPE_PROBE,
+};
+
+/// Shortest probe.
+pub(in crate::mesh) const PROBE: u16 = 18;
+/// Where a probe holds random bytes that every kind of answer brings back.
+const NUMBER: std::ops::Range<usize> = 14..18;
+/// Probes remembered until they are answered: a search and a suspicion of two seconds fit.
+const ASKED: usize = 64;
+
+/// Probes to one address that only others name, in [`GUESS_WINDOW`]: two at the pace of discovery, the others with
+/// [`GUESS_PAUSE`] before them. A hole in a NAT stays open for longer than that, so both ends of a path still
+/// meet (T28 of proto/threat-model.md).
+const GUESSES: usize = 3;
+const GUESS_WINDOW: Duration = Duration::from_secs(60);
+const GUESS_PAUSE: Duration = Duration::from_secs(20);
+/// Probes a second to all such addresses together, and that many at once: a hundred in any second.
+const GUESS_RATE: u32 = 80;
+const GUESS_BURST: usize = 20;
+/// Addresses that are remembered for it. Memory: about 100 bytes each.
+const MAX_GUESSED: usize = 8_192;
+
+/// Budgets of probes to addresses that nothing but the word of others speaks for.
+pub(in crate::mesh) struct Guesses {
+    all: Bucket,
+    /// When the latest were sent, the last one first.
+    each: BTreeMap<SocketAddr, [Option<Instant>; GUESSES]>,
+}
+
+impl Guesses {
+    pub(in crate::mesh) fn new(now: Instant) -> Self {
+        Self {
+            all: Bucket::new(GUESS_BURST, now),
+            each: BTreeMap::new(),
+        }
+    }
+
+    /// Whether one more may go to `addr`; counts it if so.
+    fn take(&mut self, addr: SocketAddr, now: Instant) -> bool {
+        if self.each.len() >= MAX_GUESSED && !self.each.contains_key(&addr) {
+            return false;
+        }
+        let times = self.each.entry(addr).or_default();
+        let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+        let [last, second, third] = times.map(since);
+        let few = |time: Option<Duration>| time.is_none_or(|time| time >= GUESS_WINDOW);
+        let paused = last.is_none_or(|last| last >= GUESS_PAUSE);
+        let due = few(third) && (paused || few(second));
+        let takes = due && self.all.take(GUESS_RATE, GUESS_BURST, now);
+        if takes {
+            times.rotate_right(1);
+            times[0] = Some(now);
+        }
+        takes
+    }
+
+    /// Once a second: forgets addresses that nothing was sent to lately.
+    pub(in crate::mesh) fn forget(&mut self, now: Instant) {
+        let recent = |at: Instant| now.saturating_duration_since(at) < GUESS_WINDOW;
+        self.each.retain(|_, times| times[0].is_some_and(recent));
+    }
+}
+
+/// What tells one probe from another.
+pub(in crate::mesh) type Number = [u8; 4];
+
+/// A probe on its way. Its answer brings the number back, so no answer proves more than was asked, and
+/// none that was not asked for proves anything (T08 of proto/threat-model.md).
+#[derive(Debug)]
+pub(in crate::mesh) struct Asked {
+    number: Number,
+    to: SocketAddr,
+    length: u16,
+    at: Instant,
+}
+
+impl Mesh {
+    /// Probes the address in use, one that some neighbour of the node sees, and its local one.
+    pub(in crate::mesh) fn probe_candidates(&mut self, idx: NodeIdx, now: Instant) {
+        let node = &mut self.nodes[idx];
+        node.udp.turn = node.udp.turn.wrapping_add(1);
+        let turn = node.udp.turn as usize;
+        let mut seen = Vec::new();
+        let mut local = Vec::new();
+        for edge in self.nodes[idx].edges.values() {
+            if let Some(back) = self.nodes.edge(edge.to, idx) {
+                seen.extend(back.address.target());
+            }
+            local.extend(edge.local.as_ref().and_then(EdgeAddress::target));
+        }
+        if !self.settings.local_discovery {
+            local.clear();
+        }
+        let mut targets: Vec<SocketAddr> = self.nodes[idx].udp.addr.into_iter().collect();
+        for list in [seen, local] {
+            targets.extend(list.get(turn % list.len().max(1)));
+        }
+        let mut sent = Vec::new();
+        for addr in targets {
+            if !sent.contains(&addr) && self.may_probe(addr) && self.may_guess(idx, addr, now) {
+                sent.push(addr);
+                self.send_probe(idx, addr, PROBE, now);
+            }
+        }
+        self.nodes[idx].udp.last_sent = Some(now);
+    }
+
+    /// Whether the node may be sought at an address that nothing was heard from yet. Where its own connection
+    /// comes from, or where it has answered before, it may always be; elsewhere a victim may be.
+    fn may_guess(&mut self, idx: NodeIdx, addr: SocketAddr, now: Instant) -> bool {
+        let node = &self.nodes[idx];
+        let link = node.link.and_then(|link| self.active(link));
+        if node.udp.proven == Some(addr) || link.is_some_and(|peer| peer.remote.ip() == addr.ip()) {
+            return true;
+        }
+        !addr.ip().to_canonical().is_loopback() && self.guesses.take(addr, now)
+    }
+
+    /// Never to nobody, to everybody, or into the mesh itself (T28 of proto/threat-model.md).
+    pub(in crate::mesh) fn may_probe(&self, addr: SocketAddr) -> bool {
+        let everybody = match addr.ip() {
+            IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
+            IpAddr::V6(ip) => ip.is_unspecified(),
+        };
+        let sendable = addr.port() != 0 && !lacks_zone(addr);
+        sendable && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
+    }
+
+    /// Sends a probe of `length` bytes of data; returns what its answer will bring back.
+    pub(in crate::mesh) fn send_probe(
+        &mut self,
+        idx: NodeIdx,
+        to: SocketAddr,
+        length: u16,
+        now: Instant,
+    ) -> Number {
+        let mut data = vec![0; usize::from(length.max(PROBE))];
+        self.rng.fill(&mut data[NUMBER.start..]);
+        let mut number = [0; 4];
+        number.copy_from_slice(&data[NUMBER]);
+        let udp = &mut self.nodes[idx].udp;
+        if udp.asked.len() >= ASKED {
+            udp.asked.pop_front();
+        }
+        udp.asked.push_back(Asked {
+            number,
+            to,
+            length,
+            at: now,
+        });
+        if Some(to) == udp.addr && length == PROBE {
+            if udp.unanswered == 0 {
+                udp.silent_since = Some(now);
+            }
+            udp.unanswered = udp.unanswered.saturating_add(1);
+            // Probes elsewhere must not put off those that show whether this address still answers.
+            udp.last_sent = Some(now);
+            self.nodes[idx].measured.asked();
+        }
+        self.send_record(idx, to, TYPE_PROBE, &data);
+        number
+    }
+
+    /// Tells a node the longest record that came from it, so that it need not probe for it.
+    pub(in crate::mesh) fn gratuitous_reply(&mut self, idx: NodeIdx, now: Instant) {
+        let pause = self
+            .settings
+            .udp_discovery_keepalive
+            .saturating_sub(Duration::from_secs(1));
+        let node = &mut self.nodes[idx];
+        let recent = |at: Instant| now.saturating_duration_since(at) < pause;
+        if !node.udp.confirmed || node.minor() < 3 || node.udp.last_gratuitous.is_some_and(recent) {
+            return;
+        }
+        let Some(addr) = node.udp.addr else { return };
+        let longest = node.shared.counters.take_longest();
+        if longest == 0 {
+            return;
+        }
+        node.udp.last_gratuitous = Some(now);
+        let mut data = [0; PROBE as usize];
+        self.rng.fill(&mut data[NUMBER]);
+        data[0] = 2;
+        let length = u16::try_from(longest).unwrap_or(u16::MAX);
+        data[1..3].copy_from_slice(&length.to_be_bytes());
+        self.send_record(idx, addr, TYPE_PROBE, &data);
+    }
+
+    /// A probe of a node's tunnel came from `from`.
+    pub(in crate::mesh) fn handle_probe(
+        &mut self,
+        idx: NodeIdx,
+        from: SocketAddr,
+        data: &[u8],
+        now: Instant,
+    ) {
+        let Some(node) = self.nodes.get(idx) else {
+            return;
+        };
+        // One that a relay passed on says nothing about the way between us.
+        let relayed = self
+            .snapshot
+            .by_addr
+            .get(&from)
+            .is_some_and(|sender| *sender != idx);
+        if data.len() < usize::from(PROBE) || relayed {
+            return;
+        }
+        let length = u16::try_from(data.len()).unwrap_or(u16::MAX);
+        match data[0] {
+            0 => {
+                let mut reply = data.to_vec();
+                if node.minor() >= 3 {
+                    reply.truncate(usize::from(PROBE));
+                    reply[0] = 2;
+                    reply[1..3].copy_from_slice(&length.to_be_bytes());
+                } else {
+                    reply[0] = 1;
+                }
+                self.send_record(idx, from, TYPE_PROBE, &reply);
+                let udp = &mut self.nodes[idx].udp;
+                udp.heard = udp.heard.saturating_add(1);
+                udp.heard_at = Some(now);
+                self.moved(idx, from, now);
+            }
+            2 => {
+                let length = u16::from_be_bytes([data[1], data[2]]);
+                self.probe_answered(idx, from, &data[NUMBER], length, now);
+            }
+            _ => self.probe_answered(idx, from, &data[NUMBER], length, now),
+        }
+    }
+
+    /// What nobody asked for, a tincd's own reports among them, is passed over: they speak of up to nine
+    /// seconds ago, and a path may have shrunk since.
+    fn probe_answered(
+        &mut self,
+        idx: NodeIdx,
+        from: SocketAddr,
+        number: &[u8],
+        length: u16,
+        now: Instant,
+    ) {
+        let udp = &mut self.nodes[idx].udp;
+        let Some(at) = udp.asked.iter().position(|asked| asked.number == number) else {
+            return;
+        };
+        let Some(asked) = udp.asked.remove(at) else {
+            return;
+        };
+        self.hold_probed(idx, asked.number, now);
+        if asked.to != from {
+            // From another of its addresses: that one has to answer for itself.
+            self.moved(idx, from, now);
+            return;
+        }
+        let node = &mut self.nodes[idx];
+        let udp = &mut node.udp;
+        let fresh = !udp.confirmed || udp.addr != Some(from);
+        if fresh {
+            if udp.confirmed && udp.unanswered == 0 && udp.addr.is_some_and(|old| better(old, from))
+            {
+                return; // the address in use works and is no worse
+            }
+            udp.unconfirm();
+            udp.addr = Some(from);
+            udp.confirmed = true;
+            udp.proven = Some(from);
+            tracing::info!(node = %node.shared.name, addr = %from, "UDP works");
+            self.outputs.push_back(Output::AskPathMtu { to: from });
+            self.dial_worked_by_udp(idx);
+        }
+        let node = &mut self.nodes[idx];
+        let udp = &mut node.udp;
+        udp.unanswered = 0;
+        udp.last_answer = Some(now);
+        let before = (udp.pmtu.min, udp.pmtu.fixed);
+        if asked.length == PROBE {
+            let trip = now.saturating_duration_since(asked.at);
+            udp.rtt = Some(trip);
+            node.measured.answered(trip, now);
+        }
+        udp.pmtu.answered(length.min(asked.length));
+        let node = &self.nodes[idx];
+        if fresh || before != (node.udp.pmtu.min, node.udp.pmtu.fixed) {
+            self.note_mtu(idx, before.1);
+        }
+        self.answer_ping(idx, now);
+        self.search_mtu(idx, now);
+    }
+
+    /// An authenticated packet of the node came straight from an address that is not the one in use:
+    /// ask there. Until it answers, everything stays as it is.
+    pub(in crate::mesh) fn moved(&mut self, idx: NodeIdx, from: SocketAddr, now: Instant) {
+        let udp = &mut self.nodes[idx].udp;
+        let known = udp.addr == Some(from);
+        if known && udp.confirmed || !self.may_use_udp(idx) {
+            return;
+        }
+        let udp = &mut self.nodes[idx].udp;
+        if !udp.confirmed {
+            udp.addr = Some(from);
+        }
+        let ask = udp
+            .last_sent
+            .is_none_or(|at| now.saturating_duration_since(at) >= SUSPICIOUS);
+        if (ask || !known) && self.may_probe(from) && self.challenge.take(20, 20, now) {
+            self.send_probe(idx, from, PROBE, now);
+        }
+    }
+}
+
+/// Whether `old` is no worse than `new`: never leave a private address for a public one while it works.
+fn better(old: SocketAddr, new: SocketAddr) -> bool {
+    let private = |addr: SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_loopback() || ip.is_unicast_link_local(),
+    };
+    private(old) || !private(new)
+}

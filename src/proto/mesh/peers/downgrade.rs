@@ -1,0 +1,168 @@
+//! Protection of a node's dialect against downgrades by other nodes (T24 of proto/threat-model.md).
+//!
+//! The protocol minor and [`Options::NATIVE`] of a node travel in edges that any member may forge.
+//! So statements of others may raise a node's dialect, but not lower it. A neighbour's statement on
+//! its own link is accepted.
+//!
+//! A dialect that a node has spoken with us in a tunnel stays in force until the node is silent in
+//! native. So a node may go back to tinc (proto/native-link.md section 8).
+
+use std::time::{Duration, Instant};
+
+use meshd_wire::Options;
+
+use crate::{
+    link::{Dialect, Hello},
+    mesh::Mesh,
+    route::NodeIdx,
+};
+
+/// Lowest protocol minor that has SPTPS. Source: wire/tinc-1.1.md section 3.1.
+const SPTPS: u8 = 2;
+/// Shortest time between two log lines about one node.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// Dialects that a node has spoken with us.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Spoke {
+    /// Protocol minor of the node when its tunnel was made; 0 before the first tunnel.
+    minor: u8,
+    /// Protocol minor of the node on its last link to us.
+    linked: u8,
+    /// True if the node had a native tunnel with us and has not been silent in it since.
+    native: bool,
+    /// Options of the node in the graph, accepted or not.
+    said: Options,
+    /// Time of the last log line about the node.
+    told: Option<Instant>,
+}
+
+impl Spoke {
+    /// Returns true if the node has shown SPTPS or native, in a tunnel or on its own link.
+    pub(in crate::mesh) fn more_than_legacy(&self) -> bool {
+        self.minor >= SPTPS || self.linked >= SPTPS || self.native
+    }
+
+    /// Returns the highest dialect of the node in the graph, now or when it was last there.
+    pub(in crate::mesh) fn offers(&self) -> Dialect {
+        match self.said {
+            said if said.has(Options::NATIVE) => Dialect::Native,
+            said if said.minor() >= SPTPS => Dialect::Sptps,
+            _ => Dialect::Legacy,
+        }
+    }
+}
+
+impl Mesh {
+    /// Returns the accepted options of a node, where `said` are the options of its path. `legacy`:
+    /// we speak only legacy with the node. `anew`: the node just became reachable.
+    pub(in crate::mesh) fn believed(
+        &mut self,
+        idx: NodeIdx,
+        said: Options,
+        (legacy, anew): (bool, bool),
+        now: Instant,
+    ) -> Options {
+        if legacy {
+            self.nodes[idx].spoke.said = said;
+            return Options(said.with_minor(0).0 & !Options::NATIVE);
+        }
+        let node = &self.nodes[idx];
+        let believed = match node.link.and_then(|link| self.active(link)) {
+            Some(peer) => said.speaking_as(peer.options),
+            None => {
+                let (keys, spoke) = (&node.keys, &node.spoke);
+                let live = keys.is_established() && !anew;
+                let mut believed = said;
+                if live || said.minor() < SPTPS {
+                    believed = said.with_minor(said.minor().max(spoke.minor));
+                }
+                if spoke.native || live && keys.native.is_established() {
+                    believed = believed.with_minor(believed.minor().max(spoke.minor));
+                    believed.0 |= Options::NATIVE;
+                }
+                believed
+            }
+        };
+        let news = std::mem::replace(&mut self.nodes[idx].spoke.said, said) != said || anew;
+        if news && believed.is_above(said) {
+            self.refuse_downgrade(idx, said, now);
+        }
+        believed
+    }
+
+    /// Checks the options that a new neighbour sends in its ACK. Only the dialect of the link
+    /// itself overrides them.
+    pub(in crate::mesh) fn said_in_ack(
+        &mut self,
+        hello: &Hello,
+        idx: NodeIdx,
+        theirs: Options,
+        now: Instant,
+    ) -> Options {
+        self.nodes[idx].spoke.linked = hello.minor;
+        if hello.is_legacy() {
+            // The node can speak only legacy now: a tinc may have replaced another daemon
+            // (proto/native-link.md section 8).
+            self.nodes[idx].spoke = Spoke::default();
+            return theirs;
+        }
+        if theirs.minor() < SPTPS {
+            self.refuse_downgrade(idx, theirs, now);
+            return theirs.with_minor(hello.minor.max(SPTPS));
+        }
+        let offers = theirs.has(Options::NATIVE);
+        if offers && self.settings.native && hello.dialect == Dialect::Sptps {
+            self.downgrades += 1;
+            tracing::warn!(node = %hello.name, "both ends offer native, but the link speaks SPTPS: somebody between us may have changed its first line; \
+                 MinProtocol = native in the host file refuses such links");
+        }
+        if !offers {
+            self.speaks_native_no_more(idx);
+        }
+        theirs
+    }
+
+    /// Records that a session was made: the dialect of its end is in force from now on.
+    pub(in crate::mesh) fn note_spoken(&mut self, idx: NodeIdx, native: bool) {
+        self.note_session(idx);
+        let node = &mut self.nodes[idx];
+        node.spoke.native |= native;
+        let (said, believed) = (node.spoke.said, node.place.options);
+        // A new SPTPS session may belong to an older version than before.
+        node.spoke.minor = match said.minor() {
+            minor if minor >= SPTPS && !native => minor,
+            _ => believed.minor(),
+        };
+        self.dirty_graph |= said != believed;
+    }
+
+    /// Handles a node that spoke native before and now denies native or is silent in it.
+    pub(in crate::mesh) fn speaks_native_no_more(&mut self, idx: NodeIdx) {
+        let node = &mut self.nodes[idx];
+        if std::mem::take(&mut node.spoke.native) {
+            self.downgrades += 1;
+            self.dirty_graph = true;
+            tracing::warn!(node = %node.name(), "spoke native before and does not now: SPTPS is used unless MinProtocol = native forbids it");
+        }
+    }
+
+    /// Records that a session is over: statements of others about the node may be accepted now.
+    pub(in crate::mesh) fn note_silence(&mut self, idx: NodeIdx) {
+        let node = &self.nodes[idx];
+        self.dirty_graph |= node.spoke.said != node.place.options;
+    }
+
+    fn refuse_downgrade(&mut self, idx: NodeIdx, said: Options, now: Instant) {
+        self.downgrades += 1;
+        let node = &mut self.nodes[idx];
+        let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
+        if !node.spoke.told.is_some_and(lately) {
+            node.spoke.told = Some(now);
+            tracing::warn!(node = %node.shared.name, options = %said, "downgrade refused: others say that it speaks less than it has spoken with us");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

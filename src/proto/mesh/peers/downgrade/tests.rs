@@ -1,0 +1,187 @@
+use std::{sync::Arc, time::Duration};
+
+use crate::mesh::peers::downgrade::*;
+use crate::mesh::{
+    Mesh, Settings,
+    reports::view::HostFile,
+    settings::{Host, MinProtocol},
+    testing::{Net, ends_of_a_line, lines_of, name, settings},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Keys of all change every ten seconds. The one between relays and forges.
+fn hasty(native: bool) -> Vec<Settings> {
+    ends_of_a_line(native, 10 * SECOND)
+}
+
+/// The one between says to both ends what the other speaks.
+fn forge(net: &mut Net, nonce: usize, options: u32) {
+    for (to, about) in [(0, 2), (2, 0)] {
+        let line = format!("12 {nonce:x} n1 n{about} 192.168.7.{about} 655 {options:x} 10");
+        net.says(1, to, line.into());
+    }
+    net.settle();
+}
+
+/// Packets both ways at 20 a second, while `at_second` does what it wants; how many were lost.
+fn lost(net: &mut Net, seconds: usize, mut at_second: impl FnMut(&mut Net, usize)) -> usize {
+    net.delivered.clear();
+    for second in 0..seconds {
+        at_second(net, second);
+        for _ in 0..20 {
+            net.send(0, 2, 100);
+            net.send(2, 0, 100);
+            net.run(SECOND / 20);
+        }
+    }
+    net.run(SECOND);
+    40 * seconds - net.delivered.len()
+}
+
+fn downgrades(mesh: &Mesh) -> u64 {
+    mesh.status().downgrades
+}
+
+/// T24: a relay says at every moment that the ends speak less. They go on as they are, over six renewals,
+/// with nothing lost; the operator is told, but not at every lie.
+#[test]
+fn gossip_does_not_end_what_two_nodes_speak() {
+    for (native, dialect) in [(true, "native"), (false, "sptps")] {
+        for lie in [0x0000_000c, 0x0300_000c, 0x0700_000c, 0x0680_000c] {
+            if !native && lie == 0x0700_000c {
+                continue; // that is the truth
+            }
+            let mut net = Net::spoken(hasty(native));
+            assert_eq!(net.protocol(0, 2), dialect);
+            assert_eq!(downgrades(&net.meshes[0]), 0);
+            let said = lines_of(|| {
+                let truth = if native { 0x0780_000c } else { 0x0700_000c };
+                let lost = lost(&mut net, 70, |net, second| {
+                    forge(net, 2 * second + 1, lie);
+                    if second % 2 == 1 {
+                        forge(net, 2 * second + 2, truth);
+                    }
+                });
+                assert_eq!(lost, 0, "{dialect}, {lie:x}");
+            });
+            for (at, of) in [(0, 2), (2, 0)] {
+                assert_eq!(net.protocol(at, of), dialect, "{lie:x}");
+                let count = downgrades(&net.meshes[usize::from(at)]);
+                assert!((10..=80).contains(&count), "{count} of {lie:x}");
+            }
+            let said = said.iter().filter(|l| l.contains("downgrade refused"));
+            assert_eq!(said.count(), 4, "both ends, twice in 70 seconds");
+        }
+    }
+}
+
+/// T24: also when the node was away in between, and only lies are heard when it comes back.
+#[test]
+fn gossip_does_not_lower_a_node_that_comes_back() {
+    for (native, dialect) in [(true, "native"), (false, "sptps")] {
+        let mut net = Net::spoken(hasty(native));
+        net.part(1, 2);
+        net.run(3 * SECOND);
+        net.join(1, 2);
+        forge(&mut net, 1, 0);
+        net.send(0, 2, 100);
+        net.run(5 * SECOND);
+        let lost = lost(&mut net, 20, |net, second| forge(net, second + 2, 0));
+        assert_eq!(lost, 0, "{dialect}");
+        assert_eq!(net.protocol(0, 2), dialect);
+        assert!(downgrades(&net.meshes[0]) > 0);
+    }
+}
+
+/// Section 3.8: whoever really goes back to tinc is spoken to in SPTPS, a second later than otherwise.
+#[test]
+fn a_node_behind_others_may_go_back_to_sptps() {
+    let mut net = Net::spoken(hasty(true));
+    net.part(1, 2);
+    net.run(SECOND);
+    let mut old = hasty(false).pop().unwrap();
+    old.native = false;
+    net.meshes[2] = Mesh::new(old.into(), [77; 32], net.now);
+    net.join(1, 2);
+    net.send(0, 2, 100);
+    net.run(3 * SECOND);
+    assert_eq!(net.protocol(0, 2), "sptps");
+    let said = lines_of(|| assert_eq!(lost(&mut net, 30, |_, _| ()), 0));
+    let told = said.iter().filter(|l| l.contains("spoke native before"));
+    assert_eq!(told.count(), 1);
+    assert_eq!(net.protocol(0, 2), "sptps");
+}
+
+/// T24: an ACK that denies SPTPS, on a link that speaks it, and one that denies native.
+#[test]
+fn an_ack_is_believed_as_far_as_its_link_allows() {
+    let mut net = Net::new(settings(2));
+    net.dialect = Dialect::Sptps;
+    net.ack_minor = Some((1, 0));
+    net.join(0, 1);
+    net.run(4 * SECOND);
+    assert_eq!(net.protocol(0, 1), "sptps");
+    assert_eq!(downgrades(&net.meshes[0]), 1);
+    let edges = net.meshes[0].edges();
+    let edge = edges.iter().find(|edge| edge.to == "n1").unwrap();
+    assert_eq!(edge.options >> 24, 7, "others are told the truth");
+}
+
+/// T24: the first lines of a link, which anybody between may change, offered no native on either side;
+/// the ACKs inside say that both ends could. The operator is told once a link, and the link stays.
+#[test]
+fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
+    let mut all = settings(2);
+    all.iter_mut().for_each(|one| one.native = true);
+    let mut net = Net::new(all);
+    net.dialect = Dialect::Sptps;
+    for round in 1..=2 {
+        let said = lines_of(|| {
+            net.join(0, 1);
+            net.run(100 * SECOND);
+        });
+        let told = said.iter().filter(|l| l.contains("both ends offer native"));
+        assert_eq!(told.count(), 2, "one at each end");
+        assert_eq!(downgrades(&net.meshes[0]), round);
+        assert_eq!(net.protocol(0, 1), "native", "the tunnel is not touched");
+        net.part(0, 1);
+    }
+    net.dialect = Dialect::Native;
+    net.join(0, 1);
+    assert_eq!(downgrades(&net.meshes[0]), 2);
+}
+
+/// What a move from tinc 1.0 is steered by: the most that a node speaks, also after it has gone, and the least that
+/// its keys are for.
+#[test]
+fn rows_say_what_a_node_offers_and_what_it_must() {
+    let facts = |net: &Net, of| {
+        let row = net.row(0, of);
+        (row.offers, row.min_protocol, row.host_file)
+    };
+    for (native, offers) in [(true, Dialect::Native), (false, Dialect::Sptps)] {
+        let mut net = Net::spoken(hasty(native));
+        let known = (Some(offers), Some(Dialect::Sptps), HostFile::Key);
+        let between = (Some(Dialect::Sptps), known.1, known.2);
+        assert_eq!((facts(&net, 1), facts(&net, 2)), (between, known));
+        net.part(1, 2);
+        net.run(SECOND);
+        assert!(!net.row(0, 2).up);
+        assert_eq!(facts(&net, 2), known);
+    }
+    let mut all = settings(2);
+    let host = all[0].hosts.get_mut(&name(1)).unwrap();
+    *host = Arc::new(Host {
+        key: None,
+        min: Some(MinProtocol::Legacy),
+        ..(**host).clone()
+    });
+    all[0].connect_to = vec![name(1)];
+    let mut net = Net::new(all);
+    net.run(SECOND);
+    assert_eq!(
+        facts(&net, 1),
+        (None, Some(Dialect::Legacy), HostFile::NoKey)
+    );
+}

@@ -1,0 +1,539 @@
+//! Neighbours: ACK, the first exchange of what both know, PING and PONG, and the end of a link.
+//!
+//! Two links to one node at once (both ends dialled) are both kept for some seconds: a real daemon closes
+//! the older one by its own view, another meshd does as we do, and then the one that the lower name dialled
+//! stays. So neither end is left without a link. Source: wire/tinc-1.0.md sections 1.7, 2.2, 2.3, 5.4.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use meshd_wire::{EdgeAddress, NodeName, Options, Request, Subnet, address::canonical};
+
+use crate::{
+    link::Hello,
+    mesh::{
+        LinkId, Mesh, Output,
+        gossip::{backlog::Backlog, refresh::News},
+        limits::{Bucket, CORRECTION_RATE},
+        peers::dial::Missed,
+        reports::view::DialFault,
+        topology::{edge::Edge, node::Nodes},
+    },
+    route::NodeIdx,
+};
+
+/// How long two links to one node may stand side by side.
+const SIDE_BY_SIDE: Duration = Duration::from_secs(3);
+
+/// One link that is up.
+pub(in crate::mesh) struct Peer {
+    /// The node at the other end.
+    pub node: NodeIdx,
+    /// Who it said it is, and who dialled.
+    pub hello: Hello,
+    /// Its TCP address.
+    pub remote: SocketAddr,
+    /// Our TCP address.
+    local: SocketAddr,
+    /// Whether its ACK has come: only then lines flow.
+    pub active: bool,
+    /// When the link came up.
+    pub up: Instant,
+    /// What we sent in our ACK.
+    sent: (i32, Options),
+    /// Options that both ACKs gave.
+    pub options: Options,
+    /// When the last PING went out (or the link came up).
+    pub pinged: Instant,
+    /// Whether its PONG is due.
+    pub awaiting_pong: bool,
+    /// Round trip of the last PING.
+    pub rtt: Option<Duration>,
+    /// Whether the other end has told us all it knew: its first PONG comes after that.
+    pub synced: bool,
+    /// A younger link to the node exists since then.
+    pub doubled: Option<Instant>,
+    /// What the link has not taken yet.
+    pub backlog: Backlog,
+    /// Budget of corrections that we send.
+    pub corrections: Bucket,
+}
+
+/// What we held of a node when its link came up and it has not said again. Its first PONG comes after
+/// all that it knows, so what is left then is void: news of its end went another way and was not
+/// believed (first-hand rule).
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Unclaimed {
+    /// The link whose first PONG ends it: an older link beside it may have its own on the way.
+    pub link: Option<LinkId>,
+    /// Other ends of edges.
+    pub edges: BTreeSet<NodeName>,
+    /// Subnets.
+    pub subnets: BTreeSet<Subnet>,
+}
+
+impl Mesh {
+    /// The link, if it is up and its ACK has come.
+    pub(in crate::mesh) fn active(&self, link: LinkId) -> Option<&Peer> {
+        self.peers.get(&link).filter(|peer| peer.active)
+    }
+
+    pub(in crate::mesh) fn link_up(
+        &mut self,
+        link: LinkId,
+        hello: Hello,
+        remote: SocketAddr,
+        local: SocketAddr,
+        now: Instant,
+    ) {
+        let node = self.nodes.add(hello.name.clone(), now);
+        let elapsed = now.saturating_duration_since(hello.started).as_millis();
+        let host = self.settings.hosts.get(&hello.name);
+        let weight = host
+            .and_then(|host| host.weight)
+            .or(self.settings.weight)
+            .unwrap_or_else(|| i32::try_from(elapsed).unwrap_or(i32::MAX));
+        let options = self.options_for(&hello);
+        let ack = Request::Ack {
+            port: self.settings.port,
+            weight,
+            options,
+        };
+        let peer = Peer {
+            node,
+            hello,
+            remote: canonical(remote),
+            local: canonical(local),
+            active: false,
+            sent: (weight, options),
+            options,
+            up: now,
+            pinged: now,
+            awaiting_pong: false,
+            rtt: None,
+            synced: false,
+            doubled: None,
+            backlog: Backlog::default(),
+            corrections: Bucket::new(CORRECTION_RATE as usize, now),
+        };
+        self.peers.insert(link, peer);
+        self.send_line(link, ack.line(0).into());
+    }
+
+    /// What we say of ourselves to one neighbour. Source: wire/tinc-1.0.md section 1.7.
+    fn options_for(&self, hello: &Hello) -> Options {
+        let name = &hello.name;
+        let mut bits = self.settings.options.0;
+        if self.settings.native {
+            bits |= Options::NATIVE;
+        }
+        if let Some(host) = self.settings.hosts.get(name) {
+            if host.indirect {
+                bits |= Options::INDIRECT;
+            }
+            if host.tcp_only {
+                bits |= Options::TCP_ONLY | Options::INDIRECT;
+            }
+            match host.clamp_mss {
+                Some(true) => bits |= Options::CLAMP_MSS,
+                Some(false) => bits &= !Options::CLAMP_MSS,
+                None => {}
+            }
+        }
+        if bits & Options::TCP_ONLY != 0 {
+            bits &= !Options::PMTU_DISCOVERY;
+        }
+        // A tinc 1.1 that knows no key of us, or whose key we do not know, must not try SPTPS with us. What a 1.0
+        // is told it passes on to nodes that may.
+        let legacy = hello.is_legacy() && hello.minor > 0;
+        let minor = match legacy {
+            true => 0,
+            false => self.settings.options.minor(),
+        };
+        Options(bits).with_minor(minor)
+    }
+
+    pub(in crate::mesh) fn handle_ack(
+        &mut self,
+        link: LinkId,
+        port: u16,
+        weight: i32,
+        theirs: Options,
+        now: Instant,
+    ) {
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        if peer.active {
+            self.misbehaved(link, "second ACK");
+            return;
+        }
+        let (node, hello) = (peer.node, peer.hello.clone());
+        let theirs = self.said_in_ack(&hello, node, theirs, now);
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        let (sent_weight, ours) = peer.sent;
+        let mut options = ours.merge(theirs);
+        match self
+            .settings
+            .hosts
+            .get(&peer.hello.name)
+            .and_then(|host| host.clamp_mss)
+        {
+            Some(true) => options.0 |= Options::CLAMP_MSS,
+            Some(false) => options.0 &= !Options::CLAMP_MSS,
+            None => {}
+        }
+        peer.options = options;
+        peer.active = true;
+        peer.up = now;
+        peer.pinged = now;
+        peer.awaiting_pong = true;
+        let mut address = peer.remote;
+        if port != 0 {
+            address.set_port(port);
+        }
+        let edge = Edge {
+            to: node,
+            address: address.into(),
+            local: Some(SocketAddr::new(peer.local.ip(), self.settings.port).into()),
+            options,
+            weight: i32::midpoint(sent_weight, weight),
+            teller: None,
+        };
+        tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
+        if peer.hello.is_legacy() {
+            let why = self.why_legacy(&hello.name);
+            tracing::warn!(node = %hello.name, "legacy link, which keeps out outsiders and no more ({why})");
+        }
+        if let Some(older) = self.nodes[node].link.replace(link)
+            && let Some(peer) = self.peers.get_mut(&older)
+        {
+            // Its PONG will tell whether anybody is left there.
+            peer.doubled = Some(now);
+            peer.pinged = now;
+            peer.awaiting_pong = true;
+            self.send_line(older, Request::Ping.line(0).into());
+        }
+        let entry = &mut self.nodes[node];
+        entry.dial_error = None;
+        entry.unproven = None;
+        entry.unclaimed = Unclaimed {
+            link: Some(link),
+            edges: entry.edges.keys().cloned().collect(),
+            subnets: entry.subnets.clone(),
+        };
+        self.forget_refused(node, None);
+        self.dial_connected(link, node);
+        self.send_everything(link);
+        self.set_own_edge(node, edge);
+        // The PONG comes after all that the other end knows: see `synced`.
+        self.send_line(link, Request::Ping.line(0).into());
+    }
+
+    /// Puts our edge to a neighbour into the graph and tells everybody.
+    fn set_own_edge(&mut self, node: NodeIdx, edge: Edge) {
+        let request = edge.request(&self.settings.name, self.nodes[node].name());
+        self.nodes.insert_edge(Nodes::ME, node, edge);
+        self.retell.note(News::Edge(Nodes::ME, node), self.now);
+        self.flood(&request, None);
+        self.dirty_graph = true;
+    }
+
+    pub(in crate::mesh) fn link_down(&mut self, link: LinkId, why: &str, now: Instant) {
+        let Some(peer) = self.peers.remove(&link) else {
+            return;
+        };
+        let node = peer.node;
+        if peer.active {
+            tracing::info!(node = %peer.hello.name, reason = %meshd_wire::printable(why.as_bytes()), "link down");
+        } else {
+            self.nodes[node].dial_error = Some(Missed {
+                fault: DialFault::Handshake,
+                text: why.to_owned(),
+                at: now,
+            });
+        }
+        if self.nodes[node].link == Some(link) {
+            // A link beside it takes over: nothing changed for the rest of the mesh.
+            let other = self
+                .peers
+                .iter()
+                .find(|(_, p)| p.node == node && p.active)
+                .map(|(id, _)| *id);
+            self.nodes[node].link = other;
+            match other.and_then(|id| self.peers.get_mut(&id)) {
+                Some(peer) => peer.doubled = None,
+                None => self.drop_own_edge(node),
+            }
+        }
+        self.dial_lost(link, node, peer.hello.outgoing, now);
+        if !self.peers.values().any(|peer| peer.active) {
+            self.purge = true;
+            self.dirty_graph = true;
+            self.auto_alone(now);
+        }
+    }
+
+    /// Our edge to a node that is no neighbour any more.
+    fn drop_own_edge(&mut self, node: NodeIdx) {
+        if self.nodes.remove_edge(Nodes::ME, node).is_none() {
+            return;
+        }
+        let request = Request::DelEdge {
+            from: self.settings.name.clone(),
+            to: self.nodes[node].name().clone(),
+        };
+        if !self.settings.route.tunnel_server {
+            self.flood(&request, None);
+        }
+        self.dirty_graph = true;
+        self.orphans.insert(node);
+    }
+
+    /// After the graph pass: a neighbour that became unreachable cannot withdraw its edge to us itself.
+    pub(in crate::mesh) fn withdraw_orphans(&mut self) {
+        for node in std::mem::take(&mut self.orphans) {
+            let Some(orphan) = self.nodes.get(node) else {
+                continue;
+            };
+            if orphan.place.reachable {
+                if orphan.is_doubted() {
+                    self.orphans.insert(node);
+                }
+                continue;
+            }
+            if self.nodes.remove_edge(node, Nodes::ME).is_some() {
+                let request = Request::DelEdge {
+                    from: self.nodes[node].name().clone(),
+                    to: self.settings.name.clone(),
+                };
+                if !self.settings.route.tunnel_server {
+                    self.flood(&request, None);
+                }
+            }
+        }
+    }
+
+    pub(in crate::mesh) fn handle_pong(&mut self, link: LinkId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&link) else {
+            return;
+        };
+        if !std::mem::take(&mut peer.awaiting_pong) {
+            return;
+        }
+        let trip = now.saturating_duration_since(peer.pinged);
+        peer.rtt = Some(trip);
+        self.nodes[peer.node].measured.round_trip(trip, now);
+        let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
+        self.hold_ponged(node, link, now);
+        if first && self.nodes[node].unclaimed.link == Some(link) {
+            self.sweep_unclaimed(node);
+        }
+        if first {
+            self.ask_for_key(link);
+        }
+        self.dial_worked(link);
+        self.answer_ping(node, now);
+    }
+
+    fn sweep_unclaimed(&mut self, idx: NodeIdx) {
+        let unclaimed = std::mem::take(&mut self.nodes[idx].unclaimed);
+        for to in unclaimed.edges {
+            if let Some(to) = self.nodes.find(&to)
+                && self.nodes.remove_edge(idx, to).is_some()
+            {
+                self.dirty_graph = true;
+            }
+        }
+        if !self.settings.strict_subnets {
+            for subnet in unclaimed.subnets {
+                self.remove_subnet(idx, subnet);
+            }
+        }
+    }
+
+    /// Asks for a PONG, unless one is on its way.
+    pub(in crate::mesh) fn ping_link(&mut self, link: LinkId, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&link)
+            && !std::mem::replace(&mut peer.awaiting_pong, true)
+        {
+            peer.pinged = now;
+            self.send_line(link, Request::Ping.line(0).into());
+        }
+    }
+
+    /// Once a second: pings that are due, links that do not answer, links side by side.
+    pub(in crate::mesh) fn peer_tick(&mut self, now: Instant) {
+        let mut dead = Vec::new();
+        let mut ping = Vec::new();
+        let mut twins = Vec::new();
+        for (id, peer) in &mut self.peers {
+            let since = now.saturating_duration_since(peer.pinged);
+            let waiting = !peer.active || peer.awaiting_pong;
+            // A whole database comes before the first PONG.
+            let patience = if peer.active && !peer.synced { 6 } else { 1 };
+            if waiting && since >= self.settings.ping_timeout * patience {
+                let what = if peer.active { "PING" } else { "ACK" };
+                dead.push((
+                    *id,
+                    format!(
+                        "no answer to {what} within {} s",
+                        self.settings.ping_timeout.as_secs()
+                    ),
+                ));
+            } else if peer.active && !peer.awaiting_pong && since >= self.settings.ping_interval {
+                peer.pinged = now;
+                peer.awaiting_pong = true;
+                ping.push(*id);
+            } else if peer
+                .doubled
+                .is_some_and(|at| now.saturating_duration_since(at) >= SIDE_BY_SIDE)
+            {
+                peer.doubled = None;
+                twins.push(*id);
+            }
+        }
+        for id in ping {
+            self.send_line(id, Request::Ping.line(0).into());
+        }
+        for (link, why) in dead {
+            self.close(link, &why, now);
+        }
+        for older in twins {
+            self.settle_twins(older, now);
+        }
+    }
+
+    /// Two links to one node have stood side by side long enough: one goes.
+    fn settle_twins(&mut self, older: LinkId, now: Instant) {
+        let Some(old) = self.peers.get(&older) else {
+            return;
+        };
+        let Some(younger) = self.nodes[old.node].link.filter(|link| *link != older) else {
+            return;
+        };
+        let stays = self.settings.name < old.hello.name;
+        let dialled_by_both = self
+            .peers
+            .get(&younger)
+            .is_some_and(|young| young.hello.outgoing != old.hello.outgoing);
+        let alive = !old.awaiting_pong;
+        let loser = if alive && dialled_by_both && old.hello.outgoing == stays {
+            younger
+        } else {
+            older
+        };
+        self.close(loser, "another link to the node stays", now);
+    }
+
+    /// Closes a link and forgets it.
+    pub(in crate::mesh) fn close(&mut self, link: LinkId, why: &str, now: Instant) {
+        if self.peers.contains_key(&link) {
+            self.outputs.push_back(Output::Close {
+                link,
+                why: why.to_owned(),
+            });
+            self.link_down(link, why, now);
+        }
+    }
+
+    /// The other end broke the protocol.
+    pub(in crate::mesh) fn misbehaved(&mut self, link: LinkId, what: &str) {
+        self.to_close.push((link, what.to_owned()));
+    }
+
+    pub(in crate::mesh) fn send_line(&mut self, to: LinkId, line: Bytes) {
+        self.counts.sent(&line);
+        let length = line.len();
+        self.outputs.push_back(Output::SendLine { to, line });
+        self.note_sent(to, length);
+    }
+
+    /// Sends a request of our own to every active link, the same text to all.
+    pub(in crate::mesh) fn flood(&mut self, request: &Request, except: Option<LinkId>) {
+        let nonce = self.nonce();
+        self.floods += 1;
+        self.tell_all(&request.line(nonce).into(), except);
+    }
+
+    /// Sends a line to every active link but one.
+    pub(in crate::mesh) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
+        let mut peers = self.peers.values();
+        let fatal = peers.any(|peer| peer.hello.is_legacy()) && is_fatal_to_legacy(line);
+        let wanted = |(id, peer): (&LinkId, &Peer)| {
+            let spared = fatal && peer.hello.is_legacy();
+            (peer.active && Some(*id) != except && !spared).then_some(*id)
+        };
+        let links: Vec<LinkId> = self.peers.iter().filter_map(wanted).collect();
+        for link in links {
+            if !self.put_off(link, line) {
+                self.send_line(link, line.clone());
+            }
+        }
+    }
+
+    /// Sends a line towards a node, over the link to its next hop.
+    pub(in crate::mesh) fn send_towards(&mut self, to: NodeIdx, line: Bytes) {
+        let hop = self.nodes[to].place.nexthop;
+        if let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) {
+            self.send_line(link, line);
+        }
+    }
+
+    /// Passes a line of others on towards its destination.
+    pub(in crate::mesh) fn pass_on(&mut self, to: NodeIdx, line: Bytes) {
+        if self.nodes[to].place.reachable && !self.settings.route.tunnel_server {
+            self.send_towards(to, line);
+        }
+    }
+
+    /// Whether what comes over `link` may speak for `node`: a neighbour speaks for itself only
+    /// (first-hand rule, proto/threat-model.md section 2.3).
+    pub(in crate::mesh) fn is_first_hand(&self, link: LinkId, node: NodeIdx) -> bool {
+        if node == Nodes::ME {
+            return false;
+        }
+        match self.nodes[node].link {
+            None => true,
+            Some(own) => own == link || self.peers.get(&link).is_some_and(|peer| peer.node == node),
+        }
+    }
+
+    /// Whether a handshake line of a node may come over this link: as above, or for a while after its own link
+    /// came up, when what it sent another way before may still arrive.
+    pub(in crate::mesh) fn may_route(&self, link: LinkId, node: NodeIdx) -> bool {
+        let own = self.nodes[node].link.and_then(|own| self.peers.get(&own));
+        let young = |peer: &Peer| self.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE;
+        self.is_first_hand(link, node) || node != Nodes::ME && own.is_some_and(young)
+    }
+
+    /// Who is linked with us, and where it listens.
+    pub fn neighbours(&self) -> impl Iterator<Item = (NodeName, SocketAddr)> + '_ {
+        let linked = self.nodes[Nodes::ME].edges.iter();
+        linked.filter_map(|(name, edge)| Some((name.clone(), edge.address.known()?)))
+    }
+
+    pub(in crate::mesh) fn own_address(&self, idx: NodeIdx) -> EdgeAddress {
+        match self.nodes[idx].udp.addr.or(self.nodes[idx].place.address) {
+            Some(addr) => addr.into(),
+            None => EdgeAddress::unspec(),
+        }
+    }
+
+    pub(in crate::mesh) fn nonce(&mut self) -> u32 {
+        u32::from_le_bytes(self.rng.bytes()) & 0x7fff_ffff
+    }
+}
+
+/// Whether a line is an edge to an address that is not numeric: a tinc 1.0.36 that gets one aborts (T09).
+pub(in crate::mesh) fn is_fatal_to_legacy(line: &[u8]) -> bool {
+    let request = Request::parse(line);
+    matches!(request, Ok(Request::AddEdge { address, .. }) if address.known().is_none())
+}

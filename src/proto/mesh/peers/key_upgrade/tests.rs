@@ -1,0 +1,105 @@
+use std::{sync::Arc, time::Duration};
+
+use meshd_crypto::{PrivateKey, Rng};
+
+use crate::mesh::{
+    Input,
+    sessions::legacy::tests::net,
+    settings::Settings,
+    testing::{Net, lines_of, name},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// 0 - 1 - 2 in legacy, by the looks of the links each a tinc 1.1.
+fn line(change: impl Fn(usize, &mut Settings)) -> Net {
+    let mut net = net(3, change);
+    net.join(0, 1);
+    net.join(1, 2);
+    net.run(3 * SECOND);
+    net
+}
+
+fn key(seed: u8) -> String {
+    let key = PrivateKey::generate(&mut Rng::new([seed; 32]));
+    key.public().to_string()
+}
+
+fn reason(net: &Net, of: u8) -> String {
+    net.row(0, of)
+        .reason
+        .map_or_else(String::new, |reason| reason.text)
+}
+
+/// Who asks and is answered is told to the operator once, and to nobody else.
+#[test]
+fn a_neighbour_tells_its_key_to_the_operator() {
+    let mut net = line(|_, _| ());
+    let asked = |line: &[u8]| line == b"15 n0 n1 19";
+    assert_eq!(net.routed.iter().filter(|(_, line)| asked(line)).count(), 1);
+    // What is told in legacy would be stored, and legacy refused from then on.
+    assert!(
+        !net.routed
+            .iter()
+            .any(|(_, line)| line.starts_with(b"15 n1 n0 20"))
+    );
+    let said = lines_of(|| {
+        for seed in [1, 1, 2] {
+            net.says(1, 0, format!("15 n1 n0 20 {}", key(seed)).into());
+            net.settle();
+        }
+        net.says(1, 0, "15 n1 n0 20 rubbish".into());
+        net.settle();
+    });
+    let said = said
+        .iter()
+        .filter(|line| line.contains("Ed25519PublicKey = "));
+    assert_eq!(said.count(), 2, "a key is said once");
+    assert!(reason(&net, 1).contains(&format!("`Ed25519PublicKey = {}`", key(2))));
+    assert!(net.meshes[0].settings.hosts[&name(1)].key.is_none());
+    // A relay speaks for nobody.
+    net.says(1, 0, format!("15 n2 n0 20 {}", key(3)).into());
+    net.settle();
+    assert!(!reason(&net, 2).contains("Ed25519PublicKey = "));
+}
+
+/// Where the key is known, or nothing but legacy is wanted, nobody is asked.
+#[test]
+fn nobody_is_asked_for_what_is_of_no_use() {
+    let change = |n: usize, one: &mut Settings| one.sptps = n != 0;
+    let net = line(change);
+    assert!(
+        !net.routed
+            .iter()
+            .any(|(_, line)| line.starts_with(b"15 n0 n1 19"))
+    );
+}
+
+/// Of a node that nobody else has heard of.
+#[test]
+fn a_key_from_an_upgrade_makes_its_node_known() {
+    let mut net = net(2, |_, _| ());
+    assert!(!net.meshes[0].has_node(&name(1)));
+    let own = PrivateKey::generate(&mut Rng::new([5; 32])).public();
+    let (now, node) = (net.now, name(1));
+    net.meshes[0].handle(Input::KeyTold { node, key: own }, now);
+    assert!(reason(&net, 1).contains(&key(5)));
+    // With the key in its host file there is nothing more to say.
+    let mut settings = Settings::clone(&net.meshes[0].settings);
+    Arc::make_mut(settings.hosts.get_mut(&name(1)).unwrap()).key = Some(own);
+    net.meshes[0].handle(Input::Config(Arc::new(settings)), now);
+    assert!(!reason(&net, 1).contains("Ed25519PublicKey"));
+}
+
+/// A tincd ends by itself when a reply tells it in SPTPS of a record that was longer than SPTPS's.
+#[test]
+fn the_longest_record_is_forgotten_with_its_session() {
+    let mut net = net(2, |_, _| ());
+    net.join(0, 1);
+    net.run(3 * SECOND);
+    let idx = net.meshes[0].nodes.find(&name(1)).unwrap();
+    let shared = net.meshes[0].nodes[idx].shared.clone();
+    shared.counters.came(1451);
+    net.part(0, 1);
+    assert_eq!(shared.counters.take_longest(), 0);
+}

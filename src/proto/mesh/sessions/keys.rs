@@ -1,0 +1,553 @@
+//! Tunnel keys of one node: REQ_KEY and ANS_KEY, and which session replaces which.
+//!
+//! No unauthenticated message ends a session. A handshake from the other side runs beside the
+//! session in use, and replaces that session when it is complete (proto/threat-model.md section 0,
+//! rule 4). Source: wire/tinc-1.1.md sections 2.6, 2.8, 3.6, 3.7.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use meshd_wire::{EdgeAddress, NodeName, Options, Request, base64};
+
+use crate::{
+    mesh::{
+        LinkId, Mesh,
+        limits::Bucket,
+        reports::query::EXT_QUERY,
+        sessions::{
+            legacy::Legacy,
+            native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
+            rekey::Hold,
+        },
+        topology::node::Nodes,
+    },
+    route::NodeIdx,
+    tunnel::{
+        RxKey, TxKey,
+        sptps::{Tunnel, TunnelError, TunnelSetup},
+    },
+};
+
+/// Time after which an incomplete handshake is started again. Source: wire/tinc-1.1.md section 2.8.
+pub(in crate::mesh) const RETRY: Duration = Duration::from_secs(10);
+/// Time after which a handshake is started again when a message of the other side did not match
+/// ours.
+pub(in crate::mesh) const RETRY_BROKEN: Duration = Duration::from_secs(1);
+/// Time for which an old receiving key stays valid after the first packet under its successor.
+pub(in crate::mesh) const LINGER: Duration = Duration::from_secs(5);
+/// Handshakes, and renewals, that a node may start with us at once; then one in two seconds (T25,
+/// T38).
+const BURST: usize = 4;
+/// Last word of our REQ_KEY lines. Real daemons ignore and forward it. It tells another meshd that
+/// names break the tie of a simultaneous start (wire/tinc-1.1.md sections 3.6 and 8.5).
+const TIE_BREAK: &[u8] = b" meshd";
+
+/// REQ_KEY extension: start a tunnel.
+pub(in crate::mesh) const EXT_START: i32 = 15;
+/// REQ_KEY extension: request for a public key.
+pub(in crate::mesh) const EXT_REQ_PUBKEY: i32 = 19;
+/// REQ_KEY extension: answer with a public key.
+const EXT_ANS_PUBKEY: i32 = 20;
+/// REQ_KEY extension: a packet in base64.
+pub(in crate::mesh) const EXT_PACKET: i32 = 21;
+
+/// Tunnels with one node.
+#[derive(Default)]
+pub(in crate::mesh) struct Keys {
+    /// Native sessions. A native session is preferred over SPTPS.
+    pub(in crate::mesh) native: Native,
+    /// Legacy keys, if the node speaks only legacy.
+    pub(in crate::mesh) legacy: Legacy,
+    /// The SPTPS session in use.
+    pub(in crate::mesh) current: Option<Tunnel>,
+    /// An SPTPS session in its handshake, started by either side.
+    pub(in crate::mesh) pending: Option<Tunnel>,
+    /// Keys of the session before `current`, for packets on the way.
+    pub(in crate::mesh) last: Vec<Arc<RxKey>>,
+    /// Time of our last REQ_KEY, while `pending` is ours.
+    pub(in crate::mesh) asked: Option<Instant>,
+    /// True if a message of the current handshake did not match: the retry comes sooner.
+    pub(in crate::mesh) broken: bool,
+    /// Time at which the last handshake with the node started, no matter which side started it.
+    pub(in crate::mesh) began: Option<Instant>,
+    /// Start of an incomplete renewal that we started.
+    pub(in crate::mesh) renewing: Option<Instant>,
+    /// Time at which `current` is renewed.
+    pub(in crate::mesh) renew_at: Option<Instant>,
+    /// Time at which old receiving keys expire.
+    pub(in crate::mesh) expire_at: Option<Instant>,
+    /// Time at which the SPTPS session expires after a native session has replaced it.
+    pub(in crate::mesh) retire_at: Option<Instant>,
+    /// A pause in sending while the other side changes its keys.
+    pub(in crate::mesh) hold: Option<Hold>,
+    /// True if the current renewal has had its pause: there is one for each renewal.
+    pub(in crate::mesh) held: bool,
+    /// True if the node has proven to be a meshd, which needs no pause.
+    pub(in crate::mesh) meshd: bool,
+    /// The meshd word of the REQ_KEY that started `pending`, if the other side started it. It
+    /// counts only after the handshake: anybody can write a REQ_KEY.
+    pending_meshd: Option<bool>,
+    /// Budget of handshakes that the node may start.
+    answers: Option<Bucket>,
+    /// Budget of renewals in the session that the node may start.
+    renewals: Option<Bucket>,
+}
+
+impl Keys {
+    /// Returns true if data can be sent.
+    pub(in crate::mesh) fn is_established(&self) -> bool {
+        self.current.is_some() || self.native.is_established() || self.legacy.tx.is_some()
+    }
+
+    /// Returns true if our handshake waits for its answer.
+    pub(in crate::mesh) fn is_waiting(&self) -> bool {
+        self.asked.is_some() || self.native.is_waiting()
+    }
+
+    /// Returns the sending key.
+    pub(in crate::mesh) fn tx(&self) -> Option<Arc<TxKey>> {
+        let sptps = || self.current.as_ref()?.tx();
+        let legacy = || self.legacy.tx.clone();
+        self.native.tx().or_else(sptps).or_else(legacy)
+    }
+
+    /// Returns the receiving keys, most likely first.
+    pub(in crate::mesh) fn rx(&self) -> Vec<Arc<RxKey>> {
+        let sptps = self.current.iter().flat_map(Tunnel::rx);
+        let sptps = sptps.chain(self.last.iter().cloned()).take(4);
+        let legacy = self.legacy.rx.iter().cloned();
+        self.native.rx().chain(sptps).chain(legacy).collect()
+    }
+
+    /// Handles a native session that took over: the SPTPS session expires at `at`, and its
+    /// handshake is dropped.
+    pub(in crate::mesh) fn retire_sptps(&mut self, at: Instant) {
+        self.asked = None;
+        self.pending = None;
+        self.hold = None;
+        self.retire_at = self.current.is_some().then_some(at);
+    }
+
+    fn may_answer(&mut self, now: Instant) -> bool {
+        let answers = self.answers.get_or_insert_with(|| Bucket::new(BURST, now));
+        answers.take_slowly(2, BURST, now)
+    }
+}
+
+impl Mesh {
+    /// Starts a handshake with the node, if there is no key and no handshake.
+    pub(in crate::mesh) fn want_key(&mut self, idx: NodeIdx, now: Instant) {
+        if self.nodes[idx].keys.is_established() {
+            return;
+        }
+        match self.nodes[idx].place.legacy {
+            true => self.want_legacy_key(idx, now),
+            false => self.start_handshake(idx, now),
+        }
+    }
+
+    pub(in crate::mesh) fn start_handshake(&mut self, idx: NodeIdx, now: Instant) {
+        if idx != Nodes::ME && self.may_ask_native(idx) {
+            // The option bit for native may be forged, so a node that does not answer at once gets
+            // both handshakes.
+            let unanswered = self.nodes[idx].keys.native.is_unanswered(now);
+            self.ask_native(idx, now);
+            if !unanswered {
+                return;
+            }
+        }
+        let node = &self.nodes[idx];
+        let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
+        if idx == Nodes::ME
+            || !node.place.reachable
+            || !node.has_sptps()
+            || node.keys.asked.is_some_and(recent)
+        {
+            return;
+        }
+        let answering = node.keys.asked.is_none() && node.keys.pending.is_some();
+        let unwanted = self.no_tunnel(idx) || !self.allows_sptps(idx);
+        if answering && node.keys.began.is_some_and(recent) || unwanted {
+            return;
+        }
+        let Some(setup) = self.tunnel_setup(idx) else {
+            return;
+        };
+        let (tunnel, kex) = Tunnel::initiate(setup, &mut self.rng);
+        let line = Request::ReqKey {
+            from: self.settings.name.clone(),
+            to: node.name().clone(),
+            ext: Some(EXT_START),
+            text: base64::encode(&kex),
+        };
+        let mut line = line.line(0).into_bytes();
+        line.extend_from_slice(TIE_BREAK);
+        let keys = &mut self.nodes[idx].keys;
+        keys.pending = Some(tunnel);
+        keys.pending_meshd = None;
+        keys.asked = Some(now);
+        keys.broken = false;
+        keys.began = Some(now);
+        self.send_towards(idx, Bytes::from(line));
+    }
+
+    /// Returns true if no tunnel is needed: a neighbour with TCPOnly at either end gets frames over
+    /// the link.
+    fn no_tunnel(&self, idx: NodeIdx) -> bool {
+        let node = &self.nodes[idx];
+        let tcp_only = node.place.options.has(Options::TCP_ONLY)
+            || self.settings.options.has(Options::TCP_ONLY);
+        node.link.is_some() && tcp_only
+    }
+
+    fn tunnel_setup(&self, idx: NodeIdx) -> Option<TunnelSetup> {
+        let name = self.nodes[idx].name();
+        let host = self.settings.hosts.get(name)?;
+        Some(TunnelSetup {
+            key: self.settings.key.clone(),
+            name: self.settings.name.clone(),
+            peer: name.clone(),
+            peer_key: host.key?,
+            next_key: host.next,
+            replay_window: self.settings.replay_window,
+            compression: self.settings.suite.compression,
+        })
+    }
+
+    /// Handles `15 FROM TO …`: for this node, or to be forwarded.
+    pub(in crate::mesh) fn handle_req_key(
+        &mut self,
+        link: LinkId,
+        (from, to): (&NodeName, &NodeName),
+        (ext, text): (Option<i32>, &str),
+        line: &Bytes,
+        now: Instant,
+    ) {
+        let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
+            return;
+        };
+        if from == Nodes::ME || !self.may_route(link, from) {
+            return;
+        }
+        if to != Nodes::ME {
+            if ext == Some(EXT_PACKET) && !self.settings.route.tunnel_server {
+                let by = self.active(link).map(|peer| peer.node);
+                if let (Some(datagram), Some(by)) = (base64::decode(text), by) {
+                    self.relay((from, to), by, datagram.into(), now);
+                }
+            } else if self.passes_req_key(from, to, ext) {
+                self.pass_on(to, line.clone());
+            }
+            return;
+        }
+        match ext {
+            Some(EXT_START) => {
+                let Some(kex) = base64::decode(text) else {
+                    return;
+                };
+                self.answer_handshake(from, &kex, line.ends_with(TIE_BREAK), now);
+            }
+            Some(EXT_ASK) => {
+                if let Some(message) = base64::decode(text) {
+                    self.answer_native(from, &message, now);
+                }
+            }
+            Some(EXT_ANSWER) => {
+                if let Some(message) = base64::decode(text) {
+                    self.native_answered(from, &message, now);
+                }
+            }
+            Some(EXT_CONFIRM) => {
+                if let Some(proof) = base64::decode(text) {
+                    self.native_confirmed(from, proof, now);
+                }
+            }
+            Some(EXT_QUERY) => {
+                if let Some(sealed) = base64::decode(text) {
+                    self.handle_query(from, sealed, now);
+                }
+            }
+            Some(EXT_REQ_PUBKEY) => {
+                // A tinc 1.1 that stores this key no longer speaks legacy with us. See
+                // `link::choice`.
+                let legacy = self.nodes[from].place.legacy;
+                if !legacy && self.nodes[from].keys.may_answer(now) {
+                    let key = self.settings.key.public().to_string();
+                    self.send_req_key(from, EXT_ANS_PUBKEY, key);
+                }
+            }
+            Some(EXT_ANS_PUBKEY) => self.answered_key(link, from, text),
+            Some(EXT_PACKET) => {
+                if let Some(datagram) = base64::decode(text) {
+                    self.open_tunnelled(from, datagram.into(), now);
+                }
+            }
+            None | Some(0) => self.legacy_asked(from, now),
+            _ => {
+                tracing::debug!(node = %self.nodes[from].name(), "ignored REQ_KEY with extension {ext:?}")
+            }
+        }
+    }
+
+    pub(in crate::mesh) fn send_req_key(&mut self, to: NodeIdx, ext: i32, text: String) {
+        let line = Request::ReqKey {
+            from: self.settings.name.clone(),
+            to: self.nodes[to].name().clone(),
+            ext: Some(ext),
+            text,
+        };
+        self.send_towards(to, line.line(0).into());
+    }
+
+    /// Answers a handshake of the node. `meshd` is true if its REQ_KEY has the word of a meshd.
+    fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
+        let node = &mut self.nodes[from];
+        if !node.place.reachable || !node.keys.may_answer(now) {
+            return;
+        }
+        // Both ends started at once: a real daemon gives way to our request; among meshds the name
+        // decides.
+        let ours = node
+            .keys
+            .asked
+            .is_some_and(|at| now.saturating_duration_since(at) < RETRY);
+        if ours && !(meshd && *node.name() < self.settings.name) {
+            return;
+        }
+        if self.no_tunnel(from) || !self.allows_sptps(from) {
+            return;
+        }
+        let Some(setup) = self.tunnel_setup(from) else {
+            tracing::warn!(node = %self.nodes[from].name(), "asks for a tunnel, but its host file has no Ed25519PublicKey");
+            self.send_req_key(from, EXT_REQ_PUBKEY, String::new());
+            return;
+        };
+        match Tunnel::respond(setup, kex, &mut self.rng) {
+            Ok((tunnel, answer)) => {
+                let keys = &mut self.nodes[from].keys;
+                keys.pending = Some(tunnel);
+                keys.pending_meshd = Some(meshd);
+                keys.asked = None;
+                keys.began = Some(now);
+                self.send_ans_key(from, &answer);
+            }
+            Err(why) => tracing::warn!(node = %self.nodes[from].name(), "tunnel refused: {why}"),
+        }
+    }
+
+    pub(in crate::mesh) fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
+        let keys = &self.nodes[to].keys;
+        let tunnel = keys.pending.as_ref().or(keys.current.as_ref());
+        let line = Request::AnsKey {
+            from: self.settings.name.clone(),
+            to: self.nodes[to].name().clone(),
+            key: base64::encode(datagram),
+            cipher: -1,
+            digest: -1,
+            mac_length: -1,
+            compression: tunnel.map_or(0, |tunnel| tunnel.compression().into()),
+            address: None,
+        };
+        self.send_towards(to, line.line(0).into());
+    }
+
+    /// Handles `16 FROM TO …`: for this node, or to be forwarded with FROM's address if we know it.
+    pub(in crate::mesh) fn handle_ans_key(
+        &mut self,
+        link: LinkId,
+        (from, to): (&NodeName, &NodeName),
+        (key, numbers, address): (&str, [i32; 4], Option<&EdgeAddress>),
+        line: &Bytes,
+        now: Instant,
+    ) {
+        let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
+            return;
+        };
+        if from == Nodes::ME || !self.may_route(link, from) {
+            return;
+        }
+        if to != Nodes::ME {
+            if self.passes_ans_key(from, to, numbers) {
+                let line = self.with_reflexive_address(from, to, address.is_some(), line);
+                self.pass_on(to, line);
+            }
+            return;
+        }
+        if numbers[0] != -1 && self.nodes[from].place.legacy {
+            return self.legacy_answered(from, (key, numbers), address, now);
+        }
+        if numbers[0] != -1 {
+            // A legacy key is never accepted for a node whose host file has an Ed25519 key (T23,
+            // T24).
+            tracing::debug!(node = %self.nodes[from].name(), "ignored a legacy ANS_KEY");
+            return;
+        }
+        let Some(datagram) = base64::decode(key) else {
+            return;
+        };
+        let keys = &mut self.nodes[from].keys;
+        let level = u8::try_from(numbers[3]).unwrap_or_default();
+        keys.pending
+            .iter_mut()
+            .chain(&mut keys.current)
+            .for_each(|tunnel| tunnel.compress_with(level));
+        if !self.held_back(from, &datagram, now) {
+            self.handshake(from, &datagram, now);
+        }
+        if let Some(addr) = address.and_then(EdgeAddress::known)
+            && self.nodes[from].keys.is_established()
+            && self.may_probe(addr)
+        {
+            self.suggest_address(from, addr, now);
+        }
+    }
+
+    /// Appends the address of FROM's packets for TO: only a relay knows the address of a node
+    /// behind NAT.
+    fn with_reflexive_address(&self, from: NodeIdx, to: NodeIdx, has: bool, line: &Bytes) -> Bytes {
+        let from = &self.nodes[from];
+        let addr = from.udp.addr.filter(|_| from.udp.confirmed);
+        let (false, true, Some(addr)) = (has, self.nodes[to].udp.pmtu.min > 0, addr) else {
+            return line.clone();
+        };
+        let mut longer = line.to_vec();
+        longer.extend_from_slice(format!(" {}", EdgeAddress::from(addr)).as_bytes());
+        if longer.len() > crate::link::MAX_LINE {
+            return line.clone();
+        }
+        longer.into()
+    }
+
+    /// Handles a handshake datagram of the node.
+    pub(in crate::mesh) fn handshake(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) {
+        let keys = &mut self.nodes[from].keys;
+        let mut result = None;
+        let mut fresh = false;
+        if let Some(pending) = &mut keys.pending {
+            result = Some(pending.receive(datagram, &mut self.rng));
+            fresh = matches!(result, Some(Ok(_)));
+        }
+        if !fresh && let Some(current) = &mut keys.current {
+            let mut renewals = keys
+                .renewals
+                .clone()
+                .unwrap_or_else(|| Bucket::new(BURST, now));
+            let before = current.is_about_to_switch();
+            let other = match renewals.take_slowly(2, BURST, now) {
+                true => current.receive(datagram, &mut self.rng),
+                false => current.receive_no_rekey(datagram),
+            };
+            if !before && current.is_about_to_switch() {
+                keys.renewals = Some(renewals);
+            }
+            if other.is_ok() || result.is_none() {
+                result = Some(other);
+            }
+        }
+        match result {
+            None => {
+                tracing::debug!(node = %self.nodes[from].name(), "handshake message without a handshake")
+            }
+            Some(Err(TunnelError::TooSoon)) => {
+                tracing::debug!(node = %self.nodes[from].name(), "{}", TunnelError::TooSoon);
+            }
+            Some(Err(why)) => {
+                keys.broken = true;
+                tracing::warn!(node = %self.nodes[from].name(), "tunnel handshake failed: {why}");
+            }
+            Some(Ok(answers)) => {
+                // The key changes before the answer goes out: the other side may use its new key
+                // after our answer.
+                self.adopt(from, fresh, now);
+                for answer in answers {
+                    self.send_ans_key(from, &answer);
+                }
+                self.after_handshake(from, now);
+            }
+        }
+    }
+
+    /// Runs after a handshake, when there may be a key: sends waiting packets and questions, and
+    /// starts UDP discovery.
+    pub(in crate::mesh) fn after_handshake(&mut self, idx: NodeIdx, now: Instant) {
+        self.flush_waiting(idx, now);
+        self.send_questions(idx);
+        self.discover(idx, now);
+    }
+
+    /// Returns the renewal time of keys that live for `expire`. It is up to a tenth earlier at
+    /// random, so both ends rarely start at once.
+    pub(in crate::mesh) fn renewal_after(&mut self, expire: Duration, now: Instant) -> Instant {
+        let jitter = expire.mul_f64(f64::from(self.rng.below(1000)) / 10_000.0);
+        now + expire - jitter
+    }
+
+    /// Runs after an accepted handshake message: puts a completed session into use, or records a
+    /// renewal.
+    fn adopt(&mut self, idx: NodeIdx, fresh: bool, now: Instant) {
+        let renew_at = self.renewal_after(self.settings.key_expire, now);
+        let keys = &mut self.nodes[idx].keys;
+        if fresh {
+            if !keys.pending.as_ref().is_some_and(Tunnel::is_established) {
+                return;
+            }
+            keys.last = keys.current.as_ref().map(Tunnel::rx).unwrap_or_default();
+            keys.last.truncate(2);
+            keys.current = keys.pending.take();
+            keys.meshd = keys.pending_meshd.take().unwrap_or(keys.meshd);
+            keys.asked = None;
+            keys.renewing = None;
+            tracing::info!(node = %self.nodes[idx].name(), "tunnel established");
+            self.note_spoken(idx, false);
+        }
+        let keys = &mut self.nodes[idx].keys;
+        let renewing = keys.current.as_ref().is_some_and(Tunnel::is_rekeying);
+        if fresh || !renewing {
+            keys.renew_at = Some(renew_at);
+            keys.renewing = None;
+            keys.held = false;
+        } else if keys.renewing.is_none() {
+            keys.renewing = Some(now);
+        }
+        keys.expire_at = Some(now + LINGER);
+        self.update_state(idx);
+    }
+
+    /// Handles datagrams from the node's own address that did not open. The node may have lost its
+    /// keys only if nothing else from it has opened lately (T26 of proto/threat-model.md).
+    pub(in crate::mesh) fn handle_bad_tag(&mut self, idx: NodeIdx, now: Instant) {
+        let Some(node) = self.nodes.get(idx) else {
+            return;
+        };
+        if node.place.legacy {
+            return self.legacy_unopened(idx, now);
+        }
+        let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
+        if node.udp.is_active(now) && node.udp.unanswered <= 2
+            || node.keys.began.is_some_and(recent)
+        {
+            return;
+        }
+        self.start_handshake(idx, now);
+    }
+
+    /// Drops the sessions of a node that became reachable or unreachable.
+    ///
+    /// The longest record of these sessions is forgotten too. A tincd may be told a length of
+    /// legacy before its MTU search in SPTPS, where the kernel's limit is shorter. That tincd takes
+    /// the length as its `minmtu`, asks for a probe of negative length, and exits (1.1~pre18).
+    pub(in crate::mesh) fn drop_keys(&mut self, idx: NodeIdx) {
+        let node = &mut self.nodes[idx];
+        _ = node.shared.counters.take_longest();
+        node.keys = Keys::default();
+        self.waiting_bytes -= node
+            .waiting
+            .drain(..)
+            .map(|packet| packet.len())
+            .sum::<usize>();
+    }
+}

@@ -1,0 +1,437 @@
+//! Packet keys of the legacy protocol: which node makes a key, how it sends the key in ANS_KEY, and
+//! when the key expires.
+//!
+//! A node makes one key for each sender, for the packets that it receives. A neighbour gets its key
+//! at once, any other node when it asks (REQ_KEY). Old keys stay valid for some seconds, for
+//! packets on the way. Source: wire/tinc-1.0.md sections 1.8 and 3.6, T02, T05, T06 of
+//! proto/threat-model.md.
+
+mod stale;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use data_encoding::HEXUPPER_PERMISSIVE;
+
+use meshd_crypto::compress::MAX_LEGACY;
+use meshd_wire::{EdgeAddress, NodeName, Options, Request};
+
+use crate::{
+    link::Dialect,
+    mesh::{
+        Mesh,
+        limits::Bucket,
+        sessions::keys::{LINGER, RETRY},
+        topology::{
+            graph,
+            node::{Nodes, Place},
+        },
+    },
+    route::NodeIdx,
+    tunnel::{
+        RxKey, TxKey,
+        legacy::{MIN_MAC, Suite, SuiteError},
+    },
+};
+
+/// Receiving keys of one node that are tried: the newest, and those for packets on the way.
+const MAX_RX: usize = 3;
+/// Time for a new neighbour to send its key unasked. A REQ_KEY in this time would make it change
+/// the key again.
+const UNASKED: Duration = Duration::from_secs(3);
+/// Keys that a node may request at once; then one in two seconds.
+const BURST: usize = 4;
+/// KEY_CHANGED lines by hearsay that take effect at once, and seconds until one more does.
+const CHANGES: usize = 2;
+const CHANGE_EVERY: u32 = 5;
+/// Packets with a wrong MAC within [`FORGERIES_WITHIN`] after which a key is changed (T06 of
+/// proto/threat-model.md).
+const FORGERIES: u64 = 1 << 16;
+const FORGERIES_WITHIN: Duration = Duration::from_secs(60);
+/// Shortest time between two log lines about one node.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+/// Datagrams a second from unknown addresses that are tried with keys: of nodes at the same host,
+/// and of all nodes.
+const TRY_NEAR: u32 = 500;
+const TRY_ALL: u32 = 10;
+
+/// Legacy keys with one node.
+#[derive(Default)]
+pub(in crate::mesh) struct Legacy {
+    /// Key for packets to the node.
+    pub(in crate::mesh) tx: Option<Arc<TxKey>>,
+    /// Keys for packets from the node, newest first.
+    pub(in crate::mesh) rx: VecDeque<Arc<RxKey>>,
+    /// Time at which all receiving keys but the newest expire.
+    expire_at: Option<Instant>,
+    /// Time of our last REQ_KEY to the node.
+    asked: Option<Instant>,
+    /// Time of the last ANS_KEY from the node that we use.
+    got: Option<Instant>,
+    /// Time at which the node's key was last in doubt.
+    doubted: Option<Instant>,
+    /// Time at which the node last got a key because its packets did not open.
+    mended: Option<Instant>,
+    /// Budget of keys that the node may request.
+    answers: Option<Bucket>,
+    /// Budget of KEY_CHANGED lines by hearsay, and true if one waits for it.
+    changes: Option<Bucket>,
+    changed: bool,
+    /// Suite that the node requested and that we do not support, if so. Packets go over links then.
+    pub(in crate::mesh) refused: Option<String>,
+    told: Option<Instant>,
+    /// Number of wrong MACs at the start of the count, and the start time.
+    forgeries: Option<(u64, Instant)>,
+}
+
+/// Legacy state that belongs to no single node.
+pub(in crate::mesh) struct Common {
+    /// Time at which our keys are changed.
+    expire_at: Instant,
+    near: Bucket,
+    all: Bucket,
+    /// Budget of keys sent because packets do not open.
+    mend: Bucket,
+}
+
+impl Common {
+    pub(in crate::mesh) fn new(expire: Duration, now: Instant) -> Self {
+        Self {
+            expire_at: now + expire,
+            near: Bucket::new(TRY_NEAR as usize, now),
+            all: Bucket::new(TRY_ALL as usize, now),
+            mend: Bucket::new(stale::TELL_RATE as usize, now),
+        }
+    }
+}
+
+impl Mesh {
+    /// Returns true if we speak legacy with a node at this place. The node's host file must allow
+    /// legacy. Either the node's own link speaks legacy only, or the path does and the node has
+    /// shown no better dialect (T24 of proto/threat-model.md).
+    pub(in crate::mesh) fn is_legacy(&self, idx: NodeIdx, place: &Place) -> bool {
+        let node = &self.nodes[idx];
+        let dialect = |of: NodeIdx| {
+            let link = self.nodes[of].link.and_then(|link| self.active(link));
+            link.map(|peer| peer.hello.dialect)
+        };
+        let behind = || dialect(place.nexthop) == Some(Dialect::Legacy);
+        let allowed = self.settings.allows_legacy(node.name())
+            || self.settings.allows_hearsay(node.name()) && behind();
+        match dialect(idx) {
+            _ if !allowed || idx == Nodes::ME => false,
+            Some(dialect) => dialect == Dialect::Legacy,
+            None => {
+                // Two meshds whose keys are made but not exchanged yet can speak only legacy. A
+                // tincd 1.1 must not be asked this way: it exits.
+                let host = self.settings.hosts.get(node.name());
+                let unknown = host.is_none_or(|host| host.key.is_none());
+                let meshd = unknown && place.options.has(Options::NATIVE);
+                let says_so = place.options.minor() < 2 || meshd;
+                !self.settings.sptps || says_so && !node.spoke.more_than_legacy()
+            }
+        }
+    }
+
+    /// Finds, after a graph pass, the nodes that may hand us packets of each legacy node. Each node
+    /// on the path opens and seals packets from or to a legacy node again, in the dialect of the
+    /// next hop.
+    pub(in crate::mesh) fn find_carriers(&mut self) {
+        let any = self.nodes.iter().any(|(_, node)| node.place.legacy);
+        let mut between = match any {
+            true => graph::between(&self.nodes),
+            false => BTreeMap::new(),
+        };
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            self.nodes[idx].carriers = between.remove(&idx).unwrap_or_default().into();
+        }
+    }
+
+    /// Explains to the operator why legacy is spoken with a node.
+    pub(in crate::mesh) fn why_legacy(&self, node: &NodeName) -> String {
+        match self.settings.hosts.get(node) {
+            _ if !self.settings.sptps => "we speak nothing but legacy".into(),
+            None => format!("legacy: it speaks nothing else, and there is no hosts/{node}"),
+            Some(host) if host.key.is_none() => {
+                format!("legacy: {}", self.why_no_key(node))
+            }
+            Some(_) => "legacy: it offers no more, and MinProtocol = legacy allows it".into(),
+        }
+    }
+
+    /// Requests the key of a legacy node, if we have none.
+    pub(in crate::mesh) fn want_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        if self.nodes[idx].keys.legacy.tx.is_none() {
+            self.ask_legacy_key(idx, now);
+        }
+    }
+
+    /// Requests a new key of a legacy node, if the interval allows it. The key in use stays valid
+    /// for a while.
+    pub(in crate::mesh) fn ask_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        let node = &self.nodes[idx];
+        let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
+        let link = node.link.and_then(|link| self.active(link));
+        let young = link.is_some_and(|peer| now.saturating_duration_since(peer.up) < UNASKED);
+        if young || node.keys.legacy.asked.is_some_and(recent) || !node.place.reachable {
+            return;
+        }
+        let line = Request::ReqKey {
+            from: self.settings.name.clone(),
+            to: node.name().clone(),
+            ext: None,
+            text: String::new(),
+        };
+        self.nodes[idx].keys.legacy.asked = Some(now);
+        self.send_towards(idx, line.line(0).into());
+    }
+
+    /// Handles the key request of a legacy node.
+    pub(in crate::mesh) fn legacy_asked(&mut self, from: NodeIdx, now: Instant) {
+        let node = &mut self.nodes[from];
+        if !node.place.legacy || !node.place.reachable {
+            tracing::debug!(node = %node.name(), "ignored a request for a legacy key");
+            return;
+        }
+        let answers = &mut node.keys.legacy.answers;
+        let answers = answers.get_or_insert_with(|| Bucket::new(BURST, now));
+        if answers.take_slowly(2, BURST, now) {
+            self.send_legacy_key(from, now);
+        }
+    }
+
+    /// Makes a new key for packets from a node and sends the key to that node.
+    pub(in crate::mesh) fn send_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
+        let suite = self.legacy_suite(self.nodes[idx].name());
+        let (key, text) = suite.receive(self.settings.replay_window, &mut self.rng);
+        let [cipher, digest, mac_length, compression] = suite.to_wire();
+        let line = Request::AnsKey {
+            from: self.settings.name.clone(),
+            to: self.nodes[idx].name().clone(),
+            key: text,
+            cipher,
+            digest,
+            mac_length,
+            compression,
+            address: None,
+        };
+        let legacy = &mut self.nodes[idx].keys.legacy;
+        legacy.rx.push_front(key);
+        // Without a MAC one key cannot be told from another.
+        let most = if suite.mac == 0 { 1 } else { MAX_RX };
+        legacy.rx.truncate(most);
+        legacy.expire_at = Some(now + LINGER);
+        legacy.forgeries = None;
+        self.update_state(idx);
+        self.send_towards(idx, line.line(0).into());
+    }
+
+    /// Returns the suite of packets from a node to us. A suite without cipher or MAC needs the
+    /// consent of the node's host file.
+    fn legacy_suite(&self, node: &NodeName) -> Suite {
+        let mut suite = self.settings.suite;
+        if suite.compression > MAX_LEGACY {
+            suite.compression = 0;
+        }
+        let host = self.settings.hosts.get(node);
+        let usual = Suite::default_of_tinc();
+        if suite.cipher.is_none() && !host.is_some_and(|host| host.null_cipher) {
+            suite.cipher = usual.cipher;
+        }
+        if suite.mac == 0 && !host.is_some_and(|host| host.null_digest) {
+            (suite.digest, suite.mac) = (usual.digest, usual.mac);
+        }
+        suite
+    }
+
+    /// Handles an ANS_KEY of a legacy node: the key for packets to it.
+    pub(in crate::mesh) fn legacy_answered(
+        &mut self,
+        from: NodeIdx,
+        (key, numbers): (&str, [i32; 4]),
+        address: Option<&EdgeAddress>,
+        now: Instant,
+    ) {
+        let Some(key) = HEXUPPER_PERMISSIVE.decode(key.as_bytes()).ok() else {
+            return;
+        };
+        let made = self
+            .accept_suite(from, numbers)
+            .and_then(|suite| suite.send(&key));
+        let legacy = &mut self.nodes[from].keys.legacy;
+        match made {
+            Ok(tx) => {
+                let fresh = legacy.tx.replace(tx).is_none();
+                legacy.refused = None;
+                legacy.got = Some(now);
+                if fresh {
+                    tracing::info!(node = %self.nodes[from].name(), "tunnel established (legacy)");
+                }
+            }
+            Err(why) => {
+                legacy.tx = None;
+                legacy.refused = Some(why.to_string());
+                let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
+                if !legacy.told.is_some_and(lately) {
+                    legacy.told = Some(now);
+                    tracing::warn!(node = %self.nodes[from].name(), "{why}; its packets go over TCP");
+                }
+            }
+        }
+        self.update_state(from);
+        if let Some(addr) = address.and_then(EdgeAddress::known)
+            && self.may_probe(addr)
+        {
+            self.suggest_address(from, addr, now);
+        }
+        self.after_handshake(from, now);
+    }
+
+    fn accept_suite(&self, from: NodeIdx, numbers: [i32; 4]) -> Result<Suite, SuiteError> {
+        let suite = Suite::from_wire(numbers)?;
+        let ours = &self.settings.suite;
+        let host = self.settings.hosts.get(self.nodes[from].name());
+        let [no_cipher, no_mac] =
+            host.map_or([false; 2], |host| [host.null_cipher, host.null_digest]);
+        if suite.cipher.is_none() && !(no_cipher && ours.cipher.is_none())
+            || suite.mac == 0 && !(no_mac && ours.mac == 0)
+        {
+            return Err(SuiteError::Null);
+        }
+        match suite.mac {
+            1..MIN_MAC => Err(SuiteError::Mac(numbers[2])),
+            _ => Ok(suite),
+        }
+    }
+
+    /// Handles a KEY_CHANGED of a node. By hearsay (`own` is false) it takes effect twice at once,
+    /// and then rarely. Packets go over links until the new key arrives.
+    pub(in crate::mesh) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
+        let node = &mut self.nodes[origin];
+        if !node.place.legacy {
+            return;
+        }
+        let legacy = &mut node.keys.legacy;
+        let changes = legacy
+            .changes
+            .get_or_insert_with(|| Bucket::new(CHANGES, now));
+        let fine = own || changes.take_slowly(CHANGE_EVERY, CHANGES, now);
+        legacy.changed = !fine;
+        if fine {
+            legacy.tx = None;
+            legacy.asked = None;
+            self.update_state(origin);
+        }
+    }
+
+    /// Renews keys that are old, worn out or under attack, once a second.
+    pub(in crate::mesh) fn legacy_tick(&mut self, now: Instant) {
+        if now >= self.legacy.expire_at {
+            self.renew_legacy_keys(now);
+        }
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            if self.nodes[idx].keys.legacy.changed {
+                self.legacy_key_changed(idx, false, now);
+            }
+            let node = &mut self.nodes[idx];
+            let legacy = &mut node.keys.legacy;
+            if legacy.rx.is_empty() && legacy.tx.is_none() {
+                continue;
+            }
+            let gone = legacy.expire_at.take_if(|at| now >= *at).is_some() && legacy.rx.len() > 1;
+            if gone {
+                legacy.rx.truncate(1);
+            }
+            let wrong = node.shared.counters.bad_tag.load(Ordering::Relaxed);
+            let (before, since) = *legacy.forgeries.get_or_insert((wrong, now));
+            let forged = wrong - before >= FORGERIES;
+            if now.saturating_duration_since(since) >= FORGERIES_WITHIN {
+                legacy.forgeries = Some((wrong, now));
+            }
+            let worn = legacy.rx.front().is_some_and(|key| key.wants_renewal());
+            let spent = legacy.tx.as_ref().is_some_and(|tx| tx.wants_rekey());
+            if gone {
+                self.update_state(idx);
+            }
+            if forged {
+                tracing::warn!(node = %self.nodes[idx].name(), "many packets with a wrong MAC in its name: its key is changed");
+            }
+            if forged || worn {
+                self.send_legacy_key(idx, now);
+            }
+            if spent {
+                self.ask_legacy_key(idx, now);
+            }
+        }
+    }
+
+    /// Renews all keys after KeyExpire or a change of the suite. A node that is no neighbour
+    /// requests its new key when it needs it.
+    pub(in crate::mesh) fn renew_legacy_keys(&mut self, now: Instant) {
+        self.legacy.expire_at = now + self.settings.key_expire;
+        let keyed = |node: &crate::mesh::Node| node.place.legacy && !node.keys.legacy.rx.is_empty();
+        let all = self.nodes.iter().filter(|(_, node)| keyed(node));
+        let all: Vec<NodeIdx> = all.map(|(idx, _)| idx).collect();
+        if all.is_empty() {
+            return;
+        }
+        let origin = self.settings.name.clone();
+        self.flood(&Request::KeyChanged { origin }, None);
+        for idx in all {
+            let node = &self.nodes[idx];
+            if node.link.is_some() && node.place.reachable {
+                self.send_legacy_key(idx, now);
+            }
+        }
+    }
+
+    /// Finds the legacy node that sent a datagram from an unknown address. Only the MAC identifies
+    /// the node.
+    pub(in crate::mesh) fn legacy_sender(
+        &mut self,
+        from: SocketAddr,
+        datagram: &Bytes,
+        now: Instant,
+    ) -> Option<NodeIdx> {
+        let keyed = self.nodes.iter().filter(|(_, node)| node.place.legacy);
+        let (near, far): (Vec<_>, Vec<_>) = keyed
+            .map(|(idx, _)| idx)
+            .partition(|idx| self.is_at(*idx, from));
+        let fits = |idx: &NodeIdx| {
+            let node = &self.nodes[*idx];
+            // Without a MAC only the address identifies the node.
+            let here = node.udp.addr == Some(from);
+            let mut keys = node.keys.legacy.rx.iter();
+            keys.any(|key| key.fits(datagram).unwrap_or(here))
+        };
+        if !near.is_empty()
+            && self.legacy.near.take(TRY_NEAR, TRY_NEAR as usize, now)
+            && let Some(idx) = near.into_iter().find(fits)
+        {
+            return Some(idx);
+        }
+        let all = !far.is_empty() && self.legacy.all.take(TRY_ALL, TRY_ALL as usize, now);
+        far.into_iter().filter(|_| all).find(fits)
+    }
+
+    /// Returns true if a node has been seen at the host of this address.
+    fn is_at(&self, idx: NodeIdx, addr: SocketAddr) -> bool {
+        let node = &self.nodes[idx];
+        let mut back = node
+            .edges
+            .values()
+            .filter_map(|edge| self.nodes.edge(edge.to, idx));
+        let here = |seen: SocketAddr| seen.ip() == addr.ip();
+        node.udp.addr.is_some_and(here) || back.any(|edge| edge.address.known().is_some_and(here))
+    }
+}
+
+#[cfg(test)]
+pub(in crate::mesh) mod tests;

@@ -1,0 +1,281 @@
+//! SubnetPolicy: which node may announce which subnet. A subnet in the host file of one node is
+//! refused from every other node, whether the first node is up or down. Source:
+//! proto/threat-model.md section 2.3, T20.
+//!
+//! A refused subnet is kept aside and not forwarded, so that a reload may still accept it. The
+//! policy covers IP subnets only: Ethernet addresses move. Subnets beyond the bounds of
+//! [`crate::mesh::limits`] are handled alike; subnets in host files do not count against these bounds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Instant,
+};
+
+use meshd_wire::{NodeName, Request, Subnet, subnet::Prefix};
+
+use crate::{
+    mesh::{
+        Mesh,
+        limits::{
+            MAX_ASIDE, MAX_ASIDE_PER_NODE, MAX_MACS_PER_NODE, MAX_SUBNETS, MAX_SUBNETS_PER_NODE,
+        },
+        settings::{Settings, SubnetPolicy},
+        topology::node::Nodes,
+    },
+    route::NodeIdx,
+};
+
+/// Shortest time in seconds between two log lines about one node.
+const SAY_EVERY: u64 = 60;
+/// Prefixes that no node owns unless its host file lists them: loopback, link-local and multicast.
+const SPECIAL: [Prefix; 6] = [
+    Prefix::V4(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Prefix::V4(Ipv4Addr::new(169, 254, 0, 0), 16),
+    Prefix::V4(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Prefix::V6(Ipv6Addr::LOCALHOST, 128),
+    Prefix::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+/// Number of Subnet lines in a file up to which a linear search is used; above it a set.
+const FEW_LINES: usize = 32;
+
+/// Announced subnets of a node that are not accepted.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Refused {
+    pub(in crate::mesh) subnets: BTreeSet<Subnet>,
+    told: Option<Instant>,
+}
+
+/// Subnets in host files. Memory in proportion to the files.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Listed {
+    /// Sets for nodes whose file has more than [`FEW_LINES`].
+    long: BTreeMap<NodeName, BTreeSet<Subnet>>,
+    /// Number of subnets in the table that no file lists.
+    unlisted: usize,
+}
+
+impl Listed {
+    pub(in crate::mesh) fn new(settings: &Settings) -> Self {
+        let hosts = settings.hosts.iter();
+        let all = hosts.map(|(name, host)| (name, &host.subnets));
+        let all = all.chain([(&settings.name, &settings.subnets)]);
+        let set = |lines: &[Subnet]| lines.iter().copied().collect();
+        let long = all.filter(|(_, lines)| lines.len() > FEW_LINES);
+        Self {
+            long: long
+                .map(|(name, lines)| (name.clone(), set(lines)))
+                .collect(),
+            unlisted: 0,
+        }
+    }
+}
+
+impl Mesh {
+    /// Returns true if the owner's host file (for this node: our own configuration) lists this
+    /// subnet with this weight. If any weight matched, one line would stand for 2^32 subnets.
+    fn is_listed(&self, owner: &NodeName, subnet: &Subnet) -> bool {
+        if let Some(lines) = self.listed.long.get(owner) {
+            return lines.contains(subnet);
+        }
+        let host = self.settings.hosts.get(owner);
+        let lines = match host {
+            Some(host) => &host.subnets,
+            None if *owner == self.settings.name => &self.settings.subnets,
+            None => return false,
+        };
+        lines.contains(subnet)
+    }
+
+    /// Updates the numbers of unlisted subnets when a subnet is added or removed.
+    pub(in crate::mesh) fn count_unlisted(&mut self, idx: NodeIdx, subnet: &Subnet, comes: bool) {
+        if self.is_listed(self.nodes[idx].name(), subnet) {
+            return;
+        }
+        for count in [&mut self.nodes[idx].unlisted, &mut self.listed.unlisted] {
+            *count = if comes { *count + 1 } else { *count - 1 };
+        }
+    }
+
+    /// Counts the unlisted subnets again after a new configuration.
+    pub(in crate::mesh) fn recount_unlisted(&mut self) {
+        self.listed = Listed::new(&self.settings);
+        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        for idx in all {
+            let node = &self.nodes[idx];
+            let unlisted = |subnet: &&Subnet| !self.is_listed(node.name(), subnet);
+            let unlisted = node.subnets.iter().filter(unlisted).count();
+            self.nodes[idx].unlisted = unlisted;
+            self.listed.unlisted += unlisted;
+        }
+    }
+
+    /// Checks that the bounds leave room for one more subnet of a node. The error names the bound,
+    /// for the operator.
+    pub(in crate::mesh) fn has_room(&self, idx: NodeIdx, subnet: &Subnet) -> Result<(), String> {
+        let node = &self.nodes[idx];
+        let name = node.name();
+        if self.is_listed(name, subnet) {
+            return Ok(());
+        }
+        let most = match subnet.prefix {
+            Prefix::Mac(_) => MAX_MACS_PER_NODE,
+            Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
+        };
+        if node.unlisted >= most {
+            return Err(format!(
+                "hosts/{name} does not list it, nor {most} others that {name} announces"
+            ));
+        }
+        if self.listed.unlisted >= MAX_SUBNETS {
+            return Err(format!(
+                "no host file lists it, nor {MAX_SUBNETS} others that nodes announce"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Checks that a node may announce a subnet. The error states the reason, for the operator.
+    pub(in crate::mesh) fn may_announce(
+        &self,
+        owner: &NodeName,
+        subnet: &Subnet,
+    ) -> Result<(), String> {
+        let hosts = &self.settings.hosts;
+        let policy = self.settings.subnet_policy;
+        if let Some(why) = hosts.get(owner).and_then(|host| host.shut_out.as_ref()) {
+            return Err(format!("hosts/{owner} says {why}"));
+        }
+        let (prefix, length) = match subnet.prefix {
+            Prefix::Mac(_) => return Ok(()),
+            Prefix::V4(_, length) | Prefix::V6(_, length) => (subnet.prefix, length),
+        };
+        if self.is_listed(owner, subnet) {
+            return Ok(());
+        }
+        let gives = |to: &[Subnet]| to.iter().any(|line| line.prefix.covers(&prefix));
+        if policy == SubnetPolicy::Open || hosts.get(owner).is_some_and(|host| gives(&host.subnets))
+        {
+            return Ok(());
+        }
+        if policy == SubnetPolicy::Covered {
+            return Err(format!("hosts/{owner} does not give it that"));
+        }
+        if length == 0 {
+            return Err(format!("hosts/{owner} gives it no default route"));
+        }
+        // A default route gives nothing exclusively to its owner.
+        let narrow = |line: &&Subnet| !matches!(line.prefix, Prefix::V4(_, 0) | Prefix::V6(_, 0));
+        let taken = |lines: &[Subnet]| {
+            let mut lines = lines.iter().filter(narrow);
+            lines.any(|line| line.prefix.covers(&prefix))
+        };
+        if taken(&self.settings.subnets) {
+            return Err("it is our own".into());
+        }
+        if let Some((other, _)) = hosts
+            .iter()
+            .find(|(name, host)| *name != owner && taken(&host.subnets))
+        {
+            return Err(format!("hosts/{other} gives it to {other}"));
+        }
+        let special = |one: &Prefix| one.covers(&prefix) || prefix.covers(one);
+        if SPECIAL.iter().any(special) {
+            return Err("such addresses are no node's".into());
+        }
+        let underlay = hosts.iter().find(|(_, host)| {
+            let mut addresses = host.addresses.iter();
+            addresses.any(|at| at.host.parse().is_ok_and(|ip: IpAddr| prefix.contains(ip)))
+        });
+        match underlay {
+            Some((other, _)) => Err(format!("{other} is reached by an Address in it")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses an announced subnet and keeps it aside.
+    pub(in crate::mesh) fn refuse_subnet(
+        &mut self,
+        idx: NodeIdx,
+        subnet: Subnet,
+        why: &str,
+        now: Instant,
+    ) {
+        if self.nodes[idx].refused.subnets.contains(&subnet) {
+            return;
+        }
+        self.keep_aside(idx, subnet);
+        self.subnets_refused += 1;
+        let node = &mut self.nodes[idx];
+        let refused = &mut node.refused;
+        let lately = |at: Instant| now.saturating_duration_since(at).as_secs() < SAY_EVERY;
+        if !refused.told.is_some_and(lately) {
+            refused.told = Some(now);
+            let name = node.shared.name.clone();
+            let or = match self.may_announce(&name, &subnet) {
+                Ok(()) => "",
+                Err(_) => ", or another SubnetPolicy,",
+            };
+            tracing::warn!(node = %name, %subnet, "subnet refused: {why}; a Subnet line in hosts/{name}{or} allows it");
+        }
+    }
+
+    /// Remembers a subnet that is not accepted, within the bounds.
+    pub(in crate::mesh) fn keep_aside(&mut self, idx: NodeIdx, subnet: Subnet) {
+        let kept = &mut self.nodes[idx].refused.subnets;
+        if self.aside < MAX_ASIDE && kept.len() < MAX_ASIDE_PER_NODE && kept.insert(subnet) {
+            self.aside += 1;
+        }
+    }
+
+    /// Forgets one refused subnet of a node, or all of them, after the node withdrew them.
+    pub(in crate::mesh) fn forget_refused(&mut self, idx: NodeIdx, subnet: Option<&Subnet>) {
+        let kept = &mut self.nodes[idx].refused.subnets;
+        let before = kept.len();
+        match subnet {
+            Some(subnet) => drop(kept.remove(subnet)),
+            None => kept.clear(),
+        }
+        self.aside -= before - kept.len();
+    }
+
+    /// Decides on all subnets again after a reload: refused ones may be accepted, and accepted ones
+    /// refused.
+    pub(in crate::mesh) fn judge_subnets(&mut self, now: Instant) {
+        self.arm_doubt_timer(now);
+        if self.settings.strict_subnets {
+            return;
+        }
+        let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
+        let all: Vec<(NodeIdx, NodeName)> = others
+            .map(|(idx, node)| (idx, node.name().clone()))
+            .collect();
+        for (idx, owner) in all {
+            let node = &self.nodes[idx];
+            let refused = node.refused.subnets.iter().copied();
+            let fine = refused.filter(|one| self.may_announce(&owner, one).is_ok());
+            let fine: Vec<Subnet> = fine.collect();
+            let held = node.subnets.iter().copied();
+            let bad = held.filter_map(|one| Some((one, self.may_announce(&owner, &one).err()?)));
+            let bad: Vec<(Subnet, String)> = bad.collect();
+            for subnet in fine {
+                if self.has_room(idx, &subnet).is_err() {
+                    continue;
+                }
+                self.forget_refused(idx, Some(&subnet));
+                self.insert_subnet(idx, subnet);
+                let owner = owner.clone();
+                self.flood(&Request::AddSubnet { owner, subnet }, None);
+            }
+            for (subnet, why) in bad {
+                self.remove_subnet(idx, subnet);
+                self.refuse_subnet(idx, subnet, &why, now);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

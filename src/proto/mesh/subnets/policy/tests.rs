@@ -1,0 +1,210 @@
+use std::{sync::Arc, time::Duration};
+
+use meshd_wire::Subnet;
+
+use crate::mesh::{
+    Input,
+    reports::path_report::Rule,
+    settings::{Settings, SubnetPolicy},
+    testing::{Net, lines_of, name, settings},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// 0 - 1 - 2 and 0 - 3: 0 looks at what 1 takes of 2, and 3 at what 0 passes on.
+fn net(change: impl Fn(&mut Settings)) -> Net {
+    let mut all = settings(4);
+    all.iter_mut().for_each(change);
+    let mut net = Net::new(all);
+    net.join(0, 1);
+    net.join(1, 2);
+    net.join(0, 3);
+    net.run(3 * SECOND);
+    net
+}
+
+fn subnets(net: &Net, at: usize, of: u8) -> Vec<String> {
+    let mesh = &net.meshes[at];
+    let idx = mesh.nodes.find(&name(of)).unwrap();
+    let subnets = mesh.nodes[idx].subnets.iter();
+    subnets.map(ToString::to_string).collect()
+}
+
+fn announce(net: &mut Net, nonce: u32, subnet: &str) {
+    net.says(1, 0, format!("10 {nonce:x} n1 {subnet}").into());
+    net.settle();
+}
+
+/// Which announcement of n1, whose host file gives it 10.0.0.1, is taken by which policy.
+#[test]
+fn what_host_files_give_to_others_is_refused() {
+    use SubnetPolicy::{Conflict, Covered, Open};
+    for (subnet, conflict, covered) in [
+        ("10.0.0.1#3", true, true),
+        // Nobody's.
+        ("10.1.0.0/16", true, false),
+        ("fd00::/64", true, false),
+        // Of another node, however it is written, and of us.
+        ("10.0.0.2", false, false),
+        ("10.0.0.2#-2147483648", false, false),
+        ("10.0.0.2/32#1", false, false),
+        ("10.0.0.0", false, false),
+        ("0.0.0.0/0", false, false),
+        ("::/0", false, false),
+        // Wider than what another has: it gives way to that.
+        ("10.0.0.0/24", true, false),
+        // Where nodes are reached: 192.168.7.N.
+        ("192.168.0.0/16", false, false),
+        ("192.168.7.3", false, false),
+        ("127.0.0.0/8", false, false),
+        ("127.1.2.3", false, false),
+        ("126.0.0.0/7", false, false),
+        ("224.0.0.0/4", false, false),
+        ("239.1.1.1", false, false),
+        ("fe80::/10", false, false),
+        ("fe80::1", false, false),
+        ("::1", false, false),
+    ] {
+        for (policy, taken) in [(Open, true), (Conflict, conflict), (Covered, covered)] {
+            let mut net = net(|one| one.subnet_policy = policy);
+            let before = subnets(&net, 0, 1).len();
+            announce(&mut net, 1, subnet);
+            let what = format!("{subnet} {policy:?}");
+            assert_eq!(
+                subnets(&net, 0, 1).len() - before,
+                usize::from(taken),
+                "{what}"
+            );
+            // What is refused is not passed on, though 3 might take it.
+            assert_eq!(
+                subnets(&net, 3, 1).len() - before,
+                usize::from(taken),
+                "{what}"
+            );
+            let refused = net.meshes[0].status().subnets_refused;
+            assert_eq!(refused, u64::from(!taken), "{what}");
+        }
+    }
+}
+
+/// T20: the thief gets nothing of the owner, be it up or down, and it is said once.
+#[test]
+fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
+    for (policy, stolen) in [(SubnetPolicy::Open, true), (SubnetPolicy::Conflict, false)] {
+        let mut net = net(|one| one.subnet_policy = policy);
+        let said = lines_of(|| {
+            for (n, subnet) in ["10.0.0.2#-5", "10.0.0.2#1", "0.0.0.0/0"]
+                .iter()
+                .enumerate()
+            {
+                announce(&mut net, n as u32 + 1, subnet);
+            }
+            net.run(SECOND);
+        });
+        let refused = said.iter().filter(|line| line.contains("subnet refused"));
+        assert_eq!(refused.count(), usize::from(!stolen));
+        let before = [1, 2].map(|to| net.row(0, to).tx_packets);
+        for second in 0..20 {
+            if second == 10 {
+                net.part(1, 2);
+                net.run(SECOND);
+            }
+            net.send(0, 2, 100);
+            net.run(SECOND);
+        }
+        // In a tunnel with the thief, or with the owner, whom it only relays.
+        let [thief, owner] = [1, 2].map(|to| net.row(0, to).tx_packets - before[to as usize - 1]);
+        let expected = if stolen { (20, 0) } else { (0, 10) };
+        assert_eq!((thief, owner), expected, "{policy:?}");
+    }
+}
+
+/// A reload that gives the subnet lets in what was refused before, and the other way round; what was withdrawn meanwhile
+/// stays out.
+#[test]
+fn a_reload_judges_anew() {
+    let mut net = net(|_| {});
+    announce(&mut net, 1, "10.0.0.2");
+    announce(&mut net, 2, "10.0.0.3");
+    net.says(1, 0, "11 3 n1 10.0.0.3".into());
+    net.settle();
+    assert_eq!(subnets(&net, 0, 1), ["10.0.0.1"]);
+    let old = net.meshes[0].settings.clone();
+    let mut given = Settings::clone(&old);
+    let mut host = (*given.hosts[&name(1)]).clone();
+    for line in ["10.0.0.2", "10.0.0.3"] {
+        host.subnets.push(line.parse().unwrap());
+    }
+    given.hosts.insert(name(1), Arc::new(host));
+    for (settings, expected) in [
+        (Arc::new(given), &["10.0.0.1", "10.0.0.2"][..]),
+        (old, &["10.0.0.1"][..]),
+    ] {
+        let now = net.now;
+        // An honest n1, told of it, would say that it is not its own.
+        net.meshes[0].handle(Input::Config(settings), now);
+        assert_eq!(subnets(&net, 0, 1), expected);
+    }
+}
+
+/// Subnet `n` of n1.
+fn nth(n: usize) -> String {
+    format!("172.{}.{}.0/24", 16 + n / 256, n % 256)
+}
+
+/// The host file of n1 lists so many of them.
+fn list(one: &mut Settings, count: usize) {
+    if let Some(host) = one.hosts.get_mut(&name(1)) {
+        let lines = (0..count).map(|n| nth(n).parse::<Subnet>().unwrap());
+        Arc::make_mut(host).subnets.extend(lines);
+    }
+}
+
+/// B4: of 2,000 subnets all are taken where the host file lists them, 1,024 where it does not; what is refused is said, and
+/// let in by a reload that lists it.
+#[test]
+fn what_host_files_list_counts_against_no_bound() {
+    for (listed, taken) in [(0, 1_024), (500, 1_524), (2_000, 2_000)] {
+        let mut made = None;
+        let said = lines_of(|| {
+            made = Some(net(|one| {
+                list(one, listed);
+                if one.name == name(1) {
+                    let lines = (0..2_000).map(|n| nth(n).parse::<Subnet>().unwrap());
+                    one.subnets.extend(lines);
+                }
+            }));
+        });
+        let mut net = made.unwrap();
+        let mesh = &net.meshes[0];
+        // Beside 10.0.0.1, which is listed.
+        assert_eq!(subnets(&net, 0, 1).len(), taken + 1, "{listed} listed");
+        assert_eq!(subnets(&net, 3, 1).len(), taken + 1, "{listed} listed");
+        let refused = mesh.refused_subnets();
+        assert_eq!(refused.len(), 2_000 - taken);
+        assert!(refused.iter().all(|row| row.rule == Rule::Bound));
+        assert_eq!(mesh.status().refused, refused.len() as u64);
+        let said = said.iter().filter(|line| line.contains("subnet refused"));
+        // By n0 and n2, each once a minute; n3 hears of no more than n0 takes.
+        assert_eq!(said.count(), if taken < 2_000 { 2 } else { 0 });
+        let mut ours = settings(4).remove(0);
+        list(&mut ours, 2_000);
+        net.input(0, Input::Config(Arc::new(ours)));
+        net.run(SECOND);
+        assert_eq!(subnets(&net, 0, 1).len(), 2_001, "{listed} listed before");
+        assert_eq!(net.meshes[0].refused_subnets(), []);
+        assert_eq!(net.meshes[0].aside, 0);
+    }
+}
+
+/// A line of a file stands for itself only: with other weights it would be without number.
+#[test]
+fn a_listed_subnet_with_other_weights_counts() {
+    let mut net = net(|_| {});
+    for weight in 0..2_000 {
+        let line = format!("10 {:x} n1 10.0.0.1#{}", weight + 1, weight + 11);
+        net.says(1, 0, line.into());
+    }
+    net.run(SECOND);
+    assert_eq!(subnets(&net, 0, 1).len(), 1_025);
+}

@@ -1,0 +1,383 @@
+//! Paths and the broadcast tree: pure functions over the table of nodes.
+//!
+//! There are two passes, as in tinc. A breadth-first search finds the path to each node
+//! (wire/tinc-1.0.md section 2.5, with the tie-break of wire/tinc-1.1.md section 5.2). A minimum
+//! spanning tree serves broadcasts (wire/tinc-1.0.md section 2.6).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use meshd_wire::{NodeName, Options};
+
+use crate::{
+    mesh::{
+        gossip::belief::Edges,
+        topology::node::{Nodes, Place},
+    },
+    route::NodeIdx,
+};
+
+/// Place of a node, and the sum of weights on its path.
+type Found = BTreeMap<NodeIdx, (Place, i64)>;
+
+/// Computes the place of each reachable node. Only edges known in both directions count.
+///
+/// A path of fewest hops wins. Among paths of equal length the smallest sum of weights decides the
+/// nexthop. A node that was first found over an IndirectData edge is updated when a path without
+/// such an edge is found; the nexthop stays. `more` are edges that count in addition to the table.
+pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
+    let me = Nodes::ME;
+    let here = Place {
+        reachable: true,
+        distance: 0,
+        ..Place::nowhere(me)
+    };
+    let mut found = Found::from([(me, (here, 0))]);
+    let mut queue = VecDeque::from([me]);
+    while let Some(idx) = queue.pop_front() {
+        let node = &nodes[idx];
+        let (from, cost) = found[&idx];
+        let ends = (idx, NodeIdx(0))..=(idx, NodeIdx(u32::MAX));
+        let more_of_it = more.range(ends).map(|(_, edge)| edge);
+        for edge in node.edges.values().chain(more_of_it) {
+            let to = edge.to;
+            let back = || nodes.edge(to, idx).is_some() || more.contains_key(&(to, idx));
+            if to == me || !back() {
+                continue;
+            }
+            let indirect = from.indirect || edge.options.has(Options::INDIRECT);
+            let known = from.nexthop == me || nodes[to].introduced_by.is_none();
+            let place = Place {
+                vouched: if known { to } else { from.vouched },
+                legacy: false,
+                reachable: true,
+                indirect,
+                distance: from.distance + 1,
+                nexthop: if from.nexthop == me { to } else { from.nexthop },
+                via: if indirect { from.via } else { to },
+                options: edge.options,
+                address: edge.address.target(),
+            };
+            let cost = cost + i64::from(edge.weight);
+            let Some((old, old_cost)) = found.get(&to).copied() else {
+                found.insert(to, (place, cost));
+                queue.push_back(to);
+                continue;
+            };
+            let shorter = old.distance == place.distance && cost < old_cost;
+            if old.indirect && !indirect {
+                let (nexthop, cost) = if shorter {
+                    (place.nexthop, cost)
+                } else {
+                    (old.nexthop, old_cost)
+                };
+                let distance = old.distance;
+                found.insert(
+                    to,
+                    (
+                        Place {
+                            nexthop,
+                            distance,
+                            ..place
+                        },
+                        cost,
+                    ),
+                );
+                queue.push_back(to);
+            } else if shorter && old.indirect == indirect {
+                found.insert(to, (place, cost));
+            }
+        }
+    }
+    found
+        .into_iter()
+        .map(|(idx, (place, _))| (idx, place))
+        .collect()
+}
+
+/// Number of hops from one node to another on paths that avoid this node.
+pub(in crate::mesh) fn hops(nodes: &Nodes, from: NodeIdx, to: NodeIdx) -> Option<i32> {
+    let mut seen = BTreeSet::from([Nodes::ME, from]);
+    let mut queue = VecDeque::from([(from, 0)]);
+    while let Some((idx, hops)) = queue.pop_front() {
+        if idx == to {
+            return Some(hops);
+        }
+        for edge in nodes[idx].edges.values() {
+            if nodes.edge(edge.to, idx).is_some() && seen.insert(edge.to) {
+                queue.push_back((edge.to, hops + 1));
+            }
+        }
+    }
+    None
+}
+
+/// Most nodes remembered between us and another node. A longer path is not used by anybody.
+const MAX_BETWEEN: usize = 64;
+
+/// Returns, for each reachable node, the nodes on all shortest paths to it, in order of indices.
+/// All nodes count hops alike, but each node chooses among paths of equal length by itself.
+pub(in crate::mesh) fn between(nodes: &Nodes) -> BTreeMap<NodeIdx, Vec<NodeIdx>> {
+    let reachable = nodes.iter().filter(|(_, node)| node.place.reachable);
+    let mut order: Vec<(i32, NodeIdx)> = reachable
+        .map(|(idx, node)| (node.place.distance, idx))
+        .collect();
+    order.sort();
+    let mut found = BTreeMap::<NodeIdx, Vec<NodeIdx>>::new();
+    for (distance, idx) in order {
+        let mut on_the_way = BTreeSet::new();
+        for edge in nodes[idx].edges.values().filter(|_| distance > 1) {
+            let nearer = nodes[edge.to].place.distance == distance - 1;
+            if nearer && nodes.edge(edge.to, idx).is_some() {
+                on_the_way.insert(edge.to);
+                on_the_way.extend(found.get(&edge.to).into_iter().flatten());
+            }
+        }
+        found.insert(idx, on_the_way.into_iter().take(MAX_BETWEEN).collect());
+    }
+    found
+}
+
+/// Returns our neighbours on the minimum spanning tree. All nodes compute the same tree. Edges in
+/// order of weight, then names, join the component of the first edge whose start is reachable.
+pub(in crate::mesh) fn tree_neighbours(nodes: &Nodes) -> BTreeSet<NodeIdx> {
+    type Key = (i32, NodeName, NodeName);
+    let key = |from: NodeIdx, to: NodeIdx, weight: i32| -> Key {
+        (weight, nodes[from].name().clone(), nodes[to].name().clone())
+    };
+    // Edges that leave the tree. Either end may be inside: each direction has its own weight.
+    let mut border: BTreeMap<Key, (NodeIdx, NodeIdx)> = BTreeMap::new();
+    let mut visited = BTreeSet::new();
+    let mut neighbours = BTreeSet::new();
+    let first = nodes
+        .iter()
+        .filter(|(_, node)| node.place.reachable)
+        .flat_map(|(idx, node)| node.edges.values().map(move |edge| (idx, edge)))
+        .min_by_key(|(idx, edge)| key(*idx, edge.to, edge.weight));
+    let Some((start, _)) = first else {
+        return neighbours;
+    };
+    let mut next = Some(start);
+    while let Some(idx) = next {
+        visited.insert(idx);
+        for edge in nodes[idx].edges.values() {
+            let Some(back) = nodes.edge(edge.to, idx) else {
+                continue;
+            };
+            border.insert(key(idx, edge.to, edge.weight), (idx, edge.to));
+            border.insert(key(edge.to, idx, back.weight), (edge.to, idx));
+        }
+        next = None;
+        while let Some((_, (from, to))) = border.pop_first() {
+            let fresh = match (visited.contains(&from), visited.contains(&to)) {
+                (true, false) => to,
+                (false, true) => from,
+                _ => continue,
+            };
+            if from == Nodes::ME {
+                neighbours.insert(to);
+            } else if to == Nodes::ME {
+                neighbours.insert(from);
+            }
+            next = Some(fresh);
+            break;
+        }
+    }
+    neighbours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::{testing, topology::edge::Edge};
+    use meshd_wire::{EdgeAddress, Request};
+
+    fn graph(edges: &[(&str, &str, i32, u32)]) -> (Nodes, impl Fn(&str) -> NodeIdx + use<>) {
+        let mut nodes = Nodes::new("me".parse().unwrap(), testing::start());
+        for (from, to, weight, options) in edges {
+            for (from, to) in [(from, to), (to, from)] {
+                let from = nodes.add(from.parse().unwrap(), testing::start());
+                let to = nodes.add(to.parse().unwrap(), testing::start());
+                let edge = Edge {
+                    to,
+                    address: EdgeAddress::unspec(),
+                    local: None,
+                    options: Options(*options),
+                    weight: *weight,
+                    teller: None,
+                };
+                nodes.insert_edge(from, to, edge);
+            }
+        }
+        let names: BTreeMap<String, NodeIdx> = nodes
+            .iter()
+            .map(|(idx, node)| (node.name().to_string(), idx))
+            .collect();
+        (nodes, move |name: &str| names[name])
+    }
+
+    #[test]
+    fn fewest_hops_win_then_the_smallest_sum_of_weights() {
+        let (nodes, at) = graph(&[
+            ("me", "a", 100, 0),
+            ("me", "b", 1, 0),
+            ("a", "z", 1, 0),
+            ("b", "z", 50, 0),
+            ("b", "c", 1, 0),
+            ("c", "d", 1, 0),
+            ("d", "z", 1, 0),
+        ]);
+        let places = places(&nodes, &Edges::new());
+        assert_eq!(places[&at("z")].nexthop, at("b"));
+        assert_eq!(places[&at("z")].distance, 2);
+        assert_eq!(places[&at("z")].via, at("z"));
+    }
+
+    /// Two paths of equal length to z; d hangs off one of them, e is on a longer path.
+    #[test]
+    fn between_are_the_nodes_of_all_shortest_paths() {
+        let (mut nodes, at) = graph(&[
+            ("me", "a", 1, 0),
+            ("me", "b", 100, 0),
+            ("a", "c", 1, 0),
+            ("b", "c", 1, 0),
+            ("c", "z", 1, 0),
+            ("b", "d", 1, 0),
+            ("d", "e", 1, 0),
+            ("e", "z", 1, 0),
+        ]);
+        let places = places(&nodes, &Edges::new());
+        for (idx, place) in &places {
+            nodes[*idx].place = *place;
+        }
+        let between = between(&nodes);
+        let expect = |of: &str, names: &[&str]| {
+            let mut wanted: Vec<NodeIdx> = names.iter().map(|name| at(name)).collect();
+            wanted.sort();
+            assert_eq!(between[&at(of)], wanted, "{of}");
+        };
+        expect("a", &[]);
+        expect("c", &["a", "b"]);
+        expect("z", &["a", "b", "c"]);
+        expect("e", &["b", "d"]);
+    }
+
+    #[test]
+    fn one_way_edges_reach_nobody() {
+        let (mut nodes, at) = graph(&[("me", "a", 1, 0), ("a", "b", 1, 0)]);
+        nodes.remove_edge(at("b"), at("a"));
+        let places = places(&nodes, &Edges::new());
+        assert!(places.contains_key(&at("a")));
+        assert!(!places.contains_key(&at("b")));
+    }
+
+    #[test]
+    fn via_is_the_last_node_before_an_indirect_edge() {
+        let (nodes, at) = graph(&[
+            ("me", "a", 1, 0),
+            ("a", "b", 1, Options::INDIRECT),
+            ("b", "c", 1, 0),
+        ]);
+        let places = places(&nodes, &Edges::new());
+        assert_eq!(places[&at("b")].via, at("a"));
+        assert_eq!(places[&at("c")].via, at("a"));
+        assert!(places[&at("c")].indirect);
+        assert_eq!(places[&at("c")].nexthop, at("a"));
+    }
+
+    #[test]
+    fn the_tree_takes_the_lightest_edges_and_has_no_ring() {
+        let (mut nodes, at) = graph(&[("me", "a", 5, 0), ("me", "b", 1, 0), ("a", "b", 2, 0)]);
+        for (idx, place) in places(&nodes, &Edges::new()) {
+            nodes[idx].place = place;
+        }
+        assert_eq!(tree_neighbours(&nodes), BTreeSet::from([at("b")]));
+    }
+
+    /// Compares with the results of a real tincd 1.0.36 for the same edges
+    /// (tests/vectors/tinc-1.0.json). Among paths of equal length that tincd takes the first name
+    /// regardless of weights. meshd does so if all weights are equal.
+    #[test]
+    fn recorded_graphs_have_the_same_paths_and_the_same_tree() {
+        let text = include_str!("../../../../tests/vectors/tinc-1.0.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        for case in vectors["graph"]["cases"].as_array().unwrap() {
+            let word = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            let me = word(&case["me"]);
+            let mut nodes = Nodes::new(me.parse().unwrap(), testing::start());
+            let mut weights = Vec::new();
+            let ours = case["my_edges"].as_array().unwrap().iter().map(|edge| {
+                let [to, address, port] = ["to", "address", "port"].map(|key| word(&edge[key]));
+                let (options, weight) = (edge["options"].as_u64().unwrap(), &edge["weight"]);
+                format!("12 0 {me} {to} {address} {port} {options:x} {weight}")
+            });
+            let theirs = case["add_edge_lines_in_order"].as_array().unwrap();
+            for line in ours.chain(theirs.iter().map(word)) {
+                let Ok(Request::AddEdge {
+                    from,
+                    to,
+                    address,
+                    options,
+                    weight,
+                    local,
+                }) = Request::parse(line.as_bytes())
+                else {
+                    panic!("{line}");
+                };
+                let [from, to] = [from, to].map(|name| nodes.add(name, testing::start()));
+                let edge = Edge {
+                    to,
+                    address,
+                    local,
+                    options,
+                    weight: 1,
+                    teller: None,
+                };
+                weights.push((from, edge.to, weight));
+                nodes.insert_edge(from, to, edge);
+            }
+            let found = places(&nodes, &Edges::new());
+            let name = |idx: NodeIdx| nodes[idx].name().to_string();
+            for (node, expected) in case["expect_nodes"].as_object().unwrap() {
+                let idx = nodes.find(&node.parse().unwrap()).unwrap();
+                let place = found.get(&idx);
+                assert_eq!(
+                    place.is_some(),
+                    expected["reachable"] == true,
+                    "{node} in {case}"
+                );
+                let Some(place) = place else { continue };
+                let hops = [place.nexthop, place.via].map(name);
+                assert_eq!(
+                    hops,
+                    ["nexthop", "via"].map(|key| word(&expected[key])),
+                    "{node} in {case}"
+                );
+                assert_eq!(
+                    place.indirect,
+                    expected["indirect"] == true,
+                    "{node} in {case}"
+                );
+                assert_eq!(
+                    Some(place.options.0.into()),
+                    expected["options"].as_u64(),
+                    "{node} in {case}"
+                );
+            }
+            for (idx, place) in found {
+                nodes[idx].place = place;
+            }
+            for (from, to, weight) in weights {
+                let edge = Edge {
+                    weight,
+                    ..nodes.edge(from, to).unwrap().clone()
+                };
+                nodes.insert_edge(from, to, edge);
+            }
+            let tree = tree_neighbours(&nodes);
+            for (node, expected) in case["expect_mst_connections"].as_object().unwrap() {
+                let idx = nodes.find(&node.parse().unwrap()).unwrap();
+                assert_eq!(tree.contains(&idx), *expected == true, "{node} in {case}");
+            }
+        }
+    }
+}

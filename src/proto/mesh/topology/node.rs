@@ -1,0 +1,331 @@
+//! Known nodes, and all state of each node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    ops::{Bound, Index, IndexMut},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use meshd_crypto::PublicKey;
+use meshd_wire::{NodeName, Options, Subnet};
+
+use crate::{
+    mesh::{
+        LinkId,
+        gossip::{belief::Evidence, budget::Budget},
+        limits::Bucket,
+        paths::udp::UdpState,
+        peers::{dial::Missed, downgrade::Spoke, handshake::Unclaimed},
+        reports::{measure::Measured, path_report::Unproven},
+        sessions::keys::Keys,
+        subnets::{policy::Refused, sources::Dropped},
+        topology::edge::Edge,
+    },
+    route::{self, NodeIdx, NodeShared, NodeState},
+};
+
+/// One known node.
+pub(in crate::mesh) struct Node {
+    /// State of the node that the packet threads share.
+    pub shared: Arc<NodeShared>,
+    /// Outgoing edges, by the name of the other end.
+    pub edges: BTreeMap<NodeName, Edge>,
+    /// Number of edges that lead to the node.
+    pub incoming: usize,
+    /// Subnets that the node owns.
+    pub subnets: BTreeSet<Subnet>,
+    /// Number of the node's subnets that no host file lists.
+    pub unlisted: usize,
+    /// Our link to the node, if it is a neighbour.
+    pub link: Option<LinkId>,
+    /// The result of the last graph pass.
+    pub place: Place,
+    /// Nodes on shortest paths to the node, in order of indices; empty if no node speaks legacy.
+    pub carriers: Arc<[NodeIdx]>,
+    /// Time at which `place.reachable` last changed.
+    pub since: Option<Instant>,
+    /// Time at which the node was added or last became unreachable, for forgetting it.
+    pub idle_since: Instant,
+    /// Dialects that the node has spoken with us, also before it became unreachable.
+    pub spoke: Spoke,
+    /// Tunnel keys and their handshakes.
+    pub keys: Keys,
+    /// UDP address, probes and path MTU.
+    pub udp: UdpState,
+    /// Measurements of the node.
+    pub measured: Measured,
+    /// Packets that wait for a key.
+    pub waiting: VecDeque<Bytes>,
+    /// Edges and subnets of the node that were not announced again since its link came up.
+    pub unclaimed: Unclaimed,
+    /// Names without a host file that the node introduced, over all its links.
+    pub introduced: usize,
+    /// The node that introduced this one, if this one has no host file.
+    pub introduced_by: Option<NodeIdx>,
+    /// True if another node has the same id and keeps it: the operator was told.
+    pub collides: bool,
+    /// Failure of the last dial.
+    pub dial_error: Option<Missed>,
+    /// The last peer that claimed the node's name without proof.
+    pub unproven: Option<Unproven>,
+    /// Budget of this node's questions that we answer.
+    pub questions: Option<Bucket>,
+    /// Evidence from the node about statements of others about it.
+    pub evidence: Evidence,
+    /// Subnets that the node announces and that we do not accept.
+    pub refused: Refused,
+    /// Packets from the node that SourceCheck has dropped.
+    pub dropped: Dropped,
+    /// Budgets of lines about the node and from it.
+    pub budget: Option<Box<Budget>>,
+    /// The Ed25519 key that the node sent, if its host file has none.
+    pub told_key: Option<PublicKey>,
+}
+
+/// Place of a node in the graph. Source: wire/tinc-1.0.md section 2.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::mesh) struct Place {
+    /// True if there is a path in both directions.
+    pub reachable: bool,
+    /// True if every path to the node has an IndirectData edge.
+    pub indirect: bool,
+    /// Hops; -1 if unreachable.
+    pub distance: i32,
+    /// The neighbour that lines for the node are sent to.
+    pub nexthop: NodeIdx,
+    /// The node that UDP for the node is sent to.
+    pub via: NodeIdx,
+    /// The last node on the path, the target included, that we know by a link or a host file.
+    pub vouched: NodeIdx,
+    /// True if we speak legacy with the node.
+    pub legacy: bool,
+    /// Options of the last edge of the path, as far as they are accepted.
+    pub options: Options,
+    /// Address in the last edge of the path.
+    pub address: Option<SocketAddr>,
+}
+
+impl Place {
+    pub(in crate::mesh) fn nowhere(me: NodeIdx) -> Self {
+        Self {
+            reachable: false,
+            indirect: false,
+            distance: -1,
+            nexthop: me,
+            via: me,
+            vouched: me,
+            legacy: false,
+            options: Options(0),
+            address: None,
+        }
+    }
+}
+
+impl Node {
+    fn new(idx: NodeIdx, name: NodeName, me: NodeIdx, now: Instant) -> Self {
+        let state = NodeState {
+            reachable: false,
+            neighbour: false,
+            legacy: false,
+            options: Options(0),
+            nexthop: me,
+            via: me,
+            udp: None,
+            min_mtu: 0,
+            mtu: route::MTU,
+            tx: None,
+            resting: false,
+            rx: Vec::new(),
+        };
+        let shared = NodeShared::new(idx, name, state);
+        Self {
+            shared: Arc::new(shared),
+            edges: BTreeMap::new(),
+            incoming: 0,
+            subnets: BTreeSet::new(),
+            unlisted: 0,
+            link: None,
+            place: Place::nowhere(me),
+            carriers: Arc::default(),
+            since: None,
+            idle_since: now,
+            spoke: Spoke::default(),
+            measured: Measured::default(),
+            keys: Keys::default(),
+            udp: UdpState::default(),
+            waiting: VecDeque::new(),
+            unclaimed: Unclaimed::default(),
+            introduced: 0,
+            introduced_by: None,
+            collides: false,
+            dial_error: None,
+            unproven: None,
+            questions: None,
+            evidence: Evidence::default(),
+            refused: Refused::default(),
+            dropped: Dropped::default(),
+            budget: None,
+            told_key: None,
+        }
+    }
+
+    pub(in crate::mesh) fn name(&self) -> &NodeName {
+        &self.shared.name
+    }
+
+    /// Protocol minor of the node in its last edge; 0 if the node has no SPTPS or is unreachable.
+    pub(in crate::mesh) fn minor(&self) -> u8 {
+        self.place.options.minor()
+    }
+
+    /// Returns true if the node has SPTPS, by its last edge.
+    pub(in crate::mesh) fn has_sptps(&self) -> bool {
+        self.minor() >= 2
+    }
+}
+
+/// All nodes by name and by index. No index is used twice, so a stale index finds no node.
+pub(in crate::mesh) struct Nodes {
+    slots: Vec<Option<Box<Node>>>,
+    by_name: BTreeMap<NodeName, NodeIdx>,
+    /// Number of edges of all nodes.
+    pub edge_count: usize,
+    /// Number of edges inserted and removed so far.
+    pub changes: u64,
+    /// Sum of [`Edge::words`] over all edges.
+    pub edge_words: usize,
+}
+
+impl Nodes {
+    /// Index of this node.
+    pub(in crate::mesh) const ME: NodeIdx = NodeIdx(0);
+
+    pub(in crate::mesh) fn new(me: NodeName, now: Instant) -> Self {
+        let mut nodes = Self {
+            slots: Vec::new(),
+            by_name: BTreeMap::new(),
+            edge_count: 0,
+            changes: 0,
+            edge_words: 0,
+        };
+        nodes.add(me, now);
+        nodes
+    }
+
+    pub(in crate::mesh) fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    pub(in crate::mesh) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(in crate::mesh) fn find(&self, name: &NodeName) -> Option<NodeIdx> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(in crate::mesh) fn get(&self, idx: NodeIdx) -> Option<&Node> {
+        self.slots.get(idx.0 as usize)?.as_deref()
+    }
+
+    pub(in crate::mesh) fn get_mut(&mut self, idx: NodeIdx) -> Option<&mut Node> {
+        self.slots.get_mut(idx.0 as usize)?.as_deref_mut()
+    }
+
+    /// Returns the index of `name`, and adds a node if none has this name. The caller checks
+    /// limits.
+    pub(in crate::mesh) fn add(&mut self, name: NodeName, now: Instant) -> NodeIdx {
+        if let Some(idx) = self.find(&name) {
+            return idx;
+        }
+        let idx = NodeIdx(u32::try_from(self.slots.len()).expect("fewer than 2^32 nodes ever"));
+        let node = Node::new(idx, name.clone(), Self::ME, now);
+        self.slots.push(Some(Box::new(node)));
+        self.by_name.insert(name, idx);
+        idx
+    }
+
+    /// Removes a node that has no edges and no link.
+    pub(in crate::mesh) fn remove(&mut self, idx: NodeIdx) {
+        let Some(node) = self.slots[idx.0 as usize].take() else {
+            return;
+        };
+        debug_assert!(node.edges.is_empty() && node.incoming == 0 && node.link.is_none());
+        self.by_name.remove(node.name());
+        if let Some(introducer) = node.introduced_by.and_then(|idx| self.get_mut(idx)) {
+            introducer.introduced -= 1;
+        }
+    }
+
+    /// Returns the next name after `name` in order, or the first name after `None`.
+    pub(in crate::mesh) fn after(&self, name: Option<&NodeName>) -> Option<NodeName> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.by_name.range::<NodeName, _>((from, Bound::Unbounded));
+        rest.next().map(|(name, _)| name.clone())
+    }
+
+    /// Indices in order of names, the order of every pass of the protocol.
+    pub(in crate::mesh) fn by_name(&self) -> impl DoubleEndedIterator<Item = NodeIdx> + '_ {
+        self.by_name.values().copied()
+    }
+
+    /// Nodes in order of names.
+    pub(in crate::mesh) fn iter(&self) -> impl DoubleEndedIterator<Item = (NodeIdx, &Node)> + '_ {
+        self.by_name().map(|idx| (idx, &self[idx]))
+    }
+
+    /// Inserts an edge and returns the edge that it replaces.
+    pub(in crate::mesh) fn insert_edge(
+        &mut self,
+        from: NodeIdx,
+        to: NodeIdx,
+        edge: Edge,
+    ) -> Option<Edge> {
+        let name = self[to].name().clone();
+        self.edge_words += edge.words();
+        let old = self[from].edges.insert(name, edge);
+        self.edge_words -= old.as_ref().map_or(0, Edge::words);
+        if old.is_none() {
+            self[to].incoming += 1;
+            self.edge_count += 1;
+            self.changes += 1;
+        }
+        old
+    }
+
+    /// Removes an edge and returns it.
+    pub(in crate::mesh) fn remove_edge(&mut self, from: NodeIdx, to: NodeIdx) -> Option<Edge> {
+        let name = self[to].name().clone();
+        let old = self[from].edges.remove(&name);
+        self.edge_words -= old.as_ref().map_or(0, Edge::words);
+        if old.is_some() {
+            self[to].incoming -= 1;
+            self.edge_count -= 1;
+            self.changes += 1;
+        }
+        old
+    }
+
+    pub(in crate::mesh) fn edge(&self, from: NodeIdx, to: NodeIdx) -> Option<&Edge> {
+        self[from].edges.get(self[to].name())
+    }
+}
+
+/// For indices of nodes known to exist: ends of edges, nexthops, links.
+impl Index<NodeIdx> for Nodes {
+    type Output = Node;
+
+    fn index(&self, idx: NodeIdx) -> &Node {
+        self.get(idx).expect("a live node's index")
+    }
+}
+
+impl IndexMut<NodeIdx> for Nodes {
+    fn index_mut(&mut self, idx: NodeIdx) -> &mut Node {
+        self.get_mut(idx).expect("a live node's index")
+    }
+}
