@@ -1,7 +1,7 @@
-//! A configuration takes the place of another: what changed is done live, sessions stay.
+//! Reload: a new configuration replaces the old one. Changes are applied live, and sessions stay.
 //!
-//! Compared by content, never by time of files (config/toml.md section 5). Only a key that is gone or
-//! different ends what was authenticated by it.
+//! Configurations are compared by content, never by file times (config/toml.md section 5). A
+//! session ends only if the key that authenticated it is removed or changed.
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -18,8 +18,8 @@ use crate::{
 
 impl Mesh {
     pub(super) fn reconfigure(&mut self, settings: Arc<Settings>, now: Instant) {
-        // Name and port are who we are to others, and the mode is that of our device: they change by a
-        // restart only.
+        // Name and port identify this node to others, and the mode belongs to our device: they
+        // change only with a restart.
         let same = settings.name == self.settings.name
             && settings.port == self.settings.port
             && settings.route.mode == self.settings.route.mode;
@@ -55,7 +55,7 @@ impl Mesh {
             self.dial_anew(&name, now);
         }
         self.reconcile_outgoing(now);
-        // Host files say who is spoken to in legacy.
+        // The host files decide with which nodes legacy is spoken.
         self.dirty_graph = true;
         if old.suite != self.settings.suite {
             self.renew_legacy_keys(now);
@@ -68,7 +68,8 @@ impl Mesh {
         self.dial_due(now);
     }
 
-    /// New ones are announced first, so that an address that moves between two lines is never without an owner.
+    /// Announces new subnets before it withdraws old ones, so an address that moves between two
+    /// lines always has an owner.
     fn reload_own_subnets(&mut self, old: &Settings) {
         let wanted: BTreeSet<Subnet> = self.settings.subnets.iter().copied().collect();
         let held: BTreeSet<Subnet> = old.subnets.iter().copied().collect();
@@ -97,7 +98,7 @@ impl Mesh {
         }
     }
 
-    /// StrictSubnets: the table is what the host files say, for nodes up or down.
+    /// StrictSubnets: makes the table equal to the host files, for nodes up or down.
     pub(super) fn load_strict_subnets(&mut self, now: Instant) {
         let hosts: Vec<(NodeName, BTreeSet<Subnet>)> = self
             .settings
@@ -127,8 +128,8 @@ impl Mesh {
         }
     }
 
-    /// The names of the nodes that have a path now and would lose it by these settings: not those that only meet
-    /// anew, with a first key.
+    /// Returns the names of reachable nodes that these settings would cut off. Nodes that only get
+    /// their first key are not among them.
     #[must_use]
     pub fn cut_by(&self, settings: &Settings) -> Vec<NodeName> {
         let hosts = [&*self.settings, settings].map(|settings| &settings.hosts);
@@ -144,14 +145,15 @@ impl Mesh {
         cut.map(|(_, name)| name).collect()
     }
 
-    /// How many nodes but ourselves have a path now.
+    /// Returns the number of other nodes that are reachable now.
     #[must_use]
     pub fn live_nodes(&self) -> usize {
         let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
         others.filter(|(_, node)| node.place.reachable).count()
     }
 
-    /// The nodes that may have proven a key which is gone or another in the new settings. A further key ends nothing.
+    /// Returns the nodes that may have proven a key that is removed or changed in the new settings.
+    /// An additional key ends no session.
     fn ended_by(&self, old: &Settings, new: &Settings) -> Vec<(NodeIdx, NodeName)> {
         let same_key = Arc::ptr_eq(&old.key, &new.key) || old.key.public() == new.key.public();
         let revoked = |name: &NodeName| match (old.hosts.get(name), new.hosts.get(name)) {

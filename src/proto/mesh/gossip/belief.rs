@@ -1,8 +1,10 @@
-//! The table of trust in flooded and routed lines: who may say what of whom, and what it may end.
+//! Table of trust in flooded and routed lines: which sender may state a fact about which node, and
+//! which effect the line has.
 //!
-//! No line shows its author. A line about a node that comes over that node's own link is its own word; any other line
-//! about it is hearsay. Hearsay is forwarded at once, as in tinc, so that its subject can contradict it. The table says
-//! what it changes here. "Alive" means that a packet or a probe has opened in the node's tunnel within [`ALIVE`].
+//! No line carries its author. A line about a node that arrives over that node's own link is the
+//! node's own word; any other line about the node is hearsay. Hearsay is forwarded at once, as in
+//! tinc, so that its subject can contradict it. The table lists the effect at this node. "Alive"
+//! means that a packet or a probe has opened in the node's tunnel within [`ALIVE`].
 //!
 //! | line | about | own word | hearsay |
 //! | --- | --- | --- | --- |
@@ -22,9 +24,10 @@
 //! | UDP_INFO, address in ANS_KEY | any node | - | a candidate for probes while no address is confirmed (`udp.rs`) |
 //! | MTU_INFO | any node | - | the longest of the last seconds counts while no address is confirmed (`info.rs`) |
 //!
-//! A neighbour's word about its own edges takes effect at once, so a node two hops away becomes unreachable when the
-//! neighbour on the path says so. A node farther away is probed four times a second while its reachability is in doubt:
-//! it becomes unreachable within about a second of its last answer, or [`ALIVE`] after its last packet without UDP.
+//! A neighbour's word about its own edges takes effect at once. So a node two hops away becomes
+//! unreachable when the neighbour on the path deletes the edge. A node farther away is probed four
+//! times a second while its reachability is in doubt. Such a node becomes unreachable within about
+//! a second of its last answer, or, without UDP, [`ALIVE`] after its last packet.
 
 use std::{
     collections::BTreeMap,
@@ -48,19 +51,19 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Time for the subject of a DEL_EDGE, or a neighbour of the subject, to contradict it.
+/// Time for the subject of a DEL_EDGE, or for a neighbour of the subject, to contradict the line.
 const GRACE: Duration = Duration::from_secs(1);
-/// A tunnel counts as alive for this long after the last packet or probe that it opened.
+/// Time after its last opened packet or probe for which a tunnel counts as alive.
 const ALIVE: Duration = Duration::from_secs(3);
 /// The same while a node in doubt is probed by UDP.
 const PROBED: Duration = Duration::from_secs(1);
-/// Pace of probes to nodes in doubt, and of the doubt timer.
+/// Interval of probes to nodes in doubt, and of the doubt timer.
 const PACE: Duration = Duration::from_millis(250);
 
 /// Edges by their ends.
 pub(in crate::mesh) type Edges = BTreeMap<(NodeIdx, NodeIdx), Edge>;
 
-/// Edges that hearsay has deleted lately, and when the doubt timer is due.
+/// Edges that hearsay has deleted lately, and the time of the doubt timer.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct DeniedEdges {
     edges: BTreeMap<(NodeIdx, NodeIdx), (Edge, Instant)>,
@@ -94,36 +97,37 @@ impl DeniedEdges {
     }
 }
 
-/// Evidence that a node is there, beside and against the lines of others.
+/// Evidence that a node exists, in addition to the lines of others.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Evidence {
-    /// Number of its packets at the last count, and when the number last changed.
+    /// Number of packets from the node at the last count, and the time of its last change.
     packets: u64,
     packet_at: Option<Instant>,
-    /// Start of the time in which it is reachable by denied edges only.
+    /// Time since which the node is reachable by denied edges only.
     doubted: Option<Instant>,
-    /// End of a doubt, until there is evidence since then: the node may have restarted. True: a handshake was begun.
+    /// End of a doubt, until there is newer evidence: the node may have restarted. True if a
+    /// handshake was started.
     returned: Option<(Instant, bool)>,
-    /// Options and path that others state and that do not take effect yet.
+    /// Options and path in the graph that do not take effect yet.
     pub(in crate::mesh) said: Option<PendingPath>,
-    /// Subnets that hearsay has withdrawn, and when. They are still in the table of its subnets.
+    /// Subnets that hearsay has withdrawn, with the time. They are still in the node's table.
     pub(in crate::mesh) withdrawn: BTreeMap<Subnet, Instant>,
 }
 
 impl Node {
-    /// True if it is reachable by denied edges only.
+    /// Returns true if the node is reachable by denied edges only.
     pub(in crate::mesh) fn is_doubted(&self) -> bool {
         self.evidence.doubted.is_some()
     }
 }
 
 impl Mesh {
-    /// True if `node` is at the other end of `link`.
+    /// Returns true if `node` is at the other end of `link`.
     pub(in crate::mesh) fn is_own_word(&self, link: LinkId, node: NodeIdx) -> bool {
         self.peers.get(&link).is_some_and(|peer| peer.node == node)
     }
 
-    /// Removes an edge from the graph, and remembers it if the line is hearsay.
+    /// Removes an edge from the graph, and remembers the edge if the line is hearsay.
     pub(in crate::mesh) fn deny_edge(
         &mut self,
         link: LinkId,
@@ -150,7 +154,8 @@ impl Mesh {
         self.nodes[idx].evidence.packet_at = Some(self.now);
     }
 
-    /// Counts the node's packets. Call it once a second: the time of the last packet is known that exactly.
+    /// Counts the node's packets. Call it once a second: the time of the last packet has this
+    /// precision.
     pub(in crate::mesh) fn count_packets(&mut self, idx: NodeIdx, now: Instant) {
         let node = &mut self.nodes[idx];
         let packets = total(&node.shared.counters.rx_packets);
@@ -170,7 +175,7 @@ impl Mesh {
         last.filter(|_| node.keys.is_established())
     }
 
-    /// True if the node's tunnel is alive: see the module's table.
+    /// Returns true if the node's tunnel is alive. See the module's table.
     pub(in crate::mesh) fn is_tunnel_alive(&mut self, idx: NodeIdx, now: Instant) -> bool {
         let last = self.last_evidence(idx, now);
         let node = &self.nodes[idx];
@@ -183,7 +188,7 @@ impl Mesh {
         last.is_some_and(|at| since(at) < patience)
     }
 
-    /// Adds places by denied edges for nodes that would become unreachable without them.
+    /// Adds places via denied edges for nodes that would become unreachable without these edges.
     pub(in crate::mesh) fn keep_doubted_nodes(
         &mut self,
         places: &mut BTreeMap<NodeIdx, Place>,
@@ -225,7 +230,7 @@ impl Mesh {
         }
     }
 
-    /// Has the doubt timer run soon.
+    /// Schedules the doubt timer.
     pub(in crate::mesh) fn arm_doubt_timer(&mut self, now: Instant) {
         if self.denied.due.is_none() {
             let due = now + PACE;
@@ -234,7 +239,7 @@ impl Mesh {
         }
     }
 
-    /// Decides doubts by time and by silence, four times a second while there are any.
+    /// Decides doubts by time and silence, four times a second while there are doubts.
     pub(in crate::mesh) fn doubt_timer(&mut self, now: Instant) {
         self.denied.due = None;
         let mut again = self.settle_doubts(now);
@@ -257,8 +262,9 @@ impl Mesh {
         }
     }
 
-    /// Handles a node that hearsay has deleted and that has come back. If it has restarted, the session is void: the node is
-    /// probed, then a handshake begins beside the session, then the session is dropped. False: nothing is left to do.
+    /// Handles a node that hearsay has deleted and that has come back. The session is void if the
+    /// node has restarted. So the node is probed, then a handshake starts beside the session, then
+    /// the session is dropped. Returns false if nothing is left to do.
     fn check_restart(&mut self, idx: NodeIdx, now: Instant) -> bool {
         let Some((since, asked)) = self.nodes[idx].evidence.returned else {
             return false;

@@ -1,11 +1,13 @@
-//! Path MTU of one UDP path, found by probes. Pure: asks for probe lengths, is told of answers.
+//! Path MTU search on one UDP path. Pure: it returns probe lengths and takes answers.
 //!
-//! Lengths are record data in bytes (wire/tinc-1.1.md section 4.6). Departure from tinc: where tinc
-//! walks up an exponential ladder for up to seven seconds, the first burst here holds the largest
-//! length that the kernel lets through, so that an unhampered path is known after one round trip; each
-//! further step asks for several lengths between the bounds. On the wire all are ordinary probes. What
-//! is proven counts at once: a path that has shrunk carries packets again one round trip after it was
-//! noticed.
+//! Lengths are record data in bytes (wire/tinc-1.1.md section 4.6). Difference from tinc: tinc
+//! walks up an exponential ladder for up to seven seconds. Here the first burst contains the
+//! largest length that the kernel accepts. So the MTU of an unrestricted path is known after one
+//! round trip. Each further step probes several lengths between the bounds. On the wire all probes
+//! are ordinary ones.
+//!
+//! An answered length counts at once. So a path that has shrunk carries packets again one round
+//! trip after that was noticed.
 
 use std::time::{Duration, Instant};
 
@@ -13,27 +15,27 @@ use crate::route::{MIN_MTU, MTU};
 
 /// Time between two steps of the search. Source: wire/tinc-1.1.md section 4.6.
 const STEP: Duration = Duration::from_millis(333);
-/// Probes of one length without an answer before it counts as too long.
+/// Unanswered probes of one length after which the length counts as too long.
 const TRIES: u8 = 3;
-/// Unanswered probes of the found length, while shorter ones are answered, before the path is
-/// taken to have shrunk.
+/// Unanswered probes of the found length, while shorter ones are answered, after which the path
+/// counts as shrunk.
 const SHRUNK: u8 = 9;
-/// Lengths asked for in one further step.
+/// Number of lengths in one further step.
 const SPREAD: u16 = 5;
-/// First burst below the upper bound: what common link MTUs leave.
+/// Lengths of the first burst below the upper bound: those that common link MTUs leave.
 const LADDER: [u16; 4] = [1_400, 1_219, 1_000, MIN_MTU];
 
-/// What is known of the path.
+/// State of the search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::mesh) struct Pmtu {
-    /// Largest length that was answered; 0 = none.
+    /// Largest answered length; 0 = none.
     pub min: u16,
-    /// No longer length can pass.
+    /// Upper bound: no longer length can pass.
     pub max: u16,
-    /// Whether the search is over.
+    /// True if the search is over.
     pub fixed: bool,
     started: bool,
-    /// Lengths of the present step, the longest first.
+    /// Lengths of the current step, longest first.
     probing: Vec<u16>,
     tries: u8,
     unanswered: u8,
@@ -56,7 +58,8 @@ impl Default for Pmtu {
 }
 
 impl Pmtu {
-    /// The value that routing takes: what is proven, or the assumption while that is next to nothing.
+    /// Returns the MTU for routing: the proven length, or the assumed MTU while the proven length
+    /// is below the minimum.
     pub(in crate::mesh) fn mtu(&self) -> u16 {
         if self.fixed || self.min >= MIN_MTU {
             self.min
@@ -66,7 +69,7 @@ impl Pmtu {
     }
 
     /// Starts the search, if it has not started: a short probe was answered. `limit` is the longest
-    /// record that the kernel lets through to this address.
+    /// record that the kernel accepts for this address.
     pub(in crate::mesh) fn start(&mut self, limit: u16) {
         if !self.started {
             self.started = true;
@@ -74,7 +77,7 @@ impl Pmtu {
         }
     }
 
-    /// Starts anew with `max` as upper bound; what was proven is forgotten.
+    /// Starts again with `max` as upper bound and forgets the proven length.
     pub(in crate::mesh) fn restart(&mut self, max: u16) {
         *self = Self {
             max: max.clamp(MIN_MTU, MTU),
@@ -83,7 +86,7 @@ impl Pmtu {
         };
     }
 
-    /// The kernel refused a record of `length` bytes.
+    /// Handles a record of `length` bytes that the kernel rejected.
     pub(in crate::mesh) fn too_long(&mut self, length: u16) {
         let below = length.saturating_sub(1);
         if length <= self.min {
@@ -94,12 +97,12 @@ impl Pmtu {
         }
     }
 
-    /// A probe of `length` was answered.
+    /// Handles the answer to a probe of `length`.
     pub(in crate::mesh) fn answered(&mut self, length: u16) {
         if !self.started {
             self.min = self.min.max(length);
         } else if length > self.max {
-            // The path has grown: look upwards again.
+            // The path has grown: search upwards again.
             self.restart(MTU);
             self.min = length;
         } else {
@@ -111,7 +114,7 @@ impl Pmtu {
         }
     }
 
-    /// Lengths to probe now: call when [`Self::due`] has come.
+    /// Returns the lengths to probe now. Call it when [`Self::due`] has come.
     pub(in crate::mesh) fn probes(&mut self, now: Instant) -> Vec<u16> {
         if !self.started || self.fixed {
             return Vec::new();
@@ -124,7 +127,7 @@ impl Pmtu {
                 .collect();
         }
         self.open();
-        // A longer packet than the kernel now lets through may have been answered before the search began.
+        // A packet longer than the kernel's limit may have been answered before the search started.
         self.settle();
         if self.tries >= TRIES
             && let Some(shortest) = self.probing.last()
@@ -144,14 +147,14 @@ impl Pmtu {
         self.probing.clone()
     }
 
-    /// Keeps of the present step what is still in question.
+    /// Keeps the lengths of the current step that are still undecided.
     fn open(&mut self) {
         let (min, max) = (self.min, self.max);
         self.probing
             .retain(|length| *length > min && *length <= max);
     }
 
-    /// Lengths that cut what lies between the bounds into even parts, the upper bound among them.
+    /// Returns lengths that divide the range between the bounds evenly, including the upper bound.
     fn spread(&self) -> Vec<u16> {
         let low = self.min.max(MIN_MTU - 1);
         let width = self.max - low;
@@ -162,7 +165,7 @@ impl Pmtu {
             .collect()
     }
 
-    /// Puts the next step off; `false` if that would be the first burst.
+    /// Postpones the next step; returns `false` before the first burst.
     pub(in crate::mesh) fn postpone(&mut self, now: Instant) -> bool {
         let begun = self.next.is_some();
         if begun {
@@ -171,13 +174,13 @@ impl Pmtu {
         begun
     }
 
-    /// When [`Self::probes`] wants to be called; `now` if the first burst waits.
+    /// Returns the time of the next call of [`Self::probes`]; `now` before the first burst.
     pub(in crate::mesh) fn due(&self, now: Instant) -> Option<Instant> {
         (self.started && !self.fixed).then(|| self.next.unwrap_or(now))
     }
 
-    /// A probe of the found length is sent to see whether it still passes; `true` if too many of
-    /// them went unanswered: the path has shrunk, and the search starts anew.
+    /// Counts a probe of the found length that checks if it still passes. Returns `true` if too
+    /// many were unanswered: the path has shrunk, and the search starts again.
     pub(in crate::mesh) fn check(&mut self) -> bool {
         self.unanswered = self.unanswered.saturating_add(1);
         let shrunk = self.unanswered > SHRUNK;
@@ -187,12 +190,12 @@ impl Pmtu {
         shrunk
     }
 
-    /// Whether a check went unanswered: the next ones come quickly.
+    /// Returns true if a check was unanswered: the next checks follow quickly.
     pub(in crate::mesh) fn suspicious(&self) -> bool {
         self.unanswered > 0
     }
 
-    /// The search is over when the bounds meet, or when not even the least MTU passes.
+    /// Ends the search when the bounds meet, or when the minimum MTU does not pass.
     fn settle(&mut self) {
         if self.min >= self.max || self.max < MIN_MTU {
             self.max = self.max.max(self.min);
@@ -217,7 +220,7 @@ mod tests {
         assert_eq!((pmtu.fixed, pmtu.mtu()), (true, 1_400));
     }
 
-    /// Runs the search against a path that lets `passes` through; returns steps taken.
+    /// Runs the search on a path that lets `passes` through; returns the number of steps.
     fn search(pmtu: &mut Pmtu, passes: impl Fn(u16, usize) -> bool) -> usize {
         let mut now = testing::start();
         for step in 1..200 {

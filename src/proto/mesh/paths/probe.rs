@@ -1,6 +1,6 @@
-//! Probes by UDP and their answers: what proves an address and a length.
+//! UDP probes and their answers, which confirm an address and a length.
 //!
-//! Source: wire/tinc-1.1.md section 4.5. Bulk moves to a new address only when that address has
+//! Source: wire/tinc-1.1.md section 4.5. Traffic moves to a new address only after that address has
 //! answered a probe (T27 of proto/threat-model.md).
 
 use std::{
@@ -17,29 +17,30 @@ use crate::{
     tunnel::TYPE_PROBE,
 };
 
-/// Shortest probe.
+/// Length of the shortest probe.
 pub(in crate::mesh) const PROBE: u16 = 18;
-/// Where a probe holds random bytes that every kind of answer brings back.
+/// Position of random bytes in a probe that every kind of answer returns.
 const NUMBER: std::ops::Range<usize> = 14..18;
-/// Probes remembered until they are answered: a search and a suspicion of two seconds fit.
+/// Most probes without an answer that are remembered: enough for an MTU search and two seconds
+/// without answers.
 const ASKED: usize = 64;
 
-/// Probes to one address that only others name, in [`GUESS_WINDOW`]: two at the pace of discovery, the others with
-/// [`GUESS_PAUSE`] before them. A hole in a NAT stays open for longer than that, so both ends of a path still
-/// meet (T28 of proto/threat-model.md).
+/// Probes within [`GUESS_WINDOW`] to one address that only others name: two at the interval of
+/// discovery, the others after [`GUESS_PAUSE`]. A NAT mapping stays open longer than this pause, so
+/// both ends of a path still meet (T28 of proto/threat-model.md).
 const GUESSES: usize = 3;
 const GUESS_WINDOW: Duration = Duration::from_secs(60);
 const GUESS_PAUSE: Duration = Duration::from_secs(20);
-/// Probes a second to all such addresses together, and that many at once: a hundred in any second.
+/// Probes a second to all such addresses, and at once: a hundred in any second.
 const GUESS_RATE: u32 = 80;
 const GUESS_BURST: usize = 20;
-/// Addresses that are remembered for it. Memory: about 100 bytes each.
+/// Most remembered addresses of this kind. Memory: about 100 bytes each.
 const MAX_GUESSED: usize = 8_192;
 
-/// Budgets of probes to addresses that nothing but the word of others speaks for.
+/// Budgets of probes to addresses that only lines of others name.
 pub(in crate::mesh) struct Guesses {
     all: Bucket,
-    /// When the latest were sent, the last one first.
+    /// Times of the latest probes to each address, last one first.
     each: BTreeMap<SocketAddr, [Option<Instant>; GUESSES]>,
 }
 
@@ -51,7 +52,7 @@ impl Guesses {
         }
     }
 
-    /// Whether one more may go to `addr`; counts it if so.
+    /// Returns true if one more probe may be sent to `addr`, and counts it.
     fn take(&mut self, addr: SocketAddr, now: Instant) -> bool {
         if self.each.len() >= MAX_GUESSED && !self.each.contains_key(&addr) {
             return false;
@@ -70,18 +71,18 @@ impl Guesses {
         takes
     }
 
-    /// Once a second: forgets addresses that nothing was sent to lately.
+    /// Forgets addresses without a recent probe, once a second.
     pub(in crate::mesh) fn forget(&mut self, now: Instant) {
         let recent = |at: Instant| now.saturating_duration_since(at) < GUESS_WINDOW;
         self.each.retain(|_, times| times[0].is_some_and(recent));
     }
 }
 
-/// What tells one probe from another.
+/// Number that identifies a probe.
 pub(in crate::mesh) type Number = [u8; 4];
 
-/// A probe on its way. Its answer brings the number back, so no answer proves more than was asked, and
-/// none that was not asked for proves anything (T08 of proto/threat-model.md).
+/// A probe without an answer yet. Its answer returns the number. So an answer confirms only the
+/// probed length, and an unrequested answer confirms nothing (T08 of proto/threat-model.md).
 #[derive(Debug)]
 pub(in crate::mesh) struct Asked {
     number: Number,
@@ -91,7 +92,8 @@ pub(in crate::mesh) struct Asked {
 }
 
 impl Mesh {
-    /// Probes the address in use, one that some neighbour of the node sees, and its local one.
+    /// Probes the address in use, one address that some neighbour of the node sees, and the node's
+    /// local one.
     pub(in crate::mesh) fn probe_candidates(&mut self, idx: NodeIdx, now: Instant) {
         let node = &mut self.nodes[idx];
         node.udp.turn = node.udp.turn.wrapping_add(1);
@@ -121,8 +123,9 @@ impl Mesh {
         self.nodes[idx].udp.last_sent = Some(now);
     }
 
-    /// Whether the node may be sought at an address that nothing was heard from yet. Where its own connection
-    /// comes from, or where it has answered before, it may always be; elsewhere a victim may be.
+    /// Returns true if the node may be probed at an address without any packet from it yet. The
+    /// address of its own connection, or one that has answered before, is always allowed. Any other
+    /// address may be a victim's.
     fn may_guess(&mut self, idx: NodeIdx, addr: SocketAddr, now: Instant) -> bool {
         let node = &self.nodes[idx];
         let link = node.link.and_then(|link| self.active(link));
@@ -132,7 +135,8 @@ impl Mesh {
         !addr.ip().to_canonical().is_loopback() && self.guesses.take(addr, now)
     }
 
-    /// Never to nobody, to everybody, or into the mesh itself (T28 of proto/threat-model.md).
+    /// Returns true if an address may be probed: no broadcast or multicast address, and none inside
+    /// the mesh itself (T28 of proto/threat-model.md).
     pub(in crate::mesh) fn may_probe(&self, addr: SocketAddr) -> bool {
         let everybody = match addr.ip() {
             IpAddr::V4(ip) => ip.is_broadcast() || ip.octets()[0] == 0,
@@ -142,7 +146,7 @@ impl Mesh {
         sendable && !everybody && !addr.ip().is_multicast() && !self.is_inside(addr.ip())
     }
 
-    /// Sends a probe of `length` bytes of data; returns what its answer will bring back.
+    /// Sends a probe of `length` bytes of data; returns the number of its answer.
     pub(in crate::mesh) fn send_probe(
         &mut self,
         idx: NodeIdx,
@@ -169,7 +173,7 @@ impl Mesh {
                 udp.silent_since = Some(now);
             }
             udp.unanswered = udp.unanswered.saturating_add(1);
-            // Probes elsewhere must not put off those that show whether this address still answers.
+            // Probes to other addresses must not delay those that check this address.
             udp.last_sent = Some(now);
             self.nodes[idx].measured.asked();
         }
@@ -177,7 +181,7 @@ impl Mesh {
         number
     }
 
-    /// Tells a node the longest record that came from it, so that it need not probe for it.
+    /// Reports to a node the longest record received from it, which saves the node probes.
     pub(in crate::mesh) fn gratuitous_reply(&mut self, idx: NodeIdx, now: Instant) {
         let pause = self
             .settings
@@ -202,7 +206,7 @@ impl Mesh {
         self.send_record(idx, addr, TYPE_PROBE, &data);
     }
 
-    /// A probe of a node's tunnel came from `from`.
+    /// Handles a probe in a node's tunnel, received from `from`.
     pub(in crate::mesh) fn handle_probe(
         &mut self,
         idx: NodeIdx,
@@ -213,7 +217,7 @@ impl Mesh {
         let Some(node) = self.nodes.get(idx) else {
             return;
         };
-        // One that a relay passed on says nothing about the way between us.
+        // A relayed probe does not test the direct path.
         let relayed = self
             .snapshot
             .by_addr
@@ -247,8 +251,8 @@ impl Mesh {
         }
     }
 
-    /// What nobody asked for, a tincd's own reports among them, is passed over: they speak of up to nine
-    /// seconds ago, and a path may have shrunk since.
+    /// Handles the answer to a probe. Unrequested answers, such as a tincd's own reports, are
+    /// ignored: they may be nine seconds old, and a path may have shrunk since.
     fn probe_answered(
         &mut self,
         idx: NodeIdx,
@@ -266,7 +270,7 @@ impl Mesh {
         };
         self.hold_probed(idx, asked.number, now);
         if asked.to != from {
-            // From another of its addresses: that one has to answer for itself.
+            // The answer came from another address of the node: probe that address.
             self.moved(idx, from, now);
             return;
         }

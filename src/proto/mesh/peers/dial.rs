@@ -1,8 +1,9 @@
 //! Meta connections that we open: addresses in their order, back-off. [`crate::mesh::peers::autoconnect`] says which beside ConnectTo.
 //!
-//! One attempt a node at a time. Addresses: those that worked before, those in edges to the node, the Address
-//! lines of its host file. When all failed the pause grows by 5 s up to MaxTimeout, with jitter so that
-//! a fleet that restarts together does not dial in lockstep. Source: wire/tinc-1.1.md sections 5.3, 5.4.
+//! There is one attempt per node at a time. Addresses in order: those that worked before, those in
+//! edges to the node, and the Address lines of its host file. When all addresses failed, the pause
+//! grows by 5 s up to MaxTimeout. Jitter keeps nodes that restarted together from dialling at the
+//! same time. Source: wire/tinc-1.1.md sections 5.3, 5.4.
 
 use std::{
     collections::VecDeque,
@@ -17,52 +18,53 @@ use crate::{
     route::{NodeIdx, lpm::Owner},
 };
 
-/// What every failure adds to the pause.
+/// Growth of the pause with each failure.
 const BACK_OFF: Duration = Duration::from_secs(5);
-/// Addresses of one node that are tried in one round at most.
+/// Most addresses of one node that are tried in one round.
 const MAX_ADDRESSES: usize = 32;
 
-/// The last attempt to dial a node, which failed.
+/// The last dial of a node, which failed.
 #[derive(Debug, Clone)]
 pub(in crate::mesh) struct Missed {
     pub fault: DialFault,
-    /// For the operator, with the address.
+    /// Text for the operator, with the address.
     pub text: String,
     pub at: Instant,
 }
 
-/// One node that we want a link to.
+/// A node that we want a link to.
 pub(in crate::mesh) struct Outgoing {
-    /// From ConnectTo: kept for ever. Else from AutoConnect.
+    /// True for a node of ConnectTo, which is kept; false for one of AutoConnect.
     pub pinned: bool,
     state: State,
     addresses: VecDeque<SocketAddr>,
-    /// Names that the shell resolves for this round.
+    /// Number of names that the shell resolves for this round.
     resolving: usize,
-    /// The pause after the last failure of all addresses, or the loss of a link.
+    /// Pause after the last failure of all addresses, or after the loss of a link.
     delay: Duration,
-    /// Whether the next attempt is the one right after the loss of a link that had worked.
+    /// True if the next attempt directly follows the loss of a link that had worked.
     at_once: bool,
-    /// Only because it was a neighbour before our restart: nothing is kept up by it once the link is there.
+    /// True if the node is dialled only because it was a neighbour before our restart. Its link is
+    /// not kept up afterwards.
     once: bool,
-    /// Where it listened then: tried before every other address.
+    /// Listening address of the node before our restart: tried before every other address.
     former: Option<SocketAddr>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// Until then.
+    /// Waits until this time.
     Waiting(Instant),
-    /// Waiting for names.
+    /// Waits for names to resolve.
     Resolving,
-    /// An attempt is under way.
+    /// Dials this address.
     Dialling(SocketAddr),
-    /// This link counts as ours.
+    /// This link to the node exists.
     Connected(LinkId),
 }
 
 impl Outgoing {
-    /// Whether AutoConnect wants the link, and nothing else.
+    /// Returns true if only AutoConnect wants the link.
     pub(in crate::mesh) fn is_auto(&self) -> bool {
         !self.pinned && !self.once
     }
@@ -71,7 +73,7 @@ impl Outgoing {
         matches!(self.state, State::Connected(_))
     }
 
-    /// Whether an attempt is made, or will be within a second.
+    /// Returns true if an attempt is in progress or starts within a second.
     pub(in crate::mesh) fn is_under_way(&self, now: Instant) -> bool {
         match self.state {
             State::Waiting(at) => at <= now + Duration::from_secs(1),
@@ -82,7 +84,7 @@ impl Outgoing {
 }
 
 impl Mesh {
-    /// Makes the list of nodes to dial that of the configuration.
+    /// Adjusts the list of nodes to dial to the configuration.
     pub(in crate::mesh) fn reconcile_outgoing(&mut self, now: Instant) {
         let wanted: Vec<NodeName> = self.settings.connect_to.clone();
         for name in &wanted {
@@ -120,7 +122,8 @@ impl Mesh {
         self.timers.insert((now, Timer::Dial, Nodes::ME));
     }
 
-    /// Dials the neighbours of before a restart at once, those too that had dialled us: they would take their time.
+    /// Dials the neighbours from before a restart at once, including those that had dialled us:
+    /// they would take longer.
     pub(in crate::mesh) fn redial(
         &mut self,
         neighbours: Vec<(NodeName, SocketAddr)>,
@@ -160,7 +163,7 @@ impl Mesh {
         }
     }
 
-    /// Starts what is due.
+    /// Starts the dials that are due.
     pub(in crate::mesh) fn dial_due(&mut self, now: Instant) {
         let due = |out: &Outgoing| matches!(out.state, State::Waiting(at) if at <= now);
         let names: Vec<NodeName> = self
@@ -179,7 +182,7 @@ impl Mesh {
         }
     }
 
-    /// Gathers the addresses of a node and tries the first.
+    /// Collects the addresses of a node and dials the first one.
     fn start_round(&mut self, name: &NodeName, now: Instant) {
         let host = self.settings.hosts.get(name).cloned();
         let mut addresses: VecDeque<SocketAddr> = VecDeque::new();
@@ -233,13 +236,14 @@ impl Mesh {
         self.try_next(name, (DialFault::NoAddress, why), now);
     }
 
-    /// Never over our own tunnel: a link that runs inside the mesh dies with what it carries.
+    /// Returns true if an address may be dialled. An address in our own mesh may not: a link
+    /// through its own tunnel would fail with it.
     fn may_dial(&self, addr: SocketAddr) -> bool {
         let whole = addr.port() != 0 && !addr.ip().is_unspecified() && !lacks_zone(addr);
         whole && !self.is_inside(addr.ip())
     }
 
-    /// Whether an address lies in a subnet of the mesh; a default route does not count.
+    /// Returns true if an address lies in a subnet of the mesh; a default route does not count.
     pub(in crate::mesh) fn is_inside(&self, ip: IpAddr) -> bool {
         let owner = match ip.to_canonical() {
             IpAddr::V4(ip) => self.snapshot.v4.lookup(ip.to_bits()),
@@ -275,7 +279,7 @@ impl Mesh {
         }
     }
 
-    /// All addresses failed: wait.
+    /// Handles the failure of all addresses: schedules the next round.
     fn round_failed(
         &mut self,
         name: &NodeName,
@@ -292,7 +296,8 @@ impl Mesh {
             self.outgoing.remove(name);
             self.auto_failed(name, now);
         } else {
-            // A peer that restarts is often a moment too late for that attempt: it counts as the first.
+            // A peer that restarts is often a moment too late for this attempt, so it counts as the
+            // first failure.
             let longer = match std::mem::take(&mut out.at_once) {
                 true => BACK_OFF,
                 false => out.delay + BACK_OFF,
@@ -357,7 +362,7 @@ impl Mesh {
         }
     }
 
-    /// A link to the node is up, whoever dialled it.
+    /// Handles a new link to the node, no matter which end dialled.
     pub(in crate::mesh) fn dial_connected(&mut self, link: LinkId, node: NodeIdx) {
         let name = self.nodes[node].name().clone();
         let outgoing = self
@@ -377,7 +382,7 @@ impl Mesh {
         }
     }
 
-    /// A link is gone: if it was ours to keep, dial again, at once where it had worked.
+    /// Handles the loss of a link. Dials again if we want the link, at once if the link had worked.
     pub(in crate::mesh) fn dial_lost(
         &mut self,
         link: LinkId,
@@ -393,7 +398,7 @@ impl Mesh {
         };
         if let (State::Dialling(addr), true) = (&out.state, outgoing) {
             let addr = *addr;
-            // It was authenticated, but never became active.
+            // The link was authenticated, but never became active.
             let why = (DialFault::Handshake, "the link ended before ACK");
             self.dial_failed(&name, addr, why, now);
             return;
@@ -418,7 +423,7 @@ impl Mesh {
         self.timers.insert((at, Timer::Dial, Nodes::ME));
     }
 
-    /// A PONG came over the link: its address works, the pause starts from nothing.
+    /// Handles a PONG over the link: its address works, so the pause starts from zero.
     pub(in crate::mesh) fn dial_worked(&mut self, link: LinkId) {
         let Some(peer) = self.peers.get(&link) else {
             return;
@@ -435,7 +440,7 @@ impl Mesh {
         }
     }
 
-    /// UDP to the node works: so does dialling it, most likely.
+    /// Handles an answer by UDP: a dial will probably work too, so the pause starts from zero.
     pub(in crate::mesh) fn dial_worked_by_udp(&mut self, node: NodeIdx) {
         let name = self.nodes[node].name().clone();
         if let Some(out) = self.outgoing.get_mut(&name) {
@@ -443,7 +448,7 @@ impl Mesh {
         }
     }
 
-    /// The node's host file changed: what could not be dialled may work now.
+    /// Handles a change of the node's host file: dials the node at once.
     pub(in crate::mesh) fn dial_anew(&mut self, name: &NodeName, now: Instant) {
         self.auto.release(Some(name));
         if let Some(out) = self.outgoing.get_mut(name)
@@ -454,8 +459,8 @@ impl Mesh {
         }
     }
 
-    /// What is done to get a link to the node: when it is dialled next, if that waits, and where it is dialled now;
-    /// `None`: we want none.
+    /// Returns the dial state of the node: time of the next attempt if one is scheduled, and the
+    /// address that is being dialled. `None`: we want no link to the node.
     pub(in crate::mesh) fn dialling(
         &self,
         name: &NodeName,
@@ -468,7 +473,7 @@ impl Mesh {
         })
     }
 
-    /// Dials everything now.
+    /// Dials all nodes now.
     pub(in crate::mesh) fn retry(&mut self, now: Instant) {
         self.auto.release(None);
         for out in self.outgoing.values_mut() {

@@ -1,8 +1,9 @@
-//! Neighbours: ACK, the first exchange of what both know, PING and PONG, and the end of a link.
+//! Neighbours: ACK, the first exchange, PING and PONG, and the end of a link.
 //!
-//! Two links to one node at once (both ends dialled) are both kept for some seconds: a real daemon closes
-//! the older one by its own view, another meshd does as we do, and then the one that the lower name dialled
-//! stays. So neither end is left without a link. Source: wire/tinc-1.0.md sections 1.7, 2.2, 2.3, 5.4.
+//! If both ends dial, there are two links to one node. Both links are kept for some seconds. A real
+//! daemon closes the link that it regards as the older one. Another meshd waits as we do; then the
+//! link dialled by the lower name stays. So neither end is left without a link. Source:
+//! wire/tinc-1.0.md sections 1.7, 2.2, 2.3, 5.4.
 
 use std::{
     collections::BTreeSet,
@@ -27,58 +28,58 @@ use crate::{
     route::NodeIdx,
 };
 
-/// How long two links to one node may stand side by side.
+/// Longest time for which two links to one node exist side by side.
 const SIDE_BY_SIDE: Duration = Duration::from_secs(3);
 
 /// One link that is up.
 pub(in crate::mesh) struct Peer {
     /// The node at the other end.
     pub node: NodeIdx,
-    /// Who it said it is, and who dialled.
+    /// Identity of the other end, and which end dialled.
     pub hello: Hello,
-    /// Its TCP address.
+    /// TCP address of the other end.
     pub remote: SocketAddr,
     /// Our TCP address.
     local: SocketAddr,
-    /// Whether its ACK has come: only then lines flow.
+    /// True if the ACK of the other end has arrived. Lines are exchanged only after it.
     pub active: bool,
-    /// When the link came up.
+    /// Time at which the link came up.
     pub up: Instant,
-    /// What we sent in our ACK.
+    /// Weight and options in our ACK.
     sent: (i32, Options),
-    /// Options that both ACKs gave.
+    /// Options agreed on in both ACKs.
     pub options: Options,
-    /// When the last PING went out (or the link came up).
+    /// Time of the last PING, or of the link's start.
     pub pinged: Instant,
-    /// Whether its PONG is due.
+    /// True if a PONG is due.
     pub awaiting_pong: bool,
-    /// Round trip of the last PING.
+    /// Round-trip time of the last PING.
     pub rtt: Option<Duration>,
-    /// Whether the other end has told us all it knew: its first PONG comes after that.
+    /// True after the first PONG: the other end has sent its whole first exchange by then.
     pub synced: bool,
-    /// A younger link to the node exists since then.
+    /// Time at which a younger link to the node came up, if one did.
     pub doubled: Option<Instant>,
-    /// What the link has not taken yet.
+    /// Facts and lines that the link has not taken yet.
     pub backlog: Backlog,
-    /// Budget of corrections that we send.
+    /// Budget of corrections sent to the link.
     pub corrections: Bucket,
 }
 
-/// What we held of a node when its link came up and it has not said again. Its first PONG comes after
-/// all that it knows, so what is left then is void: news of its end went another way and was not
-/// believed (first-hand rule).
+/// Edges and subnets that a node has not announced again since its link came up. The node's first
+/// PONG follows its whole first exchange, so entries that remain then are void. A third node
+/// reported their end, and the first-hand rule dropped that line.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Unclaimed {
-    /// The link whose first PONG ends it: an older link beside it may have its own on the way.
+    /// The link whose first PONG ends this state: an older link may also have a PONG on the way.
     pub link: Option<LinkId>,
     /// Other ends of edges.
     pub edges: BTreeSet<NodeName>,
-    /// Subnets.
+    /// Subnets of the node.
     pub subnets: BTreeSet<Subnet>,
 }
 
 impl Mesh {
-    /// The link, if it is up and its ACK has come.
+    /// Returns the link if it is up and its ACK has arrived.
     pub(in crate::mesh) fn active(&self, link: LinkId) -> Option<&Peer> {
         self.peers.get(&link).filter(|peer| peer.active)
     }
@@ -125,7 +126,7 @@ impl Mesh {
         self.send_line(link, ack.line(0).into());
     }
 
-    /// What we say of ourselves to one neighbour. Source: wire/tinc-1.0.md section 1.7.
+    /// Returns the options for our ACK to one neighbour. Source: wire/tinc-1.0.md section 1.7.
     fn options_for(&self, hello: &Hello) -> Options {
         let name = &hello.name;
         let mut bits = self.settings.options.0;
@@ -148,8 +149,8 @@ impl Mesh {
         if bits & Options::TCP_ONLY != 0 {
             bits &= !Options::PMTU_DISCOVERY;
         }
-        // A tinc 1.1 that knows no key of us, or whose key we do not know, must not try SPTPS with us. What a 1.0
-        // is told it passes on to nodes that may.
+        // A legacy tinc 1.1 lacks our key or we lack its key, so it must not try SPTPS with us. A
+        // tinc 1.0 forwards our minor to other nodes, which may use SPTPS.
         let legacy = hello.is_legacy() && hello.minor > 0;
         let minor = match legacy {
             true => 0,
@@ -215,7 +216,7 @@ impl Mesh {
         if let Some(older) = self.nodes[node].link.replace(link)
             && let Some(peer) = self.peers.get_mut(&older)
         {
-            // Its PONG will tell whether anybody is left there.
+            // The PONG will show if the older link still works.
             peer.doubled = Some(now);
             peer.pinged = now;
             peer.awaiting_pong = true;
@@ -233,11 +234,11 @@ impl Mesh {
         self.dial_connected(link, node);
         self.send_everything(link);
         self.set_own_edge(node, edge);
-        // The PONG comes after all that the other end knows: see `synced`.
+        // The PONG follows everything that the other end knows: see `synced`.
         self.send_line(link, Request::Ping.line(0).into());
     }
 
-    /// Puts our edge to a neighbour into the graph and tells everybody.
+    /// Inserts our edge to a neighbour into the graph and floods it.
     fn set_own_edge(&mut self, node: NodeIdx, edge: Edge) {
         let request = edge.request(&self.settings.name, self.nodes[node].name());
         self.nodes.insert_edge(Nodes::ME, node, edge);
@@ -261,7 +262,7 @@ impl Mesh {
             });
         }
         if self.nodes[node].link == Some(link) {
-            // A link beside it takes over: nothing changed for the rest of the mesh.
+            // The other link of the node takes over: nothing changes for the rest of the mesh.
             let other = self
                 .peers
                 .iter()
@@ -281,7 +282,7 @@ impl Mesh {
         }
     }
 
-    /// Our edge to a node that is no neighbour any more.
+    /// Removes our edge to a node that is no longer a neighbour.
     fn drop_own_edge(&mut self, node: NodeIdx) {
         if self.nodes.remove_edge(Nodes::ME, node).is_none() {
             return;
@@ -297,7 +298,8 @@ impl Mesh {
         self.orphans.insert(node);
     }
 
-    /// After the graph pass: a neighbour that became unreachable cannot withdraw its edge to us itself.
+    /// Removes, after the graph pass, the edges to us of neighbours that became unreachable: they
+    /// cannot withdraw these edges.
     pub(in crate::mesh) fn withdraw_orphans(&mut self) {
         for node in std::mem::take(&mut self.orphans) {
             let Some(orphan) = self.nodes.get(node) else {
@@ -359,7 +361,7 @@ impl Mesh {
         }
     }
 
-    /// Asks for a PONG, unless one is on its way.
+    /// Sends a PING, unless a PONG is on its way.
     pub(in crate::mesh) fn ping_link(&mut self, link: LinkId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&link)
             && !std::mem::replace(&mut peer.awaiting_pong, true)
@@ -369,7 +371,8 @@ impl Mesh {
         }
     }
 
-    /// Once a second: pings that are due, links that do not answer, links side by side.
+    /// Once a second: sends PINGs that are due, and closes links that do not answer and second
+    /// links.
     pub(in crate::mesh) fn peer_tick(&mut self, now: Instant) {
         let mut dead = Vec::new();
         let mut ping = Vec::new();
@@ -377,7 +380,7 @@ impl Mesh {
         for (id, peer) in &mut self.peers {
             let since = now.saturating_duration_since(peer.pinged);
             let waiting = !peer.active || peer.awaiting_pong;
-            // A whole database comes before the first PONG.
+            // A whole first exchange precedes the first PONG.
             let patience = if peer.active && !peer.synced { 6 } else { 1 };
             if waiting && since >= self.settings.ping_timeout * patience {
                 let what = if peer.active { "PING" } else { "ACK" };
@@ -411,7 +414,7 @@ impl Mesh {
         }
     }
 
-    /// Two links to one node have stood side by side long enough: one goes.
+    /// Closes one of two links to one node that have existed side by side long enough.
     fn settle_twins(&mut self, older: LinkId, now: Instant) {
         let Some(old) = self.peers.get(&older) else {
             return;
@@ -444,7 +447,7 @@ impl Mesh {
         }
     }
 
-    /// The other end broke the protocol.
+    /// Schedules the end of a link whose other end broke the protocol.
     pub(in crate::mesh) fn misbehaved(&mut self, link: LinkId, what: &str) {
         self.to_close.push((link, what.to_owned()));
     }
@@ -456,7 +459,7 @@ impl Mesh {
         self.note_sent(to, length);
     }
 
-    /// Sends a request of our own to every active link, the same text to all.
+    /// Floods a request of our own to every active link but one, with the same text.
     pub(in crate::mesh) fn flood(&mut self, request: &Request, except: Option<LinkId>) {
         let nonce = self.nonce();
         self.floods += 1;
@@ -479,7 +482,7 @@ impl Mesh {
         }
     }
 
-    /// Sends a line towards a node, over the link to its next hop.
+    /// Sends a line towards a node, over the link to its nexthop.
     pub(in crate::mesh) fn send_towards(&mut self, to: NodeIdx, line: Bytes) {
         let hop = self.nodes[to].place.nexthop;
         if let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) {
@@ -487,14 +490,14 @@ impl Mesh {
         }
     }
 
-    /// Passes a line of others on towards its destination.
+    /// Forwards a line of another node towards its destination.
     pub(in crate::mesh) fn pass_on(&mut self, to: NodeIdx, line: Bytes) {
         if self.nodes[to].place.reachable && !self.settings.route.tunnel_server {
             self.send_towards(to, line);
         }
     }
 
-    /// Whether what comes over `link` may speak for `node`: a neighbour speaks for itself only
+    /// Returns true if lines over `link` may speak for `node`. Only a neighbour speaks for itself
     /// (first-hand rule, proto/threat-model.md section 2.3).
     pub(in crate::mesh) fn is_first_hand(&self, link: LinkId, node: NodeIdx) -> bool {
         if node == Nodes::ME {
@@ -506,15 +509,16 @@ impl Mesh {
         }
     }
 
-    /// Whether a handshake line of a node may come over this link: as above, or for a while after its own link
-    /// came up, when what it sent another way before may still arrive.
+    /// Returns true if a handshake line of a node may arrive over this link. Beyond the first-hand
+    /// rule this holds for a while after the node's own link came up. Lines that took another path
+    /// may still arrive then.
     pub(in crate::mesh) fn may_route(&self, link: LinkId, node: NodeIdx) -> bool {
         let own = self.nodes[node].link.and_then(|own| self.peers.get(&own));
         let young = |peer: &Peer| self.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE;
         self.is_first_hand(link, node) || node != Nodes::ME && own.is_some_and(young)
     }
 
-    /// Who is linked with us, and where it listens.
+    /// Returns the neighbours with their listening addresses.
     pub fn neighbours(&self) -> impl Iterator<Item = (NodeName, SocketAddr)> + '_ {
         let linked = self.nodes[Nodes::ME].edges.iter();
         linked.filter_map(|(name, edge)| Some((name.clone(), edge.address.known()?)))
@@ -532,7 +536,8 @@ impl Mesh {
     }
 }
 
-/// Whether a line is an edge to an address that is not numeric: a tinc 1.0.36 that gets one aborts (T09).
+/// Returns true if a line is an edge to an address that is not numeric: a tinc 1.0.36 that receives
+/// it aborts (T09).
 pub(in crate::mesh) fn is_fatal_to_legacy(line: &[u8]) -> bool {
     let request = Request::parse(line);
     matches!(request, Ok(Request::AddEdge { address, .. }) if address.known().is_none())
