@@ -1,4 +1,5 @@
-//! Meta connections that we open: addresses in their order, back-off. [`crate::mesh::peers::autoconnect`] says which beside ConnectTo.
+//! Meta connections that this node opens: order of addresses and back-off.
+//! [`crate::mesh::peers::autoconnect`] chooses nodes in addition to ConnectTo.
 //!
 //! There is one attempt per node at a time. Addresses in order: those that worked before, those in
 //! edges to the node, and the Address lines of its host file. When all addresses failed, the pause
