@@ -230,7 +230,7 @@ impl Mesh {
             Input::Ping { node, token } => self.ping(&node, token, now),
             Input::AskNode { node, about, token } => self.ask_node(&node, about, token, now),
             Input::KeyTold { node, key } => {
-                // It has a host file, and perhaps nothing else has made it known.
+                // The node has a host file, and may be unknown otherwise.
                 let idx = self.nodes.add(node, now);
                 self.key_told(idx, key);
             }

@@ -1,4 +1,5 @@
-//! What the unit tests of the mesh share: some meshes joined by lines and datagrams, in virtual time.
+//! Helpers for the unit tests of the mesh: some meshes joined by lines and datagrams, in virtual
+//! time.
 
 use std::{
     cell::RefCell,
@@ -28,7 +29,7 @@ use crate::{
     route::verdict::{self, ErrorLimiter, Verdict},
 };
 
-/// Some point in time: tests count from it.
+/// A point in time from which the tests count.
 #[expect(
     clippy::disallowed_methods,
     reason = "a test needs one Instant to count from"
@@ -82,7 +83,7 @@ pub(super) fn underlay(n: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 168, 7, n)), 655)
 }
 
-/// An IPv4 packet between two nodes' subnets, of `length` bytes.
+/// An IPv4 packet between the subnets of two nodes, of `length` bytes.
 pub(super) fn packet(from: u8, to: u8, length: usize) -> Bytes {
     let total = u16::try_from(length.max(28)).unwrap();
     let mut packet = vec![0; usize::from(total)];
@@ -95,53 +96,53 @@ pub(super) fn packet(from: u8, to: u8, length: usize) -> Bytes {
     packet.into()
 }
 
-/// Some meshes and what joins them. Links deliver at once and in order, datagrams too.
+/// Some meshes and the links between them. Links and datagrams deliver at once and in order.
 pub(super) struct Net {
     pub meshes: Vec<Mesh>,
     pub now: Instant,
     /// (node, its link) -> (other node, its link)
     pub wires: BTreeMap<(u8, LinkId), (u8, LinkId)>,
     links: SlotMap<LinkId, ()>,
-    /// Pairs between which no datagram passes.
+    /// Pairs of nodes between which no datagram passes.
     pub no_udp: BTreeSet<(u8, u8)>,
-    /// Links that take nothing: (node, its link).
+    /// Links that take no bytes: (node, its link).
     pub slow: BTreeSet<(u8, LinkId)>,
-    /// Whether all links take nothing.
+    /// True if all links take no bytes.
     pub all_slow: bool,
-    /// Who has asked for room on one.
+    /// Links for which room was requested: (node, its link).
     pub asked: Vec<(u8, LinkId)>,
-    /// Bytes of lines that were sent: (node, its link).
+    /// Bytes of lines sent: (node, its link).
     pub bytes: BTreeMap<(u8, LinkId), usize>,
-    /// PONG lines are lost.
+    /// True if PONG lines are lost.
     pub hold_pongs: bool,
-    /// Nodes that left their [`underlay`] address for another.
+    /// Nodes that left their [`underlay`] address, with the new address.
     pub moved: BTreeMap<u8, SocketAddr>,
     /// Longest datagram that passes, in bytes of UDP payload.
     pub longest: usize,
     /// Packets that reached a device: (node, packet).
     pub delivered: Vec<(u8, Bytes)>,
     pub hooks: Vec<(u8, HookEvent)>,
-    /// Lines that were sent, counted.
+    /// Number of lines sent.
     pub lines: usize,
-    /// Frames that links took, counted.
+    /// Number of frames that links took.
     frames: usize,
-    /// Dials are carried out.
+    /// True if dials are carried out.
     pub dial: bool,
-    /// A node that does not show itself as a meshd.
+    /// A node that does not show the word of a meshd.
     pub anonymous: Option<u8>,
-    /// What links speak that are made from now on.
+    /// Dialect of links made from now on.
     pub dialect: Dialect,
-    /// A node whose ACK is made to give another minor version.
+    /// A node whose ACK has another protocol minor.
     pub ack_minor: Option<(u8, u8)>,
-    /// Lines of this REQ_KEY extension are lost.
+    /// REQ_KEY extension of lines that are lost.
     pub lost: Option<i32>,
-    /// REQ_KEY and ANS_KEY lines that were sent: (sender, line).
+    /// REQ_KEY and ANS_KEY lines sent: (sender, line).
     pub routed: Vec<(u8, Bytes)>,
-    /// Datagrams to addresses where nobody is: (sender, to, length, when).
+    /// Datagrams to unused addresses: (sender, to, length, time).
     pub stray: Vec<(u8, SocketAddr, usize, Instant)>,
-    /// Lines of native handshakes that were sent: (sender, line).
+    /// Lines of native handshakes sent: (sender, line).
     pub native: Vec<(u8, Bytes)>,
-    /// Answers to questions: (who asked, token, answer).
+    /// Answers to questions: (asking node, token, answer).
     pub told: Vec<(u8, u64, Option<Pair>)>,
 }
 
@@ -213,7 +214,7 @@ impl Net {
         self.settle();
     }
 
-    /// A node's link to another.
+    /// The link of a node to another.
     pub(super) fn link_of(&self, a: u8, b: u8) -> &LinkId {
         let mut wires = self.wires.iter();
         let found = wires.find(|((from, _), (to, _))| (*from, *to) == (a, b));
@@ -259,7 +260,7 @@ impl Net {
         self.meshes[usize::from(node)].handle(input, now);
     }
 
-    /// Drains outputs until nothing is left to do at this time.
+    /// Drains outputs until no node has any at this time.
     pub(super) fn settle(&mut self) {
         loop {
             let mut quiet = true;
@@ -390,7 +391,8 @@ impl Net {
         }
     }
 
-    /// Three in a line, 0 - 1 - 2: the one between is as a stock tincd, the ends have spoken with each other.
+    /// Three nodes in a line, 0 - 1 - 2. The middle node looks like a stock tincd; the ends have
+    /// exchanged packets.
     pub(super) fn spoken(all: Vec<Settings>) -> Self {
         let mut net = Self::new(all);
         net.join(0, 1);
@@ -401,19 +403,19 @@ impl Net {
         net
     }
 
-    /// What `at` shows of `of`.
+    /// Row of node `of` at node `at`.
     pub(super) fn row(&self, at: u8, of: u8) -> PeerRow {
         let rows = self.meshes[usize::from(at)].peers(self.now);
         let row = rows.into_iter().find(|row| row.name == name(of).as_str());
         row.unwrap()
     }
 
-    /// What `at` speaks with `of` in their tunnel.
+    /// Dialect of the tunnel between `at` and `of`.
     pub(super) fn protocol(&self, at: u8, of: u8) -> String {
         self.row(at, of).protocol
     }
 
-    /// `from` says a line of any content to its neighbour `to`.
+    /// Sends any line from `from` to its neighbour `to`.
     pub(super) fn says(&mut self, from: u8, to: u8, line: Bytes) {
         let mut links = self.wires.iter();
         let (_, (_, link)) = links
@@ -423,8 +425,8 @@ impl Net {
         self.input(to, Input::Line { link, line });
     }
 
-    /// What a worker makes of a datagram that it leaves to the mesh: from a confirmed address it may be
-    /// one to pass on.
+    /// Returns the punt of a worker for a datagram: one from a confirmed address may be a relay
+    /// datagram.
     fn as_worker(&self, node: u8, from: SocketAddr, datagram: Bytes) -> Punt {
         let snapshot = self.meshes[usize::from(node)].snapshot();
         let header = RelayHeader::parse(&datagram).filter(|header| header.to != NodeId::DIRECT);
@@ -445,7 +447,7 @@ impl Net {
         }
     }
 
-    /// Lets time pass, timer by timer.
+    /// Advances the time, timer by timer.
     pub(super) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
@@ -472,7 +474,7 @@ impl Net {
         }
     }
 
-    /// Sends a packet from a node's device, as a worker without a shortcut would.
+    /// Sends a packet from a node's device, as a worker without a fast path would.
     pub(super) fn send(&mut self, from: u8, to: u8, length: usize) {
         let now = self.now;
         let mesh = &mut self.meshes[usize::from(from)];
@@ -501,7 +503,7 @@ impl Net {
             .map_or(0, |(end, _)| self.bytes.get(end).copied().unwrap_or(0))
     }
 
-    /// Gives room where it was asked for, until nobody asks.
+    /// Grants room to all links that requested it.
     pub(super) fn give_room(&mut self) {
         while let Some((node, link)) = self.asked.pop() {
             self.input(node, Input::Room { link });
@@ -509,13 +511,13 @@ impl Net {
         }
     }
 
-    /// Whether a node reaches so many others.
+    /// Returns true if a node reaches `others` nodes.
     pub(super) fn all_reach(&self, at: u8, others: usize) -> bool {
         let rows = self.meshes[usize::from(at)].peers(self.now);
         rows.iter().filter(|row| row.up).count() == others
     }
 
-    /// Whether every node reaches every other.
+    /// Returns true if every node reaches every other.
     pub(super) fn all_reach_all(&self) -> bool {
         self.meshes.iter().all(|mesh| {
             mesh.peers(self.now).iter().filter(|row| row.up).count() == self.meshes.len() - 1
@@ -523,7 +525,7 @@ impl Net {
     }
 }
 
-/// The extension of a REQ_KEY line that belongs to a native handshake.
+/// Extension of a REQ_KEY line that belongs to a native handshake.
 fn native_extension(line: &[u8]) -> Option<i32> {
     let line = std::str::from_utf8(line).ok()?.strip_prefix("15 ")?;
     let ext: i32 = line.split(' ').nth(2)?.parse().ok()?;
@@ -534,8 +536,8 @@ thread_local! {
     static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-/// The lines that operators get meanwhile. One subscriber for all tests: what a scoped one hears depends on
-/// what other threads do.
+/// Log lines for the operator during `act`. All tests share one subscriber: the output of a scoped
+/// one depends on other threads.
 pub(super) fn lines_of(act: impl FnOnce()) -> Vec<String> {
     struct Layer;
     struct Text<'a>(&'a mut String);

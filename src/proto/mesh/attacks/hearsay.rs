@@ -1,7 +1,9 @@
-//! Lines of a third party about a live pair that are no neighbours: the table of `belief.rs`, cell by cell.
+//! Lines of a third node about a live pair that are no neighbours: each cell of the table in
+//! `belief.rs`.
 //!
-//! 0 - 1 - 2 - 3 in a line, 4 is the attacker at 0, and 0 and 3 talk straight by UDP. The relays hand on what they do
-//! not doubt, as honest ones do; where a line of the attacker comes by 1, that one plays a tincd, which hands on all.
+//! Nodes 0 - 1 - 2 - 3 form a line, node 4 is the attacker at 0, and nodes 0 and 3 exchange packets
+//! directly by UDP. Honest relays forward the lines that they accept. Where a line of the attacker
+//! arrives via 1, node 1 plays a tincd, which forwards everything.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -40,7 +42,8 @@ fn net_where(native: bool, change: impl FnOnce(&mut Net)) -> Net {
     net
 }
 
-/// Packets both ways at 50 a second for some seconds, `each` before every one of them.
+/// Sends packets both ways at 50 a second for some seconds, and calls `each` before every one of
+/// them.
 fn talk(net: &mut Net, seconds: usize, mut each: impl FnMut(&mut Net, usize)) -> usize {
     net.delivered.clear();
     for round in 0..50 * seconds {
@@ -54,7 +57,8 @@ fn talk(net: &mut Net, seconds: usize, mut each: impl FnMut(&mut Net, usize)) ->
     100 * seconds - arrived.count()
 }
 
-/// All that one line can say of 3, or of the way to it, that is no neighbour of 0. N is a fresh number.
+/// All statements of one line about node 3, or about the path to it; node 3 is no neighbour of 0. N
+/// is a fresh nonce.
 const LINES: [&str; 22] = [
     "13 N n3 n2",
     "13 N n2 n3",
@@ -62,7 +66,8 @@ const LINES: [&str; 22] = [
     "11 N n3 10.0.0.3",
     "14 N n3",
     "14 N n2",
-    // Indirect, TCP only, no MTU discovery, no clamping; older, newer; all of it.
+    // Options: indirect, TCP only, no MTU discovery, no clamping; an older and a newer minor; all
+    // of them.
     "12 N n2 n3 192.168.7.3 655 780000d 10",
     "12 N n2 n3 192.168.7.3 655 780000e 10",
     "12 N n2 n3 192.168.7.3 655 7800000 10",
@@ -71,11 +76,11 @@ const LINES: [&str; 22] = [
     "12 N n2 n3 192.168.7.3 655 3 10",
     "12 N n3 n2 192.168.7.2 655 3 10",
     "12 N n2 n1 192.168.7.1 655 780000f 10",
-    // Elsewhere, heavy, light.
+    // Another address, a high weight, a low weight.
     "12 N n2 n3 192.0.2.1 53 780000c 10",
     "12 N n2 n3 192.168.7.3 655 780000c 2147483647",
     "12 N n3 n2 192.168.7.2 655 780000c -2147483648",
-    // A way that is none.
+    // A path that does not exist.
     "12 N n3 n4 192.168.7.4 655 780000f -5",
     "23 n3 n0 512",
     "22 n3 n0 192.0.2.1 655",
@@ -83,14 +88,14 @@ const LINES: [&str; 22] = [
     "16 n3 n0 AAAA -1 -1 -1 9 192.0.2.1 655",
 ];
 
-/// One line a second, then a hundred, from the attacker itself or handed on by a tincd: nothing is lost, no session is made
-/// anew, the way stays the direct one, and scripts are told nothing.
+/// One line a second, then a hundred, from the attacker itself or forwarded by a tincd. No packet
+/// is lost, no session is replaced, the path stays direct, and no script runs.
 #[test]
 fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
     let mut worst = Vec::new();
     for (n, line) in LINES.into_iter().enumerate() {
         for (by, rate) in [(M, 1), (M, 100), (1, 1), (1, 100)] {
-            // A neighbour speaks for itself whatever it says.
+            // A neighbour may always speak for itself.
             let native = n % 2 == 0;
             let mut net = net(native);
             let mut nonce = 0;
@@ -107,7 +112,8 @@ fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
                     for _ in 0..lines {
                         nonce += 1;
                         let line = line.replace(" N ", &format!(" {nonce:x} "));
-                        // Its own edge makes the other half of the way that is none.
+                        // The attacker's own edge is the other half of the path that does not
+                        // exist.
                         if line.contains(" n3 n4 ") {
                             let own = format!("12 {nonce:x}a n4 n3 192.168.7.3 655 780000f -5");
                             net.says(M, 0, own.into());
@@ -137,8 +143,8 @@ fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
     assert!(worst.is_empty(), "{}", worst.join("\n"));
 }
 
-/// The same for 0 and 2, who speak legacy, with 1 between them. Their keys are not protected by anything, but what else is said
-/// ends nothing; KEY_CHANGED sends packets over links for a moment.
+/// The same for nodes 0 and 2 in legacy, with node 1 between them. Their keys are not protected,
+/// but no other line ends the tunnel. KEY_CHANGED sends packets over links for a moment.
 #[test]
 fn one_line_of_a_third_party_ends_no_legacy_tunnel() {
     for line in [
@@ -179,7 +185,8 @@ fn one_line_of_a_third_party_ends_no_legacy_tunnel() {
     }
 }
 
-/// The same where packets go by relays: the attacker makes a shorter way that is none, and swallows what comes.
+/// The same where relays carry the packets: the attacker invents a shorter path, and drops the
+/// packets.
 #[test]
 fn a_way_that_others_make_up_takes_no_packets_of_who_is_heard() {
     for native in [false, true] {
@@ -206,7 +213,7 @@ fn a_way_that_others_make_up_takes_no_packets_of_who_is_heard() {
     }
 }
 
-/// Real departures are noticed, also after false ones.
+/// A node that really goes away is noticed, also after false reports.
 #[test]
 fn what_really_ends_is_noticed() {
     for native in [false, true] {
@@ -217,7 +224,7 @@ fn what_really_ends_is_noticed() {
                 }
                 net.settle();
             };
-            // The neighbour of a neighbour goes: its neighbour's own word.
+            // The neighbour of a neighbour goes away: the neighbour itself reports it.
             let mut net = net(native);
             net.dial = false;
             net.part(1, 2);
@@ -251,7 +258,8 @@ fn what_really_ends_is_noticed() {
     }
 }
 
-/// A node that starts anew, three hops away, while packets go to it: its end may be missed, its sessions are not.
+/// A node three hops away restarts while packets are sent to it: its sessions start again, even if
+/// its absence was not noticed.
 #[test]
 fn a_node_that_starts_anew_is_spoken_to_anew() {
     for native in [false, true] {
@@ -272,7 +280,8 @@ fn a_node_that_starts_anew_is_spoken_to_anew() {
     }
 }
 
-/// A listed subnet stays until its node withdraws it over its own link; others go when nobody contradicts.
+/// A listed subnet stays until its node withdraws it over its own link. Other subnets are removed
+/// if no line contradicts.
 #[test]
 fn a_subnet_of_a_host_file_is_taken_back_by_its_node_only() {
     let subnets = |net: &Net| -> Vec<String> {
@@ -291,7 +300,7 @@ fn a_subnet_of_a_host_file_is_taken_back_by_its_node_only() {
     assert_eq!(subnets(&net), ["10.0.0.3"]);
     net.run(Duration::from_secs(60));
     assert_eq!(subnets(&net), ["10.0.0.3"]);
-    // The node goes and comes.
+    // The node goes away and comes back.
     net.says(1, 0, "11 4 n3 10.0.0.3".into());
     net.settle();
     net.part(1, 2);
@@ -301,7 +310,7 @@ fn a_subnet_of_a_host_file_is_taken_back_by_its_node_only() {
     net.join(1, 2);
     net.run(SECOND);
     assert_eq!(subnets(&net), ["10.0.0.3"]);
-    // Its own link says so.
+    // The node withdraws the subnet over its own link.
     net.join(0, 3);
     net.run(SECOND);
     net.says(3, 0, "11 5 n3 10.0.0.3".into());

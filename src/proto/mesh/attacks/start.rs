@@ -1,4 +1,4 @@
-//! Both ends of a tunnel begin at once, with lines that take their time.
+//! Both ends of a tunnel start at once, over slow lines.
 
 use std::{
     collections::BTreeMap,
@@ -17,19 +17,20 @@ use crate::{
     tunnel,
 };
 
-/// Fewer where debug assertions make each handshake ten times as dear; `cargo test --release` does them all.
+/// Fewer seeds with debug assertions, which make each handshake ten times slower; `cargo test
+/// --release` runs all.
 const SEEDS: usize = if cfg!(debug_assertions) { 400 } else { 10_000 };
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Two neighbours, and the lines on the way between them: (when, order) -> (to whom, line).
+/// Two neighbours and the lines on the way between them: (time, order) -> (receiver, line).
 struct Pair {
     net: Net,
     way: BTreeMap<(Instant, usize), (u8, Bytes)>,
-    /// How long a line takes from either end.
+    /// Delay of a line from either end.
     delay: [Duration; 2],
-    /// REQ_KEY and ANS_KEY lines.
+    /// Number of REQ_KEY and ANS_KEY lines.
     lines: usize,
-    /// All lines.
+    /// Number of all lines.
     sent: usize,
 }
 
@@ -79,14 +80,14 @@ impl Pair {
                 };
                 self.lines += usize::from(line.starts_with(b"15 ") || line.starts_with(b"16 "));
                 let at = now + self.delay[usize::from(n)];
-                // By time, then in the order in which they were sent.
+                // In order of time, then in the order of sending.
                 self.sent += 1;
                 self.way.insert((at, self.sent), (1 - n, line));
             }
         }
     }
 
-    /// Goes on to the next line or timer before `end`; whether there was one.
+    /// Advances to the next line or timer before `end`; returns true if there was one.
     fn step(&mut self, end: Instant) -> bool {
         let timers = self
             .net
@@ -118,8 +119,8 @@ impl Pair {
     }
 }
 
-/// T42: both ends begin within a millisecond, over lines that take up to 100 ms each way. There is one session
-/// within two round trips, both ends use it, and nothing is begun again.
+/// T42: both ends start within a millisecond, over lines with up to 100 ms of delay each way. There
+/// is one session within two round trips, both ends use it, and no handshake starts again.
 #[test]
 fn one_session_comes_of_two_that_begin_at_once() {
     let mut rng = Rng::new([42; 32]);
@@ -154,7 +155,7 @@ fn one_session_comes_of_two_that_begin_at_once() {
                 let took = done[usize::from(n)].expect("a session");
                 assert!(took <= 2 * round_trip + gap, "seed {seed}: {took:?}");
                 assert!(pair.is_established(n), "seed {seed}");
-                // What either end seals the other opens.
+                // Each end opens the packets of the other.
                 let (from, to) = (usize::from(n), usize::from(1 - n));
                 let sealed = pair.net.meshes[from].seal(pair.other(n), 0, b"hello");
                 let keys = pair.net.meshes[to].nodes[pair.other(1 - n)].keys.rx();
@@ -163,7 +164,7 @@ fn one_session_comes_of_two_that_begin_at_once() {
             }
             let made = said.iter().filter(|line| line.contains("established"));
             assert_eq!(made.count(), 2, "seed {seed}: one at each end");
-            // Two beginnings, and the rest of one handshake.
+            // Two first messages, and the rest of one handshake.
             assert!(pair.lines <= 5, "seed {seed}: {} lines", pair.lines);
         }
     }

@@ -55,7 +55,7 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(1);
 /// Time after its last opened packet or probe for which a tunnel counts as alive.
 const ALIVE: Duration = Duration::from_secs(3);
-/// The same while a node in doubt is probed by UDP.
+/// Value of [`ALIVE`] while a node in doubt is probed by UDP.
 const PROBED: Duration = Duration::from_secs(1);
 /// Interval of probes to nodes in doubt, and of the doubt timer.
 const PACE: Duration = Duration::from_millis(250);

@@ -1,12 +1,12 @@
-//! Lines that cannot be read, and lines that have no place on an active link: what they cost.
+//! Cost of lines that cannot be parsed, and of lines that are out of place on an active link.
 //!
-//! A real tincd passes on lines that we do not take: address words that are no UTF-8, line feeds in place of blanks,
-//! lines of 60 KB. Its neighbours must not lose their link to it for what somebody behind it has written. So a line
-//! that nodes pass on costs itself only; it is not passed on, is counted, and is logged once a minute. A line that
-//! only the neighbour itself can have written ends the link.
+//! A real tincd forwards lines that meshd rejects: address words that are not UTF-8, line feeds in
+//! place of blanks, lines of 60 KB. Its neighbours must not close its link because of another
+//! node's line. So a line that nodes forward costs only itself: it is dropped, counted, and logged
+//! once a minute. A line that only the neighbour itself can have written ends the link.
 //!
-//! On a legacy link nobody can tell the two apart: a line feed that a tinc 1.1 passes on there begins a new line, and
-//! that line may be anything.
+//! On a legacy link the two cannot be told apart. A line feed that a tinc 1.1 forwards there starts
+//! a new line, which may be anything.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ use meshd_wire::{printable, request::RequestError};
 
 use crate::mesh::{LinkId, Mesh};
 
-/// Time between two log lines about lines that cannot be read.
+/// Shortest time between two log lines about unparsable lines.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// Lines that were not read: when they were last logged, and how many since.
+/// Unparsable lines: time of the last log line, and their number since then.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Unread {
     told: Option<Instant>,
@@ -27,7 +27,7 @@ pub(in crate::mesh) struct Unread {
 }
 
 impl Mesh {
-    /// Refuses a line that was not read.
+    /// Rejects a line that cannot be parsed.
     pub(in crate::mesh) fn refuse_line(
         &mut self,
         link: LinkId,
@@ -44,7 +44,7 @@ impl Mesh {
         }
     }
 
-    /// A line that only the neighbour can have written and that has no place here.
+    /// Handles a line that only the neighbour can have written and that is out of place here.
     pub(in crate::mesh) fn out_of_place(&mut self, link: LinkId, line: &Bytes, what: &str) {
         let is_legacy = self.active(link).is_some_and(|peer| peer.hello.is_legacy());
         match is_legacy {
@@ -69,7 +69,8 @@ impl Mesh {
                 since: 0,
             };
         }
-        // In its own name it has no excuse: a real daemon passes on nothing that claims to be its own.
+        // A line in the neighbour's own name is the neighbour's fault: a real daemon forwards no
+        // line in its own name.
         let mut words = line
             .split(u8::is_ascii_whitespace)
             .filter(|word| !word.is_empty());

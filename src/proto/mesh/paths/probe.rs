@@ -309,8 +309,8 @@ impl Mesh {
         self.search_mtu(idx, now);
     }
 
-    /// An authenticated packet of the node came straight from an address that is not the one in use:
-    /// ask there. Until it answers, everything stays as it is.
+    /// Probes an address that an authenticated packet of the node came from directly, if that
+    /// address is not in use. The address in use changes only after the answer.
     pub(in crate::mesh) fn moved(&mut self, idx: NodeIdx, from: SocketAddr, now: Instant) {
         let udp = &mut self.nodes[idx].udp;
         let known = udp.addr == Some(from);
@@ -330,7 +330,8 @@ impl Mesh {
     }
 }
 
-/// Whether `old` is no worse than `new`: never leave a private address for a public one while it works.
+/// Returns true if `old` is no worse than `new`: a working private address is never replaced by a
+/// public one.
 fn better(old: SocketAddr, new: SocketAddr) -> bool {
     let private = |addr: SocketAddr| match addr.ip() {
         IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),

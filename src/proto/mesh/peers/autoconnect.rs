@@ -77,7 +77,7 @@ pub(in crate::mesh) struct AutoConnect {
     held: BTreeMap<NodeName, (u32, Instant)>,
 }
 
-/// A node that may be dialled.
+/// A node that can be dialled.
 struct Candidate {
     name: NodeName,
     reachable: bool,

@@ -31,7 +31,7 @@ use crate::{
 /// Longest time for which two links to one node exist side by side.
 const SIDE_BY_SIDE: Duration = Duration::from_secs(3);
 
-/// One link that is up.
+/// A link that is up.
 pub(in crate::mesh) struct Peer {
     /// The node at the other end.
     pub node: NodeIdx,

@@ -123,7 +123,7 @@ impl Mesh {
         }
     }
 
-    /// Request lines since start, by type.
+    /// Returns the number of request lines since start, by type.
     pub fn lines(&self) -> impl Iterator<Item = LineCount> + '_ {
         let lines = self.counts.0[0].iter().zip(&self.counts.0[1]);
         (0..).zip(lines).filter_map(|(number, (received, sent))| {
