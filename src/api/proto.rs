@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use meshd_proto::{
     link::Dialect,
     mesh::reports::{
-        path_report::{Pair, RefusedRow, Sight},
+        path_report::{NodeReport, PathReport, RefusedRow},
         view::{
             ConnectionRow, EdgeRow, MeshStatus, NodeRow, PacketKind, PathKind, PeerRow, RouteRow,
             SubnetRow,
@@ -168,11 +168,11 @@ pub enum Response {
     /// To [`Request::Plan`].
     Plan(Box<Plan>),
     /// To [`Request::Sight`].
-    Sight(Box<Sight>),
+    Sight(Box<NodeReport>),
     /// To [`Request::Refused`].
     Refused(Vec<RefusedRow>),
     /// To [`Request::AskNode`]; `None`: no answer in time, or that node knows no such node.
-    Told(Option<Box<Pair>>),
+    Told(Option<Box<PathReport>>),
     /// To [`Request::Ping`].
     Ping(Pong),
     /// Done.

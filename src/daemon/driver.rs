@@ -284,7 +284,7 @@ impl Driver {
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
         match event {
             Event::Accepted(stream, remote) => {
-                let known = self.knows(remote.ip());
+                let known = self.is_known_addr(remote.ip());
                 self.links.accepted(stream, remote, known, now);
             }
             Event::Dialled(dial, result) => {
@@ -408,7 +408,7 @@ impl Driver {
     }
 
     /// Whether some node is known to come from this address.
-    fn knows(&self, ip: IpAddr) -> bool {
+    fn is_known_addr(&self, ip: IpAddr) -> bool {
         let text = ip.to_string();
         let hosts = self.config.settings.hosts.values();
         let mut all = hosts.flat_map(|host| {
@@ -416,7 +416,7 @@ impl Driver {
             let cached = host.cached.iter().any(|addr| addr.ip() == ip);
             [named, cached]
         });
-        all.any(|known| known) || self.resolver.knows(ip)
+        all.any(|known| known) || self.resolver.is_known_addr(ip)
     }
 
     /// Deadlines of the shell's own parts.

@@ -96,7 +96,7 @@ impl Driver {
             return self.count_unless(false, DropReason::SendFailed);
         };
         if let Some(tap) = &self.tap {
-            let node = self.mesh.whose(to);
+            let node = self.mesh.node_by_addr(to);
             let ends = Some([socket.local(), to]);
             tap.show(PacketKind::Outer, (node.as_ref(), false), ends, datagram);
         }

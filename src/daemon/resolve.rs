@@ -74,7 +74,7 @@ impl Resolver {
 
     /// Whether an address is one that some name resolved to.
     #[must_use]
-    pub fn knows(&self, ip: std::net::IpAddr) -> bool {
+    pub fn is_known_addr(&self, ip: std::net::IpAddr) -> bool {
         self.last.values().flatten().any(|addr| addr.ip() == ip)
     }
 }
@@ -98,6 +98,6 @@ mod tests {
         answer.addrs.clear();
         answer.port = 656;
         assert_eq!(resolver.settle(&answer), ["192.0.2.1:656".parse().unwrap()]);
-        assert!(resolver.knows([192, 0, 2, 1].into()));
+        assert!(resolver.is_known_addr([192, 0, 2, 1].into()));
     }
 }

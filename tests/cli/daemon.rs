@@ -17,7 +17,7 @@ use meshd::{
     },
     link::Dialect,
     mesh::reports::{
-        path_report::{MtuSight, Pair, RefusedRow, Rule, Sight, UdpSight},
+        path_report::{MtuSight, NodeReport, PathReport, RefusedRow, Rule, UdpSight},
         view::{
             EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
         },
@@ -116,7 +116,7 @@ pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
 }
 
 /// What is seen of a node of [`healthy`].
-fn sight(name: &str) -> Sight {
+fn sight(name: &str) -> NodeReport {
     let path = match name {
         "db_01" => PathKind::Udp,
         "cache_1" => PathKind::Tcp,
@@ -125,8 +125,8 @@ fn sight(name: &str) -> Sight {
     };
     let row = peer(name, path);
     let direct = path == PathKind::Udp;
-    Sight {
-        pair: Pair {
+    NodeReport {
+        pair: PathReport {
             up: row.up,
             path,
             via: row.via.clone(),
@@ -144,14 +144,14 @@ fn sight(name: &str) -> Sight {
                 fixed: direct,
                 too_small: false,
             },
-            ..Pair::default()
+            ..PathReport::default()
         },
         addresses: vec!["10.132.0.31 port 655".into()],
         listed: row.subnets.clone(),
         udp_discovery: true,
         may_ask: path == PathKind::Tcp,
         peer: row,
-        ..Sight::default()
+        ..NodeReport::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use meshd_proto::mesh::reports::{
-    path_report::{Pair, Sight},
+    path_report::{NodeReport, PathReport},
     view::{HostFile, SubnetRow},
 };
 use meshd_wire::NodeName;
@@ -30,7 +30,7 @@ pub(super) struct Facts {
     pub(super) refused: Option<(String, String)>,
     pub(super) disk: Disk,
     /// What the daemon sees; `None`: it was not asked.
-    pub(super) sight: Option<Sight>,
+    pub(super) sight: Option<NodeReport>,
     pub(super) there: There,
     /// `03:12:44`: since when probes stay unanswered.
     pub(super) silent_since: Option<String>,
@@ -68,7 +68,7 @@ pub(super) enum There {
     /// It did not answer.
     Silent,
     /// This.
-    Says(Box<Pair>),
+    Says(Box<PathReport>),
 }
 
 /// Where the kernel sends packets for the address.

@@ -10,7 +10,7 @@ use meshd_config as config;
 use meshd_config::{Config, Source};
 use meshd_os::{clock, netlink};
 use meshd_proto::mesh::reports::{
-    path_report::{Pair, Sight},
+    path_report::{NodeReport, PathReport},
     view::{HostFile, PathKind, PeerRow, SubnetRow},
 };
 use meshd_wire::{NodeName, Prefix, Subnet};
@@ -171,7 +171,7 @@ impl Live {
         Ok(())
     }
 
-    pub(crate) fn sight(&mut self, node: &NodeName) -> Result<Sight, Failure> {
+    pub(crate) fn sight(&mut self, node: &NodeName) -> Result<NodeReport, Failure> {
         let request = Request::Sight {
             node: node.to_string(),
         };
@@ -204,7 +204,7 @@ impl Live {
     }
 
     /// What a node says of another, and we of it if the node is our own; `None` if it cannot be asked.
-    pub(crate) fn told(&mut self, node: &str, about: &str) -> Result<Option<Pair>, Failure> {
+    pub(crate) fn told(&mut self, node: &str, about: &str) -> Result<Option<PathReport>, Failure> {
         let name = |text: &str| NodeName::new(text).map_err(|_| Failure::odd_answer());
         if node == self.world.own {
             return Ok(Some(self.sight(&name(about)?)?.pair));
@@ -318,7 +318,7 @@ impl Files {
 }
 
 /// `03:12:44`: since when probes of an end stay unanswered.
-pub(super) fn silent_since(pair: &Pair) -> Option<String> {
+pub(super) fn silent_since(pair: &PathReport) -> Option<String> {
     let seconds = pair.udp.silent_seconds?;
     let ago = Duration::try_from_secs_f64(seconds).ok()?;
     let text = clock::rfc3339(clock::wall().checked_sub(ago)?);
@@ -358,11 +358,11 @@ fn disk(source: &Source, node: &NodeName) -> Disk {
 }
 
 /// A node of which the daemon has not heard.
-fn unheard(source: &Source, node: &NodeName) -> Sight {
+fn unheard(source: &Source, node: &NodeName) -> NodeReport {
     let file = hosts::file(source, node).and_then(Result::ok);
     let host = config::load_host(source, node).ok();
     let addresses = host.iter().flat_map(|host| &host.addresses);
-    Sight {
+    NodeReport {
         peer: PeerRow {
             name: node.to_string(),
             host_file: file.unwrap_or(HostFile::Missing),
@@ -373,7 +373,7 @@ fn unheard(source: &Source, node: &NodeName) -> Sight {
         addresses: addresses
             .map(|at| format!("{} port {}", at.host, at.port))
             .collect(),
-        ..Sight::default()
+        ..NodeReport::default()
     }
 }
 

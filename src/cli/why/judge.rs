@@ -5,7 +5,7 @@
 use meshd_proto::{
     link::Dialect,
     mesh::reports::{
-        path_report::{MissedRow, Sight},
+        path_report::{DialFailureRow, NodeReport},
         view::{DialFault, HostFile, PathKind},
     },
 };
@@ -201,7 +201,7 @@ impl Facts {
     }
 
     /// Somebody is there who does not prove the key, or does not take ours.
-    fn unproven(&self, sight: &Sight) -> Option<Step> {
+    fn unproven(&self, sight: &NodeReport) -> Option<Step> {
         let (node, own, net) = (&self.node, &self.own, &self.net);
         let cure = format!(
             "Compare the keys: `meshctl {net}status` on {node} shows what hosts/{node} must say here, and here what hosts/{own} must say there"
@@ -294,7 +294,7 @@ impl Facts {
 }
 
 /// In words how it is reached.
-fn how(sight: &Sight) -> String {
+fn how(sight: &NodeReport) -> String {
     let pair = &sight.pair;
     let meant = pair.tcp_only_here || pair.tcp_only_there;
     match pair.path {
@@ -314,6 +314,6 @@ fn how(sight: &Sight) -> String {
 }
 
 /// Whether MinProtocol has ended a link: the link's own sentence names it.
-fn is_policy(missed: &MissedRow) -> bool {
+fn is_policy(missed: &DialFailureRow) -> bool {
     missed.fault == DialFault::Handshake && missed.text.contains("MinProtocol")
 }

@@ -12,7 +12,7 @@ mod way;
 use serde::Serialize;
 
 use meshd_os::clock;
-use meshd_proto::mesh::reports::path_report::{Pair, Sight};
+use meshd_proto::mesh::reports::path_report::{NodeReport, PathReport};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -39,11 +39,11 @@ struct Data<'a> {
     steps: &'a [Step],
     advice: &'a str,
     /// What our daemon sees; null if it was not asked, or between two others.
-    sight: Option<&'a Sight>,
+    sight: Option<&'a NodeReport>,
     /// What the ends say of each other, as far as they were asked and have answered: of `to` what `from` says, and
     /// the other way round.
-    from_says: Option<&'a Pair>,
-    to_says: Option<&'a Pair>,
+    from_says: Option<&'a PathReport>,
+    to_says: Option<&'a PathReport>,
 }
 
 /// Exit code 1 if something is broken, 4 if there is no such node.
@@ -174,7 +174,7 @@ fn offline(context: &Context, first: &str, second: Option<&str>) -> Outcome {
     )
 }
 
-fn said(there: &There) -> Option<&Pair> {
+fn said(there: &There) -> Option<&PathReport> {
     match there {
         There::Says(pair) => Some(pair),
         There::NotAsked | There::CannotBeAsked | There::Silent => None,
@@ -215,9 +215,9 @@ fn nobody(
 /// What is shown as it was said, for programs.
 #[derive(Default)]
 struct Said<'a> {
-    sight: Option<&'a Sight>,
-    from: Option<&'a Pair>,
-    to: Option<&'a Pair>,
+    sight: Option<&'a NodeReport>,
+    from: Option<&'a PathReport>,
+    to: Option<&'a PathReport>,
 }
 
 fn show(

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use meshd_proto::{
     link::Dialect,
     mesh::reports::{
-        path_report::{Pair, Sight},
+        path_report::{NodeReport, PathReport},
         view::EdgeRow,
     },
 };
@@ -37,7 +37,7 @@ pub(super) struct End {
 
 impl End {
     /// As we see the end, and what it says.
-    pub(super) fn new(target: &Target, sight: &Sight, there: There) -> Self {
+    pub(super) fn new(target: &Target, sight: &NodeReport, there: There) -> Self {
         Self {
             target: target.clone(),
             up: sight.pair.up,
@@ -90,10 +90,10 @@ impl Side {
 }
 
 /// What the end has told, as if we stood there. Its files, its kernel and its firewall it does not tell.
-fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &Pair) -> Facts {
+fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &PathReport) -> Facts {
     let own = end.name().to_string();
     let node = other.node.clone();
-    let sight = Sight::of_told(node.as_str(), pair);
+    let sight = NodeReport::of_told(node.as_str(), pair);
     let refused = sight.refused.first();
     let refused = refused.filter(|row| {
         other
@@ -157,7 +157,8 @@ fn by_graph(
     let seen = edge(from, to)
         .filter(known)
         .or_else(|| edges.iter().find(known));
-    let mut owner = facts(net, end, (other, &There::NotAsked), &Pair::default()).subnet_owner();
+    let mut owner =
+        facts(net, end, (other, &There::NotAsked), &PathReport::default()).subnet_owner();
     if owner.state == State::Fine {
         owner.text.push_str(", seen from here");
     }

@@ -5,7 +5,9 @@ use super::{
 use meshd_proto::{
     link::Dialect::{self, Legacy, Native, Sptps},
     mesh::reports::{
-        path_report::{DialSight, MissedRow, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow},
+        path_report::{
+            DialFailureRow, DialSight, MtuSight, RefusedRow, Rule, UdpSight, UnprovenRow,
+        },
         view::{DialFault, HostFile, PathKind, PeerRow, Reason, SubnetRow},
     },
 };
@@ -24,8 +26,8 @@ pub(super) fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> Su
 }
 
 /// A node in order, seen by our daemon.
-pub(super) fn sight() -> Sight {
-    Sight {
+pub(super) fn sight() -> NodeReport {
+    NodeReport {
         peer: PeerRow {
             name: "db_02".into(),
             up: true,
@@ -37,7 +39,7 @@ pub(super) fn sight() -> Sight {
             host_file: HostFile::Key,
             ..PeerRow::default()
         },
-        pair: Pair {
+        pair: PathReport {
             up: true,
             path: PathKind::Udp,
             rtt_seconds: Some(0.0005),
@@ -54,14 +56,14 @@ pub(super) fn sight() -> Sight {
                 fixed: true,
                 too_small: false,
             },
-            ..Pair::default()
+            ..PathReport::default()
         },
         fingerprint: Some("SHA256:77abcdefghijk".into()),
         addresses: vec!["10.132.0.22 port 655".into()],
         listed: vec!["172.20.0.22".into()],
         udp_discovery: true,
         may_ask: true,
-        ..Sight::default()
+        ..NodeReport::default()
     }
 }
 
@@ -103,28 +105,28 @@ fn with(change: impl FnOnce(&mut Facts)) -> Facts {
 }
 
 /// As [`facts`], with another sight.
-fn seen(change: impl FnOnce(&mut Sight)) -> Facts {
+fn seen(change: impl FnOnce(&mut NodeReport)) -> Facts {
     with(|facts| change(facts.sight.as_mut().unwrap()))
 }
 
 /// Down, as far as the graph knows.
-fn down(change: impl FnOnce(&mut Sight)) -> Facts {
+fn down(change: impl FnOnce(&mut NodeReport)) -> Facts {
     seen(|sight| {
         sight.peer.up = false;
         sight.peer.link = None;
         sight.peer.protocol = "none".into();
-        sight.pair = Pair {
+        sight.pair = PathReport {
             protocol: "none".into(),
-            ..Pair::default()
+            ..PathReport::default()
         };
         change(sight);
     })
 }
 
-fn missed(fault: DialFault, text: &str) -> Option<MissedRow> {
+fn missed(fault: DialFault, text: &str) -> Option<DialFailureRow> {
     let text = text.into();
     let seconds = 3.0;
-    Some(MissedRow {
+    Some(DialFailureRow {
         fault,
         text,
         seconds,
@@ -165,7 +167,7 @@ pub(super) fn reason(code: &str, text: &str) -> Option<Reason> {
     Some(Reason { code, text })
 }
 
-fn speaks(sight: &mut Sight, word: &str, offers: Dialect) {
+fn speaks(sight: &mut NodeReport, word: &str, offers: Dialect) {
     sight.peer.protocol = word.into();
     sight.pair.protocol = word.into();
     sight.peer.link = Some(word.into());

@@ -1,7 +1,7 @@
 //! The steps of the way itself: from the first link to the firewall. Rules without IO, as those of [`super::judge`].
 
 use meshd_proto::mesh::reports::{
-    path_report::{MissedRow, Pair, Sight},
+    path_report::{DialFailureRow, NodeReport, PathReport},
     view::{DialFault, PathKind},
 };
 
@@ -27,7 +27,7 @@ impl Facts {
         let next = next.map_or_else(String::new, |seconds| {
             format!(", next try in {}", age(seconds, true))
         });
-        let cure = |missed: &MissedRow| match missed.fault {
+        let cure = |missed: &DialFailureRow| match missed.fault {
             DialFault::Refused => format!(
                 "On {node}: see that meshd (or tincd) runs and listens on that port: `systemctl status 'meshd@*' 'tinc@*'`, `ss -ltnp`"
             ),
@@ -454,7 +454,7 @@ impl Facts {
 }
 
 /// Whether our last probes have arrived there.
-pub(super) fn hears(there: &Pair) -> bool {
+pub(super) fn hears(there: &PathReport) -> bool {
     there
         .udp
         .heard_seconds
@@ -462,6 +462,6 @@ pub(super) fn hears(there: &Pair) -> bool {
 }
 
 /// Whether the neighbour that lines go to is all that is between.
-fn via_is(sight: &Sight, hop: &str) -> bool {
+fn via_is(sight: &NodeReport, hop: &str) -> bool {
     sight.pair.via.as_deref() == Some(hop)
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use meshd_api::proto::{ErrorCode, Pong, Request, Response};
-use meshd_proto::mesh::{Input, reports::path_report::Pair};
+use meshd_proto::mesh::{Input, reports::path_report::PathReport};
 use meshd_wire::NodeName;
 
 use crate::{Reply, control, driver::Driver, reload::Purpose};
@@ -139,7 +139,7 @@ impl Driver {
     }
 
     /// The answer to a question came.
-    pub(crate) fn told(&mut self, token: u64, pair: Option<Pair>) {
+    pub(crate) fn told(&mut self, token: u64, pair: Option<PathReport>) {
         if let Some(waiting) = self.pings.waiting.remove(&token) {
             let _ = waiting.reply.send(Response::Told(pair.map(Box::new)));
         }

@@ -11,7 +11,7 @@ use crate::{
     link::Hello,
     mesh::{
         Settings,
-        reports::{path_report::Pair, view::DialFault},
+        reports::{path_report::PathReport, view::DialFault},
     },
     route::{NodeIdx, RouteSnapshot},
 };
@@ -310,7 +310,7 @@ pub enum Output {
         /// Token of the input.
         token: u64,
         /// The asked node's view; `None` if the asked node does not know the other node.
-        pair: Option<Pair>,
+        pair: Option<PathReport>,
     },
     /// The mesh, not a worker, sent an inner packet into a node's tunnel or received one from it.
     /// Emitted only after [`Input::Look`].

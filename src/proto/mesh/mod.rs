@@ -333,7 +333,7 @@ impl Mesh {
         let gone: Vec<NodeIdx> = self
             .nodes
             .iter()
-            .filter(|(idx, node)| *idx != Nodes::ME && !node.place.reachable)
+            .filter(|(idx, node)| *idx != Nodes::ME && !node.reachability.reachable)
             .map(|(idx, _)| idx)
             .collect();
         for idx in gone {
@@ -354,7 +354,7 @@ impl Mesh {
             let idle = now.saturating_duration_since(node.idle_since) >= limits::FORGET_AFTER;
             let named = self.settings.hosts.contains_key(node.name())
                 || self.outgoing.contains_key(node.name());
-            idle && !named && !node.place.reachable && node.link.is_none()
+            idle && !named && !node.reachability.reachable && node.link.is_none()
         };
         let old: Vec<NodeIdx> = self
             .nodes

@@ -53,7 +53,7 @@ impl Mesh {
             Punt::Exhausted { node } => {
                 // Sequence numbers continue over renewals: only a new session starts from zero
                 // (T10).
-                match self.nodes.get(node).map(|node| node.place.legacy) {
+                match self.nodes.get(node).map(|node| node.reachability.legacy) {
                     Some(true) => self.ask_legacy_key(node, now),
                     Some(false) => self.start_handshake(node, now),
                     None => {}
@@ -67,13 +67,17 @@ impl Mesh {
         let snapshot = self.fresh_snapshot();
         let mode = snapshot.settings.mode;
         let (owner, to) = (to, carrier(&snapshot, to, packet.len()));
-        let Some(node) = self.nodes.get(to).filter(|node| node.place.reachable) else {
+        let Some(node) = self
+            .nodes
+            .get(to)
+            .filter(|node| node.reachability.reachable)
+        else {
             return;
         };
         let kind = mode.record_type();
         match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
             SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
-                self.let_wait(to, packet);
+                self.enqueue(to, packet);
             }
             SendPath::Udp { to: addr, .. } => {
                 self.sent(owner, &packet);
@@ -90,7 +94,7 @@ impl Mesh {
                 };
                 self.outputs
                     .push_back(Output::SendFrame { to: link, frame });
-                self.want_key(to, now);
+                self.ensure_session(to, now);
             }
             SendPath::Relayed(_) => {
                 self.sent(owner, &packet);
@@ -99,16 +103,16 @@ impl Mesh {
                 }
             }
             SendPath::NoKey => {
-                self.let_wait(to, packet);
-                self.want_key(to, now);
+                self.enqueue(to, packet);
+                self.ensure_session(to, now);
             }
             SendPath::Unreachable => {}
         }
         // A key for the static relay may let packets of a legacy node skip a part of the path.
         if owner != to {
-            let via = self.nodes[owner].place.via;
+            let via = self.nodes[owner].reachability.via;
             if via != Nodes::ME {
-                self.want_key(via, now);
+                self.ensure_session(via, now);
             }
         }
     }
@@ -133,7 +137,7 @@ impl Mesh {
     }
 
     /// Queues a packet until there is a key for it, if there is room.
-    fn let_wait(&mut self, to: NodeIdx, packet: Bytes) {
+    fn enqueue(&mut self, to: NodeIdx, packet: Bytes) {
         let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
         let waiting = &mut self.nodes[to].waiting;
         if room && waiting.len() < MAX_WAITING {
@@ -218,12 +222,12 @@ impl Mesh {
     /// Returns true if datagrams sent directly to the node have ids in front.
     fn wants_ids(&self, idx: NodeIdx) -> bool {
         let native = self.nodes[idx].keys.native.is_established();
-        self.nodes[idx].place.options.has_ids() && !native
+        self.nodes[idx].reachability.options.has_ids() && !native
     }
 
     /// Sends a tunnel datagram over the link to the nexthop.
     fn send_relayed(&mut self, from: NodeIdx, to: NodeIdx, sealed: Vec<u8>) {
-        let hop = self.nodes[to].place.nexthop;
+        let hop = self.nodes[to].reachability.nexthop;
         let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) else {
             return;
         };
@@ -277,7 +281,7 @@ impl Mesh {
             return;
         };
         // Drop datagrams in our own name (T29).
-        if from == Nodes::ME || !node.place.reachable || datagram.len() < SPTPS_OVERHEAD {
+        if from == Nodes::ME || !node.reachability.reachable || datagram.len() < SPTPS_OVERHEAD {
             return;
         }
         let snapshot = self.fresh_snapshot();
@@ -316,7 +320,7 @@ impl Mesh {
             Mode::Router => frame.slice(ETHER..),
             Mode::Switch | Mode::Hub => frame.clone(),
         };
-        self.arrived(source, packet, now);
+        self.deliver_inner(source, packet, now);
     }
 
     /// Handles a relay datagram received over a link as SPTPS_PACKET (21).
@@ -345,13 +349,13 @@ impl Mesh {
         match open(self.settings.route.mode, &node.keys.rx(), &datagram) {
             Some((kind, data)) => {
                 if let Some(packet) = self.packet_in(kind, data) {
-                    self.arrived(from, packet, now);
+                    self.deliver_inner(from, packet, now);
                     self.tell_better_path(from, now);
                 }
             }
             None => {
                 if node.keys.rx().is_empty() {
-                    self.want_key(from, now);
+                    self.ensure_session(from, now);
                 } else {
                     self.handle_bad_tag(from, now);
                 }
@@ -362,7 +366,7 @@ impl Mesh {
     /// Handles a datagram from an address that is not the confirmed one of any node.
     fn unknown_datagram(&mut self, from: SocketAddr, datagram: Bytes, now: Instant) {
         if let Some(idx) = self.session_of(&datagram) {
-            return self.came_from(idx, from, &datagram, now);
+            return self.on_direct_datagram(idx, from, &datagram, now);
         }
         let Some(header) = RelayHeader::parse(&datagram) else {
             return;
@@ -370,7 +374,7 @@ impl Mesh {
         let snapshot = self.fresh_snapshot();
         let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
             match self.legacy_sender(from, &datagram, now) {
-                Some(idx) => self.came_from(idx, from, &datagram, now),
+                Some(idx) => self.on_direct_datagram(idx, from, &datagram, now),
                 None => self.nobody_opened(from, now),
             }
             return;
@@ -385,7 +389,7 @@ impl Mesh {
             let relay = self
                 .nodes
                 .iter()
-                .find(|(_, node)| node.udp.addr == Some(from) && node.place.reachable)
+                .find(|(_, node)| node.udp.addr == Some(from) && node.reachability.reachable)
                 .map(|(idx, _)| idx);
             let to = snapshot.by_id.get(&header.to).copied();
             // The address is not confirmed, so the number of such datagrams is bounded.
@@ -397,7 +401,7 @@ impl Mesh {
             }
             return;
         }
-        self.came_from(idx, from, &datagram[HEADER..], now);
+        self.on_direct_datagram(idx, from, &datagram[HEADER..], now);
     }
 
     /// Returns the node whose native session a datagram without ids belongs to.
@@ -410,13 +414,19 @@ impl Mesh {
 
     /// Handles a tunnel datagram received directly from an address that is not the node's confirmed
     /// one.
-    fn came_from(&mut self, idx: NodeIdx, from: SocketAddr, datagram: &[u8], now: Instant) {
+    fn on_direct_datagram(
+        &mut self,
+        idx: NodeIdx,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) {
         let node = &self.nodes[idx];
         let Some((kind, data)) = open(self.settings.route.mode, &node.keys.rx(), datagram) else {
             if node.keys.rx().is_empty() {
                 // The node has a tunnel with our former process. A new handshake is as rare as any
                 // other, no matter who sent the datagram.
-                self.want_key(idx, now);
+                self.ensure_session(idx, now);
             }
             return;
         };
@@ -426,7 +436,7 @@ impl Mesh {
             TYPE_PROBE => self.handle_probe(idx, from, &data, now),
             kind => {
                 if let Some(packet) = self.packet_in(kind, data) {
-                    self.arrived(idx, packet, now);
+                    self.deliver_inner(idx, packet, now);
                 }
             }
         }
@@ -439,7 +449,7 @@ impl Mesh {
     }
 
     /// Counts and routes a packet from `source` that arrived by the slow path.
-    fn arrived(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
+    fn deliver_inner(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
         let length = self.settings.route.mode.frame_len(packet.len());
         if length > usize::from(MTU) {
             return;

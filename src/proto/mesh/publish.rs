@@ -20,7 +20,7 @@ use crate::{
         gossip::belief,
         topology::{
             graph,
-            node::{Node, Nodes, Place},
+            node::{Node, Nodes, Reachability},
         },
     },
     route::{
@@ -79,28 +79,29 @@ impl Mesh {
         self.graph_runs += 1;
         let mut places = graph::places(&self.nodes, &belief::Edges::new());
         self.keep_doubted_nodes(&mut places, now);
-        let nowhere = Place::nowhere(Nodes::ME);
+        let nowhere = Reachability::nowhere(Nodes::ME);
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         let mut flips = Vec::new();
         let mut changed = Vec::new();
         for idx in all {
-            let mut place = places.remove(&idx).unwrap_or(nowhere);
-            if place.reachable && idx != Nodes::ME {
-                let anew = !self.nodes[idx].place.reachable;
-                place.legacy = self.is_legacy(idx, &place);
-                place.options = self.believed(idx, place.options, (place.legacy, anew), now);
-                place = self.hold_path(idx, place, now);
+            let mut reachability = places.remove(&idx).unwrap_or(nowhere);
+            if reachability.reachable && idx != Nodes::ME {
+                let anew = !self.nodes[idx].reachability.reachable;
+                reachability.legacy = self.is_legacy(idx, &reachability);
+                reachability.options =
+                    self.believed(idx, reachability.options, (reachability.legacy, anew), now);
+                reachability = self.hold_path(idx, reachability, now);
             }
             let node = &mut self.nodes[idx];
-            let old = std::mem::replace(&mut node.place, place);
-            if idx != Nodes::ME && old.reachable != place.reachable {
+            let old = std::mem::replace(&mut node.reachability, reachability);
+            if idx != Nodes::ME && old.reachable != reachability.reachable {
                 flips.push(idx);
-            } else if place.reachable && old.legacy != place.legacy {
+            } else if reachability.reachable && old.legacy != reachability.legacy {
                 changed.push(idx);
-            } else if place.reachable && node.udp.addr.is_none() {
-                node.udp.addr = place.address;
+            } else if reachability.reachable && node.udp.addr.is_none() {
+                node.udp.addr = reachability.address;
             }
-            if old != place {
+            if old != reachability {
                 self.update_state(idx);
             }
         }
@@ -120,7 +121,7 @@ impl Mesh {
     pub(super) fn start_anew(&mut self, idx: NodeIdx, now: Instant) {
         self.drop_keys(idx);
         let node = &mut self.nodes[idx];
-        node.udp.reset(node.place.address);
+        node.udp.reset(node.reachability.address);
         self.update_state(idx);
         self.make_keys(idx, now);
     }
@@ -132,10 +133,14 @@ impl Mesh {
         let node = &mut self.nodes[idx];
         node.since = Some(now);
         node.idle_since = now;
-        node.udp.reset(node.place.address);
-        let up = node.place.reachable;
+        node.udp.reset(node.reachability.address);
+        let up = node.reachability.reachable;
         let name = node.name().clone();
-        let address = if up { node.place.address } else { old_address };
+        let address = if up {
+            node.reachability.address
+        } else {
+            old_address
+        };
         tracing::info!(node = %name, "{}", if up { "reachable" } else { "unreachable" });
         let hooks: Vec<HookEvent> = self.hooks_of(idx, up, address).collect();
         self.outputs.extend(hooks.into_iter().map(Output::Hook));
@@ -172,16 +177,17 @@ impl Mesh {
     /// Returns the script events for all other nodes at shutdown. The call changes no state, so
     /// packets flow while the scripts run.
     pub fn farewell(&self) -> impl Iterator<Item = HookEvent> + '_ {
-        let reachable = |idx: &NodeIdx| *idx != Nodes::ME && self.nodes[*idx].place.reachable;
+        let reachable =
+            |idx: &NodeIdx| *idx != Nodes::ME && self.nodes[*idx].reachability.reachable;
         let nodes = self.nodes.by_name().filter(reachable);
         nodes.flat_map(|idx| self.hooks_of(idx, false, self.own_address(idx).known()))
     }
 
     /// Makes the tunnel keys of a neighbour before the first packet needs them.
     fn make_keys(&mut self, idx: NodeIdx, now: Instant) {
-        match (self.nodes[idx].link, self.nodes[idx].place.legacy) {
+        match (self.nodes[idx].link, self.nodes[idx].reachability.legacy) {
             (Some(_), true) => self.send_legacy_key(idx, now),
-            (Some(_), false) => self.want_key(idx, now),
+            (Some(_), false) => self.ensure_session(idx, now),
             (None, _) => {}
         }
     }
@@ -199,9 +205,11 @@ impl Mesh {
     }
 
     fn state_of(&self, node: &Node) -> NodeState {
-        let place = &node.place;
+        let reachability = &node.reachability;
         let udp = &node.udp;
-        let pmtu_wanted = place.options.has(meshd_wire::Options::PMTU_DISCOVERY);
+        let pmtu_wanted = reachability
+            .options
+            .has(meshd_wire::Options::PMTU_DISCOVERY);
         let (min_mtu, mtu) = match (udp.confirmed, pmtu_wanted) {
             (false, _) => (0, udp.hinted_mtu.longest()),
             (true, true) => (udp.pmtu.min, udp.pmtu.mtu()),
@@ -209,16 +217,16 @@ impl Mesh {
         };
         let cap = self.pmtu_cap(node);
         NodeState {
-            reachable: place.reachable || node.shared.idx == Nodes::ME,
+            reachable: reachability.reachable || node.shared.idx == Nodes::ME,
             neighbour: node.link.is_some(),
-            legacy: place.legacy,
+            legacy: reachability.legacy,
             options: if node.shared.idx == Nodes::ME {
                 self.settings.options
             } else {
-                place.options
+                reachability.options
             },
-            nexthop: place.nexthop,
-            via: place.via,
+            nexthop: reachability.nexthop,
+            via: reachability.via,
             udp: udp.addr.filter(|_| udp.confirmed),
             min_mtu,
             mtu: mtu.min(cap),
@@ -286,7 +294,7 @@ impl Mesh {
             if let Some(addr) = node
                 .udp
                 .addr
-                .filter(|_| node.udp.confirmed && node.place.reachable)
+                .filter(|_| node.udp.confirmed && node.reachability.reachable)
             {
                 by_addr.insert(addr, idx);
             }
@@ -334,10 +342,11 @@ impl Mesh {
     /// Nodes that a direct broadcast is sent to.
     fn direct_nodes(&self) -> Vec<NodeIdx> {
         let direct = |(idx, node): &(NodeIdx, &Node)| {
-            let place = &node.place;
+            let reachability = &node.reachability;
             *idx != Nodes::ME
-                && place.reachable
-                && (place.via == *idx || place.via == Nodes::ME && place.nexthop == *idx)
+                && reachability.reachable
+                && (reachability.via == *idx
+                    || reachability.via == Nodes::ME && reachability.nexthop == *idx)
         };
         self.nodes
             .iter()
@@ -353,7 +362,7 @@ impl Mesh {
         let mut best: BTreeMap<Prefix, (bool, i32, Owner)> = BTreeMap::new();
         for (idx, node) in self.nodes.iter() {
             for subnet in ip_subnets(node) {
-                let reachable = node.place.reachable || idx == Nodes::ME;
+                let reachable = node.reachability.reachable || idx == Nodes::ME;
                 let owner = if reachable {
                     Owner::Node(idx)
                 } else {

@@ -10,7 +10,7 @@ use meshd_wire::{NodeName, Request, Subnet};
 
 use crate::{
     mesh::{
-        LinkId, Mesh, Settings, peers::downgrade::Spoke, subnets::sources::Lists,
+        LinkId, Mesh, Settings, peers::downgrade::SeenDialects, subnets::sources::Lists,
         topology::node::Nodes,
     },
     route::NodeIdx,
@@ -141,7 +141,7 @@ impl Mesh {
         let ended = self.ended_by(&self.settings, settings);
         let cut = ended
             .into_iter()
-            .filter(|(idx, name)| self.nodes[*idx].place.reachable && !meets(name));
+            .filter(|(idx, name)| self.nodes[*idx].reachability.reachable && !meets(name));
         cut.map(|(_, name)| name).collect()
     }
 
@@ -149,7 +149,9 @@ impl Mesh {
     #[must_use]
     pub fn live_nodes(&self) -> usize {
         let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
-        others.filter(|(_, node)| node.place.reachable).count()
+        others
+            .filter(|(_, node)| node.reachability.reachable)
+            .count()
     }
 
     /// Returns the nodes that may have proven a key that is removed or changed in the new settings.
@@ -176,7 +178,7 @@ impl Mesh {
         let forbidden = |node: &super::Node| {
             let name = node.name();
             let allowed = new.allows_legacy(name) || new.allows_hearsay(name);
-            node.place.legacy && (!allowed || other_rsa(name))
+            node.reachability.legacy && (!allowed || other_rsa(name))
         };
         self.nodes
             .iter()
@@ -203,7 +205,7 @@ impl Mesh {
                 self.close(link, &why, now);
             }
             self.drop_keys(idx);
-            self.nodes[idx].spoke = Spoke::default();
+            self.nodes[idx].spoke = SeenDialects::default();
             self.nodes[idx].udp.reset(None);
             self.mark_state(idx);
             tracing::info!(node = %name, "links and tunnel ended: {why}");

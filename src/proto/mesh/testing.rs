@@ -21,7 +21,7 @@ use crate::{
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
         reports::{
-            path_report::Pair,
+            path_report::PathReport,
             view::{DialFault, PeerRow},
         },
         settings::{Host, HostAddress},
@@ -143,7 +143,7 @@ pub(super) struct Net {
     /// Lines of native handshakes sent: (sender, line).
     pub native: Vec<(u8, Bytes)>,
     /// Answers to questions: (asking node, token, answer).
-    pub told: Vec<(u8, u64, Option<Pair>)>,
+    pub told: Vec<(u8, u64, Option<PathReport>)>,
 }
 
 impl Net {

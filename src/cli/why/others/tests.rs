@@ -1,6 +1,6 @@
 use super::*;
 use meshd_proto::mesh::reports::{
-    path_report::{MissedRow, MtuSight, RefusedRow, Rule, UnprovenRow},
+    path_report::{DialFailureRow, MtuSight, RefusedRow, Rule, UnprovenRow},
     view::{DialFault, HostFile, PathKind},
 };
 
@@ -39,7 +39,7 @@ fn target(name: &str, subnets: &[&str]) -> Target {
 }
 
 /// A node that says this of another: a node in order, changed so.
-fn says(change: impl FnOnce(&mut Sight)) -> There {
+fn says(change: impl FnOnce(&mut NodeReport)) -> There {
     let mut sight = sight();
     sight.nexthop = Some("web".into());
     change(&mut sight);
@@ -53,7 +53,7 @@ fn fine() -> There {
 /// Without what older ones do not tell.
 fn older(there: There) -> There {
     match there {
-        There::Says(pair) => There::Says(Box::new(Pair {
+        There::Says(pair) => There::Says(Box::new(PathReport {
             detail: None,
             ..*pair
         })),
@@ -61,7 +61,7 @@ fn older(there: There) -> There {
     }
 }
 
-fn silent(sight: &mut Sight) {
+fn silent(sight: &mut NodeReport) {
     sight.pair.path = PathKind::Tcp;
     sight.pair.udp.confirmed = false;
     sight.pair.udp.unanswered = 9;
@@ -107,15 +107,15 @@ fn cases() -> Vec<Case> {
             "✓ udp probe     10.132.0.22:655 answers, rtt 0.5ms", "✓ pmtu          packets of 1440 bytes pass", "a: 172.20.0.2 -> b; b: 172.20.0.1 -> a", "- local route   a: not known from here: only a itself sees that: `meshctl why b` there",
             "✓ firewall      a: probes of b come in; b: probes of a come in", "on a: `meshctl ping b`"]),
         ("no key at one end", [says(|s| { s.peer.host_file = HostFile::Missing; s.fingerprint = None; }), fine()], star(), Some(Name::Key), &["a: there is no hosts/b here; b: hosts/a", "→ On a: Bring hosts/b from b, then `meshctl reload`"]),
-        ("another key at the other end", [fine(), says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.missed = Some(MissedRow { fault: DialFault::Handshake, text: OTHER_KEY.into(), seconds: 2.0 }); })], star(), Some(Name::Key),
+        ("another key at the other end", [fine(), says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.missed = Some(DialFailureRow { fault: DialFault::Handshake, text: OTHER_KEY.into(), seconds: 2.0 }); })], star(), Some(Name::Key),
             &["b: somebody answers, but not with the key of hosts/a", OTHER_KEY, "→ On b: Compare the keys"]),
         ("somebody else under its name", [says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.unproven = Some(UnprovenRow { address: "192.0.2.1:5".into(), text: "bad signature".into(), seconds: 2.0 }); }), fine()], star(), Some(Name::Key), &["a: somebody at 192.0.2.1:5 came as b"]),
         ("MinProtocol", [fine(), says(|s| { s.peer.offers = Some(Dialect::Sptps); s.peer.min_protocol = Some(Dialect::Native); })], star(), Some(Name::Trust), &["b: a speaks no more than sptps, and MinProtocol = native (its configuration) forbids", "On b: Install meshd on a"]),
         ("not believed", [says(|s| s.refused = vec![RefusedRow { owner: "b".into(), subnet: "10.9.0.0/24".into(), why: "hosts/b does not list it (StrictSubnets)".into(), rule: Rule::StrictSubnets }]), fine()], star(), Some(Name::Trust),
             &["a: b announces 10.9.0.0/24, which is not believed", "→ On a: If it is right, write `Subnet = 10.9.0.0/24` into hosts/b here"]),
-        ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(meshd_proto::mesh::reports::path_report::DialSight::default()); s.missed = Some(MissedRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
+        ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(meshd_proto::mesh::reports::path_report::DialSight::default()); s.missed = Some(DialFailureRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
             &["a: reachable through others, but our own link to it fails: 10.132.0.2:655: refused", "→ On b: see that meshd"]),
-        ("down for one", [says(|s| { s.pair = Pair::default(); s.peer.up = false; s.peer.link = None; }), fine()], star(), Some(Name::MetaPath), &["a: down: no node reaches it, and nothing here dials it"]),
+        ("down for one", [says(|s| { s.pair = PathReport::default(); s.peer.up = false; s.peer.link = None; }), fine()], star(), Some(Name::MetaPath), &["a: down: no node reaches it, and nothing here dials it"]),
         ("no address", [fine(), says(|s| { s.addresses.clear(); s.peer.link = None; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("web".into()); })], star(), Some(Name::Endpoint), &["b: no Address in hosts/a", "On b: Write `Address = ADDRESS` of a into hosts/a"]),
         ("UDP blocked one way", [says(silent), says(|s| s.pair.udp.heard_seconds = None)], star(), Some(Name::UdpProbe), &["a: 10.132.0.22:655 no reply to 9 probes since ", "; b says: our packets do not arrive; b: 10.132.0.22:655 answers", "→ Likely a firewall between a and b. On b: `meshctl firewall --verify`"]),
         ("UDP blocked on the way back", [says(|s| { silent(s); s.pair.udp.heard_seconds = None; }), says(|s| { silent(s); s.pair.udp.heard_seconds = Some(0.4); })], star(), Some(Name::UdpProbe), &["b says: our probes arrive", "→ On a: Our probes arrive, so answers are lost", "- firewall", "b: probes of a come in"]),

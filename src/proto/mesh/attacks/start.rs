@@ -60,7 +60,7 @@ impl Pair {
 
     fn begins(&mut self, n: u8) {
         let (idx, now) = (self.other(n), self.net.now);
-        self.net.meshes[usize::from(n)].want_key(idx, now);
+        self.net.meshes[usize::from(n)].ensure_session(idx, now);
         self.drain();
     }
 

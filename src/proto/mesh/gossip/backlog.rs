@@ -160,7 +160,7 @@ impl Mesh {
 
     /// Returns the bytes of lines that wait for the link towards a node.
     pub(in crate::mesh) fn unsent_towards(&self, to: NodeIdx) -> usize {
-        let hop = self.nodes[to].place.nexthop;
+        let hop = self.nodes[to].reachability.nexthop;
         let link = self.nodes.get(hop).and_then(|hop| hop.link);
         let peer = link.and_then(|link| self.peers.get(&link));
         peer.map_or(0, |peer| peer.backlog.unsent)
@@ -294,7 +294,7 @@ impl Mesh {
             };
             let node = idx.and_then(|idx| Some((idx, self.nodes.get(idx)?)));
             if let Some((idx, node)) = node {
-                let told = idx == Nodes::ME || node.place.reachable;
+                let told = idx == Nodes::ME || node.reachability.reachable;
                 if !(told || node.subnets.is_empty() && node.edges.is_empty()) {
                     left_out.insert(idx);
                 }

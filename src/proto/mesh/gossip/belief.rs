@@ -44,7 +44,7 @@ use crate::{
         topology::{
             edge::Edge,
             graph,
-            node::{Node, Nodes, Place},
+            node::{Node, Nodes, Reachability},
         },
         total,
     },
@@ -191,13 +191,13 @@ impl Mesh {
     /// Adds places via denied edges for nodes that would become unreachable without these edges.
     pub(in crate::mesh) fn keep_doubted_nodes(
         &mut self,
-        places: &mut BTreeMap<NodeIdx, Place>,
+        places: &mut BTreeMap<NodeIdx, Reachability>,
         now: Instant,
     ) {
         let mut lost = Vec::new();
         for idx in self.nodes.by_name().collect::<Vec<_>>() {
             let node = &mut self.nodes[idx];
-            if !places.contains_key(&idx) && node.place.reachable && idx != Nodes::ME {
+            if !places.contains_key(&idx) && node.reachability.reachable && idx != Nodes::ME {
                 lost.push(idx);
             } else if node.evidence.doubted.take().is_some() && places.contains_key(&idx) {
                 node.evidence.returned.get_or_insert((now, false));
@@ -215,12 +215,12 @@ impl Mesh {
                     all.get_or_insert_with(|| graph::places(&self.nodes, &self.denied.since(None)));
                 kept = all.get(&idx).copied();
             }
-            let Some(place) = kept else {
+            let Some(reachability) = kept else {
                 let evidence = &mut self.nodes[idx].evidence;
                 (evidence.doubted, evidence.returned) = (None, None);
                 continue;
             };
-            places.insert(idx, place);
+            places.insert(idx, reachability);
             self.count_packets(idx, now);
             if self.nodes[idx].evidence.doubted.is_none() {
                 self.nodes[idx].evidence.doubted = Some(now);

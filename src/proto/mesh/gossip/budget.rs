@@ -166,9 +166,10 @@ impl Mesh {
             rate.saturating_mul(15),
         );
         let twice = rate.saturating_mul(2);
-        let place = subject.map(|idx| self.nodes[idx].place);
-        let reachable = place.is_some_and(|place| place.reachable);
-        let behind = reachable && place.is_some_and(|place| place.nexthop == node);
+        let reachability = subject.map(|idx| self.nodes[idx].reachability);
+        let reachable = reachability.is_some_and(|reachability| reachability.reachable);
+        let behind =
+            reachable && reachability.is_some_and(|reachability| reachability.nexthop == node);
         let charge = if first && (behind || !reachable) {
             self.budget(node, now).others.charge(1, others, now)
         } else if subject == Some(node) {
@@ -177,7 +178,7 @@ impl Mesh {
             // The nearest node on the path that we know by more than the neighbour's lines.
             let known = |idx: NodeIdx| self.nodes[idx].introduced_by.is_none();
             let origin = match reachable {
-                true => place.map(|place| place.vouched),
+                true => reachability.map(|reachability| reachability.vouched),
                 false => subject.filter(|idx| known(*idx)),
             };
             let origin = origin.filter(|idx| *idx != node && *idx != Nodes::ME);
@@ -266,15 +267,18 @@ impl Mesh {
         let node = peer.node;
         let length = length + ROUTED_LINE;
         let from = self.nodes.find(from);
-        let place = from.map(|idx| self.nodes[idx].place);
-        let behind = place.is_some_and(|place| place.reachable && place.nexthop == node);
+        let reachability = from.map(|idx| self.nodes[idx].reachability);
+        let behind = reachability
+            .is_some_and(|reachability| reachability.reachable && reachability.nexthop == node);
         let target = self.nodes.find(to);
         let packet = matches!(request, Request::ReqKey { ext, .. } if *ext == Some(EXT_PACKET));
         if packet {
             // A packet in a tunnel: the packet path bounds it.
             return true;
         }
-        let sender = place.filter(|_| behind).map(|place| place.vouched);
+        let sender = reachability
+            .filter(|_| behind)
+            .map(|reachability| reachability.vouched);
         let slack = self.settings.meta_rate.saturating_mul(15);
         let (charge, fair) = match sender {
             Some(sender) => {

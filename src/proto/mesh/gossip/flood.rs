@@ -340,7 +340,7 @@ impl Mesh {
     /// Emits the script event of a subnet of a reachable node or of this node.
     pub(in crate::mesh) fn subnet_hook(&mut self, up: bool, idx: NodeIdx, subnet: Subnet) {
         let node = &self.nodes[idx];
-        if node.place.reachable || idx == Nodes::ME {
+        if node.reachability.reachable || idx == Nodes::ME {
             let address = (idx != Nodes::ME)
                 .then(|| self.own_address(idx).known())
                 .flatten();

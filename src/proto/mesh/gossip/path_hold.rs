@@ -10,7 +10,7 @@ use crate::{
         Mesh,
         topology::{
             graph,
-            node::{Nodes, Place},
+            node::{Nodes, Reachability},
         },
     },
     route::NodeIdx,
@@ -39,15 +39,29 @@ pub(in crate::mesh) struct PendingPath {
 /// Options, via, nexthop unless the path is direct, legacy dialect.
 type Terms = (Options, NodeIdx, NodeIdx, bool);
 
-fn terms(place: &Place, direct: bool) -> Terms {
-    let nexthop = if direct { Nodes::ME } else { place.nexthop };
-    (place.options, place.via, nexthop, place.legacy)
+fn terms(reachability: &Reachability, direct: bool) -> Terms {
+    let nexthop = if direct {
+        Nodes::ME
+    } else {
+        reachability.nexthop
+    };
+    (
+        reachability.options,
+        reachability.via,
+        nexthop,
+        reachability.legacy,
+    )
 }
 
 impl Mesh {
     /// Returns the place in use of a reachable node whose place in the graph is `said`.
-    pub(in crate::mesh) fn hold_path(&mut self, idx: NodeIdx, said: Place, now: Instant) -> Place {
-        let old = self.nodes[idx].place;
+    pub(in crate::mesh) fn hold_path(
+        &mut self,
+        idx: NodeIdx,
+        said: Reachability,
+        now: Instant,
+    ) -> Reachability {
+        let old = self.nodes[idx].reachability;
         let direct = self.is_direct(idx);
         let new = terms(&said, direct);
         let neighbour = self.nodes[idx].link.is_some();
@@ -72,7 +86,7 @@ impl Mesh {
         if said.legacy != old.legacy {
             // A node changes its dialect only by a restart, and a restart ends its tunnel.
             let (legacy, options) = (old.legacy, old.options);
-            return Place {
+            return Reachability {
                 legacy,
                 options,
                 ..said
@@ -84,21 +98,21 @@ impl Mesh {
             (true, false) => Options(said.options.0 & !AGREED | old.options.0 & AGREED),
             (true, true) => said.options,
         };
-        let mut place = Place { options, ..said };
+        let mut reachability = Reachability { options, ..said };
         if direct && !(agreed && said.options.has(Options::INDIRECT)) {
-            (place.via, place.indirect) = (old.via, old.indirect);
+            (reachability.via, reachability.indirect) = (old.via, old.indirect);
         }
         if !direct && !settled && self.old_path_holds(idx, &said) {
-            (place.via, place.indirect) = (old.via, old.indirect);
-            (place.nexthop, place.distance) = (old.nexthop, old.distance);
+            (reachability.via, reachability.indirect) = (old.via, old.indirect);
+            (reachability.nexthop, reachability.distance) = (old.nexthop, old.distance);
         }
-        place
+        reachability
     }
 
     /// Returns true if packets go directly to the node by UDP.
     fn is_direct(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
-        node.place.via == idx && node.udp.confirmed
+        node.reachability.via == idx && node.udp.confirmed
     }
 
     /// Returns true if an edge of the node has these options in both directions.
@@ -113,8 +127,8 @@ impl Mesh {
 
     /// Returns true if the old path via relays still exists and is loop-free. Then the old nexthop
     /// has a path without us that is no longer than before, and shorter than any path through us.
-    fn old_path_holds(&self, idx: NodeIdx, said: &Place) -> bool {
-        let old = &self.nodes[idx].place;
+    fn old_path_holds(&self, idx: NodeIdx, said: &Reachability) -> bool {
+        let old = &self.nodes[idx].reachability;
         let hop = self.nodes.get(old.nexthop);
         self.nodes.len() <= MAX_SEARCHED
             && hop.is_some_and(|hop| hop.link.is_some())

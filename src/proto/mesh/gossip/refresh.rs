@@ -82,7 +82,7 @@ impl Mesh {
     fn still_so(&self, news: News) -> Option<Request> {
         let there = |idx: NodeIdx| {
             let node = self.nodes.get(idx)?;
-            (node.place.reachable || idx == Nodes::ME).then_some(node)
+            (node.reachability.reachable || idx == Nodes::ME).then_some(node)
         };
         match news {
             News::Edge(from, to) => {

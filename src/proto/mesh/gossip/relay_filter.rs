@@ -51,7 +51,7 @@ impl Mesh {
     ) -> bool {
         let bare = ext.is_none_or(|ext| ext == 0);
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
-        !bare || from.place.reachable && !(from.has_sptps() && to.has_sptps())
+        !bare || from.reachability.reachable && !(from.has_sptps() && to.has_sptps())
     }
 
     /// Returns true if an ANS_KEY is forwarded. A tinc 1.1 treats the ANS_KEY of a node without

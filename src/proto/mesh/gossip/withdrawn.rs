@@ -55,7 +55,7 @@ impl Mesh {
         now: Instant,
     ) -> Option<bool> {
         let node = &self.nodes[idx];
-        let kept = self.gives_prefix(idx, &subnet) || node.place.reachable;
+        let kept = self.gives_prefix(idx, &subnet) || node.reachability.reachable;
         if self.is_own_word(link, idx) || !kept || !self.is_missed(idx, &subnet) {
             return None;
         }
@@ -86,7 +86,7 @@ impl Mesh {
         let has = |node: &Node| node.claimed().any(|one| one.prefix.masked() == prefix);
         let mut nodes = self.nodes.iter();
         nodes.any(|(other, node)| {
-            let there = other == Nodes::ME || other != idx && node.place.reachable;
+            let there = other == Nodes::ME || other != idx && node.reachability.reachable;
             there && has(node)
         })
     }

@@ -89,7 +89,7 @@ impl Mesh {
             .nodes
             .iter()
             .filter(|(_, node)| {
-                node.place.reachable
+                node.reachability.reachable
                     && node.link.is_none()
                     && node.udp.is_active(now)
                     && !node.udp.confirmed
@@ -111,18 +111,18 @@ impl Mesh {
     /// Returns the next hop of hints towards `to`: the static relay, or the dynamic one if we are
     /// the static relay.
     fn hint_hop(&self, to: NodeIdx) -> NodeIdx {
-        let place = &self.nodes[to].place;
-        if place.via == Nodes::ME {
-            place.nexthop
+        let reachability = &self.nodes[to].reachability;
+        if reachability.via == Nodes::ME {
+            reachability.nexthop
         } else {
-            place.via
+            reachability.via
         }
     }
 
     fn send_udp_info(&mut self, from: NodeIdx, to: NodeIdx, now: Instant) {
         let to = self.hint_hop(to);
         let node = &self.nodes[to];
-        if to == Nodes::ME || !node.place.reachable {
+        if to == Nodes::ME || !node.reachability.reachable {
             return;
         }
         let interval = self.settings.udp_info_interval;
@@ -131,14 +131,14 @@ impl Mesh {
         {
             return;
         }
-        let tcp_only = |idx: NodeIdx| self.nodes[idx].place.options.has(Options::TCP_ONLY);
+        let tcp_only = |idx: NodeIdx| self.nodes[idx].reachability.options.has(Options::TCP_ONLY);
         if self.settings.options.has(Options::TCP_ONLY)
             || from != Nodes::ME && tcp_only(from)
             || tcp_only(to)
         {
             return;
         }
-        if self.nodes[self.nodes[to].place.nexthop].minor() < 5 {
+        if self.nodes[self.nodes[to].reachability.nexthop].minor() < 5 {
             return;
         }
         // The originator writes its own address; the first hop replaces it with the address that it
@@ -159,7 +159,7 @@ impl Mesh {
     }
 
     fn own_edge_address(&self, to: NodeIdx) -> EdgeAddress {
-        let hop = self.nodes[to].place.nexthop;
+        let hop = self.nodes[to].reachability.nexthop;
         let local = self
             .nodes
             .edge(Nodes::ME, hop)
@@ -178,7 +178,7 @@ impl Mesh {
             return;
         };
         let node = &self.nodes[from];
-        if from == Nodes::ME || !node.place.reachable || node.place.via != from {
+        if from == Nodes::ME || !node.reachability.reachable || node.reachability.via != from {
             return;
         }
         if node.link.is_none()
@@ -195,7 +195,7 @@ impl Mesh {
     fn send_mtu_info(&mut self, from: NodeIdx, to: NodeIdx, mtu: i32, now: Instant) {
         let to = self.hint_hop(to);
         let node = &self.nodes[to];
-        if to == Nodes::ME || !node.place.reachable {
+        if to == Nodes::ME || !node.reachability.reachable {
             return;
         }
         let interval = self.settings.mtu_info_interval;
@@ -204,7 +204,7 @@ impl Mesh {
         {
             return;
         }
-        if self.nodes[node.place.nexthop].minor() < 6 {
+        if self.nodes[node.reachability.nexthop].minor() < 6 {
             return;
         }
         let line = Request::MtuInfo {
@@ -244,7 +244,7 @@ impl Mesh {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if from == Nodes::ME || !self.nodes[from].place.reachable {
+        if from == Nodes::ME || !self.nodes[from].reachability.reachable {
             return;
         }
         let mtu = u16::try_from(mtu).unwrap_or(MTU).min(MTU);

@@ -131,8 +131,8 @@ impl Mesh {
                 node.udp.seen_packets = packets;
                 node.udp.wake(now);
             }
-            if node.place.reachable && node.udp.is_active(now) {
-                self.want_key(idx, now);
+            if node.reachability.reachable && node.udp.is_active(now) {
+                self.ensure_session(idx, now);
             }
             self.discover(idx, now);
         }
@@ -218,9 +218,9 @@ impl Mesh {
     /// Returns true if we hold a key for the node and neither side sets TCPOnly.
     pub(in crate::mesh) fn may_use_udp(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
-        node.place.reachable
+        node.reachability.reachable
             && node.keys.is_established()
-            && !node.place.options.has(Options::TCP_ONLY)
+            && !node.reachability.options.has(Options::TCP_ONLY)
             && !self.settings.options.has(Options::TCP_ONLY)
     }
 

@@ -189,7 +189,7 @@ impl Mesh {
 
     /// Counts the reachable nodes that satisfy a condition, this one included.
     fn count(&self, is: impl Fn(&Node) -> bool) -> usize {
-        let there = |idx: NodeIdx, node: &Node| idx == Nodes::ME || node.place.reachable;
+        let there = |idx: NodeIdx, node: &Node| idx == Nodes::ME || node.reachability.reachable;
         let nodes = self.nodes.iter();
         nodes
             .filter(|(idx, node)| there(*idx, node) && is(node))
@@ -263,7 +263,7 @@ impl Mesh {
     fn auto_candidates(&self) -> impl Iterator<Item = Candidate> + '_ {
         self.settings.hosts.iter().filter_map(|(name, host)| {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
-            let reachable = node.is_some_and(|node| node.place.reachable);
+            let reachable = node.is_some_and(|node| node.reachability.reachable);
             let addressed = !host.addresses.is_empty();
             let candidate = node.is_none_or(|node| node.link.is_none())
                 && (addressed || reachable)
@@ -282,7 +282,7 @@ impl Mesh {
     fn cancel_needless(&mut self, now: Instant) {
         let reachable = |name: &NodeName| {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
-            node.is_some_and(|node| node.place.reachable)
+            node.is_some_and(|node| node.reachability.reachable)
         };
         let needless: Vec<NodeName> = self
             .outgoing

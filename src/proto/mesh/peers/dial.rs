@@ -26,7 +26,7 @@ const MAX_ADDRESSES: usize = 32;
 
 /// The last dial of a node, which failed.
 #[derive(Debug, Clone)]
-pub(in crate::mesh) struct Missed {
+pub(in crate::mesh) struct DialFailure {
     pub fault: DialFault,
     /// Text for the operator, with the address.
     pub text: String,
@@ -315,7 +315,7 @@ impl Mesh {
             self.timers.insert((at, Timer::Dial, Nodes::ME));
         }
         if let Some(idx) = self.nodes.find(name) {
-            self.nodes[idx].dial_error = Some(Missed {
+            self.nodes[idx].dial_error = Some(DialFailure {
                 fault,
                 text: why.to_owned(),
                 at: now,

@@ -24,7 +24,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// Dialects that a node has spoken with us.
 #[derive(Debug, Default)]
-pub(in crate::mesh) struct Spoke {
+pub(in crate::mesh) struct SeenDialects {
     /// Protocol minor of the node when its tunnel was made; 0 before the first tunnel.
     minor: u8,
     /// Protocol minor of the node on its last link to us.
@@ -37,7 +37,7 @@ pub(in crate::mesh) struct Spoke {
     told: Option<Instant>,
 }
 
-impl Spoke {
+impl SeenDialects {
     /// Returns true if the node has shown SPTPS or native, in a tunnel or on its own link.
     pub(in crate::mesh) fn more_than_legacy(&self) -> bool {
         self.minor >= SPTPS || self.linked >= SPTPS || self.native
@@ -104,7 +104,7 @@ impl Mesh {
         if hello.is_legacy() {
             // The node can speak only legacy now: a tinc may have replaced another daemon
             // (proto/native-link.md section 8).
-            self.nodes[idx].spoke = Spoke::default();
+            self.nodes[idx].spoke = SeenDialects::default();
             return theirs;
         }
         if theirs.minor() < SPTPS {
@@ -128,7 +128,7 @@ impl Mesh {
         self.note_session(idx);
         let node = &mut self.nodes[idx];
         node.spoke.native |= native;
-        let (said, believed) = (node.spoke.said, node.place.options);
+        let (said, believed) = (node.spoke.said, node.reachability.options);
         // A new SPTPS session may belong to an older version than before.
         node.spoke.minor = match said.minor() {
             minor if minor >= SPTPS && !native => minor,
@@ -150,7 +150,7 @@ impl Mesh {
     /// Records that a session is over: statements of others about the node may be accepted now.
     pub(in crate::mesh) fn note_silence(&mut self, idx: NodeIdx) {
         let node = &self.nodes[idx];
-        self.dirty_graph |= node.spoke.said != node.place.options;
+        self.dirty_graph |= node.spoke.said != node.reachability.options;
     }
 
     fn refuse_downgrade(&mut self, idx: NodeIdx, said: Options, now: Instant) {

@@ -21,7 +21,7 @@ use crate::{
         LinkId, Mesh, Output,
         gossip::{backlog::Backlog, refresh::News},
         limits::{Bucket, CORRECTION_RATE},
-        peers::dial::Missed,
+        peers::dial::DialFailure,
         reports::view::DialFault,
         topology::{edge::Edge, node::Nodes},
     },
@@ -69,7 +69,7 @@ pub(in crate::mesh) struct Peer {
 /// PONG follows its whole first exchange, so entries that remain then are void. A third node
 /// reported their end, and the first-hand rule dropped that line.
 #[derive(Debug, Default)]
-pub(in crate::mesh) struct Unclaimed {
+pub(in crate::mesh) struct Unconfirmed {
     /// The link whose first PONG ends this state: an older link may also have a PONG on the way.
     pub link: Option<LinkId>,
     /// Other ends of edges.
@@ -225,7 +225,7 @@ impl Mesh {
         let entry = &mut self.nodes[node];
         entry.dial_error = None;
         entry.unproven = None;
-        entry.unclaimed = Unclaimed {
+        entry.unclaimed = Unconfirmed {
             link: Some(link),
             edges: entry.edges.keys().cloned().collect(),
             subnets: entry.subnets.clone(),
@@ -255,7 +255,7 @@ impl Mesh {
         if peer.active {
             tracing::info!(node = %peer.hello.name, reason = %meshd_wire::printable(why.as_bytes()), "link down");
         } else {
-            self.nodes[node].dial_error = Some(Missed {
+            self.nodes[node].dial_error = Some(DialFailure {
                 fault: DialFault::Handshake,
                 text: why.to_owned(),
                 at: now,
@@ -305,7 +305,7 @@ impl Mesh {
             let Some(orphan) = self.nodes.get(node) else {
                 continue;
             };
-            if orphan.place.reachable {
+            if orphan.reachability.reachable {
                 if orphan.is_doubted() {
                     self.orphans.insert(node);
                 }
@@ -484,7 +484,7 @@ impl Mesh {
 
     /// Sends a line towards a node, over the link to its nexthop.
     pub(in crate::mesh) fn send_towards(&mut self, to: NodeIdx, line: Bytes) {
-        let hop = self.nodes[to].place.nexthop;
+        let hop = self.nodes[to].reachability.nexthop;
         if let Some(link) = self.nodes.get(hop).and_then(|hop| hop.link) {
             self.send_line(link, line);
         }
@@ -492,7 +492,7 @@ impl Mesh {
 
     /// Forwards a line of another node towards its destination.
     pub(in crate::mesh) fn pass_on(&mut self, to: NodeIdx, line: Bytes) {
-        if self.nodes[to].place.reachable && !self.settings.route.tunnel_server {
+        if self.nodes[to].reachability.reachable && !self.settings.route.tunnel_server {
             self.send_towards(to, line);
         }
     }
@@ -525,7 +525,11 @@ impl Mesh {
     }
 
     pub(in crate::mesh) fn own_address(&self, idx: NodeIdx) -> EdgeAddress {
-        match self.nodes[idx].udp.addr.or(self.nodes[idx].place.address) {
+        match self.nodes[idx]
+            .udp
+            .addr
+            .or(self.nodes[idx].reachability.address)
+        {
             Some(addr) => addr.into(),
             None => EdgeAddress::unspec(),
         }

@@ -31,7 +31,7 @@ impl Mesh {
         let own = self.nodes[from].link == Some(link);
         if let Ok(key) = PublicKey::from_base64(text)
             && own
-            && self.nodes[from].place.legacy
+            && self.nodes[from].reachability.legacy
         {
             self.key_told(from, key);
         }

@@ -31,13 +31,14 @@ impl Mesh {
         let Some(idx) = self.nodes.find(name) else {
             return;
         };
-        if idx == Nodes::ME || !self.nodes[idx].place.reachable || self.pings.0.len() >= MAX {
+        if idx == Nodes::ME || !self.nodes[idx].reachability.reachable || self.pings.0.len() >= MAX
+        {
             return;
         }
         self.pings.0.push((idx, token, now));
         // A ping must measure the path that traffic would use.
         self.nodes[idx].udp.wake(now);
-        self.want_key(idx, now);
+        self.ensure_session(idx, now);
         self.probe_now(idx, now);
         if let Some(link) = self.nodes[idx]
             .link

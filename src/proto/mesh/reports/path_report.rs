@@ -28,7 +28,7 @@ const MAX_TEXT: usize = 200;
 /// The path to a node, as one end reports it. A meshd sends it to any other meshd that asks, so it
 /// holds only facts that every member may know.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Pair {
+pub struct PathReport {
     /// True if the node is reachable.
     pub up: bool,
     /// Path of packets to the node.
@@ -86,11 +86,11 @@ pub struct MtuSight {
 
 /// Everything known of a node, with the host file as it is in force now.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sight {
+pub struct NodeReport {
     /// Row of the node in `peers`.
     pub peer: PeerRow,
     /// Path to the node.
-    pub pair: Pair,
+    pub pair: PathReport,
     /// The nexthop for the node's lines, if it is not the node itself.
     pub nexthop: Option<String>,
     /// Fingerprint of the Ed25519 key in the node's host file.
@@ -110,7 +110,7 @@ pub struct Sight {
     /// Our dial state for the node; `None` if we want no link to the node.
     pub dial: Option<DialSight>,
     /// The last attempt to dial the node, if it failed.
-    pub missed: Option<MissedRow>,
+    pub missed: Option<DialFailureRow>,
     /// The last peer that claimed the node's name without proof, since the node's last link.
     pub unproven: Option<UnprovenRow>,
     /// True if the node can be asked for its view: it is a meshd that speaks native.
@@ -160,7 +160,7 @@ pub struct DialSight {
 
 /// A failed dial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MissedRow {
+pub struct DialFailureRow {
     /// Kind of the failure.
     pub fault: DialFault,
     /// One sentence for people, with the address.
@@ -209,13 +209,13 @@ impl Mesh {
 
     /// Returns the report on a node; `None` for this node and for an unknown name.
     #[must_use]
-    pub fn sight(&self, name: &NodeName, now: Instant) -> Option<Sight> {
+    pub fn sight(&self, name: &NodeName, now: Instant) -> Option<NodeReport> {
         let idx = self.nodes.find(name).filter(|idx| *idx != Nodes::ME)?;
         let node = &self.nodes[idx];
         let host = self.settings.hosts.get(name);
-        let hop = &self.nodes[node.place.nexthop];
+        let hop = &self.nodes[node.reachability.nexthop];
         let ago = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let missed = node.dial_error.as_ref().map(|missed| MissedRow {
+        let missed = node.dial_error.as_ref().map(|missed| DialFailureRow {
             fault: missed.fault,
             text: missed.text.clone(),
             seconds: ago(missed.at),
@@ -231,10 +231,10 @@ impl Mesh {
         });
         let addresses = host.iter().flat_map(|host| &host.addresses);
         let listed = host.iter().flat_map(|host| &host.subnets);
-        Some(Sight {
+        Some(NodeReport {
             peer: self.peer_row(idx, node, now),
             pair: self.pair(idx, now),
-            nexthop: (node.place.reachable && node.place.nexthop != idx)
+            nexthop: (node.reachability.reachable && node.reachability.nexthop != idx)
                 .then(|| hop.name().to_string()),
             fingerprint: host.and_then(|host| Some(host.key?.fingerprint())),
             addresses: addresses
@@ -255,7 +255,7 @@ impl Mesh {
     }
 
     /// Returns the path to a node in the form that other nodes may see.
-    pub(in crate::mesh) fn pair(&self, idx: NodeIdx, now: Instant) -> Pair {
+    pub(in crate::mesh) fn pair(&self, idx: NodeIdx, now: Instant) -> PathReport {
         let node = &self.nodes[idx];
         let row = self.peer_row(idx, node, now);
         let reason = row.reason.map(|reason| Reason {
@@ -263,7 +263,7 @@ impl Mesh {
             ..reason
         });
         let silent = node.udp.silent_since.filter(|_| node.udp.unanswered > 0);
-        Pair {
+        PathReport {
             up: row.up,
             path: row.path,
             via: row.via,
@@ -282,9 +282,9 @@ impl Mesh {
                 fixed: node.udp.pmtu.fixed,
                 too_small: node.udp.pmtu.fixed && node.udp.pmtu.min < MIN_MTU,
             },
-            tcp_only_there: node.place.options.has(Options::TCP_ONLY),
+            tcp_only_there: node.reachability.options.has(Options::TCP_ONLY),
             tcp_only_here: self.settings.options.has(Options::TCP_ONLY),
-            indirect: node.place.indirect,
+            indirect: node.reachability.indirect,
             reason,
             detail: None,
         }

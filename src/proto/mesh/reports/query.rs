@@ -3,7 +3,7 @@
 //! Question and answer are packets of the native session that travel as lines (REQ_KEY 35), like
 //! its confirmation (REQ_KEY 34). A relay can neither read nor forge them. tincds forward them
 //! unread, and an older meshd does not answer them. A node gets one answer a second. An answer
-//! holds no secret: [`Pair`].
+//! holds no secret: [`PathReport`].
 
 use std::{
     sync::Arc,
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use meshd_wire::{NodeName, base64};
 
 use crate::{
-    mesh::{Mesh, Output, limits::Bucket, reports::path_report::Pair, topology::node::Nodes},
+    mesh::{Mesh, Output, limits::Bucket, reports::path_report::PathReport, topology::node::Nodes},
     route::NodeIdx,
     tunnel::{self, RxKey, TYPE_QUERY},
 };
@@ -38,7 +38,7 @@ enum Message {
     /// Asks for the view of this node.
     Ask { id: u64, about: String },
     /// The answer; `None` if the node is not known.
-    Tell { id: u64, pair: Option<Pair> },
+    Tell { id: u64, pair: Option<PathReport> },
 }
 
 /// Questions of this node.
@@ -88,7 +88,7 @@ impl Mesh {
             at: now,
             sent: false,
         });
-        self.want_key(idx, now);
+        self.ensure_session(idx, now);
         self.send_questions(idx);
     }
 
@@ -173,7 +173,7 @@ impl Mesh {
         }
     }
 
-    fn answered_question(&mut self, from: NodeIdx, id: u64, pair: Option<Pair>) {
+    fn answered_question(&mut self, from: NodeIdx, id: u64, pair: Option<PathReport>) {
         let waiting = &mut self.questions.waiting;
         let ours = |one: &Question| one.id == id && one.node == from && one.sent;
         if let Some(at) = waiting.iter().position(ours) {

@@ -50,13 +50,13 @@ impl Mesh {
         PeerRow {
             name: node.name().to_string(),
             subnets: node.subnets.iter().map(ToString::to_string).collect(),
-            up: node.place.reachable,
+            up: node.reachability.reachable,
             path,
             via: (path == PathKind::Via).then(|| self.relay_name(node)),
             endpoint: endpoint.map(|addr| addr.to_string()),
             protocol: if node.keys.native.is_established() {
                 "native"
-            } else if node.place.legacy {
+            } else if node.reachability.legacy {
                 "legacy"
             } else if node.keys.is_established() {
                 "sptps"
@@ -93,9 +93,9 @@ impl Mesh {
     /// Returns the path of packets to a node.
     pub(in crate::mesh) fn path_kind(&self, idx: NodeIdx) -> PathKind {
         let node = &self.nodes[idx];
-        if !node.place.reachable {
+        if !node.reachability.reachable {
             PathKind::Down
-        } else if node.udp.confirmed && node.place.via == idx {
+        } else if node.udp.confirmed && node.reachability.via == idx {
             PathKind::Udp
         } else if node.link.is_some() {
             PathKind::Tcp
@@ -105,11 +105,11 @@ impl Mesh {
     }
 
     fn relay_name(&self, node: &Node) -> String {
-        let place = &node.place;
-        let relay = if place.via == Nodes::ME || place.via == node.shared.idx {
-            place.nexthop
+        let reachability = &node.reachability;
+        let relay = if reachability.via == Nodes::ME || reachability.via == node.shared.idx {
+            reachability.nexthop
         } else {
-            place.via
+            reachability.via
         };
         self.nodes[relay].name().to_string()
     }
@@ -136,7 +136,10 @@ impl Mesh {
         if let Some(why) = host.and_then(|host| host.shut_out.as_ref()) {
             return reason("shut_out", format!("{why} (hosts/{name})"));
         }
-        if self.settings.sptps && !node.place.legacy && host.is_none_or(|host| host.key.is_none()) {
+        if self.settings.sptps
+            && !node.reachability.legacy
+            && host.is_none_or(|host| host.key.is_none())
+        {
             return reason("no_key", self.why_no_key(name));
         }
         if path == PathKind::Down {
@@ -152,7 +155,7 @@ impl Mesh {
         if let Some(why) = &node.keys.legacy.refused {
             return reason("legacy_cipher", format!("{why}: packets go over TCP"));
         }
-        if path == PathKind::Udp && node.place.legacy {
+        if path == PathKind::Udp && node.reachability.legacy {
             return reason("legacy", self.why_legacy(name));
         }
         if path == PathKind::Udp {
@@ -162,11 +165,12 @@ impl Mesh {
                 text: "UDP carries short packets only: long ones go by TCP".into(),
             });
         }
-        if node.place.options.has(Options::TCP_ONLY) || self.settings.options.has(Options::TCP_ONLY)
+        if node.reachability.options.has(Options::TCP_ONLY)
+            || self.settings.options.has(Options::TCP_ONLY)
         {
             return reason("tcp_only", "TCPOnly is set".into());
         }
-        if node.place.indirect {
+        if node.reachability.indirect {
             return reason("indirect", "IndirectData is set on the way".into());
         }
         if !node.keys.is_established() {
@@ -201,7 +205,7 @@ impl Mesh {
     }
 
     fn node_row(&self, idx: NodeIdx, node: &Node, now: Instant) -> NodeRow {
-        let place = &node.place;
+        let reachability = &node.reachability;
         let me = idx == Nodes::ME;
         let (host, port) = match (me, node.udp.addr) {
             (true, _) => ("MYSELF".to_owned(), self.settings.port.to_string()),
@@ -209,7 +213,7 @@ impl Mesh {
             _ => ("unknown".to_owned(), "unknown".to_owned()),
         };
         let hop = |hop: NodeIdx| {
-            let known = place.reachable || me;
+            let known = reachability.reachable || me;
             if known {
                 self.nodes
                     .get(hop)
@@ -228,12 +232,12 @@ impl Mesh {
             options: if me {
                 self.settings.options.0
             } else {
-                place.options.0
+                reachability.options.0
             },
             status: self.node_status(me, node),
-            nexthop: hop(place.nexthop),
-            via: hop(place.via),
-            distance: place.distance,
+            nexthop: hop(reachability.nexthop),
+            via: hop(reachability.via),
+            distance: reachability.distance,
             pmtu: node.udp.pmtu.mtu(),
             min_mtu: node.udp.pmtu.min,
             max_mtu: node.udp.pmtu.max,
@@ -251,14 +255,14 @@ impl Mesh {
 
     /// Returns the status bits of a node. Source: wire/tinc-1.1.md section 7.
     fn node_status(&self, me: bool, node: &Node) -> u32 {
-        let reachable = node.place.reachable || me;
+        let reachable = node.reachability.reachable || me;
         let host = self.settings.hosts.get(node.name());
         [
             (1, node.keys.is_established()),
             (2, node.keys.is_waiting()),
             (3, reachable),
             (4, reachable),
-            (5, node.place.indirect),
+            (5, node.reachability.indirect),
             (6, node.has_sptps() || me),
             (7, node.udp.confirmed),
             (
@@ -327,7 +331,7 @@ impl Mesh {
         let mut rows = Vec::new();
         let mut served = None;
         for (subnet, idx) in sorted {
-            let reachable = self.nodes[*idx].place.reachable || *idx == Nodes::ME;
+            let reachable = self.nodes[*idx].reachability.reachable || *idx == Nodes::ME;
             let active = reachable && served != Some(subnet.prefix);
             if active {
                 served = Some(subnet.prefix);
@@ -350,12 +354,16 @@ impl Mesh {
         let mut rows = self.subnet_rows(&matches);
         let used = matches
             .iter()
-            .position(|(_, idx)| self.nodes[*idx].place.reachable || *idx == Nodes::ME);
+            .position(|(_, idx)| self.nodes[*idx].reachability.reachable || *idx == Nodes::ME);
         for (at, row) in rows.iter_mut().enumerate() {
             row.active = Some(at) == used;
         }
         let owner = used.map(|at| matches[at].1);
-        let nexthop = owner.map(|idx| self.nodes[self.nodes[idx].place.nexthop].name().to_string());
+        let nexthop = owner.map(|idx| {
+            self.nodes[self.nodes[idx].reachability.nexthop]
+                .name()
+                .to_string()
+        });
         RouteRow {
             address: address.to_string(),
             matches: rows,
@@ -396,7 +404,7 @@ impl Mesh {
             reachable: self
                 .nodes
                 .iter()
-                .filter(|(idx, node)| node.place.reachable || *idx == Nodes::ME)
+                .filter(|(idx, node)| node.reachability.reachable || *idx == Nodes::ME)
                 .count(),
             edges: self.nodes.edge_count,
             subnets: self.subnet_count,
@@ -416,9 +424,9 @@ impl Mesh {
     /// Finds the node that sends packets from this address, or that its neighbours see at it. For
     /// display only.
     #[must_use]
-    pub fn whose(&self, addr: SocketAddr) -> Option<NodeName> {
+    pub fn node_by_addr(&self, addr: SocketAddr) -> Option<NodeName> {
         let mut others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
-        let there = |node: &Node| [node.udp.addr, node.place.address].contains(&Some(addr));
+        let there = |node: &Node| [node.udp.addr, node.reachability.address].contains(&Some(addr));
         let (_, node) = others.find(|(_, node)| there(node))?;
         Some(node.name().clone())
     }

@@ -21,7 +21,7 @@ use crate::{
         sessions::{
             legacy::Legacy,
             native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
-            rekey::Hold,
+            rekey::TxPause,
         },
         topology::node::Nodes,
     },
@@ -83,7 +83,7 @@ pub(in crate::mesh) struct Keys {
     /// Time at which the SPTPS session expires after a native session has replaced it.
     pub(in crate::mesh) retire_at: Option<Instant>,
     /// A pause in sending while the other side changes its keys.
-    pub(in crate::mesh) hold: Option<Hold>,
+    pub(in crate::mesh) hold: Option<TxPause>,
     /// True if the current renewal has had its pause: there is one for each renewal.
     pub(in crate::mesh) held: bool,
     /// True if the node has proven to be a meshd, which needs no pause.
@@ -140,11 +140,11 @@ impl Keys {
 
 impl Mesh {
     /// Starts a handshake with the node, if there is no key and no handshake.
-    pub(in crate::mesh) fn want_key(&mut self, idx: NodeIdx, now: Instant) {
+    pub(in crate::mesh) fn ensure_session(&mut self, idx: NodeIdx, now: Instant) {
         if self.nodes[idx].keys.is_established() {
             return;
         }
-        match self.nodes[idx].place.legacy {
+        match self.nodes[idx].reachability.legacy {
             true => self.want_legacy_key(idx, now),
             false => self.start_handshake(idx, now),
         }
@@ -163,7 +163,7 @@ impl Mesh {
         let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         if idx == Nodes::ME
-            || !node.place.reachable
+            || !node.reachability.reachable
             || !node.has_sptps()
             || node.keys.asked.is_some_and(recent)
         {
@@ -199,7 +199,7 @@ impl Mesh {
     /// the link.
     fn no_tunnel(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
-        let tcp_only = node.place.options.has(Options::TCP_ONLY)
+        let tcp_only = node.reachability.options.has(Options::TCP_ONLY)
             || self.settings.options.has(Options::TCP_ONLY);
         node.link.is_some() && tcp_only
     }
@@ -274,7 +274,7 @@ impl Mesh {
             Some(EXT_REQ_PUBKEY) => {
                 // A tinc 1.1 that stores this key no longer speaks legacy with us. See
                 // `link::choice`.
-                let legacy = self.nodes[from].place.legacy;
+                let legacy = self.nodes[from].reachability.legacy;
                 if !legacy && self.nodes[from].keys.may_answer(now) {
                     let key = self.settings.key.public().to_string();
                     self.send_req_key(from, EXT_ANS_PUBKEY, key);
@@ -306,7 +306,7 @@ impl Mesh {
     /// Answers a handshake of the node. `meshd` is true if its REQ_KEY has the word of a meshd.
     fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
         let node = &mut self.nodes[from];
-        if !node.place.reachable || !node.keys.may_answer(now) {
+        if !node.reachability.reachable || !node.keys.may_answer(now) {
             return;
         }
         // Both ends started at once: a real daemon gives way to our request; among meshds the name
@@ -377,7 +377,7 @@ impl Mesh {
             }
             return;
         }
-        if numbers[0] != -1 && self.nodes[from].place.legacy {
+        if numbers[0] != -1 && self.nodes[from].reachability.legacy {
             return self.legacy_answered(from, (key, numbers), address, now);
         }
         if numbers[0] != -1 {
@@ -523,7 +523,7 @@ impl Mesh {
         let Some(node) = self.nodes.get(idx) else {
             return;
         };
-        if node.place.legacy {
+        if node.reachability.legacy {
             return self.legacy_unopened(idx, now);
         }
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;

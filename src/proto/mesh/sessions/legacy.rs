@@ -29,7 +29,7 @@ use crate::{
         sessions::keys::{LINGER, RETRY},
         topology::{
             graph,
-            node::{Nodes, Place},
+            node::{Nodes, Reachability},
         },
     },
     route::NodeIdx,
@@ -114,13 +114,13 @@ impl Mesh {
     /// Returns true if we speak legacy with a node at this place. The node's host file must allow
     /// legacy. Either the node's own link speaks legacy only, or the path does and the node has
     /// shown no better dialect (T24 of proto/threat-model.md).
-    pub(in crate::mesh) fn is_legacy(&self, idx: NodeIdx, place: &Place) -> bool {
+    pub(in crate::mesh) fn is_legacy(&self, idx: NodeIdx, reachability: &Reachability) -> bool {
         let node = &self.nodes[idx];
         let dialect = |of: NodeIdx| {
             let link = self.nodes[of].link.and_then(|link| self.active(link));
             link.map(|peer| peer.hello.dialect)
         };
-        let behind = || dialect(place.nexthop) == Some(Dialect::Legacy);
+        let behind = || dialect(reachability.nexthop) == Some(Dialect::Legacy);
         let allowed = self.settings.allows_legacy(node.name())
             || self.settings.allows_hearsay(node.name()) && behind();
         match dialect(idx) {
@@ -131,8 +131,8 @@ impl Mesh {
                 // tincd 1.1 must not be asked this way: it exits.
                 let host = self.settings.hosts.get(node.name());
                 let unknown = host.is_none_or(|host| host.key.is_none());
-                let meshd = unknown && place.options.has(Options::NATIVE);
-                let says_so = place.options.minor() < 2 || meshd;
+                let meshd = unknown && reachability.options.has(Options::NATIVE);
+                let says_so = reachability.options.minor() < 2 || meshd;
                 !self.settings.sptps || says_so && !node.spoke.more_than_legacy()
             }
         }
@@ -142,7 +142,7 @@ impl Mesh {
     /// on the path opens and seals packets from or to a legacy node again, in the dialect of the
     /// next hop.
     pub(in crate::mesh) fn find_carriers(&mut self) {
-        let any = self.nodes.iter().any(|(_, node)| node.place.legacy);
+        let any = self.nodes.iter().any(|(_, node)| node.reachability.legacy);
         let mut between = match any {
             true => graph::between(&self.nodes),
             false => BTreeMap::new(),
@@ -179,7 +179,7 @@ impl Mesh {
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         let link = node.link.and_then(|link| self.active(link));
         let young = link.is_some_and(|peer| now.saturating_duration_since(peer.up) < UNASKED);
-        if young || node.keys.legacy.asked.is_some_and(recent) || !node.place.reachable {
+        if young || node.keys.legacy.asked.is_some_and(recent) || !node.reachability.reachable {
             return;
         }
         let line = Request::ReqKey {
@@ -195,7 +195,7 @@ impl Mesh {
     /// Handles the key request of a legacy node.
     pub(in crate::mesh) fn legacy_asked(&mut self, from: NodeIdx, now: Instant) {
         let node = &mut self.nodes[from];
-        if !node.place.legacy || !node.place.reachable {
+        if !node.reachability.legacy || !node.reachability.reachable {
             tracing::debug!(node = %node.name(), "ignored a request for a legacy key");
             return;
         }
@@ -314,7 +314,7 @@ impl Mesh {
     /// and then rarely. Packets go over links until the new key arrives.
     pub(in crate::mesh) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
         let node = &mut self.nodes[origin];
-        if !node.place.legacy {
+        if !node.reachability.legacy {
             return;
         }
         let legacy = &mut node.keys.legacy;
@@ -376,7 +376,8 @@ impl Mesh {
     /// requests its new key when it needs it.
     pub(in crate::mesh) fn renew_legacy_keys(&mut self, now: Instant) {
         self.legacy.expire_at = now + self.settings.key_expire;
-        let keyed = |node: &crate::mesh::Node| node.place.legacy && !node.keys.legacy.rx.is_empty();
+        let keyed =
+            |node: &crate::mesh::Node| node.reachability.legacy && !node.keys.legacy.rx.is_empty();
         let all = self.nodes.iter().filter(|(_, node)| keyed(node));
         let all: Vec<NodeIdx> = all.map(|(idx, _)| idx).collect();
         if all.is_empty() {
@@ -386,7 +387,7 @@ impl Mesh {
         self.flood(&Request::KeyChanged { origin }, None);
         for idx in all {
             let node = &self.nodes[idx];
-            if node.link.is_some() && node.place.reachable {
+            if node.link.is_some() && node.reachability.reachable {
                 self.send_legacy_key(idx, now);
             }
         }
@@ -400,7 +401,10 @@ impl Mesh {
         datagram: &Bytes,
         now: Instant,
     ) -> Option<NodeIdx> {
-        let keyed = self.nodes.iter().filter(|(_, node)| node.place.legacy);
+        let keyed = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.reachability.legacy);
         let (near, far): (Vec<_>, Vec<_>) = keyed
             .map(|(idx, _)| idx)
             .partition(|idx| self.is_at(*idx, from));

@@ -141,9 +141,9 @@ impl Mesh {
         let node = &self.nodes[idx];
         idx != Nodes::ME
             && idx == NodeIdx::of_session(idx.0)
-            && node.place.reachable
+            && node.reachability.reachable
             && node.minor() >= Options::OUR_MINOR
-            && node.place.options.has(Options::NATIVE)
+            && node.reachability.options.has(Options::NATIVE)
             && self.settings.native
     }
 
@@ -352,7 +352,7 @@ impl Mesh {
                     self.speaks_native_no_more(idx);
                 }
                 tracing::debug!(node = %self.nodes[idx].name(), "no answer to native handshakes");
-                self.want_key(idx, now);
+                self.ensure_session(idx, now);
             }
         }
     }

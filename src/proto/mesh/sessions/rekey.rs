@@ -14,11 +14,11 @@ use crate::{
     tunnel::sptps::Tunnel,
 };
 
-/// Longest time that one half of a [`Hold`] waits for an answer.
+/// Longest time that one half of a [`TxPause`] waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Duration of one half of a [`Hold`] if no answer is possible.
+/// Duration of one half of a [`TxPause`] if no answer is possible.
 const BLIND: Duration = Duration::from_millis(10);
-/// Handshake messages that a [`Hold`] keeps: a renewal has two in a row.
+/// Handshake messages that a [`TxPause`] keeps: a renewal has two in a row.
 const MAX_HELD: usize = 4;
 
 /// A pause in sending around a key change.
@@ -30,7 +30,7 @@ const MAX_HELD: usize = 4;
 /// So a renewal has two halves: packets on the way arrive, then the ACK is sent and arrives.
 /// Sending continues with the new key. Each half takes one round trip if the other side can be
 /// asked.
-pub(in crate::mesh) struct Hold {
+pub(in crate::mesh) struct TxPause {
     half: Half,
     /// Time at which the half ends without an answer.
     until: Instant,
@@ -89,7 +89,7 @@ impl Mesh {
                 keys.asked = None;
                 keys.pending = None;
                 if !self.nodes[idx].waiting.is_empty() {
-                    self.want_key(idx, now);
+                    self.ensure_session(idx, now);
                 }
             }
             let keys = &mut self.nodes[idx].keys;
@@ -113,7 +113,7 @@ impl Mesh {
     pub(in crate::mesh) fn renew(&mut self, idx: NodeIdx, now: Instant) {
         let expire = self.settings.key_expire;
         let node = &mut self.nodes[idx];
-        if !node.place.reachable {
+        if !node.reachability.reachable {
             return;
         }
         node.keys.renew_at = Some(now + expire);
@@ -147,7 +147,7 @@ impl Mesh {
         if keys.hold.is_some() && !authentic(keys) {
             return false;
         }
-        if let Some(Hold {
+        if let Some(TxPause {
             half: Half::Draining(inbox, _),
             ..
         }) = &mut keys.hold
@@ -176,20 +176,21 @@ impl Mesh {
     /// Starts one half of a pause; `asked` is true if an answer will end it.
     fn hold(&mut self, idx: NodeIdx, half: Half, asked: bool, now: Instant) {
         let until = now + if asked { PATIENCE } else { BLIND };
-        self.nodes[idx].keys.hold = Some(Hold { half, until });
+        self.nodes[idx].keys.hold = Some(TxPause { half, until });
         self.timers.insert((until, Timer::Keys, idx));
     }
 
     /// Handles the answer to a probe of the node.
     pub(in crate::mesh) fn hold_probed(&mut self, idx: NodeIdx, number: Number, now: Instant) {
         let over =
-            |hold: &Hold| matches!(hold.half, Half::Draining(_, Some(last)) if last == number);
+            |hold: &TxPause| matches!(hold.half, Half::Draining(_, Some(last)) if last == number);
         self.end_half_if(idx, over, now);
     }
 
     /// Handles a PONG.
     pub(in crate::mesh) fn hold_ponged(&mut self, idx: NodeIdx, link: LinkId, now: Instant) {
-        let over = |hold: &Hold| matches!(hold.half, Half::Changing(Some(asked)) if asked == link);
+        let over =
+            |hold: &TxPause| matches!(hold.half, Half::Changing(Some(asked)) if asked == link);
         self.end_half_if(idx, over, now);
     }
 
@@ -198,13 +199,13 @@ impl Mesh {
         self.end_half_if(idx, |hold| hold.until <= now, now);
     }
 
-    fn end_half_if(&mut self, idx: NodeIdx, over: impl Fn(&Hold) -> bool, now: Instant) {
+    fn end_half_if(&mut self, idx: NodeIdx, over: impl Fn(&TxPause) -> bool, now: Instant) {
         let Some(node) = self.nodes.get_mut(idx) else {
             return;
         };
         let link = node.link;
         match node.keys.hold.take_if(|hold| over(hold)) {
-            Some(Hold {
+            Some(TxPause {
                 half: Half::Draining(inbox, _),
                 ..
             }) => {

@@ -136,7 +136,7 @@ impl Mesh {
         let mut all: Vec<(bool, i32, MacEntry)> = Vec::new();
         for (idx, node) in self.nodes.iter() {
             let ours = idx == Nodes::ME;
-            if !node.place.reachable && !ours {
+            if !node.reachability.reachable && !ours {
                 continue;
             }
             for subnet in &node.subnets {

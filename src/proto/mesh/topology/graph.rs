@@ -11,25 +11,25 @@ use meshd_wire::{NodeName, Options};
 use crate::{
     mesh::{
         gossip::belief::Edges,
-        topology::node::{Nodes, Place},
+        topology::node::{Nodes, Reachability},
     },
     route::NodeIdx,
 };
 
-/// Place of a node, and the sum of weights on its path.
-type Found = BTreeMap<NodeIdx, (Place, i64)>;
+/// Reachability of a node, and the sum of weights on its path.
+type Found = BTreeMap<NodeIdx, (Reachability, i64)>;
 
 /// Computes the place of each reachable node. Only edges known in both directions count.
 ///
 /// A path of fewest hops wins. Among paths of equal length the smallest sum of weights decides the
 /// nexthop. A node that was first found over an IndirectData edge is updated when a path without
 /// such an edge is found; the nexthop stays. `more` are edges that count in addition to the table.
-pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Place> {
+pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Reachability> {
     let me = Nodes::ME;
-    let here = Place {
+    let here = Reachability {
         reachable: true,
         distance: 0,
-        ..Place::nowhere(me)
+        ..Reachability::nowhere(me)
     };
     let mut found = Found::from([(me, (here, 0))]);
     let mut queue = VecDeque::from([me]);
@@ -46,7 +46,7 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
             }
             let indirect = from.indirect || edge.options.has(Options::INDIRECT);
             let known = from.nexthop == me || nodes[to].introduced_by.is_none();
-            let place = Place {
+            let reachability = Reachability {
                 vouched: if known { to } else { from.vouched },
                 legacy: false,
                 reachable: true,
@@ -59,14 +59,14 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
             };
             let cost = cost + i64::from(edge.weight);
             let Some((old, old_cost)) = found.get(&to).copied() else {
-                found.insert(to, (place, cost));
+                found.insert(to, (reachability, cost));
                 queue.push_back(to);
                 continue;
             };
-            let shorter = old.distance == place.distance && cost < old_cost;
+            let shorter = old.distance == reachability.distance && cost < old_cost;
             if old.indirect && !indirect {
                 let (nexthop, cost) = if shorter {
-                    (place.nexthop, cost)
+                    (reachability.nexthop, cost)
                 } else {
                     (old.nexthop, old_cost)
                 };
@@ -74,23 +74,23 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
                 found.insert(
                     to,
                     (
-                        Place {
+                        Reachability {
                             nexthop,
                             distance,
-                            ..place
+                            ..reachability
                         },
                         cost,
                     ),
                 );
                 queue.push_back(to);
             } else if shorter && old.indirect == indirect {
-                found.insert(to, (place, cost));
+                found.insert(to, (reachability, cost));
             }
         }
     }
     found
         .into_iter()
-        .map(|(idx, (place, _))| (idx, place))
+        .map(|(idx, (reachability, _))| (idx, reachability))
         .collect()
 }
 
@@ -117,16 +117,16 @@ const MAX_BETWEEN: usize = 64;
 /// Returns, for each reachable node, the nodes on all shortest paths to it, in order of indices.
 /// All nodes count hops alike, but each node chooses among paths of equal length by itself.
 pub(in crate::mesh) fn between(nodes: &Nodes) -> BTreeMap<NodeIdx, Vec<NodeIdx>> {
-    let reachable = nodes.iter().filter(|(_, node)| node.place.reachable);
+    let reachable = nodes.iter().filter(|(_, node)| node.reachability.reachable);
     let mut order: Vec<(i32, NodeIdx)> = reachable
-        .map(|(idx, node)| (node.place.distance, idx))
+        .map(|(idx, node)| (node.reachability.distance, idx))
         .collect();
     order.sort();
     let mut found = BTreeMap::<NodeIdx, Vec<NodeIdx>>::new();
     for (distance, idx) in order {
         let mut on_the_way = BTreeSet::new();
         for edge in nodes[idx].edges.values().filter(|_| distance > 1) {
-            let nearer = nodes[edge.to].place.distance == distance - 1;
+            let nearer = nodes[edge.to].reachability.distance == distance - 1;
             if nearer && nodes.edge(edge.to, idx).is_some() {
                 on_the_way.insert(edge.to);
                 on_the_way.extend(found.get(&edge.to).into_iter().flatten());
@@ -150,7 +150,7 @@ pub(in crate::mesh) fn tree_neighbours(nodes: &Nodes) -> BTreeSet<NodeIdx> {
     let mut neighbours = BTreeSet::new();
     let first = nodes
         .iter()
-        .filter(|(_, node)| node.place.reachable)
+        .filter(|(_, node)| node.reachability.reachable)
         .flat_map(|(idx, node)| node.edges.values().map(move |edge| (idx, edge)))
         .min_by_key(|(idx, edge)| key(*idx, edge.to, edge.weight));
     let Some((start, _)) = first else {
@@ -246,8 +246,8 @@ mod tests {
             ("e", "z", 1, 0),
         ]);
         let places = places(&nodes, &Edges::new());
-        for (idx, place) in &places {
-            nodes[*idx].place = *place;
+        for (idx, reachability) in &places {
+            nodes[*idx].reachability = *reachability;
         }
         let between = between(&nodes);
         let expect = |of: &str, names: &[&str]| {
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn the_tree_takes_the_lightest_edges_and_has_no_ring() {
         let (mut nodes, at) = graph(&[("me", "a", 5, 0), ("me", "b", 1, 0), ("a", "b", 2, 0)]);
-        for (idx, place) in places(&nodes, &Edges::new()) {
-            nodes[idx].place = place;
+        for (idx, reachability) in places(&nodes, &Edges::new()) {
+            nodes[idx].reachability = reachability;
         }
         assert_eq!(tree_neighbours(&nodes), BTreeSet::from([at("b")]));
     }
@@ -339,32 +339,34 @@ mod tests {
             let name = |idx: NodeIdx| nodes[idx].name().to_string();
             for (node, expected) in case["expect_nodes"].as_object().unwrap() {
                 let idx = nodes.find(&node.parse().unwrap()).unwrap();
-                let place = found.get(&idx);
+                let reachability = found.get(&idx);
                 assert_eq!(
-                    place.is_some(),
+                    reachability.is_some(),
                     expected["reachable"] == true,
                     "{node} in {case}"
                 );
-                let Some(place) = place else { continue };
-                let hops = [place.nexthop, place.via].map(name);
+                let Some(reachability) = reachability else {
+                    continue;
+                };
+                let hops = [reachability.nexthop, reachability.via].map(name);
                 assert_eq!(
                     hops,
                     ["nexthop", "via"].map(|key| word(&expected[key])),
                     "{node} in {case}"
                 );
                 assert_eq!(
-                    place.indirect,
+                    reachability.indirect,
                     expected["indirect"] == true,
                     "{node} in {case}"
                 );
                 assert_eq!(
-                    Some(place.options.0.into()),
+                    Some(reachability.options.0.into()),
                     expected["options"].as_u64(),
                     "{node} in {case}"
                 );
             }
-            for (idx, place) in found {
-                nodes[idx].place = place;
+            for (idx, reachability) in found {
+                nodes[idx].reachability = reachability;
             }
             for (from, to, weight) in weights {
                 let edge = Edge {

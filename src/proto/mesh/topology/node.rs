@@ -19,7 +19,7 @@ use crate::{
         gossip::{belief::Evidence, budget::Budget},
         limits::Bucket,
         paths::udp::UdpState,
-        peers::{dial::Missed, downgrade::Spoke, handshake::Unclaimed},
+        peers::{dial::DialFailure, downgrade::SeenDialects, handshake::Unconfirmed},
         reports::{measure::Measured, path_report::Unproven},
         sessions::keys::Keys,
         subnets::{policy::Refused, sources::Dropped},
@@ -43,7 +43,7 @@ pub(in crate::mesh) struct Node {
     /// Our link to the node, if it is a neighbour.
     pub link: Option<LinkId>,
     /// The result of the last graph pass.
-    pub place: Place,
+    pub reachability: Reachability,
     /// Nodes on shortest paths to the node, in order of indices; empty if no node speaks legacy.
     pub carriers: Arc<[NodeIdx]>,
     /// Time at which `place.reachable` last changed.
@@ -51,7 +51,7 @@ pub(in crate::mesh) struct Node {
     /// Time at which the node was added or last became unreachable, for forgetting it.
     pub idle_since: Instant,
     /// Dialects that the node has spoken with us, also before it became unreachable.
-    pub spoke: Spoke,
+    pub spoke: SeenDialects,
     /// Tunnel keys and their handshakes.
     pub keys: Keys,
     /// UDP address, probes and path MTU.
@@ -61,7 +61,7 @@ pub(in crate::mesh) struct Node {
     /// Packets that wait for a key.
     pub waiting: VecDeque<Bytes>,
     /// Edges and subnets of the node that were not announced again since its link came up.
-    pub unclaimed: Unclaimed,
+    pub unclaimed: Unconfirmed,
     /// Names without a host file that the node introduced, over all its links.
     pub introduced: usize,
     /// The node that introduced this one, if this one has no host file.
@@ -69,7 +69,7 @@ pub(in crate::mesh) struct Node {
     /// True if another node has the same id and keeps it: the operator was told.
     pub collides: bool,
     /// Failure of the last dial.
-    pub dial_error: Option<Missed>,
+    pub dial_error: Option<DialFailure>,
     /// The last peer that claimed the node's name without proof.
     pub unproven: Option<Unproven>,
     /// Budget of this node's questions that we answer.
@@ -86,9 +86,9 @@ pub(in crate::mesh) struct Node {
     pub told_key: Option<PublicKey>,
 }
 
-/// Place of a node in the graph. Source: wire/tinc-1.0.md section 2.5.
+/// Reachability of a node in the graph. Source: wire/tinc-1.0.md section 2.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::mesh) struct Place {
+pub(in crate::mesh) struct Reachability {
     /// True if there is a path in both directions.
     pub reachable: bool,
     /// True if every path to the node has an IndirectData edge.
@@ -109,7 +109,7 @@ pub(in crate::mesh) struct Place {
     pub address: Option<SocketAddr>,
 }
 
-impl Place {
+impl Reachability {
     pub(in crate::mesh) fn nowhere(me: NodeIdx) -> Self {
         Self {
             reachable: false,
@@ -149,16 +149,16 @@ impl Node {
             subnets: BTreeSet::new(),
             unlisted: 0,
             link: None,
-            place: Place::nowhere(me),
+            reachability: Reachability::nowhere(me),
             carriers: Arc::default(),
             since: None,
             idle_since: now,
-            spoke: Spoke::default(),
+            spoke: SeenDialects::default(),
             measured: Measured::default(),
             keys: Keys::default(),
             udp: UdpState::default(),
             waiting: VecDeque::new(),
-            unclaimed: Unclaimed::default(),
+            unclaimed: Unconfirmed::default(),
             introduced: 0,
             introduced_by: None,
             collides: false,
@@ -179,7 +179,7 @@ impl Node {
 
     /// Protocol minor of the node in its last edge; 0 if the node has no SPTPS or is unreachable.
     pub(in crate::mesh) fn minor(&self) -> u8 {
-        self.place.options.minor()
+        self.reachability.options.minor()
     }
 
     /// Returns true if the node has SPTPS, by its last edge.

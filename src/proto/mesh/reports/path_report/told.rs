@@ -1,9 +1,9 @@
-//! The part of a node's report ([`Sight`]) that another node receives, without private facts.
+//! The part of a node's report ([`NodeReport`]) that another node receives, without private facts.
 
 use serde::{Deserialize, Serialize};
 
 use crate::mesh::reports::path_report::{
-    DialSight, MAX_TEXT, MissedRow, Pair, RefusedRow, Sight, UnprovenRow,
+    DialFailureRow, DialSight, MAX_TEXT, NodeReport, PathReport, RefusedRow, UnprovenRow,
 };
 use crate::{
     link::Dialect,
@@ -54,7 +54,7 @@ pub struct Detail {
     pub dial: Option<DialSight>,
     /// The last dial of this end, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub missed: Option<MissedRow>,
+    pub missed: Option<DialFailureRow>,
     /// The last peer that claimed the node's name without proof.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unproven: Option<UnprovenRow>,
@@ -62,10 +62,10 @@ pub struct Detail {
     pub handshake: bool,
 }
 
-impl Sight {
+impl NodeReport {
     /// Returns the part of the report that other nodes may see.
     #[must_use]
-    pub fn told(self) -> Pair {
+    pub fn told(self) -> PathReport {
         let some = |lines: Vec<String>| lines.into_iter().take(MAX_LINES).collect();
         let short = |text: String| text.chars().take(MAX_TEXT).collect();
         let refused = self.refused.into_iter().take(1).map(|row| RefusedRow {
@@ -85,7 +85,7 @@ impl Sight {
             refused: refused.collect(),
             udp_discovery: self.udp_discovery,
             dial: self.dial,
-            missed: self.missed.map(|row| MissedRow {
+            missed: self.missed.map(|row| DialFailureRow {
                 text: short(row.text),
                 ..row
             }),
@@ -95,7 +95,7 @@ impl Sight {
             }),
             handshake: self.handshake,
         };
-        Pair {
+        PathReport {
             detail: Some(Box::new(detail)),
             ..self.pair
         }
@@ -104,7 +104,7 @@ impl Sight {
     /// Makes a report from the view of `node` that another node sent. Fields that the other node
     /// did not send have their defaults.
     #[must_use]
-    pub fn of_told(node: &str, pair: &Pair) -> Self {
+    pub fn of_told(node: &str, pair: &PathReport) -> Self {
         let detail = pair.detail.as_deref().cloned().unwrap_or_default();
         Self {
             peer: PeerRow {

@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::mesh::reports::query::*;
 use crate::mesh::{
     Input,
-    peers::dial::Missed,
-    reports::{path_report::Sight, view::PathKind},
+    peers::dial::DialFailure,
+    reports::{path_report::NodeReport, view::PathKind},
     testing::{Net, name, settings},
 };
 
@@ -22,13 +22,13 @@ fn line() -> Net {
     net
 }
 
-fn sight(net: &Net, at: u8, of: u8) -> Sight {
+fn sight(net: &Net, at: u8, of: u8) -> NodeReport {
     let seen = net.meshes[usize::from(at)].sight(&name(of), net.now);
     seen.unwrap()
 }
 
 /// Has node 0 ask `node` about `about`; what came back within three seconds.
-fn ask(net: &mut Net, node: u8, about: u8) -> Option<Option<Pair>> {
+fn ask(net: &mut Net, node: u8, about: u8) -> Option<Option<PathReport>> {
     let token = net.told.len() as u64 + 100;
     let (node, about) = (name(node), name(about));
     net.input(0, Input::AskNode { node, about, token });
@@ -61,7 +61,7 @@ fn the_other_end_tells_what_it_sees_through_a_relay_that_reads_nothing() {
     );
 }
 
-impl Pair {
+impl PathReport {
     fn link_like_neighbour(&self) -> bool {
         self.up && self.via.is_none()
     }
@@ -77,7 +77,7 @@ fn what_the_steps_of_why_need_is_told_and_left_out_where_it_is_too_long() {
     assert_eq!(detail.fingerprint, sight_of_2.fingerprint);
     assert_eq!(detail.nexthop.as_deref(), Some("n1"));
     // As the other end would see it, but for what is not told.
-    let seen = Sight::of_told("n0", &there);
+    let seen = NodeReport::of_told("n0", &there);
     assert_eq!(
         (
             seen.peer.up,
@@ -100,7 +100,7 @@ fn what_the_steps_of_why_need_is_told_and_left_out_where_it_is_too_long() {
     );
 
     let (at, idx) = (net.now, net.meshes[2].nodes.find(&name(0)).unwrap());
-    net.meshes[2].nodes[idx].dial_error = Some(Missed {
+    net.meshes[2].nodes[idx].dial_error = Some(DialFailure {
         fault: crate::mesh::reports::view::DialFault::Silent,
         text: "\u{1}".repeat(200),
         at,

@@ -40,12 +40,12 @@ impl Mesh {
         let Some(node) = self.nodes.get_mut(idx) else {
             return;
         };
-        let place = node.place;
+        let reachability = node.reachability;
         let legacy = &mut node.keys.legacy;
         let recent = |at: Instant| now.saturating_duration_since(at) < TELL_EVERY;
         let has_newest = legacy.rx.front().is_some_and(|key| key.is_used());
-        if !place.legacy
-            || !place.reachable
+        if !reachability.legacy
+            || !reachability.reachable
             || has_newest
             || legacy.mended.is_some_and(recent)
             || !self.legacy.mend.take(TELL_RATE, TELL_RATE as usize, now)
@@ -63,7 +63,10 @@ impl Mesh {
         if !self.legacy.mend.has(TELL_RATE, TELL_RATE as usize, now) {
             return;
         }
-        let legacy = self.nodes.iter().filter(|(_, node)| node.place.legacy);
+        let legacy = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.reachability.legacy);
         let here = legacy
             .map(|(idx, _)| idx)
             .filter(|idx| self.is_at(*idx, from));
@@ -80,7 +83,7 @@ impl Mesh {
         let within = |at: Option<Instant>, time: Duration| {
             at.is_some_and(|at| now.saturating_duration_since(at) < time)
         };
-        if !node.place.legacy
+        if !node.reachability.legacy
             || legacy.tx.is_none()
             || node.udp.unanswered < DOUBT_AFTER
             || within(legacy.got, YOUNG)
@@ -101,7 +104,7 @@ impl Mesh {
         let asked = legacy
             .doubted
             .filter(|at| legacy.got.is_none_or(|got| got < *at));
-        node.place.legacy
+        node.reachability.legacy
             && asked.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_WITHIN)
     }
 }
