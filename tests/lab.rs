@@ -8,21 +8,18 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
+use meshd_testing::skip;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 
 const MESHCTL: &str = env!("CARGO_BIN_EXE_meshctl");
 
-/// Whether to go on. A skip is loud, and in CI it is a failure.
-fn skipped(reason: Option<&str>) -> bool {
-    let Some(reason) = reason else { return false };
-    assert!(std::env::var_os("CI").is_none(), "SKIPPED: {reason}");
-    eprintln!("SKIPPED: {reason}");
-    true
-}
-
-fn not_root() -> Option<&'static str> {
-    (!geteuid().is_root()).then_some("needs root")
+fn is_root() -> bool {
+    let is_root = geteuid().is_root();
+    if !is_root {
+        skip("root", "this lab is root's");
+    }
+    is_root
 }
 
 fn check(output: &Output, nodes: usize) {
@@ -80,7 +77,7 @@ fn check(output: &Output, nodes: usize) {
 
 #[test]
 fn every_step_holds_as_root() {
-    if skipped(not_root()) {
+    if !is_root() {
         return;
     }
     check(
@@ -94,7 +91,7 @@ fn every_step_holds_as_root() {
 
 #[test]
 fn every_step_holds_with_another_number_of_droplets() {
-    if skipped(not_root()) {
+    if !is_root() {
         return;
     }
     check(
@@ -131,8 +128,7 @@ fn every_step_holds_as_an_ordinary_user() {
         .open("/dev/net/tun")
         .is_err()
     {
-        skipped(Some("/dev/net/tun is not open to ordinary users"));
-        return;
+        return skip("tun", "/dev/net/tun is not open to ordinary users");
     } else {
         Command::new(MESHCTL)
             .args(["lab", "--json"])
@@ -178,7 +174,7 @@ fn processes_of(outside: u32) -> Vec<String> {
 
 #[test]
 fn nothing_is_left_after_ctrl_c() {
-    if skipped(not_root()) {
+    if !is_root() {
         return;
     }
     let mut lab = start_and_wait_for_daemons();
@@ -191,7 +187,7 @@ fn nothing_is_left_after_ctrl_c() {
 
 #[test]
 fn nothing_is_left_when_the_lab_is_killed() {
-    if skipped(not_root()) {
+    if !is_root() {
         return;
     }
     let mut lab = start_and_wait_for_daemons();

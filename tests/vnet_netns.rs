@@ -20,6 +20,7 @@ use meshd::io::{
     vnet::{Checksums, Coalescer, Gso, GsoKind, Header, Segments, Unfinished},
 };
 use meshd::wire::{ether, ip};
+use meshd_testing::skip;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const MTU: usize = 1400;
@@ -97,7 +98,7 @@ fn udp_arrives(link: Link) {
             if lab.devices[0].offloads().uso {
                 assert!(counts.longest_written > MTU, "{counts:?}");
             } else {
-                eprintln!("SKIPPED: this kernel has no USO");
+                skip("uso", "Linux 6.2 gives it to devices");
             }
         }
     }
@@ -125,7 +126,7 @@ fn queues(lab: &Lab) {
 #[test]
 fn tagged_super_frames_stay_whole() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("SKIPPED: namespaces and devices need root");
+        return skip("root", "namespaces and devices need it");
     }
     let netns = format!("vnet{}tags", std::process::id());
     ip_tool(&["netns", "add", &netns]);
@@ -231,11 +232,11 @@ struct Lab {
 impl Lab {
     fn new(tag: &str, link: Link) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: namespaces and devices need root");
+            skip("root", "namespaces and devices need it");
             return None;
         }
         if link == Link::Vlan && !has_vlans() {
-            eprintln!("SKIPPED: this kernel has no VLAN devices");
+            skip("vlan", "the kernel needs VLAN devices (8021q)");
             return None;
         }
         let names = ["a", "b"].map(|side| format!("vnet{}{tag}{link:?}{side}", std::process::id()));
@@ -274,7 +275,7 @@ impl Lab {
         });
         let lab = Self { names, devices };
         if !lab.devices[0].offloads().vnet {
-            eprintln!("SKIPPED: this kernel has no offloads");
+            skip("offloads", "the kernel needs IFF_VNET_HDR for TUN devices");
             return None;
         }
         Some(lab)

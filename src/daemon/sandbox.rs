@@ -286,7 +286,7 @@ mod tests {
             write: vec![run.clone()],
         };
         if !confine(&files).unwrap() {
-            return eprintln!("SKIPPED: this kernel has no Landlock, or an old one");
+            return meshd_testing::skip("landlock", "Linux 6.12 has all that is asked");
         }
         let refused = |what: &str, tried: io::Result<()>| {
             let kind = tried.map_err(|error| error.kind());
@@ -345,7 +345,7 @@ mod tests {
             return probe();
         }
         if !geteuid().is_root() {
-            return eprintln!("SKIPPED: others than root are refused most of it anyway");
+            return meshd_testing::skip("root", "others are refused most of it anyway");
         }
         let child = in_a_child("t50_what_the_daemon_never_does_is_refused", "");
         let said = [child.stdout, child.stderr].concat();

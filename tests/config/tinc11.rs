@@ -12,6 +12,8 @@ use meshd::{
     wire::NodeName,
 };
 
+use meshd_testing::skip;
+
 use crate::{Tree, make_private, nodes};
 
 fn fixture(path: &str) -> PathBuf {
@@ -74,15 +76,13 @@ fn a_tree_of_init_add_and_import_is_read() {
     assert_eq!(host.weight, Some(7));
 }
 
-/// The program itself, where TINC11_BIN names it or `tests/run peers` has fetched it.
+/// The program itself: below MESHD_TINC11, or where `tests/run peers` puts it.
 fn tinc() -> Option<Command> {
-    let fetched = fixture("../target/peers/tinc11");
-    let named = std::env::var_os("TINC11_BIN").map(PathBuf::from);
-    let program = named.unwrap_or_else(|| fetched.join("usr/sbin/tinc"));
+    let default = || fixture("../target/peers/tinc11");
+    let folder = std::env::var_os("MESHD_TINC11").map_or_else(default, PathBuf::from);
+    let program = folder.join("usr/sbin/tinc");
     let mut command = Command::new(&program);
-    if program.starts_with(&fetched) {
-        command.env("LD_LIBRARY_PATH", fetched.join("lib"));
-    }
+    command.env("LD_LIBRARY_PATH", folder.join("lib"));
     program.exists().then_some(command)
 }
 
@@ -97,8 +97,7 @@ fn a_tree_that_tinc_writes_now_is_read() {
         Some(output.stdout)
     };
     if run("a", "init a").is_none() {
-        eprintln!("SKIPPED: no tinc 1.1 here; `tests/run peers` fetches one");
-        return;
+        return skip("tinc11", "`tests/run peers` fetches one");
     }
     run("b", "init b");
     run("b", "add Subnet 10.1.0.0/16");

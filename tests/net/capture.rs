@@ -7,6 +7,7 @@ use std::{
     process::{Child, ChildStderr, Command, Stdio},
 };
 
+use meshd_testing::skip;
 use pcap_file::pcapng::{
     Block, PcapNgReader,
     blocks::{
@@ -136,7 +137,10 @@ fn tcpdump(file: &Path) -> Option<String> {
         .arg(file)
         .output();
     let Ok(result) = result else {
-        eprintln!("SKIPPED: tcpdump is not installed, so only one reader has read the file");
+        skip(
+            "tcpdump",
+            "only one reader has read the file: install tcpdump",
+        );
         return None;
     };
     let said = String::from_utf8_lossy(&result.stderr);

@@ -227,7 +227,7 @@ mod tests {
         let [ours, theirs] =
             [(); 2].map(|()| Arc::new(UdpSocket::bind(any, &SocketOptions::default()).unwrap()));
         if ours.max_segments() < 3 || !theirs.has_gro() {
-            return eprintln!("SKIPPED: this kernel neither cuts nor joins datagrams");
+            return meshd_testing::skip("gso", "the kernel needs UDP_SEGMENT and UDP_GRO");
         }
         let (inputs, _punts) = mpsc::channel(1);
         let (mut punts, counters) = (Punts::new(inputs), Counters::default());

@@ -472,7 +472,7 @@ mod tests {
     #[test]
     fn a_mark_is_of_one_run_and_of_nothing_after_it() {
         let Ok(mut raw) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP)) else {
-            return eprintln!("SKIPPED: only root sees packets whole");
+            return meshd_testing::skip("root", "only root sees packets whole");
         };
         let (a, b) = pair(&SocketOptions::default());
         for tos in [0xb8, 0x20] {
