@@ -1,8 +1,9 @@
-//! meshd's protocol without IO: it takes `now` and a generator, and names no socket, file, clock or async.
+//! meshd's protocol without IO: it takes `now` and a random generator, and names no socket, file,
+//! clock or async.
 //!
-//! [`link`] turns TCP bytes into authenticated lines; [`tunnel`] seals and opens packets of one node;
-//! [`route`] decides about one packet; [`mesh`] is the control plane, which publishes what [`route`] reads.
-//! Documents: [`threat_model`], [`native_link`], [`design`].
+//! [`link`] turns TCP bytes into authenticated lines. [`tunnel`] seals and opens the packets of one
+//! node. [`route`] decides on one packet. [`mesh`] is the control plane; it publishes the snapshots
+//! that [`route`] reads. Documents: [`threat_model`], [`native_link`], [`design`].
 #![forbid(unsafe_code)]
 
 pub mod link;

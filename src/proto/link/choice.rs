@@ -1,9 +1,10 @@
-//! What two nodes speak, by their ID lines and what each knows of the other. Source:
-//! wire/tinc-1.1.md sections 3.1 and 3.4, proto/threat-model.md section 2.3.
+//! Choice of the dialect between two nodes, from their ID lines and their keys of each other.
+//! Source: wire/tinc-1.1.md sections 3.1 and 3.4, proto/threat-model.md section 2.3.
 //!
-//! UPGRADE is for a tinc 1.1 and us where one has no Ed25519 key of the other: each proves its RSA key and tells its
-//! Ed25519 key, and the link ends, so that the next one may speak SPTPS. From then on a tinc 1.1 speaks nothing less
-//! with us, so we tell ours only where we can do so too: to a node whose key we know, or store.
+//! UPGRADE is for a tinc 1.1 and meshd if one of them has no Ed25519 key of the other. Each end
+//! proves its RSA key and sends its Ed25519 key. Then the link ends, so that the next link may
+//! speak SPTPS. A tinc 1.1 that has stored our key speaks nothing less with us. So we send our key
+//! only to a node whose key we know or may store.
 
 use meshd_wire::NodeName;
 
@@ -13,21 +14,21 @@ use crate::link::{
     identity::Upgrade,
 };
 
-/// Lowest minor version that speaks SPTPS. Source: wire/tinc-1.1.md section 3.1.
+/// Lowest protocol minor that has SPTPS. Source: wire/tinc-1.1.md section 3.1.
 const SPTPS_MINOR: u8 = 2;
 
-/// What is spoken behind the ID lines.
+/// Protocol behind the ID lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Speech {
     Legacy,
-    /// The legacy handshake, then Ed25519 keys and nothing else.
+    /// The legacy handshake, then Ed25519 keys only.
     Upgrade,
     Sptps,
     Native,
 }
 
 impl Speech {
-    /// What an ID line says that answers another.
+    /// Returns the offer in our ID line when it answers another ID line.
     pub(super) const fn answer(self, offer: Offer) -> Offer {
         match self {
             Self::Legacy => Offer::Legacy,
@@ -38,7 +39,7 @@ impl Speech {
 }
 
 impl Link {
-    /// What is spoken with the sender of this ID line, if we had offered `offer` or would.
+    /// Returns the protocol to speak with the sender of this ID line, if `offer` is ours.
     pub(super) fn choose(
         &self,
         id: &Id,
@@ -56,7 +57,7 @@ impl Link {
                     false => Speech::Sptps,
                 }
             }
-            // It knows our key and would refuse less.
+            // The other end knows our key and would refuse less.
             Offer::Legacy if upgrade && !self.outgoing && id.minor >= SPTPS_MINOR => {
                 Speech::Upgrade
             }
@@ -73,7 +74,7 @@ impl Link {
         Ok(speech)
     }
 
-    /// Why a handshake takes so long.
+    /// Returns the error of a handshake that took too long.
     pub(super) fn timed_out(&self) -> LinkError {
         let seconds = self.auth_timeout.as_secs();
         let refused = format!(
@@ -84,14 +85,14 @@ impl Link {
             Phase::Hello(..) if self.outgoing && self.offer == Offer::Legacy => {
                 LinkError::Incompatible(refused)
             }
-            // Its ID line offered more.
+            // The ID line of the other end offered more.
             Phase::Legacy(SPTPS_MINOR.., _) if !self.outgoing => LinkError::Stranger(refused),
             _ => LinkError::AuthTimeout(seconds),
         }
     }
 
-    /// Why a node that must speak native may not speak SPTPS, and what to do about it. Short: logs cut
-    /// long reasons.
+    /// Explains why a node that must speak native may not speak SPTPS, with the remedy. The text is
+    /// short, because logs cut long reasons.
     fn refused_sptps(&self, id: &Id) -> String {
         let Id { name, native, .. } = id;
         match native {
@@ -104,7 +105,7 @@ impl Link {
         }
     }
 
-    /// Why a node may not speak legacy, or we cannot, and what to do about it.
+    /// Explains why legacy may not be spoken with a node, with the remedy.
     fn refused_legacy(&self, id: &Id, theirs: &Credentials) -> String {
         let Id { name, minor, .. } = id;
         match (minor, theirs.key) {
@@ -123,7 +124,7 @@ impl Link {
     }
 }
 
-/// What to do where a node does not know our key.
+/// Remedy for a node that does not know our key.
 pub(super) fn put_our_file(our_name: &NodeName) -> String {
     format!("put our hosts/{our_name} into its hosts/")
 }

@@ -1,4 +1,4 @@
-//! What a link reports, and why it may die.
+//! Events of a link, and the reasons for its end.
 
 use std::time::Instant;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use meshd_crypto::PublicKey;
 use meshd_wire::NodeName;
 
-/// What a link speaks, the least first.
+/// Dialect of a link, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
-    /// RSA and AES-CFB, as tinc 1.0 does.
+    /// RSA and AES-CFB, as in tinc 1.0.
     Legacy,
-    /// SPTPS, as tinc 1.1 does.
+    /// SPTPS, as in tinc 1.1.
     Sptps,
-    /// Noise, as only meshd does.
+    /// Noise, meshd only.
     Native,
 }
 
 impl Dialect {
-    /// Its name, for the operator.
+    /// Name of the dialect, for the operator.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -32,69 +32,72 @@ impl Dialect {
     }
 }
 
-/// Who is on the other end, known from the moment of authentication.
+/// Identity of the other end, known after authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
-    /// The other node.
+    /// Name of the other node.
     pub name: NodeName,
-    /// Its protocol minor version.
+    /// Protocol minor of the other node.
     pub minor: u8,
-    /// What the link speaks.
+    /// Dialect of the link.
     pub dialect: Dialect,
-    /// Whether we opened the connection.
+    /// True if this node opened the connection.
     pub outgoing: bool,
-    /// When the link object was made: the edge weight counts milliseconds from here.
+    /// Time at which the link object was made: the edge weight counts milliseconds from here.
     pub started: Instant,
 }
 
 impl Hello {
-    /// Whether the link speaks the legacy protocol.
+    /// Returns true if the link speaks the legacy protocol.
     #[must_use]
     pub fn is_legacy(&self) -> bool {
         self.dialect == Dialect::Legacy
     }
 }
 
-/// What came of telling Ed25519 keys over a link that RSA keys authenticate (UPGRADE).
+/// Result of an UPGRADE: Ed25519 keys sent over a link authenticated by RSA keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgraded {
-    /// The other node.
+    /// Name of the other node.
     pub name: NodeName,
-    /// What it says is its key. That of its host file, if there is one.
+    /// Ed25519 key that the other node sent. It equals the key in its host file, if there is one.
     pub key: PublicKey,
-    /// Whether it was told ours, and has taken it.
+    /// True if our key was sent and the other node has accepted it.
     pub told: bool,
 }
 
-/// What a link reports; poll after every `handle_` call until `None`.
+/// Event of a link. Poll after every `handle_` call until `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// Authenticated; lines may flow now.
+    /// The link is authenticated; lines may be exchanged now.
     Up(Hello),
-    /// One request line, without its LF. Lengths of data (17, 21) are taken out by the link. It may be longer than
-    /// [`crate::link::MAX_LINE`], or hold line feeds: a real daemon passes such lines on.
+    /// One request line, without its LF. The link takes out the length lines of data (17, 21). The
+    /// line may be longer than [`crate::link::MAX_LINE`] or hold line feeds: a real daemon forwards
+    /// such lines.
     Line(Bytes),
     /// A frame, in SPTPS and legacy as PACKET (17): 14 bytes of Ethernet header, then the packet.
     Frame(Bytes),
     /// A relay datagram, in SPTPS as SPTPS_PACKET (21): dst id, src id, SPTPS datagram.
     Relayed(Bytes),
-    /// Ed25519 keys were told; nothing more comes out of the link. The shell sends what is left and closes the socket.
+    /// Ed25519 keys were exchanged; no further event follows. The shell sends the remaining output
+    /// and closes the socket.
     Upgraded(Upgraded),
-    /// The link is dead; nothing more comes out of it. The shell closes the socket (or holds it
-    /// silently: see [`LinkError::hold`]).
+    /// The link is dead; no further event follows. The shell closes the socket, or holds it
+    /// silently: see [`LinkError::hold`].
     Down(LinkError),
 }
 
-/// Why a link died, by whose fault. Text of the other side in it is escaped and cut.
+/// Reason for the end of a link, by the end at fault. Text of the other end is escaped and cut.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
-    /// Somebody who connected to us got no further: no ID line of a known node, no proof of it.
+    /// A peer connected to us and sent no ID line of a known node, or did not prove to be that
+    /// node.
     #[error("{0}")]
     Stranger(String),
-    /// The other side, dialled or authenticated, broke the protocol.
+    /// The other end, dialled or authenticated, broke the protocol.
     #[error("{0}")]
     Misbehaved(String),
-    /// We and the node that we dialled cannot talk: no key, wrong version.
+    /// This node and the dialled node cannot talk: no key, or a wrong version.
     #[error("{0}")]
     Incompatible(String),
     /// The handshake took longer than its deadline.
@@ -103,14 +106,14 @@ pub enum LinkError {
     /// More bytes wait to be sent than [`crate::link::MAX_QUEUE`].
     #[error("the other side does not read: {0} bytes queued")]
     Stalled(usize),
-    /// All record numbers of the link are used; a new one can take its place.
+    /// All record numbers of the link are used up; a new link can replace it.
     #[error("the sequence numbers of the connection are used up")]
     Exhausted,
 }
 
 impl LinkError {
-    /// Whether the shell should hold the socket open and silent for a while instead of closing it:
-    /// a stranger learns nothing then, not even that it was refused, and is slowed down.
+    /// Returns true if the shell should hold the socket open and silent for a while instead of
+    /// closing it. A stranger is slowed down by it, and cannot even learn of the refusal.
     #[must_use]
     pub fn hold(&self) -> bool {
         matches!(self, Self::Stranger(_))

@@ -1,6 +1,7 @@
-//! What the records of an SPTPS link mean: a request line each; after PACKET (17) one record that is a
-//! frame; after SPTPS_PACKET (21) raw bytes outside any record. Source:
-//! wire/tinc-1.1.md sections 3.3 and 3.8; the limits are those of T03 of proto/threat-model.md, for native links too.
+//! Content of the records on an SPTPS link. Each record is a request line. After PACKET (17) one
+//! record is a frame. After SPTPS_PACKET (21) raw bytes follow outside any record. Source:
+//! wire/tinc-1.1.md sections 3.3 and 3.8. The limits are those of T03 of proto/threat-model.md, for
+//! native links too.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -14,12 +15,12 @@ use crate::link::{
 
 /// Shortest frame: its Ethernet header, in bytes.
 const MIN_FRAME: usize = 14;
-/// Longest frame that is passed on, in bytes: tinc's 1518 and the slack that it allows
-/// (wire/tinc-1.1.md section 4.7).
+/// Longest forwarded frame, in bytes: tinc's 1518 and the slack that tinc allows (wire/tinc-1.1.md
+/// section 4.7).
 const MAX_FRAME: usize = 1673;
-/// What a relay datagram adds to a frame at least: two ids of 6 bytes and an empty record of 21.
+/// Least bytes that a relay datagram adds to a frame: two ids of 6 bytes and an empty record of 21.
 const RELAY_OVERHEAD: usize = 33;
-/// Longest relay datagram that is tolerated, in bytes: that of a tinc built for jumbo frames.
+/// Longest tolerated relay datagram, in bytes: that of a tinc built for jumbo frames.
 const MAX_IGNORED_RELAY: usize = 9018 + RELAY_OVERHEAD;
 
 /// An SPTPS link behind its ID lines.
@@ -28,31 +29,31 @@ pub(super) struct Framed {
     due: Due,
 }
 
-/// What comes next on the stream.
+/// Next item on the stream.
 enum Due {
     /// A record with a request.
     Request,
     /// A record of this length with a frame.
     Frame(usize),
-    /// A record of this length that is of no use.
+    /// A record of this length that is dropped.
     UselessFrame(usize),
     /// This many raw bytes: a relay datagram.
     Relayed(usize),
-    /// This many raw bytes that are of no use.
+    /// This many raw bytes that are dropped.
     Skip(usize),
 }
 
-/// Packets that travel on a link.
+/// Kind of packets on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bulk {
-    /// What PACKET carries.
+    /// Content of PACKET.
     Frame,
-    /// What SPTPS_PACKET carries.
+    /// Content of SPTPS_PACKET.
     Relayed,
 }
 
 impl Bulk {
-    /// Whether a packet of this length is sent and passed on.
+    /// Returns true if a packet of this length is sent and forwarded.
     pub(super) fn fits(self, length: usize) -> bool {
         match self {
             Self::Frame => (MIN_FRAME..=MAX_FRAME).contains(&length),
@@ -60,7 +61,7 @@ impl Bulk {
         }
     }
 
-    /// What the mesh is told of it.
+    /// Returns the event for the mesh.
     pub(super) fn event(self, data: Bytes) -> LinkEvent {
         match self {
             Self::Frame => LinkEvent::Frame(data),
@@ -69,15 +70,15 @@ impl Bulk {
     }
 }
 
-/// What reading a link found.
+/// Result of reading a link.
 pub(super) enum Step {
-    /// The other side is authenticated.
+    /// The other end is authenticated.
     Up,
-    /// The other side has told its Ed25519 key and that was all; whether it was told ours.
+    /// The other end has sent its Ed25519 key, which ends the UPGRADE. True if our key was sent.
     Upgraded(PublicKey, bool),
-    /// Something for the mesh.
+    /// An event for the mesh.
     Event(LinkEvent),
-    /// Something that ends here; go on.
+    /// The item was consumed here; continue reading.
     Nothing,
 }
 
@@ -89,7 +90,7 @@ impl Framed {
         }
     }
 
-    /// Takes the next thing off `input`; `None` until it is all there.
+    /// Takes the next item off `input`; `None` until it is complete.
     pub(super) fn read(
         &mut self,
         input: &mut BytesMut,
@@ -130,7 +131,8 @@ impl Framed {
         self.write(&[line, b"\n"], output)
     }
 
-    /// Appends a packet, as PACKET or SPTPS_PACKET. `false` if its length is beyond what a peer may take.
+    /// Appends a packet, as PACKET or SPTPS_PACKET. Returns `false` if a peer may not accept its
+    /// length.
     pub(super) fn write_bulk(
         &mut self,
         bulk: Bulk,
@@ -181,8 +183,8 @@ impl Framed {
     }
 
     fn request(&mut self, mut data: Bytes) -> Result<Step, LinkError> {
-        // A real daemon passes lines on with blanks before their number, with line feeds inside and of any length:
-        // that does not make its records broken. The mesh judges the line.
+        // A real daemon forwards lines with blanks before their number, with line feeds inside and
+        // of any length. Their records are valid all the same; the mesh judges the line.
         if data.last() != Some(&b'\n') {
             return misbehaved(format!("a record that is no line: {}", shown(&data)));
         }
@@ -208,7 +210,7 @@ impl Framed {
     }
 }
 
-/// The length of data to come, `most` bytes at most.
+/// Parses the length of following data, at most `most` bytes.
 fn length(word: Option<&[u8]>, most: usize) -> Result<usize, LinkError> {
     let word = word.unwrap_or_default();
     std::str::from_utf8(word)

@@ -1,14 +1,14 @@
-//! The ID line, the first on every meta connection: `0 NAME 17.MINOR`, and after it words that tinc scans
-//! past. One of them is `native1`: "I can do the native handshake". Source: wire/tinc-1.1.md section 3.1,
+//! The ID line, the first line on every meta connection: `0 NAME 17.MINOR`, then words that tinc
+//! skips. The word `native1` offers the native handshake. Source: wire/tinc-1.1.md section 3.1,
 //! proto/native-link.md section 3.1.
 
 use meshd_wire::{NodeName, Options};
 
-/// The major version of the protocol. Another one is another protocol.
+/// The major version of the protocol. Another major version is incompatible.
 const MAJOR: u32 = 17;
-/// What offers the native handshake, anywhere after the version.
+/// Word that offers the native handshake, anywhere after the version.
 const NATIVE: &str = "native1";
-/// Remote text in messages is cut at this many bytes.
+/// Longest remote text in messages, in bytes.
 const SHOWN: usize = 128;
 
 /// An ID line.
@@ -17,13 +17,14 @@ pub(super) struct Id {
     pub(super) name: NodeName,
     pub(super) major: u32,
     pub(super) minor: u8,
-    /// Whether its sender offers the native handshake.
+    /// True if the sender offers the native handshake.
     pub(super) native: bool,
 }
 
 impl Id {
-    /// Takes a line without its LF apart. `^COOKIE` and `?KEY`, tinc's ways into its control socket
-    /// and to an invitation, are no node names and get no other answer than any unknown name.
+    /// Parses a line without its LF. `^COOKIE` and `?KEY` are tinc's commands for its control
+    /// socket and for invitations. They are no node names, and get the same answer as any unknown
+    /// name.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
         if words.next()? != "0" {
@@ -35,7 +36,7 @@ impl Id {
         Some(Self {
             name,
             major: digits(major, 9).parse().ok()?,
-            // tinc reads three digits and ignores the rest of the line; no minor at all is 0.
+            // tinc reads three digits and ignores the rest of the line; a missing minor is 0.
             minor: digits(minor, 3)
                 .parse()
                 .map_or(0, |minor: u16| minor.min(u8::MAX.into()) as u8),
@@ -43,22 +44,23 @@ impl Id {
         })
     }
 
-    /// Whether the major version is ours.
+    /// Returns true if the major version is ours.
     pub(super) fn is_our_protocol(&self) -> bool {
         self.major == MAJOR
     }
 }
 
-/// What our ID line says that we speak.
+/// Dialect that our ID line offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
-    /// No more than tinc 1.0: any minor version would make a tinc 1.1 expect the rest of SPTPS.
+    /// No more than tinc 1.0: any minor would make a tinc 1.1 expect the rest of SPTPS.
     Legacy,
-    /// The legacy handshake, and Ed25519 keys behind it: what a tinc 1.1 says that has no key of the other side.
+    /// The legacy handshake and then Ed25519 keys: the offer of a tinc 1.1 without a key of the
+    /// other end.
     Upgrade,
     /// SPTPS.
     Sptps,
-    /// SPTPS, and native if the other side offers it too.
+    /// SPTPS, and native if the other end offers native too.
     Native,
 }
 
@@ -73,13 +75,13 @@ pub(super) fn line(name: &NodeName, offer: Offer) -> String {
     }
 }
 
-/// Text from the other side, fit for a log.
+/// Returns text of the other end in a form fit for a log.
 pub(super) fn shown(text: &[u8]) -> String {
     let text = &text[..text.len().min(SHOWN)];
     format!("{:?}", String::from_utf8_lossy(text))
 }
 
-/// The leading digits of `text`, `most` at most.
+/// Returns the leading digits of `text`, at most `most`.
 fn digits(text: &str, most: usize) -> &str {
     let length = text.bytes().take(most).take_while(u8::is_ascii_digit);
     &text[..length.count()]

@@ -1,4 +1,4 @@
-//! Who we are and whom we let in: what a link is made with.
+//! Identity of this node and credentials of other nodes: the inputs of a link.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use meshd_wire::NodeName;
 
 use crate::link::hello::Offer;
 
-/// Our own side of every link.
+/// Identity of this node on every link.
 pub struct Identity {
-    /// Our name.
+    /// Name of this node.
     pub name: NodeName,
-    /// Our private key.
+    /// Private key of this node.
     pub key: Arc<PrivateKey>,
-    /// Whether we speak SPTPS and more (ExperimentalProtocol); else nothing but legacy.
+    /// True if we speak SPTPS and more (ExperimentalProtocol); else legacy only.
     pub sptps: bool,
     /// Our RSA key; without it there are no legacy links.
     pub rsa: Option<Arc<RsaPrivate>>,
-    /// What native links need; `None` if we do not offer them.
+    /// Identity for native links; `None` if this node does not offer them.
     pub native: Option<NativeIdentity>,
 }
 
 impl Identity {
-    /// What we say that we speak to a node: legacy only if there is nothing better in common.
+    /// Returns our offer to a node: legacy only if nothing better is possible.
     pub(super) fn offer_to(&self, theirs: &Credentials) -> Offer {
         let keys = theirs.key.is_some() || !theirs.native.is_empty();
         let upgrade = match theirs.upgrade {
@@ -48,40 +48,40 @@ impl Identity {
     }
 }
 
-/// Our own side of every native link.
+/// Identity of this node on every native link.
 #[derive(Clone)]
 pub struct NativeIdentity {
     /// Our X25519 secret.
     pub secret: Arc<StaticSecret>,
-    /// The AEADs that we accept.
+    /// AEADs that we accept.
     pub aeads: Aeads,
 }
 
-/// What a link must know of a node in order to believe that it is the one.
+/// Credentials by which a link authenticates another node.
 #[derive(Clone)]
 pub struct Credentials {
-    /// Its Ed25519 key (SPTPS).
+    /// Ed25519 key of the node (SPTPS).
     pub key: Option<PublicKey>,
-    /// Its RSA key, if it is of use.
+    /// RSA key of the node, if it may be used.
     pub rsa: Option<RsaPublic>,
-    /// Whether it may be spoken to in legacy (MinProtocol).
+    /// True if legacy may be spoken with the node (MinProtocol).
     pub legacy: bool,
-    /// Whether Ed25519 keys may be told over a link that RSA keys authenticate.
+    /// State of UPGRADE with the node: Ed25519 keys sent over a link authenticated by RSA keys.
     pub upgrade: Upgrade,
-    /// Whether a key that is told so is stored (LearnKeys).
+    /// True if a key received in an UPGRADE is stored (LearnKeys).
     pub learn: bool,
-    /// The Ed25519 key that it is about to change to, as good as `key`.
+    /// The next Ed25519 key of the node, accepted like `key`.
     pub next: Option<PublicKey>,
-    /// Its X25519 keys (native), each as good as the others. Who dials calls the first one.
+    /// X25519 keys of the node (native), each accepted alike. The dialler addresses the first one.
     pub native: Vec<StaticPublic>,
-    /// Whether it must speak native (MinProtocol).
+    /// True if the node must speak native (MinProtocol).
     pub native_only: bool,
-    /// The secret that we share with it besides all keys (native); all zero if there is none.
+    /// Preshared key with the node (native); all zero if there is none.
     pub psk: Zeroizing<[u8; 32]>,
 }
 
 impl Credentials {
-    /// Those of a node of which nothing but its Ed25519 key is known.
+    /// Returns the credentials of a node of which only the Ed25519 key is known.
     #[must_use]
     pub fn of(key: PublicKey) -> Self {
         Self {
@@ -98,23 +98,24 @@ impl Credentials {
     }
 }
 
-/// Whether two nodes tell each other their Ed25519 keys. Source: wire/tinc-1.1.md section 3.4.
+/// State of UPGRADE between two nodes. Source: wire/tinc-1.1.md section 3.4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Upgrade {
-    /// They do not.
+    /// No UPGRADE.
     No,
-    /// They do where one has no key of the other.
+    /// UPGRADE if one node has no key of the other.
     Possible,
-    /// This link is dialled for nothing else.
+    /// This link is dialled for an UPGRADE only.
     Due,
 }
 
-/// Where an accepting link finds what it must know of the name that a stranger claims.
+/// Source of credentials for an accepting link, by the name that a stranger claims.
 pub trait Keyring {
-    /// The credentials of `name`; `None` if there is no such node, or no key of it.
+    /// Returns the credentials of `name`; `None` if there is no such node, or no key of it.
     fn credentials(&self, name: &NodeName) -> Option<Credentials>;
 
-    /// Whether there is time for one RSA operation for a stranger now: it costs milliseconds
-    /// (T37 of proto/threat-model.md). `known`: it calls from an address of some node.
+    /// Returns true if there is time now for one RSA operation for a stranger, which takes
+    /// milliseconds (T37 of proto/threat-model.md). `known` is true if the connection comes from an
+    /// address of a node.
     fn may_compute(&self, known: bool) -> bool;
 }

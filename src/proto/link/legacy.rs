@@ -1,6 +1,5 @@
-//! tinc 1.0's handshake and what follows it: lines on a stream that is encrypted in each direction from behind its
-//! METAKEY on.
-//!
+//! The handshake of tinc 1.0, and the lines after it. Each direction of the stream is encrypted
+//! after its METAKEY.
 //! ```text
 //! clear:     1 CIPHER DIGEST 0 0 HEX(RSA of the receiver(secret))       METAKEY, either side
 //! encrypted: 2 HEX(random)                                             CHALLENGE, either side
@@ -10,9 +9,9 @@
 //!            4 KEY                                                     its Ed25519 key, either side
 //!            7                                                         has taken the other's key
 //! ```
-//! Nobody but the holder of the RSA key can read the secret, so who answers the challenge is that node. Nothing
-//! protects what is said against changes on the way.
-//! Source: wire/tinc-1.0.md sections 1.3 to 1.10, wire/tinc-1.1.md section 3.4.
+//! Only the holder of the RSA key can read the secret, so the node that answers the challenge is
+//! authentic. No MAC protects the lines against changes on the way. Source: wire/tinc-1.0.md
+//! sections 1.3 to 1.10, wire/tinc-1.1.md section 3.4.
 
 use std::sync::Arc;
 
@@ -34,27 +33,27 @@ use crate::link::{
     hello::shown,
 };
 
-/// Longest packet that is passed over in silence, in bytes; a longer one ends the link.
+/// Longest packet that is skipped silently, in bytes; a longer one ends the link.
 const MAX_IGNORED: usize = 2176;
 /// Digests that a METAKEY may name: the SHA family. Source: wire/tinc-1.0.md section 1.5.
 const DIGESTS: [i32; 4] = [64, 672, 673, 674];
 
-/// What both sides know of each other before they start.
+/// Knowledge of both ends before the handshake.
 pub(super) struct Terms {
-    /// Whether we dialled.
+    /// True if this node dialled.
     pub(super) outgoing: bool,
     pub(super) own: Arc<RsaPrivate>,
     pub(super) peer: RsaPublic,
     pub(super) rng: Rng,
-    /// What is told in place of all lines, in an UPGRADE.
+    /// Keys that an UPGRADE sends instead of lines.
     pub(super) upgrade: Option<Keys>,
 }
 
-/// The Ed25519 keys of an UPGRADE.
+/// Ed25519 keys of an UPGRADE.
 pub(super) struct Keys {
-    /// Ours, if it is told.
+    /// Our key, if it is sent.
     pub(super) own: Option<PublicKey>,
-    /// What is known of the other side; any, if nothing is.
+    /// Known keys of the other end; empty accepts any key.
     pub(super) peer: Vec<PublicKey>,
 }
 
@@ -64,34 +63,34 @@ pub(super) struct Legacy {
     stage: Stage,
     encrypt: Stream,
     decrypt: Option<Stream>,
-    /// What was decrypted and not taken yet.
+    /// Bytes decrypted and not consumed yet.
     plain: BytesMut,
     /// Our challenge.
     challenge: Vec<u8>,
-    /// The digest by which our challenge is answered.
+    /// Digest of the answer to our challenge.
     digest: &'static Digest,
-    /// The digest by which theirs is.
+    /// Digest of our answer to the other end's challenge.
     their_digest: &'static Digest,
 }
 
 enum Stage {
-    /// Their METAKEY is due.
+    /// Expects the METAKEY of the other end.
     Metakey,
-    /// Their CHALLENGE is due.
+    /// Expects the CHALLENGE of the other end.
     Challenge,
-    /// Their CHAL_REPLY is due; this is ours, unless it has gone out.
+    /// Expects the CHAL_REPLY of the other end. Holds our CHAL_REPLY until it is sent.
     Reply(Option<Vec<u8>>),
-    /// Both sides are authenticated; their Ed25519 key is due.
+    /// Both ends are authenticated; expects the Ed25519 key of the other end.
     Key,
-    /// This is their key; their word that they have taken ours is due.
+    /// Holds the key of the other end; expects its confirmation that it has our key.
     Taken(PublicKey),
-    /// Both sides are authenticated; a line is due.
+    /// Both ends are authenticated; expects a line.
     Line,
-    /// This many bytes of a frame are due.
+    /// Expects this many bytes of a frame.
     Frame(usize),
-    /// This many bytes that are of no use.
+    /// Skips this many bytes.
     Skip(usize),
-    /// The rest of a line that was too long, and its LF.
+    /// Skips the rest of a line that was too long, up to its LF.
     Overlong,
 }
 
@@ -100,7 +99,7 @@ impl Legacy {
     pub(super) fn start(mut terms: Terms, output: &mut BytesMut) -> Result<Self, LinkError> {
         let mut secret = Zeroizing::new(vec![0; terms.peer.size()]);
         terms.rng.fill(&mut secret);
-        // Below any modulus of this length.
+        // The secret is less than any modulus of this length.
         secret[0] &= (1 << ((terms.peer.bits() - 1) % 8)) - 1;
         let Some(sealed) = terms.peer.encrypt(&secret) else {
             return misbehaved("its RSA key does not encrypt".into());
@@ -125,8 +124,9 @@ impl Legacy {
         })
     }
 
-    /// Takes the next thing off `input`; `None` until it is all there. Errors are final. `may_compute` says whether
-    /// we have time for an RSA operation of ours, which is what a stranger can cost us.
+    /// Takes the next item off `input`; `None` until it is complete. Errors are final.
+    /// `may_compute` returns true if there is time for our RSA operation: a stranger can cost us no
+    /// more.
     pub(super) fn read(
         &mut self,
         input: &mut BytesMut,
@@ -166,7 +166,8 @@ impl Legacy {
                 }
                 Ok(end.map(|_| Step::Nothing))
             }
-            // A tinc 1.1 passes lines of any length on. One byte too much of it is shown: that costs the line.
+            // A tinc 1.1 forwards lines of any length. The event holds one byte too many, which
+            // costs only the line.
             Stage::Line if is_overlong(&self.plain) => {
                 self.stage = Stage::Overlong;
                 let start = self.plain.split_to(MAX_LINE + 1).freeze();
@@ -184,8 +185,8 @@ impl Legacy {
         self.write(&[line, b"\n"], output);
     }
 
-    /// Appends a frame as PACKET. `false` if its length is beyond what a peer may take, or it is no frame: nothing
-    /// else can be sent here.
+    /// Appends a frame as PACKET. Returns `false` if a peer may not accept its length, or if the
+    /// packet is no frame: legacy links carry only frames.
     pub(super) fn write_bulk(&mut self, bulk: Bulk, data: &[u8], output: &mut BytesMut) -> bool {
         let fits = bulk == Bulk::Frame && bulk.fits(data.len());
         if fits {
@@ -251,7 +252,8 @@ impl Legacy {
                 }
                 let reply = self.their_digest.hash(&challenge);
                 self.stage = Stage::Reply(Some(reply));
-                // Who was dialled waits until the other end has proven itself (T01 of proto/threat-model.md).
+                // The accepting end waits until the other end is authenticated (T01 of
+                // proto/threat-model.md).
                 if self.terms.outgoing {
                     self.reply(output);
                 }
@@ -301,7 +303,7 @@ impl Legacy {
             return Ok(Step::Upgraded(key, false));
         }
         self.stage = Stage::Taken(key);
-        // A tincd that we dialled ends the link on ours before its own has gone out.
+        // A tincd that we dialled ends the link on our message before its own is sent.
         if !self.terms.outgoing {
             self.write_line(b"7", output);
         }
@@ -337,7 +339,7 @@ impl Legacy {
     }
 }
 
-/// The digest that our METAKEY names.
+/// The digest in our METAKEY.
 fn our_digest() -> &'static Digest {
     Digest::by_name("sha256").expect("is in the table")
 }
@@ -355,7 +357,7 @@ fn take_line(input: &mut BytesMut) -> Result<Option<Bytes>, LinkError> {
     }
 }
 
-/// Where the first line ends, if it is not too long.
+/// Returns the end of the first line, if the line is not too long.
 fn end_of_line(input: &[u8]) -> Option<usize> {
     let start = &input[..input.len().min(MAX_LINE + 1)];
     start.iter().position(|&byte| byte == b'\n')
@@ -365,7 +367,7 @@ fn is_overlong(input: &[u8]) -> bool {
     input.len() > MAX_LINE && end_of_line(input).is_none()
 }
 
-/// The first `count` words behind the request's number, which must be the one that is due.
+/// Returns the first `count` words after the request's number, which must be `request`.
 fn words<'l>(line: &'l [u8], request: &str, count: usize) -> Result<Vec<&'l str>, LinkError> {
     let text = str::from_utf8(line).unwrap_or_default();
     let mut all = text.split_ascii_whitespace();
@@ -377,7 +379,7 @@ fn words<'l>(line: &'l [u8], request: &str, count: usize) -> Result<Vec<&'l str>
     }
 }
 
-/// Exactly so many bytes in hexadecimal.
+/// Decodes hexadecimal text of exactly `length` bytes.
 fn of_length(text: &str, length: usize) -> Result<Vec<u8>, LinkError> {
     let bytes = HEXUPPER_PERMISSIVE.decode(text.as_bytes());
     match bytes {

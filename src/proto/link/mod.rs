@@ -1,9 +1,9 @@
-//! One meta connection: bytes in, authenticated request lines out, and back. The dialects live behind
-//! [`Link`] and are told apart in this file only: SPTPS, native where both ID lines offer it, and legacy where one
-//! side speaks nothing else and host files allow it.
+//! One meta connection: bytes in, authenticated request lines out, and back. The dialects live
+//! behind [`Link`], and only this file tells them apart. They are SPTPS, native if both ID lines
+//! offer it, and legacy if one end speaks nothing else and host files allow it.
 //!
-//! A link knows no socket: the shell feeds it what TCP delivers and writes what it wants sent.
-//! Source: wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
+//! A link knows no socket: the shell feeds it bytes from TCP and writes its output. Source:
+//! wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
 
 mod choice;
 mod event;
@@ -46,33 +46,35 @@ use crate::link::{
 
 /// Hard limit of bytes queued to one link. Source: proto/threat-model.md section 5.6.
 pub const MAX_QUEUE: usize = 4 << 20;
-/// Queued bytes above which data packets over TCP are dropped. Source: the same.
+/// Queued bytes above which data packets over TCP are dropped. Source: proto/threat-model.md
+/// section 5.6.
 pub const MAX_QUEUE_BULK: usize = 256 << 10;
-/// Longest request line in bytes without LF that we send, or take for more than a line that cannot be read. Source:
-/// wire/tinc-1.1.md section 3.3.
+/// Longest request line in bytes without LF that we send or parse. Source: wire/tinc-1.1.md section
+/// 3.3.
 pub const MAX_LINE: usize = 2175;
-/// Bytes that a stranger may make us hold before it is authenticated. Source: proto/threat-model.md section 5.6.
+/// Most bytes held for a peer before its authentication. Source: proto/threat-model.md section 5.6.
 pub const MAX_PREAUTH: usize = 8 << 10;
-/// Longest that a handshake may take, whatever the configuration says. Source: T36 of proto/threat-model.md.
+/// Longest time of a handshake, regardless of the configuration. Source: T36 of
+/// proto/threat-model.md.
 pub const MAX_AUTH: Duration = Duration::from_secs(10);
 
 /// One meta connection in any dialect.
 pub struct Link {
     local: Arc<Identity>,
-    /// Dialled, or claimed in the ID line.
+    /// Name of the other node: dialled, or claimed in its ID line.
     peer: Option<NodeName>,
     outgoing: bool,
-    /// Whether it comes from, or goes to, an address of some node.
+    /// True if the remote address belongs to a known node.
     known: bool,
     started: Instant,
     auth_timeout: Duration,
     phase: Phase,
     up: bool,
-    /// What our ID line says, if we dialled.
+    /// Offer of our ID line, if this node dialled.
     offer: Offer,
-    /// Whether another link to the node should be an UPGRADE, as far as we know.
+    /// State of UPGRADE for the next link to the node.
     another: Upgrade,
-    /// What TCP delivered and is not a whole record yet.
+    /// Bytes from TCP that are no whole record yet.
     input: BytesMut,
     output: BytesMut,
     /// Bytes handed out that [`Link::written`] has not confirmed.
@@ -81,20 +83,21 @@ pub struct Link {
 }
 
 enum Phase {
-    /// The other side's ID line is due; its credentials are known already if we dialled.
+    /// Expects the ID line of the other end; its credentials are known already if this node
+    /// dialled.
     Hello(Box<Rng>, Option<Box<Credentials>>),
-    /// With the other side's minor version.
+    /// With the protocol minor of the other end.
     Legacy(u8, Box<Legacy>),
-    /// With the other side's minor version.
+    /// With the protocol minor of the other end.
     Sptps(u8, Box<Framed>),
-    /// With the other side's minor version.
+    /// With the protocol minor of the other end.
     Native(u8, Box<Native>),
     Dead,
 }
 
 impl Link {
-    /// A link that we open to `peer`. It wants to send at once: poll [`Self::take_output`]. The
-    /// handshake has `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
+    /// Opens a link to `peer`. It has output at once: poll [`Self::take_output`]. The handshake has
+    /// `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
     #[must_use]
     pub fn dial(
         local: Arc<Identity>,
@@ -108,7 +111,7 @@ impl Link {
         let rsa = local.rsa.is_some() && credentials.rsa.is_some();
         let another = match credentials.upgrade {
             Upgrade::Possible if rsa && local.sptps => match offer {
-                // Who has our key does not answer to less than SPTPS.
+                // A node that has our key does not accept less than SPTPS.
                 Offer::Legacy => Upgrade::Due,
                 _ => Upgrade::Possible,
             },
@@ -121,8 +124,8 @@ impl Link {
         link
     }
 
-    /// A link that somebody opened to us. It stays silent until a valid ID line has come. The
-    /// handshake has `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
+    /// Accepts a link. It stays silent until a valid ID line arrives. The handshake has
+    /// `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
     #[must_use]
     pub fn accept(local: Arc<Identity>, auth_timeout: Duration, rng: Rng, now: Instant) -> Self {
         Self::new(
@@ -134,7 +137,7 @@ impl Link {
         )
     }
 
-    /// Says that the link comes from an address of some node.
+    /// Marks the link as coming from an address of a known node.
     #[must_use]
     pub fn from_known(mut self) -> Self {
         self.known = true;
@@ -166,10 +169,10 @@ impl Link {
         }
     }
 
-    /// Takes bytes that TCP delivered, any chunking. Poll events and output afterwards.
+    /// Takes bytes from TCP in any portions. Poll events and output afterwards.
     pub fn handle_bytes(&mut self, mut data: &[u8], keys: &dyn Keyring, now: Instant) {
-        // Before authentication in portions, so that a stranger cannot make us hold much. There always
-        // is room: what is left over is less than a line or a handshake record.
+        // Before authentication the bytes are taken in portions, so a stranger cannot make us hold
+        // many. There is always room: the rest is less than a line or a handshake record.
         while !data.is_empty() && !self.is_dead() {
             let room = match self.up {
                 true => data.len(),
@@ -182,13 +185,13 @@ impl Link {
         }
     }
 
-    /// The next event.
+    /// Returns the next event.
     #[must_use]
     pub fn poll_event(&mut self) -> Option<LinkEvent> {
         self.events.pop_front()
     }
 
-    /// Moves everything that waits to be written into one buffer; empty if nothing waits. The shell
+    /// Moves all waiting output into one buffer; the buffer is empty if no output waits. The shell
     /// reports progress with [`Self::written`].
     #[must_use]
     pub fn take_output(&mut self) -> Bytes {
@@ -196,38 +199,38 @@ impl Link {
         self.output.split().freeze()
     }
 
-    /// Tells the link that `count` bytes of its output have reached the kernel.
+    /// Records that `count` bytes of the output have reached the kernel.
     pub fn written(&mut self, count: usize) {
         self.in_flight = self.in_flight.saturating_sub(count);
     }
 
-    /// Bytes handed out or waiting that [`Self::written`] has not confirmed.
+    /// Returns the bytes handed out or waiting that [`Self::written`] has not confirmed.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.in_flight + self.output.len()
     }
 
-    /// The other node: dialled, claimed or proven.
+    /// Returns the other node: dialled, claimed or authenticated.
     #[must_use]
     pub fn peer(&self) -> Option<&NodeName> {
         self.peer.as_ref()
     }
 
-    /// Whether a link that we dialled has come to nothing as it looks because one side has no Ed25519 key of the
-    /// other, and [`Upgrade::Due`] would help.
+    /// Returns true if [`Upgrade::Due`] would help a dialled link that failed. The likely cause is
+    /// that one end has no Ed25519 key of the other.
     #[must_use]
     pub fn wants_upgrade(&self) -> bool {
         !self.up && self.another == Upgrade::Due
     }
 
-    /// Whether the other side is authenticated and the link alive.
+    /// Returns true if the other end is authenticated and the link alive.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.up && !self.is_dead()
     }
 
-    /// Queues one request line (without LF). Ignored on a dead or unauthenticated link, and if the
-    /// line is longer than [`MAX_LINE`]. The link dies if more than [`MAX_QUEUE`] bytes wait then.
+    /// Queues one request line (without LF). Ignores it on a dead or unauthenticated link, and if
+    /// it is longer than [`MAX_LINE`]. The link dies if more than [`MAX_QUEUE`] bytes wait then.
     pub fn send_line(&mut self, line: &[u8]) {
         if !self.is_up() || line.len() > MAX_LINE {
             return;
@@ -248,15 +251,15 @@ impl Link {
         }
     }
 
-    /// Queues a frame, in SPTPS as PACKET (17). Returns `false` if it was dropped because the link is congested
-    /// ([`MAX_QUEUE_BULK`]) or not up, or because the frame is not of a length that a peer takes
+    /// Queues a frame, in SPTPS as PACKET (17). Returns `false` if the frame was dropped. Reasons:
+    /// the link is congested ([`MAX_QUEUE_BULK`]) or not up, or a peer would not accept the length
     /// (14 to 1673 bytes).
     pub fn send_frame(&mut self, frame: &[u8]) -> bool {
         self.send_bulk(Bulk::Frame, frame)
     }
 
-    /// Queues a relay datagram, in SPTPS as SPTPS_PACKET (21). Returns `false` if it was dropped, for the same
-    /// reasons (33 to 1706 bytes).
+    /// Queues a relay datagram, in SPTPS as SPTPS_PACKET (21). Returns `false` if the datagram was
+    /// dropped, for the same reasons (33 to 1706 bytes).
     pub fn send_relayed(&mut self, datagram: &[u8]) -> bool {
         self.send_bulk(Bulk::Relayed, datagram)
     }
@@ -277,7 +280,7 @@ impl Link {
         })
     }
 
-    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    /// Returns the time at which [`Self::handle_timeout`] is due, if any.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
@@ -288,7 +291,7 @@ impl Link {
         }
     }
 
-    /// Lets the handshake deadline act, and the keys of a native link be renewed.
+    /// Enforces the handshake deadline, and renews the keys of a native link.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.poll_timeout().is_none_or(|due| now < due) {
             return;
@@ -306,7 +309,7 @@ impl Link {
         matches!(self.phase, Phase::Dead)
     }
 
-    /// Takes one thing off the input; whether to go on.
+    /// Takes one item off the input; returns true if there may be more.
     fn step(&mut self, keys: &dyn Keyring, now: Instant) -> bool {
         let step = match &mut self.phase {
             Phase::Hello(..) => self.hello(keys),
@@ -356,8 +359,8 @@ impl Link {
         }));
     }
 
-    /// Ends the link. What waits to be sent is dropped. A stranger's error stays a stranger's,
-    /// whatever it was.
+    /// Ends the link and drops its waiting output. An error before the authentication of an
+    /// accepted link always counts as a stranger's.
     fn fail(&mut self, error: LinkError) {
         let error = match error {
             LinkError::Misbehaved(what) | LinkError::Incompatible(what)
@@ -373,7 +376,7 @@ impl Link {
         self.events.push_back(LinkEvent::Down(error));
     }
 
-    /// Reads the ID line, chooses the dialect, answers. Source: wire/tinc-1.1.md section 3.1.
+    /// Reads the ID line, chooses the dialect, and answers. Source: wire/tinc-1.1.md section 3.1.
     fn hello(&mut self, keys: &dyn Keyring) -> Result<Option<Step>, LinkError> {
         let end = self.input.iter().position(|&byte| byte == b'\n');
         let Some(end) = end.filter(|&end| end <= MAX_LINE) else {
@@ -478,7 +481,7 @@ impl Link {
         Ok(Stream::start(parties, rng, &mut self.output))
     }
 
-    /// What the sender of this ID line has to prove.
+    /// Returns the credentials that the sender of this ID line must prove.
     fn credentials_for(
         &self,
         id: &Id,
@@ -522,7 +525,7 @@ impl Link {
     }
 }
 
-/// Why we cannot talk to the sender of this ID line, and what to do about it.
+/// Explains why we cannot talk to the sender of this ID line, with the remedy.
 fn other_protocol(id: &Id) -> String {
     let Id {
         name, major, minor, ..

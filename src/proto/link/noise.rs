@@ -1,11 +1,11 @@
-//! The native handshake on a stream, and the machine around it; what follows is in `record`.
+//! The native handshake on a stream and its state machine. The records after it are in `record`.
 //!
 //! ```text
 //! len(2) | Noise message    message 1 (AEADs that the dialler accepts), message 2 (the one chosen)
 //! len(2) | sealed record    READY of the dialler, then anything
 //! ```
-//! Message 1 can be replayed by anybody who has seen it, so the acceptor is up only when READY has come.
-//! Source: proto/native-link.md sections 2 and 3.1.
+//! Anybody who has seen message 1 can replay it, so the acceptor is up only after READY. Source:
+//! proto/native-link.md sections 2 and 3.1.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -26,38 +26,38 @@ use crate::link::{
     record::{MAX_BODY, READY_BODY, Session},
 };
 
-/// Longest Noise message that is accepted, in bytes: room for a key exchange that quantum computers
-/// cannot break. Source: proto/native-link.md section 3.1.
+/// Longest accepted Noise message, in bytes: has room for a post-quantum key exchange. Source:
+/// proto/native-link.md section 3.1.
 pub(super) const MAX_HANDSHAKE: usize = 2 << 10;
-/// What the prologue of a renewal says after both ID lines.
+/// Last part of the prologue of a renewal, after both ID lines.
 const RENEWAL: &[u8] = b"rekey";
 /// Length of the length field.
 pub(super) const LENGTH: usize = 2;
 
-/// What both sides know of each other before they start.
+/// Knowledge of both ends before the handshake.
 pub(super) struct Terms {
-    /// Whether we dialled: then the first message is ours.
+    /// True if this node dialled: then the first message is ours.
     pub(super) outgoing: bool,
-    /// Us and the other node.
+    /// This node and the other node.
     pub(super) names: [NodeName; 2],
     /// Both ID lines without LF, ours first.
     pub(super) ids: [Vec<u8>; 2],
     pub(super) secret: Arc<StaticSecret>,
-    /// Keys that the other node may prove; the first one is called.
+    /// Keys that the other node may prove; the handshake addresses the first one.
     pub(super) peers: Vec<StaticPublic>,
     pub(super) psk: Zeroizing<[u8; 32]>,
     pub(super) aeads: Aeads,
     pub(super) rng: Rng,
 }
 
-/// Which handshake of a link it is.
+/// Kind of a handshake on a link.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Round {
     First,
     Renewal,
 }
 
-/// The keys that a handshake gave.
+/// Keys from a handshake.
 pub(super) struct Keys {
     pub(super) tx: SealKey,
     pub(super) rx: SealKey,
@@ -92,7 +92,7 @@ impl Terms {
         })
     }
 
-    /// Our first message.
+    /// Makes our first message.
     pub(super) fn begin(&mut self, round: Round) -> Result<(Begun, Vec<u8>), LinkError> {
         let mut rng = self.rng.fork();
         let Some(peer) = self.peers.first() else {
@@ -104,7 +104,7 @@ impl Terms {
         }))
     }
 
-    /// The second message, to their first.
+    /// Makes the second message, in answer to a first one.
     pub(super) fn answer(
         &mut self,
         round: Round,
@@ -125,7 +125,7 @@ impl Terms {
         Ok((message, Keys::new(aead, &keys)))
     }
 
-    /// The keys, after their second message.
+    /// Makes the keys from the second message.
     pub(super) fn finish(&self, begun: Begun, message: &[u8]) -> Result<Keys, LinkError> {
         let Ok((payload, keys)) = begun.answered(message) else {
             return misbehaved(
@@ -147,20 +147,20 @@ pub(super) struct Native {
 }
 
 enum Stage {
-    /// Our first message is out.
+    /// Our first message is sent.
     Begun(Begun),
-    /// Their first message is due.
+    /// Expects the first message.
     Listening,
-    /// Our second message is out, READY is due.
+    /// Our second message is sent; expects READY.
     Unproven(Session),
-    /// Both sides are authenticated.
+    /// Both ends are authenticated.
     Up(Session),
     /// After an error.
     Failed,
 }
 
 impl Native {
-    /// Starts the handshake: who dialled appends the first message to `output`.
+    /// Starts the handshake: the dialler appends the first message to `output`.
     pub(super) fn start(mut terms: Terms, output: &mut BytesMut) -> Result<Self, LinkError> {
         let stage = match terms.outgoing {
             true => {
@@ -173,7 +173,7 @@ impl Native {
         Ok(Self { terms, stage })
     }
 
-    /// Takes the next thing off `input`; `None` until it is all there. Errors are final.
+    /// Takes the next item off `input`; `None` until it is complete. Errors are final.
     pub(super) fn read(
         &mut self,
         input: &mut BytesMut,
@@ -237,7 +237,7 @@ impl Native {
         session.write_line(line, &mut self.terms, output)
     }
 
-    /// Appends a packet. `false` if its length is beyond what a peer may take.
+    /// Appends a packet. Returns `false` if a peer may not accept its length.
     pub(super) fn write_bulk(
         &mut self,
         bulk: Bulk,
@@ -252,7 +252,7 @@ impl Native {
         }
     }
 
-    /// When [`Self::handle_timeout`] wants to be called, if ever.
+    /// Returns the time at which [`Self::handle_timeout`] is due, if any.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Up(session) => session.renewal_due(&self.terms),
@@ -260,7 +260,7 @@ impl Native {
         }
     }
 
-    /// Lets a renewal of the keys begin, if it is due.
+    /// Starts a renewal of the keys, if it is due.
     pub(super) fn handle_timeout(
         &mut self,
         now: Instant,
@@ -275,7 +275,7 @@ impl Native {
         }
     }
 
-    /// The session, for tests that bend it.
+    /// Returns the session, for tests that manipulate it.
     #[cfg(test)]
     pub(super) fn session(&mut self) -> &mut Session {
         match &mut self.stage {

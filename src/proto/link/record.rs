@@ -1,10 +1,10 @@
-//! Records of a native link: all that travels on it, sealed, and the renewal of the keys among them.
+//! Sealed records of a native link, and the renewal of its keys.
 //!
 //! ```text
 //! len(2) | C(kind(1) | content) | tag(16)     number implicit; len counts what follows and is sealed too
 //! ```
-//! Keys are renewed by a whole new handshake inside the stream, which whoever dialled begins. TCP keeps
-//! the order, so that each side can say exactly from where on it sends with the new keys:
+//! A whole new handshake inside the stream renews the keys; the dialler starts it. TCP keeps the
+//! order, so each end can mark the exact record after which it sends under the new keys:
 //!
 //! ```text
 //! dialler   -> HANDSHAKE 1 ->    acceptor
@@ -35,35 +35,36 @@ use crate::link::{
 
 /// A request line, without LF.
 const LINE: u8 = 0;
-/// What PACKET carries in SPTPS.
+/// Content of PACKET in SPTPS.
 const FRAME: u8 = 1;
-/// What SPTPS_PACKET carries in SPTPS.
+/// Content of SPTPS_PACKET in SPTPS.
 const RELAYED: u8 = 2;
 /// A message of the handshake that renews the keys.
 const HANDSHAKE: u8 = 3;
-/// The dialler has taken message 2; no content.
+/// The dialler has accepted message 2; no content.
 const READY: u8 = 4;
 
-/// Longest body of a record in bytes, kind and tag among them.
+/// Longest body of a record in bytes, with kind and tag.
 pub(super) const MAX_BODY: usize = 1 + MAX_LINE + TAG;
-/// Length of READY's body.
+/// Length of the body of READY.
 pub(super) const READY_BODY: usize = 1 + TAG;
 /// Age of keys at which they are renewed. Source: proto/native-link.md section 3.1.
 pub(super) const RENEW_AFTER: Duration = Duration::from_secs(3600);
-/// Records under one key after which both keys are renewed. Source: the same.
+/// Records under one key after which both keys are renewed. Source: proto/native-link.md section
+/// 3.1.
 pub(super) const RENEW_RECORDS: u64 = 1 << 32;
-/// Records under one key, at most: a renewal takes a round trip, and a peer that does not answer it must
-/// not make us go on for ever.
+/// Most records under one key. A renewal takes a round trip, and a peer without an answer must not
+/// keep the key in use forever.
 pub(super) const MAX_RECORDS: u64 = RENEW_RECORDS + (1 << 24);
-/// Age of keys below which nobody may renew them: each renewal costs us some multiplications on the
-/// curve. 2^32 records take longer.
+/// Age of keys below which no end may renew them: each renewal costs some multiplications on the
+/// curve. 2^32 records take longer than this.
 pub(super) const MIN_AGE: Duration = Duration::from_secs(60);
 
-/// The keys in force and what is sent with them.
+/// The keys in force, with their counters.
 pub(super) struct Session {
     tx: Half,
     rx: Half,
-    /// When the keys came into force.
+    /// Time at which the keys came into force.
     since: Instant,
     renewal: Renewal,
 }
@@ -78,9 +79,10 @@ struct Half {
 /// A handshake inside the stream.
 enum Renewal {
     None,
-    /// We dialled, and our first message is out.
+    /// This node dialled, and its first message is sent.
     Begun(Begun),
-    /// We accepted, and our second message is out: after READY they send with this key.
+    /// This node accepted, and its second message is sent. After READY the other end sends under
+    /// this key.
     Answered(SealKey),
 }
 
@@ -132,12 +134,12 @@ impl Session {
         }
     }
 
-    /// Says that we have the keys.
+    /// Writes READY: the proof that we have the keys.
     pub(super) fn write_ready(&mut self, output: &mut BytesMut) -> Result<(), LinkError> {
         self.tx.seal(READY, &[], output)
     }
 
-    /// The first record that an acceptor reads: who asked has the keys.
+    /// Reads the first record of the dialler: the proof that it has the keys.
     pub(super) fn read_ready(
         &mut self,
         header: [u8; LENGTH],
@@ -149,7 +151,7 @@ impl Session {
         }
     }
 
-    /// Takes a whole record apart.
+    /// Handles a whole record.
     pub(super) fn read(
         &mut self,
         header: [u8; LENGTH],
@@ -187,7 +189,7 @@ impl Session {
         self.renew_if_worn(terms, output)
     }
 
-    /// Appends a packet of a length that fits.
+    /// Appends a packet of a valid length.
     pub(super) fn write_bulk(
         &mut self,
         bulk: Bulk,
@@ -203,7 +205,7 @@ impl Session {
         self.renew_if_worn(terms, output)
     }
 
-    /// When we want to renew the keys because of their age, if that is ours to do.
+    /// Returns the time at which age makes a renewal due, if this node starts renewals.
     pub(super) fn renewal_due(&self, terms: &Terms) -> Option<Instant> {
         let ours = terms.outgoing && matches!(self.renewal, Renewal::None);
         ours.then(|| self.since + RENEW_AFTER)
@@ -217,7 +219,7 @@ impl Session {
         }
     }
 
-    /// Begins to renew the keys.
+    /// Starts a renewal of the keys.
     pub(super) fn renew(
         &mut self,
         terms: &mut Terms,
@@ -280,13 +282,13 @@ impl Session {
         written.expect("the tests write short records");
     }
 
-    /// Makes as if so many records had gone out, or come in.
+    /// Sets the numbers of records sent and received.
     #[cfg(test)]
     pub(super) fn count(&mut self, sent: u64, received: u64) {
         (self.tx.number, self.rx.number) = (sent, received);
     }
 
-    /// Numbers of the next records out and in.
+    /// Returns the numbers of the next records to send and to receive.
     #[cfg(test)]
     pub(super) fn numbers(&self) -> (u64, u64) {
         (self.tx.number, self.rx.number)
@@ -302,9 +304,9 @@ fn line(content: Bytes) -> Result<Step, LinkError> {
     }
     match content.split(|&byte| byte == b' ').next() {
         None | Some(b"") if content.is_empty() => misbehaved("an empty request".into()),
-        // They announce what has records of its own here.
+        // These requests announce data that has records of its own here.
         Some(b"17" | b"21") => misbehaved(format!("a request without place: {}", shown(&content))),
-        // Blanks before the number as well: a line goes on as it came.
+        // Blanks before the number are allowed: a line is forwarded unchanged.
         _ => Ok(Step::Event(LinkEvent::Line(content))),
     }
 }

@@ -14,8 +14,8 @@ use meshd_crypto::{
     sptps::{Agreement, HandshakeError, KEX, Kex, Key, Offer, Parties, Role, SIG},
 };
 
-/// Longest record data that is of use, in bytes: a request line with its LF. A frame is shorter. Longer ones are read
-/// all the same, because a real daemon passes on lines that fill a record.
+/// Longest useful record data, in bytes: a request line with its LF. A frame is shorter. Longer
+/// records are read all the same, because a real daemon forwards lines that fill a record.
 pub const MAX_RECORD: usize = super::MAX_LINE + 1;
 /// Highest record type that carries data.
 const MAX_DATA_TYPE: u8 = 127;
@@ -24,44 +24,44 @@ const HANDSHAKE: u8 = 128;
 /// Length of the length field.
 const LENGTH: usize = 2;
 
-/// What [`Stream::read`] found.
+/// Result of [`Stream::read`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// The other side is authenticated; data flows from now on.
+    /// The other end is authenticated; data may be exchanged now.
     Established,
     /// A record with data.
     Data {
-        /// Its type, 0 to 127.
+        /// Record type, 0 to 127.
         kind: u8,
-        /// Its data, up to 65,535 bytes.
+        /// Record data, up to 65,535 bytes.
         data: Bytes,
     },
 }
 
-/// Why a stream is at its end.
+/// Reason for the end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
-    /// A handshake message was refused.
+    /// A handshake message was rejected.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// A record that is not of the length that the handshake asks for.
+    /// A record whose length is not the one of the expected handshake message.
     #[error("record of {0} bytes")]
     Length(usize),
-    /// A record type that does not belong here.
+    /// A record type that is not allowed here.
     #[error("record of type {0}")]
     Type(u8),
-    /// A record that was not sealed with the key and number that are due.
+    /// A record that was not sealed with the expected key and number.
     #[error("record with a bad tag")]
     BadTag,
     /// 2^32 records were sent or received.
     #[error("the sequence numbers of the connection are used up")]
     Exhausted,
-    /// Data was to be sent before the other side is authenticated.
+    /// Data was to be sent before the authentication of the other end.
     #[error("not authenticated yet")]
     NotEstablished,
 }
 
-/// One side of an SPTPS stream. It holds no bytes: they stay in the caller's buffers.
+/// One end of an SPTPS stream. The stream holds no bytes: they stay in the caller's buffers.
 pub struct Stream {
     parties: Parties,
     stage: Stage,
@@ -72,11 +72,11 @@ pub struct Stream {
 }
 
 enum Stage {
-    /// Our KEX is out.
+    /// Our KEX is sent.
     Kex(Offer),
-    /// Both KEXes are known; the initiator's SIG is out.
+    /// Both KEXes are known; the initiator's SIG is sent.
     Sig(Agreement),
-    /// Both sides are authenticated.
+    /// Both ends are authenticated.
     Established { tx: Key, rx: Key },
     /// After an error.
     Failed,
@@ -95,14 +95,14 @@ impl Stream {
             rx_seq: 0,
         }
     }
-    /// Whether the other side is authenticated.
+    /// Returns true if the other end is authenticated.
     #[must_use]
     pub fn is_established(&self) -> bool {
         matches!(self.stage, Stage::Established { .. })
     }
 
-    /// Takes the next record off `input` and appends what the handshake wants to say to `output`.
-    /// `None` until a whole record is there. Errors are final.
+    /// Takes the next record off `input`, and appends handshake messages to `output`. Returns
+    /// `None` until a whole record has arrived. Errors are final.
     pub fn read(
         &mut self,
         input: &mut BytesMut,
@@ -128,13 +128,14 @@ impl Stream {
         let record = input.split_to(length + overhead);
         match self.take(record, output) {
             Ok(Some(record)) => Ok(Some(record)),
-            // One handshake message may make room for the next one.
+            // After one handshake message the next one may be complete already.
             Ok(None) => self.read(input, output),
             Err(error) => self.failed(error),
         }
     }
 
-    /// Appends a record with `data` (pieces of it, [`MAX_RECORD`] bytes together) to `output`.
+    /// Appends a record with `data` to `output`. `data` is given in pieces of [`MAX_RECORD`] bytes
+    /// in all.
     pub fn write(
         &mut self,
         kind: u8,
@@ -158,7 +159,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Takes a whole record, without its length. `None` for a handshake message that another follows.
+    /// Handles a whole record, without its length. Returns `None` for a handshake message that
+    /// another one follows.
     fn take(
         &mut self,
         mut record: BytesMut,
@@ -224,7 +226,7 @@ fn write_clear(message: &[u8], output: &mut BytesMut) {
     output.put_slice(message);
 }
 
-/// The message in a clear-text record.
+/// Returns the message in a clear-text record.
 fn message(record: &[u8]) -> Result<&[u8], StreamError> {
     match record {
         [HANDSHAKE, message @ ..] => Ok(message),
