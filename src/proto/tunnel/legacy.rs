@@ -1,9 +1,9 @@
-//! Packets of tinc 1.0: `encrypt(number 4 | compress(frame)) | MAC`, under a key that their receiver has made and
-//! told in ANS_KEY. A key is for one direction; its holder at the other end counts from 1.
+//! Packets of tinc 1.0: `encrypt(number 4 | compress(frame)) | MAC`. The receiver makes the key and
+//! sends it in ANS_KEY. A key serves one direction; the sender's numbers start at 1.
 //!
-//! A frame has its Ethernet header, of which all but the EtherType is zero. One whose EtherType is zero too is a
-//! probe. The IV is part of the key and the same for every packet; the number at the front makes the difference.
-//! Source: wire/tinc-1.0.md sections 3.1 to 3.6 and 4.1.
+//! A frame has an Ethernet header that is zero except for the EtherType. A frame whose EtherType is
+//! zero as well is a probe. The IV is part of the key and the same for every packet; the number in
+//! front makes packets differ. Source: wire/tinc-1.0.md sections 3.1 to 3.6 and 4.1.
 
 use std::{
     fmt,
@@ -30,27 +30,29 @@ use crate::tunnel::{
 pub(super) const NUMBER: usize = 4;
 /// Bytes in front of an IP packet.
 pub(super) const HEAD: usize = NUMBER + HEADER;
-/// Longest that a frame may become by unpacking, in bytes. Source: wire/tinc-1.0.md section 3.2.
+/// Longest frame after decompression, in bytes. Source: wire/tinc-1.0.md section 3.2.
 pub(super) const MAX_UNPACKED: usize = 1661;
-/// What compression adds at most to a frame that cannot be made smaller, in bytes.
+/// Most bytes that compression adds to an incompressible frame.
 const PACKED_MORE: usize = 20;
-/// Shortest MAC that is taken from another node, in bytes: tinc's default.
+/// Shortest accepted MAC from another node, in bytes: tinc's default.
 pub const MIN_MAC: usize = 4;
-/// No numbers are handed out from here on.
+/// Limit of sequence numbers: no claim goes beyond it.
 const LAST: u64 = (1 << 32) - (1 << 13);
-/// From here on another key is due: real daemons ask for one too. Source: wire/tinc-1.0.md section 3.6.
+/// Number at which another key is due; real daemons request one too. Source: wire/tinc-1.0.md
+/// section 3.6.
 const RENEW: u64 = 1 << 30;
-/// The same for ciphers with blocks of 8 bytes: less than 1 GiB (T05 of proto/threat-model.md).
+/// The same limit for ciphers with blocks of 8 bytes: less than 1 GiB (T05 of
+/// proto/threat-model.md).
 const RENEW_SHORT: u64 = 1 << 19;
-/// A frame that is none: its EtherType is neither that of IP nor of a probe.
+/// Type of a frame whose EtherType is neither that of IP nor of a probe.
 pub(super) const TYPE_OTHER: u8 = u8::MAX;
 
-/// How the packets to one node are made; that node chooses.
+/// Suite of the packets to one node; that node chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suite {
-    /// `None`: they are not encrypted.
+    /// `None`: packets are not encrypted.
     pub cipher: Option<&'static Cipher>,
-    /// `None`: they are not authenticated.
+    /// `None`: packets are not authenticated.
     pub digest: Option<&'static Digest>,
     /// Length of the MAC in bytes, 0 without a digest.
     pub mac: usize,
@@ -58,33 +60,33 @@ pub struct Suite {
     pub compression: u8,
 }
 
-/// Why no packets can be sent as a node wants them.
+/// Reason why packets cannot be sent in the suite that a node wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SuiteError {
-    /// A cipher that we lack, or do not use because its keystream repeats.
+    /// A cipher that meshd lacks, or does not use because its keystream repeats.
     #[error("wants the cipher of OpenSSL's number {0}, which meshd does not use")]
     Cipher(i32),
-    /// A digest that we lack.
+    /// A digest that meshd lacks.
     #[error("wants the digest of OpenSSL's number {0}, which meshd does not have")]
     Digest(i32),
-    /// A MAC length that no digest or we do not accept.
+    /// A MAC length that the digest or meshd does not accept.
     #[error("wants MACs of {0} bytes")]
     Mac(i32),
-    /// A level of compression that does not exist.
+    /// A compression level that does not exist.
     #[error("wants compression {0}")]
     Compression(i32),
-    /// No encryption or no authentication, which our own configuration does not allow.
+    /// No encryption or no authentication, without consent of our own configuration.
     #[error(
         "wants packets without cipher or digest, which needs `none` in our own host file and in its"
     )]
     Null,
-    /// A key that is not of the cipher's length.
+    /// A key whose length does not match the cipher.
     #[error("sent a key of {0} bytes, which does not fit its cipher")]
     Key(usize),
 }
 
 impl Suite {
-    /// What tinc uses where nothing is configured, but for the MAC: 16 bytes instead of 4.
+    /// Returns tinc's default suite, but with a MAC of 16 bytes instead of 4.
     ///
     /// # Panics
     /// Never: both names are in the tables.
@@ -98,7 +100,7 @@ impl Suite {
         }
     }
 
-    /// What the four numbers of an ANS_KEY mean.
+    /// Decodes the four numbers of an ANS_KEY.
     ///
     /// # Errors
     /// [`SuiteError`] if we cannot make such packets.
@@ -113,7 +115,7 @@ impl Suite {
             nid => Some(Digest::by_nid(nid).ok_or(SuiteError::Digest(nid))?),
         };
         let length = usize::try_from(mac).map_err(|_| SuiteError::Mac(mac))?;
-        // Whatever length a real daemon names, without a digest there is no MAC.
+        // Without a digest there is no MAC, whatever length a real daemon sends.
         let length = match digest {
             None => 0,
             Some(digest) if length <= digest.size => length,
@@ -130,7 +132,8 @@ impl Suite {
         })
     }
 
-    /// The four numbers for our own ANS_KEY. A MAC length without a digest would make a tinc 1.1 close the link.
+    /// Returns the four numbers for our own ANS_KEY. A MAC length without a digest would make a
+    /// tinc 1.1 close the link.
     #[must_use]
     pub fn to_wire(&self) -> [i32; 4] {
         let nid = |nid: Option<i32>| nid.unwrap_or(0);
@@ -142,19 +145,20 @@ impl Suite {
         ]
     }
 
-    /// Whether packets are not encrypted, or not authenticated.
+    /// Returns true if packets are not encrypted, or not authenticated.
     #[must_use]
     pub fn is_null(&self) -> bool {
         self.cipher.is_none() || self.mac == 0
     }
 
-    /// Length of a key in bytes: with the IV, and one byte without a cipher.
+    /// Returns the length of a key in bytes: with the IV, and one byte without a cipher.
     #[must_use]
     pub fn key(&self) -> usize {
         self.cipher.map_or(1, |cipher| cipher.key + cipher.iv)
     }
 
-    /// A key for packets to us, and its text for ANS_KEY. `window`: see [`ReplayWindow::new`].
+    /// Makes a key for packets to us, and its text for ANS_KEY. `window`: see
+    /// [`ReplayWindow::new`].
     #[must_use]
     pub fn receive(&self, window: u32, rng: &mut Rng) -> (Arc<RxKey>, String) {
         let mut key = Zeroizing::new(vec![0; self.key()]);
@@ -163,7 +167,7 @@ impl Suite {
         (self.receive_with(&key, window), text)
     }
 
-    /// As [`Self::receive`] with a given key.
+    /// Works as [`Self::receive`] with a given key.
     ///
     /// # Panics
     /// If `key` has not [`Self::key`] bytes.
@@ -179,7 +183,7 @@ impl Suite {
         Arc::new(RxKey(RxKind::Legacy(rx)))
     }
 
-    /// The key for packets to the node that told it in ANS_KEY.
+    /// Makes the key for packets to a node from its ANS_KEY.
     ///
     /// # Errors
     /// [`SuiteError::Key`] if it has not [`Self::key`] bytes.
@@ -217,7 +221,7 @@ struct Keys {
 }
 
 impl Keys {
-    /// The whole key, IV and all, is that of the MAC too.
+    /// The whole key, with the IV, is also the key of the MAC.
     fn new(suite: Suite, key: &[u8]) -> Self {
         let (own, iv) = key.split_at(suite.cipher.map_or(0, |cipher| cipher.key));
         Self {
@@ -235,7 +239,7 @@ impl Keys {
         self.suite.cipher.map_or(1, |cipher| cipher.block)
     }
 
-    /// Length of the padded form of `length` bytes.
+    /// Returns the length of the padded form of `length` bytes.
     fn padded(&self, length: usize) -> usize {
         match self.block() {
             1 => length,
@@ -243,11 +247,11 @@ impl Keys {
         }
     }
 
-    /// Pads and encrypts a body of which `length` bytes are there, and adds the MAC. `datagram` has the length
-    /// of all that.
+    /// Pads and encrypts a body of `length` bytes, and appends the MAC. `datagram` has the length
+    /// of the result.
     fn seal(&self, length: usize, datagram: &mut [u8]) {
         let (body, mac) = datagram.split_at_mut(self.padded(length));
-        // At most a block of 16.
+        // The padding is at most one block of 16.
         let padding = (body.len() - length) as u8;
         body[length..].fill(padding);
         if let Some(mode) = &self.mode {
@@ -258,7 +262,7 @@ impl Keys {
         }
     }
 
-    /// Whether the MAC is right; `None` if the length cannot be.
+    /// Returns true if the MAC is valid; `None` if the length is impossible.
     fn verify(&self, datagram: &[u8]) -> Option<bool> {
         let body = datagram.len().checked_sub(self.suite.mac)?;
         if body < NUMBER || !body.is_multiple_of(self.block()) {
@@ -269,7 +273,8 @@ impl Keys {
         Some(self.mac.as_deref().is_none_or(right))
     }
 
-    /// Decrypts a body in place; returns its length without padding, `None` if that is damaged.
+    /// Decrypts a body in place. Returns its length without padding, or `None` if the padding is
+    /// damaged.
     fn decrypt(&self, body: &mut [u8]) -> Option<usize> {
         let Some(mode) = &self.mode else {
             return Some(body.len());
@@ -289,7 +294,7 @@ impl Keys {
     }
 }
 
-/// The sending half.
+/// Sending half of a session.
 pub(super) struct Tx {
     keys: Keys,
     packer: Option<Packer>,
@@ -317,7 +322,7 @@ impl Tx {
         &self.keys.suite
     }
 
-    /// The longest frame whose datagram has at most so many bytes.
+    /// Returns the longest frame whose datagram has at most `datagram` bytes.
     pub(super) fn longest_frame(&self, datagram: usize) -> usize {
         let body = datagram.saturating_sub(self.keys.suite.mac);
         let text = match self.keys.block() {
@@ -328,8 +333,8 @@ impl Tx {
         text.saturating_sub(NUMBER + packed)
     }
 
-    /// As [`TxKey::seal_into`].
-    #[inline(never)] // the way of the packets of other tunnels is shorter without it
+    /// Works as [`TxKey::seal_into`].
+    #[inline(never)] // kept out of the path of other tunnels, which becomes shorter
     pub(super) fn seal<'r>(
         &self,
         seq: u32,
@@ -382,7 +387,7 @@ impl Tx {
     }
 }
 
-/// The receiving half.
+/// Receiving half of a session.
 pub(super) struct Rx {
     keys: Keys,
     window: Mutex<ReplayWindow>,
@@ -398,7 +403,7 @@ impl Rx {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether the MAC is right; `None` where packets have none.
+    /// Returns true if the MAC is valid; `None` if packets have no MAC.
     pub(super) fn fits(&self, datagram: &[u8]) -> Option<bool> {
         self.keys.mac.as_ref()?;
         Some(self.keys.verify(datagram) == Some(true))
@@ -438,7 +443,7 @@ impl Rx {
         })
     }
 
-    /// Whether so many packets have come that another key is due.
+    /// Returns true if enough packets have arrived that another key is due.
     pub(super) fn wants_renewal(&self) -> bool {
         let window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         window.next() >= renew_at(&self.keys.suite)
@@ -452,7 +457,7 @@ fn renew_at(suite: &Suite) -> u64 {
     }
 }
 
-/// The type of record that a frame is, and the length of the header that is not part of its data.
+/// Returns the record type of a frame, and the length of the header that is not part of its data.
 fn kind_of(frame: &[u8]) -> (u8, usize) {
     match Frame::parse(frame).map(|frame| frame.first_type()) {
         Some(0) => (TYPE_PROBE, 0),

@@ -41,22 +41,22 @@ pub const TYPE_COMPRESSED: u8 = 1;
 pub const TYPE_MAC: u8 = 2;
 /// Record type: a probe.
 pub const TYPE_PROBE: u8 = 4;
-/// Record type, native only: nothing but the proof that its sender has the keys.
+/// Record type, native only: an empty record that proves that its sender has the keys.
 pub const TYPE_CONFIRM: u8 = 8;
-/// Record type bit, native only: the TCP or UDP checksum of the packet is still to be computed; the
-/// AEAD vouches for its bytes meanwhile (dataplane/data-path.md section 2).
+/// Record type bit, native only: the TCP or UDP checksum of the packet is not computed yet. The
+/// AEAD protects the bytes until then (dataplane/data-path.md section 2).
 pub const TYPE_VOUCHED: u8 = 16;
 /// Record type, native only and never by UDP: a question about a path, or its answer.
 pub const TYPE_QUERY: u8 = 32;
 /// Record type: a handshake message (never by UDP).
 pub const TYPE_HANDSHAKE: u8 = 128;
 
-/// Bytes that a native datagram has less than one of SPTPS with ids.
+/// Bytes by which a native datagram is shorter than one of SPTPS with ids.
 const PROBE_PADDING: usize = HEADER + SPTPS_OVERHEAD - native::OVERHEAD;
 
-/// The sending key of one tunnel, shared by the workers and the driver.
+/// Sending key of one tunnel, shared by the workers and the driver.
 ///
-/// Keys of one session share its sequence counter, so that no number is used twice.
+/// Keys of one session share its sequence counter, so no number is used twice.
 #[derive(Debug)]
 pub struct TxKey(TxKind);
 
@@ -78,7 +78,7 @@ enum RxKind {
     Legacy(legacy::Rx),
 }
 
-/// What [`RxKey::open`] found in a datagram.
+/// Result of [`RxKey::open`] for a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// Sequence number.
@@ -87,24 +87,26 @@ pub struct Opened {
     pub kind: u8,
     /// Bytes in front of the record data.
     head: usize,
-    /// Bytes behind it.
+    /// Bytes behind the record data.
     tail: usize,
-    /// How the record data is compressed ([`TYPE_COMPRESSED`]); 0: it is not, or we have not asked for it.
+    /// Compression level of the record data ([`TYPE_COMPRESSED`]); 0 if the data is not compressed,
+    /// or compression was not requested.
     level: u8,
-    /// It came in a legacy packet.
+    /// True if the datagram was a legacy packet.
     legacy: bool,
-    /// It is for who wants frames.
+    /// True if the caller carries frames.
     whole: bool,
 }
 
 impl Opened {
-    /// Whether the datagram was a native one.
+    /// Returns true if the datagram was native.
     #[must_use]
     pub const fn is_native(&self) -> bool {
         self.head == native::HEAD
     }
 
-    /// The same for who wants frames: what came in legacy is one, whatever is in it.
+    /// Returns the same for a caller that carries frames: every legacy packet is a frame, whatever
+    /// it contains.
     #[must_use]
     pub const fn as_frame(mut self) -> Self {
         self.whole = true;
@@ -114,7 +116,7 @@ impl Opened {
         self
     }
 
-    /// The data of a probe without its [`TxKey::probe_padding`].
+    /// Returns the data of a probe without its [`TxKey::probe_padding`].
     #[must_use]
     pub fn probe(&self, data: Bytes) -> Bytes {
         let padding = if self.is_native() { PROBE_PADDING } else { 0 };
@@ -122,20 +124,20 @@ impl Opened {
         data.slice(..length)
     }
 
-    /// Where the record data stands in a datagram of `length` bytes.
+    /// Returns the position of the record data in a datagram of `length` bytes.
     #[must_use]
     pub const fn data(&self, length: usize) -> Range<usize> {
         self.head..length - self.tail
     }
 
-    /// Whether the record data must be unpacked before it means anything.
+    /// Returns true if the record data must be decompressed before use.
     #[must_use]
     pub const fn is_packed(&self) -> bool {
         self.level > 0
     }
 
-    /// Unpacks the data of a [`TYPE_COMPRESSED`] record: the type of what is in it, and that. `None` if it is
-    /// damaged or too long.
+    /// Decompresses the data of a [`TYPE_COMPRESSED`] record. Returns the type of the content and
+    /// the content; `None` if the data is damaged or too long.
     #[must_use]
     pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
         match self.legacy {
@@ -148,8 +150,8 @@ impl Opened {
     }
 }
 
-/// Why a datagram was not opened. Nothing was delivered and nothing marked; an SPTPS datagram with a
-/// bad tag is as it was, a native one may be spoilt.
+/// Reason why a datagram was not opened. No data was delivered, and no number was marked. An SPTPS
+/// datagram with a bad tag is unchanged; a native one may be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// Shorter than any datagram of this kind.
@@ -164,9 +166,9 @@ pub enum OpenError {
 }
 
 impl TxKey {
-    /// Claims `count` consecutive sequence numbers and returns the first.
-    /// `None` once the numbers are used up (SPTPS: 2^32 - 2^13, T10 of proto/threat-model.md; native:
-    /// proto/native-link.md section 5): only a new session has numbers again.
+    /// Claims `count` consecutive sequence numbers and returns the first. Returns `None` after the
+    /// numbers are used up (SPTPS: 2^32 - 2^13, T10 of proto/threat-model.md; native:
+    /// proto/native-link.md section 5). Then only a new session has numbers.
     #[must_use]
     pub fn claim(&self, count: u32) -> Option<u64> {
         match &self.0 {
@@ -176,7 +178,7 @@ impl TxKey {
         }
     }
 
-    /// How many numbers of this session were claimed.
+    /// Returns how many numbers of this session were claimed.
     #[must_use]
     pub fn claimed(&self) -> u64 {
         match &self.0 {
@@ -186,8 +188,9 @@ impl TxKey {
         }
     }
 
-    /// Whether so many numbers are used that it is time for a new session: half of them for SPTPS (2^31,
-    /// T10 of proto/threat-model.md), where [`Tunnel::rekey`] would not help, as it goes on counting.
+    /// Returns true if enough numbers are used that a new session is due: for SPTPS half of them
+    /// (2^31, T10 of proto/threat-model.md). [`Tunnel::rekey`] would not help, because it continues
+    /// the numbers.
     #[must_use]
     pub fn wants_rekey(&self) -> bool {
         match &self.0 {
@@ -197,20 +200,19 @@ impl TxKey {
         }
     }
 
-    /// Whether the tunnel is a native one: its datagrams need no ids where they go straight to the
-    /// other end.
+    /// Returns true if the tunnel is native: datagrams sent directly to the other end need no ids.
     #[must_use]
     pub const fn is_native(&self) -> bool {
         matches!(self.0, TxKind::Native(_))
     }
 
-    /// Whether the key is one of the legacy protocol.
+    /// Returns true if the key is a legacy key.
     #[must_use]
     pub const fn is_legacy(&self) -> bool {
         matches!(self.0, TxKind::Legacy(_))
     }
 
-    /// Bytes in front of the data of a packet.
+    /// Returns the number of bytes in front of the data of a packet.
     #[must_use]
     pub const fn head(&self) -> usize {
         match &self.0 {
@@ -220,14 +222,16 @@ impl TxKey {
         }
     }
 
-    /// Bytes that a datagram adds to its record data; not for legacy keys, where that depends on the data.
+    /// Returns the number of bytes that a datagram adds to its record data. Not for legacy keys,
+    /// whose overhead depends on the data.
     #[must_use]
     pub const fn overhead(&self) -> usize {
         self.head() + TAG
     }
 
-    /// Bytes that go behind the data of a probe. Lengths that probes prove are those of SPTPS records
-    /// behind ids, whatever the tunnel: the datagram must be as long as theirs.
+    /// Returns the number of bytes behind the data of a probe. Every probe is as long as an SPTPS
+    /// record behind ids, whatever the tunnel. So a proven length counts for SPTPS records behind
+    /// ids.
     #[must_use]
     pub const fn probe_padding(&self) -> usize {
         match &self.0 {
@@ -236,8 +240,8 @@ impl TxKey {
         }
     }
 
-    /// Seals one record in place. `datagram` is [`Self::head`] bytes, the data, and room for the tag; the
-    /// caller has written the data; all else is written here.
+    /// Seals one record in place. `datagram` is [`Self::head`] bytes, the data, and room for the
+    /// tag. The caller has written the data; the rest is written here.
     ///
     /// # Panics
     /// If `datagram` is shorter than [`Self::overhead`], or the key a legacy one: see [`Self::seal_into`].
@@ -252,8 +256,8 @@ impl TxKey {
         }
     }
 
-    /// Seals one record where `room` makes place for a datagram: `write` puts its data of `length` bytes there.
-    /// A probe gets its [`Self::probe_padding`].
+    /// Seals one record. `room` provides a datagram of the given length, and `write` fills in the
+    /// data of `length` bytes. A probe gets its [`Self::probe_padding`].
     pub fn seal_into<'r>(
         &self,
         seq: u64,
@@ -283,8 +287,9 @@ impl TxKey {
         self.seal(seq, kind, datagram);
     }
 
-    /// As [`Self::seal_into`], compressed where that makes the data shorter. Source: wire/tinc-1.1.md section 4.7.
-    #[inline(never)] // the way of most packets is shorter without it
+    /// Works as [`Self::seal_into`], with compression if that makes the data shorter. Source:
+    /// wire/tinc-1.1.md section 4.7.
+    #[inline(never)] // kept out of the path of most packets, which becomes shorter
     fn seal_packed<'r>(
         &self,
         packer: &Packer,
@@ -305,7 +310,7 @@ impl TxKey {
         self.seal(seq, kind, datagram);
     }
 
-    /// One record sealed, in a datagram of its own: [`Self::seal_into`].
+    /// Seals one record into a datagram of its own, by [`Self::seal_into`].
     #[must_use]
     pub fn sealed(&self, seq: u64, kind: u8, data: &[u8]) -> Vec<u8> {
         let mut datagram = Vec::new();
@@ -317,7 +322,8 @@ impl TxKey {
         datagram
     }
 
-    /// The longest record that fits into a datagram of `datagram` bytes behind ids, as probes count it.
+    /// Returns the longest record that fits into a datagram of `datagram` bytes behind ids, in the
+    /// lengths of probes.
     #[must_use]
     pub fn longest_record(&self, datagram: usize) -> usize {
         match &self.0 {
@@ -328,7 +334,7 @@ impl TxKey {
         }
     }
 
-    /// Name of the cipher, for the operator.
+    /// Returns the name of the cipher, for the operator.
     #[must_use]
     pub fn cipher(&self) -> String {
         match &self.0 {
@@ -349,8 +355,8 @@ impl TxKey {
     }
 }
 
-/// Opens a datagram in place with that of `keys` that it names, or else with the first that fits.
-/// Errors: see [`OpenError`].
+/// Opens a datagram in place, with the key that the datagram names, else with the first matching
+/// key. Errors: see [`OpenError`].
 pub fn open(keys: &[Arc<RxKey>], datagram: &mut [u8]) -> Result<Opened, OpenError> {
     if let Some(key) = keys.iter().find(|key| key.is_named_by(datagram)) {
         return key.open(datagram);
@@ -366,13 +372,13 @@ pub fn open(keys: &[Arc<RxKey>], datagram: &mut [u8]) -> Result<Opened, OpenErro
 }
 
 impl RxKey {
-    /// Checks, decrypts in place and marks the number as seen. On success [`Opened::data`] says where
-    /// the record data is. Errors: see [`OpenError`].
+    /// Checks the datagram, decrypts it in place, and marks the number as seen. On success
+    /// [`Opened::data`] is the position of the record data. Errors: see [`OpenError`].
     pub fn open(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         self.open_in(&mut self.window(), datagram)
     }
 
-    /// The numbers that the session has seen, locked: to open a run of datagrams with [`Self::open_in`].
+    /// Locks the session's replay window, to open a run of datagrams with [`Self::open_in`].
     pub fn window(&self) -> MutexGuard<'_, ReplayWindow> {
         let window = match &self.0 {
             RxKind::Sptps(rx) => rx.window(),
@@ -382,7 +388,7 @@ impl RxKey {
         window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`Self::open`], with the key's own [`Self::window`].
+    /// Works as [`Self::open`], with the key's own [`Self::window`].
     pub fn open_in(
         &self,
         window: &mut ReplayWindow,
@@ -395,8 +401,8 @@ impl RxKey {
         }
     }
 
-    /// Whether a datagram says that it is for this key. Only native ones say; before the tag is
-    /// checked, it is no more than a claim.
+    /// Returns true if a datagram names this key. Only native datagrams name a key. The name is
+    /// only a claim before the tag is checked.
     #[must_use]
     pub fn is_named_by(&self, datagram: &[u8]) -> bool {
         match &self.0 {
@@ -405,7 +411,8 @@ impl RxKey {
         }
     }
 
-    /// Whether so many packets have come that another key is due; always `false` for kinds whose sender asks.
+    /// Returns true if enough packets have arrived that another key is due. Always `false` for
+    /// dialects whose sender renews.
     #[must_use]
     pub fn wants_renewal(&self) -> bool {
         match &self.0 {
@@ -414,12 +421,13 @@ impl RxKey {
         }
     }
 
-    /// Whether this is a native key.
+    /// Returns true if this is a native key.
     const fn is_native(&self) -> bool {
         matches!(self.0, RxKind::Native(_))
     }
 
-    /// Opens a handshake record, whose order is not the replay window's business.
+    /// Opens a handshake record. The replay window does not apply to the order of handshake
+    /// records.
     fn open_handshake(&self, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         match &self.0 {
             RxKind::Sptps(rx) => rx.open_handshake(&mut self.window(), datagram),
@@ -427,8 +435,8 @@ impl RxKey {
         }
     }
 
-    /// Whether a legacy key made the MAC of a datagram, whose sender nothing else tells; `None` where packets have
-    /// none. Other keys never fit.
+    /// Returns true if a legacy key made the MAC of a datagram, for datagrams of unknown senders.
+    /// `None` if packets have no MAC. Other keys never match.
     #[must_use]
     pub fn fits(&self, datagram: &[u8]) -> Option<bool> {
         match &self.0 {
@@ -437,7 +445,7 @@ impl RxKey {
         }
     }
 
-    /// Whether this key has opened a datagram yet.
+    /// Returns true if this key has opened a datagram yet.
     #[must_use]
     pub fn is_used(&self) -> bool {
         match &self.0 {

@@ -1,4 +1,5 @@
-//! What the packet threads and the driver share of a tunnel, in every order: see [`meshd_sync`].
+//! Models of the state that packet threads and the driver share, in every order: see
+//! [`meshd_sync`].
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use super::{testing, *};
 use meshd_crypto::seal::Aead;
 use meshd_sync::model;
 
-/// Claims that threads try at once, and the first of the numbers that each of them got.
+/// Concurrent claims of two threads, with the first number that each thread got.
 fn claims(key: &Arc<TxKey>, counts: [u32; 2]) -> Vec<(u64, u32)> {
     let threads = counts.map(|count| {
         let key = Arc::clone(key);
@@ -20,7 +21,7 @@ fn claims(key: &Arc<TxKey>, counts: [u32; 2]) -> Vec<(u64, u32)> {
     got
 }
 
-/// No two ranges have a number in common and none ends above `limit`.
+/// Asserts that no two ranges overlap and that none ends above `limit`.
 fn are_apart(ranges: &[(u64, u32)], limit: u64) {
     let ends = ranges
         .iter()
@@ -43,7 +44,7 @@ fn sptps_numbers_are_claimed_once_and_end_at_the_limit() {
             let ranges = claims(&key, [3, 2]);
             assert_eq!(ranges.len(), granted);
             are_apart(&ranges, LIMIT);
-            // What was refused has taken nothing of the numbers that are left to handshakes.
+            // A refused claim has taken none of the numbers reserved for handshakes.
             assert!(key.claimed() <= LIMIT);
         });
     }
@@ -69,7 +70,7 @@ fn sealed(key: &TxKey, number: u64) -> Vec<u8> {
     datagram
 }
 
-/// Two threads get the same datagram, one of them in a run. Which of them opens it is chance.
+/// Two threads get the same datagram, one of them in a run. Either of them may open it.
 fn opened_once(tx: &TxKey, rx: &Arc<RxKey>) {
     let (first, second) = (sealed(tx, 0), sealed(tx, 1));
     let key = Arc::clone(rx);
@@ -100,8 +101,8 @@ fn a_number_is_accepted_once() {
     }
 }
 
-/// A worker has the old key, another the new one, and the driver opens a handshake record: the numbers
-/// of a session are one sequence whatever the key.
+/// One worker has the old key, another the new one, and the driver opens a handshake record. All
+/// keys of a session share one sequence of numbers.
 #[test]
 fn the_keys_of_a_session_share_its_window() {
     model::check(|| {
@@ -119,7 +120,7 @@ fn the_keys_of_a_session_share_its_window() {
         let (mut first, mut second) = (first, second);
         let late = [old_rx.open(&mut first), new_rx.open(&mut second)];
         let early = worker.join().unwrap();
-        // Number 0 is marked by the handshake: whoever comes after that has seen it.
+        // The handshake marks number 0: a later datagram with this number is a replay.
         assert_eq!(late[0], Err(OpenError::Replayed));
         assert!(early[0].is_ok() || early[0] == Err(OpenError::Replayed));
         assert!(early[1].is_ok() ^ late[1].is_ok());

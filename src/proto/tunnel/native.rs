@@ -1,5 +1,5 @@
-//! Native tunnels: Noise IKpsk2 in two messages that travel in meta lines, then packets under the keys
-//! that come out of it. Each session has one key a direction, numbers from 0 on, and a replay window.
+//! Native tunnels: Noise IKpsk2 in two messages that travel in meta lines, then packets under the
+//! resulting keys. Each session has one key per direction, numbers from 0, and a replay window.
 //!
 //! ```text
 //! msg1    index 4 | AEADs 1 | Noise message without payload
@@ -7,11 +7,13 @@
 //! packet  0x80 + type 1 | zero 3 | receiver's index 4 | number 8 | C(data) | tag 16
 //! ```
 //!
-//! All integers are big endian. The first five bytes of msg1 are in the prologue, the sixteen of a
-//! packet are its associated data. An index names a session to its receiver, who has chosen it. A packet
-//! cannot be taken for another datagram: behind ids, no SPTPS number has its highest bit set in practice;
-//! without ids, none of the node ids begins with 0x80 to 0xff and three zero bytes but by a chance of
-//! 2^-25 a node, and then its other bytes would have to be a session's index too.
+//! All integers are big endian. The first five bytes of msg1 are part of the prologue. The first
+//! sixteen bytes of a packet are its associated data. An index names a session to its receiver,
+//! which has chosen the index.
+//!
+//! A packet cannot be mistaken for another datagram. Behind ids, no SPTPS number has its highest
+//! bit set in practice. Without ids, a node id would have to begin with 0x80 to 0xff and three zero
+//! bytes, a chance of 2^-25 per node. Its other bytes would also have to be the index of a session.
 //! Source: proto/native-link.md sections 2 to 5.
 
 use std::{
@@ -37,23 +39,23 @@ pub const HEAD: usize = 16;
 pub const OVERHEAD: usize = HEAD + TAG;
 /// First byte of every native packet, without its type.
 const MARK: u8 = 0x80;
-/// Packets that the replay window remembers. Source: proto/native-link.md section 5.
+/// Number of packets that the replay window remembers. Source: proto/native-link.md section 5.
 const WINDOW: u32 = 8_192;
 /// Length of the clear part of the first message: index and AEADs.
 const CLEAR: usize = 5;
 
-/// What a node knows of itself and the other end of a tunnel.
+/// Configuration of one end of a tunnel.
 #[derive(Clone)]
 pub struct Setup {
-    /// Our X25519 key.
+    /// Our X25519 secret.
     pub secret: Arc<StaticSecret>,
     /// Our name.
     pub name: NodeName,
-    /// The other node's name.
+    /// Name of the other node.
     pub peer: NodeName,
     /// Keys that the other node may have, most likely first.
     pub peer_keys: Vec<StaticPublic>,
-    /// Secret of the pair; all zero if there is none.
+    /// Preshared key of the pair; all zero if there is none.
     pub psk: [u8; 32],
     /// AEADs that we accept.
     pub aeads: Aeads,
@@ -62,24 +64,24 @@ pub struct Setup {
 /// Keys of both directions, ready to use.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// To send with.
+    /// Sending key.
     pub tx: Arc<TxKey>,
-    /// To receive with.
+    /// Receiving key.
     pub rx: Arc<RxKey>,
-    /// How the other end names the session to us.
+    /// Index by which the other end names the session to us.
     pub index: u32,
 }
 
-/// A handshake of ours that waits for its answer.
+/// Our handshake, which waits for its answer.
 pub struct Asking {
     begun: Begun,
     index: u32,
     aeads: Aeads,
 }
 
-/// Begins a handshake: `index` is how the other end will name the session to us, `turn` counts attempts,
-/// so that each of the other node's keys gets its turn. Returns the first message; `None` if the node
-/// has no key.
+/// Starts a handshake. `index` is the index by which the other end will name the session to us.
+/// `turn` counts attempts, so that each of the other node's keys is tried. Returns the first
+/// message; `None` if the node has no key.
 #[must_use]
 pub fn ask(setup: &Setup, index: u32, turn: usize, rng: &mut Rng) -> Option<(Asking, Vec<u8>)> {
     let peer = setup.peer_keys.get(turn % setup.peer_keys.len().max(1))?;
@@ -97,14 +99,16 @@ pub fn ask(setup: &Setup, index: u32, turn: usize, rng: &mut Rng) -> Option<(Ask
     Some((asking, [&clear, &message[..]].concat()))
 }
 
-/// The ephemeral key of a first message: what tells one from another. `None` if it is too short for one.
+/// Returns the ephemeral key of a first message, which identifies the message. `None` if the
+/// message is too short.
 #[must_use]
 pub fn ephemeral(message: &[u8]) -> Option<&[u8; 32]> {
     message.get(CLEAR..)?.first_chunk()
 }
 
-/// Answers a first message; `index` is how the other end will name the session to us. The session may
-/// receive at once; it sends only after it has received ([`RxKey::is_used`]): the message may be old.
+/// Answers a first message. `index` is the index by which the other end will name the session to
+/// us. The session may receive at once. It sends only after it has received ([`RxKey::is_used`]),
+/// because the message may be an old one.
 ///
 /// # Errors
 /// [`Refused`] if the message was not made for us by that node, or no AEAD suits both.
@@ -128,7 +132,7 @@ pub fn answer(
 }
 
 impl Asking {
-    /// How the other end will name the session.
+    /// Returns the index by which the other end will name the session.
     #[must_use]
     pub const fn index(&self) -> u32 {
         self.index
@@ -199,7 +203,7 @@ impl Session {
     }
 }
 
-/// The session that a datagram without ids may be for: what the receiver called it. `None`: it is no
+/// Returns the index of the session that a datagram without ids names. `None` if the datagram is no
 /// native packet.
 #[must_use]
 pub fn index_of(datagram: &[u8]) -> Option<u32> {
@@ -208,17 +212,17 @@ pub fn index_of(datagram: &[u8]) -> Option<u32> {
     (kind & MARK != 0 && *zero == [0; 3]).then(|| u32::from_be_bytes([*a, *b, *c, *d]))
 }
 
-/// What a packet for this index has behind its type.
+/// Returns the bytes behind the type of a packet with this index.
 fn start(index: u32) -> [u8; 7] {
     let mut start = [0; 7];
     start[3..].copy_from_slice(&index.to_be_bytes());
     start
 }
 
-/// The sending half of a session.
+/// Sending half of a session.
 pub(super) struct Tx {
     key: SealKey,
-    /// What the other end calls the session.
+    /// Index by which the other end knows the session.
     index: u32,
     next: AtomicU64,
 }
@@ -227,7 +231,7 @@ impl Tx {
     pub(super) fn claim(&self, count: u32) -> Option<u64> {
         let (_, refuse) = limits(self.aead());
         let count = u64::from(count);
-        // Looking first keeps refused claims from ever wrapping.
+        // This check keeps refused claims from wrapping the counter.
         if self.claimed() + count > refuse {
             return None;
         }
@@ -263,20 +267,20 @@ impl Tx {
     }
 }
 
-/// Packets of one key after which a new session is due, and after which no more are sealed. Packets are
-/// shorter than 2 KiB. Source: proto/native-link.md section 5.
+/// Number of packets of one key after which a new session is due, and after which no more are
+/// sealed. Packets are shorter than 2 KiB. Source: proto/native-link.md section 5.
 const fn limits(aead: Aead) -> (u64, u64) {
     match aead {
         Aead::Aes256Gcm => (1 << 27, 1 << 28),
-        // The second is below any number that the replay window does not take.
+        // The second limit is below any number that the replay window rejects.
         Aead::ChaCha20Poly1305 => (1 << 60, 1 << 61),
     }
 }
 
-/// The receiving half of a session.
+/// Receiving half of a session.
 pub(super) struct Rx {
     key: SealKey,
-    /// Bytes 1 to 7 of its packets.
+    /// Bytes 1 to 7 of the session's packets.
     start: [u8; 7],
     window: Mutex<ReplayWindow>,
     used: AtomicBool,
@@ -313,7 +317,7 @@ impl Rx {
         if seq == u64::MAX || !window.accept(seq) {
             return Err(OpenError::Replayed);
         }
-        // Most of the time it is set: a look costs less than a write.
+        // The flag is usually set already, and a load costs less than a store.
         if !self.is_used() {
             self.used.store(true, Ordering::Relaxed);
         }

@@ -18,14 +18,15 @@ use crate::tunnel::{OpenError, Opened, SPTPS_OVERHEAD, TYPE_COMPRESSED, TYPE_MAC
 
 /// Bytes of number and type in front of the data.
 pub(super) const HEAD: usize = 5;
-/// Data stops here; the numbers above are left to handshake records. Source: T10 of proto/threat-model.md.
+/// Limit of numbers for data; higher numbers are reserved for handshake records. Source: T10 of
+/// proto/threat-model.md.
 const LAST_FOR_DATA: u64 = (1 << 32) - (1 << 13);
-/// No handshake begins from here on; the few records of one that goes on still fit.
+/// Limit for the start of a handshake; the few records of a running one still fit.
 const LAST_FOR_HANDSHAKE: u64 = (1 << 32) - 16;
-/// From here on a new session is due. Source: T10 of proto/threat-model.md.
+/// Number at which a new session is due. Source: T10 of proto/threat-model.md.
 const WANTS_RENEWAL: u64 = 1 << 31;
 
-/// The sequence numbers of one direction of a session. Rekeys go on counting.
+/// Sequence numbers of one direction of a session. A rekey continues them.
 #[derive(Debug)]
 pub(super) struct Counter(AtomicU64);
 
@@ -35,8 +36,8 @@ impl Counter {
         Arc::new(Self(AtomicU64::new(0)))
     }
 
-    /// Numbers for data. Never hands out a number twice, and what is refused takes nothing of the numbers
-    /// left to the handshake, however many threads ask at once.
+    /// Claims numbers for data. No number is handed out twice. A refused claim takes none of the
+    /// numbers reserved for handshakes, however many threads claim at once.
     fn claim(&self, count: u32) -> Option<u32> {
         let claimed = |next: u64| Some(next + u64::from(count)).filter(|end| *end <= LAST_FOR_DATA);
         let first = self
@@ -45,12 +46,13 @@ impl Counter {
         first.ok().and_then(|first| u32::try_from(first).ok())
     }
 
-    /// Whether handshake records still find numbers.
+    /// Returns true if numbers for handshake records are left.
     pub(super) fn has_room(&self) -> bool {
         self.0.load(Ordering::Relaxed) < LAST_FOR_HANDSHAKE
     }
 
-    /// A number for a handshake record, from the reserve if need be. Ask [`Self::has_room`] before.
+    /// Claims a number for a handshake record, from the reserve if necessary. Check
+    /// [`Self::has_room`] first.
     pub(super) fn claim_for_handshake(&self) -> u32 {
         let seq = self.0.fetch_add(1, Ordering::Relaxed);
         u32::try_from(seq).expect("the caller asked for room")
@@ -70,7 +72,7 @@ impl Counter {
     }
 }
 
-/// The sending half of a session.
+/// Sending half of a session.
 pub(super) struct Tx {
     key: Key,
     counter: Arc<Counter>,
@@ -86,7 +88,7 @@ impl Tx {
         }
     }
 
-    /// What makes packets of this type smaller, if the other end wants that.
+    /// Returns the compressor for packets of this type, if the other end requested compression.
     pub(super) fn packer(&self, kind: u8) -> Option<&Packer> {
         self.packer
             .as_deref()
@@ -120,11 +122,11 @@ impl Tx {
     }
 }
 
-/// A receiving half of a session.
+/// Receiving half of a session.
 pub(super) struct Rx {
     key: Key,
     window: Arc<Mutex<ReplayWindow>>,
-    /// How we have asked for packets to be compressed.
+    /// Compression level that we requested.
     level: u8,
     used: AtomicBool,
 }
@@ -166,10 +168,10 @@ impl Rx {
         })
     }
 
-    /// Opens without asking the replay window, which learns of the number all the same.
+    /// Opens a handshake record without the replay check, and marks its number.
     ///
-    /// Handshake records travel by TCP while data overtakes them by UDP, maybe by more than the
-    /// window, so they are put in order by a rule of their own: see [`super::sptps::Tunnel`].
+    /// Handshake records travel by TCP, and data by UDP may overtake them by more than the window.
+    /// So a separate rule orders them: see [`super::sptps::Tunnel`].
     pub(super) fn open_handshake(
         &self,
         window: &mut ReplayWindow,

@@ -1,14 +1,14 @@
-//! The control half of one SPTPS tunnel: handshake and rekey by datagrams that travel in meta lines.
+//! Control half of one SPTPS tunnel: handshake and rekey, by datagrams that travel in meta lines.
 //!
 //! ```text
 //! first, in clear     I: KEX   R: KEX   I: SIG   R: SIG, ready   I: ready
 //! rekey, encrypted    either: KEX   other: KEX   I: SIG   R: SIG, ACK, new tx   I: ACK, new tx
 //! ```
 //!
-//! Handshake records come by TCP and data by UDP, so either may overtake the other. Nothing is lost
-//! because both receiving keys are tried from the moment both KEXes are known until the new one is
-//! seen in use, and because handshake records have an order of their own: rising numbers, whatever
-//! the replay window says. Source: wire/tinc-1.1.md sections 2.3, 2.6 and 3.6.
+//! Handshake records arrive by TCP and data by UDP, so either may overtake the other. No packet is
+//! lost: both receiving keys are tried from the time both KEXes are known until a packet under the
+//! new key arrives. Handshake records have an order of their own, by rising numbers, regardless of
+//! the replay window. Source: wire/tinc-1.1.md sections 2.3, 2.6 and 3.6.
 
 use std::{mem, sync::Arc};
 
@@ -27,32 +27,32 @@ use crate::tunnel::{
     record::{Counter, HEAD, Rx, Tx},
 };
 
-/// Most receiving keys that live at a time: the one before, the one in use, the one to come.
+/// Most receiving keys at a time: the previous, the current and the next one.
 const MAX_RX: usize = 3;
 
-/// What both ends of a tunnel are made of.
+/// Configuration of both ends of a tunnel.
 #[derive(Clone)]
 pub struct TunnelSetup {
     /// Our private key.
     pub key: Arc<PrivateKey>,
     /// Our name.
     pub name: NodeName,
-    /// The other node's name.
+    /// Name of the other node.
     pub peer: NodeName,
-    /// The other node's public key.
+    /// Public key of the other node.
     pub peer_key: PublicKey,
-    /// Another key that the other node may prove just as well (Ed25519PublicKeyNext).
+    /// Another accepted key of the other node (Ed25519PublicKeyNext).
     pub next_key: Option<PublicKey>,
-    /// Size of the replay window in packets; 0 switches the check off.
+    /// Size of the replay window in packets; 0 disables the check.
     pub replay_window: u32,
-    /// How we ask for packets to be compressed, 0 to 12, as our ANS_KEY lines say.
+    /// Compression level that we request, 0 to 12, as in our ANS_KEY lines.
     pub compression: u8,
 }
 
-/// Why a handshake datagram was refused.
+/// Reason why a handshake datagram was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TunnelError {
-    /// Not the message or the number that is due now.
+    /// The message or number is not the expected one.
     #[error("unexpected handshake message")]
     Unexpected,
     /// A message of the wrong length or version.
@@ -64,7 +64,7 @@ pub enum TunnelError {
     /// A record that the current keys do not open.
     #[error("handshake message under a wrong key")]
     BadTag,
-    /// The other side begins a rekey that it may not begin now.
+    /// The other end starts a rekey too early.
     #[error("a rekey too soon after the one before")]
     TooSoon,
     /// No sequence numbers are left for an answer: only a new session helps.
@@ -72,37 +72,37 @@ pub enum TunnelError {
     Exhausted,
 }
 
-/// One tunnel's session: from the first KEX on, through any number of rekeys.
+/// Session of one tunnel, from the first KEX through any number of rekeys.
 ///
-/// Datagrams returned by the methods go to the other end by meta lines, in order: the very first one
-/// of the initiator in REQ_KEY (extension 15), all others in ANS_KEY.
+/// Datagrams that the methods return travel to the other end in meta lines, in order. The very
+/// first one of the initiator is in REQ_KEY (extension 15), all others are in ANS_KEY.
 pub struct Tunnel {
     parties: Parties,
     counter: Arc<Counter>,
     window: Arc<Mutex<ReplayWindow>>,
     compression: u8,
-    /// For the packets of the keys to come.
+    /// Compressor for packets under later keys.
     packer: Option<Arc<Packer>>,
     stage: Stage,
     tx: Option<Arc<TxKey>>,
     /// Oldest first.
     rx: Vec<Arc<RxKey>>,
-    /// Lowest number that the next handshake record may have; exactly this one in clear text.
+    /// Lowest number of the next handshake record; in clear text its exact number.
     next_handshake: u64,
 }
 
 enum Stage {
-    /// First handshake, initiator: our KEX is out.
+    /// First handshake, initiator: our KEX is sent.
     FirstKex(Offer),
-    /// First handshake: both KEXes are known, the initiator's SIG is out.
+    /// First handshake: both KEXes are known, the initiator's SIG is sent.
     FirstSig(Agreement),
-    /// Data flows, nothing else is going on.
+    /// Data is exchanged, and no rekey is in progress.
     Ready,
-    /// Our KEX for a rekey is out.
+    /// Our KEX for a rekey is sent.
     RekeyKex(Offer),
-    /// Both KEXes are known, the next receiving key is in place, the initiator's SIG is out.
+    /// Both KEXes are known, the next receiving key is installed, the initiator's SIG is sent.
     RekeySig(Agreement, Key),
-    /// We send with the new key; the other side's ACK is due.
+    /// We send with the new key; the other end's ACK is expected.
     RekeyAck,
 }
 
@@ -171,32 +171,35 @@ impl Tunnel {
         }
     }
 
-    /// How we ask for packets to be compressed.
+    /// Returns the compression level that we request.
     #[must_use]
     pub const fn compression(&self) -> u8 {
         self.compression
     }
 
-    /// The other end asks for packets to be compressed so (its ANS_KEY lines say it): from the next key on. A level that
-    /// we do not have counts as 0.
+    /// Sets the compression level that the other end requests in its ANS_KEY lines, from the next
+    /// key on. An unsupported level counts as 0.
     pub fn compress_with(&mut self, level: u8) {
         if self.packer.as_ref().map_or(0, |packer| packer.level()) != level {
             self.packer = Packer::new(level).map(Arc::new);
         }
     }
 
-    /// Takes a handshake datagram that came in an ANS_KEY line. Returns the datagrams to send back, in
-    /// order. After it, ask [`Self::tx`] and [`Self::rx`] anew. On an error the session is unchanged.
+    /// Handles a handshake datagram from an ANS_KEY line. Returns the datagrams to send back, in
+    /// order. Read [`Self::tx`] and [`Self::rx`] again afterwards. On an error the session is
+    /// unchanged.
     pub fn receive(&mut self, datagram: &[u8], rng: &mut Rng) -> Result<Vec<Vec<u8>>, TunnelError> {
         self.receive_with(datagram, || Some(Offer::new(rng)))
     }
 
-    /// As [`Self::receive`], where the other side may not begin a rekey now ([`TunnelError::TooSoon`]).
+    /// Works as [`Self::receive`], but the other end may not start a rekey now
+    /// ([`TunnelError::TooSoon`]).
     pub fn receive_no_rekey(&mut self, datagram: &[u8]) -> Result<Vec<Vec<u8>>, TunnelError> {
         self.receive_with(datagram, || None)
     }
 
-    /// Whether a handshake datagram is the other end's: sealed with the keys of the session, and no old one.
+    /// Returns true if a handshake datagram was sealed with the keys of the session and is not an
+    /// old one.
     #[must_use]
     pub fn is_authentic(&self, datagram: &[u8]) -> bool {
         self.open(&mut datagram.to_vec()).is_ok()
@@ -223,8 +226,8 @@ impl Tunnel {
         Ok(answers)
     }
 
-    /// Starts a rekey; returns the KEX datagram to send. `None` if the session is not established, a
-    /// rekey is under way, or no sequence numbers are left.
+    /// Starts a rekey and returns the KEX datagram to send. Returns `None` if the session is not
+    /// established, a rekey is in progress, or no sequence numbers are left.
     pub fn rekey(&mut self, rng: &mut Rng) -> Option<Vec<u8>> {
         if !matches!(self.stage, Stage::Ready) || !self.counter.has_room() {
             return None;
@@ -235,32 +238,32 @@ impl Tunnel {
         Some(datagram)
     }
 
-    /// Whether data can be sent.
+    /// Returns true if data can be sent.
     #[must_use]
     pub fn is_established(&self) -> bool {
         self.tx.is_some()
     }
 
-    /// Whether a rekey is under way. One that takes long has lost a message on the way: only a new
-    /// session ends it, and data flows with the old keys until then.
+    /// Returns true if a rekey is in progress. A rekey that takes long has lost a message: only a
+    /// new session ends it. Data is sent under the old keys until then.
     #[must_use]
     pub fn is_rekeying(&self) -> bool {
         self.is_established() && !matches!(self.stage, Stage::Ready)
     }
 
-    /// Whether the next handshake message makes us send with a new key.
+    /// Returns true if the next handshake message makes us send with a new key.
     #[must_use]
     pub fn is_about_to_switch(&self) -> bool {
         matches!(self.stage, Stage::RekeySig(..))
     }
 
-    /// The key to send with, once established.
+    /// Returns the sending key, once established.
     #[must_use]
     pub fn tx(&self) -> Option<Arc<TxKey>> {
         self.tx.clone()
     }
 
-    /// The keys to try on received datagrams, most likely first; at most three.
+    /// Returns the keys to try on received datagrams, most likely first; at most three.
     #[must_use]
     pub fn rx(&self) -> Vec<Arc<RxKey>> {
         let in_use = self.newest_in_use();
@@ -269,10 +272,10 @@ impl Tunnel {
         newer.chain(older).cloned().collect()
     }
 
-    /// Drops receiving keys whose successor has opened a datagram. Returns whether any went.
-    /// The caller leaves some seconds for packets on the way.
+    /// Drops receiving keys whose successor has opened a datagram. Returns true if any was dropped.
+    /// The caller waits some seconds before, for packets on the way.
     pub fn expire_old(&mut self) -> bool {
-        // The messages of a rekey still come under the older key, even if data has overtaken them.
+        // The messages of a rekey still use the older key, even if data has overtaken them.
         if self.is_rekeying() {
             return false;
         }
@@ -285,7 +288,7 @@ impl Tunnel {
         self.rx.iter().rposition(|key| key.is_used()).unwrap_or(0)
     }
 
-    /// A message of the first handshake.
+    /// Handles a message of the first handshake.
     fn first(&mut self, message: &[u8]) -> Result<Vec<Vec<u8>>, TunnelError> {
         match (&self.stage, self.parties.role) {
             (Stage::FirstKex(_), _) => {
@@ -311,7 +314,7 @@ impl Tunnel {
         }
     }
 
-    /// A message of a rekey; `newest` says whether it came under the newest key.
+    /// Handles a message of a rekey; `newest` is true if the newest key opened it.
     fn again(
         &mut self,
         message: &[u8],
@@ -343,7 +346,8 @@ impl Tunnel {
                 self.set_tx(tx);
                 Ok(ack)
             }
-            // Under the new key, so the ACK before it was lost: the next rekey has begun.
+            // The new key opened the message, so the ACK before it was lost: this is the next
+            // rekey.
             Stage::RekeyAck if newest => {
                 let theirs = Kex::parse(message)?;
                 let offer = offer().ok_or(TunnelError::TooSoon)?;
@@ -357,14 +361,14 @@ impl Tunnel {
         }
     }
 
-    /// The other side has begun a rekey.
+    /// Answers a rekey of the other end.
     fn answer(&mut self, offer: Offer, theirs: Kex) -> Vec<Vec<u8>> {
         let kex = self.record(offer.kex());
         [vec![kex], self.agree(offer, theirs)].concat()
     }
 
-    /// Both KEXes of a rekey are known. They came authenticated, so the new receiving key may be
-    /// tried from now on. Returns what the initiator has to say now.
+    /// Installs the new receiving key after both KEXes of a rekey are known. The KEXes were
+    /// authenticated, so the key may be tried now. Returns the initiator's next message.
     fn agree(&mut self, offer: Offer, theirs: Kex) -> Vec<Vec<u8>> {
         let agreement = offer.with(theirs);
         let keys = agreement.keys(&self.parties);
@@ -377,7 +381,7 @@ impl Tunnel {
         answers
     }
 
-    /// Takes our offer out of the stage that holds it; the caller sets the next stage.
+    /// Takes our offer out of its stage; the caller sets the next stage.
     fn take_offer(&mut self) -> Offer {
         match mem::replace(&mut self.stage, Stage::Ready) {
             Stage::FirstKex(offer) | Stage::RekeyKex(offer) => offer,
@@ -398,7 +402,8 @@ impl Tunnel {
         self.rx.push(Arc::new(RxKey(RxKind::Sptps(rx))));
     }
 
-    /// A handshake record: in clear before the first keys, under the current sending key after.
+    /// Makes a handshake record: in clear text before the first keys, under the current sending key
+    /// afterwards.
     fn record(&self, message: &[u8]) -> Vec<u8> {
         let seq = self.counter.claim_for_handshake();
         let mut datagram = Vec::with_capacity(SPTPS_OVERHEAD + message.len());
@@ -412,8 +417,8 @@ impl Tunnel {
         datagram
     }
 
-    /// Opens an encrypted handshake record in place. Returns its number and whether it came under the
-    /// newest key.
+    /// Opens an encrypted handshake record in place. Returns its number, and true if the newest key
+    /// opened it.
     fn open(&self, datagram: &mut [u8]) -> Result<(u64, bool), TunnelError> {
         for (age, key) in self.rx.iter().rev().enumerate() {
             match key.open_handshake(datagram) {
@@ -430,7 +435,7 @@ impl Tunnel {
     }
 }
 
-/// The data of a clear-text handshake record with exactly this number.
+/// Returns the data of a clear-text handshake record with exactly this number.
 fn clear(datagram: &[u8], seq: u64) -> Result<&[u8], TunnelError> {
     let (header, message) = datagram
         .split_first_chunk::<HEAD>()

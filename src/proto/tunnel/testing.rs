@@ -1,4 +1,4 @@
-//! Keys without a handshake, for models of what is done with them.
+//! Keys without a handshake, for models.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::tunnel::{
     record::{Counter, Rx, Tx},
 };
 
-/// A direction of an SPTPS session: the keys of two generations, which share numbers and a replay window
-/// of `window`.
+/// One direction of an SPTPS session: keys of two generations, which share numbers and a replay
+/// window of `window` packets.
 pub fn sptps(generations: [u8; 2], window: u32) -> [(Arc<TxKey>, Arc<RxKey>); 2] {
     let counter = Counter::new();
     let window = Arc::new(Mutex::new(ReplayWindow::new(window)));
@@ -26,7 +26,7 @@ pub fn sptps(generations: [u8; 2], window: u32) -> [(Arc<TxKey>, Arc<RxKey>); 2]
     })
 }
 
-/// A direction of a native session in which the receiver calls itself `index`.
+/// One direction of a native session whose receiver uses `index`.
 pub fn native(aead: Aead, seed: u8, index: u32) -> (Arc<TxKey>, Arc<RxKey>) {
     let keys = || SessionKeys {
         tx: Zeroizing::new([seed; 32]),
