@@ -1,4 +1,4 @@
-//! Loop checks on packets that go on to other nodes: see [`crate::route::recent`].
+//! Loop checks on packets that are forwarded to other nodes: see [`crate::route::recent`].
 
 use std::time::Instant;
 
@@ -11,10 +11,12 @@ use crate::route::{
     DropReason, Mode, NodeIdx, RouteSnapshot, path::next_hop, recent::Repeats, switch::is_ours,
 };
 
-/// How often a tincd may repeat a packet for one node, within a quarter of a second each.
+/// Number of times that a tincd may repeat a packet for one node, each within a quarter of a
+/// second.
 const FEW: u8 = 7;
 
-/// Checks a broadcast of `source`, ourselves for our device, before it is delivered and spread.
+/// Checks a broadcast of `source` before it is delivered and forwarded. `source` is this node for
+/// packets of our device.
 pub(super) fn check_broadcast(
     snapshot: &RouteSnapshot,
     packet: &[u8],
@@ -31,8 +33,8 @@ pub(super) fn check_broadcast(
     admit(snapshot, packet, source, repeats, now)
 }
 
-/// Checks a packet of another node, `source`, that is to be sealed again for `to`. `length` is that of the longest
-/// piece of it, in bytes.
+/// Checks a packet of another node, `source`, that is to be sealed again for `to`. `length` is the
+/// length of its longest fragment in bytes.
 pub(super) fn check_transit(
     snapshot: &RouteSnapshot,
     packet: &[u8],
@@ -40,9 +42,10 @@ pub(super) fn check_transit(
     length: usize,
     now: Instant,
 ) -> Result<(), DropReason> {
-    // The router compares the owner's next hop; what carries the packet may be another node.
+    // The router compares the owner's nexthop, but another node may carry the packet.
     let back = next_hop(snapshot, to, length) == Some(source);
-    // A frame of a station behind our device has been here: nothing was noted when it left.
+    // A frame from a station behind our device has been here: no fingerprint was taken when it
+    // left.
     if back || snapshot.settings.mode != Mode::Router && is_ours(snapshot, packet) {
         return Err(DropReason::RoutingLoop);
     }
@@ -50,19 +53,19 @@ pub(super) fn check_transit(
     let repeats = match trusts(snapshot, source) {
         true => Repeats::Any,
         false if is_numbered(ip_of(snapshot, packet)) => Repeats::Few(0),
-        // Every packet of a legacy node that goes through us comes this way, and applications repeat themselves.
+        // Every packet of a legacy node passes here, and applications send equal packets.
         false if legacy => Repeats::Any,
         false => Repeats::Few(FEW),
     };
     admit(snapshot, packet, source, repeats, now)
 }
 
-/// Takes note of a packet of our device that goes to all, so that no copy of it passes when it comes back.
+/// Remembers a broadcast of our device, so that a copy of it is dropped when it comes back.
 pub fn note_ours(snapshot: &RouteSnapshot, packet: &[u8], now: Instant) {
     let _ = check_broadcast(snapshot, packet, snapshot.me, now);
 }
 
-/// Whether the node sends no copies on: ourselves, and meshds.
+/// Returns true if the node forwards no copies: this node, and meshds.
 fn trusts(snapshot: &RouteSnapshot, source: NodeIdx) -> bool {
     source == snapshot.me
         || snapshot

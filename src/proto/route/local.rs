@@ -1,4 +1,4 @@
-//! A short cut for packets to ourselves.
+//! Fast path for packets to this node.
 
 use std::net::IpAddr;
 
@@ -13,21 +13,22 @@ use crate::route::{
     source::{Origin, judge},
 };
 
-/// What the router says of every packet of one node between two addresses: asked once for many, as
-/// the packets of a flow come one behind the other.
+/// Verdict of the router for all packets of one node between two addresses. It is computed once for
+/// many packets, because packets of a flow arrive together.
 #[derive(Debug, Clone, Copy)]
 pub struct ForUs {
     source: NodeIdx,
-    /// Both addresses: SourceCheck looks at the first.
+    /// Source and destination; SourceCheck uses the source.
     between: (IpAddr, IpAddr),
-    /// MTU, in bytes without the Ethernet header, to which TCP's segments are held down.
+    /// MTU for clamping the MSS of TCP, in bytes without the Ethernet header.
     clamp: Option<u16>,
-    /// Whether each is one to count with [`crate::route::source::count`].
+    /// True if each packet is counted with [`crate::route::source::count`].
     pub is_counted: bool,
 }
 
 impl ForUs {
-    /// The rule for packets like `packet`, about which [`verdict::decide`] said [`verdict::Verdict::Local`].
+    /// Returns the rule for packets like `packet`, for which [`verdict::decide`] returned
+    /// [`verdict::Verdict::Local`].
     #[must_use]
     pub fn like(snapshot: &RouteSnapshot, packet: &[u8], source: NodeIdx) -> Option<Self> {
         let kernel = snapshot.settings.forwarding == Forwarding::Kernel && source != snapshot.me;
@@ -42,7 +43,7 @@ impl ForUs {
         })
     }
 
-    /// Whether a packet is one of them; if so it is ready for our device afterwards.
+    /// Returns true if the rule covers a packet. The packet is then ready for our device.
     pub fn takes(&self, packet: &mut [u8], source: NodeIdx) -> bool {
         let takes = source == self.source
             && Packet::parse(packet).is_some_and(|packet| between(&packet) == self.between);
@@ -69,7 +70,7 @@ mod tests {
 
     const ONE: NodeIdx = NodeIdx(1);
 
-    /// Whatever the rule takes, the router would have delivered, with the same bytes.
+    /// The router delivers every packet that the rule covers, with the same bytes.
     #[test]
     fn the_rule_does_what_the_router_does() {
         for (mtu, clamp, kernel) in [

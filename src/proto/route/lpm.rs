@@ -1,13 +1,13 @@
-//! Longest-prefix match over an immutable table, flattened to ranges.
+//! Longest-prefix match on an immutable table of ranges.
 
 use crate::route::NodeIdx;
 
-/// Who answers for a range of addresses.
+/// Owner of a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// A reachable node.
     Node(NodeIdx),
-    /// Known, but no owner is reachable.
+    /// A known node; no owner of the range is reachable.
     Unreachable(NodeIdx),
     /// An ownerless broadcast subnet.
     Broadcast,
@@ -20,18 +20,18 @@ pub struct Route<A, O = Owner> {
     pub addr: A,
     /// Prefix length in bits.
     pub len: u8,
-    /// Who answers, or what else is to be known of the prefix.
+    /// Owner of the prefix, or other data about it.
     pub owner: O,
 }
 
-/// The table for one address family: every range of addresses with one owner, in order.
+/// Table of one address family: all ranges of addresses, each with one owner, in order.
 ///
-/// Built anew for every snapshot, in O(n log n); a lookup is a binary search.
+/// The table is rebuilt for every snapshot, in O(n log n). A lookup is a binary search.
 #[derive(Debug, Clone)]
 pub struct Table<A, O = Owner> {
-    /// First address of each range. What lies before the first range has no owner.
+    /// First address of each range. Addresses before the first range have no owner.
     ranges: Vec<(A, Option<O>)>,
-    /// The routes with full prefix length.
+    /// Routes with full prefix length.
     hosts: Vec<(A, O)>,
 }
 
@@ -39,13 +39,13 @@ pub struct Table<A, O = Owner> {
 pub trait Address: Copy + Ord {
     /// Length in bits.
     const BITS: u8;
-    /// This address with everything beyond `len` bits cleared. `len` is at most [`Self::BITS`].
+    /// Returns this address with all bits beyond `len` cleared. `len` is at most [`Self::BITS`].
     #[must_use]
     fn first(self, len: u8) -> Self;
-    /// This address with everything beyond `len` bits set. `len` is at most [`Self::BITS`].
+    /// Returns this address with all bits beyond `len` set. `len` is at most [`Self::BITS`].
     #[must_use]
     fn last(self, len: u8) -> Self;
-    /// The address after this one, `None` after the last.
+    /// Returns the next address, `None` after the last one.
     #[must_use]
     fn next(self) -> Option<Self>;
 }
@@ -83,8 +83,8 @@ impl<A, O> Default for Table<A, O> {
 }
 
 impl<A: Address, O: Copy + PartialEq> Table<A, O> {
-    /// The table of these routes. The longest prefix that contains an address answers for it; of equal
-    /// prefixes the one given first. A length beyond that of an address counts as its full length.
+    /// Builds the table of these routes. The longest prefix that contains an address wins; of equal
+    /// prefixes the first one. A length above the length of an address counts as full length.
     #[must_use]
     pub fn new(routes: impl IntoIterator<Item = Route<A, O>>) -> Self {
         let mut prefixes: Vec<(A, u8, O)> = routes
@@ -94,12 +94,12 @@ impl<A: Address, O: Copy + PartialEq> Table<A, O> {
                 (route.addr.first(len), len, route.owner)
             })
             .collect();
-        // Stable, so that the first of equals stays first.
+        // The sort is stable, so the first of equal prefixes stays first.
         prefixes.sort_by_key(|(addr, len, _)| (*addr, *len));
         prefixes.dedup_by_key(|(addr, len, _)| (*addr, *len));
 
         let mut table = Self::default();
-        // The prefixes that contain the current address, outermost first, by their last address.
+        // Prefixes that contain the current address, outermost first, by their last address.
         let mut open: Vec<(A, O)> = Vec::new();
         for (first, len, owner) in prefixes {
             table.close(&mut open, Some(first));
@@ -113,29 +113,31 @@ impl<A: Address, O: Copy + PartialEq> Table<A, O> {
         table
     }
 
-    /// Who answers for an address.
+    /// Returns the owner of an address.
     #[must_use]
     pub fn lookup(&self, addr: A) -> Option<O> {
         let after = self.ranges.partition_point(|(first, _)| *first <= addr);
         self.ranges[after.checked_sub(1)?].1
     }
 
-    /// Whether no route begins or ends between two addresses, of which `first` is not above `last`.
+    /// Returns true if no route begins or ends between `first` and `last`; `first` is not above
+    /// `last`.
     #[must_use]
     pub fn is_uniform(&self, first: A, last: A) -> bool {
         let before = |addr: A| self.ranges.partition_point(|(start, _)| *start <= addr);
         first == last || before(first) == before(last)
     }
 
-    /// The lowest address that is a route of `owner` with full prefix length: in practice that of its
-    /// device. Looks at all such routes.
+    /// Returns the lowest address that is a route of `owner` with full prefix length: in practice
+    /// the address of its device. Searches all such routes.
     #[must_use]
     pub fn host_of(&self, owner: O) -> Option<A> {
         let mut hosts = self.hosts.iter();
         hosts.find(|(_, o)| *o == owner).map(|(addr, _)| *addr)
     }
 
-    /// Ends the open prefixes that do not reach `until`: what follows them belongs to the next outer one.
+    /// Closes the open prefixes that end before `until`. The next outer prefix owns the addresses
+    /// after them.
     fn close(&mut self, open: &mut Vec<(A, O)>, until: Option<A>) {
         while let Some((last, _)) = open.pop_if(|(last, _)| until.is_none_or(|until| *last < until))
         {
@@ -145,7 +147,7 @@ impl<A: Address, O: Copy + PartialEq> Table<A, O> {
         }
     }
 
-    /// Begins a range at `first`, which is not below the last one.
+    /// Starts a range at `first`, which is not below the last range.
     fn start(&mut self, first: A, owner: Option<O>) {
         self.ranges.pop_if(|(start, _)| *start == first);
         self.ranges.push((first, owner));
@@ -221,7 +223,7 @@ mod tests {
         ]
     }
 
-    /// P2: the table and a naive scan agree, next to every border above all.
+    /// P2: the table and a naive scan agree, above all next to every border.
     fn agrees<T: Address>(routes: &[Route<T>], probes: impl IntoIterator<Item = T>) {
         let table = Table::new(routes.iter().copied());
         for addr in probes {
@@ -237,7 +239,7 @@ mod tests {
         }
     }
 
-    /// The addresses at and beside the ends of each prefix.
+    /// Returns the addresses at and beside the ends of each prefix.
     fn borders<T: Address>(routes: &[Route<T>]) -> impl Iterator<Item = T> {
         routes.iter().flat_map(|route| {
             let len = route.len.min(T::BITS);
@@ -252,7 +254,7 @@ mod tests {
             routes in prop::collection::vec((any::<u32>(), 0..=3u32, 0..=40u8, owner()), 0..40),
             probes in prop::collection::vec(any::<u32>(), 40),
         ) {
-            // Few different high bits, so that prefixes nest.
+            // Few different high bits, so prefixes nest.
             let routes: Vec<_> = routes
                 .into_iter()
                 .map(|(low, high, len, owner)| Route { addr: high << 30 | low & 0xff, len, owner })

@@ -1,8 +1,9 @@
-//! Data-plane decisions, pure: where does a packet go, and what is the answer where it cannot?
+//! Data-plane decisions, pure: the destination of a packet, and the answer to a packet that cannot
+//! be delivered.
 //!
-//! The mesh publishes a [`RouteSnapshot`]; workers and the driver's slow path ask [`verdict::decide`]
-//! and [`path::send_path`]. A packet is what the [`Mode`] carries: an IP packet, or a frame.
-//! Source: config/tinc.md section 6, wire/tinc-1.1.md section 4.
+//! The mesh publishes a [`RouteSnapshot`]. Workers and the driver's slow path call
+//! [`verdict::decide`] and [`path::send_path`]. A packet is an IP packet or a frame, as the
+//! [`Mode`] carries it. Source: config/tinc.md section 6, wire/tinc-1.1.md section 4.
 
 pub mod copies;
 pub mod local;
@@ -39,11 +40,11 @@ use crate::tunnel::{RxKey, TxKey};
 pub struct NodeIdx(pub u32);
 
 impl NodeIdx {
-    /// Bits of a native session's index that name the node to which it belongs; the others tell its
-    /// sessions apart.
+    /// Bits of a native session's index that hold the node; the other bits distinguish its
+    /// sessions.
     pub const SESSION_BITS: u32 = 20;
 
-    /// The node to whose sessions `index` may belong.
+    /// Returns the node whose session `index` may name.
     #[must_use]
     pub const fn of_session(index: u32) -> Self {
         Self(index & ((1 << Self::SESSION_BITS) - 1))
@@ -54,47 +55,47 @@ impl NodeIdx {
 pub const MTU: u16 = 1518;
 /// Smallest MTU that discovery works with, in bytes.
 pub const MIN_MTU: u16 = 512;
-/// Length of the Ethernet header that MTU comparisons count though it is not sent.
+/// Length of the Ethernet header. MTU comparisons include it even if the header is not sent.
 pub const ETHER: usize = ether::HEADER;
 
 /// The Forwarding variable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Forwarding {
-    /// Nothing is forwarded between third parties.
+    /// No packet is forwarded between third parties.
     Off,
-    /// We forward.
+    /// Packets are forwarded by meshd.
     #[default]
     Internal,
-    /// Everything received goes to the local kernel, which forwards.
+    /// Every received packet goes to the local kernel, which forwards it.
     Kernel,
 }
 
 /// The Broadcast variable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Broadcast {
-    /// Broadcasts go nowhere.
+    /// Broadcasts are dropped.
     No,
-    /// Along the minimum spanning tree.
+    /// Broadcasts travel along the minimum spanning tree.
     #[default]
     Mst,
-    /// From the origin straight to every node.
+    /// The origin sends broadcasts directly to every node.
     Direct,
 }
 
-/// The SourceCheck variable: which nodes may only send from their own subnets; see [`source`].
+/// The SourceCheck variable: which nodes may send only from their own subnets. See [`source`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SourceCheck {
-    /// None, as in tinc.
+    /// No check, as in tinc.
     No,
-    /// Those that speak native with us, and those whose host file lists a subnet, whatever they speak. All others
-    /// may not send from subnets of other nodes.
+    /// Checks nodes that speak native with us, and nodes whose host file lists a subnet, in any
+    /// dialect. Other nodes may not send from subnets of other nodes.
     #[default]
     Native,
-    /// All.
+    /// Checks all nodes.
     Strict,
 }
 
-/// What the router must know besides the tables.
+/// Settings of the router besides the tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RouteSettings {
     /// Mode.
@@ -109,22 +110,22 @@ pub struct RouteSettings {
     pub direct_only: bool,
     /// PriorityInheritance.
     pub priority_inheritance: bool,
-    /// TunnelServer: broadcasts of others are not spread.
+    /// TunnelServer: broadcasts of others are not forwarded.
     pub tunnel_server: bool,
     /// SourceCheck; router mode only.
     pub source_check: SourceCheck,
 }
 
-/// Everything that a worker needs to route; immutable once published.
+/// Everything that a worker needs for routing; immutable once published.
 #[derive(Debug)]
 pub struct RouteSnapshot {
-    /// Counts publications, for logs.
+    /// Number of the publication, for logs.
     pub generation: u64,
-    /// Switches.
+    /// Settings of the router.
     pub settings: RouteSettings,
-    /// Ourselves.
+    /// This node.
     pub me: NodeIdx,
-    /// All nodes by index; `None` where a node was forgotten.
+    /// All nodes by index; `None` for a forgotten node.
     pub nodes: Vec<Option<Arc<NodeShared>>>,
     /// IPv4 subnets.
     pub v4: lpm::Table<u32>,
@@ -132,41 +133,42 @@ pub struct RouteSnapshot {
     pub v6: lpm::Table<u128>,
     /// Ethernet addresses (switch mode).
     pub macs: switch::MacTable,
-    /// Where the packets of each node may come from, by index.
+    /// Allowed source addresses of each node, by index.
     pub sources: Vec<source::Claims>,
-    /// The subnets that host files list.
+    /// Subnets in host files.
     pub listed: Arc<source::Listed>,
     /// Node by id, for relay headers.
     pub by_id: HashMap<NodeId, NodeIdx>,
     /// Node by its confirmed UDP address.
     pub by_addr: HashMap<SocketAddr, NodeIdx>,
-    /// Neighbours to which a broadcast goes (tree links, or all nodes in direct mode).
+    /// Neighbours to which a broadcast is sent (tree links, or all nodes in direct mode).
     pub broadcast: Vec<NodeIdx>,
-    /// What was passed on lately; the same in all snapshots of a mesh.
+    /// Packets forwarded lately; the same object in all snapshots of a mesh.
     pub recent: Arc<recent::Recent>,
 }
 
-/// What belongs to one node for as long as we know it.
+/// State of one node for as long as the node is known.
 #[derive(Debug)]
 pub struct NodeShared {
-    /// Its index.
+    /// Index of the node.
     pub idx: NodeIdx,
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
-    /// Its id.
+    /// Id of the node.
     pub id: NodeId,
-    /// Keys and path, replaced as a whole by the mesh; workers load it once a packet or batch.
+    /// Keys and path. The mesh replaces them as a whole; workers load them once per packet or
+    /// batch.
     pub state: ArcSwap<NodeState>,
     /// Traffic counters.
     pub counters: NodeCounters,
-    /// Held by the thread that sends to the node in SPTPS, from the claim of the first number until the
-    /// datagrams are with the kernel: a real daemon's replay window has room for 128 packets, and a thread
-    /// may be put to sleep for longer than that lasts.
+    /// Lock of the thread that sends to the node in SPTPS. The thread holds it from the claim of
+    /// the first number until the kernel has the datagrams. A real daemon's replay window has room
+    /// for 128 packets, and a sleeping thread may fall farther behind.
     pub sending: Mutex<()>,
 }
 
 impl NodeShared {
-    /// A node that becomes known.
+    /// Makes a new node.
     #[must_use]
     pub fn new(idx: NodeIdx, name: NodeName, state: NodeState) -> Self {
         Self {
@@ -180,63 +182,64 @@ impl NodeShared {
     }
 }
 
-/// How to reach a node right now. Immutable: the mesh replaces it.
+/// Current path to a node. Immutable: the mesh replaces it.
 #[derive(Debug, Clone)]
 pub struct NodeState {
-    /// Whether there is a path at all.
+    /// True if there is a path.
     pub reachable: bool,
-    /// Whether we have a link to it.
+    /// True if we have a link to the node.
     pub neighbour: bool,
-    /// Whether we speak legacy with it: its packets are opened and sealed again at every hop.
+    /// True if we speak legacy with the node: every hop opens and seals its packets again.
     pub legacy: bool,
-    /// Options of the last edge to it; the top byte is its minor version.
+    /// Options of the last edge to the node; the top byte is its protocol minor.
     pub options: Options,
-    /// Next hop on the path; itself for a neighbour, us for ourselves.
+    /// Nexthop on the path: the node itself for a neighbour, this node for itself.
     pub nexthop: NodeIdx,
-    /// Last node on the path without IndirectData; us if there is none.
+    /// Last node on the path without IndirectData; this node if there is none.
     pub via: NodeIdx,
-    /// Its confirmed UDP address.
+    /// Confirmed UDP address of the node.
     pub udp: Option<SocketAddr>,
-    /// Largest record data proven to arrive by UDP, in bytes; 0 while UDP is not proven.
+    /// Largest record data proven to arrive by UDP, in bytes; 0 while UDP is not confirmed.
     pub min_mtu: u16,
-    /// What routing takes as its MTU, in bytes with the Ethernet header.
+    /// MTU for routing, in bytes with the Ethernet header.
     pub mtu: u16,
     /// Sending key of the tunnel.
     pub tx: Option<Arc<TxKey>>,
-    /// Nothing is sent for some milliseconds while the other side changes its keys.
+    /// True while sending pauses for some milliseconds, because the other end changes its keys.
     pub resting: bool,
     /// Receiving keys, most likely first.
     pub rx: Vec<Arc<RxKey>>,
 }
 
-/// Traffic of one node's tunnel, ends only (not what we relay). Frames with their 14-byte header,
-/// as tinc counts.
+/// Traffic counters of one node's tunnel. Frames count with their 14-byte header, as in tinc. Only
+/// `relayed` counts datagrams between other nodes.
 #[derive(Debug, Default)]
 pub struct NodeCounters {
-    /// Packets from it.
+    /// Packets received from the node.
     pub rx_packets: AtomicU64,
-    /// Bytes from it.
+    /// Bytes received from the node.
     pub rx_bytes: AtomicU64,
-    /// Packets to it.
+    /// Packets sent to the node.
     pub tx_packets: AtomicU64,
-    /// Bytes to it.
+    /// Bytes sent to the node.
     pub tx_bytes: AtomicU64,
-    /// Packets relayed for others through it or from it.
+    /// Datagrams of other nodes that a worker forwarded to this node as their destination. The slow
+    /// path does not count.
     pub relayed: AtomicU64,
     /// Datagrams that no key opened.
     pub bad_tag: AtomicU64,
     /// Datagrams that were replays or too old.
     pub replayed: AtomicU64,
-    /// Packets from it whose source is in none of its subnets, and that passed (SourceCheck).
+    /// Packets from the node that passed SourceCheck with a source outside its subnets.
     pub foreign: AtomicU64,
-    /// Packets from it that SourceCheck has dropped.
+    /// Packets from the node that SourceCheck has dropped.
     pub spoofed: AtomicU64,
-    /// Longest record received over UDP since the mesh last took it, for gratuitous probe replies.
+    /// Longest record received over UDP since the mesh last read it, for gratuitous probe replies.
     pub longest: AtomicU64,
 }
 
 impl NodeState {
-    /// Whether we send to it in a native session.
+    /// Returns true if we send to the node in a native session.
     #[must_use]
     pub fn is_native(&self) -> bool {
         self.tx.as_ref().is_some_and(|tx| tx.is_native())
@@ -244,27 +247,27 @@ impl NodeState {
 }
 
 impl NodeCounters {
-    /// Counts packets from the node, of `bytes` together (frame lengths).
+    /// Counts packets received from the node, with the sum of their frame lengths.
     pub fn received(&self, packets: usize, bytes: usize) {
         self.rx_packets.fetch_add(packets as u64, Ordering::Relaxed);
         self.rx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Counts packets to the node, of `bytes` together (frame lengths).
+    /// Counts packets sent to the node, with the sum of their frame lengths.
     pub fn sent(&self, packets: usize, bytes: usize) {
         self.tx_packets.fetch_add(packets as u64, Ordering::Relaxed);
         self.tx_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Notes that a record of `length` bytes came straight from the node.
+    /// Records that a record of `length` bytes came directly from the node.
     pub fn came(&self, length: usize) {
-        // Most of the time it is no news: a look costs less than a write.
+        // The length is rarely a new maximum, and a load costs less than a store.
         if length as u64 > self.longest.load(Ordering::Relaxed) {
             self.longest.fetch_max(length as u64, Ordering::Relaxed);
         }
     }
 
-    /// Takes the length of the longest record noted since this was last called, in bytes; 0: none.
+    /// Returns the length of the longest record since the last call, in bytes; 0 if there was none.
     #[must_use]
     pub fn take_longest(&self) -> u64 {
         self.longest.swap(0, Ordering::Relaxed)
@@ -272,7 +275,7 @@ impl NodeCounters {
 }
 
 impl RouteSnapshot {
-    /// A snapshot in which nothing but ourselves exists.
+    /// Makes a snapshot that contains only this node.
     #[must_use]
     pub fn empty(me: Arc<NodeShared>) -> Self {
         Self {
@@ -292,8 +295,9 @@ impl RouteSnapshot {
         }
     }
 
-    /// Whom a broadcast of `source` goes on to. In direct mode its origin alone sends it, to all; along the
-    /// tree every node passes it on to all but the one that it came by (config/tinc.md section 6.6).
+    /// Returns the nodes to which a broadcast of `source` is sent. In direct mode only its origin
+    /// sends it, to all nodes. Along the tree every node forwards it to all tree neighbours but the
+    /// one that sent it (config/tinc.md section 6.6).
     pub fn spread_to(&self, source: NodeIdx) -> impl Iterator<Item = NodeIdx> + '_ {
         let ours = source == self.me;
         let passed_on = self.settings.broadcast == Broadcast::Mst && !self.settings.tunnel_server;
@@ -302,45 +306,45 @@ impl RouteSnapshot {
         all.filter(move |to| ours || passed_on && *to != source && Some(*to) != came_by)
     }
 
-    /// The node at `idx`, if it is still known.
+    /// Returns the node at `idx`, if it is still known.
     #[must_use]
     pub fn node(&self, idx: NodeIdx) -> Option<&Arc<NodeShared>> {
         self.nodes.get(idx.0 as usize)?.as_ref()
     }
 
-    /// What the node at `idx` is like right now, if it is still known.
+    /// Returns the current state of the node at `idx`, if it is still known.
     #[must_use]
     pub fn state(&self, idx: NodeIdx) -> Option<Guard<Arc<NodeState>>> {
         Some(self.node(idx)?.state.load())
     }
 }
 
-/// Why a packet was dropped; also the label of the metric.
+/// Reason for dropping a packet; also the label of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum DropReason {
-    /// Not IPv4 and not IPv6, cut short, or a frame that is too long.
+    /// Neither IPv4 nor IPv6, truncated, or a frame that is too long.
     Malformed,
-    /// The owner of the destination is the node that the packet came from.
+    /// The owner of the destination is the node that sent the packet.
     LoopingBack,
-    /// The next hop is the node that the packet came from.
+    /// The nexthop is the node that sent the packet.
     RoutingLoop,
-    /// An error reply was due, but the limit of errors per second was reached, or the packet is one
-    /// that must not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+    /// An error reply was due, but the limit of errors per second was reached. Or the packet must
+    /// not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
     ErrorLimit,
-    /// No key yet, and the queue of waiting packets is full.
+    /// There is no key yet, and the queue of waiting packets is full.
     NoKey,
-    /// A datagram from nobody we know.
+    /// A datagram from an unknown address.
     UnknownSource,
     /// No key opened the datagram.
     BadTag,
     /// Seen before or too old.
     Replayed,
-    /// A record type that does not belong here.
+    /// A record type that is not allowed here.
     BadType,
     /// The relay's destination or source is unknown or unreachable.
     NoRelay,
-    /// The kernel would not take it (queue full).
+    /// The kernel did not accept the datagram (queue full).
     SendFailed,
     /// The queue to the control plane was full.
     PuntFull,
@@ -350,13 +354,14 @@ pub enum DropReason {
     NoBroadcast,
     /// The sending key has no numbers left.
     Exhausted,
-    /// Its source is in no subnet of the node that sent it (SourceCheck).
+    /// The source is in no subnet of the sending node (SourceCheck).
     ForeignSource,
-    /// Forwarding or DirectOnly forbids it, and frames get no answer.
+    /// Forwarding or DirectOnly forbids the packet, and frames get no answer.
     Prohibited,
-    /// A copy of a broadcast, a packet or a datagram of others that was passed on before.
+    /// A copy of a broadcast, packet or datagram that was forwarded before.
     Repeated,
-    /// A router solicitation or a report of group membership of our own system, which only its own wire needs.
+    /// A router solicitation or group membership report of our own system, which only its own wire
+    /// needs.
     OwnWire,
 }
 
@@ -385,5 +390,5 @@ impl DropReason {
     ];
 }
 
-/// Counters of drops by reason, one set a thread.
+/// Counters of drops by reason, one set per thread.
 pub type DropCounts = BTreeMap<DropReason, u64>;

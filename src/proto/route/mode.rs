@@ -1,4 +1,4 @@
-//! What is carried, and where its parts are.
+//! Modes, and the positions of parts in what they carry.
 
 use meshd_wire::ether;
 
@@ -10,17 +10,18 @@ use crate::{
 /// The Mode variable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// IP packets go to whoever has the subnet.
+    /// IP packets go to the owner of the subnet.
     #[default]
     Router,
-    /// Frames go to whoever has the Ethernet address, or to all.
+    /// Frames go to the owner of the Ethernet address, else to all nodes.
     Switch,
-    /// Frames go to all.
+    /// Frames go to all nodes.
     Hub,
 }
 
 impl Mode {
-    /// Length of the frame of a packet of `length` bytes, in bytes, as MTUs and counters have it.
+    /// Returns the length of the frame of a packet of `length` bytes, as used for MTUs and
+    /// counters.
     #[must_use]
     pub const fn frame_len(self, length: usize) -> usize {
         match self {
@@ -29,7 +30,7 @@ impl Mode {
         }
     }
 
-    /// Where the IP header of a packet starts; behind its end where it has none.
+    /// Returns the start of the IP header in a packet; behind its end if there is none.
     #[must_use]
     pub fn ip_at(self, packet: &[u8]) -> usize {
         match self {
@@ -38,7 +39,7 @@ impl Mode {
         }
     }
 
-    /// Type of the records that carry packets. Source: wire/tinc-1.1.md section 4.2.
+    /// Returns the type of records that carry packets. Source: wire/tinc-1.1.md section 4.2.
     #[must_use]
     pub const fn record_type(self) -> u8 {
         match self {
@@ -47,7 +48,8 @@ impl Mode {
         }
     }
 
-    /// A record as it is looked at: where frames are carried, what came in legacy is one.
+    /// Returns an opened record as this mode sees it: where frames are carried, every legacy record
+    /// is a frame.
     #[must_use]
     pub const fn seen(self, opened: Opened) -> Opened {
         match self {
@@ -56,12 +58,13 @@ impl Mode {
         }
     }
 
-    /// Where in a record of type `kind` its packet starts, in bytes; `None` for a type that has none.
+    /// Returns the start of the packet in a record of type `kind`, in bytes; `None` for a type
+    /// without a packet.
     #[must_use]
     pub const fn packet_at(self, kind: u8) -> Option<usize> {
         match (self, kind) {
             (Self::Router, 0) | (Self::Switch | Self::Hub, TYPE_MAC) => Some(0),
-            // Legal, if unusual: the header says nothing new.
+            // This type is legal but unusual: the Ethernet header carries nothing new.
             (Self::Router, TYPE_MAC) => Some(ETHER),
             _ => None,
         }

@@ -1,4 +1,4 @@
-//! The windows of [`Recent`] between packet threads, in every order: see [`meshd_sync`].
+//! Models of the windows of [`Recent`] between packet threads, in every order: see [`meshd_sync`].
 
 use std::sync::Arc;
 
@@ -13,13 +13,14 @@ use crate::route::{
 
 const FROM: [NodeIdx; 2] = [NodeIdx(1), NodeIdx(2)];
 
-/// Copies of one broadcast come from two nodes to two workers at once: those of one node pass, and no other.
+/// Copies of one broadcast arrive from two nodes at two workers at once: only those of one node
+/// pass.
 #[test]
 fn a_broadcast_passes_from_one_node_only() {
     let start = now();
     model::check(move || {
         let recent = Arc::new(Recent::new(1));
-        // loom does not see that std's OnceLock hands over what it holds.
+        // loom does not see that std's OnceLock synchronises its content.
         assert!(recent.admits(9, FROM[0], Repeats::Any, start));
         let other = Arc::clone(&recent);
         let worker =
@@ -32,7 +33,7 @@ fn a_broadcast_passes_from_one_node_only() {
     });
 }
 
-/// Copies of one datagram come to two workers at once: one passes, whatever else is passed on.
+/// Copies of one datagram arrive at two workers at once: exactly one passes.
 #[test]
 fn a_datagram_passes_by_one_worker_only() {
     model::check(|| {

@@ -1,4 +1,4 @@
-//! How a packet for a node travels: UDP to whom, with which header, or TCP.
+//! Path of a packet to a node: UDP with its next hop and header, or TCP.
 
 use std::net::SocketAddr;
 
@@ -9,34 +9,35 @@ use crate::{
     tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
 };
 
-/// The way of one tunnel datagram. Source: wire/tinc-1.1.md section 4.3.
+/// Path of one tunnel datagram. Source: wire/tinc-1.1.md section 4.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendPath {
     /// By UDP.
     Udp {
-        /// The node that the datagram goes to next: the destination itself or a relay.
+        /// The node that the datagram is sent to: the destination itself or a relay.
         hop: NodeIdx,
-        /// Its confirmed address.
+        /// Confirmed address of `hop`.
         to: SocketAddr,
-        /// Whether `hop` is the destination and we are the source: the header's dst id is zero then.
+        /// True if `hop` is the destination and this node is the source: the header's dst id is
+        /// zero then.
         direct: bool,
-        /// Whether the 12-byte header of ids is needed: `hop` is of minor 4 or up, and the datagram is not
-        /// a native one that goes straight to its destination.
+        /// True if the 12-byte header of ids is needed. `hop` then has minor 4 or higher, and the
+        /// datagram is not a native one sent directly to its destination.
         header: bool,
     },
-    /// As a whole frame over the link to this neighbour, the destination itself or, for a legacy node, the next
-    /// one on the way (PACKET, 17).
+    /// As a whole frame over the link to this neighbour (PACKET, 17). The neighbour is the
+    /// destination, or for a legacy node the next one on the path.
     Frame(NodeIdx),
     /// As a sealed datagram over the link to this neighbour (SPTPS_PACKET, 21 or REQ_KEY 21).
     Relayed(NodeIdx),
-    /// Nothing can be sent until there is a key.
+    /// No packet can be sent until there is a key.
     NoKey,
     /// There is no path.
     Unreachable,
 }
 
 impl SendPath {
-    /// The node to which the datagram goes next; `None` if it goes nowhere.
+    /// Returns the node that the datagram is sent to next; `None` if it is not sent.
     #[must_use]
     pub const fn hop(self) -> Option<NodeIdx> {
         match self {
@@ -46,9 +47,9 @@ impl SendPath {
     }
 }
 
-/// The node whose tunnel carries a packet of `length` bytes of ours for `to`: `to` itself, but for a legacy node
-/// the last one on its path that UDP reaches straight, or else the next one, which opens the packet and sends it on.
-/// Source: wire/tinc-1.0.md section 3.7.
+/// Returns the node whose tunnel carries our packet of `length` bytes for `to`: `to` itself in most
+/// cases. For a legacy node it is the last node on the path that UDP reaches directly, else the
+/// next one. That node opens the packet and forwards it. Source: wire/tinc-1.0.md section 3.7.
 #[must_use]
 pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx {
     let Some(target) = snapshot.state(to).filter(|target| target.legacy) else {
@@ -69,22 +70,22 @@ pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx 
     }
 }
 
-/// The node that a packet of `length` bytes of ours for `to` goes to next, by whatever way; `None` if it cannot go
-/// now.
+/// Returns the node that our packet of `length` bytes for `to` is sent to next, by any path; `None`
+/// if it cannot be sent now.
 #[must_use]
 pub fn next_hop(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> Option<NodeIdx> {
     let to = carrier(snapshot, to, length);
     send_path(snapshot, snapshot.me, to, length, false).hop()
 }
 
-/// Whether a packet fits into the node's path by UDP as a frame.
+/// Returns true if a packet fits into the node's UDP path as a frame.
 fn takes_frame(mode: Mode, state: &NodeState, length: usize) -> bool {
     mode.frame_len(length) <= state.min_mtu.into() && !state.options.has(Options::TCP_ONLY)
 }
 
-/// How a record of `record_len` bytes of data that `from` made for `to` leaves us: a packet of our
-/// own, or one that we relay. `probe` is set for path-MTU probes, which no MTU stops; any answer but
-/// [`SendPath::Udp`] means that a probe cannot be sent, for TCP must not carry one.
+/// Chooses the path of a record with `record_len` bytes of data from `from` to `to`: our own
+/// packet, or one that we relay. `probe` is set for path-MTU probes, which no MTU limits. Any
+/// result but [`SendPath::Udp`] means that a probe cannot be sent, because TCP must not carry it.
 ///
 /// Sources: wire/tinc-1.1.md sections 3.8, 4.2 and 4.3.
 #[must_use]
@@ -107,7 +108,7 @@ pub fn send_path(
     )
 }
 
-/// [`send_path`] of a packet of ours, where the state of the node is at hand.
+/// Works as [`send_path`] for our own packet, with the node's state at hand.
 #[must_use]
 pub fn own_path(snapshot: &RouteSnapshot, to: (NodeIdx, &NodeState), length: usize) -> SendPath {
     let Some(me) = snapshot.state(snapshot.me) else {
@@ -116,18 +117,18 @@ pub fn own_path(snapshot: &RouteSnapshot, to: (NodeIdx, &NodeState), length: usi
     choose(snapshot, Record::new(true, to.1, length, false), &me, to)
 }
 
-/// What there is to send.
+/// A record to be sent.
 #[derive(Clone, Copy)]
 struct Record {
-    /// Made by us, not relayed.
+    /// True if this node made the record, false if it relays it.
     ours: bool,
-    /// We have a key for its destination.
+    /// True if we have a key for the destination.
     keyed: bool,
-    /// The tunnel is a native one.
+    /// True if the tunnel is native.
     native: bool,
     /// Bytes of data.
     len: usize,
-    /// It is a probe.
+    /// True if the record is a probe.
     probe: bool,
 }
 
@@ -142,8 +143,8 @@ impl Record {
         }
     }
 
-    /// Whether it fits into a hop for which records of `mtu` bytes are proven: SPTPS records behind ids,
-    /// in datagrams of 33 bytes more.
+    /// Returns true if the record fits a hop with a proven MTU of `mtu`. The MTU counts SPTPS
+    /// records behind ids, whose datagrams are 33 bytes longer.
     fn fits(&self, mtu: u16, direct: bool) -> bool {
         let len = match self.native {
             false => self.len,
@@ -154,14 +155,14 @@ impl Record {
     }
 }
 
-/// Bytes that a native datagram has less than an SPTPS one with ids.
+/// Bytes by which a native datagram is shorter than an SPTPS one with ids.
 const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
-/// Bytes that it has more where it needs ids too.
+/// Bytes by which a native datagram with ids is longer than an SPTPS one with ids.
 const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
 
 impl Mode {
-    /// What a native tunnel takes where a hop's MTU is `mtu`, in bytes with the Ethernet header, which counts
-    /// there for what is carried without it only in SPTPS.
+    /// Returns the MTU of a native tunnel over a hop with MTU `mtu`, in bytes with the Ethernet
+    /// header. Only SPTPS counts that header in packets that are carried without one.
     pub(crate) fn native_mtu(self, mtu: u16, direct: bool) -> u16 {
         let longer = self.frame_len(mtu.into()) as u16;
         let mtu = match direct {
@@ -195,7 +196,7 @@ fn choose(
         };
     }
     if record.ours && target.neighbour && !record.probe {
-        // As a real daemon compares, who counts the Ethernet header; native is not bound to that.
+        // A real daemon compares with the Ethernet header; native tunnels need not.
         let fits = match record.native {
             true => record.fits(target.min_mtu, true),
             false => snapshot.settings.mode.frame_len(record.len) <= target.min_mtu.into(),
@@ -227,7 +228,7 @@ fn choose(
             _ => SendPath::Relayed(target.nexthop),
         }
     };
-    // Most packets go straight to their node, whose state is here already.
+    // Most packets go directly to their node, whose state is here already.
     if target.via == to && fits(to, target) {
         return over(to, target);
     }
@@ -259,7 +260,7 @@ mod tests {
         path(snapshot, to, len, true, true)
     }
 
-    /// The path of a record of ours. No test can make a key by itself, so the state has none.
+    /// Returns the path of our own record. A test cannot make a key, so the state has none.
     fn path(
         snapshot: &RouteSnapshot,
         to: NodeIdx,
@@ -313,12 +314,12 @@ mod tests {
 
     #[test]
     fn indirect_node_by_its_via() {
-        // D is reached by C only, C by B or directly.
+        // D is reached via C only, C via B or directly.
         let nodes = [neighbour(B), node(C, B, C), node(D, B, C)];
         let s = snapshot(nodes, []);
         assert_eq!(own(&s, D, 1400, true), udp(C, false));
         assert_eq!(own(&s, D, 1401, true), SendPath::Relayed(B));
-        // Nobody but us can reach D directly.
+        // Only this node can reach D directly.
         let s = snapshot([neighbour(B), neighbour(C), node(D, B, ME)], []);
         assert_eq!(own(&s, D, 1400, true), udp(B, false));
     }

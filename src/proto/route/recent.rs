@@ -1,14 +1,17 @@
-//! Loop protection: packets and datagrams that this node has passed on lately, and now sees again.
+//! Loop protection: fingerprints of packets and datagrams that this node has forwarded lately.
 //!
-//! While a change of the mesh spreads, nodes hold different graphs, so a packet may go in a circle. tinc has no hop
-//! count, and its wire has no room for one. So each node remembers fingerprints. A datagram between two other nodes
-//! passes once: each is unique, as its number is authenticated. A broadcast, and a packet that is opened and sealed
-//! again here, may be sent twice by an application, so it passes as often as the node sends it that sent it first.
-//! From any other node it is a copy. The first node of a circle of meshds to see a packet again gets it from another
-//! node than before, so no circle closes. A tincd passes on every copy; see [`Repeats`].
+//! While a change of the mesh spreads, nodes hold different graphs, so a packet may go in a circle.
+//! tinc has no hop count, and its wire format has no room for one. So each node remembers
+//! fingerprints.
 //!
-//! All packet threads and the slow path share one [`Recent`]. It is asked about nothing that comes from its origin by
-//! one tunnel and ends here.
+//! A datagram between two other nodes passes once: each is unique, because its number is
+//! authenticated. An application may send equal broadcasts, or equal packets that are opened and
+//! sealed again here. Such a packet passes whenever its first sender sends it again; from any other
+//! node it is a copy. In a circle of meshds the first node to see a packet again receives it from
+//! another node than before, so no circle closes. A tincd forwards every copy; see [`Repeats`].
+//!
+//! All packet threads and the slow path share one [`Recent`]. Packets that come from their origin
+//! through one tunnel and end here are not checked.
 
 use std::time::{Duration, Instant};
 
@@ -21,37 +24,39 @@ use meshd_wire::{
 use crate::route::{Mode, NodeIdx};
 use std::sync::atomic::Ordering;
 
-/// Fingerprints of each kind that are remembered, a power of two: one takes the place of an older one. Memory: 8 bytes
-/// each, from the first on.
+/// Number of remembered fingerprints of each kind, a power of two; a new one replaces an old one.
+/// Memory: 8 bytes each, allocated at first use.
 const SLOTS: usize = match (cfg!(feature = "model"), cfg!(test)) {
     (true, _) => 2,
     (_, true) => 1 << 10,
     (..) => 1 << 14,
 };
-/// How long after a packet the same from another node is a copy of it.
+/// Time after a packet within which an equal packet from another node is a copy of it.
 const ELSEWHERE: Duration = Duration::from_secs(2);
-/// How long after a packet the same from the same tincd may be a copy that went in a circle. Applications and kernels
-/// repeat themselves more slowly.
+/// Time after a packet within which an equal packet from the same tincd may be a copy that went in
+/// a circle. Applications and kernels repeat packets more slowly.
 const SOON: Duration = Duration::from_millis(256);
-/// Unit of the times in [`Seen`], in milliseconds. Of 16 bits, half count as past: 17 minutes.
+/// Unit of the times in [`Seen`], in milliseconds. Half of the 16-bit range counts as past: 17
+/// minutes.
 const TICK: u128 = 32;
-/// Bytes of a sealed datagram that tell it from all others: its numbers in front, its tag at the end.
+/// Bytes that identify a sealed datagram: its numbers in front, its tag at the end.
 const NUMBERS: usize = 16;
 const TAG: usize = 16;
 
-/// How often the node that has sent a packet first may send the same packet again.
+/// Number of times that the first sender of a packet may send the same packet again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeats {
-    /// As often as it likes: our own device, and meshds, which pass no copies on.
+    /// Any number: our own device, and meshds, which forward no copies.
     Any,
-    /// So often, each at most [`SOON`] after the one before: a tincd, which passes on every copy. At most 7.
+    /// At most this number, at most 7, each within [`SOON`] of the one before: a tincd, which
+    /// forwards every copy.
     Few(u8),
 }
 
-/// What has been passed on lately.
+/// Fingerprints of what was forwarded lately.
 #[derive(Debug, Default)]
 pub struct Recent {
-    /// Makes fingerprints unknown to others, so that nobody can make two packets that share one.
+    /// Secret key of the fingerprints, so nobody can make two packets with the same fingerprint.
     key: u64,
     packets: OnceLock<Packets>,
     datagrams: OnceLock<Box<[AtomicU64]>>,
@@ -59,21 +64,21 @@ pub struct Recent {
 
 #[derive(Debug)]
 struct Packets {
-    /// What times are counted from.
+    /// Start of the time count.
     start: Instant,
     slots: Box<[AtomicU64]>,
 }
 
-/// A packet that was passed on, as it stands in a slot. An empty slot is zero.
+/// A forwarded packet in its slot form. An empty slot is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     /// Upper bits of the fingerprint, never zero.
     tag: u32,
-    /// How often it was repeated.
+    /// Number of repetitions.
     repeats: u8,
-    /// The node that sent it first.
+    /// The node that sent the packet first.
     from: NodeIdx,
-    /// When it passed last, in units of [`TICK`].
+    /// Time of the last pass, in units of [`TICK`].
     at: u16,
 }
 
@@ -107,7 +112,7 @@ impl Seen {
 const _: () = assert!(Seen::REPEATS_AT + 3 == Seen::TAG_AT);
 
 impl Recent {
-    /// Nothing yet. `key` is a secret.
+    /// Makes an empty set. `key` is a secret.
     #[must_use]
     pub fn new(key: u64) -> Self {
         Self {
@@ -116,8 +121,8 @@ impl Recent {
         }
     }
 
-    /// Takes note of a packet that `from` sent us (ourselves: our device) and that may go on to others. `false`: it is
-    /// a copy of one that passed before, and goes nowhere.
+    /// Records a packet from `from` that may be forwarded; `from` is this node for our device.
+    /// Returns `false` if the packet is a copy of an earlier one and must be dropped.
     #[must_use]
     pub fn admits(&self, fingerprint: u64, from: NodeIdx, repeats: Repeats, now: Instant) -> bool {
         let packets = self.packets.get_or_init(|| Packets {
@@ -137,7 +142,8 @@ impl Recent {
             let Some(next) = after(Seen::of(word), new, repeats) else {
                 return false;
             };
-            // Of two threads with the same packet at once the second sees that of the first.
+            // If two threads have the same packet at once, the second one sees the entry of the
+            // first.
             match slot.compare_exchange(word, next.word(), Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(other) => word = other,
@@ -145,7 +151,8 @@ impl Recent {
         }
     }
 
-    /// Takes note of a datagram that `from` sealed for `to` and that passes us. `false`: it has passed before.
+    /// Records a datagram from `from` to `to` that this node relays. Returns `false` if it was
+    /// forwarded before.
     #[must_use]
     pub fn admits_datagram(&self, from: NodeId, to: NodeId, sealed: &[u8]) -> bool {
         let slots = self.datagrams.get_or_init(slots);
@@ -156,12 +163,13 @@ impl Recent {
         hash.update(&sealed[sealed.len().saturating_sub(TAG)..]);
         let fingerprint = hash.finish();
         let slot = &slots[fingerprint as usize % SLOTS];
-        // Never zero, as an empty slot is.
+        // The word is never zero, because an empty slot is.
         let word = fingerprint | 1 << 63;
         slot.swap(word, Ordering::Relaxed) != word
     }
 
-    /// The fingerprint of an inner packet: of all bytes that nodes on the way do not change.
+    /// Returns the fingerprint of an inner packet: of all bytes that nodes on the path do not
+    /// change.
     #[must_use]
     pub fn fingerprint(&self, mode: Mode, packet: &[u8]) -> u64 {
         const MOST: usize = ether::HEADER + 2 * ether::TAG + FRONT;
@@ -178,9 +186,9 @@ impl Recent {
     }
 }
 
-/// What is to be remembered once `new` has passed where `old` was remembered; `None` if it may not pass.
+/// Returns the new slot entry after `new` passes over `old`; `None` if `new` may not pass.
 fn after(old: Seen, new: Seen, repeats: Repeats) -> Option<Seen> {
-    // Another thread may have looked at the clock a little later.
+    // Another thread may have read the clock a little later.
     let age = new.at.wrapping_sub(old.at);
     let age = if age > u16::MAX / 2 { 0 } else { age };
     let within = |time: Duration| u128::from(age) * TICK < time.as_millis();
@@ -203,15 +211,15 @@ fn slots() -> Box<[AtomicU64]> {
     (0..SLOTS).map(|_| AtomicU64::new(0)).collect()
 }
 
-/// A keyed hash, quick rather than strong: whoever breaks it makes a copy of his own packet be dropped. Source: the
-/// folded multiplication of wyhash.
+/// A keyed hash that is fast rather than strong. An attacker who breaks it gets only copies of its
+/// own packets dropped. Source: the folded multiplication of wyhash.
 struct Hash {
     state: u64,
     length: u64,
 }
 
 impl Hash {
-    /// Any odd numbers with as many ones as zeros would do.
+    /// Any odd numbers with equally many ones and zeros are suitable.
     const ODD: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
 
     const fn new(key: u64) -> Self {
@@ -268,7 +276,7 @@ mod tests {
         assert!(!admits(C, 3800), "it passed again meanwhile");
         assert!(admits(C, 4000) && !admits(B, 4001));
         assert!(recent.admits(2, B, Repeats::Any, start), "another packet");
-        // A thread whose clock is behind.
+        // A thread with a slower clock.
         assert!(!admits(B, 3990));
     }
 
@@ -280,7 +288,7 @@ mod tests {
             let passed = (0..1000).filter(|_| admits(0)).count();
             assert_eq!(passed, 1 + usize::from(few));
             assert!(!admits(200) && admits(300));
-            // Once a second is nobody's circle.
+            // Repetitions once a second are no circle.
             assert!((2..40).all(|second| admits(second * 1000)));
         }
     }
@@ -303,7 +311,7 @@ mod tests {
         }
     }
 
-    /// Fingerprints of packets that differ in one bit anywhere differ, in all parts of them.
+    /// Packets that differ in any one bit have different fingerprints, in all parts of them.
     #[test]
     fn every_bit_counts() {
         let recent = Recent::new(7);
@@ -314,7 +322,7 @@ mod tests {
         for bit in 0..packet.len() * 8 {
             let mut other = packet.clone();
             other[bit / 8] ^= 1 << (bit % 8);
-            // TTL, and both sums.
+            // TTL, and both checksums.
             let blank = [8, 10, 11, 26, 27].contains(&(bit / 8));
             let print = print(&other);
             assert_eq!(print == whole, blank, "{bit}");

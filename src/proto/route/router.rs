@@ -1,7 +1,7 @@
-//! Router mode: what happens to one IP packet.
+//! Router mode: the decision on one IP packet.
 //!
-//! Source: config/tinc.md section 6.4, whose order of checks this is. Packets come without
-//! Ethernet header (a TUN device); MTUs count its 14 bytes all the same.
+//! Source: config/tinc.md section 6.4, which gives the order of checks. Packets arrive without an
+//! Ethernet header (a TUN device); MTUs include its 14 bytes all the same.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -23,13 +23,14 @@ use crate::route::{
     verdict::{Stop, Verdict},
 };
 
-/// Type of service or traffic class of an inner packet, for PriorityInheritance; 0 for anything else.
+/// Type of service or traffic class of an inner packet, for PriorityInheritance; 0 for other
+/// packets.
 #[must_use]
 pub fn priority(packet: &[u8]) -> u8 {
     Packet::parse(packet).map_or(0, |packet| packet.traffic_class())
 }
 
-/// Decides on one IP packet of `source`. TTL and MSS may be changed in place.
+/// Decides on one IP packet of `source`. May change TTL and MSS in place.
 #[inline]
 pub(super) fn route(
     snapshot: &RouteSnapshot,
@@ -39,7 +40,7 @@ pub(super) fn route(
     let me = snapshot.me;
     let settings = &snapshot.settings;
     if settings.forwarding == Forwarding::Kernel && source != me {
-        // Anything else is the kernel's to judge.
+        // The kernel decides on every other packet.
         return match parse(bytes).is_ok_and(|packet| is_foreign(snapshot, &packet, source)) {
             true => Err(Stop::Drop(DropReason::ForeignSource)),
             false => Ok(Verdict::Local),
@@ -85,9 +86,9 @@ pub(super) fn route(
     })
 }
 
-/// Smallest MTU in bytes, Ethernet header counted, that routing takes an IPv4 path to have.
+/// Lower bound of an IPv4 path MTU in routing, in bytes with the Ethernet header.
 const LIMIT_V4: u16 = 576 + ETHER as u16;
-/// The same for IPv6.
+/// Lower bound of an IPv6 path MTU in routing, in bytes with the Ethernet header.
 const LIMIT_V6: u16 = 1280 + ETHER as u16;
 
 pub(super) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Stop> {
@@ -96,7 +97,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Packet<'_>, Stop> {
 
 type State = Guard<Arc<NodeState>>;
 
-/// The reachable owner of the packet's destination, `None` for a broadcast.
+/// Returns the reachable owner of the packet's destination, `None` for a broadcast.
 fn owner_of(
     snapshot: &RouteSnapshot,
     packet: &Packet<'_>,
@@ -125,14 +126,15 @@ fn owner_of(
 fn broadcast(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
     match source != snapshot.me {
         true => decrement_ttl(snapshot, bytes)?,
-        // No router listens at the other end of a tunnel, and members get all multicast unasked.
+        // There is no router at the other end of a tunnel, and members get all multicast without a
+        // report.
         false if is_for_own_wire(&parse(bytes)?) => return Err(Stop::Drop(DropReason::OwnWire)),
         false => {}
     }
     may_broadcast(snapshot, source)
 }
 
-/// What goes to many is for our device at least, unless it came from there.
+/// A broadcast goes at least to our device, unless it came from there.
 pub(super) fn may_broadcast(snapshot: &RouteSnapshot, source: NodeIdx) -> Result<Verdict, Stop> {
     let settings = &snapshot.settings;
     match settings.broadcast == Broadcast::No || settings.tunnel_server {
@@ -141,7 +143,7 @@ pub(super) fn may_broadcast(snapshot: &RouteSnapshot, source: NodeIdx) -> Result
     }
 }
 
-/// DecrementTTL for a packet in transit.
+/// Applies DecrementTTL to a packet in transit.
 pub(super) fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Result<(), Stop> {
     if !snapshot.settings.decrement_ttl || ip::decrement_ttl(bytes) {
         return Ok(());
@@ -161,7 +163,7 @@ pub(super) fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Resul
     Err(Stop::Error(icmp::time_exceeded(&packet, source)))
 }
 
-/// The node that packets to one of this state go to next.
+/// Returns the next node for packets to a node with this state.
 pub(super) fn next_of(snapshot: &RouteSnapshot, state: &NodeState) -> NodeIdx {
     match state.via == snapshot.me {
         true => state.nexthop,
@@ -169,7 +171,7 @@ pub(super) fn next_of(snapshot: &RouteSnapshot, state: &NodeState) -> NodeIdx {
     }
 }
 
-/// What a packet may have on its way to `owner` by `next`, in bytes with the Ethernet header.
+/// Returns the longest packet to `owner` via `next`, in bytes with the Ethernet header.
 pub(super) fn next_mtu(
     snapshot: &RouteSnapshot,
     (owner, state): (NodeIdx, &NodeState),
@@ -185,7 +187,7 @@ pub(super) fn next_mtu(
     }
 }
 
-/// What a node takes, in bytes with the Ethernet header; for ourselves all that a frame can hold.
+/// Returns the MTU of a node, in bytes with the Ethernet header; for this node the longest frame.
 pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
     match node != snapshot.me {
         true => snapshot.state(node).map_or(MTU, |state| state.mtu),
@@ -193,7 +195,7 @@ pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
     }
 }
 
-/// A packet for which a path of `mtu` bytes (without Ethernet header) is too narrow.
+/// Handles a packet that is too long for a path of `mtu` bytes (without Ethernet header).
 pub(super) fn too_long(packet: &Packet<'_>, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
     if packet.dont_fragment() {
         return Err(Stop::Error(icmp::too_big(packet, mtu)));
@@ -216,7 +218,7 @@ mod tests {
     };
     use meshd_wire::testing::{fix_payload, sums_are_right, tcp, v4, v6};
 
-    /// We are a, with links to b and c; d is behind c. e is down.
+    /// This node is a, with links to b and c; d is behind c; e is down.
     fn net() -> RouteSnapshot {
         five([
             ("10.0.0.0/24", Owner::Node(ME)),
@@ -235,7 +237,7 @@ mod tests {
         ])
     }
 
-    /// A packet from one of a to e (0 to 4; 9: nobody's address) to another.
+    /// A packet from one of a to e (0 to 4; 9: an unowned address) to another.
     fn from_to(from: u8, to: u8, length: usize) -> [Vec<u8>; 2] {
         let four = |node| format!("10.{node}.0.1");
         let six = |node| format!("fd00:0:0:{node}::1");
@@ -255,7 +257,7 @@ mod tests {
         )
     }
 
-    /// Type and code of the ICMP error.
+    /// Returns type and code of the ICMP error.
     fn error(verdict: &Verdict) -> [u8; 2] {
         let Verdict::Reply(reply) = verdict else {
             panic!("no error: {verdict:?}");
@@ -376,7 +378,7 @@ mod tests {
         let Verdict::Reply(reply) = reply else {
             unreachable!()
         };
-        // We announce 10.0.0.1 by itself, but no such IPv6 address.
+        // 10.0.0.1 is announced as a single address, but no IPv6 address is.
         assert_eq!(
             Packet::parse(&reply).unwrap().source().to_string(),
             "10.0.0.1"
@@ -419,7 +421,8 @@ mod tests {
         assert_eq!(reply[46..48], 1437_u16.to_be_bytes());
         assert_eq!(ask(&s, &from_to(1, 2, 1437)[1], B), Verdict::Send(C));
 
-        // What is for us was long enough to come, and no path is taken to be below the minimum.
+        // A packet for this node has arrived whole, so its length does not matter. No path MTU
+        // counts as less than the minimum.
         assert_eq!(ask(&s, &from_to(1, 0, 1600)[0], B), Verdict::Local);
         change(&s, C, |c| c.mtu = 0);
         assert_eq!(ask(&s, &from_to(1, 2, 576)[0], B), Verdict::Send(C));
@@ -479,7 +482,7 @@ mod tests {
         for packet in &packets {
             assert_eq!(ask(&s, packet, B), Verdict::Broadcast);
         }
-        // What systems say to their own wire stays there; another node may pass it on.
+        // Messages of systems to their own wire stay there; another node may forward them.
         for packet in [
             v4("10.0.0.1", "224.0.0.22", 2, &[0x22, 0, 0, 0]),
             v6("fe80::1", "ff02::2", 58, &[133, 0, 0, 0]),

@@ -1,21 +1,24 @@
 //! SourceCheck: a node sends from its own addresses only (T21 of proto/threat-model.md).
 //!
-//! The addresses of a node are the subnets that its host file lists and those that it announces and SubnetPolicy
-//! accepts. Of several subnets that contain an address the longest prefix counts, as for lookups, so a node with a wide
-//! subnet does not send from the narrower one of another. What host files list counts also while its owner is down;
-//! then only a node whose own host file lists a wider subnet stands in for it, as it does for lookups.
+//! The addresses of a node are the subnets in its host file, and the announced subnets that
+//! SubnetPolicy accepts. If several subnets contain an address, the longest prefix counts, as in
+//! lookups. So a node with a wide subnet may not send from the narrower subnet of another node. A
+//! subnet in a host file counts even if its owner is down. Then only a node whose own host file
+//! lists a wider subnet may use that address, as in lookups.
 //!
-//! The rule, by the dialect of the sender and by SourceCheck (its host file's word before ours):
+//! The rule depends on the dialect of the sender and on SourceCheck; the sender's host file
+//! overrides our setting:
 //!
 //! | sender | `no` | `native` | `strict` |
 //! |---|---|---|---|
 //! | speaks native, or its host file lists a subnet | all | its own | its own |
 //! | any other | all | all but those of other nodes | its own |
 //!
-//! SPTPS and native records are sealed from end to end, so their sender is the node whose key opened them, whoever
-//! relayed them. Packets from or for a legacy node are opened and sealed again at every hop, in whatever two hops speak:
-//! they are taken from each node that lies on a shortest path between their owner and us. What goes to many is passed on
-//! along the tree and is not judged.
+//! SPTPS and native records are sealed end to end. So their sender is the node whose key opened
+//! them, no matter which node relayed them. Packets from or to a legacy node are opened and sealed
+//! again at every hop, in the dialect of each hop. Such packets are accepted from each node on a
+//! shortest path between their owner and this node. Multicast and broadcast packets are forwarded
+//! along the tree and not checked.
 
 use std::{
     net::IpAddr,
@@ -29,23 +32,25 @@ use crate::route::{
     lpm::{Address, Owner, Route, Table},
 };
 
-/// The addresses from which one node may send, and who may send for it.
+/// Source addresses that one node may use, and the nodes that may send in its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// Subnets that it announces and that SubnetPolicy accepts, the longest prefix first.
+    /// Announced subnets of the node that SubnetPolicy accepts, longest prefix first.
     pub announced: Vec<Prefix>,
-    /// Nothing narrower lies in any of these, so whoever has one of them has all of it.
+    /// True if no narrower subnet lies inside the announced ones: the owner of one has all of it.
     pub undivided: bool,
-    /// Subnets that its host file lists, the longest prefix first.
+    /// Subnets in the node's host file, longest prefix first.
     pub listed: Arc<[Prefix]>,
-    /// SourceCheck of its host file, which goes before ours.
+    /// SourceCheck of the node's host file, which overrides ours.
     pub check: Option<SourceCheck>,
-    /// The nodes between it and us, in order, which seal its packets anew if they are from or for a legacy node.
+    /// Nodes between that node and this one, in order. They seal packets again if one end is
+    /// legacy.
     pub carriers: Arc<[NodeIdx]>,
 }
 
 impl Claims {
-    /// The longest prefix that gives it the address, in bits, and the longest one of its host file.
+    /// Returns the longest prefix length that gives the node the address, and the longest one in
+    /// its host file.
     fn lengths(&self, addr: IpAddr) -> (Option<u8>, Option<u8>) {
         let longest = |of: &[Prefix]| Some(length(of.iter().find(|one| one.contains(addr))?));
         let listed = longest(&self.listed);
@@ -53,7 +58,7 @@ impl Claims {
     }
 }
 
-/// The subnets that host files list, our own among them: for each address the length of the longest prefix.
+/// Subnets in host files, including ours: for each address the length of the longest prefix.
 #[derive(Debug, Default)]
 pub struct Listed {
     v4: Table<u32, u8>,
@@ -61,7 +66,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// The table of these subnets; those of Ethernet addresses are passed over.
+    /// Builds the table of these subnets; Ethernet addresses are skipped.
     #[must_use]
     pub fn new(subnets: impl IntoIterator<Item = Prefix>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
@@ -87,7 +92,7 @@ impl Listed {
         }
     }
 
-    /// Whether nothing narrower than a prefix lies in it, neither here nor in the tables of routes.
+    /// Returns true if nothing narrower lies inside a prefix, neither here nor in the route tables.
     #[must_use]
     pub fn leaves_whole(&self, prefix: &Prefix, v4: &Table<u32>, v6: &Table<u128>) -> bool {
         match *prefix {
@@ -118,18 +123,19 @@ const fn length(prefix: &Prefix) -> u8 {
     }
 }
 
-/// The result of SourceCheck for a packet.
+/// Result of SourceCheck for a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It comes from where its sender has a subnet, or nobody asks.
+    /// The sender owns the source, or no check applies.
     Sound,
-    /// It does not, and passes: its sender is held to nothing, and the address is no other node's.
+    /// The sender does not own the source, but the packet passes: no rule binds the sender, and no
+    /// other node owns the address.
     Counted,
-    /// It does not, and goes no further.
+    /// The sender does not own the source, and the packet is dropped.
     Refused,
 }
 
-/// Judges where a packet of `sender` comes from.
+/// Checks the source of a packet from `sender`.
 pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeIdx) -> Origin {
     if sender == snapshot.me {
         return Origin::Sound;
@@ -146,7 +152,7 @@ pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeI
     }
     let from = packet.source();
     let bits = if from.is_ipv4() { 32 } else { 128 };
-    // Nothing is narrower than one address. Most packets need no more than this.
+    // No subnet is narrower than a single address. Most packets need no further check.
     let whole = |claims: &Claims| {
         let mut announced = claims.announced.iter();
         let found = announced.find(|one| one.contains(from));
@@ -172,7 +178,7 @@ pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeI
     let held = check == SourceCheck::Strict
         || claims.is_some_and(|claims| !claims.listed.is_empty())
         || snapshot.state(sender).is_some_and(|s| s.is_native());
-    // A default route leaves everything to others.
+    // A default route gives nothing exclusively to its owner.
     let down = owner.map(|(owner, _)| lengths_of(snapshot, owner, from).0);
     let others = any.max(down.flatten()).is_some_and(|length| length > 0);
     match held || others {
@@ -186,7 +192,7 @@ fn lengths_of(snapshot: &RouteSnapshot, node: NodeIdx, addr: IpAddr) -> (Option<
     claims.map_or((None, None), |claims| claims.lengths(addr))
 }
 
-/// The node to which packets for an address go, and whether it is reachable.
+/// Returns the node that owns an address, and true if it is reachable.
 fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeIdx, bool)> {
     let owner = match addr {
         IpAddr::V4(from) => snapshot.v4.lookup(from.to_bits()),
@@ -199,7 +205,8 @@ fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeIdx, bool)> {
     }
 }
 
-/// Whether packets of `owner` may come from this one, which has opened and sealed them again: one of the ends is legacy.
+/// Returns true if `carrier` may send packets of `owner` because it has opened and sealed them
+/// again: one of the ends is legacy.
 fn carries(snapshot: &RouteSnapshot, carrier: NodeIdx, owner: NodeIdx, to: IpAddr) -> bool {
     let claims = snapshot.sources.get(owner.0 as usize);
     let legacy = |node| snapshot.state(node).is_some_and(|state| state.legacy);
@@ -207,7 +214,7 @@ fn carries(snapshot: &RouteSnapshot, carrier: NodeIdx, owner: NodeIdx, to: IpAdd
         && (legacy(owner) || owner_of(snapshot, to).is_some_and(|(to, _)| legacy(to)))
 }
 
-/// Whether a packet of `sender` is not to be heard. Counts what is heard all the same, and what is not.
+/// Returns true if a packet of `sender` must be dropped. Updates the counters.
 pub(super) fn is_foreign(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeIdx) -> bool {
     let origin = judge(snapshot, packet, sender);
     match origin {

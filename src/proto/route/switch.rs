@@ -1,7 +1,7 @@
-//! Switch and hub mode: what happens to one Ethernet frame.
+//! Switch and hub mode: the decision on one Ethernet frame.
 //!
-//! Source: config/tinc.md section 6.7. Frames get no "unreachable": where nobody is known to have an
-//! address, they go to all. Only what is too long for the way is answered, as in router mode.
+//! Source: config/tinc.md section 6.7. Frames get no "unreachable": a frame for an address without
+//! an owner is flooded. Only a frame that is too long for its path is answered, as in router mode.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,39 +18,39 @@ use crate::route::{
     verdict::{Stop, Verdict},
 };
 
-/// IP packets of at most this many bytes are never too long: links take what UDP does not.
+/// Longest IP packet that is never too long: links carry what UDP does not.
 const SMALL_V4: usize = 576 + HEADER_V4;
 const SMALL_V6: usize = 1280;
 
-/// Who has which Ethernet address; immutable once published.
+/// Owners of Ethernet addresses; immutable once published.
 #[derive(Debug, Default)]
 pub struct MacTable(Vec<MacEntry>);
 
-/// One address.
+/// One Ethernet address and its owner.
 #[derive(Debug)]
 pub struct MacEntry {
     /// The address.
     pub mac: Mac,
-    /// Who has it.
+    /// Owner of the address.
     pub owner: NodeIdx,
-    /// Of an address that we have learned.
+    /// Sighting of a learned address.
     pub sighting: Option<Arc<Sighting>>,
 }
 
-/// Whether frames of an address came from our device since the mesh last looked. Written by workers.
+/// Flag for frames of an address from our device since the mesh last read it. Workers set it.
 #[derive(Debug, Default)]
 pub struct Sighting(AtomicBool);
 
 impl Sighting {
-    /// A frame came.
+    /// Records a frame.
     pub fn note(&self) {
-        // Most of the time it is no news: a look costs less than a write.
+        // The flag is usually set already, and a load costs less than a store.
         if !self.0.load(Ordering::Relaxed) {
             self.0.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether one came since this was last asked.
+    /// Returns true if a frame was recorded since the last call.
     #[must_use]
     pub fn take(&self) -> bool {
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
@@ -58,16 +58,16 @@ impl Sighting {
 }
 
 impl MacTable {
-    /// The table of these addresses; of equal ones the first counts.
+    /// Builds the table; of equal addresses the first one counts.
     #[must_use]
     pub fn new(mut entries: Vec<MacEntry>) -> Self {
-        // Stable, so that the first of equals stays first.
+        // The sort is stable, so the first of equal addresses stays first.
         entries.sort_by_key(|entry| entry.mac);
         entries.dedup_by_key(|entry| entry.mac);
         Self(entries)
     }
 
-    /// Who has an address.
+    /// Returns the entry of an address.
     #[must_use]
     pub fn get(&self, mac: Mac) -> Option<&MacEntry> {
         let at = self.0.binary_search_by_key(&mac, |entry| entry.mac).ok()?;
@@ -75,7 +75,7 @@ impl MacTable {
     }
 }
 
-/// Looks, in switch mode, at who sent a frame that our device gave; returns an address that is to be
+/// Checks the source of a frame from our device, in switch mode. Returns an address that must be
 /// learned.
 #[must_use]
 pub fn sight(snapshot: &RouteSnapshot, frame: &[u8]) -> Option<Mac> {
@@ -91,13 +91,13 @@ pub fn sight(snapshot: &RouteSnapshot, frame: &[u8]) -> Option<Mac> {
     }
 }
 
-/// Whether a frame is of a station behind our own device.
+/// Returns true if a frame is from a station behind our own device.
 pub(super) fn is_ours(snapshot: &RouteSnapshot, frame: &[u8]) -> bool {
     let entry = Frame::parse(frame).and_then(|frame| snapshot.macs.get(frame.source()));
     entry.is_some_and(|entry| entry.owner == snapshot.me)
 }
 
-/// Decides on one frame of `source`. TTL and MSS may be changed in place.
+/// Decides on one frame of `source`. May change TTL and MSS in place.
 #[inline(never)] // it would only be in the router's way
 pub(super) fn switch(
     snapshot: &RouteSnapshot,
@@ -157,8 +157,8 @@ fn to(snapshot: &RouteSnapshot, owner: NodeIdx) -> Verdict {
     }
 }
 
-/// A frame for all. In hub mode that is everything, so TCP is held down to what all ways take; tinc
-/// leaves it to the links to carry what is too long.
+/// Decides on a frame for all nodes. In hub mode every frame is one, so the MSS of TCP is clamped
+/// to the least MTU. tinc relies on links for frames that are too long.
 fn broadcast(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
@@ -177,7 +177,7 @@ fn broadcast(
     Ok(verdict)
 }
 
-/// DecrementTTL for an IP packet in a frame in transit.
+/// Applies DecrementTTL to an IP packet in a frame in transit.
 fn age(snapshot: &RouteSnapshot, bytes: &mut [u8], at: Option<usize>) -> Result<(), Stop> {
     let Some(at) = at.filter(|at| Packet::parse(&bytes[*at..]).is_some()) else {
         return Ok(());
@@ -190,7 +190,8 @@ fn clamp(bytes: &mut [u8], at: usize, mtu: u16) {
     ip::clamp_mss(&mut bytes[at..], mtu.saturating_sub(at as u16));
 }
 
-/// A frame for which a way of `mtu` bytes is too narrow: what is not IP, or small, goes all the same.
+/// Answers a frame that is too long for a path of `mtu` bytes. A frame without IP, or a small one,
+/// is sent all the same.
 fn answer_too_long(bytes: &[u8], at: usize, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
     let packet = parse(&bytes[at..]);
     let small = match packet.as_ref().map(Packet::is_v6) {
@@ -212,7 +213,7 @@ fn answer_too_long(bytes: &[u8], at: usize, owner: NodeIdx, mtu: u16) -> Result<
     }
 }
 
-/// The answer in a frame back to where the frame in question came from.
+/// Puts an answer into a frame back to the sender of the original frame.
 fn framed(stop: Stop, bytes: &[u8], at: usize) -> Stop {
     match stop {
         Stop::Error(Some(error)) => Stop::Error(Some([ether::answer(bytes, at), error].concat())),

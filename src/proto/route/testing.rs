@@ -1,4 +1,4 @@
-//! Snapshots made by hand, for the tests of the data plane. Node 0 is ourselves.
+//! Snapshots made by hand, for tests of the data plane. Node 0 is this node.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -9,13 +9,13 @@ use crate::route::{
     lpm::{Owner, Route, Table},
 };
 
-/// Some instant to count from.
+/// An instant to count from.
 #[expect(clippy::disallowed_methods, reason = "only differences matter")]
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Ourselves.
+/// This node.
 pub const ME: NodeIdx = NodeIdx(0);
 
 /// A reachable node of the current version with a proven UDP path of 1400 bytes and no key.
@@ -36,7 +36,7 @@ pub fn node(idx: NodeIdx, nexthop: NodeIdx, via: NodeIdx) -> NodeState {
     }
 }
 
-/// A node that we have a link to.
+/// A neighbour: a node that we have a link to.
 pub fn neighbour(idx: NodeIdx) -> NodeState {
     node(idx, idx, idx)
 }
@@ -46,7 +46,7 @@ pub fn addr(idx: NodeIdx) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, idx.0 as u8], 655))
 }
 
-/// A snapshot of ourselves and `nodes` (from index 1 on) with these subnets.
+/// A snapshot of this node and `nodes` (from index 1 on) with these subnets.
 pub fn snapshot<const N: usize, const S: usize>(
     nodes: [NodeState; N],
     subnets: [(&str, Owner); S],
@@ -84,7 +84,7 @@ pub const B: NodeIdx = NodeIdx(1);
 pub const C: NodeIdx = NodeIdx(2);
 pub const D: NodeIdx = NodeIdx(3);
 
-/// We are a, with links to b and c; d is behind c. e is down.
+/// This node is a, with links to b and c; d is behind c; e is down.
 pub fn five<const S: usize>(subnets: [(&str, Owner); S]) -> RouteSnapshot {
     let mut down = node(NodeIdx(4), B, B);
     down.reachable = false;
@@ -93,7 +93,7 @@ pub fn five<const S: usize>(subnets: [(&str, Owner); S]) -> RouteSnapshot {
     five
 }
 
-/// Changes what a node is like.
+/// Changes the state of a node.
 pub fn change(snapshot: &RouteSnapshot, node: NodeIdx, change: impl FnOnce(&mut NodeState)) {
     let node = snapshot.node(node).unwrap();
     let mut state = (**node.state.load()).clone();

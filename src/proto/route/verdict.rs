@@ -1,4 +1,4 @@
-//! What may happen to one packet, whatever the mode.
+//! Decision on one packet, in any mode.
 
 use std::time::{Duration, Instant};
 
@@ -14,28 +14,29 @@ use crate::route::{
     switch::switch,
 };
 
-/// What to do with a packet.
+/// Decision on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it to this node's tunnel; [`crate::route::path::send_path`] says how.
+    /// Send the packet into this node's tunnel, on the path of [`crate::route::path::send_path`].
     Send(NodeIdx),
-    /// Write it to our own device.
+    /// Write the packet to our own device.
     Local,
-    /// Spread it: to our device if it is not from there, and to [`crate::route::RouteSnapshot::spread_to`].
+    /// Flood the packet: to our device unless it came from there, and to
+    /// [`crate::route::RouteSnapshot::spread_to`].
     Broadcast,
-    /// It cannot go on: this packet answers it, to be routed back to where it came from.
+    /// Reject the packet: route this answer back to its sender.
     Reply(Vec<u8>),
-    /// Too long without DF: these pieces go to the node instead.
+    /// The packet is too long and may be fragmented: send these fragments to the node instead.
     Fragments(NodeIdx, Vec<Vec<u8>>),
-    /// Drop it.
+    /// Drop the packet.
     Drop(DropReason),
 }
 
-/// Bounds the errors that we answer with: [`Self::PER_SECOND`] in every second, of both IP versions
-/// together. Source: config/tinc.md section 6.5.
+/// Limits the ICMP errors of one caller to [`Self::PER_SECOND`] a second, over both IP versions.
+/// Each worker and the slow path have a limiter of their own. Source: config/tinc.md section 6.5.
 #[derive(Debug, Default)]
 pub struct ErrorLimiter {
-    /// Start of the current second, and errors in it.
+    /// Start of the current second, and number of errors in it.
     current: Option<(Instant, u32)>,
 }
 
@@ -43,7 +44,7 @@ impl ErrorLimiter {
     /// Errors allowed in one second.
     pub const PER_SECOND: u32 = 3;
 
-    /// Whether one more error may go out now; counts it if so.
+    /// Returns true if one more error may be sent now, and counts it.
     pub fn allow(&mut self, now: Instant) -> bool {
         let fresh = self
             .current
@@ -55,11 +56,11 @@ impl ErrorLimiter {
     }
 }
 
-/// Decides on one packet that came from `source`: ourselves for our device, else the node whose tunnel or
-/// link it came out of. In router mode it is an IP packet, else a frame. TTL and MSS may be changed in
-/// place.
+/// Decides on one packet from `source`. `source` is this node for our device, else the node whose
+/// tunnel or link delivered the packet. In router mode the packet is an IP packet, else a frame.
+/// May change TTL and MSS in place.
 ///
-/// The snapshot must hold a state for ourselves: reachable, ourselves as its next hop and via.
+/// The snapshot must hold a state for this node: reachable, with itself as nexthop and via.
 pub fn decide(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
@@ -85,8 +86,8 @@ pub fn decide(
     }
 }
 
-/// The verdict on a packet that goes on to others, unless it has been here before.
-#[inline(never)] // most packets go straight to their node
+/// Returns the verdict on a forwarded packet, or drops it if it is a copy.
+#[inline(never)] // most packets go directly to their node
 fn check(
     snapshot: &RouteSnapshot,
     bytes: &[u8],
@@ -105,10 +106,10 @@ fn check(
     checked.map_or_else(Verdict::Drop, |()| verdict)
 }
 
-/// Why a packet goes no further.
+/// Reason why a packet is not delivered.
 pub(super) enum Stop {
     Drop(DropReason),
-    /// With this answer, unless it must not be answered.
+    /// Send this answer, unless the packet must not be answered.
     Error(Option<Vec<u8>>),
 }
 
