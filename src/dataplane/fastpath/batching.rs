@@ -1,15 +1,16 @@
-//! Whether packets come one at a time: then each goes on its way at once, and nothing is done beside that.
+//! Detects packets that arrive one at a time. Such a packet is sent at once, without waiting for a
+//! batch.
 
 use std::time::{Duration, Instant};
 
-/// How long nothing must have come for the next packet to come alone.
+/// Shortest idle time after which the next packet counts as alone.
 const REST: Duration = Duration::from_micros(200);
-/// The same after a batch that was [`LITTLE`].
+/// The same after a batch below [`LITTLE`].
 const GAP: Duration = Duration::from_micros(20);
-/// Bytes of a packet or two that are nothing of bulk.
+/// Bytes of a batch below which it is no bulk: a packet or two.
 const LITTLE: usize = 2_000;
 
-/// What a thread remembers of its last batch.
+/// State of a thread's last batch.
 #[derive(Debug, Default)]
 pub struct Lull {
     began: Option<Instant>,
@@ -17,14 +18,14 @@ pub struct Lull {
 }
 
 impl Lull {
-    /// A batch begins. Returns whether it should take one packet only.
+    /// Starts a batch. Returns true if the batch should take one packet only.
     pub fn begins(&mut self, now: Instant) -> bool {
         let gap = if self.bytes < LITTLE { GAP } else { REST };
         let began = self.began.replace(now);
         began.is_none_or(|began| now.duration_since(began) >= gap)
     }
 
-    /// It had so many bytes.
+    /// Records the number of bytes in the batch.
     pub fn had(&mut self, bytes: usize) {
         self.bytes = bytes;
     }
@@ -35,7 +36,8 @@ mod tests {
     use super::*;
     use meshd_proto::route::testing;
 
-    /// What is said of batches that begin so many microseconds after the one before, and have so many bytes.
+    /// Results for batches that start so many microseconds after the one before, with so many
+    /// bytes.
     fn told(batches: &[(u64, usize)]) -> Vec<bool> {
         let (mut lull, mut now) = (Lull::default(), testing::now());
         let batch = |(gap, bytes): &(u64, usize)| {

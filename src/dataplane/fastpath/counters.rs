@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use meshd_proto::route::DropReason;
 use meshd_sync::AtomicU64;
 
-/// Counters of drops by reason. Alone on its cache lines: one thread writes, the driver reads.
+/// Counters of drops by reason, on cache lines of their own: one thread writes, the driver reads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Counters {
@@ -18,7 +18,7 @@ impl Counters {
         self.drops[reason as usize].fetch_add(count, Ordering::Relaxed);
     }
 
-    /// All counts that are not zero.
+    /// Returns all counts that are not zero.
     pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL
             .into_iter()

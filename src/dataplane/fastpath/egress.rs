@@ -1,4 +1,5 @@
-//! Where the results of a worker's steps go: runs to the sockets, packets to the device, joined where it takes super-packets.
+//! Output of a worker: runs to the sockets, packets to the device. Packets are joined if the device
+//! takes super-packets.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,16 +25,16 @@ use crate::{
     },
 };
 
-/// How long a full send buffer may hold us up before a run is dropped.
+/// Longest wait for room in a full send buffer before a run is dropped.
 const SEND_WAIT: Duration = Duration::from_millis(5);
 
-/// The [`Sink`] of the real thing.
+/// The [`Sink`] of a real worker.
 pub(super) struct Outlet<'a> {
     pub(super) mode: Mode,
     pub(super) runs: &'a mut Runs,
-    /// Of the datagrams to come.
+    /// Type of service of the following datagrams.
     pub(super) tos: u8,
-    /// Where the device takes super-packets.
+    /// Set if the device takes super-packets.
     pub(super) coalescer: Option<&'a mut Coalescer>,
     pub(super) parked: &'a mut Parked,
     pub(super) punts: &'a mut Punts,
@@ -100,7 +101,7 @@ impl Sink for Outlet<'_> {
 }
 
 impl Outlet<'_> {
-    /// Lets go of all that has gathered.
+    /// Sends and writes everything that has been gathered.
     pub(super) fn flush(&mut self) {
         self.send();
         if let Some(coalescer) = &mut self.coalescer {
@@ -126,18 +127,19 @@ impl Outlet<'_> {
     }
 }
 
-/// The device to write to: its queue that the thread reads, and, while there is bulk, the one for what
-/// should not wait there.
+/// Queues of the device for writing: the thread's own one, and, while there is bulk, another one
+/// for packets that should not wait behind it.
 #[derive(Clone, Copy)]
 pub(super) struct Device<'a> {
     pub(super) own: Option<&'a Tun>,
     pub(super) aside: Option<&'a Tun>,
 }
 
-/// Writes packets and super-packets to the device, where there is one.
+/// Writes packets and super-packets to the device, if there is one.
 ///
-/// The kernel remembers to which queue a flow was written, and gives us the flow's other direction there.
-/// TCP fills the queue it leaves by; while it does, what is not TCP gets another one, and need not wait.
+/// The kernel remembers the queue that a flow was written to, and delivers the other direction of
+/// the flow there. TCP fills its queue. Meanwhile packets other than TCP are written to another
+/// queue, so they need not wait.
 fn write_to<'a>(
     mode: Mode,
     device: Device<'a>,
@@ -155,13 +157,13 @@ fn write_to<'a>(
     }
 }
 
-/// The socket that datagrams for `to` leave by.
+/// Returns the socket for datagrams to `to`.
 fn socket_for(to: SocketAddr, udp: &[Arc<UdpSocket>]) -> Option<&Arc<UdpSocket>> {
     let mut sockets = udp.iter();
     sockets.find(|socket| socket.local().is_ipv4() == to.is_ipv4())
 }
 
-/// Sends one run, in one call where the kernel segments, and reports what is too long.
+/// Sends one run, in one call if the kernel segments, and reports datagrams that are too long.
 fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Counters) {
     let Some(socket) = socket_for(run.to, udp) else {
         return counters.dropped(DropReason::SendFailed, run.count as u64);
@@ -169,7 +171,8 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
     if run.count <= socket.max_segments() {
         match send(socket, run, run.data(), run.segment) {
             Ok(()) => return,
-            // Old kernels say EINVAL for a segment longer than the path MTU: find out which it is.
+            // Old kernels return EINVAL for a segment longer than the path MTU: send the datagrams
+            // one by one.
             Err(_) if run.count > 1 => {}
             Err(error) => return failed(&error, run.to, run.data().len(), punts, counters),
         }
@@ -181,8 +184,8 @@ fn send_run(run: &Run, udp: &[Arc<UdpSocket>], punts: &mut Punts, counters: &Cou
     }
 }
 
-/// Sends, and waits a moment where the send buffer is full: the queue in front of us (the device's)
-/// is the better place for packets to wait or be dropped.
+/// Sends, and waits for a moment if the send buffer is full. The device's queue is the better place
+/// for packets to wait or be dropped.
 fn send(socket: &UdpSocket, run: &Run, data: &[u8], segment: usize) -> io::Result<()> {
     let try_send = || match run.tos {
         0 => socket.send(run.to, data, segment),
@@ -220,7 +223,7 @@ mod tests {
         io::udp::{RecvBuffers, SocketOptions},
     };
 
-    /// The kernel joins on receive what it was given in one call, so the receiver sees how many those were.
+    /// The kernel joins the datagrams of one call on receive, so the receiver sees their number.
     #[test]
     fn a_run_goes_in_one_call_whatever_its_type_of_service() {
         let any = "127.0.0.1:0".parse().unwrap();

@@ -1,4 +1,4 @@
-//! From datagrams to packets: who sent them, whose tunnel opens them, where they go.
+//! From datagrams to packets: finds the sender, opens the datagram, and routes the packet.
 
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
@@ -19,12 +19,12 @@ use crate::{
     io::vnet::Checksums,
 };
 
-/// Packets of one node out of one message, counted together at the end.
+/// Packets of one node in one message, counted together at the end.
 #[derive(Default)]
 struct Tally {
     packets: usize,
     bytes: usize,
-    /// Longest record that came straight from the node.
+    /// Longest record received directly from the node.
     longest: usize,
 }
 
@@ -38,11 +38,11 @@ impl Tally {
 }
 
 impl<S: Sink> Step<'_, S> {
-    /// Takes the datagrams of one message as they came from `from` (IPv4 never mapped): of `stride`
-    /// bytes each (at least 1), the last may be shorter. The buffer is used up.
+    /// Handles the datagrams of one message from `from` (IPv4 never mapped). Each has `stride`
+    /// bytes (at least 1); the last may be shorter. The buffer is overwritten.
     ///
-    /// Source: wire/tinc-1.1.md section 4.1, proto/native-link.md section 3.3. Everything from an address
-    /// that is not some node's confirmed one is left to the mesh.
+    /// Source: wire/tinc-1.1.md section 4.1, proto/native-link.md section 3.3. A datagram from an
+    /// address that is not a node's confirmed one goes to the mesh.
     pub fn from_network(&mut self, from: SocketAddr, message: &mut [u8], stride: usize) {
         if message.is_empty() {
             return self.sink.dropped(DropReason::Malformed);
@@ -61,8 +61,8 @@ impl<S: Sink> Step<'_, S> {
         }
     }
 
-    /// Takes a datagram that seems to be for the session `index`, and those behind it that are for the
-    /// same one; returns the first that is not.
+    /// Handles a datagram that names the session `index`, and the following ones that name the same
+    /// session. Returns the first datagram that does not.
     fn native<'d>(
         &mut self,
         index: u32,
@@ -97,7 +97,7 @@ impl<S: Sink> Step<'_, S> {
         next
     }
 
-    /// Takes a datagram of a real daemon, or one that came by a relay.
+    /// Handles a datagram of a real daemon, or one from a relay.
     fn by_ids<'d>(
         &mut self,
         sender: Option<NodeIdx>,
@@ -126,7 +126,7 @@ impl<S: Sink> Step<'_, S> {
             self.sink.dropped(DropReason::NoRelay);
             return None;
         };
-        // Nobody sends in our name (T29).
+        // Drop datagrams in our own name (T29).
         if origin == self.snapshot.me {
             self.sink.dropped(DropReason::NoRelay);
             return None;
@@ -145,7 +145,7 @@ impl<S: Sink> Step<'_, S> {
         None
     }
 
-    /// Opens what follows `skip` bytes of ids with the keys of `node`'s tunnel.
+    /// Opens the data behind `skip` bytes of ids with the keys of `node`'s tunnel.
     fn open(
         &mut self,
         node: &NodeShared,
@@ -188,7 +188,7 @@ impl<S: Sink> Step<'_, S> {
         }
     }
 
-    /// Takes one opened record.
+    /// Handles one opened record.
     fn opened(
         &mut self,
         node: &NodeShared,
@@ -204,7 +204,7 @@ impl<S: Sink> Step<'_, S> {
         if sender == Some(node.idx) {
             tally.longest = tally.longest.max(data.len());
         }
-        // Compressed data that we have not asked for is as wrong as any other type.
+        // Compressed data that we have not requested is as invalid as any other type.
         let mut unpacked;
         let mut kind = opened.kind;
         if opened.is_packed() {

@@ -1,10 +1,13 @@
-//! The packet threads. Everything but [`worker`] and [`egress`] is pure over a snapshot, a buffer and a [`Sink`].
+//! The packet threads. Everything but [`worker`] and [`egress`] is pure over a snapshot, a buffer
+//! and a [`Sink`].
 //!
-//! One packet or super-packet from the device: [`worker`] reads it, [`outbound`] asks the router, cuts
-//! it straight into its destination's run in [`runs`] and seals it there; the worker sends each run
-//! with one call. One datagram: the worker receives a batch, [`inbound`] finds the sender, opens in
-//! place, asks the router, and hands the packet on or to the device, for which the worker joins
-//! packets of a flow to super-packets. What needs the control plane goes out through [`punt`].
+//! A packet or super-packet from the device: [`worker`] reads it. [`outbound`] asks the router,
+//! cuts the packet straight into its destination's run in [`runs`], and seals it there. The worker
+//! sends each run with one call.
+//!
+//! A datagram: the worker receives a batch. [`inbound`] finds the sender, opens the datagram in
+//! place, and asks the router. Then it forwards the packet, or writes it to the device; the worker
+//! joins packets of a flow to super-packets. Work for the control plane leaves through [`punt`].
 
 pub mod batching;
 pub mod counters;
@@ -50,49 +53,50 @@ use counters::Counters;
 use send_order::Turns;
 use tap::{Tap, Taps};
 
-/// Where the pure steps leave their results.
+/// Receiver of the results of the pure steps.
 pub trait Sink {
-    /// Appends a datagram of `length` bytes to what goes to `to`, at most `most` of them in one call, and
-    /// returns it to be written. Until then its bytes are any: those of an older datagram perhaps.
+    /// Appends a datagram of `length` bytes to the run for `to`, with at most `most` datagrams per
+    /// call. Returns the datagram for writing. Its bytes are arbitrary before: perhaps those of an
+    /// older datagram.
     fn datagram(&mut self, to: SocketAddr, most: usize, length: usize) -> &mut [u8];
-    /// Type of service (traffic class) of the datagrams that are appended from now on; 0 at first.
+    /// Sets the type of service (traffic class) of the following datagrams; 0 at first.
     fn priority(&mut self, _tos: u8) {}
-    /// Hands a packet to our own device, with what is known of its checksum.
+    /// Delivers a packet to our own device, with the state of its checksum.
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums);
-    /// Hands all datagrams appended so far to the kernel.
+    /// Sends all datagrams appended so far to the kernel.
     fn send_off(&mut self) {}
-    /// Keeps a packet back while its node changes keys; [`Step::send`] tries it again.
+    /// Parks a packet while its node changes keys; [`Step::send`] tries it again.
     fn park(&mut self, to: NodeIdx, packet: &[u8]);
-    /// Leaves something to the control plane.
+    /// Sends a punt to the control plane.
     fn punt(&mut self, punt: Punt);
-    /// Counts a packet that went nowhere.
+    /// Counts a dropped packet.
     fn dropped(&mut self, reason: DropReason);
-    /// Whether somebody looks at inner packets: then they go one by one.
+    /// Returns true if a capture is open for inner packets: then they are handled one by one.
     fn is_looked_at(&self) -> bool {
         false
     }
-    /// Shows an inner packet that goes into the tunnel of a node, or has come out of it.
+    /// Shows an inner packet that goes into a node's tunnel or came out of it.
     fn show(&self, _node: &NodeShared, _received: bool, _packet: &[u8], _checksums: Checksums) {}
 }
 
-/// What a step works with; made anew for each batch.
+/// Inputs of a step; made again for each batch.
 pub struct Step<'a, S> {
-    /// The tables in force.
+    /// The snapshot in force.
     pub snapshot: &'a RouteSnapshot,
-    /// Where results go.
+    /// Receiver of the results.
     pub sink: &'a mut S,
-    /// Limits the errors that the router answers with.
+    /// Limiter of the router's ICMP errors; each worker has one.
     pub limiter: &'a mut ErrorLimiter,
     /// The time of the batch.
     pub now: Instant,
-    /// What the router said of the last packet for us.
+    /// Verdict on the last packet for this node.
     for_us: Option<ForUs>,
-    /// The nodes whose [`NodeShared::sending`] is held; `None` where no other thread sends.
+    /// Nodes whose [`NodeShared::sending`] is held; `None` if no other thread sends.
     turns: Option<Turns<'a>>,
 }
 
 impl<'a, S> Step<'a, S> {
-    /// What a batch begins with, where no other thread sends.
+    /// Makes the step of a batch, for the case that no other thread sends.
     #[must_use]
     pub fn new(
         snapshot: &'a RouteSnapshot,
@@ -111,7 +115,7 @@ impl<'a, S> Step<'a, S> {
     }
 }
 
-/// Computes the checksum of a packet where that is still to be done.
+/// Computes the checksum of a packet if it is not computed yet.
 pub fn complete(mode: Mode, packet: &mut [u8], checksums: Checksums) {
     if checksums == Checksums::Vouched
         && let Some(packet) = packet.get_mut(mode.ip_at(packet)..)
@@ -120,40 +124,40 @@ pub fn complete(mode: Mode, packet: &mut [u8], checksums: Checksums) {
     }
 }
 
-/// What all workers share with the driver.
+/// State that all workers share with the driver.
 struct Shared {
     snapshot: ArcSwap<RouteSnapshot>,
     taps: Taps,
     workers: Vec<PerWorker>,
 }
 
-/// One worker's own part; padded by [`Counters`] so that no two workers write one cache line.
+/// State of one worker. [`Counters`] pads it, so no two workers write one cache line.
 #[derive(Default)]
 struct PerWorker {
     counters: Counters,
     beat: AtomicU64,
 }
 
-/// The running packet threads. Dropping it does not stop them: see [`Handle::stop`].
+/// The running packet threads. Dropping the handle does not stop them: see [`Handle::stop`].
 pub struct Handle {
     shared: Arc<Shared>,
     stop: Arc<EventFd>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What one packet thread reads and writes.
+/// Descriptors of one packet thread.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
-    /// Its queue of the device; none with DeviceType = dummy.
+    /// The thread's queue of the device; none with DeviceType = dummy.
     pub tun: Option<Arc<Tun>>,
-    /// Another thread's queue of the device, if there is one: for flows that should leave by that.
+    /// Another thread's queue of the device, if there is one: for flows that should use that queue.
     pub aside: Option<Arc<Tun>>,
-    /// Its UDP sockets.
+    /// The thread's UDP sockets.
     pub udp: Vec<Arc<UdpSocket>>,
 }
 
-/// Starts a packet thread for each of `queues`. Each calls `prepare` first. Punts and path-MTU reports
-/// go to `inputs`; when that is full they are dropped and counted.
+/// Starts a packet thread for each of `queues`. Each thread calls `prepare` first. Punts and
+/// path-MTU reports go to `inputs`; they are dropped and counted while it is full.
 pub fn start(
     snapshot: Arc<RouteSnapshot>,
     queues: Vec<Queue>,
@@ -173,7 +177,7 @@ pub fn start(
         let builder = std::thread::Builder::new().name(thread_name(index));
         let run = move || {
             prepare();
-            // Where a filter forbids it, it goes without.
+            // A filter of system calls may forbid this; the thread works without it.
             if let Err(error) = sched::short_turns() {
                 tracing::debug!(%error, "no short turns for packet threads");
             }
@@ -188,27 +192,27 @@ pub fn start(
     })
 }
 
-/// What the names of all packet threads begin with.
+/// Prefix of the names of all packet threads.
 pub const THREAD_NAME: &str = "meshd-w";
 
-/// What the system calls the thread of the worker `index`.
+/// Returns the name of the thread of worker `index` in the system.
 #[must_use]
 pub fn thread_name(index: usize) -> String {
     format!("{THREAD_NAME}{index}")
 }
 
 impl Handle {
-    /// Makes `snapshot` the tables of every batch from now on.
+    /// Publishes `snapshot` for all following batches.
     pub fn publish(&self, snapshot: Arc<RouteSnapshot>) {
         self.shared.snapshot.store(snapshot);
     }
 
-    /// Shows packets to this capture from the next batch of each worker on, or to none.
+    /// Shows packets to this capture from each worker's next batch on, or to none.
     pub fn look(&self, tap: Option<Arc<Tap>>) {
         self.shared.taps.set(tap);
     }
 
-    /// Packets dropped since start, by reason, zeros left out.
+    /// Returns the packets dropped since start, by reason, without zeros.
     #[must_use]
     pub fn drops(&self) -> DropCounts {
         let mut sum = DropCounts::new();
@@ -220,33 +224,34 @@ impl Handle {
         sum
     }
 
-    /// Packets that each worker dropped, as [`Self::drops`].
+    /// Returns the packets that each worker dropped, as [`Self::drops`].
     #[must_use]
     pub fn drops_each(&self) -> Vec<DropCounts> {
         let drops = |worker: &PerWorker| worker.counters.drops().collect();
         self.shared.workers.iter().map(drops).collect()
     }
 
-    /// A number for each worker that grows while it lives, at least every second.
+    /// Returns a number for each worker that grows at least every second while the worker is alive.
     #[must_use]
     pub fn beats(&self) -> Vec<u64> {
         let beat = |worker: &PerWorker| worker.beat.load(Ordering::Relaxed);
         self.shared.workers.iter().map(beat).collect()
     }
 
-    /// Whether every worker still runs; one ends by itself only when its device is gone.
+    /// Returns true if every worker still runs; a worker ends by itself only when its device is
+    /// gone.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.threads.iter().all(|thread| !thread.is_finished())
     }
 
-    /// How many workers there are.
+    /// Returns the number of workers.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.shared.workers.len()
     }
 
-    /// Stops the workers and waits for them.
+    /// Stops the workers and waits for their end.
     pub fn stop(self) {
         if self.stop.signal().is_ok() {
             for thread in self.threads {

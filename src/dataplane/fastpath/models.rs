@@ -1,4 +1,5 @@
-//! Packet threads beside each other and beside the driver, in every order: see [`meshd_sync`].
+//! Models of packet threads beside each other and beside the driver, in every order: see
+//! [`meshd_sync`].
 
 use std::sync::{Arc, Mutex};
 
@@ -25,15 +26,15 @@ use crate::io::{
 const ONE: NodeIdx = NodeIdx(1);
 const TWO: NodeIdx = NodeIdx(2);
 
-/// What the kernel was given, in its order.
+/// Datagrams sent to the kernel, in order.
 #[derive(Default)]
 struct Wire {
-    /// Calls to it: each is a moment for another thread.
+    /// Calls to the kernel: each is a moment for another thread.
     calls: AtomicU64,
     sent: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
 }
 
-/// As the worker's own, without sockets: datagrams gather until they are sent off.
+/// The sink of a worker without sockets: datagrams gather until they are sent.
 struct Batch {
     gathered: Vec<(SocketAddr, Vec<u8>)>,
     wire: Arc<Wire>,
@@ -100,12 +101,14 @@ fn keyed(idx: NodeIdx, tx: &Arc<TxKey>) -> NodeState {
     }
 }
 
-/// The nodes that these states are of, from index 1 on; the first owns the destinations of [`Parts`].
+/// Tables of nodes with these states, from index 1 on; the first node owns the destinations of
+/// [`Parts`].
 fn tables<const N: usize>(states: [NodeState; N]) -> RouteSnapshot {
     snapshot(states, [("10.1.0.0/24", Owner::Node(ONE))])
 }
 
-/// Opens all that was sent, each with the one key that fits. Returns which that was, and the number.
+/// Opens all sent datagrams, each with the only matching key. Returns the key's position and the
+/// number.
 fn opened(wire: &Wire, skip: usize, keys: &[Arc<RxKey>]) -> Vec<(usize, u64)> {
     let open = |(_, datagram): (SocketAddr, Vec<u8>)| {
         let with = |(at, key): (usize, &Arc<RxKey>)| {
@@ -123,8 +126,8 @@ fn opened(wire: &Wire, skip: usize, keys: &[Arc<RxKey>]) -> Vec<(usize, u64)> {
     wire.sent.lock().unwrap().drain(..).map(open).collect()
 }
 
-/// Two workers, each with a packet for both nodes, in opposite order. That neither stands still is
-/// loom's to see.
+/// Two workers, each with a packet for both nodes, in opposite order. loom checks that there is no
+/// deadlock.
 #[test]
 fn what_several_threads_send_to_a_node_leaves_in_order() {
     model::check(|| {
@@ -152,7 +155,8 @@ fn what_several_threads_send_to_a_node_leaves_in_order() {
     });
 }
 
-/// A worker cuts a super-packet and sends a packet while the driver replaces the key and sends one itself.
+/// A worker cuts a super-packet and sends a packet, while the driver replaces the key and sends one
+/// itself.
 fn a_key_is_replaced([(old, old_rx), (new, new_rx)]: [(Arc<TxKey>, Arc<RxKey>); 2], skip: usize) {
     let tables = Arc::new(tables([keyed(ONE, &old)]));
     let (wire, node) = (
@@ -183,11 +187,11 @@ fn a_key_is_replaced([(old, old_rx), (new, new_rx)]: [(Arc<TxKey>, Arc<RxKey>); 
     let [first, second, third, single] = sent[..] else {
         panic!("{sent:?}");
     };
-    // One super-packet: one key, and numbers one after the other.
+    // One super-packet: one key, and consecutive numbers.
     let (key, number) = first;
     assert_eq!([second, third], [(key, number + 1), (key, number + 2)]);
     assert!(single.0 >= key, "back to the older key: {sent:?}");
-    // The number of the driver was nobody else's.
+    // No other datagram has the number of the driver.
     wire.sent.lock().unwrap().push((addr(ONE), ours));
     assert_eq!(opened(&wire, skip, &keys)[0].0, 1);
 }
@@ -201,7 +205,7 @@ fn a_packet_is_sealed_with_one_key() {
     });
 }
 
-/// The driver lets a node rest and gives it its new key: what came meanwhile leaves after that.
+/// The driver pauses a node and installs its new key: packets from the pause leave afterwards.
 #[test]
 fn what_is_parked_is_sent_once() {
     model::check(|| {
@@ -267,14 +271,14 @@ fn a_batch_has_one_snapshot() {
         handle.publish(Arc::new(tables([])));
         let sent = worker.join().unwrap();
         assert!([[0, 0], [2, 0], [2, 2]].contains(&sent), "{sent:?}");
-        // Nobody keeps what is no longer in force.
+        // No thread keeps the old snapshot.
         assert_eq!(Arc::strong_count(&old), 1);
         assert!(handle.shared.snapshot.load().node(ONE).is_none());
         assert!(handle.shared.snapshot.load().node(ME).is_some());
     });
 }
 
-/// Workers note what they received, and the mesh takes the longest to tell the node, at any time.
+/// Workers record lengths, and the mesh reads the longest one at any time.
 #[test]
 fn the_longest_record_is_told_sooner_or_later() {
     model::check(|| {
@@ -296,8 +300,8 @@ fn the_longest_record_is_told_sooner_or_later() {
     });
 }
 
-/// Workers see frames of an address, and the mesh asks at any time: none is seen for nothing, and silence
-/// is silence.
+/// Workers see frames of an address, and the mesh reads the sighting at any time. No sighting is
+/// invented, and none is lost.
 #[test]
 fn a_frame_of_an_address_is_noted_sooner_or_later() {
     model::check(|| {
@@ -315,7 +319,8 @@ fn a_frame_of_an_address_is_noted_sooner_or_later() {
     });
 }
 
-/// A worker sees our kernel ask with another address while one writes: what it writes has one of both, whole.
+/// A worker learns another address of our kernel while one writes: each written header has one
+/// whole address.
 #[test]
 fn a_frame_goes_to_one_address_or_the_other() {
     model::check(|| {
@@ -364,8 +369,8 @@ fn no_drop_is_lost_and_none_is_counted_twice() {
     });
 }
 
-/// Two workers show a packet each while a capture with room for one begins and ends: whoever sees it either finds room
-/// or is counted.
+/// Two workers show a packet each, while a capture with room for one begins and ends. A packet that
+/// meets the capture finds room or is counted.
 #[test]
 fn a_capture_misses_nothing_uncounted() {
     model::check(|| {

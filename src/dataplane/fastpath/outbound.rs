@@ -1,4 +1,4 @@
-//! From a packet to sealed datagrams: what our device gave us, and what we forward.
+//! From a packet to sealed datagrams: packets of our device, and forwarded packets.
 
 use std::{
     net::SocketAddr,
@@ -33,13 +33,13 @@ use crate::{
 };
 
 impl<'a, S: Sink> Step<'a, S> {
-    /// Sends on one packet that our device gave us. The packet may be changed (MSS).
+    /// Routes and sends one packet from our device. May change the packet (MSS).
     pub fn from_device(&mut self, packet: &mut [u8]) {
         self.learn(packet);
         self.route(self.snapshot.me, packet, Checksums::Complete);
     }
 
-    /// Looks at who sent a frame that our device gave us.
+    /// Learns the source of a frame from our device.
     fn learn(&mut self, frame: &[u8]) {
         if self.snapshot.settings.mode == Mode::Switch
             && let Some(mac) = switch::sight(self.snapshot, frame)
@@ -48,15 +48,15 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Sends on what one read of our device gave: a packet, or a super-packet of up to 64 KiB as its
-    /// `header` says. `scratch` must hold the longest packet in it. Where the first segment goes by
-    /// UDP all others follow it unasked: what the router looks at is the same in all, and none is
-    /// longer.
+    /// Routes and sends one read of our device: a packet, or by its `header` a super-packet of up
+    /// to 64 KiB. `scratch` must hold the longest packet in it. If the first segment goes by UDP,
+    /// the others follow without another routing decision. They are equal in all fields that the
+    /// router reads, and none is longer.
     pub fn from_device_super(&mut self, header: &Header, packet: &mut [u8], scratch: &mut [u8]) {
         if *header == Header::default() {
             return self.from_device(packet);
         }
-        // The router may change the first packet, so its checksum must be in its place.
+        // The router may change the first packet, so its checksum must be computed.
         let ip = self.snapshot.settings.mode.ip_at(packet);
         let Ok(mut segments) = Segments::new(header, packet, ip) else {
             return self.sink.dropped(DropReason::Malformed);
@@ -82,9 +82,9 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Spreads what one read of our device gave, as [`Self::spread`] does. Only TCP is held down to what
-    /// ways take (MSS), and what begins a flow is no super-packet.
-    #[inline(never)] // the way of most packets is shorter without it
+    /// Floods one read of our device, as [`Self::spread`] does. Only the MSS of TCP depends on the
+    /// path MTU, and the first packet of a flow is no super-packet.
+    #[inline(never)] // kept out of the path of most packets, which becomes shorter
     fn spread_super(&mut self, header: &Header, packet: &[u8], scratch: &mut [u8]) {
         let ip = self.snapshot.settings.mode.ip_at(packet);
         for to in self.snapshot.spread_to(self.snapshot.me) {
@@ -102,7 +102,7 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Asks the router about one packet of `source` and does what it says.
+    /// Asks the router about one packet of `source` and carries out the verdict.
     pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8], checksums: Checksums) {
         if let Some(rule) = &self.for_us
             && rule.takes(packet, source)
@@ -125,14 +125,14 @@ impl<'a, S: Sink> Step<'a, S> {
             && source != self.snapshot.me
             && self.snapshot.spread_to(source).next().is_none()
         {
-            // It ends here, so its checksum may be left to the kernel.
+            // The packet ends here, so its checksum may be left to the kernel.
             return self.sink.deliver(packet, checksums);
         }
         complete(mode, packet, checksums);
         self.obey(verdict, source, packet);
     }
 
-    /// Does what the router said about a packet whose checksums are complete.
+    /// Carries out the router's verdict on a packet with complete checksums.
     fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &mut [u8]) {
         match verdict {
             Verdict::Send(to) => self.send(to, packet),
@@ -149,7 +149,7 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Spreads a broadcast: to our device, unless it is from there, and to
+    /// Floods a broadcast: to our device unless it came from there, and to
     /// [`meshd_proto::route::RouteSnapshot::spread_to`].
     fn spread(&mut self, source: NodeIdx, packet: &mut [u8]) {
         let snapshot = self.snapshot;
@@ -160,8 +160,8 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Seals a packet for the tunnel of `to` and queues the datagram. Parks it where the node rests, or
-    /// leaves it to the mesh where UDP does not do.
+    /// Seals a packet for the tunnel of `to` and queues the datagram. Parks the packet while the
+    /// node changes keys, and punts it if it cannot go by UDP.
     pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
         let Some(Carrier { owner, node, state }) = self.carrier(to, packet.len()) else {
             return self.sink.dropped(DropReason::NoRelay);
@@ -188,7 +188,7 @@ impl<'a, S: Sink> Step<'a, S> {
         owner.counters.sent(1, mode.frame_len(packet.len()));
     }
 
-    /// Who carries a packet for `to`.
+    /// Returns the node that carries a packet for `to`.
     fn carrier(&self, to: NodeIdx, length: usize) -> Option<Carrier<'a>> {
         let owner = self.snapshot.node(to)?;
         let state = owner.state.load();
@@ -201,8 +201,9 @@ impl<'a, S: Sink> Step<'a, S> {
         Some(Carrier { owner, node, state })
     }
 
-    /// Seals the first packet of a super-packet and all that follow it for the tunnel of `to`, each
-    /// cut to where it is sealed. Returns `false` and does nothing where not all can go so.
+    /// Seals a super-packet for the tunnel of `to`: its first packet and all following ones, each
+    /// cut where it is sealed. Returns `false` without an effect if not all of them can be sent
+    /// this way.
     fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
         let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
             return false;
@@ -214,7 +215,7 @@ impl<'a, S: Sink> Step<'a, S> {
             return false;
         };
         self.take_turn(node, way.key);
-        // A super-packet has at most 65,535 bytes, and each segment one at least.
+        // A super-packet has at most 65,535 bytes, and each segment at least one.
         let Some(mut number) = way.key.claim(1 + others.left() as u32) else {
             return false;
         };
@@ -226,7 +227,7 @@ impl<'a, S: Sink> Step<'a, S> {
         });
         let not_carried = mode.frame_len(0);
         let (mut packets, mut bytes) = (1, first.len() + not_carried);
-        // tinc's peers write what they get as it is, so every checksum must be in its place.
+        // Peers with tinc write packets unchanged, so every checksum must be computed.
         if way.key.is_native() {
             others.vouch();
             if others.checksums() == Checksums::Vouched {
@@ -245,7 +246,7 @@ impl<'a, S: Sink> Step<'a, S> {
         true
     }
 
-    /// Where several threads send in SPTPS, numbers must leave in the order in which they are claimed.
+    /// If several threads send in SPTPS, numbers must leave in the order of their claims.
     fn take_turn(&mut self, node: &'a NodeShared, key: &TxKey) {
         if let Some(turns) = self.turns.as_mut().filter(|_| !key.is_native()) {
             let sink = &mut *self.sink;
@@ -253,7 +254,7 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// PriorityInheritance: the datagrams of a packet get its type of service.
+    /// PriorityInheritance: datagrams get the type of service of their packet.
     fn inherit(&mut self, packet: &[u8]) {
         let settings = &self.snapshot.settings;
         if settings.priority_inheritance {
@@ -262,7 +263,7 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// How packets of up to `longest` bytes get to `node`, if it is by UDP.
+    /// Returns the UDP path of packets of up to `longest` bytes to `node`, if there is one.
     fn way<'s>(&self, node: &NodeShared, state: &'s NodeState, longest: usize) -> Option<Way<'s>> {
         let me = self.snapshot.me;
         let SendPath::Udp {
@@ -280,7 +281,7 @@ impl<'a, S: Sink> Step<'a, S> {
         Some(Way { to, header, key })
     }
 
-    /// Passes on a datagram between two other nodes that came by `by`, unopened, or leaves it to the mesh.
+    /// Relays a datagram between two other nodes from `by` unopened, or punts it to the mesh.
     pub(super) fn relay(
         &mut self,
         (from, to): (NodeIdx, NodeIdx),
@@ -328,20 +329,21 @@ impl<'a, S: Sink> Step<'a, S> {
     }
 }
 
-/// Who carries a packet.
+/// The node that carries a packet.
 struct Carrier<'a> {
-    /// The node that it is for.
+    /// Destination of the packet.
     owner: &'a Arc<NodeShared>,
-    /// The node whose tunnel it goes into: the same, or for a legacy node perhaps one on the way.
+    /// The node whose tunnel carries the packet: the destination, or for a legacy node perhaps one
+    /// on the path.
     node: &'a Arc<NodeShared>,
-    /// What `node` is like now.
+    /// Current state of `node`.
     state: Guard<Arc<NodeState>>,
 }
 
-/// The way of packets of ours to a node by UDP.
+/// UDP path of our packets to a node.
 struct Way<'a> {
     to: SocketAddr,
-    /// What stands in front of the record, if anything.
+    /// Header in front of the record, if any.
     header: Option<RelayHeader>,
     key: &'a TxKey,
 }

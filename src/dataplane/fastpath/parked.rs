@@ -1,11 +1,12 @@
-//! Packets that wait with a worker until their node's keys are changed.
+//! Packets that wait in a worker while their node changes keys.
 
 use meshd_proto::route::NodeIdx;
 
-/// Bytes of packets that one worker keeps: 20 ms of 1.6 Gbit/s.
+/// Most bytes that one worker parks: 20 ms of 1.6 Gbit/s.
 pub const MOST: usize = 4 << 20;
 
-/// Packets in the order in which they came, of nodes that rest ([`meshd_proto::route::NodeState::resting`]).
+/// Parked packets in the order of arrival, for nodes that pause
+/// ([`meshd_proto::route::NodeState::resting`]).
 #[derive(Debug, Default)]
 pub struct Parked {
     packets: Vec<(NodeIdx, Box<[u8]>)>,
@@ -13,7 +14,7 @@ pub struct Parked {
 }
 
 impl Parked {
-    /// Keeps a copy of a packet. Returns `false` if there is no room for it within [`MOST`].
+    /// Parks a copy of a packet. Returns `false` if there is no room within [`MOST`].
     #[must_use]
     pub fn keep(&mut self, to: NodeIdx, packet: &[u8]) -> bool {
         let fits = self.bytes + packet.len() <= MOST;
@@ -24,13 +25,13 @@ impl Parked {
         fits
     }
 
-    /// All that is kept; those whose node still rests will be back.
+    /// Takes all parked packets; the caller parks those again whose node still pauses.
     pub fn take(&mut self) -> Vec<(NodeIdx, Box<[u8]>)> {
         self.bytes = 0;
         std::mem::take(&mut self.packets)
     }
 
-    /// Whether nothing is kept.
+    /// Returns true if no packet is parked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()

@@ -1,4 +1,4 @@
-//! The one bounded queue from the workers to the driver.
+//! The bounded queue from the workers to the driver.
 
 use std::net::SocketAddr;
 
@@ -11,12 +11,12 @@ use meshd_proto::{
 use meshd_wire::ether::Mac;
 
 /// Length of the queue between workers and driver. Memory: at most that many packets of 1,518 bytes
-/// and their envelopes, 2 MiB.
+/// with their envelopes, 2 MiB.
 pub const QUEUE: usize = 1024;
-/// New Ethernet addresses that a batch tells of at most.
+/// Most new Ethernet addresses reported per batch.
 const MAX_MACS: usize = 16;
 
-/// A worker's end of the queue. What concerns a node and not a packet is told once a batch.
+/// A worker's end of the queue. A punt about a node, not a packet, is sent once per batch.
 #[derive(Debug)]
 pub struct Punts {
     queue: mpsc::Sender<Input>,
@@ -27,7 +27,7 @@ pub struct Punts {
 }
 
 impl Punts {
-    /// A new end of `queue`.
+    /// Makes a new end of `queue`.
     #[must_use]
     pub fn new(queue: mpsc::Sender<Input>) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl Punts {
         }
     }
 
-    /// Forgets what was told: a new batch begins.
+    /// Starts a new batch and forgets which punts were sent.
     pub fn begin(&mut self) {
         self.bad_tag.clear();
         self.exhausted.clear();
@@ -51,7 +51,7 @@ impl Punts {
     #[must_use]
     pub fn send(&mut self, punt: Punt) -> bool {
         if let Punt::NewMac { mac } = &punt {
-            // Whoever is not told now is in the next batch.
+            // An address that is skipped now is reported in the next batch.
             if self.macs.len() >= MAX_MACS || self.macs.contains(mac) {
                 return true;
             }
@@ -71,7 +71,8 @@ impl Punts {
         self.queue.try_send(Input::Punt(punt)).is_ok()
     }
 
-    /// Reports a datagram that the kernel found too long. Returns `false` as [`Self::send`] does.
+    /// Reports a datagram that the kernel rejected as too long. Returns `false` as [`Self::send`]
+    /// does.
     #[must_use]
     pub fn too_long(&mut self, to: SocketAddr, length: usize) -> bool {
         if self.too_long.contains(&(to, length)) {

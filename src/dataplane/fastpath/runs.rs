@@ -1,20 +1,21 @@
-//! Datagrams on their way out, joined to runs of equal length for one destination each.
+//! Outgoing datagrams, joined to runs of equal length, each for one destination.
 
 use std::net::SocketAddr;
 
-/// Most datagrams of a run for another daemon. Half of tinc's replay window of 128, shared by up to four workers, is
-/// what may be in flight out of order (proto/design.md section 2.4, reorder rule).
+/// Most datagrams of a run for another daemon. Half of tinc's replay window of 128 may be in flight
+/// out of order, shared by up to four workers (proto/design.md section 2.4, reorder rule).
 pub const MAX_RUN: usize = 16;
-/// Most datagrams of a run for a meshd in a native session: what one UDP message may hold
+/// Most datagrams of a run for a meshd in a native session: the limit of one UDP message
 /// (`UDP_MAX_SEGMENTS` of old kernels).
 pub const MAX_RUN_NATIVE: usize = 64;
-/// Most bytes of a run: what one UDP message may hold, with room for headers.
+/// Most bytes of a run: the limit of one UDP message, with room for headers.
 pub const MAX_RUN_BYTES: usize = 65_000;
-/// Runs and bytes after which a batch must be sent.
+/// Number of runs, and of bytes, at which a batch must be sent.
 const MAX_RUNS: usize = 64;
 const MAX_BATCH_BYTES: usize = 400 << 10;
 
-/// The runs of one batch, in the order of their first datagrams. Buffers are kept for the next.
+/// Runs of one batch, in the order of their first datagrams. Their buffers are reused in the next
+/// batch.
 #[derive(Debug, Default)]
 pub struct Runs {
     runs: Vec<Run>,
@@ -22,25 +23,26 @@ pub struct Runs {
     bytes: usize,
 }
 
-/// Datagrams for one destination: all of `segment` bytes, the last may be shorter.
+/// Datagrams for one destination. All have `segment` bytes; the last may be shorter.
 #[derive(Debug)]
 pub struct Run {
-    /// Where they go.
+    /// Destination address.
     pub to: SocketAddr,
-    /// The datagrams, end to end, and behind them what older runs left.
+    /// The datagrams end to end, and behind them leftovers of older runs.
     buffer: Vec<u8>,
     length: usize,
-    /// Type of service of them all.
+    /// Type of service of all datagrams.
     pub tos: u8,
-    /// Length of each but the last, in bytes.
+    /// Length of each datagram but the last, in bytes.
     pub segment: usize,
-    /// How many there are.
+    /// Number of datagrams.
     pub count: usize,
 }
 
 impl Runs {
-    /// Appends a datagram of `length` bytes to the last run for `to`, or to a new one where it does not
-    /// fit, has another type of service, or has `most` datagrams, and returns it to be written.
+    /// Appends a datagram of `length` bytes to the last run for `to` and returns it for writing.
+    /// Starts a new run if the datagram does not fit, has another type of service, or the run has
+    /// `most` datagrams.
     pub fn push(&mut self, to: SocketAddr, tos: u8, most: usize, length: usize) -> &mut [u8] {
         let joined = self.runs[..self.used]
             .iter()
@@ -51,13 +53,13 @@ impl Runs {
         self.runs[at].append(length)
     }
 
-    /// Whether the batch should be sent before more is appended.
+    /// Returns true if the batch should be sent before more is appended.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used >= MAX_RUNS || self.bytes >= MAX_BATCH_BYTES
     }
 
-    /// Hands every run to `send` and starts a new batch.
+    /// Passes every run to `send` and starts a new batch.
     pub fn flush(&mut self, mut send: impl FnMut(&Run)) {
         self.runs[..self.used].iter().for_each(&mut send);
         (self.used, self.bytes) = (0, 0);
@@ -83,13 +85,13 @@ impl Runs {
 }
 
 impl Run {
-    /// The datagrams, end to end.
+    /// Returns the datagrams, end to end.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 
-    /// One more datagram.
+    /// Appends one datagram.
     fn append(&mut self, length: usize) -> &mut [u8] {
         let start = self.length;
         self.length += length;
@@ -100,7 +102,7 @@ impl Run {
         &mut self.buffer[start..self.length]
     }
 
-    /// Whether a datagram of `length` bytes may follow: none may follow a shorter one.
+    /// Returns true if a datagram of `length` bytes may follow. None may follow a shorter one.
     fn takes(&self, length: usize, most: usize) -> bool {
         self.count < most
             && length <= self.segment

@@ -1,23 +1,25 @@
-//! Several threads that send to one node in SPTPS take turns.
+//! Send order: threads that send to one node in SPTPS take turns.
 
 use std::sync::{PoisonError, TryLockError};
 
 use meshd_proto::route::NodeShared;
 use meshd_sync::MutexGuard;
 
-/// Nodes that one thread holds at a time; one more makes it send off what it has.
+/// Most nodes that one thread holds at a time. For one more the thread sends its gathered datagrams
+/// first.
 const MOST: usize = 16;
 
-/// The turns that a thread has in its batch. Dropping it ends them all: the datagrams must be with the
-/// kernel before.
+/// Turns that a thread holds in its batch. Dropping them ends all turns, so the kernel must have
+/// the datagrams before.
 #[derive(Debug, Default)]
 pub struct Turns<'a> {
     held: [Option<(&'a NodeShared, MutexGuard<'a, ()>)>; MOST],
 }
 
 impl<'a> Turns<'a> {
-    /// Takes the turn for `node`, if it is not held yet. Where that means to wait or there is no room,
-    /// `send_off` comes before, and all other turns end: nobody waits for us while we wait.
+    /// Takes the turn for `node`, if the thread does not hold it. If this means waiting, or there
+    /// is no room, it calls `send_off` first and ends all other turns. So no thread waits for a
+    /// waiting thread.
     pub fn take(&mut self, node: &'a NodeShared, send_off: impl FnOnce()) {
         let mut room = None;
         for slot in &mut self.held {
@@ -61,8 +63,8 @@ mod tests {
         testing::{neighbour, snapshot},
     };
 
-    /// Two threads that want the same nodes in opposite order: neither stands still, and no two are in one
-    /// node's turn at once.
+    /// Two threads want the same nodes in opposite order: there is no deadlock, and no two threads
+    /// have the turn of one node at once.
     #[test]
     fn threads_take_turns_and_never_stand_still() {
         let tables = snapshot([1, 2, 3].map(|n| neighbour(NodeIdx(n))), []);

@@ -1,6 +1,6 @@
-//! Copies of packets for `meshctl capture`, while there is one: a bounded ring that nobody waits for.
+//! Copies of packets for `meshctl capture`: a bounded ring that never blocks a worker.
 //!
-//! Without a capture a worker reads one flag a batch, and knows at each packet that nobody looks.
+//! Without a capture a worker reads one flag per batch, and no packet is copied.
 
 use std::{
     net::SocketAddr,
@@ -20,40 +20,42 @@ use meshd_wire::{NodeId, NodeName, datagram::RelayHeader};
 
 use crate::{fastpath::complete, io::vnet::Checksums};
 
-/// Packets that wait for the reader of a capture. Memory: at most 8 MiB, as none is longer than 2 KiB.
+/// Packets that wait for the reader of a capture. Memory: at most 8 MiB, because no packet is
+/// longer than 2 KiB.
 pub const RING: usize = 4096;
 
-/// A packet that was seen.
+/// A captured packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// When, by wall time.
+    /// Wall time of the packet.
     pub at: SystemTime,
-    /// What of.
+    /// Kind of the packet.
     pub kind: PacketKind,
-    /// Whose tunnel, address or link, if it is known.
+    /// Node of the tunnel, address or link, if known.
     pub peer: Option<NodeName>,
-    /// Whether it came from there.
+    /// True if the packet was received, false if it was sent.
     pub received: bool,
-    /// Our address, unspecified where the kernel chooses it, and the other end's; `None` for inner packets.
+    /// Our address, unspecified if the kernel chooses it, and the other end's; `None` for inner
+    /// packets.
     pub ends: Option<[SocketAddr; 2]>,
-    /// How long it is, in bytes.
+    /// Length in bytes.
     pub length: usize,
-    /// Its first bytes.
+    /// First bytes of the packet.
     pub data: Vec<u8>,
 }
 
-/// What a capture is about.
+/// Filter of a capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// By [`PacketKind`].
+    /// Wanted kinds, by [`PacketKind`].
     pub kinds: [bool; PacketKind::ALL.len()],
-    /// Only of this node.
+    /// Restricts the capture to this node.
     pub peer: Option<NodeName>,
-    /// Bytes of each packet that are kept.
+    /// Number of bytes kept of each packet.
     pub snap: usize,
 }
 
-/// An open capture, for those that have packets to show.
+/// An open capture, for threads that have packets to show.
 #[derive(Debug)]
 pub struct Tap {
     filter: Filter,
@@ -62,7 +64,8 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// A capture, and where its packets come out; it is closed when that is dropped.
+    /// Opens a capture and returns the receiver of its packets. Dropping the receiver closes the
+    /// capture.
     #[must_use]
     pub fn open(filter: Filter) -> (Self, mpsc::Receiver<Seen>) {
         Self::with_room(filter, RING)
@@ -79,31 +82,31 @@ impl Tap {
         (tap, packets)
     }
 
-    /// What it is about.
+    /// Returns the filter.
     #[must_use]
     pub const fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// Whether nobody reads it any more.
+    /// Returns true if the receiver was dropped.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.ring.is_closed()
     }
 
-    /// Whether packets of this kind are wanted.
+    /// Returns true if packets of this kind are wanted.
     #[must_use]
     pub const fn wants(&self, kind: PacketKind) -> bool {
         self.filter.kinds[kind as usize]
     }
 
-    /// Packets since it was opened that found no room in the ring, by [`PacketKind`].
+    /// Returns the number of packets since start that found no room in the ring, by [`PacketKind`].
     #[must_use]
     pub fn dropped(&self) -> [u64; PacketKind::ALL.len()] {
         PacketKind::ALL.map(|kind| self.dropped[kind as usize].load(Ordering::Relaxed))
     }
 
-    /// Takes a copy of a packet, if it is wanted and there is room.
+    /// Copies a packet, if it is wanted and there is room.
     pub fn show(
         &self,
         kind: PacketKind,
@@ -115,7 +118,7 @@ impl Tap {
         if !self.wants(kind) || wanted.is_some_and(|wanted| peer != Some(wanted)) {
             return;
         }
-        // Before the copy is made: a reader that does not read should cost little.
+        // Reserved before the copy is made, so a full ring costs little.
         let room = match self.ring.try_reserve() {
             Ok(room) => room,
             Err(mpsc::error::TrySendError::Closed(())) => return,
@@ -136,7 +139,7 @@ impl Tap {
     }
 }
 
-/// Where workers see whether there is a capture.
+/// The capture as workers see it.
 pub(super) struct Taps {
     open: AtomicBool,
     tap: ArcSwap<Option<Arc<Tap>>>,
@@ -152,7 +155,7 @@ impl Default for Taps {
 }
 
 impl Taps {
-    /// The capture, if there is one: asked once a batch.
+    /// Returns the capture, if there is one. Called once per batch.
     pub(super) fn get(&self) -> Option<Arc<Tap>> {
         match self.open.load(Ordering::Relaxed) {
             true => Option::clone(&self.tap.load()),
@@ -160,7 +163,7 @@ impl Taps {
         }
     }
 
-    /// Makes this the capture from the next batch on.
+    /// Sets the capture from the next batch on.
     pub(super) fn set(&self, tap: Option<Arc<Tap>>) {
         let open = tap.is_some();
         self.tap.store(Arc::new(tap));
@@ -168,14 +171,14 @@ impl Taps {
     }
 }
 
-/// A capture, as a worker shows a batch to it.
+/// A capture together with the snapshot of a batch.
 pub(super) struct Look<'a> {
     pub(super) tap: &'a Tap,
     pub(super) snapshot: &'a RouteSnapshot,
 }
 
 impl Look<'_> {
-    /// A packet on its way into the tunnel of `node`, or out of it.
+    /// Shows a packet that goes into the tunnel of `node` or came out of it.
     #[cold]
     pub(super) fn inner(
         &self,
@@ -196,7 +199,8 @@ impl Look<'_> {
         show(&whole);
     }
 
-    /// Datagrams of `stride` bytes each, the last may be shorter, between two addresses: ours first.
+    /// Shows datagrams of `stride` bytes each between two addresses, ours first. The last may be
+    /// shorter.
     #[cold]
     pub(super) fn outer(
         &self,
@@ -215,7 +219,7 @@ impl Look<'_> {
         }
     }
 
-    /// The node whose confirmed address that is; else whom an incoming datagram says that it is of.
+    /// Returns the node with this confirmed address, else the node that an incoming datagram names.
     fn owner(
         &self,
         remote: SocketAddr,

@@ -1,4 +1,4 @@
-//! Router mode over a TAP device: what our kernel's frames hold. Source: config/tinc.md section 6.8.
+//! Router mode on a TAP device: the frames of our kernel. Source: config/tinc.md section 6.8.
 
 use std::net::IpAddr;
 
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl<S: Sink> Step<'_, S> {
-    /// Takes one frame that our device gave, or a super-packet of frames: a question for a neighbour is answered here,
-    /// an IP packet sent on, all else dropped. `scratch` as in [`Self::from_device_super`].
+    /// Handles one frame from our device, or a super-packet of frames. Answers a neighbour query,
+    /// routes an IP packet, and drops any other frame. `scratch` as in [`Self::from_device_super`].
     pub(super) fn take_frame(
         &mut self,
         tun: &Tun,
@@ -49,7 +49,7 @@ impl<S: Sink> Step<'_, S> {
     }
 }
 
-/// Whether an address lies in a subnet of another node, up or down.
+/// Returns true if an address lies in a subnet of another node, up or down.
 fn is_of_others(snapshot: &RouteSnapshot, ip: IpAddr) -> bool {
     let owner = match ip {
         IpAddr::V4(ip) => snapshot.v4.lookup(ip.to_bits()),

@@ -1,4 +1,4 @@
-//! One packet thread: epoll over device and sockets, a batch at a time, the clock read once a batch.
+//! One packet thread: epoll on device and sockets, one batch at a time, one clock read per batch.
 
 use std::{
     io,
@@ -33,18 +33,20 @@ use crate::{
     },
 };
 
-/// Packets, and bytes, of one device or socket in a batch; the last read may go beyond. Half as many bytes cost 3 % more processor
-/// time, and the round trip beside bulk is the same; sending off every 64 KB, 7 to 10 %. Source: dataplane/data-path.md section 3.
+/// Most packets, and bytes, of one device or socket in a batch; the last read may exceed them. Half
+/// as many bytes cost 3 % more processor time for the same round trip beside bulk. Sending every 64
+/// KB costs 7 to 10 % more. Source: dataplane/data-path.md section 3.
 const BATCH_PACKETS: usize = 1024;
 const BATCH_BYTES: usize = 256 << 10;
-/// The heartbeat for the watchdog, with a timer of its own: to set one for each sleep costs more.
+/// Interval of the heartbeat for the watchdog. A separate timer costs less than setting one for
+/// each sleep.
 const BEAT: Duration = Duration::from_secs(1);
 /// Longest sleep while packets are parked.
 const PARKED: Duration = Duration::from_millis(1);
 
-/// Bytes in a batch that show bulk: whoever comes meanwhile waits.
+/// Bytes in a batch that count as bulk: other packets wait behind them.
 const BULK: usize = 64 << 10;
-/// How long after such a batch what is not TCP is sent to another queue.
+/// Time after such a batch during which packets other than TCP use another queue.
 const BULK_LASTS: Duration = Duration::from_millis(250);
 
 const STOP: u64 = 0;
@@ -52,30 +54,30 @@ const HEART: u64 = 1;
 const DEVICE: u64 = 2;
 const FIRST_SOCKET: u64 = 3;
 
-/// One thread's own things.
+/// State of one thread.
 pub(super) struct Worker {
     shared: Arc<Shared>,
     index: usize,
     tun: Option<Arc<Tun>>,
     aside: Option<Arc<Tun>>,
     lull: Lull,
-    /// The last batch of bulk.
+    /// Time of the last batch of bulk.
     bulk: Option<Instant>,
     udp: Vec<Arc<UdpSocket>>,
     epoll: Epoll,
     heart: Timer,
-    /// Keeps the descriptor open that the epoll set waits for.
+    /// Keeps open the descriptor that the epoll set waits for.
     _stop: Arc<EventFd>,
     limiter: ErrorLimiter,
     runs: Runs,
-    /// Where the device takes super-packets.
+    /// Set if the device takes super-packets.
     coalescer: Option<Coalescer>,
     parked: Parked,
     punts: Punts,
 }
 
 impl Worker {
-    /// A worker over these descriptors. Opens nothing but its epoll set.
+    /// Makes a worker for these descriptors. Opens only its epoll set.
     pub(super) fn new(
         shared: Arc<Shared>,
         index: usize,
@@ -112,9 +114,10 @@ impl Worker {
         })
     }
 
-    /// Works until the stop event, or until the device is gone.
+    /// Runs until the stop event, or until the device is gone.
     pub(super) fn run(mut self) {
-        // Megabytes of room are made here: nobody waits for it who has more threads to start.
+        // The buffers, some megabytes, are allocated in the thread, so they do not delay the start
+        // of other threads.
         let offloads = self.tun.as_ref().map(|tun| tun.offloads());
         self.coalescer = offloads
             .filter(|offloads| offloads.vnet)
@@ -142,8 +145,8 @@ impl Worker {
         }
     }
 
-    /// Drains what is ready up to the bounds, then sends what has gathered. Only errors of the device
-    /// come back.
+    /// Reads what is ready up to the bounds, then sends everything gathered. Returns only errors of
+    /// the device.
     fn batch(&mut self, ready: &[u64], room: &mut Room) -> io::Result<()> {
         let snapshot = self.shared.snapshot.load();
         let tap = self.shared.taps.get();
@@ -151,7 +154,8 @@ impl Worker {
         let alone = self.lull.begins(now);
         self.punts.begin();
         let parked = self.parked.take();
-        // The detour costs waking another thread: it is for when this one has no time.
+        // The other queue costs a wake-up of another thread, so it is used only when this thread is
+        // busy.
         let busy = self
             .bulk
             .is_some_and(|at| now.duration_since(at) < BULK_LASTS);
@@ -194,7 +198,8 @@ impl Worker {
             }
         }
         step.sink.flush();
-        // What our own system answers at once is there already: no need to ask whether it is.
+        // Immediate answers of our own system are in the queue already, so the device is read
+        // without another wait.
         if alone
             && bytes > 0
             && !ready.contains(&DEVICE)
@@ -211,14 +216,16 @@ impl Worker {
     }
 }
 
-/// Room for what the device gave, for one packet cut from it, and for what the sockets give.
+/// Buffers: for one read of the device, for one packet cut from it, and for messages of the
+/// sockets.
 struct Room {
     read: Vec<u8>,
     cut: Vec<u8>,
     received: RecvBuffers,
 }
 
-/// Takes what the device has, up to the bounds, or the first packet `alone`; returns how many bytes that were.
+/// Reads the device up to the bounds, or only its first packet if `alone`. Returns the number of
+/// bytes.
 fn drain_device(
     step: &mut Step<'_, Outlet<'_>>,
     tun: &Tun,
@@ -253,7 +260,7 @@ fn drain_device(
     Ok(bytes)
 }
 
-/// As [`drain_device`], for a socket.
+/// Works as [`drain_device`], for a socket.
 fn drain_socket(
     step: &mut Step<'_, Outlet<'_>>,
     socket: &UdpSocket,
@@ -263,7 +270,7 @@ fn drain_socket(
     let most = if alone { 1 } else { RecvBuffers::MESSAGES };
     let (mut packets, mut bytes) = (0, 0);
     while packets < BATCH_PACKETS && bytes < BATCH_BYTES {
-        // Errors here are those that ICMP left on the socket: the next call gets on.
+        // Errors here come from ICMP and stay on the socket: the next call succeeds.
         let Ok(messages) = socket.recv(buffers, most) else {
             break;
         };
@@ -275,7 +282,7 @@ fn drain_socket(
             bytes += message.len();
             step.from_network(from, message, stride);
         }
-        // Fewer than there was room for: nothing more waits.
+        // Fewer messages than room: no more are waiting.
         if messages < most || alone {
             break;
         }

@@ -9,14 +9,14 @@ const IPV6_TCLASS: i32 = 67;
 const SOL_UDP: i32 = 17;
 const UDP_SEGMENT: i32 = 103;
 
-/// Messages start at multiples of this.
+/// Alignment of messages.
 const WORD: usize = size_of::<usize>();
 /// A `cmsghdr`: length, level, type.
 const HEAD: usize = WORD + 8;
-/// Messages that there is room for, each of a word.
+/// Number of messages that fit, each of one word.
 const MOST: usize = 2;
 
-/// What one call to the kernel says besides the datagrams.
+/// Control data of one call, besides the datagrams.
 #[derive(Debug)]
 pub(super) struct Control {
     bytes: [u8; MOST * (HEAD + WORD)],
@@ -31,7 +31,7 @@ impl Control {
         }
     }
 
-    /// The type of service, or traffic class, of what goes to `to`.
+    /// Sets the type of service, or traffic class, of datagrams to `to`.
     pub(super) fn mark(&mut self, to: SocketAddr, tos: u8) {
         let (level, kind) = match to {
             SocketAddr::V4(_) => (IPPROTO_IP, IP_TOS),
@@ -40,7 +40,7 @@ impl Control {
         self.push(level, kind, &i32::from(tos).to_ne_bytes());
     }
 
-    /// The bytes are datagrams of `length` each, the last may be shorter.
+    /// Sets the length of each datagram in the bytes; the last may be shorter.
     pub(super) fn segment(&mut self, length: u16) {
         self.push(SOL_UDP, UDP_SEGMENT, &length.to_ne_bytes());
     }

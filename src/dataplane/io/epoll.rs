@@ -27,19 +27,20 @@ const MAX_EVENTS: usize = 16;
 pub struct Epoll(OwnedFd);
 
 impl Epoll {
-    /// An empty set.
+    /// Makes an empty set.
     pub fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
-    /// Adds a descriptor; [`Self::wait`] names it by `token`. The caller keeps it open.
+    /// Adds a descriptor, which [`Self::wait`] reports by `token`. The caller keeps the descriptor
+    /// open.
     pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
         let token = EventData::new_u64(token);
         Ok(epoll::add(&self.0, fd, token, EventFlags::IN)?)
     }
 
-    /// Waits until something is readable, at most `limit`, and puts the tokens of what is into
-    /// `ready`. Empty: the time is over, or a signal came.
+    /// Waits until a descriptor is readable, at most `limit`, and puts the tokens of readable ones
+    /// into `ready`. `ready` is empty after the limit or a signal.
     pub fn wait(&self, ready: &mut Vec<u64>, limit: Option<Duration>) -> io::Result<()> {
         let limit = limit.map(timespec);
         ready.clear();
@@ -53,7 +54,7 @@ impl Epoll {
     }
 }
 
-/// A duration as the kernel takes it.
+/// Converts a duration to the kernel's form.
 pub(super) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs().cast_signed(),
@@ -61,12 +62,13 @@ pub(super) fn timespec(duration: Duration) -> Timespec {
     }
 }
 
-/// A timer that wakes an [`Epoll`] again and again.
+/// A timer that wakes an [`Epoll`] periodically.
 #[derive(Debug)]
 pub struct Timer(OwnedFd);
 
 impl Timer {
-    /// One that is readable after each `period`, above 0, until it is cleared.
+    /// Makes a timer that becomes readable after each `period`, which is above 0. The timer stays
+    /// readable until it is cleared.
     pub fn every(period: Duration) -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
@@ -78,9 +80,9 @@ impl Timer {
         Ok(Self(timer))
     }
 
-    /// Sleeps until the next time.
+    /// Clears the timer until the next period.
     pub fn clear(&self) {
-        // Whether it had been readable does not matter.
+        // The result does not matter: the timer may not have been readable.
         let _ = rustix::io::read(&self.0, &mut [0; 8]);
     }
 }
@@ -96,7 +98,7 @@ impl AsFd for Timer {
 pub struct EventFd(OwnedFd);
 
 impl EventFd {
-    /// A new one, not signalled.
+    /// Makes a new counter, not signalled.
     pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(
             0,
@@ -104,7 +106,7 @@ impl EventFd {
         )?))
     }
 
-    /// Makes it readable, and leaves it so.
+    /// Makes the counter readable, permanently.
     pub fn signal(&self) -> io::Result<()> {
         rustix::io::write(&self.0, &1_u64.to_ne_bytes())?;
         Ok(())

@@ -1,4 +1,5 @@
-//! Descriptors that outlive us in the hands of the service manager. Source: sd_listen_fds(3), sd_notify(3).
+//! Descriptors that the service manager keeps while meshd restarts. Source: sd_listen_fds(3),
+//! sd_notify(3).
 
 #![expect(unsafe_code, reason = "descriptors that we were started with")]
 
@@ -18,7 +19,8 @@ use sd_notify::NotifyState;
 
 use super::epoll::timespec;
 
-/// Those that the service manager has handed to us, with their names; none at the second call.
+/// Returns the descriptors that the service manager has passed to us, with their names; none at the
+/// second call.
 pub fn inherited() -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
@@ -26,16 +28,17 @@ pub fn inherited() -> Vec<(String, OwnedFd)> {
     }
     let listed = sd_notify::listen_fds_with_names().into_iter().flatten();
     let own = |(fd, name)| {
-        // SAFETY: it was just found open, and what starts us opens these for us alone: nobody here has heard of them.
+        // SAFETY: the descriptor was just found open. The parent opens these for us alone, and no
+        // other code here knows them.
         (name, unsafe { OwnedFd::from_raw_fd(fd) })
     };
     listed.map(own).collect()
 }
 
-/// Gives a copy of a descriptor to the service manager, to be kept under this name until it is taken back.
-/// Without a service manager it goes nowhere.
+/// Gives a copy of a descriptor to the service manager, which keeps it under this name until it is
+/// taken back. Without a service manager the call has no effect.
 pub fn give(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
-    // Not watched: an error that waits in a socket would make it drop that.
+    // Not polled: an error waiting in a socket would make the manager drop the socket.
     let states = [
         NotifyState::FdStore,
         NotifyState::FdName(name),
@@ -44,30 +47,31 @@ pub fn give(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
     sd_notify::notify_with_fds(&states, &[fd])
 }
 
-/// Takes back all that are kept under this name.
+/// Removes all descriptors kept under this name.
 pub fn take_back(name: &str) -> io::Result<()> {
     sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
 }
 
-/// Waits until the service manager has done all that it was told, at most a second. Source: sd_notify_barrier(3).
+/// Waits until the service manager has processed all messages, at most a second. Source:
+/// sd_notify_barrier(3).
 pub fn wait() -> io::Result<()> {
     let (ours, theirs) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);
-    // It is ready when the last writer has closed: the manager, as its answer.
+    // The pipe is readable when its last writer closes it: the manager's answer.
     let limit = timespec(Duration::from_secs(1));
     let mut fds = [PollFd::new(&ours, PollFlags::IN)];
     rustix::event::poll(&mut fds, Some(&limit))?;
     Ok(())
 }
 
-/// Whether there is a service manager to keep anything.
+/// Returns true if there is a service manager that can keep descriptors.
 #[must_use]
 pub fn is_offered() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// A file in memory.
+/// Makes a file in memory.
 pub fn memory() -> io::Result<OwnedFd> {
     Ok(rustix::fs::memfd_create("meshd", MemfdFlags::CLOEXEC)?)
 }

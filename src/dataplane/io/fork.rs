@@ -1,4 +1,4 @@
-//! A second process that is made of this one.
+//! Forks a second process from this one.
 
 #![expect(unsafe_code, reason = "fork, and what a copy of us must not keep")]
 
@@ -20,30 +20,33 @@ use rustix::{
     stdio,
 };
 
-/// The first descriptor that custom has given no name.
+/// First descriptor behind the standard ones.
 const FIRST: libc::c_uint = 3;
 
-/// Starts a process that does nothing but `then`, and ends with its answer for a code. Returns our end of a socket between both, and
-/// its number.
+/// Starts a process that only runs `then` and exits with its result. Returns our end of a socket
+/// between both processes, and the process id.
 ///
-/// It is a copy of this one, so what we know by now it knows. It keeps standard error, but no other descriptor, has a process group of its own, and
-/// `title` for the name and the arguments that others see of it.
+/// The new process is a copy of this one, with all its present knowledge. It keeps standard error
+/// but no other descriptor. It has a process group of its own, and shows `title` as its name and
+/// arguments.
 ///
 /// # Errors
-/// Those of `fork(2)` and `socketpair(2)`; and [`io::ErrorKind::ResourceBusy`] where other threads run, which a copy would not have.
+/// Those of `fork(2)` and `socketpair(2)`; [`io::ErrorKind::ResourceBusy`] if other threads run,
+/// which a copy would lack.
 pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(UnixStream, Pid)> {
     let own = Own::read().ok_or(io::ErrorKind::InvalidData)?;
     if own.threads != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
     }
-    // A device or a port is free when nobody holds what we are given of it by a service manager.
+    // A device or port is free only when no process holds a descriptor of it from a service
+    // manager.
     let given = env::var_os("LISTEN_FDS").is_some();
     let (ours, theirs) = UnixStream::pair()?;
-    // SAFETY: no thread but this one exists, so the copy lacks nothing that others hold.
+    // SAFETY: this is the only thread, so the copy lacks nothing that other threads hold.
     match unsafe { libc::fork() } {
         0 => {
             drop(ours);
-            // Not even a panic returns to where the first process goes on.
+            // Not even a panic may return into the code of the first process.
             let life = AssertUnwindSafe(|| become_other(title, &own, theirs, given).map(then));
             process::exit(match panic::catch_unwind(life) {
                 Ok(Ok(code)) => code.into(),
@@ -55,7 +58,7 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
             })
         }
         number if number > 0 => {
-            // Or its end would not be seen below.
+            // Otherwise the end of the other process would not be seen below.
             drop(theirs);
             if given {
                 (&ours).read_exact(&mut [0])?;
@@ -66,17 +69,18 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
     }
 }
 
-/// Lets go of all that is the first process's, and tells it where it waits for that.
+/// Releases everything that belongs to the first process, and reports it if that process waits.
 fn become_other(title: &str, own: &Own, socket: UnixStream, told: bool) -> io::Result<UnixStream> {
     setpgid(None, None)?;
     stdio::dup2_stdin(&socket)?;
     stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     let _ = socket.into_raw_fd();
-    // SAFETY: our copies of their owners are never dropped, as this process does not return to where they are.
+    // SAFETY: our copies of the owners are never dropped, because this process does not return to
+    // them.
     if unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, 0) } != 0 {
         // Linux before 5.9.
         for fd in FIRST.cast_signed()..1024 {
-            // SAFETY: the same.
+            // SAFETY: as above.
             unsafe { libc::close(fd) };
         }
     }
@@ -88,17 +92,17 @@ fn become_other(title: &str, own: &Own, socket: UnixStream, told: bool) -> io::R
     Ok(socket)
 }
 
-/// What the kernel says of this process. Source: proc_pid_stat(5).
+/// Facts of the kernel about this process. Source: proc_pid_stat(5).
 struct Own {
     threads: usize,
-    /// The address of the first byte of the arguments, and that behind the last.
+    /// Address of the first byte of the arguments, and the address behind the last.
     arguments: (usize, usize),
 }
 
 impl Own {
     fn read() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
-        // The second field may hold anything, and ends with the last of these.
+        // The second field may contain anything, and ends with the last of these.
         let (_, fields) = stat.rsplit_once(") ")?;
         let fields: Vec<&str> = fields.split(' ').collect();
         let field = |number: usize| fields.get(number - 3)?.parse().ok();
@@ -108,7 +112,7 @@ impl Own {
         })
     }
 
-    /// Shows `title` for name and arguments; what is too long is cut.
+    /// Shows `title` as name and arguments; a title that is too long is cut.
     fn rename(&self, title: &str) {
         let _ = rustix::thread::set_name(&CString::new(title).unwrap_or_default());
         let (start, end) = self.arguments;
@@ -116,8 +120,8 @@ impl Own {
             return;
         }
         let first: *mut u8 = ptr::with_exposed_provenance_mut(start);
-        // SAFETY: the kernel put our arguments there, for us to write to as long as we live; there is no other thread, and the process
-        // that is called so does not ask for arguments.
+        // SAFETY: the kernel put our arguments there, and we may write to them while we live. There
+        // is no other thread, and this process does not read its arguments.
         let room = unsafe { slice::from_raw_parts_mut(first, end - start) };
         room.fill(0);
         let shown = title.len().min(room.len() - 1);

@@ -1,4 +1,4 @@
-//! System calls: device, UDP, epoll, netlink, files. The only module where `unsafe` may stand.
+//! System calls: device, UDP, epoll, netlink, files. Only this module may contain `unsafe`.
 
 mod control;
 pub mod epoll;

@@ -1,5 +1,5 @@
-//! A TAP device for the router: IP packets travel in Ethernet frames between our kernel, which is one station, and
-//! everybody else, who is the other. Source: config/tinc.md section 6.8.
+//! A TAP device for the router: IP packets travel in Ethernet frames between two stations, our
+//! kernel and meshd. Source: config/tinc.md section 6.8.
 
 use std::sync::atomic::Ordering;
 
@@ -7,26 +7,27 @@ use meshd_sync::AtomicU64;
 
 use crate::io::vnet::Header;
 
-/// Length of what stands before a packet in a frame.
+/// Length of the Ethernet header in front of a packet.
 pub const LINK_HEADER: usize = 14;
 
-/// Our kernel's Ethernet address; all queues of a device share it.
+/// Ethernet address of our kernel; all queues of a device share it.
 #[derive(Debug)]
 pub struct Station(AtomicU64);
 
 impl Station {
-    /// The one with this address.
+    /// Makes the station with this address.
     #[must_use]
     pub fn new(mac: [u8; 6]) -> Self {
         Self(AtomicU64::new(number(mac)))
     }
 
-    /// It has used this address.
+    /// Records the address that the kernel used.
     pub fn seen(&self, mac: [u8; 6]) {
         self.0.store(number(mac), Ordering::Relaxed);
     }
 
-    /// What goes before an IP packet for it: to its address, from the same with the last byte inverted.
+    /// Returns the Ethernet header for an IP packet to the kernel. Its source is the kernel's
+    /// address with the last byte inverted.
     #[must_use]
     pub fn header_for(&self, packet: &[u8]) -> [u8; LINK_HEADER] {
         let [_, _, to @ ..] = self.0.load(Ordering::Relaxed).to_be_bytes();
@@ -47,7 +48,7 @@ fn number(mac: [u8; 6]) -> u64 {
 }
 
 impl Header {
-    /// The same for the packet with a link header before it.
+    /// Returns the same header for the packet behind a link header.
     #[must_use]
     pub fn behind_link(mut self) -> Self {
         if let Some(unfinished) = &mut self.unfinished {
@@ -59,7 +60,8 @@ impl Header {
         self
     }
 
-    /// The same for the packet without the link header before it; `None` if a place is in that.
+    /// Returns the same header for the packet without its link header; `None` if an offset lies
+    /// inside that header.
     #[must_use]
     pub fn without_link(mut self) -> Option<Self> {
         if let Some(unfinished) = &mut self.unfinished {

@@ -1,4 +1,4 @@
-//! How the kernel shares processors among threads.
+//! Scheduling of threads by the kernel.
 
 #![expect(unsafe_code, reason = "a system call that no crate wraps")]
 
@@ -6,21 +6,21 @@ use std::{io, mem::size_of};
 
 use rustix::process::getpriority_process;
 
-/// What a thread asks to run at a stretch, in nanoseconds: the least that the kernel takes. Source: Linux,
-/// kernel/sched/syscalls.c, since 6.12.
+/// Time slice that a thread requests, in nanoseconds: the least that the kernel accepts. Source:
+/// Linux, kernel/sched/syscalls.c, since 6.12.
 const SLICE: u64 = 100_000;
 
-/// Asks for short turns for the calling thread. It gets no more time than before, but as soon as there is something to do,
-/// not when others have had their turns of 3 ms: that is most of a round trip beside bulk. Needs no rights; kernels before
-/// 6.12 take it and do nothing.
+/// Requests short time slices for the calling thread. The thread gets no more time in all, but it
+/// runs as soon as there is work, not after other threads' slices of 3 ms. That is most of a round
+/// trip beside bulk. Needs no rights; kernels before 6.12 accept the request and ignore it.
 ///
-/// Errors: those of sched_setattr(2), where a filter of system calls forbids it.
+/// Errors: those of sched_setattr(2), if a filter of system calls forbids it.
 pub fn short_turns() -> io::Result<()> {
     let attributes = libc::sched_attr {
         size: size_of::<libc::sched_attr>() as u32,
         sched_policy: libc::SCHED_OTHER as u32,
         sched_flags: 0,
-        // It would be set too.
+        // The call sets the nice value too.
         sched_nice: getpriority_process(None)?,
         sched_priority: 0,
         sched_runtime: SLICE,

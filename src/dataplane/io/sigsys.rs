@@ -1,4 +1,5 @@
-//! What a filter of system calls does not let through: answered with an error, and counted (seccomp(2), SECCOMP_RET_TRAP).
+//! System calls that a filter forbids: they fail with an error and are counted (seccomp(2),
+//! SECCOMP_RET_TRAP).
 
 #![expect(unsafe_code, reason = "a signal handler")]
 
@@ -11,46 +12,51 @@ use std::{
 
 use libc::{c_int, c_void, siginfo_t, ucontext_t};
 
-/// Calls of this number and above are counted together.
+/// Calls with this number or a higher one are counted together.
 const CALLS: usize = 512;
-/// The last call that was there when the list of what is allowed was made: file_setattr of Linux 6.17. C libraries try newer ones
-/// and go back to old ones where they hear that the kernel has none, but not where they hear that they may not.
+/// Highest call that existed when the list of allowed calls was made: file_setattr of Linux 6.17. C
+/// libraries try newer calls and fall back to old ones on "no such call", but not on "not
+/// permitted".
 const NEWEST: i64 = 469;
-/// The signal is from a filter, and not from somebody who sent it (asm-generic/siginfo.h).
+/// Code of a signal from a filter, as opposed to one that a process sent (asm-generic/siginfo.h).
 const SYS_SECCOMP: c_int = 1;
 
-/// By number. A signal handler is no thread, and loom knows of none: so these are the atomics of std.
+/// Counts by call number. A signal handler is no thread and loom does not model it, so these are
+/// atomics of std.
 static COUNTS: [AtomicU64; CALLS] = [const { AtomicU64::new(0) }; CALLS];
 
-/// From now on, whatever a filter answers with SIGSYS fails with EPERM (what is newer than we are, with ENOSYS) and is counted.
-/// A thread that blocks SIGSYS ends the process there.
+/// Makes each call that a filter answers with SIGSYS fail with EPERM and be counted; calls newer
+/// than this list fail with ENOSYS. In a thread that blocks SIGSYS such a call ends the process.
 ///
 /// Errors: those of sigaction(2).
 pub fn catch() -> io::Result<()> {
     let handler: extern "C" fn(c_int, *mut siginfo_t, *mut c_void) = answer;
-    // SAFETY: all zeros is a sigaction: nothing blocked, no flags.
+    // SAFETY: all zeros is a valid sigaction: no signal blocked, no flags.
     let mut action: libc::sigaction = unsafe { zeroed() };
     action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-    // SAFETY: the kernel, or the C library, reads a value that lives until it returns; the handler does but what handlers may.
+    // SAFETY: the kernel, or the C library, reads a value that lives until it returns. The handler
+    // only does what handlers may do.
     match unsafe { libc::sigaction(libc::SIGSYS, &raw const action, ptr::null_mut()) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// How often which call was refused since the start, by its number; 511 stands for all that are higher.
+/// Returns how often each call was refused since start, by its number; 511 stands for all higher
+/// ones.
 pub fn counts() -> impl Iterator<Item = (usize, u64)> {
     let counts = COUNTS.iter().enumerate();
     let counts = counts.map(|(call, count)| (call, count.load(Ordering::Relaxed)));
     counts.filter(|(_, count)| *count > 0)
 }
 
-/// Stands in for the system call: the kernel has put its number back where the result will be looked for.
+/// Replaces the result of the system call: the kernel has put the call's number where the result is
+/// expected.
 extern "C" fn answer(_signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
-    // SAFETY: with SA_SIGINFO the kernel gives one, which lives until we return.
+    // SAFETY: with SA_SIGINFO the kernel passes a value that lives until we return.
     let info = unsafe { &*info };
-    // SAFETY: and the registers of the interrupted thread, which waits for us.
+    // SAFETY: likewise the registers of the interrupted thread, which waits for us.
     let context = unsafe { &mut *context.cast::<ucontext_t>() };
     if info.si_code != SYS_SECCOMP {
         return;
@@ -82,11 +88,11 @@ fn number(context: &ucontext_t) -> i64 {
 
 #[cfg(target_arch = "aarch64")]
 fn result(context: &mut ucontext_t) -> &mut i64 {
-    // SAFETY: a register is 64 bits, whatever its sign.
+    // SAFETY: a register has 64 bits, regardless of sign.
     unsafe { &mut *(&raw mut context.uc_mcontext.regs[0]).cast() }
 }
 
-/// Makes a system call with all arguments -1, which none of them takes for good.
+/// Makes a system call with all arguments -1, which no call accepts.
 #[cfg(any(test, feature = "testing"))]
 pub fn attempt(call: i64) -> io::Result<()> {
     // SAFETY: no memory is at that address, so the kernel reads and writes none of ours.

@@ -1,4 +1,4 @@
-//! Socket options that neither rustix nor socket2 knows, or not all of them.
+//! Socket options that rustix and socket2 lack, wholly or partly.
 
 #![expect(unsafe_code, reason = "a raw setsockopt and getsockopt")]
 
@@ -15,13 +15,14 @@ use libc::{
 };
 use rustix::io::Errno;
 
-/// The further groups of who connected to a Unix socket, as they were then. Source: socket(7).
+/// Returns the supplementary groups of the peer of a Unix socket, as of its connect. Source:
+/// socket(7).
 pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     let mut groups = vec![0_u32; 32];
     loop {
         let mut length = u32::try_from(size_of_val(groups.as_slice())).expect("a few kB");
-        // SAFETY: the descriptor is open for the whole call, and the kernel writes at most `length` bytes, which are
-        // those of `groups`, and the length itself.
+        // SAFETY: the descriptor is open for the whole call. The kernel writes at most `length`
+        // bytes, those of `groups`, and the length itself.
         let result = unsafe {
             getsockopt(
                 socket.as_fd().as_raw_fd(),
@@ -38,7 +39,7 @@ pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
                 groups.truncate(count);
                 return Ok(groups);
             }
-            // It has said how many there are.
+            // The kernel has returned the number of groups.
             Some(error)
                 if Errno::from_io_error(&error) == Some(Errno::RANGE) && count > groups.len() =>
             {
@@ -49,13 +50,14 @@ pub fn peer_groups(socket: impl AsFd) -> io::Result<Vec<u32>> {
     }
 }
 
-/// Whether the kernel refuses (`true`) or fragments (`false`) IPv6 datagrams longer than the path MTU.
+/// Makes the kernel reject (`true`) or fragment (`false`) IPv6 datagrams longer than the path MTU.
 pub(super) fn set_ipv6_dontfrag(socket: impl AsFd, on: bool) -> io::Result<()> {
     set(socket, IPPROTO_IPV6, IPV6_DONTFRAG, on)
 }
 
-/// No word with each datagram on the address that it came to and its type of service, which quinn-udp asks for: we look at
-/// neither, and each costs time. A kernel that does not know the one or the other tells nothing anyway.
+/// Turns off the control messages about destination address and type of service of each datagram,
+/// which quinn-udp requests. meshd uses neither, and each costs time. Kernels without such an
+/// option send no such message.
 pub(super) fn tell_no_more(socket: impl AsFd, local: SocketAddr) {
     let (level, options) = match local {
         SocketAddr::V4(_) => (IPPROTO_IP, [IP_PKTINFO, IP_RECVTOS]),
@@ -69,7 +71,7 @@ pub(super) fn tell_no_more(socket: impl AsFd, local: SocketAddr) {
 fn set(socket: impl AsFd, level: c_int, name: c_int, on: bool) -> io::Result<()> {
     let value = c_int::from(on);
     let length = u32::try_from(size_of::<c_int>()).expect("an int is short");
-    // SAFETY: the descriptor is open for the whole call, and `value` is an int of `length` bytes that
+    // SAFETY: the descriptor is open for the whole call. `value` is an int of `length` bytes, which
     // the kernel only reads.
     let result = unsafe {
         setsockopt(

@@ -1,4 +1,5 @@
-//! TUN and TAP devices: one packet a call or, with offloads, one super-packet. No packet-info header.
+//! TUN and TAP devices: one packet per call or, with offloads, one super-packet. No packet-info
+//! header.
 
 #![expect(unsafe_code, reason = "ioctls that no crate wraps")]
 
@@ -21,14 +22,14 @@ use crate::io::{
     vnet::{HEADER_LEN, Header},
 };
 
-/// What the kernel may leave to us (linux/if_tun.h, TUN_F_*): checksums, TCP over IPv4 and IPv6, TCP
-/// with CWR, UDP over IPv4 and IPv6.
+/// Work that the kernel may leave to us (linux/if_tun.h, TUN_F_*): checksums, TCP over IPv4 and
+/// IPv6, TCP with CWR, UDP over IPv4 and IPv6.
 const CSUM: c_uint = 0x01;
 const TSO: c_uint = 0x02 | 0x04;
 const TSO_ECN: c_uint = 0x08;
 const USO: c_uint = 0x20 | 0x40;
 
-/// Which interface a descriptor is a queue of, and its flags (linux/if_tun.h).
+/// Interface that a descriptor is a queue of, and its flags (linux/if_tun.h).
 const TUNGETIFF: Opcode = opcode::read::<c_uint>(b'T', 210);
 const IFF_TUN: u16 = 0x0001;
 const IFF_TAP: u16 = 0x0002;
@@ -38,23 +39,23 @@ const IFF_VNET_HDR: u16 = 0x4000;
 const SIOCGIFMTU: Opcode = 0x8921;
 const SIOCGIFHWADDR: Opcode = 0x8927;
 
-/// What a device gives and takes.
+/// Content of a device's reads and writes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Layer {
     /// IP packets: a TUN device.
     #[default]
     Ip,
-    /// Ethernet frames, tags of 802.1Q among their bytes: a TAP device.
+    /// Ethernet frames, including tags of 802.1Q: a TAP device.
     Ethernet,
-    /// Ethernet frames to read, of which only those with IP packets and questions for neighbours are of use, and IP
-    /// packets to write: a TAP device for the router.
+    /// A TAP device for the router. Reads return Ethernet frames, of which only IP packets and
+    /// neighbour queries are used. Writes take IP packets.
     Routed,
 }
 
-/// How packets are written.
+/// Form of written packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As they are.
+    /// Unchanged.
     Plain,
     /// Behind a virtio header.
     Vnet,
@@ -62,38 +63,38 @@ enum Form {
     Framed,
 }
 
-/// An open TUN or TAP device; it vanishes with the last queue. Readers and writers never block.
+/// An open TUN or TAP device, which vanishes with its last queue. Reads and writes never block.
 pub struct Tun {
     device: OwnedFd,
     name: String,
     layer: Layer,
     form: Form,
     offloads: TunOffloads,
-    /// Who is on the other side of it, in [`Layer::Routed`].
+    /// The kernel's side of the device, in [`Layer::Routed`].
     station: Arc<Station>,
 }
 
-/// What a device does in one call instead of many.
+/// Offloads of a device: work done in one call instead of many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunOffloads {
-    /// Packets have a virtio header: checksums may be left to the other side.
+    /// Packets have a virtio header, and checksums may be left to the other side.
     pub vnet: bool,
-    /// TCP comes in super-packets. They may be written whenever `vnet` is set.
+    /// TCP is read in super-packets. They may be written whenever `vnet` is set.
     pub tso: bool,
-    /// UDP comes in super-packets, and may be written so (Linux 6.2 or later).
+    /// UDP is read in super-packets, and may be written so (Linux 6.2 or later).
     pub uso: bool,
 }
 
 impl Tun {
-    /// Opens the device `name`, or one that the kernel names. It is left down: `tinc-up` or netlink
-    /// sets it up. `multi_queue` allows more queues later.
+    /// Opens the device `name`, or one that the kernel names. The device stays down: `tinc-up` or
+    /// netlink sets it up. `multi_queue` allows more queues later.
     pub fn open(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
         let device = builder(layer, name, multi_queue).build_sync()?;
         Self::from_device(device, layer)
     }
 
-    /// As [`Self::open`], with the offloads that the kernel has; [`Self::offloads`] says which. Where
-    /// it has none the device is the same as without.
+    /// Works as [`Self::open`], with the offloads of the kernel; [`Self::offloads`] returns them.
+    /// Without offloads the device is the same as from [`Self::open`].
     pub fn open_offload(layer: Layer, name: Option<&str>, multi_queue: bool) -> io::Result<Self> {
         let device = builder(layer, name, multi_queue).offload(true).build_sync();
         match device.and_then(|device| Self::from_device(device, layer)) {
@@ -109,7 +110,8 @@ impl Tun {
         Ok(Self::from_device(device, self.layer)?.beside(self))
     }
 
-    /// Whether a descriptor is a queue of a device of this layer and, where one is given, this name.
+    /// Returns true if a descriptor is a queue of a device of this layer, and of this name if one
+    /// is given.
     #[must_use]
     pub fn is_queue_of(device: impl AsFd, layer: Layer, name: Option<&str>) -> bool {
         let kind = match layer {
@@ -122,8 +124,8 @@ impl Tun {
         })
     }
 
-    /// A queue that somebody kept open for us, of a device that was opened as by [`Self::open_offload`]:
-    /// [`Self::is_queue_of`] has said so.
+    /// Takes over a kept queue of a device that [`Self::open_offload`] opened. The caller has
+    /// checked [`Self::is_queue_of`].
     pub fn adopt(device: OwnedFd, layer: Layer) -> io::Result<Self> {
         let vnet = attached(&device)?.flags() & IFF_VNET_HDR != 0;
         rustix::io::ioctl_fionbio(&device, true)?;
@@ -136,13 +138,13 @@ impl Tun {
         Self::with_offloads(device, layer, offloads)
     }
 
-    /// Whether it is a queue of a device that may have several.
+    /// Returns true if this is a queue of a device that may have several.
     #[must_use]
     pub fn has_several(&self) -> bool {
         attached(&self.device).is_ok_and(|request| request.flags() & IFF_MULTI_QUEUE != 0)
     }
 
-    /// The same queue, as one more of the device of `first`.
+    /// Makes this queue share the station of the device of `first`.
     #[must_use]
     pub fn beside(self, first: &Self) -> Self {
         Self {
@@ -151,31 +153,31 @@ impl Tun {
         }
     }
 
-    /// Its name in the kernel.
+    /// Returns the device's name in the kernel.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What it gives and takes.
+    /// Returns the layer of the device.
     #[must_use]
     pub const fn layer(&self) -> Layer {
         self.layer
     }
 
-    /// Who is on the other side of it, in [`Layer::Routed`].
+    /// Returns the kernel's side of the device, in [`Layer::Routed`].
     #[must_use]
     pub fn station(&self) -> &Station {
         &self.station
     }
 
-    /// What it does in one call.
+    /// Returns the offloads of the device.
     #[must_use]
     pub const fn offloads(&self) -> TunOffloads {
         self.offloads
     }
 
-    /// Its MTU in bytes.
+    /// Returns the MTU of the device in bytes.
     pub fn mtu(&self) -> io::Result<u16> {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
         let mut request = attached(&self.device)?;
@@ -187,7 +189,7 @@ impl Tun {
     /// Reads one packet; `WouldBlock` if none waits. A packet longer than `buffer` is cut.
     ///
     /// # Errors
-    /// `Unsupported` for a device with offloads: what it gives is no packet without its header.
+    /// `Unsupported` for a device with offloads: its reads are incomplete without the header.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.offloads.vnet {
             return Err(io::ErrorKind::Unsupported.into());
@@ -195,13 +197,13 @@ impl Tun {
         Ok(rustix::io::read(&self.device, buffer)?)
     }
 
-    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes, behind its Ethernet header
-    /// where it has one; a longer one than `buffer` is cut. Of a device without offloads every packet is an
-    /// ordinary one.
+    /// Reads one packet or super-packet of up to [`super::vnet::MAX_PACKET`] bytes, behind its
+    /// Ethernet header if it has one. A packet longer than `buffer` is cut. A device without
+    /// offloads returns only ordinary packets.
     ///
     /// # Errors
-    /// `WouldBlock` if none waits. `InvalidData`: a packet came whose header makes no sense; it is
-    /// gone, and the next one may be read.
+    /// `WouldBlock` if none waits. `InvalidData` if the header of a packet is invalid; that packet
+    /// is dropped, and the next one may be read.
     pub fn read_super(&self, buffer: &mut [u8]) -> io::Result<(Header, usize)> {
         if !self.offloads.vnet {
             return Ok((Header::default(), self.read(buffer)?));
@@ -224,7 +226,7 @@ impl Tun {
     /// Writes one packet or super-packet.
     ///
     /// # Errors
-    /// `Unsupported` if the header asks for something and the device has no offloads.
+    /// `Unsupported` if the header requests an offload and the device has none.
     pub fn write_super(&self, header: &Header, packet: &[u8]) -> io::Result<()> {
         if self.form == Form::Vnet {
             let header = header.to_bytes();
@@ -265,7 +267,7 @@ impl Tun {
             tso: device.tcp_gso(),
             uso: device.udp_gso(),
         };
-        // SAFETY: the device gives up its descriptor, which is open and nobody else's.
+        // SAFETY: the device gives up its descriptor, which is open and has no other owner.
         let device = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
         Self::with_offloads(device, layer, offloads)
     }
@@ -273,7 +275,7 @@ impl Tun {
     fn with_offloads(device: OwnedFd, layer: Layer, offloads: TunOffloads) -> io::Result<Self> {
         if offloads.vnet {
             set_header_len(&device)?;
-            // Without this the kernel itself cuts the few super-packets that have CWR.
+            // Without this flag the kernel itself cuts the few super-packets with CWR.
             let uso = if offloads.uso { USO } else { 0 };
             let _ = set_offload(&device, CSUM | TSO | TSO_ECN | uso);
         }
@@ -316,7 +318,7 @@ fn builder(layer: Layer, name: Option<&str>, multi_queue: bool) -> DeviceBuilder
     }
 }
 
-/// A struct ifreq: the name of an interface and one value of it (netdevice(7)).
+/// A struct ifreq: the name of an interface and one value (netdevice(7)).
 #[repr(C)]
 struct Request {
     name: [u8; 16],
@@ -329,13 +331,13 @@ impl Request {
         String::from_utf8_lossy(&self.name[..end.unwrap_or(self.name.len())])
     }
 
-    /// What `TUNGETIFF` leaves in the value (linux/if_tun.h).
+    /// Returns the flags that `TUNGETIFF` stores in the value (linux/if_tun.h).
     fn flags(&self) -> u16 {
         u16::from_ne_bytes([self.value[0], self.value[1]])
     }
 }
 
-/// The interface that a queue belongs to, by its name now.
+/// Returns the interface that a queue belongs to, under its current name.
 fn attached(device: impl AsFd) -> io::Result<Request> {
     let mut request = Request {
         name: [0; 16],
@@ -345,15 +347,16 @@ fn attached(device: impl AsFd) -> io::Result<Request> {
     Ok(request)
 }
 
-/// An ioctl that reads and writes a struct ifreq.
+/// Makes an ioctl that reads and writes a struct ifreq.
 fn interface<const OPCODE: Opcode>(fd: impl AsFd, request: &mut Request) -> io::Result<()> {
-    // SAFETY: all opcodes that this file asks with take a pointer to a struct ifreq.
+    // SAFETY: all opcodes used in this file take a pointer to a struct ifreq.
     let request = unsafe { Updater::<'_, OPCODE, Request>::new(request) };
-    // SAFETY: the request is as long as the kernel's struct ifreq on all 64-bit systems, and longer than that of others.
+    // SAFETY: the request is as long as the kernel's struct ifreq on 64-bit systems, and longer
+    // than on others.
     Ok(unsafe { ioctl::ioctl(fd, request) }?)
 }
 
-/// `TUNSETOFFLOAD`: what the kernel may leave to us.
+/// `TUNSETOFFLOAD`: sets the work that the kernel may leave to us.
 fn set_offload(device: impl AsFd, offload: c_uint) -> io::Result<()> {
     // SAFETY: the opcode is that of TUNSETOFFLOAD, which takes an integer.
     let request = unsafe {
@@ -363,7 +366,8 @@ fn set_offload(device: impl AsFd, offload: c_uint) -> io::Result<()> {
     Ok(unsafe { ioctl::ioctl(device, request) }?)
 }
 
-/// `TUNSETVNETHDRSZ`: a device that others have used may have a longer header.
+/// `TUNSETVNETHDRSZ`: sets the header length, because an earlier user of the device may have set a
+/// longer one.
 fn set_header_len(device: impl AsFd) -> io::Result<()> {
     // SAFETY: the opcode is that of TUNSETVNETHDRSZ, which reads an int.
     let request =

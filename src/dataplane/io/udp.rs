@@ -1,4 +1,4 @@
-//! UDP sockets: batches in (recvmmsg, GRO), runs of equal datagrams out (GSO).
+//! UDP sockets: batches are received (recvmmsg, GRO), runs of equal datagrams are sent (GSO).
 
 use std::{
     array,
@@ -21,33 +21,34 @@ use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{control::Control, epoll::timespec};
 
-/// Size of one receive buffer in bytes: the longest UDP payload, and a line more so that the beginnings of messages do not all
-/// meet in the same places of a cache.
+/// Size of one receive buffer in bytes: the longest UDP payload, and one more cache line. With it
+/// the starts of the messages do not all map to the same cache sets.
 const ROOM: usize = 65_536 + 64;
 
-/// Half of the length up to which [`device_mtu`] looks, in bytes of a datagram: more than the longest of ours.
+/// Half of the longest datagram that [`device_mtu`] tries, in bytes: more than our longest
+/// datagram.
 const LONGEST_BIT: usize = 1_024;
 
-/// How sockets are opened.
+/// Options of a new socket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// Receive buffer in bytes; 0 = the system's.
+    /// Receive buffer in bytes; 0 = the system's default.
     pub rcvbuf: usize,
-    /// Send buffer in bytes; 0 = the system's.
+    /// Send buffer in bytes; 0 = the system's default.
     pub sndbuf: usize,
     /// Mark for policy routing; 0 = none.
     pub fwmark: u32,
     /// Interface to bind to.
     pub interface: Option<String>,
-    /// Set don't-fragment and report what is longer than the device's MTU (EMSGSIZE).
+    /// Set don't-fragment, and report datagrams longer than the device's MTU (EMSGSIZE).
     pub dont_fragment: bool,
-    /// Several UDP sockets are bound to one address, and the kernel spreads senders over them
+    /// Several UDP sockets share one address, and the kernel distributes senders over them
     /// (SO_REUSEPORT).
     pub shared: bool,
 }
 
-/// Opens a socket of `addr`'s family with mark and interface set, not bound, not blocking.
-/// IPv6 sockets take no IPv4.
+/// Opens a non-blocking socket of `addr`'s family with mark and interface set, not bound. IPv6
+/// sockets accept no IPv4.
 pub fn open_socket(addr: SocketAddr, kind: Type, options: &SocketOptions) -> io::Result<Socket> {
     let protocol = if kind == Type::DGRAM {
         Protocol::UDP
@@ -68,7 +69,8 @@ pub fn open_socket(addr: SocketAddr, kind: Type, options: &SocketOptions) -> io:
     Ok(socket)
 }
 
-/// Binds a socket, also to an address that no interface has yet: it works once one has.
+/// Binds a socket, even to an address that no interface has yet: the socket works once an interface
+/// has it.
 pub fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     match socket.bind(&addr.into()) {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
@@ -82,7 +84,7 @@ pub fn bind(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Whether an address is one of this machine, and verified to be nobody else's where IPv6 asks for that.
+/// Returns true if an address belongs to this machine, for IPv6 after duplicate address detection.
 #[must_use]
 pub fn is_here(ip: IpAddr) -> bool {
     let bound = ip.is_unspecified().then_some(Ok(()));
@@ -90,8 +92,8 @@ pub fn is_here(ip: IpAddr) -> bool {
     !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// Whether a socket that somebody kept open for us is as one that is opened now: of this kind, bound to this address
-/// (port 0: any), with mark, interface and sharing as the options have them; TCP listens.
+/// Returns true if a kept socket equals one that would be opened now. It has this kind, is bound to
+/// this address (port 0: any), and has mark, interface and sharing of the options. TCP must listen.
 #[must_use]
 pub fn is_as(fd: BorrowedFd<'_>, addr: SocketAddr, kind: Type, options: &SocketOptions) -> bool {
     let socket = SockRef::from(&fd);
@@ -112,7 +114,7 @@ pub fn is_as(fd: BorrowedFd<'_>, addr: SocketAddr, kind: Type, options: &SocketO
         && device.as_deref() == options.interface.as_ref().map(|name| name.as_bytes())
 }
 
-/// One bound UDP socket of one family; shared by workers and driver.
+/// A bound UDP socket of one address family, shared by workers and driver.
 #[derive(Debug)]
 pub struct UdpSocket {
     socket: std::net::UdpSocket,
@@ -121,7 +123,7 @@ pub struct UdpSocket {
 }
 
 impl UdpSocket {
-    /// Opens and binds a socket. A buffer size that the system forbids is not an error: see
+    /// Opens and binds a socket. A buffer size that the system forbids is no error: see
     /// [`Self::receive_buffer`].
     pub fn bind(addr: SocketAddr, options: &SocketOptions) -> io::Result<Self> {
         let socket = open_socket(addr, Type::DGRAM, options)?;
@@ -132,7 +134,7 @@ impl UdpSocket {
         Self::from_socket(socket, options)
     }
 
-    /// A bound socket that somebody kept open for us and that [`is_as`] these options.
+    /// Takes over a kept bound socket that [`is_as`] these options.
     pub fn adopt(socket: OwnedFd, options: &SocketOptions) -> io::Result<Self> {
         let socket = Socket::from(socket);
         socket.set_nonblocking(true)?;
@@ -162,34 +164,36 @@ impl UdpSocket {
         })
     }
 
-    /// The address that it is bound to.
+    /// Returns the bound address.
     #[must_use]
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
-    /// Bytes that the kernel keeps for us on the way in, at most; the kernel doubles what was asked.
+    /// Returns the most bytes that the kernel buffers on receive; the kernel doubles the requested
+    /// number.
     pub fn receive_buffer(&self) -> io::Result<usize> {
         Ok(sockopt::socket_recv_buffer_size(&self.socket)?)
     }
 
-    /// Most datagrams of one [`Self::send`]; 1 if the kernel does no segmentation.
+    /// Returns the most datagrams of one [`Self::send`]; 1 if the kernel does no segmentation.
     #[must_use]
     pub fn max_segments(&self) -> usize {
         self.state.max_gso_segments()
     }
 
-    /// Whether the kernel joins datagrams on receive.
+    /// Returns true if the kernel joins datagrams on receive.
     #[must_use]
     pub fn has_gro(&self) -> bool {
         self.state.gro_segments() > 1
     }
 
-    /// Receives a batch of at most `most` messages into `buffers`; `WouldBlock` if nothing waits. Returns the number of messages.
+    /// Receives a batch of at most `most` messages into `buffers`; `WouldBlock` if none waits.
+    /// Returns the number of messages.
     pub fn recv(&self, buffers: &mut RecvBuffers, most: usize) -> io::Result<usize> {
         let mut rooms = buffers.storage.chunks_exact_mut(ROOM);
         if most == 1 {
-            // Room for all of them is more to write than the rest of the call.
+            // Setting up all buffers would take longer than the rest of the call.
             let mut slice = [IoSliceMut::new(rooms.next().unwrap_or_default())];
             return self
                 .state
@@ -204,8 +208,8 @@ impl UdpSocket {
         )
     }
 
-    /// Sends datagrams of `segment` bytes each, the last may be shorter. `WouldBlock`: the send buffer
-    /// is full; see also [`is_too_long`].
+    /// Sends datagrams of `segment` bytes each; the last may be shorter. `WouldBlock` if the send
+    /// buffer is full; see also [`is_too_long`].
     pub fn send(&self, to: SocketAddr, contents: &[u8], segment: usize) -> io::Result<()> {
         if segment >= contents.len() {
             return self.socket.send_to(contents, to).map(drop);
@@ -220,7 +224,7 @@ impl UdpSocket {
         self.state.try_send((&self.socket).into(), &transmit)
     }
 
-    /// As [`Self::send`], with a type of service (traffic class) for these datagrams alone.
+    /// Works as [`Self::send`], with a type of service (traffic class) for these datagrams only.
     pub fn send_marked(
         &self,
         to: SocketAddr,
@@ -242,7 +246,7 @@ impl UdpSocket {
         SockRef::from(&self.socket).sendmsg(&message, 0).map(drop)
     }
 
-    /// Waits until the socket takes more, at most `limit`. Returns whether it does.
+    /// Waits until the socket accepts more, at most `limit`. Returns true if it does.
     pub fn wait_writable(&self, limit: Duration) -> bool {
         let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
         rustix::event::poll(&mut fds, Some(&timespec(limit))).is_ok_and(|ready| ready > 0)
@@ -255,10 +259,11 @@ impl AsFd for UdpSocket {
     }
 }
 
-/// Nobody vouches for an ICMP error: anybody on the Internet can send one. So the kernel lets us send what the device takes,
-/// whatever path MTU it has learnt, and our own probes find what passes. tinc's sockets obey the kernel (DO, DONT).
+/// Sets the fragmentation mode. Anybody on the Internet can send an ICMP error, so ICMP errors are
+/// not trusted. The kernel lets us send up to the device's MTU, whatever path MTU it has learnt,
+/// and our own probes find the path MTU. tinc's sockets obey the kernel (DO, DONT).
 ///
-/// With fragments allowed only IPv6 obeys it: no router on the way cuts what is too long there.
+/// With fragmentation allowed, only IPv6 obeys the kernel: no router on an IPv6 path fragments.
 fn set_fragmentation(socket: impl AsFd, local: SocketAddr, dont_fragment: bool) -> io::Result<()> {
     if local.is_ipv4() {
         let mode = if dont_fragment {
@@ -277,16 +282,16 @@ fn set_fragmentation(socket: impl AsFd, local: SocketAddr, dont_fragment: bool) 
     super::sockopt::set_ipv6_dontfrag(&socket, dont_fragment)
 }
 
-/// Whether a send failed because the datagram is longer than the device allows.
+/// Returns true if a send failed because the datagram is longer than the device allows.
 #[must_use]
 pub fn is_too_long(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
 }
 
-/// Room for one batch, allocated once.
+/// Buffers for one batch, allocated once.
 #[derive(Debug)]
 pub struct RecvBuffers {
-    /// One piece, so that the kernel makes pages of it as they are first written.
+    /// One allocation, whose pages the kernel makes at their first write.
     storage: Vec<u8>,
     meta: [RecvMeta; BATCH_SIZE],
 }
@@ -301,11 +306,11 @@ impl Default for RecvBuffers {
 }
 
 impl RecvBuffers {
-    /// Messages that there is room for.
+    /// Number of messages that fit.
     pub const MESSAGES: usize = BATCH_SIZE;
 
-    /// The first `messages` messages: each its source, IPv4 never mapped, its bytes, and the length of
-    /// each datagram in it but the last, at least 1.
+    /// Returns the first `messages` messages. Each has its source (IPv4 never mapped), its bytes,
+    /// and the length of each datagram in it but the last, at least 1.
     pub fn messages(
         &mut self,
         messages: usize,
@@ -319,7 +324,8 @@ impl RecvBuffers {
     }
 }
 
-/// The address with an IPv4-mapped one as plain IPv4, and without flow; a link-local one has the zone that it came from.
+/// Returns the address with an IPv4-mapped one as plain IPv4, without flow info. A link-local
+/// address keeps its zone.
 #[must_use]
 pub fn canonical(mut addr: SocketAddr) -> SocketAddr {
     match &mut addr {
@@ -331,7 +337,8 @@ pub fn canonical(mut addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// A socket opened with these options that is connected to `to`: it shows what the kernel knows of the way.
+/// Opens a socket with these options and connects it to `to`, to read the kernel's knowledge of the
+/// path.
 fn connected(to: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = open_socket(to, Type::DGRAM, options)?;
     let any: IpAddr = match to {
@@ -343,21 +350,23 @@ fn connected(to: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address of ours that the kernel would send from to `to`.
+/// Returns our address that the kernel would use as the source of packets to `to`.
 pub fn source(to: SocketAddr) -> io::Result<IpAddr> {
     let local = connected(to, &SocketOptions::default())?.local_addr()?;
     let local = local.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok(local.ip())
 }
 
-/// The longest IP packet that the device towards `to` takes from a socket opened with these options, in bytes; at most
-/// 2,047 and the headers, which no datagram of ours reaches. What ICMP has made the kernel believe of the path does not count.
+/// Returns the longest IP packet that the device towards `to` accepts from a socket with these
+/// options, in bytes. The result is at most 2,047 and the headers; our datagrams are shorter. A
+/// path MTU that the kernel learnt from ICMP does not count.
 pub fn device_mtu(to: SocketAddr, options: &SocketOptions) -> io::Result<u16> {
     let socket = connected(to, options)?;
     set_fragmentation(&socket, to, true)?;
     let socket: std::net::UdpSocket = socket.into();
     let filler = [0; 2 * LONGEST_BIT];
-    // The kernel says of what is held back whether it is too long; nothing is sent. A refusal drops what it held.
+    // The kernel checks held-back data for its length, and nothing is sent. A rejection drops the
+    // held data.
     let (mut longest, mut held, mut bit) = (0, 0, LONGEST_BIT);
     while bit > 0 {
         let wanted = longest + bit;
@@ -407,7 +416,7 @@ mod tests {
         assert_eq!(got, [(0, 300), (1, 300), (2, 300), (3, 100)]);
     }
 
-    /// `count` datagrams of `a` that `b` has got.
+    /// Receives `count` datagrams from `a` at `b`.
     fn received(a: &UdpSocket, b: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
         let mut buffers = RecvBuffers::default();
         let mut got = Vec::new();
@@ -509,7 +518,7 @@ mod tests {
         }
     }
 
-    /// A8: ICMP lowers nothing.
+    /// A8: ICMP lowers no MTU.
     #[test]
     fn sockets_ignore_the_path_mtu_of_the_kernel() {
         let options = SocketOptions {

@@ -1,10 +1,10 @@
-//! The Internet checksum, fast: words in the host's byte order (RFC 1071 section 2), 8 bytes a step.
+//! Fast Internet checksum: words in the host's byte order (RFC 1071 section 2), 8 bytes a step.
 
-/// The sum of 16-bit words in the host's byte order, an odd last byte padded with zero. Sums of
-/// pieces of even length may be added; more than 2^16 pieces of 64 KiB cannot overflow.
+/// Returns the sum of 16-bit words in the host's byte order; an odd last byte is padded with zero.
+/// Sums of pieces of even length may be added. Up to 2^16 pieces of 64 KiB cannot overflow.
 pub(super) fn sum(bytes: &[u8]) -> u64 {
     let (longs, rest) = bytes.as_chunks();
-    // Two lanes of 32 bits each, which the compiler turns into vectors.
+    // Two lanes of 32 bits each, which the compiler vectorises.
     let (mut low, mut high) = (0, 0);
     for long in longs {
         let long = u64::from_ne_bytes(*long);
@@ -18,13 +18,13 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
     low + high + words.sum::<u64>() + odd.first().map_or(0, |odd| word([*odd, 0]))
 }
 
-/// A big-endian word of a packet as [`sum`] counts it.
+/// Returns a big-endian word of a packet as [`sum`] counts it.
 pub(super) fn word(bytes: [u8; 2]) -> u64 {
     u16::from_ne_bytes(bytes).into()
 }
 
-/// A sum folded to 16 bits with end-around carry, as it stands in a packet. Folded over bytes that
-/// hold their own checksum it is [`RIGHT`].
+/// Folds a sum to 16 bits with end-around carry, in packet byte order. For bytes with their own
+/// valid checksum the result is [`RIGHT`].
 pub(super) const fn fold(sum: u64) -> [u8; 2] {
     let mut sum = sum;
     while sum > 0xffff {
@@ -33,17 +33,17 @@ pub(super) const fn fold(sum: u64) -> [u8; 2] {
     (sum as u16).to_ne_bytes()
 }
 
-/// What [`fold`] gives for bytes whose checksum is right.
+/// Result of [`fold`] for bytes with a valid checksum.
 pub(super) const RIGHT: [u8; 2] = [0xff; 2];
 
-/// The checksum for a sum: its ones' complement.
+/// Returns the checksum for a sum: its ones' complement.
 pub(super) const fn finish(sum: u64) -> [u8; 2] {
     let [a, b] = fold(sum);
     [!a, !b]
 }
 
-/// [`finish`] where zero means "no checksum" (UDP) and its other form stands in for it, as the kernel
-/// does for all protocols.
+/// Works as [`finish`], but replaces zero by its other form, because zero means "no checksum" in
+/// UDP. The kernel does so for all protocols.
 pub(super) const fn finish_transport(sum: u64) -> [u8; 2] {
     match finish(sum) {
         [0, 0] => [0xff; 2],

@@ -1,4 +1,4 @@
-//! Joins packets of a flow to super-packets, and acknowledgements to the last of them.
+//! Joins packets of a flow to super-packets, and drops acknowledgements that a later one replaces.
 
 use super::{
     Checksums, MAX_PACKET,
@@ -7,7 +7,7 @@ use super::{
     transport::{HEADER_TCP, HEADER_V4, HEADER_V6, Protocol, Transport, addresses, be, put},
 };
 
-/// Flows that are joined at the same time; the oldest makes room for one more.
+/// Most flows that are joined at the same time; the oldest makes room for one more.
 const MAX_FLOWS: usize = 16;
 /// Most datagrams of a UDP super-packet: `UDP_MAX_SEGMENTS` of old kernels.
 const MAX_DATAGRAMS: usize = 64;
@@ -22,23 +22,24 @@ const CWR: u8 = 0x80;
 /// Flags that only the last segment of a super-packet may have.
 const LAST_ONLY: u8 = FIN | PSH;
 
-/// Packets on their way to a device with `IFF_VNET_HDR`. Each flow's packets come out in the order in
-/// which they went in; nothing stays behind a [`Self::flush`]. Allocates 1 MiB once.
+/// Packets on their way to a device with `IFF_VNET_HDR`. The packets of each flow leave in their
+/// order of arrival, and [`Self::flush`] leaves none behind. Allocates 1 MiB once.
 ///
-/// A bare acknowledgement of TCP is left out where the next packet of its flow is another one that says the same and more, as
-/// network cards do that join packets (LRO): beside bulk, writing them was a tenth of the sending daemon's time. What means something
-/// by itself is kept: duplicates, other windows alone, SACK, ECN.
+/// A bare acknowledgement of TCP is dropped if the next packet of its flow acknowledges the same
+/// and more, as in network cards with LRO. Beside bulk, writing such packets took a tenth of the
+/// sending daemon's time. Acknowledgements with a meaning of their own are kept: duplicates, window
+/// updates, SACK, ECN.
 #[derive(Debug)]
 pub struct Coalescer {
-    /// The first `used` are in use, in the order of their first packets. The one behind is never among
-    /// them: lone packets pass through it.
+    /// The first `used` runs are in use, in the order of their first packets. Single packets pass
+    /// through the run behind them.
     runs: Vec<Run>,
     used: usize,
     udp: bool,
 }
 
 impl Coalescer {
-    /// An empty one. `udp`: the kernel takes super-packets of UDP (USO).
+    /// Makes an empty coalescer. `udp` is true if the kernel accepts super-packets of UDP (USO).
     #[must_use]
     pub fn new(udp: bool) -> Self {
         Self {
@@ -48,9 +49,9 @@ impl Coalescer {
         }
     }
 
-    /// Takes one packet of at most 65,535 bytes, whose IP header is at `ip` (behind its end if it is no IP
-    /// packet). What cannot be joined is written at once, after what waits of its flow. Packets with
-    /// wrong checksums are written as they came, alone.
+    /// Takes one packet of at most 65,535 bytes with its IP header at `ip` (behind its end if it is
+    /// no IP packet). A packet that cannot be joined is written at once, after waiting packets of
+    /// its flow. Packets with wrong checksums are written unchanged, alone.
     pub fn push(
         &mut self,
         packet: &[u8],
@@ -96,7 +97,7 @@ impl Coalescer {
         }
     }
 
-    /// Writes all that waits.
+    /// Writes all waiting packets.
     pub fn flush(&mut self, mut write: impl FnMut(&Header, &[u8])) {
         self.runs[..self.used]
             .iter_mut()
@@ -104,14 +105,14 @@ impl Coalescer {
         self.used = 0;
     }
 
-    /// Whether nothing waits.
+    /// Returns true if no packet waits.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// Writes what waits between the addresses of a packet whose flow is not known: a fragment, one
-    /// with extension headers, or no TCP or UDP at all.
+    /// Writes waiting packets between the addresses of a packet of unknown flow: a fragment, one
+    /// with extension headers, or neither TCP nor UDP.
     fn flush_between(&mut self, packet: &[u8], write: &mut impl FnMut(&Header, &[u8])) {
         let v6 = match packet.first().map(|first| first >> 4) {
             Some(4) if packet.len() >= HEADER_V4 => false,
@@ -129,19 +130,20 @@ impl Coalescer {
         }
     }
 
-    /// Whether a packet may be joined to others: it has data and nothing that a super-packet cannot
-    /// express.
+    /// Returns true if a packet may be joined to others: it has data and nothing that a
+    /// super-packet cannot express.
     fn is_joinable(&self, packet: &[u8], transport: &Transport) -> bool {
         let &Transport { start, payload, .. } = transport;
         let right = match transport.protocol {
             Protocol::Tcp => packet[start + 13] & (SYN | RST | URG | ACK) == ACK,
-            // Without a checksum is what a super-packet cannot say.
+            // A super-packet cannot express a missing checksum.
             Protocol::Udp => self.udp && !transport.has_no_checksum(packet),
         };
         has_plain_header(packet, transport) && right && payload < packet.len()
     }
 
-    /// Writes one run and frees its place, which is the next to be used: its memory is still near.
+    /// Writes one run and frees its place, which is used next, because its memory is still in the
+    /// cache.
     fn write(&mut self, at: usize, write: &mut impl FnMut(&Header, &[u8])) {
         self.runs[at].write(write);
         self.runs[at..self.used].rotate_left(1);
@@ -149,7 +151,7 @@ impl Coalescer {
     }
 }
 
-/// What tells flows apart: protocol, addresses and ports.
+/// Key of a flow: protocol, addresses and ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flow {
     protocol: Protocol,
@@ -178,19 +180,20 @@ impl Flow {
     }
 }
 
-/// Packets of one flow, joined: the headers of the first, that of Ethernet among them if they have one,
-/// then the payloads of all.
+/// Joined packets of one flow: the headers of the first one, with its Ethernet header if it has
+/// one, then the payloads of all.
 #[derive(Debug)]
 struct Run {
     flow: Flow,
     transport: Transport,
-    /// Of the first packet; later ones are checked before they are appended.
+    /// State of the first packet's checksum; those of later packets are checked before they are
+    /// appended.
     checksums: Checksums,
     data: Vec<u8>,
     /// Bytes of payload in each packet but the last.
     size: usize,
     count: usize,
-    /// Nothing may follow.
+    /// True if no packet may follow.
     ended: bool,
 }
 
@@ -229,8 +232,9 @@ impl Run {
         self.ended = false;
     }
 
-    /// Whether a joinable packet of this flow continues the run. Sums are looked at last: they cost
-    /// most. The sum of the first packet is looked at only now that something follows it.
+    /// Returns true if a joinable packet of this flow continues the run. Checksums are verified
+    /// last, because they cost most. The checksum of the first packet is verified only when a
+    /// packet follows.
     fn takes(&self, packet: &[u8], transport: &Transport, checksums: Checksums) -> bool {
         let length = packet.len() - transport.payload;
         length <= self.size
@@ -244,7 +248,8 @@ impl Run {
             && (self.count > 1 || self.checksums.hold_for(&self.data, &self.transport))
     }
 
-    /// Whether this run is an acknowledgement and `packet`, another one of the flow, says all that it does.
+    /// Returns true if this run is an acknowledgement and `packet`, another one of the flow,
+    /// replaces it.
     fn is_outdone_by(&self, packet: &[u8], transport: &Transport, checksums: Checksums) -> bool {
         let (first, start) = (&self.data, transport.start);
         let more = number(packet, start + 8).wrapping_sub(number(first, start + 8));
@@ -257,7 +262,7 @@ impl Run {
             && self.checksums.hold_for(first, transport)
     }
 
-    /// Whether what stands in front of the TCP or UDP header is alike, and that as long.
+    /// Returns true if the headers before the TCP or UDP header are equal, and its length too.
     fn has_headers_before(&self, packet: &[u8], transport: &Transport) -> bool {
         let ip = transport.ip;
         ip == self.transport.ip
@@ -266,8 +271,9 @@ impl Run {
             && self.has_ip_header_of(&packet[ip..])
     }
 
-    /// Whether the IP headers differ in nothing but length, checksum and a number that counts on or,
-    /// in a packet that is never fragmented, means nothing (RFC 6864).
+    /// Returns true if the IP headers differ only in length, checksum and identification. The
+    /// identification must count up, or it is meaningless because the packet is never fragmented
+    /// (RFC 6864).
     fn has_ip_header_of(&self, packet: &[u8]) -> bool {
         let first = &self.data[self.transport.ip..];
         if self.transport.v6 {
@@ -279,12 +285,13 @@ impl Run {
             && (packet[6] & 0x40 != 0 || be(packet, 4) == counted)
     }
 
-    /// Whether the TCP headers differ in nothing but sequence, checksum and flags of the last.
+    /// Returns true if the TCP headers differ only in sequence number, checksum and flags of the
+    /// last packet.
     fn has_tcp_header_of(&self, packet: &[u8], transport: &Transport) -> bool {
         let (first, start) = (&self.data, transport.start);
         let seq = |bytes: &[u8]| number(bytes, start + 4);
         let joined = (self.data.len() - transport.payload) as u32;
-        // What remembers congestion belongs to the first segment; there it says nothing of others.
+        // CWR belongs to the first segment and does not concern the others.
         let flags = |bytes: &[u8]| bytes[start + 13] & !LAST_ONLY;
         seq(packet) == seq(first).wrapping_add(joined)
             && flags(packet) == flags(first) & !CWR
@@ -304,13 +311,13 @@ impl Run {
         }
     }
 
-    /// Writes the run as one super-packet, or its only packet as it came.
+    /// Writes the run as one super-packet, or its only packet unchanged.
     fn write(&mut self, write: &mut impl FnMut(&Header, &[u8])) {
         let mut header = Header::default();
         if self.count > 1 {
             header.gso = Some(self.join());
         }
-        // A lone packet is written as it came if its checksum is its sender's.
+        // A single packet is written unchanged if its checksum is the sender's.
         let computed =
             self.checksums == Checksums::Vouched && !self.transport.has_no_checksum(&self.data);
         if self.count > 1 || computed {
@@ -320,7 +327,7 @@ impl Run {
         write(&header, &self.data);
     }
 
-    /// Makes the headers those of a super-packet, but for the transport checksum.
+    /// Turns the headers into those of a super-packet, except for the transport checksum.
     fn join(&mut self) -> Gso {
         let Transport {
             v6,
@@ -330,7 +337,7 @@ impl Run {
             payload,
         } = self.transport;
         let (data, start) = (&mut self.data[ip..], start - ip);
-        // `takes` saw to it that there are at most 65,535 bytes.
+        // `takes` ensures that there are at most 65,535 bytes.
         let length = data.len() as u16;
         if v6 {
             put(data, 4, (length - HEADER_V6 as u16).to_be_bytes());
@@ -356,7 +363,8 @@ impl Run {
     }
 }
 
-/// Whether a packet of TCP says nothing but how far its sender has got, what room it has, and when that was (RFC 7323).
+/// Returns true if a TCP packet only carries an acknowledgement, a window and a timestamp (RFC
+/// 7323).
 fn is_bare_ack(packet: &[u8], transport: &Transport) -> bool {
     let &Transport { start, payload, .. } = transport;
     transport.protocol == Protocol::Tcp
@@ -370,25 +378,26 @@ fn is_bare_ack(packet: &[u8], transport: &Transport) -> bool {
         && has_plain_header(packet, transport)
 }
 
-/// Whether the IP header has no options and a right checksum, if any.
+/// Returns true if the IP header has no options, and a valid checksum if it has one.
 fn has_plain_header(packet: &[u8], transport: &Transport) -> bool {
     let header = &packet[transport.ip..transport.start];
     transport.v6 || (header.len() == HEADER_V4 && fold(sum(header)) == RIGHT)
 }
 
-/// The number of four bytes at `at`.
+/// Returns the number in four bytes at `at`.
 fn number(packet: &[u8], at: usize) -> u32 {
     let number = packet[at..].first_chunk();
     u32::from_be_bytes(*number.expect("a whole TCP header"))
 }
 
-/// Whether a packet has what only the last one of a super-packet may have.
+/// Returns true if a packet has flags that only the last one of a super-packet may have.
 fn ends_run(packet: &[u8], transport: &Transport) -> bool {
     transport.protocol == Protocol::Tcp && packet[transport.start + 13] & LAST_ONLY != 0
 }
 
 impl Checksums {
-    /// Whether the TCP or UDP checksum of a packet of which this is known is vouched for, or right.
+    /// Returns true if the TCP or UDP checksum of a packet in this state is valid, or the AEAD
+    /// protects it.
     fn hold_for(self, packet: &[u8], transport: &Transport) -> bool {
         self == Self::Vouched
             || fold(transport.pseudo(packet) + sum(&packet[transport.start..])) == RIGHT

@@ -1,8 +1,8 @@
-//! `struct virtio_net_hdr`, in the host's byte order as the TUN device has it by default.
+//! `struct virtio_net_hdr`, in the host's byte order, which is the default of TUN devices.
 
 use super::VnetError;
 
-/// Length of the header in bytes: that of TUN devices unless `TUNSETVNETHDRSZ` says otherwise.
+/// Length of the header in bytes: the default of TUN devices without `TUNSETVNETHDRSZ`.
 pub const HEADER_LEN: usize = 10;
 
 const NEEDS_CSUM: u8 = 1;
@@ -11,35 +11,36 @@ const GSO_TCPV6: u8 = 4;
 const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
-/// What stands before a packet that a device gives or takes. The default says: an ordinary packet.
+/// Header in front of a packet that a device reads or writes. The default stands for an ordinary
+/// packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Header {
-    /// The checksum that is still to be computed.
+    /// The checksum that is not computed yet.
     pub unfinished: Option<Unfinished>,
-    /// How the packet is to be cut, if it is a super-packet.
+    /// Segmentation, for a super-packet.
     pub gso: Option<Gso>,
 }
 
-/// A checksum that is to be computed: over everything from `start` to the end of the packet. Its
+/// A checksum that is not computed yet, over all bytes from `start` to the end of the packet. Its
 /// field holds the sum of the pseudo-header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Where the summed bytes start, in bytes from the start of the packet.
+    /// Start of the summed bytes, in bytes from the start of the packet.
     pub start: u16,
-    /// Where the field stands, in bytes from `start`.
+    /// Position of the checksum field, in bytes from `start`.
     pub offset: u16,
 }
 
-/// How a super-packet is to be cut.
+/// Segmentation of a super-packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gso {
-    /// Protocols in it.
+    /// Protocols of the super-packet.
     pub kind: GsoKind,
     /// Bytes of payload in each segment but the last.
     pub size: u16,
-    /// Length of all headers in bytes. A hint: what the kernel gives may be longer.
+    /// Length of all headers in bytes. A hint: the kernel's value may be too large.
     pub header_len: u16,
-    /// TCP's CWR is set: it belongs to the first segment only.
+    /// True if CWR of TCP is set, which belongs to the first segment only.
     pub ecn: bool,
 }
 
@@ -50,7 +51,7 @@ pub enum GsoKind {
     TcpV4,
     /// TCP over IPv6.
     TcpV6,
-    /// UDP over either, each segment a datagram (Linux 6.2 or later).
+    /// UDP over IPv4 or IPv6, each segment one datagram (Linux 6.2 or later).
     Udp,
 }
 
@@ -58,7 +59,7 @@ impl Header {
     /// Reads a header.
     ///
     /// # Errors
-    /// [`VnetError::UnknownGso`] for what the device was not asked to give.
+    /// [`VnetError::UnknownGso`] for a kind that was not enabled on the device.
     pub fn parse(bytes: &[u8; HEADER_LEN]) -> Result<Self, VnetError> {
         let [flags, gso_type, rest @ ..] = bytes;
         let word = |at: usize| u16::from_ne_bytes([rest[at], rest[at + 1]]);
@@ -83,7 +84,7 @@ impl Header {
         })
     }
 
-    /// The header as the kernel reads it.
+    /// Returns the header in the kernel's form.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];

@@ -1,11 +1,11 @@
-//! Super-packets: what a TUN or TAP device with `IFF_VNET_HDR` gives and takes.
+//! Super-packets: packets that a TUN or TAP device with `IFF_VNET_HDR` reads and writes.
 //!
-//! Whoever hands in a packet says where its IP header stands: at its start, or behind the Ethernet header
-//! of a TAP device and its tags. All places in virtio headers count from the start of the packet.
+//! The caller gives the position of the IP header in a packet: 0, or behind the Ethernet header of
+//! a TAP device and its tags. All offsets in virtio headers count from the start of the packet.
 //!
-//! A read gives a [`Header`] and up to 64 KiB of one TCP or UDP flow: [`Segments`] cuts it into the
-//! packets that it stands for. On the way back [`Coalescer`] joins packets of a flow again, so that
-//! one write delivers many. Nothing here does IO, and nothing allocates after its construction.
+//! A read returns a [`Header`] and up to 64 KiB of one TCP or UDP flow; [`Segments`] cuts it into
+//! packets. In the other direction [`Coalescer`] joins packets of a flow, so one write delivers
+//! many. Nothing here does IO, and nothing allocates after its construction.
 //!
 //! Sources: linux/virtio_net.h, RFC 9293, RFC 1071, dataplane/data-path.md section 3.
 
@@ -29,38 +29,39 @@ pub use self::{
 
 /// Longest packet, and longest super-packet, in bytes.
 pub const MAX_PACKET: usize = 65_535;
-/// Longest Ethernet header in front of one that is looked through, in bytes: with two tags.
+/// Longest parsed Ethernet header in front of a packet, in bytes: with two tags.
 pub const MAX_LINK_HEADER: usize = 22;
 
-/// What is known of the TCP or UDP checksum of a packet.
+/// State of the TCP or UDP checksum of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksums {
-    /// It is in its field, as on any wire, and as right or wrong as its sender made it.
+    /// The checksum field is as the sender made it, valid or not.
     Complete,
-    /// Its field need not be right, but the other bytes are those that were sent (their sender's
-    /// kernel left it to be computed, and an AEAD vouches for the way in between): whoever delivers
-    /// the packet has it computed, or computes it ([`meshd_wire::ip::finish_checksum`]). Only plain TCP and UDP may be so: not behind IPv6 extension
-    /// headers, not in fragments.
+    /// The checksum field need not be valid, but the other bytes are those that were sent. The
+    /// sender's kernel left the checksum to be computed, and an AEAD protected the packet since
+    /// then. The delivering side computes the checksum or lets the kernel compute it
+    /// ([`meshd_wire::ip::finish_checksum`]). Only plain TCP and UDP can be in this state: not
+    /// behind IPv6 extension headers, not in fragments.
     Vouched,
 }
 
-/// Why a packet from the device is not sent on.
+/// Reason why a packet from the device is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum VnetError {
-    /// The header names a kind of segmentation that was never asked for.
+    /// The header names a segmentation type that was not enabled.
     #[error("unknown segmentation type {0:#04x} in the virtio header")]
     UnknownGso(u8),
     /// The checksum would lie outside the packet.
     #[error("virtio header: checksum at {start}+{offset} of a packet of {length} bytes")]
     BadChecksum {
-        /// Where the summed bytes start, in bytes from the start of the packet.
+        /// Start of the summed bytes, in bytes from the start of the packet.
         start: u16,
-        /// Where the checksum stands, in bytes from `start`.
+        /// Position of the checksum, in bytes from `start`.
         offset: u16,
         /// Length of the packet in bytes.
         length: usize,
     },
-    /// The packet is not what the segmentation type says, or too long or too short for it.
+    /// The packet does not match its segmentation type, or is too long or too short for it.
     #[error("a packet of {length} bytes cannot be cut as its virtio header says")]
     BadGso {
         /// Length of the packet in bytes.

@@ -1,4 +1,4 @@
-//! Cuts a super-packet into the packets that it stands for.
+//! Cuts a super-packet into packets.
 
 use super::{
     Checksums, MAX_PACKET, VnetError,
@@ -7,33 +7,33 @@ use super::{
     transport::{HEADER_V4, HEADER_V6, Protocol, Transport, put},
 };
 
-/// TCP flags that belong to the last segment only, and to the first.
+/// TCP flags of the last segment only, and of the first only.
 const LAST_ONLY: u8 = 0x01 | 0x08;
 const FIRST_ONLY: u8 = 0x80;
 
-/// The packets that one read of the device stands for, in order: the packet itself where it is no
-/// super-packet. Each is written once, straight to where the caller wants it.
+/// Packets of one read of the device, in order; an ordinary packet yields itself. Each packet is
+/// written once, straight to its destination buffer.
 #[derive(Debug)]
 pub struct Segments<'a> {
     packet: &'a [u8],
-    /// Where the IP header stands.
+    /// Position of the IP header.
     ip: usize,
     cut: Cut,
     checksums: Checksums,
     unfinished: Option<Unfinished>,
-    /// Where the payload of the next segment starts; `None` behind the last.
+    /// Start of the next segment's payload; `None` behind the last.
     next: Option<usize>,
     /// Number of the next segment.
     number: u16,
 }
 
-/// What is the same for all segments.
+/// Properties common to all segments.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     v6: bool,
     protocol: Option<Protocol>,
-    /// Where the transport header starts, and the payload: the headers before it go before each
-    /// segment. Both 0 where nothing is cut.
+    /// Starts of the transport header and of the payload; the headers before the payload precede
+    /// each segment. Both are 0 if the packet is not cut.
     start: usize,
     payload: usize,
     /// Bytes of payload in each segment but the last.
@@ -43,12 +43,12 @@ struct Cut {
 }
 
 impl<'a> Segments<'a> {
-    /// The packets for `packet`, which was read with `header` and has its IP header at `ip` (anywhere if
-    /// it is no IP packet): 0, or behind the Ethernet header, which goes before each. Their checksums are
-    /// computed where that is still to be done.
+    /// Makes the packets of `packet`, which was read with `header` and has its IP header at `ip`
+    /// (any value if it is no IP packet). `ip` is 0, or the length of the Ethernet header, which
+    /// precedes each packet. Checksums that are not computed yet are computed.
     ///
     /// # Errors
-    /// If header and packet do not fit each other.
+    /// If header and packet do not match.
     pub fn new(header: &Header, packet: &'a [u8], ip: usize) -> Result<Self, VnetError> {
         if let Some(Unfinished { start, offset }) = header.unfinished
             && usize::from(start) + usize::from(offset) + 2 > packet.len()
@@ -76,8 +76,8 @@ impl<'a> Segments<'a> {
         })
     }
 
-    /// From now on checksums that are to be computed are left to the receiver, if they stand where it will
-    /// look for them; see [`Self::checksums`].
+    /// Leaves checksums that are not computed yet to the receiver, if they are at the standard
+    /// position. See [`Self::checksums`].
     pub fn vouch(&mut self) {
         let found =
             || Transport::parse(self.packet, self.ip).map(|transport| transport.unfinished());
@@ -86,33 +86,35 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// What the receiver may know of the checksums of these packets.
+    /// Returns the state of the checksums for the receiver.
     #[must_use]
     pub const fn checksums(&self) -> Checksums {
         self.checksums
     }
 
-    /// Length of the longest of these packets in bytes.
+    /// Returns the length of the longest packet in bytes.
     #[must_use]
     pub fn longest(&self) -> usize {
         (self.cut.payload + self.cut.size).min(self.packet.len())
     }
 
-    /// Length in bytes of the packet that [`Self::next_into`] would write; `None` behind the last.
+    /// Returns the length in bytes of the packet that [`Self::next_into`] would write; `None`
+    /// behind the last.
     #[must_use]
     pub fn next_len(&self) -> Option<usize> {
         Some(self.cut.payload + self.rest(self.next?).min(self.cut.size))
     }
 
-    /// How many packets are still to come.
+    /// Returns the number of packets left.
     #[must_use]
     pub fn left(&self) -> usize {
         self.next
             .map_or(0, |at| self.rest(at).div_ceil(self.cut.size.max(1)).max(1))
     }
 
-    /// Writes the next packet to the start of `out` and returns its length in bytes. `None`: there is
-    /// none, or `out` is shorter than [`Self::next_len`] and the packet is still the next.
+    /// Writes the next packet to the start of `out` and returns its length in bytes. Returns `None`
+    /// behind the last packet, or if `out` is shorter than [`Self::next_len`]; then the packet
+    /// stays the next one.
     pub fn next_into(&mut self, out: &mut [u8]) -> Option<usize> {
         let (at, length) = (self.next?, self.next_len()?);
         let out = out.get_mut(..length)?;
@@ -134,10 +136,10 @@ impl<'a> Segments<'a> {
         self.packet.len() - at
     }
 
-    /// Makes the headers those of the segment whose payload starts at `at` in the super-packet.
+    /// Adjusts the headers to the segment whose payload starts at `at` in the super-packet.
     fn mend(&self, out: &mut [u8], protocol: Protocol, at: usize, last: bool) {
         let Cut { v6, .. } = self.cut;
-        // `Cut::new` saw to it that the super-packet has at most 65,535 bytes from here on.
+        // `Cut::new` ensures that the super-packet has at most 65,535 bytes from here on.
         let (out, start) = (&mut out[self.ip..], self.cut.start - self.ip);
         let segment = ((out.len() - start) as u16).to_be_bytes();
         if v6 {
@@ -175,7 +177,7 @@ impl<'a> Segments<'a> {
         }
     }
 
-    /// Computes the checksum of a packet that is no super-packet.
+    /// Computes the checksum of an ordinary packet.
     fn complete(&self, out: &mut [u8]) {
         if let (Some(Unfinished { start, offset }), Checksums::Complete) =
             (self.unfinished, self.checksums)
@@ -188,7 +190,7 @@ impl<'a> Segments<'a> {
 }
 
 impl Cut {
-    /// No cut.
+    /// Returns the cut of an ordinary packet.
     const fn whole(packet: &[u8]) -> Self {
         Self {
             v6: false,
@@ -200,8 +202,8 @@ impl Cut {
         }
     }
 
-    /// How to cut `packet`; `None` if it cannot be cut so. IPv6 extension headers are fine: the kernel
-    /// says where the transport header starts.
+    /// Returns the cut of `packet`; `None` if it cannot be cut that way. IPv6 extension headers are
+    /// allowed: the kernel gives the start of the transport header.
     fn new(gso: Gso, unfinished: Option<Unfinished>, packet: &[u8], ip: usize) -> Option<Self> {
         let unfinished = unfinished?;
         let protocol = match gso.kind {
@@ -225,8 +227,8 @@ impl Cut {
             && gso.size > 0
             && payload < packet.len()
             && packet.len() - ip <= MAX_PACKET;
-        // The field has the pseudo-header of the super-packet. Taking its length out again leaves
-        // what no extension header can spoil.
+        // The field holds the pseudo-header sum of the super-packet. Without its length this sum is
+        // valid for each segment, whatever the extension headers are.
         let field = start + usize::from(unfinished.offset);
         let length = ((packet.len() - start) as u16).to_be_bytes();
         let without_length = length.map(|byte| !byte);

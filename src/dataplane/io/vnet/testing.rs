@@ -1,20 +1,21 @@
-//! An independent reference for the tests: packets built field by field, cut and summed naively.
+//! An independent reference for the tests: packets built field by field, and naive cuts and
+//! checksums.
 
 use super::{Gso, GsoKind, Header, Unfinished};
 
-/// What stands in front of IP packets: nothing, an Ethernet header, one with a tag.
+/// Bytes in front of IP packets: none, an Ethernet header, one with a tag.
 pub(crate) const LINK: [&[u8]; 3] = [
     &[],
     &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0],
     &[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x81, 0, 0, 7, 8, 0],
 ];
 
-/// A packet in its frame.
+/// A packet in a frame.
 pub(crate) fn framed(link: &[u8], packet: &[u8]) -> Vec<u8> {
     [link, packet].concat()
 }
 
-/// What a device with frames gives where one without gives `header`.
+/// Header from a device with frames, for `header` from a device without.
 pub(crate) fn shifted(link: &[u8], header: Header) -> Header {
     let unfinished = header.unfinished.map(|unfinished| Unfinished {
         start: unfinished.start + link.len() as u16,
@@ -27,7 +28,7 @@ pub(crate) fn shifted(link: &[u8], header: Header) -> Header {
     Header { unfinished, gso }
 }
 
-/// The Internet checksum as RFC 1071 writes it down.
+/// The Internet checksum as in RFC 1071.
 pub(crate) fn naive_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
     for pair in bytes.chunks(2) {
@@ -40,7 +41,7 @@ pub(crate) fn naive_checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// A TCP or UDP packet in its parts.
+/// Fields of a TCP or UDP packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Parts {
     pub(crate) v6: bool,
@@ -84,7 +85,7 @@ impl Default for Parts {
 }
 
 impl Parts {
-    /// The packet with right checksums.
+    /// Builds the packet with valid checksums.
     pub(crate) fn build(&self) -> Vec<u8> {
         let mut segment = self.segment();
         let at = self.checksum_offset();
@@ -94,8 +95,8 @@ impl Parts {
         [self.ip_header(segment.len()), segment].concat()
     }
 
-    /// The packet as the kernel gives it before anything is summed, and its virtio header; cut at
-    /// `size` bytes of payload if it is longer.
+    /// Builds the packet as the kernel passes it before any checksum is computed, with its virtio
+    /// header. The header cuts it at `size` bytes of payload if it is longer.
     pub(crate) fn unfinished(&self, size: usize) -> (Header, Vec<u8>) {
         let mut segment = self.segment();
         let at = self.checksum_offset();
@@ -121,7 +122,7 @@ impl Parts {
         (header, [ip, segment].concat())
     }
 
-    /// The packets that it stands for.
+    /// Returns the packets of a super-packet.
     pub(crate) fn cut(&self, size: usize) -> Vec<Self> {
         let count = self.payload.len().div_ceil(size);
         let pieces = self.payload.chunks(size).enumerate();

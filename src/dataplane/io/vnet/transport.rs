@@ -1,4 +1,4 @@
-//! Where the headers of TCP and UDP packets lie.
+//! Positions of the headers of TCP and UDP packets.
 
 use super::{
     checksum::{fold, sum, word},
@@ -19,7 +19,7 @@ pub(super) enum Protocol {
 }
 
 impl Protocol {
-    /// Its number in IP headers.
+    /// Returns the protocol's number in IP headers.
     pub(super) const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -27,7 +27,7 @@ impl Protocol {
         }
     }
 
-    /// Where its checksum stands in its header.
+    /// Returns the position of the checksum in the protocol's header.
     pub(super) const fn checksum_offset(self) -> u16 {
         match self {
             Self::Tcp => 16,
@@ -35,7 +35,7 @@ impl Protocol {
         }
     }
 
-    /// Where the payload of the segment that starts at `start` starts, if its header is whole.
+    /// Returns the start of the payload of the segment at `start`, if its header is complete.
     pub(super) fn payload(self, packet: &[u8], start: usize) -> Option<usize> {
         let length = match self {
             Self::Tcp => usize::from(packet.get(start + 12)? >> 4) * 4,
@@ -46,23 +46,23 @@ impl Protocol {
     }
 }
 
-/// A whole TCP or UDP packet: its segment right behind the IP header, not a fragment, and every
-/// length field that of the packet.
+/// A whole TCP or UDP packet: the segment follows the IP header, it is no fragment, and every
+/// length field matches the packet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Transport {
     pub(super) v6: bool,
     pub(super) protocol: Protocol,
-    /// Where the IP header starts.
+    /// Start of the IP header.
     pub(super) ip: usize,
-    /// Where the TCP or UDP header starts.
+    /// Start of the TCP or UDP header.
     pub(super) start: usize,
-    /// Where the payload starts.
+    /// Start of the payload.
     pub(super) payload: usize,
 }
 
 impl Transport {
-    /// Looks at a packet whose IP header is at `ip`; `None` if it is anything else. Checksums are not
-    /// looked at.
+    /// Parses a packet with its IP header at `ip`; `None` if it is no whole TCP or UDP packet.
+    /// Checksums are not verified.
     pub(super) fn parse(packet: &[u8], ip: usize) -> Option<Self> {
         let packet = packet.get(ip..)?;
         let v6 = match packet.first()? >> 4 {
@@ -96,7 +96,7 @@ impl Transport {
         })
     }
 
-    /// The place of the checksum as the virtio header has it.
+    /// Returns the position of the checksum in the virtio header's form.
     pub(super) fn unfinished(&self) -> Unfinished {
         Unfinished {
             start: self.start as u16,
@@ -104,12 +104,12 @@ impl Transport {
         }
     }
 
-    /// Where the checksum stands in the packet.
+    /// Returns the position of the checksum in the packet.
     pub(super) fn checksum_at(&self) -> usize {
         self.start + usize::from(self.protocol.checksum_offset())
     }
 
-    /// The sum of the pseudo-header.
+    /// Returns the sum of the pseudo-header.
     pub(super) fn pseudo(&self, packet: &[u8]) -> u64 {
         let length = ((packet.len() - self.start) as u16).to_be_bytes();
         sum(addresses(&packet[self.ip..], self.v6))
@@ -117,29 +117,30 @@ impl Transport {
             + word(length)
     }
 
-    /// Whether it says that it has none, as UDP may. The sum of a pseudo-header is never zero.
+    /// Returns true if the packet has no checksum, which UDP allows. The sum of a pseudo-header is
+    /// never zero.
     pub(super) fn has_no_checksum(&self, packet: &[u8]) -> bool {
         self.protocol == Protocol::Udp && be(packet, self.checksum_at()) == 0
     }
 
-    /// Puts the sum of the pseudo-header where the checksum belongs: the kernel does the rest.
+    /// Writes the pseudo-header sum into the checksum field: the kernel completes it.
     pub(super) fn unfinish(&self, packet: &mut [u8]) {
         let pseudo = fold(self.pseudo(packet));
         put(packet, self.checksum_at(), pseudo);
     }
 }
 
-/// Both addresses of a packet that starts with its fixed IP header.
+/// Returns both addresses of a packet that starts with its fixed IP header.
 pub(super) fn addresses(packet: &[u8], v6: bool) -> &[u8] {
     if v6 { &packet[8..40] } else { &packet[12..20] }
 }
 
-/// The big-endian number at `at`.
+/// Returns the big-endian number at `at`.
 pub(super) fn be(packet: &[u8], at: usize) -> usize {
     usize::from(u16::from_be_bytes([packet[at], packet[at + 1]]))
 }
 
-/// Puts two bytes at `at`.
+/// Writes two bytes at `at`.
 pub(super) fn put(packet: &mut [u8], at: usize, value: [u8; 2]) {
     packet[at..at + 2].copy_from_slice(&value);
 }
