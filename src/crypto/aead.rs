@@ -1,7 +1,7 @@
 //! SPTPS's ChaCha20-Poly1305, in place.
 //!
-//! Not RFC 8439: a 64-bit nonce (the sequence number, big endian), a 64-bit block counter, and a tag
-//! over the ciphertext alone, without padding, lengths or associated data.
+//! This is not RFC 8439. It has a 64-bit nonce (the sequence number, big endian) and a 64-bit block
+//! counter. The tag covers the ciphertext alone, without padding, lengths or associated data.
 //! Source: wire/tinc-1.1.md section 2.2.
 
 use std::convert::Infallible;
@@ -19,11 +19,11 @@ pub const TAG: usize = 16;
 pub struct BadTag;
 
 /// Encrypts `buffer` in place and writes the tag into its last [`TAG`] bytes. A pair of `key` and
-/// `seq` must be used once only.
+/// `seq` must be used only once.
 ///
 /// # Panics
 /// If `buffer` has no room for the tag.
-// A function of its own like `open`: benches/packet.rs leaves the ciphers out of what it counts by their names.
+// A separate function, like `open`: benches/packet.rs excludes the ciphers from its counts by name.
 #[inline(never)]
 pub fn seal(key: &[u8; 32], seq: u32, buffer: &mut [u8]) {
     let (text, tag) = buffer
@@ -33,8 +33,8 @@ pub fn seal(key: &[u8; 32], seq: u32, buffer: &mut [u8]) {
     *tag = poly1305::tag(&key, text);
 }
 
-/// Checks the tag in the last [`TAG`] bytes of `buffer` in constant time, then decrypts the bytes
-/// before it in place. On [`BadTag`] the buffer is as it was.
+/// Verifies the tag in the last [`TAG`] bytes of `buffer` in constant time, then decrypts the bytes
+/// before it in place. On [`BadTag`] the buffer is unchanged.
 #[inline(never)]
 pub fn open(key: &[u8; 32], seq: u32, buffer: &mut [u8]) -> Result<(), BadTag> {
     let (text, tag) = buffer.split_last_chunk_mut::<TAG>().ok_or(BadTag)?;
@@ -42,7 +42,8 @@ pub fn open(key: &[u8; 32], seq: u32, buffer: &mut [u8]) -> Result<(), BadTag> {
     chacha20::crypt(key, seq, text, check).map(drop)
 }
 
-/// Whether a tag is the right one, in constant time: as one number, for byte by byte that is 160 instructions a packet.
+/// Compares a tag with the valid one in constant time. One wide comparison is used: byte by byte it
+/// takes 160 instructions a packet.
 pub(super) fn compare(right: &[u8; TAG], tag: &[u8; TAG]) -> Result<(), BadTag> {
     let is_right = u128::from_ne_bytes(*right).ct_eq(&u128::from_ne_bytes(*tag));
     bool::from(is_right).then_some(()).ok_or(BadTag)
@@ -59,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// The definition, one step after the other.
+    /// The definition, step by step.
     fn by_the_book(key: &[u8; 32], seq: u32, text: &[u8]) -> Vec<u8> {
         let mut stream = vec![0; 64 + text.len()];
         let nonce = u64::from(seq).to_be_bytes();

@@ -1,9 +1,9 @@
-//! The key stream of ChaCha20 as SPTPS has it: 24 blocks in one pass where the processor has AVX-512, which
-//! is a full packet and the key of its tag; elsewhere by the library.
+//! Key stream of SPTPS's ChaCha20. With AVX-512 one pass makes 24 blocks, which cover a full packet
+//! and the key of its tag. Other processors use the library.
 //!
-//! A pass takes as long as one block does, so all of a packet is in the same one. The library makes 16 and
-//! 8 apart. Source: wire/tinc-1.1.md section 2.2: Bernstein's ChaCha20, with a 64-bit counter and a 64-bit
-//! nonce.
+//! A pass takes as long as a single block, so all blocks of a packet are made in one pass. The
+//! library makes 16 and 8 blocks separately. Source: wire/tinc-1.1.md section 2.2: Bernstein's
+//! ChaCha20, with a 64-bit counter and a 64-bit nonce.
 
 #[cfg(target_arch = "x86_64")]
 use archmage::{SimdToken, X64V4Token};
@@ -14,14 +14,14 @@ use chacha20::{
 
 /// Length of a block, in bytes.
 const BLOCK: usize = 64;
-/// Blocks of one pass, at most.
+/// Most blocks of one pass.
 const PASS: usize = 24;
-/// The library makes blocks in multiples of this: four take as long as one, and its way of making a single one takes three times
-/// as long.
+/// The library makes blocks in multiples of this. Four blocks take as long as one, and its code for
+/// a single block takes three times as long.
 const TOGETHER: usize = 4;
 
-/// Encrypts or decrypts `text` in place with the key stream of the packet `seq`, if `check` does not refuse: it gets the key of the
-/// tag, which is returned, and the text as it is.
+/// Encrypts or decrypts `text` in place with the key stream of packet `seq`, unless `check`
+/// rejects. `check` gets the key of the tag and the unchanged text. Returns the key of the tag.
 ///
 /// Errors: those of `check`.
 pub(super) fn crypt<E>(
@@ -51,7 +51,7 @@ struct Keystream<'a> {
 }
 
 impl<'a> Keystream<'a> {
-    /// The key stream for `length` bytes.
+    /// Makes the key stream for `length` bytes.
     fn new(key: &'a [u8; 32], seq: u32, length: usize) -> Self {
         let mut stream = Self {
             key,
@@ -62,7 +62,8 @@ impl<'a> Keystream<'a> {
         stream
     }
 
-    /// Makes the blocks of `length` bytes from `first` on, or as many as there is room for, and up to three more.
+    /// Makes the blocks of `length` bytes from `first` on, as far as there is room, and up to three
+    /// more.
     fn make(&mut self, first: usize, length: usize) {
         let nonce = u64::from(self.seq).to_be_bytes();
         let mut core = ChaCha20LegacyCore::new(self.key.into(), &nonce.into());
@@ -103,9 +104,9 @@ mod wide {
 
     use super::{BLOCK, PASS};
 
-    /// Longest text, in bytes: block 0 is for the tag.
+    /// Longest text in bytes: block 0 is for the tag.
     pub(super) const MOST: usize = (PASS - 1) * BLOCK;
-    /// Blocks in four vectors, one for each row of four words.
+    /// Number of blocks in four vectors, one vector for each row of four words.
     const LANES: usize = 4;
     /// Length of a row, in bytes.
     const ROW: usize = 16;
@@ -120,7 +121,7 @@ mod wide {
     ) -> Result<[u8; 32], E> {
         let (near, far) = key.split_at(ROW);
         let row = |half: &[u8]| four(half.first_chunk().expect("half of 32"));
-        // The nonce is the number as eight bytes, big endian.
+        // The nonce is the sequence number as eight bytes, big endian.
         let number = _mm512_maskz_set1_epi32(0x8888, seq.swap_bytes().cast_signed());
         let lanes = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
         let first = [
@@ -137,7 +138,7 @@ mod wide {
         }
     }
 
-    /// As [`crypt`], with `N` times four blocks.
+    /// Works as [`crypt`], with `N` times four blocks.
     #[rite(v4, import_intrinsics)]
     fn with<const N: usize, E, F: FnOnce(&[u8; 32], &[u8]) -> Result<(), E>>(
         first: Rows,
@@ -164,7 +165,7 @@ mod wide {
     /// The four rows of the state, of four blocks side by side.
     type Rows = [__m512i; 4];
 
-    /// `N` times four blocks, from those on that are begun with `first`.
+    /// Makes `N` times four blocks, starting with the state `first`.
     #[rite(v4, import_intrinsics)]
     fn groups<const N: usize>(first: Rows) -> [Rows; N] {
         let mut begin = [first; N];
@@ -189,7 +190,7 @@ mod wide {
         }
         for (group, begin) in groups.iter_mut().zip(&begin) {
             let [a, b, c, d] = array::from_fn(|row| _mm512_add_epi32(group[row], begin[row]));
-            // Rows of blocks become blocks of rows.
+            // Transposes rows of blocks into blocks of rows.
             let low = (
                 _mm512_shuffle_i32x4::<0x44>(a, b),
                 _mm512_shuffle_i32x4::<0x44>(c, d),
@@ -208,13 +209,14 @@ mod wide {
         groups
     }
 
-    /// The same row for four blocks.
+    /// Returns the same row for four blocks.
     #[rite(v4, import_intrinsics)]
     fn four(row: &[u8; ROW]) -> __m512i {
         _mm512_broadcast_i32x4(_mm_loadu_si128(row))
     }
 
-    /// Four quarter rounds of each block, step by step in all groups, so that none waits for itself.
+    /// Runs four quarter rounds of each block, step by step in all groups, so no step waits for the
+    /// one before.
     #[rite(v4, import_intrinsics)]
     fn quarters<const N: usize>(groups: &mut [Rows; N]) {
         macro_rules! step {
@@ -237,7 +239,7 @@ mod wide {
 mod tests {
     use super::*;
 
-    /// Every length up to more than a pass.
+    /// Every length up to more than one pass.
     #[test]
     fn both_ways_make_the_same() {
         let key = std::array::from_fn(|i| i as u8);

@@ -1,7 +1,7 @@
 //! Compression of packets: zlib (levels 1 to 9), LZO (10 and 11), and for tinc 1.1 LZ4 (12).
 //!
-//! Source: wire/tinc-1.0.md section 3.2, wire/tinc-1.1.md section 4.7. LZO is only taken apart; what we send in
-//! it is not made smaller.
+//! Source: wire/tinc-1.0.md section 3.2, wire/tinc-1.1.md section 4.7. LZO is only decompressed;
+//! packets that we send in LZO are not made smaller.
 
 use std::sync::PoisonError;
 
@@ -13,22 +13,22 @@ use crate::lzo;
 
 /// Highest level.
 pub const MAX_LEVEL: u8 = LZ4;
-/// Highest level that tinc 1.0 knows.
+/// Highest level of tinc 1.0.
 pub const MAX_LEGACY: u8 = 11;
-/// First level that means LZO.
+/// First level of LZO.
 const LZO: u8 = 10;
-/// The level that means LZ4, a block without its length.
+/// Level of LZ4: a block without its length.
 const LZ4: u8 = 12;
 
-/// What makes packets for one node smaller.
+/// Compressor for packets to one node.
 pub struct Packer {
     level: u8,
-    /// Large: made once, not for every packet.
+    /// The state is large, so it is made once and not for every packet.
     zlib: Option<Mutex<Compress>>,
 }
 
 impl Packer {
-    /// For level 1 to [`MAX_LEVEL`]; `None` for 0 and above.
+    /// Makes a compressor for level 1 to [`MAX_LEVEL`]; `None` for other levels.
     #[must_use]
     pub fn new(level: u8) -> Option<Self> {
         let zlib = |level: u8| Mutex::new(Compress::new(Compression::new(level.into()), true));
@@ -38,13 +38,13 @@ impl Packer {
         })
     }
 
-    /// The level.
+    /// Returns the level.
     #[must_use]
     pub const fn level(&self) -> u8 {
         self.level
     }
 
-    /// Packs one packet.
+    /// Compresses one packet.
     #[must_use]
     pub fn pack(&self, data: &[u8]) -> Vec<u8> {
         let zlib = match &self.zlib {
@@ -54,7 +54,7 @@ impl Packer {
         };
         let mut zlib = zlib.lock().unwrap_or_else(PoisonError::into_inner);
         zlib.reset();
-        // zlib's bound for what cannot be made smaller, rounded up.
+        // zlib's bound for incompressible data, rounded up.
         let mut out = Vec::with_capacity(data.len() + data.len() / 100 + 64);
         let done = zlib.compress_vec(data, &mut out, FlushCompress::Finish);
         debug_assert!(matches!(done, Ok(Status::StreamEnd)));
@@ -62,7 +62,8 @@ impl Packer {
     }
 }
 
-/// Unpacks a packet of at most `most` bytes that was packed with `level`. `None` if it is longer or damaged.
+/// Decompresses a packet of at most `most` bytes, compressed with `level`. `None` if it is longer
+/// or damaged.
 #[must_use]
 pub fn unpack(level: u8, data: &[u8], most: usize) -> Option<Vec<u8>> {
     if level == LZ4 {
@@ -101,7 +102,7 @@ mod tests {
         assert!(Packer::new(0).is_none() && Packer::new(13).is_none());
     }
 
-    /// T35: what one packet can make of itself is bounded.
+    /// T35: the decompressed size of a packet is bounded.
     #[test]
     fn bombs_are_not_unpacked() {
         let zlib = Packer::new(9).unwrap().pack(&vec![0; 1 << 20]);

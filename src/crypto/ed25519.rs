@@ -1,7 +1,7 @@
 //! Node keys: Ed25519 with tinc's 96-byte private form, and the key agreement on the same curve.
 //!
-//! tinc keeps the *expanded* private key, not the seed, so signing goes through the low-level
-//! interface. Source: wire/tinc-1.1.md sections 1.2, 1.3 and 2.3; refusals: T07 of proto/threat-model.md.
+//! tinc keeps the *expanded* private key, not the seed, so signing uses the low-level interface.
+//! Source: wire/tinc-1.1.md sections 1.2, 1.3 and 2.3; rejections: T07 of proto/threat-model.md.
 
 use std::{
     fmt::{self, Write as _},
@@ -32,44 +32,44 @@ pub const SIGNATURE: usize = 64;
 const PRIVATE_LABEL: &str = "ED25519 PRIVATE KEY";
 const PUBLIC_LABEL: &str = "ED25519 PUBLIC KEY";
 
-/// Why a key was refused.
+/// Reason why a key was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// Not 43 characters of base64.
     #[error("an Ed25519 public key has 43 characters of A-Z a-z 0-9 + /")]
     NotBase64,
-    /// No point on the curve, or not in its only permitted form.
+    /// Not a point on the curve, or not in its canonical form.
     #[error("not an Ed25519 public key: no canonical point on the curve")]
     NotAPoint,
-    /// A point that makes every signature valid.
+    /// A point under which every signature is valid.
     #[error("a weak Ed25519 public key (point of small order): make a new pair")]
     SmallOrder,
-    /// A point outside the prime-order group: no real key pair has one.
+    /// A point outside the prime-order group, which no real key pair has.
     #[error("a malformed Ed25519 public key (point with torsion): make a new pair")]
     Torsion,
-    /// The private scalar does not have the form that every generator gives it.
+    /// The private scalar is not clamped, unlike that of every key generator.
     #[error("a malformed Ed25519 private key (scalar not clamped): make a new pair")]
     NotClamped,
-    /// Signing with such a file would give the private key away.
+    /// The public half does not match. A signature with such a file would reveal the private key.
     #[error("the public half in the private key file does not belong to the private half")]
     Mismatch,
-    /// There is no such block.
+    /// The text has no such block.
     #[error("no line \"-----BEGIN {0}-----\" in it")]
     NoPem(&'static str),
-    /// The block does not end.
+    /// The block has no end line.
     #[error("no line \"-----END {0}-----\" in it: the file is cut short")]
     CutShort(&'static str),
-    /// The block does not hold what it should.
+    /// The block does not contain what it should.
     #[error("the {0} block does not hold {1} bytes of base64")]
     BadPem(&'static str, usize),
 }
 
-/// A node's public key: 32 bytes, a canonical, torsion-free, not small-order Edwards point.
+/// Public key of a node: 32 bytes, a canonical, torsion-free Edwards point, not of small order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
-    /// Checks that `bytes` are a sound public key. Errors: see [`KeyError`].
+    /// Checks that `bytes` are a valid public key. Errors: see [`KeyError`].
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
         let point = decompress(&bytes).ok_or(KeyError::NotAPoint)?;
         if point.compress().0 != bytes {
@@ -84,7 +84,8 @@ impl PublicKey {
         Ok(Self(bytes))
     }
 
-    /// The key in a host file's `Ed25519PublicKey` or a meta line: [`PUBLIC_TEXT`] characters.
+    /// Reads the key of a host file's `Ed25519PublicKey` or of a meta line: [`PUBLIC_TEXT`]
+    /// characters.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         if text.len() != PUBLIC_TEXT {
             return Err(KeyError::NotBase64);
@@ -93,19 +94,19 @@ impl PublicKey {
         Self::from_bytes(bytes.try_into().map_err(|_| KeyError::NotBase64)?)
     }
 
-    /// The key in a PEM block `ED25519 PUBLIC KEY`, as some host files have it; text before the block
-    /// is skipped.
+    /// Reads the key in a PEM block `ED25519 PUBLIC KEY`, as some host files have it. Text before
+    /// the block is skipped.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         Self::from_bytes(*pem_content(text, PUBLIC_LABEL)?)
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Whether `signature` is this key's signature of `message`.
+    /// Returns true if `signature` is this key's signature of `message`.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8; SIGNATURE]) -> bool {
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
@@ -114,15 +115,15 @@ impl PublicKey {
         })
     }
 
-    /// The same key for X25519: the Montgomery form of the point (proto/native-link.md section 1). Never of
-    /// small order, as the point is none.
+    /// Returns the same key for X25519: the Montgomery form of the point (proto/native-link.md
+    /// section 1). It is never of small order, because the point is not.
     #[must_use]
     pub fn x25519_public(&self) -> [u8; 32] {
         let point = decompress(&self.0).expect("a sound key is a point");
         point.to_montgomery().to_bytes()
     }
 
-    /// A short form for eyes: `SHA256:` and tinc's base64 of SHA-256 of the 32 bytes.
+    /// Returns a short form for display: `SHA256:` and tinc's base64 of SHA-256 of the 32 bytes.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("SHA256:{}", base64::encode(&Sha256::digest(self.0)))
@@ -149,7 +150,8 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// A node's private key: expanded scalar and nonce prefix (64 bytes) and the public key made from them.
+/// Private key of a node: expanded scalar and nonce prefix (64 bytes), and the public key made from
+/// them.
 #[derive(Clone)]
 pub struct PrivateKey {
     expanded: Zeroizing<[u8; 64]>,
@@ -157,13 +159,13 @@ pub struct PrivateKey {
 }
 
 impl PrivateKey {
-    /// A new key.
+    /// Generates a new key.
     #[must_use]
     pub fn generate(rng: &mut Rng) -> Self {
         Self::from_seed(&Zeroizing::new(rng.bytes()))
     }
 
-    /// The key of a 32-byte seed, expanded as in RFC 8032. tinc's files do not hold the seed.
+    /// Makes the key of a 32-byte seed, expanded as in RFC 8032. tinc's files do not hold the seed.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let expanded = expand(seed);
@@ -173,8 +175,8 @@ impl PrivateKey {
         }
     }
 
-    /// The content of tinc's key file: scalar 32, nonce prefix 32, public key 32. The public half is
-    /// computed anew and must be the same: signing with a foreign one leaks the scalar.
+    /// Reads the content of tinc's key file: scalar 32, nonce prefix 32, public key 32. The public
+    /// half is computed again and must match: a signature with another one leaks the scalar.
     pub fn from_bytes(content: &[u8; 96]) -> Result<Self, KeyError> {
         let (expanded, public) = content
             .split_first_chunk::<64>()
@@ -193,13 +195,13 @@ impl PrivateKey {
         })
     }
 
-    /// Reads `ed25519_key.priv`. Text before the block is skipped, and with it old keys that were
+    /// Reads `ed25519_key.priv`. Text before the block is skipped, such as old keys that were
     /// commented out.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         Self::from_bytes(&*pem_content(text, PRIVATE_LABEL)?)
     }
 
-    /// The text of `ed25519_key.priv`; wiped from memory when dropped.
+    /// Returns the text of `ed25519_key.priv`; wiped from memory when dropped.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
         let content = self.to_bytes();
@@ -213,7 +215,7 @@ impl PrivateKey {
         pem
     }
 
-    /// The content of tinc's key file, as in [`Self::from_bytes`].
+    /// Returns the content of tinc's key file, as in [`Self::from_bytes`].
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<[u8; 96]> {
         let mut content = Zeroizing::new([0; 96]);
@@ -222,13 +224,13 @@ impl PrivateKey {
         content
     }
 
-    /// The public half.
+    /// Returns the public half.
     #[must_use]
     pub fn public(&self) -> PublicKey {
         self.public
     }
 
-    /// The same key for X25519: the clamped scalar (proto/native-link.md section 1).
+    /// Returns the same key for X25519: the clamped scalar (proto/native-link.md section 1).
     #[must_use]
     pub fn x25519_secret(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(*scalar_of(&self.expanded))
@@ -249,20 +251,20 @@ impl fmt::Debug for PrivateKey {
     }
 }
 
-/// One side's throw-away half of a key agreement.
+/// Ephemeral half of one side in a key agreement.
 pub struct Ephemeral {
     scalar: Zeroizing<[u8; 32]>,
     public: [u8; 32],
 }
 
 impl Ephemeral {
-    /// The half that a 32-byte random seed gives, expanded as a private key is.
+    /// Makes the half of a 32-byte random seed, expanded like a private key.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         Self::from_expanded(&expand(seed))
     }
 
-    /// The half that an expanded seed gives: clamped scalar 32, and 32 bytes that do not matter here.
+    /// Makes the half of an expanded seed: clamped scalar 32, and 32 bytes that are not used here.
     #[must_use]
     pub fn from_expanded(expanded: &[u8; 64]) -> Self {
         Self {
@@ -271,26 +273,26 @@ impl Ephemeral {
         }
     }
 
-    /// What goes to the other side: a compressed Edwards point.
+    /// Returns the public half, which is sent to the other side: a compressed Edwards point.
     #[must_use]
     pub fn public(&self) -> &[u8; 32] {
         &self.public
     }
 
-    /// The secret shared with the owner of `theirs`: X25519, never all zero.
+    /// Returns the secret shared with the owner of `theirs`: X25519, never all zero.
     #[must_use]
     pub fn agree(&self, theirs: &EphemeralPublic) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(x25519_dalek::x25519(*self.scalar, theirs.0.to_bytes()))
     }
 }
 
-/// The other side's half of a key agreement: a point that is sure to give a secret.
+/// Public half of the other side in a key agreement: a point that always yields a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EphemeralPublic(MontgomeryPoint);
 
 impl EphemeralPublic {
-    /// Takes a compressed Edwards point to its Montgomery form, u = (1+y)/(1-y). `None` if it is no
-    /// point of the curve, or one of small order, with which everybody shares the secret zero.
+    /// Converts a compressed Edwards point to its Montgomery form, u = (1+y)/(1-y). `None` if it is
+    /// no point of the curve, or a point of small order, with which the secret is always zero.
     #[must_use]
     pub fn parse(bytes: &[u8; 32]) -> Option<Self> {
         let point = decompress(bytes).filter(|point| !point.is_small_order())?;
@@ -298,7 +300,7 @@ impl EphemeralPublic {
     }
 }
 
-/// RFC 8032's expansion of a seed: SHA-512, the first half clamped.
+/// Expands a seed as in RFC 8032: SHA-512, the first half clamped.
 fn expand(seed: &[u8; 32]) -> Zeroizing<[u8; 64]> {
     let mut expanded = Zeroizing::new([0; 64]);
     expanded.copy_from_slice(&Sha512::digest(seed));
@@ -319,7 +321,7 @@ fn decompress(bytes: &[u8; 32]) -> Option<EdwardsPoint> {
     CompressedEdwardsY(*bytes).decompress()
 }
 
-/// The `N` bytes in the first PEM block with `label`, wherever its lines are broken.
+/// Returns the `N` bytes in the first PEM block with `label`; its lines may be broken anywhere.
 fn pem_content<const N: usize>(
     text: &str,
     label: &'static str,
@@ -330,7 +332,7 @@ fn pem_content<const N: usize>(
     lines.next().ok_or(KeyError::NoPem(label))?;
 
     let bad = KeyError::BadPem(label, N);
-    // Room for all of it, so that no copy of a secret stays behind.
+    // Allocated at full size, so no copy of a secret stays behind.
     let mut digits = Zeroizing::new(String::with_capacity(2 * N));
     for line in lines {
         if line.starts_with("-----END ") {
@@ -376,7 +378,7 @@ mod tests {
         assert!(!key.public().verify(b"x", &signature));
     }
 
-    /// T07: points that no sound key pair has.
+    /// T07: points that no valid key pair has.
     #[test]
     fn unsound_public_keys_are_refused() {
         let mut identity = [0; 32];
@@ -390,7 +392,7 @@ mod tests {
         let mixed = public_half(&expand(&[1; 32])) + curve25519_dalek::constants::EIGHT_TORSION[1];
         let mixed = mixed.compress().0;
         assert_eq!(PublicKey::from_bytes(mixed), Err(KeyError::Torsion));
-        // y = p + 1, the identity again in a form that is not canonical.
+        // y = p + 1: the identity again, in a form that is not canonical.
         let mut beyond = [0xff; 32];
         (beyond[0], beyond[31]) = (0xee, 0x7f);
         assert_eq!(PublicKey::from_bytes(beyond), Err(KeyError::NotAPoint));
@@ -400,7 +402,7 @@ mod tests {
         assert_eq!(PublicKey::from_bytes(twist), Err(KeyError::NotAPoint));
     }
 
-    /// T07: a foreign public half would make every signature leak the scalar.
+    /// T07: with another public half every signature would leak the scalar.
     #[test]
     fn a_private_key_with_a_foreign_public_half_is_refused() {
         let mut content = key(1).to_bytes();

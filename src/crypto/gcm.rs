@@ -1,9 +1,9 @@
-//! AES-256-GCM, four blocks in each vector, where the processor encrypts and multiplies so (VAES and VPCLMULQDQ in
-//! AVX-512): a packet costs two thirds of what it costs in the library, an acknowledgement less than half.
+//! AES-256-GCM with four blocks in each vector, on processors with VAES and VPCLMULQDQ in AVX-512.
+//! A packet takes two thirds of the library's time, an acknowledgement less than half.
 //!
-//! GHASH is computed as POLYVAL of reversed blocks (RFC 8452, appendix A). The lanes of a vector sum every fourth block each,
-//! by Horner's rule in H^16; the powers that they lack come with the last blocks.
-//! Nothing depends on the bytes but what is computed. Source: NIST SP 800-38D.
+//! GHASH is computed as POLYVAL of reversed blocks (RFC 8452, appendix A). Each lane of a vector
+//! sums every fourth block, by Horner's rule in H^16. The missing powers are applied with the last
+//! blocks. Timing does not depend on the data. Source: NIST SP 800-38D.
 
 use std::{
     arch::x86_64::{__m128i, __m512i},
@@ -19,26 +19,26 @@ const BLOCK: usize = 16;
 const LANES: usize = 4;
 /// Bytes in a vector.
 const VECTOR: usize = LANES * BLOCK;
-/// Vectors that are under way at the same time.
+/// Number of vectors processed at the same time.
 const WIDE: usize = 4;
 const STEP: usize = WIDE * VECTOR;
 type Vectors = [__m512i; WIDE];
-/// Blocks in a step.
+/// Number of blocks in a step.
 const BLOCKS: usize = WIDE * LANES;
-/// Keys of the rounds of AES-256.
+/// Number of round keys of AES-256.
 const ROUNDS: usize = 15;
-/// The highest power of H that is needed: the lanes' before 16 blocks and the lengths.
+/// Highest power of H that is needed: those of the lanes, 16 blocks and the lengths.
 const POWERS: usize = LANES + BLOCKS + 1;
-/// The powers, the highest first, and zeroes for what is read behind the last.
+/// Number of table entries: the powers, highest first, and zeroes for reads behind the last.
 const TABLE: usize = POWERS + LANES - 1;
-/// x^127 + x^126 + x^121 + 1: POLYVAL's field.
+/// x^127 + x^126 + x^121 + 1: the modulus of POLYVAL's field.
 const MODULUS: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
 
-/// A key, made ready.
+/// A prepared key.
 #[repr(align(64))]
 pub(super) struct Key {
     token: X64V4xToken,
-    /// Each round's key in all lanes.
+    /// The key of each round in all lanes.
     rounds: [[u8; VECTOR]; ROUNDS],
     powers: [[u8; BLOCK]; TABLE],
 }
@@ -47,7 +47,7 @@ impl Key {
     /// Most bytes of associated data.
     pub(super) const MOST_HEADER: usize = VECTOR;
 
-    /// The key, made ready; `None` where the processor lacks what this needs.
+    /// Prepares a key; `None` if the processor lacks the instructions.
     pub(super) fn new(key: &[u8; 32]) -> Option<Box<Self>> {
         let token = X64V4xToken::summon()?;
         let mut new = Box::new(Self {
@@ -67,7 +67,7 @@ impl Key {
         crypt::<true>(self.token, self, number, header, text)
     }
 
-    /// Decrypts `text` in place and returns the tag that it must have had.
+    /// Decrypts `text` in place and returns the valid tag.
     ///
     /// # Panics
     /// As [`Self::seal`].
@@ -90,7 +90,7 @@ fn make_ready(_token: X64V4xToken, key: &[u8; 32], ready: &mut Key) {
         _mm512_storeu_si512(place, _mm512_broadcast_i32x4(round));
     }
     let h = u128::from_be_bytes(bytes(encrypt(&rounds, _mm_setzero_si128())));
-    // Times x, as reversing the blocks is not all that GHASH and POLYVAL differ in.
+    // Multiplied by x: besides the reversed blocks, GHASH and POLYVAL differ by this factor.
     let h = (h << 1) ^ ((h >> 127).wrapping_neg() & MODULUS);
     let h = _mm512_castsi128_si512(block(&h.to_le_bytes()));
     let mut power = h;
@@ -100,7 +100,7 @@ fn make_ready(_token: X64V4xToken, key: &[u8; 32], ready: &mut Key) {
     }
 }
 
-/// The keys of all rounds. Source: FIPS 197 section 5.2.
+/// Returns the keys of all rounds. Source: FIPS 197 section 5.2.
 #[rite(v4x, import_intrinsics)]
 fn expand(key: &[u8; 32]) -> [__m128i; ROUNDS] {
     let (first, second) = key.split_at(BLOCK);
@@ -118,7 +118,7 @@ fn expand(key: &[u8; 32]) -> [__m128i; ROUNDS] {
             10 => with_constant(_mm_aeskeygenassist_si128::<0x10>(last)),
             12 => with_constant(_mm_aeskeygenassist_si128::<0x20>(last)),
             14 => with_constant(_mm_aeskeygenassist_si128::<0x40>(last)),
-            // The keys between take the word neither turned nor with a constant.
+            // Every other key uses the word without rotation and constant.
             _ => _mm_shuffle_epi32::<0xaa>(_mm_aeskeygenassist_si128::<0>(last)),
         };
         // Each word becomes the sum of itself and all before it.
@@ -164,8 +164,9 @@ fn reverse(vector: __m512i) -> __m512i {
     _mm512_shuffle_epi8(vector, _mm512_broadcast_i32x4(order))
 }
 
-/// The key stream for these counters, whose bytes are reversed. After each round but the first and the last, something else
-/// may be done: rounds wait for each other, and the processor does not look far enough ahead to find what does not.
+/// Returns the key stream for these counters, whose bytes are reversed. `between` runs after each
+/// round but the first and the last. Rounds wait for each other, and the processor does not look
+/// far enough ahead to find independent work.
 #[rite(v4x, import_intrinsics)]
 fn stream<const N: usize>(
     key: &Key,
@@ -191,7 +192,8 @@ fn stream<const N: usize>(
     states
 }
 
-/// Encrypts or decrypts a vector in place with its key stream, only the first bytes as `inside` says. Returns what GHASH sees.
+/// Encrypts or decrypts a vector in place with its key stream, only the bytes in `inside`. Returns
+/// the input of GHASH.
 #[rite(v4x, import_intrinsics)]
 fn apply<const SEAL: bool>(bytes: &mut [u8; VECTOR], stream: __m512i, inside: u64) -> __m512i {
     let before = load(bytes);
@@ -200,14 +202,14 @@ fn apply<const SEAL: bool>(bytes: &mut [u8; VECTOR], stream: __m512i, inside: u6
     reverse(if SEAL { after } else { before })
 }
 
-/// As [`apply`], all of a step.
+/// Works as [`apply`], for a whole step.
 #[rite(v4x, import_intrinsics)]
 fn apply_all<const SEAL: bool>(step: &mut [u8; STEP], streams: Vectors) -> Vectors {
     let (vectors, _) = step.as_chunks_mut();
     array::from_fn(|at| apply::<SEAL>(&mut vectors[at], streams[at], u64::MAX))
 }
 
-/// A product that is still to be reduced: its lower half, what belongs in the middle, its upper half.
+/// A product before reduction: its lower half, middle part and upper half.
 type Product = [__m512i; 3];
 
 #[rite(v4x, import_intrinsics)]
@@ -232,7 +234,7 @@ fn add(a: Product, b: Product) -> Product {
     ]
 }
 
-/// The product times x^-128 in POLYVAL's field.
+/// Returns the product times x^-128 in POLYVAL's field.
 #[rite(v4x, import_intrinsics)]
 fn reduce([low, middle, high]: Product) -> __m512i {
     let modulus = _mm512_set1_epi64(((MODULUS >> 64) as u64).cast_signed());
@@ -245,14 +247,14 @@ fn reduce([low, middle, high]: Product) -> __m512i {
     _mm512_xor_si512(low, high)
 }
 
-/// The sum of all lanes, in each.
+/// Returns the sum of all lanes, in each lane.
 #[rite(v4x, import_intrinsics)]
 fn across(vector: __m512i) -> __m512i {
     let halves = _mm512_xor_si512(vector, _mm512_shuffle_i64x2::<0x4e>(vector, vector));
     _mm512_xor_si512(halves, _mm512_shuffle_i64x2::<0xb1>(halves, halves))
 }
 
-/// Four powers down from H^`highest`, which is at most [`POWERS`].
+/// Returns four descending powers from H^`highest`, which is at most [`POWERS`].
 #[rite(v4x, import_intrinsics)]
 fn powers(key: &Key, highest: usize) -> __m512i {
     let (four, _) = key.powers[POWERS - highest..]
@@ -261,20 +263,20 @@ fn powers(key: &Key, highest: usize) -> __m512i {
     load(four.as_flattened().first_chunk().expect("four blocks"))
 }
 
-/// One power in all lanes.
+/// Returns one power in all lanes.
 #[rite(v4x, import_intrinsics)]
 fn power(key: &Key, power: usize) -> __m512i {
     _mm512_broadcast_i32x4(block(&key.powers[POWERS - power]))
 }
 
-/// The blocks of a step as GHASH sees them.
+/// Returns the blocks of a step as input of GHASH.
 #[rite(v4x, import_intrinsics)]
 fn seen(step: &[u8; STEP]) -> Vectors {
     let (vectors, _) = step.as_chunks();
     array::from_fn(|at| reverse(load(&vectors[at])))
 }
 
-/// The key stream for some counters, and the sum with a step that does not need it, taken in between.
+/// Returns the key stream for some counters. Between the rounds it sums an independent step.
 #[rite(v4x, import_intrinsics)]
 fn stream_and_sum<const N: usize>(
     key: &Key,
@@ -303,7 +305,7 @@ fn crypt<const SEAL: bool>(
     header: &[u8],
     text: &mut [u8],
 ) -> [u8; BLOCK] {
-    // Counter 1 makes the mask of the tag, the text begins with 2.
+    // Counter 1 makes the mask of the tag; the text starts with counter 2.
     let one = u128::from(number) << 32 | 1;
     let one = _mm512_broadcast_i32x4(block(&one.to_le_bytes()));
     let lanes = _mm512_set_epi32(0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1);
@@ -311,7 +313,7 @@ fn crypt<const SEAL: bool>(
     let first = _mm512_add_epi32(one, lanes);
     let mut counters = [0, 4, 8, 12].map(|by| more(first, by));
 
-    // Blocks of the header come before the first of the text.
+    // The blocks of the header precede the first block of the text.
     let mut front = [0; VECTOR];
     let at = VECTOR - header.len().next_multiple_of(BLOCK);
     front[at..at + header.len()].copy_from_slice(header);
@@ -322,7 +324,7 @@ fn crypt<const SEAL: bool>(
     let (steps, rest) = text.as_chunks_mut::<STEP>();
     let by = [16, 12, 8, 4].map(|of| power(key, of));
     let mut steps = steps.iter_mut();
-    // A step that was encrypted is summed with the next; one to be decrypted, with itself.
+    // An encrypted step is summed with the next one; a step to be decrypted is summed with itself.
     let mut waiting = None;
     if SEAL && let Some(step) = steps.next() {
         let streams = stream(key, counters, |_| ());
@@ -346,7 +348,7 @@ fn crypt<const SEAL: bool>(
         None => (stream(key, last, |_| ()), sum),
     };
     let [streams @ .., mask] = streams;
-    // The lengths are one block more.
+    // The lengths add one block.
     let mut left = rest.len().div_ceil(BLOCK) + 1;
     let mut product = multiply(sum, powers(key, left + LANES));
     let (vectors, odd) = rest.as_chunks_mut::<VECTOR>();

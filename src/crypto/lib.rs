@@ -1,4 +1,5 @@
-//! Cryptographic primitives and the key exchanges of SPTPS and of native links. No IO, no clock, no global randomness.
+//! Cryptographic primitives and the key exchanges of SPTPS and native links. No IO, no clock, no
+//! global randomness.
 //!
 //! Source: wire/tinc-1.1.md sections 1.2 and 2, wire/tinc-1.0.md sections 1.4 to 1.6, 3 and 8,
 //! proto/native-link.md.

@@ -1,16 +1,17 @@
-//! LZO1X, as packets of tinc 1.0 have it: a decoder that never writes more than it may, and streams of
-//! literals only in the other direction, which every decoder takes.
+//! LZO1X for packets of tinc 1.0: a decoder with bounded output, and an encoder that writes only
+//! literals, which every decoder accepts.
 //!
-//! Written from the description of the format in the documentation of Linux ("LZO stream format as understood by
-//! Linux' LZO decompressor") and wire/tinc-1.0.md section 3.2; LZO's own code is GPL and was not looked at.
+//! Written from the description of the format in the documentation of Linux ("LZO stream format as
+//! understood by Linux' LZO decompressor") and wire/tinc-1.0.md section 3.2. LZO's own code is GPL
+//! and was not read.
 
-/// Longest literal run that the first byte can announce.
+/// Longest literal run that the first byte can encode.
 const FIRST_RUN: usize = 238;
-/// A match of no distance from this far: the end of the stream.
+/// End of the stream: a match with distance zero in the far range.
 const END: [u8; 3] = [0x11, 0, 0];
 
-/// What a stream of `data` looks like that is not made smaller. Empty for fewer than 4 bytes, which cannot be
-/// written so.
+/// Encodes `data` as literals. Returns an empty vector for fewer than 4 bytes, which this form
+/// cannot hold.
 pub(super) fn store(data: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() + data.len() / 255 + 8);
     match data.len() {
@@ -29,7 +30,8 @@ pub(super) fn store(data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Decodes a whole stream of at most `most` bytes of content. `None` if it is longer or none.
+/// Decodes a whole stream with at most `most` bytes of content. `None` if it is longer or no valid
+/// stream.
 pub(super) fn load(data: &[u8], most: usize) -> Option<Vec<u8>> {
     let mut decoder = Decoder {
         input: data,
@@ -46,7 +48,8 @@ struct Decoder<'a> {
     most: usize,
 }
 
-/// Literals copied since the last instruction: what an instruction below 16 means depends on it.
+/// Literals copied since the last instruction: the meaning of an instruction below 16 depends on
+/// them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// None.
@@ -114,7 +117,8 @@ impl Decoder<'_> {
         Some(*first)
     }
 
-    /// A length of which the instruction holds `bits`; nothing in them means `base` and what follows.
+    /// Reads a length of which the instruction holds `bits`; if these are zero, it is `base` plus
+    /// the following bytes.
     fn length(&mut self, bits: usize, base: usize) -> Option<usize> {
         if bits != 0 {
             return Some(bits);
@@ -131,7 +135,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Two bytes: a distance, and how many literals follow the match.
+    /// Reads two bytes: a distance, and the number of literals after the match.
     fn far(&mut self) -> Option<(usize, usize)> {
         let word = usize::from(u16::from_le_bytes([self.byte()?, self.byte()?]));
         Some((word >> 2, word & 3))
@@ -156,7 +160,7 @@ impl Decoder<'_> {
         if self.output.len() + length > self.most {
             return None;
         }
-        // A match may reach into what it writes.
+        // A match may reach into its own output.
         for at in start..start + length {
             self.output.push(self.output[at]);
         }
@@ -170,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// Text with repetitions near and far, as packets have them.
+    /// Text with near and far repetitions, as in packets.
     fn data() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             proptest::collection::vec(any::<u8>(), 0..300),

@@ -1,14 +1,15 @@
 //! The native handshake: Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as values, through snow with our own
-//! primitives. Links and tunnels carry the two messages in their own ways and take the keys out.
+//! primitives. Links and tunnels carry the two messages in their own ways and take the resulting
+//! keys.
 //!
 //! ```text
 //! msg1  I -> R  e, es, s, ss, payload
 //! msg2  R -> I  e, ee, se, psk, payload
 //! ```
 //!
-//! The static key is a node's Ed25519 key mapped to X25519, or one of its own; the prologue binds what
-//! the handshake is for, both names and what both said before it, so that any edit of these breaks it.
-//! Source: proto/native-link.md sections 1 to 3.
+//! The static key is a node's Ed25519 key mapped to X25519, or a separate key. The prologue
+//! contains the purpose of the handshake, both names and the clear text before it, so any change of
+//! these breaks the handshake. Source: proto/native-link.md sections 1 to 3.
 
 use std::{cell::Cell, fmt};
 
@@ -32,66 +33,66 @@ use meshd_wire::{NodeName, base64};
 
 use crate::{PrivateKey, PublicKey, Rng, ed25519::PUBLIC_TEXT};
 
-/// The protocol that snow is asked for.
+/// Protocol name for snow.
 const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
-/// What every prologue begins with.
+/// First bytes of every prologue.
 const DOMAIN: &[u8] = b"meshd native 1";
 /// Length of a tag, in bytes.
 const TAG: usize = 16;
-/// What the first message adds to its payload, in bytes: ephemeral 32, static 32 + 16, tag 16.
+/// Bytes that the first message adds to its payload: ephemeral 32, static 32 + 16, tag 16.
 pub const MSG1_OVERHEAD: usize = 96;
-/// What the second message adds to its payload, in bytes: ephemeral 32, tag 16.
+/// Bytes that the second message adds to its payload: ephemeral 32, tag 16.
 pub const MSG2_OVERHEAD: usize = 48;
-/// Longest payload of either message that is accepted, in bytes.
+/// Longest accepted payload of either message, in bytes.
 pub const MAX_PAYLOAD: usize = 1024;
 
-/// A node's X25519 secret.
+/// X25519 secret of a node.
 #[derive(Clone)]
 pub struct StaticSecret(Zeroizing<[u8; 32]>);
 
-/// A node's X25519 public key: never of small order.
+/// X25519 public key of a node: never of small order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StaticPublic([u8; 32]);
 
 impl StaticSecret {
-    /// The secret that belongs to a node's Ed25519 key.
+    /// Returns the secret of a node's Ed25519 key.
     #[must_use]
     pub fn of(key: &PrivateKey) -> Self {
         Self(key.x25519_secret())
     }
 
-    /// A secret of its own (`NativePrivateKeyFile`): any 32 bytes.
+    /// Makes a separate secret (`NativePrivateKeyFile`) from any 32 bytes.
     #[must_use]
     pub fn from_bytes(bytes: Zeroizing<[u8; 32]>) -> Self {
         Self(bytes)
     }
 
-    /// The public half.
+    /// Returns the public half.
     #[must_use]
     pub fn public(&self) -> StaticPublic {
-        // By the table of the base point: a third of the time that the ladder takes.
+        // Uses the table of the base point, which takes a third of the ladder's time.
         StaticPublic(MontgomeryPoint::mul_base_clamped(*self.0).to_bytes())
     }
 }
 
 impl StaticPublic {
-    /// The key that belongs to a node's Ed25519 key, which is known to be sound.
+    /// Returns the key of a node's Ed25519 key, which is known to be valid.
     #[must_use]
     pub fn of(key: &PublicKey) -> Self {
         Self(key.x25519_public())
     }
 
-    /// A key of its own (`NativePublicKey`). `None` for a point of small order, with which everybody
-    /// shares the secret zero.
+    /// Makes a separate key (`NativePublicKey`). `None` for a point of small order, with which the
+    /// secret is always zero.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Option<Self> {
-        // Clamped scalars are multiples of the cofactor: points of small order all go to zero.
+        // Clamped scalars are multiples of the cofactor, so every point of small order yields zero.
         let secret = x25519_dalek::x25519([0x42; 32], bytes);
         (secret != [0; 32]).then_some(Self(bytes))
     }
 
-    /// The key in a host file's `NativePublicKey`: 43 characters of tinc's base64. `None` for anything
-    /// else, and as [`Self::from_bytes`] says.
+    /// Reads the key of a host file's `NativePublicKey`: 43 characters of tinc's base64. `None` for
+    /// any other text, and as in [`Self::from_bytes`].
     #[must_use]
     pub fn from_base64(text: &str) -> Option<Self> {
         let bytes = Some(text).filter(|text| text.len() == PUBLIC_TEXT);
@@ -111,54 +112,55 @@ impl fmt::Debug for StaticPublic {
     }
 }
 
-/// What a handshake is for.
+/// Purpose of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// A meta connection.
     Link,
-    /// A tunnel, the first one of two nodes or one after it.
+    /// A tunnel: its first handshake, or a renewal.
     Tunnel,
 }
 
-/// What both sides know before they start, seen from either.
+/// Knowledge of both sides before the handshake, in the view of either side.
 #[derive(Clone)]
 pub struct Parties<'a> {
     /// Purpose.
     pub purpose: Purpose,
-    /// Who sends the first message.
+    /// Sender of the first message.
     pub initiator: &'a NodeName,
-    /// Who answers.
+    /// Sender of the answer.
     pub responder: &'a NodeName,
-    /// What both said in clear before: both ID lines of a link, the AEADs that a tunnel's initiator
-    /// accepts.
+    /// Clear text of both sides before the handshake: both ID lines of a link, or the AEADs that a
+    /// tunnel's initiator accepts.
     pub said: &'a [&'a [u8]],
-    /// Secret of the pair besides their keys; all zero if there is none.
+    /// Preshared key of the pair; all zero if there is none.
     pub psk: &'a [u8; 32],
     /// Our own key.
     pub secret: &'a StaticSecret,
 }
 
-/// Why a handshake message was refused. Whoever sent it learns nothing of it.
+/// Error of a rejected handshake message. The sender is not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a native handshake message that does not fit the keys of both nodes")]
 pub struct Refused;
 
-/// The keys of a session, taken out of the handshake once.
+/// Keys of a session, taken out of the handshake once.
 #[derive(Clone)]
 pub struct SessionKeys {
-    /// To seal with.
+    /// Key for sealing.
     pub tx: Zeroizing<[u8; 32]>,
-    /// To open with.
+    /// Key for opening.
     pub rx: Zeroizing<[u8; 32]>,
 }
 
-/// A handshake that we have begun: its first message is out.
+/// Our handshake: its first message is sent.
 pub struct Begun(Box<HandshakeState>);
 
-/// A handshake that another node has begun: its first message was sound.
+/// Handshake of another node: its first message was valid.
 pub struct Asked(Box<HandshakeState>);
 
-/// Begins a handshake with the owner of `peer`. Returns its first message with `payload` in it.
+/// Starts a handshake with the owner of `peer`. Returns the first message, which contains
+/// `payload`.
 ///
 /// # Panics
 /// If `payload` is longer than [`MAX_PAYLOAD`].
@@ -178,10 +180,10 @@ pub fn begin(
     (Begun(Box::new(state)), message)
 }
 
-/// Takes a first message from the owner of one of `peers`. Returns its payload.
+/// Handles a first message from the owner of one of `peers`. Returns its payload.
 ///
 /// # Errors
-/// [`Refused`] if it was not made for us, by that node, for this purpose.
+/// [`Refused`] if the message was not made for us, by that node, for this purpose.
 pub fn asked(
     parties: &Parties<'_>,
     peers: &[StaticPublic],
@@ -214,10 +216,11 @@ impl Asked {
 }
 
 impl Begun {
-    /// Takes the second message. Returns its payload and the keys.
+    /// Handles the second message. Returns its payload and the keys.
     ///
     /// # Errors
-    /// [`Refused`] and the handshake as it was, if it is no answer to ours: the true one may still come.
+    /// [`Refused`] and the unchanged handshake, if the message is no answer to ours: the real one
+    /// may still arrive.
     pub fn answered(mut self, message: &[u8]) -> Result<(Vec<u8>, SessionKeys), (Self, Refused)> {
         match read(&mut self.0, message, MSG2_OVERHEAD) {
             Ok(payload) => Ok((payload, keys(&mut self.0))),
@@ -285,7 +288,7 @@ impl Parties<'_> {
     }
 }
 
-/// What snow gets its primitives from. One handshake, one generator.
+/// Source of primitives for snow: one handshake, one generator.
 struct Resolver(Cell<Option<Rng>>);
 
 impl CryptoResolver for Resolver {
@@ -324,7 +327,8 @@ impl Random for Source {
     }
 }
 
-/// By aws-lc, which takes half the time that x25519-dalek does: it is most of what a handshake costs.
+/// X25519 of aws-lc, which takes half the time of x25519-dalek. It is most of the cost of a
+/// handshake.
 #[derive(Default)]
 struct X25519 {
     secret: Zeroizing<[u8; 32]>,
@@ -369,7 +373,7 @@ impl Dh for X25519 {
         &*self.secret
     }
 
-    /// Unlike what Noise allows, a shared secret of zero is an error.
+    /// A shared secret of zero is an error, although Noise allows it.
     fn dh(&self, theirs: &[u8], out: &mut [u8]) -> Result<(), Error> {
         let key = self.key.as_ref().ok_or(Error::Dh)?;
         let theirs: &[u8; 32] = theirs.first_chunk().ok_or(Error::Dh)?;
@@ -417,7 +421,7 @@ impl ChaChaPoly {
     }
 }
 
-/// Noise: four zero bytes, then the number, little endian.
+/// Noise nonce: four zero bytes, then the number, little endian.
 fn nonce(number: u64) -> chacha20poly1305::Nonce {
     let mut nonce = chacha20poly1305::Nonce::default();
     nonce[4..].copy_from_slice(&number.to_le_bytes());

@@ -1,10 +1,10 @@
-//! Poly1305, block by block, and eight blocks at a time where the processor multiplies 52 bits in each of eight lanes (AVX-512
-//! IFMA): a fourth of the time for a full packet. The library's vectors (AVX2) take more than a microsecond to begin, twenty
-//! times what an acknowledgement takes here.
+//! Poly1305, block by block, or eight blocks at a time with AVX-512 IFMA, which multiplies 52 bits
+//! in each of eight lanes. A full packet takes a fourth of the time. The library's vectors (AVX2)
+//! take more than a microsecond to start, twenty times an acknowledgement here.
 //!
-//! Numbers modulo 2^130 - 5 are three limbs of 44, 44 and 42 bits. The lanes take every eighth block each,
-//! so that a step multiplies by r^8; at the end each lane is multiplied by the power that it lacks.
-//! Nothing depends on the bytes but what is computed. Source: RFC 8439 section 2.5.
+//! Numbers modulo 2^130 - 5 are three limbs of 44, 44 and 42 bits. Each lane takes every eighth
+//! block, so a step multiplies by r^8. At the end each lane is multiplied by its missing power.
+//! Timing does not depend on the data. Source: RFC 8439 section 2.5.
 
 #[cfg(target_arch = "x86_64")]
 use archmage::{SimdToken, X64V4xToken};
@@ -16,7 +16,7 @@ const M42: u64 = (1 << 42) - 1;
 /// The bit above a whole block, in the third limb.
 const ABOVE: u64 = 1 << 40;
 
-/// The tag of `text` with a key that is used for nothing else.
+/// Returns the tag of `text`. The key must not be used for anything else.
 #[must_use]
 pub(super) fn tag(key: &[u8; 32], text: &[u8]) -> [u8; 16] {
     #[cfg(target_arch = "x86_64")]
@@ -38,7 +38,7 @@ fn block_by_block(key: &[u8; 32], text: &[u8]) -> [u8; 16] {
     sum.with_last(last, r).tag(s)
 }
 
-/// What is multiplied by, and what is added at the end.
+/// Returns the multiplier, and the summand of the end.
 #[inline(always)]
 fn split(key: &[u8; 32]) -> (Limbs, u128) {
     let (r, s) = key.split_first_chunk().expect("32 is more than 16");
@@ -47,7 +47,7 @@ fn split(key: &[u8; 32]) -> (Limbs, u128) {
     (Limbs::new(r, 0), s)
 }
 
-/// A number: limbs of 44, 44 and 42 bits, and a few more where carries are due.
+/// A number: limbs of 44, 44 and 42 bits, and a few more bits before carries.
 #[derive(Clone, Copy)]
 struct Limbs([u64; 3]);
 
@@ -64,7 +64,7 @@ impl Limbs {
         Self([a + x, b + y, c + z])
     }
 
-    /// What follows the whole blocks taken in too: fewer bytes than a block has.
+    /// Adds the last bytes, fewer than a block.
     #[inline(always)]
     fn with_last(self, last: &[u8], r: Self) -> Self {
         if last.is_empty() {
@@ -86,7 +86,7 @@ impl Limbs {
         let [a, b, c] = self.0;
         let [r, s, t] = other.0;
         let mul = |x: u64, y: u64| u128::from(x) * u128::from(y);
-        // 2^132 is 20, as 2^130 is 5.
+        // 2^132 equals 20, because 2^130 equals 5.
         let low = mul(a, r) + mul(b, t * 20) + mul(c, s * 20);
         let middle = mul(a, s) + mul(b, r) + mul(c, t * 20) + (low >> 44);
         let high = mul(a, t) + mul(b, s) + mul(c, r) + (middle >> 44);
@@ -103,11 +103,12 @@ impl Limbs {
         Self([(a & M44) + (c >> 42) * 5, b & M44, c & M42])
     }
 
-    /// The number modulo 2^130 - 5, cut to 128 bits.
+    /// Returns the number modulo 2^130 - 5, cut to 128 bits.
     #[inline(always)]
     fn reduced(self) -> u128 {
         let [a, b, c] = self.carried().carried().carried().0;
-        // Below 2^130 now. It is 2^130 - 5 or more if five more make it 2^130.
+        // The number is below 2^130 now. It is 2^130 - 5 or more if adding five gives 2^130 or
+        // more.
         let carry = c + ((b + ((a + 5) >> 44)) >> 44);
         let a = a + (carry >> 42) * 5;
         let number = [(a, 0), (b, 44), (c, 88)];
@@ -125,19 +126,19 @@ mod ifma {
 
     use super::{ABOVE, BLOCK, Limbs, M42, M44, split};
 
-    /// From this length on it is faster than one block after the other, whatever the start costs.
+    /// Length from which the vector code is faster than block by block, including its start.
     pub(super) const WORTH_IT: usize = 160;
     /// Lanes of a vector: blocks in a step.
     const LANES: usize = 8;
     const STEP: usize = LANES * BLOCK;
-    /// The block in each lane: how unpacking interleaves two vectors of four blocks.
+    /// Block in each lane: the order in which unpacking interleaves two vectors of four blocks.
     const ORDER: [usize; LANES] = [0, 4, 1, 5, 2, 6, 3, 7];
 
     #[arcane(import_intrinsics)]
     pub(super) fn tag(_token: X64V4xToken, key: &[u8; 32], text: &[u8]) -> [u8; 16] {
         let (r, s) = split(key);
         let powers = powers(r);
-        // Zeroes in front count nothing, so the first step is the odd one.
+        // Zeroes in front do not count, so the incomplete step is the first one.
         let (whole, last) = text.split_at(text.len() / BLOCK * BLOCK);
         let (odd, steps) = whole.split_at((whole.len() - 1) % STEP + 1);
         let mut first = [0; STEP];
@@ -151,7 +152,7 @@ mod ifma {
         let r8 = Multiplier::new([r8; LANES]);
         let mut sum = load(&first, _mm512_loadu_si512(&above));
         let above = splat(ABOVE);
-        // Two sums, of every second step each, so that neither waits for the other.
+        // Two sums, each of every second step, so neither waits for the other.
         let (odd, pairs) = steps.as_chunks::<STEP>().0.as_rchunks::<2>();
         for step in odd {
             sum = add(r8.times(sum), load(step, above));
@@ -168,7 +169,7 @@ mod ifma {
         Limbs(sum).carried().with_last(last, r).tag(s)
     }
 
-    /// The first eight powers, by three multiplications one after the other.
+    /// Returns the first eight powers, with three dependent multiplications.
     #[inline(always)]
     fn powers(r: Limbs) -> [Limbs; LANES] {
         let r2 = r.times(r);
@@ -177,7 +178,7 @@ mod ifma {
         [r, r2, r3, r4, r5, r6, r7, r8]
     }
 
-    /// A number in each lane, limb by limb.
+    /// One number in each lane, limb by limb.
     type Vectors = [__m512i; 3];
 
     #[rite(v4x, import_intrinsics)]
@@ -190,7 +191,7 @@ mod ifma {
         array::from_fn(|limb| _mm512_add_epi64(a[limb], b[limb]))
     }
 
-    /// Eight blocks, in [`ORDER`].
+    /// Loads eight blocks, in [`ORDER`].
     #[rite(v4x, import_intrinsics)]
     fn load(step: &[u8; STEP], above: __m512i) -> Vectors {
         let (near, far) = step.split_at(STEP / 2);
@@ -209,7 +210,7 @@ mod ifma {
         ]
     }
 
-    /// What each lane is multiplied by.
+    /// The multiplier of each lane.
     struct Multiplier {
         limbs: Vectors,
         /// The second and third limb times 20.
@@ -234,13 +235,14 @@ mod ifma {
             let zero = splat(0);
             let [r, s, t] = self.limbs;
             let [s20, t20] = self.twenty;
-            // Products have up to 104 bits: the lower 52 and the upper 52 are summed apart.
+            // Products have up to 104 bits: the lower 52 and the upper 52 bits are summed
+            // separately.
             let dot = |x: [__m512i; 3]| {
                 let lower = (0..3).fold(zero, |sum, i| _mm512_madd52lo_epu64(sum, by[i], x[i]));
                 let upper = (0..3).fold(zero, |sum, i| _mm512_madd52hi_epu64(sum, by[i], x[i]));
                 (lower, upper)
             };
-            // What is above 44 bits: 2^52 is 2^8 times that.
+            // Carry above 44 bits: the upper half counts 2^52, which is 2^8 times 2^44.
             let carry = |(lower, upper)| {
                 let lower = _mm512_srli_epi64::<44>(lower);
                 _mm512_add_epi64(lower, _mm512_slli_epi64::<8>(upper))
@@ -289,8 +291,8 @@ mod tests {
         }
     }
 
-    /// With r = 1 the tag is the sum of the blocks, each with 2^128 above it. Four of those are 2^130,
-    /// which is 5, and three are left: the first block brings the sum to the modulus.
+    /// With r = 1 the tag is the sum of the blocks, each with 2^128 added. Four of those are 2^130,
+    /// which equals 5, and three are left. The first block brings the sum to the modulus.
     #[test]
     fn sums_around_the_modulus_agree_with_the_library() {
         let mut key = [0; 32];

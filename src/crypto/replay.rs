@@ -1,26 +1,27 @@
 //! The sliding replay window of datagrams.
 //!
-//! Knowing departure from tinc: no "far future" rule (tinc drops the first few numbers that are a
-//! window ahead). Every number is checked after authentication, so one far ahead is genuine, and
-//! dropping it only loses a packet. Not visible on the wire. Source: wire/tinc-1.1.md section 2.7.
+//! Difference from tinc: there is no "far future" rule (tinc drops the first few numbers that are a
+//! window ahead). Every number is checked after authentication, so a number far ahead is genuine,
+//! and dropping it only loses a packet. The difference is not visible on the wire. Source:
+//! wire/tinc-1.1.md section 2.7.
 
 /// Largest window, in packets: 8 KiB a session.
 pub const MAX_WINDOW: u32 = 1 << 16;
 
-/// Which of the latest sequence numbers were seen.
+/// Set of the latest sequence numbers that were seen.
 #[derive(Debug, Clone)]
 pub struct ReplayWindow {
     /// Width in packets; 0 = every number is accepted.
     size: u32,
-    /// Highest number seen, plus one. Numbers end below `u64::MAX`.
+    /// Highest number seen, plus one. Numbers are below `u64::MAX`.
     next: u64,
-    /// One bit a number, 64 a word, as a ring that is at least a word longer than the window.
+    /// One bit per number, 64 per word, as a ring that is at least one word longer than the window.
     seen: Box<[u64]>,
 }
 
 impl ReplayWindow {
-    /// A window that remembers `size` packets (at most [`MAX_WINDOW`]) below the highest; 0 switches
-    /// the check off.
+    /// Makes a window that remembers `size` packets (at most [`MAX_WINDOW`]) below the highest; 0
+    /// disables the check.
     #[must_use]
     pub fn new(size: u32) -> Self {
         let size = size.min(MAX_WINDOW);
@@ -35,13 +36,14 @@ impl ReplayWindow {
         }
     }
 
-    /// Highest number seen, plus one; 0 before the first.
+    /// Returns the highest number seen, plus one; 0 before the first.
     #[must_use]
     pub const fn next(&self) -> u64 {
         self.next
     }
 
-    /// Whether `seq` (below `u64::MAX`) is new: ahead of every number seen, or inside the window and not yet marked.
+    /// Returns true if `seq` (below `u64::MAX`) is new: ahead of every number seen, or inside the
+    /// window and not marked.
     #[must_use]
     pub fn check(&self, seq: u64) -> bool {
         self.size == 0
@@ -50,7 +52,7 @@ impl ReplayWindow {
                 && self.seen[self.word(seq)] & bit(seq) == 0)
     }
 
-    /// Marks `seq` as seen; older numbers leave the window if it is the highest so far.
+    /// Marks `seq` as seen. If it is the highest so far, older numbers leave the window.
     pub fn mark(&mut self, seq: u64) {
         if self.size == 0 {
             self.next = self.next.max(seq + 1);
@@ -71,7 +73,7 @@ impl ReplayWindow {
         self.seen[at] |= bit(seq);
     }
 
-    /// Checks `seq` and marks it if it is new; returns whether it was.
+    /// Checks `seq` and marks it if it is new. Returns true if it was new.
     #[must_use]
     pub fn accept(&mut self, seq: u64) -> bool {
         let new = self.check(seq);
@@ -112,7 +114,7 @@ mod tests {
         }
     }
 
-    /// Numbers that walk, jump and fall back, so that every rule is met.
+    /// Numbers that walk, jump and fall back, so every rule applies.
     fn numbers() -> impl Strategy<Value = Vec<u64>> {
         let step = prop_oneof![
             6 => -3_i64..4,

@@ -1,18 +1,18 @@
-//! The core's source of randomness: seeded by the shell, never from the system by itself.
+//! Source of randomness of the core: the shell seeds it; it never reads the system by itself.
 
 use rand::{SeedableRng, TryRng, rngs::ChaCha20Rng};
 
-/// A seeded generator. The daemon seeds it from the system and adds entropy hourly; the simulator
-/// seeds it with a number, and the same seed gives the same run.
+/// A seeded generator. The daemon seeds it from the system and adds entropy hourly. The simulator
+/// seeds it with a number: the same seed gives the same run.
 #[derive(Debug)]
 pub struct Rng {
     generator: ChaCha20Rng,
-    /// Bytes that come before the generator's own, last first.
+    /// Bytes that precede the generator's own, last first.
     script: Vec<u8>,
 }
 
 impl Rng {
-    /// A generator from 32 bytes.
+    /// Makes a generator from 32 bytes.
     #[must_use]
     pub fn new(seed: [u8; 32]) -> Self {
         Self {
@@ -21,8 +21,8 @@ impl Rng {
         }
     }
 
-    /// A generator whose first bytes are `script`, followed by those of `seed`: to replay a recorded
-    /// handshake byte by byte.
+    /// Makes a generator whose first bytes are `script`, followed by those of `seed`: for replaying
+    /// a recorded handshake byte by byte.
     #[must_use]
     pub fn scripted(script: &[u8], seed: [u8; 32]) -> Self {
         Self {
@@ -31,13 +31,13 @@ impl Rng {
         }
     }
 
-    /// A generator that goes its own way: for a link or another part with state of its own.
+    /// Makes an independent generator, for a link or another part with state of its own.
     #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(self.bytes())
     }
 
-    /// `N` random bytes.
+    /// Returns `N` random bytes.
     #[must_use]
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
@@ -57,14 +57,15 @@ impl Rng {
         let Ok(()) = self.generator.try_fill_bytes(rest);
     }
 
-    /// A number below `bound`, which must not be 0. The bias is below 2^-32 for every bound used here.
+    /// Returns a number below `bound`, which must not be 0. The bias is below 2^-32 for every bound
+    /// used here.
     #[must_use]
     pub fn below(&mut self, bound: u32) -> u32 {
         let wide = u64::from(u32::from_le_bytes(self.bytes())) * u64::from(bound.max(1));
         (wide >> 32) as u32
     }
 
-    /// The generator itself, for crates that ask for one.
+    /// Returns the generator itself, for crates that need one.
     pub(super) fn crypto(&mut self) -> &mut ChaCha20Rng {
         &mut self.generator
     }

@@ -1,7 +1,7 @@
-//! Raw RSA as the links of tinc 1.0 use it: a number of the modulus' length, no padding.
+//! Raw RSA for links of tinc 1.0: a number of the modulus' length, no padding.
 //!
-//! Source: wire/tinc-1.0.md sections 1.4 and 1.5. The private operation is constant in time, blinded and
-//! checked (T06 of proto/threat-model.md).
+//! Source: wire/tinc-1.0.md sections 1.4 and 1.5. The private operation is constant in time,
+//! blinded and checked (T06 of proto/threat-model.md).
 
 use std::fmt;
 
@@ -21,22 +21,22 @@ use zeroize::Zeroizing;
 
 use crate::Rng;
 
-/// Shortest modulus that is accepted, in bits. Source: T07 of proto/threat-model.md.
+/// Shortest accepted modulus, in bits. Source: T07 of proto/threat-model.md.
 pub const MIN_BITS: u32 = 1024;
 /// Longest modulus, in bits: its METAKEY has 2,048 digits. Source: wire/tinc-1.0.md section 1.4.
 pub const MAX_BITS: u32 = 8192;
-/// A shorter modulus than this is weak by today's standards, in bits.
+/// Length in bits below which a modulus counts as weak today.
 pub const WEAK_BITS: u32 = 2048;
-/// The exponent of keys written as `PublicKey = HEX`. Source: wire/tinc-1.0.md section 1.4.
+/// Exponent of keys written as `PublicKey = HEX`. Source: wire/tinc-1.0.md section 1.4.
 const HEX_EXPONENT: u32 = 0xffff;
 
-/// Why a key is not usable.
+/// Reason why a key is not usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RsaError {
-    /// There is no RSA key in the text.
+    /// The text contains no RSA key.
     #[error("holds no RSA key in PEM form")]
     NoPem,
-    /// There is one, but it cannot be read.
+    /// The text contains an RSA key that cannot be read.
     #[error("holds an RSA key that is damaged")]
     Damaged,
     /// Not the hexadecimal digits of a modulus or exponent.
@@ -47,17 +47,17 @@ pub enum RsaError {
         "is no RSA key that is fit for use: 1024 to 8192 bits, odd modulus, odd exponent of at least 3"
     )]
     Unfit,
-    /// The halves of a private key do not belong together.
+    /// The halves of a private key do not match.
     #[error("is an RSA key whose halves do not belong together")]
     Mismatch,
 }
 
-/// The public key of a node.
+/// Public RSA key of a node.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RsaPublic(RsaPublicKey);
 
 impl RsaPublic {
-    /// The first RSA public key in a text: PKCS#1 or SubjectPublicKeyInfo.
+    /// Reads the first RSA public key in a text: PKCS#1 or SubjectPublicKeyInfo.
     ///
     /// # Errors
     /// [`RsaError`] if there is none, or it is damaged or unfit.
@@ -70,10 +70,10 @@ impl RsaPublic {
         Self::fit(key.ok_or(RsaError::Damaged)?)
     }
 
-    /// A key of the obsolete form `PublicKey = HEX`: the modulus, with the exponent 65535.
+    /// Reads a key of the obsolete form `PublicKey = HEX`: the modulus, with the exponent 65535.
     ///
     /// # Errors
-    /// [`RsaError`] if it is no number or unfit.
+    /// [`RsaError`] if the text is no number, or the key is unfit.
     pub fn from_hex(text: &str) -> Result<Self, RsaError> {
         let key = RsaPublicKey::new(number(text)?, BoxedUint::from(HEX_EXPONENT));
         Self::fit(key.map_err(|_| RsaError::Unfit)?)
@@ -89,20 +89,21 @@ impl RsaPublic {
         fits.then_some(Self(key)).ok_or(RsaError::Unfit)
     }
 
-    /// Length of the modulus in bytes: of everything that is made for this key.
+    /// Returns the length of the modulus in bytes: the length of everything that is made for this
+    /// key.
     #[must_use]
     pub fn size(&self) -> usize {
         self.0.size()
     }
 
-    /// Length of the modulus in bits.
+    /// Returns the length of the modulus in bits.
     #[must_use]
     pub fn bits(&self) -> u32 {
         self.0.n().bits()
     }
 
-    /// `message`^e, big endian, of [`Self::size`] bytes. `None` unless `message` has as many bytes and is below the
-    /// modulus.
+    /// Returns `message`^e, big endian, of [`Self::size`] bytes. `None` unless `message` has that
+    /// length and is below the modulus.
     #[must_use]
     pub fn encrypt(&self, message: &[u8]) -> Option<Vec<u8>> {
         let message = integer(&self.0, message)?;
@@ -112,7 +113,7 @@ impl RsaPublic {
 }
 
 impl RsaPublic {
-    /// As tinc 1.0 writes it: PKCS#1, PEM.
+    /// Returns the key in the form of tinc 1.0: PKCS#1, PEM.
     #[must_use]
     pub fn to_pem(&self) -> String {
         let pem = self.0.to_pkcs1_pem(LineEnding::LF);
@@ -130,7 +131,7 @@ impl fmt::Debug for RsaPublic {
 pub struct RsaPrivate(RsaPrivateKey);
 
 impl RsaPrivate {
-    /// A new key with a modulus of [`MIN_BITS`] to [`MAX_BITS`] bits and the exponent 65537.
+    /// Generates a key with a modulus of [`MIN_BITS`] to [`MAX_BITS`] bits and the exponent 65537.
     ///
     /// # Errors
     /// [`RsaError::Unfit`] for another length.
@@ -142,17 +143,17 @@ impl RsaPrivate {
         Self::fit(key.map_err(|_| RsaError::Unfit)?)
     }
 
-    /// As tinc 1.0 writes it: PKCS#1, PEM.
+    /// Returns the key in the form of tinc 1.0: PKCS#1, PEM.
     #[must_use]
     pub fn to_pem(&self) -> Zeroizing<String> {
         let pem = self.0.to_pkcs1_pem(LineEnding::LF);
         pem.expect("a fit key can be written")
     }
 
-    /// The first RSA private key in a text: PKCS#1 or PKCS#8, not encrypted.
+    /// Reads the first RSA private key in a text: PKCS#1 or PKCS#8, not encrypted.
     ///
     /// # Errors
-    /// [`RsaError`] if there is none, it is damaged or unfit, or its halves do not belong together.
+    /// [`RsaError`] if there is none, it is damaged or unfit, or its halves do not match.
     pub fn from_pem(text: &str) -> Result<Self, RsaError> {
         let (label, der) = block(text, &["RSA PRIVATE KEY", "PRIVATE KEY"])?;
         let key = match label {
@@ -162,10 +163,11 @@ impl RsaPrivate {
         Self::fit(key.ok_or(RsaError::Damaged)?)
     }
 
-    /// A key of the obsolete form: `PrivateKey = HEX` is d, the modulus is that of `PublicKey`.
+    /// Reads a key of the obsolete form: `PrivateKey = HEX` is d, the modulus is that of
+    /// `PublicKey`.
     ///
     /// # Errors
-    /// [`RsaError`] if it is no number, unfit, or does not belong to the public key.
+    /// [`RsaError`] if the text is no number, or the key is unfit or does not match the public key.
     pub fn from_hex(text: &str, public: &RsaPublic) -> Result<Self, RsaError> {
         let (n, e) = (public.0.n().as_ref().clone(), public.0.e().clone());
         let key = RsaPrivateKey::from_components(n, e, number(text)?, Vec::new());
@@ -178,7 +180,8 @@ impl RsaPrivate {
         Ok(Self(key))
     }
 
-    /// 32 bytes that nobody without this key can know: to stand in for another private key.
+    /// Returns 32 bytes that only the holder of this key can know: a replacement for another
+    /// private key.
     #[must_use]
     pub fn stand_in_seed(&self) -> [u8; 32] {
         let d = Zeroizing::new(self.0.d().to_be_bytes());
@@ -188,14 +191,14 @@ impl RsaPrivate {
         hash.finalize().into()
     }
 
-    /// The public half.
+    /// Returns the public half.
     #[must_use]
     pub fn public(&self) -> RsaPublic {
         RsaPublic(self.0.to_public_key())
     }
 
-    /// The inverse of [`RsaPublic::encrypt`]. `rng` blinds the operation. `None` unless `sealed` has as many bytes as
-    /// the modulus and is below it.
+    /// Inverts [`RsaPublic::encrypt`]. `rng` blinds the operation. `None` unless `sealed` has the
+    /// length of the modulus and is below it.
     #[must_use]
     pub fn decrypt(&self, sealed: &[u8], rng: &mut Rng) -> Option<Zeroizing<Vec<u8>>> {
         let sealed = integer(&self.0, sealed)?;
@@ -210,13 +213,13 @@ impl fmt::Debug for RsaPrivate {
     }
 }
 
-/// A number of exactly the modulus' length.
+/// Reads a number of exactly the modulus' length.
 fn integer(key: &impl PublicKeyParts, bytes: &[u8]) -> Option<BoxedUint> {
     let number = BoxedUint::from_be_slice(bytes, key.n_bits_precision()).ok()?;
     (bytes.len() == key.size() && number < *key.n().as_ref()).then_some(number)
 }
 
-/// The last `size` bytes of a number, big endian.
+/// Returns the last `size` bytes of a number, big endian.
 fn bytes(number: &BoxedUint, size: usize) -> Zeroizing<Vec<u8>> {
     let whole = Zeroizing::new(number.to_be_bytes());
     let mut bytes = Zeroizing::new(vec![0; size.saturating_sub(whole.len())]);
@@ -242,9 +245,9 @@ fn number(text: &str) -> Result<BoxedUint, RsaError> {
     }
 }
 
-/// The bytes in the first PEM block with one of these labels, wherever its lines are broken: OpenSSL, which both tincs
-/// read keys with, takes lines of any length. Blanks count for nothing, nor does anything behind `=`. What else is in a
-/// host file is not PEM, nor is what `#` stands in front of.
+/// Returns the bytes in the first PEM block with one of these labels; its lines may be broken
+/// anywhere. Both tincs read keys with OpenSSL, which accepts lines of any length. Blanks, and text
+/// behind `=`, are ignored. The rest of a host file is not PEM, nor are lines that start with `#`.
 fn block<'l>(text: &str, labels: &[&'l str]) -> Result<(&'l str, Zeroizing<Vec<u8>>), RsaError> {
     let find = |label: &&'l str| {
         let begin = format!("-----BEGIN {label}-----");
@@ -279,7 +282,7 @@ fn block<'l>(text: &str, labels: &[&'l str]) -> Result<(&'l str, Zeroizing<Vec<u
 pub(super) mod tests {
     use super::*;
 
-    /// A PEM block with lines of these lengths by turns.
+    /// Makes a PEM block with lines of these lengths in turn.
     pub(crate) fn wrapped(pem: &str, widths: &[usize]) -> String {
         let lines: Vec<&str> = pem.lines().collect();
         let [begin, body @ .., end] = &lines[..] else {
@@ -307,7 +310,7 @@ pub(super) mod tests {
             .to_owned()
     }
 
-    /// Every form in which a key may be written is the same key.
+    /// Every form of a key reads as the same key.
     #[test]
     fn forms_of_a_key() {
         use rsa::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};

@@ -1,9 +1,9 @@
 //! The SPTPS key exchange as values: KEX and SIG messages in, session keys out. Links and tunnels
-//! carry the messages in their own ways; the order of the messages is theirs too.
+//! carry the messages in their own ways, and decide their order.
 //!
-//! Each side makes an [`Offer`] and sends its KEX. With the other side's KEX it becomes an
-//! [`Agreement`], which signs, verifies, and gives the keys.
-//! Source: wire/tinc-1.1.md sections 2.3 to 2.5.
+//! Each side makes an [`Offer`] and sends its KEX. The other side's KEX turns the offer into an
+//! [`Agreement`], which signs, verifies, and returns the keys. Source: wire/tinc-1.1.md sections
+//! 2.3 to 2.5.
 
 use std::sync::Arc;
 
@@ -25,19 +25,19 @@ pub const SIG: usize = SIGNATURE;
 /// The only version of the handshake.
 const VERSION: u8 = 0;
 
-/// Which side of a session one is. It never changes, not by a rekey that the other side begins either.
+/// Role of a side in a session. It never changes, not even by a rekey that the other side starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Opened the connection or sent the first REQ_KEY.
+    /// Opened the connection, or sent the first REQ_KEY.
     Initiator,
-    /// The other one.
+    /// The other side.
     Responder,
 }
 
-/// Why a handshake message was refused.
+/// Reason why a handshake message was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// Not the length or the version of that message, or a point that gives no secret.
+    /// Wrong length or version of the message, or a point that yields no secret.
     #[error("malformed handshake message")]
     Malformed,
     /// The signature does not verify with the other side's key.
@@ -45,37 +45,37 @@ pub enum HandshakeError {
     BadSignature,
 }
 
-/// What both sides know before they start.
+/// Knowledge of both sides before the handshake.
 #[derive(Debug, Clone)]
 pub struct Parties {
-    /// Our side.
+    /// Our role.
     pub role: Role,
     /// Our private key.
     pub key: Arc<PrivateKey>,
-    /// The other side's public key.
+    /// Public key of the other side.
     pub peer_key: PublicKey,
-    /// Another key that the other side may prove just as well (Ed25519PublicKeyNext).
+    /// Another accepted key of the other side (Ed25519PublicKeyNext).
     pub next_key: Option<PublicKey>,
-    /// What the session is for: see [`link_label`], [`tunnel_label`], [`INVITATION_LABEL`].
+    /// Label of the session: see [`link_label`], [`tunnel_label`], [`INVITATION_LABEL`].
     pub label: Vec<u8>,
 }
 
-/// The label of a meta connection. The initiator opened the TCP connection.
+/// Returns the label of a meta connection. The initiator opened the TCP connection.
 #[must_use]
 pub fn link_label(initiator: &NodeName, responder: &NodeName) -> Vec<u8> {
     format!("tinc TCP key expansion {initiator} {responder}\0").into_bytes()
 }
 
-/// The label of a tunnel. The initiator sent the REQ_KEY.
+/// Returns the label of a tunnel. The initiator sent the REQ_KEY.
 #[must_use]
 pub fn tunnel_label(initiator: &NodeName, responder: &NodeName) -> Vec<u8> {
     format!("tinc UDP key expansion {initiator} {responder}\0").into_bytes()
 }
 
-/// The label of an invitation: without the NUL that ends the other two.
+/// Label of an invitation: without the NUL at the end of the other two.
 pub const INVITATION_LABEL: &[u8] = b"tinc invitation";
 
-/// A KEX message of the right length and version, with a sound point in it.
+/// A KEX message of valid length and version, with a valid point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kex {
     message: [u8; KEX],
@@ -99,14 +99,14 @@ impl Kex {
     }
 }
 
-/// Our half of an exchange: sent as KEX, waiting for theirs.
+/// Our half of an exchange: sent as KEX, before the other KEX arrives.
 pub struct Offer {
     kex: [u8; KEX],
     ephemeral: Ephemeral,
 }
 
 impl Offer {
-    /// A new half; draws 32 bytes for the nonce, then 32 for the ephemeral key's seed.
+    /// Makes a new half: draws 32 bytes for the nonce, then 32 for the ephemeral key's seed.
     #[must_use]
     pub fn new(rng: &mut Rng) -> Self {
         let nonce = rng.bytes();
@@ -114,7 +114,7 @@ impl Offer {
         Self::from_parts(&nonce, Ephemeral::from_seed(&seed))
     }
 
-    /// The half with this nonce and ephemeral key. Neither may ever be used again.
+    /// Makes the half with this nonce and ephemeral key. Neither may be used again.
     #[must_use]
     pub fn from_parts(nonce: &[u8; 32], ephemeral: Ephemeral) -> Self {
         let mut kex = [VERSION; KEX];
@@ -123,13 +123,13 @@ impl Offer {
         Self { kex, ephemeral }
     }
 
-    /// Our KEX message.
+    /// Returns our KEX message.
     #[must_use]
     pub fn kex(&self) -> &[u8; KEX] {
         &self.kex
     }
 
-    /// Both halves together.
+    /// Combines both halves.
     #[must_use]
     pub fn with(self, theirs: Kex) -> Agreement {
         Agreement { ours: self, theirs }
@@ -143,14 +143,14 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Our SIG message.
+    /// Returns our SIG message.
     #[must_use]
     pub fn sign(&self, parties: &Parties) -> [u8; SIG] {
         let ours_first = self.signed(parties.role, &self.ours.kex, &self.theirs.message, parties);
         parties.key.sign(&ours_first)
     }
 
-    /// Checks the other side's SIG message.
+    /// Verifies the other side's SIG message.
     pub fn verify(&self, sig: &[u8], parties: &Parties) -> Result<(), HandshakeError> {
         let sig: &[u8; SIG] = sig.try_into().map_err(|_| HandshakeError::Malformed)?;
         let other = match parties.role {
@@ -165,8 +165,8 @@ impl Agreement {
         }
     }
 
-    /// The session's keys. Use them for data only after [`Self::verify`], or if the other side's KEX
-    /// came authenticated.
+    /// Returns the keys of the session. Use them for data only after [`Self::verify`], or if the
+    /// other side's KEX was authenticated.
     #[must_use]
     pub fn keys(&self, parties: &Parties) -> SessionKeys {
         let shared = self.ours.ephemeral.agree(&self.theirs.ephemeral);
@@ -189,7 +189,7 @@ impl Agreement {
         }
     }
 
-    /// What the signer signs: its role, its KEX, the other KEX, the label.
+    /// Returns the signed content: the signer's role, its KEX, the other KEX, the label.
     fn signed(
         &self,
         signer: Role,
@@ -205,16 +205,16 @@ impl Agreement {
 /// A session key of the AEAD, wiped when dropped.
 pub type Key = Zeroizing<[u8; 32]>;
 
-/// The keys of one session, as one side sees them.
+/// Keys of one session in the view of one side.
 pub struct SessionKeys {
-    /// We send with this one.
+    /// Our sending key.
     pub tx: Key,
-    /// The other side sends with this one.
+    /// The other side's sending key.
     pub rx: Key,
 }
 
-/// The key expansion: two blocks of HMAC-SHA512, of which the AEAD uses the first half each. Block 0
-/// is the responder's sending key, block 1 the initiator's. Source: wire/tinc-1.1.md section 2.4.
+/// Key expansion: two blocks of HMAC-SHA512; the AEAD uses the first half of each. Block 0 is the
+/// responder's sending key, block 1 the initiator's. Source: wire/tinc-1.1.md section 2.4.
 fn expand(shared: &[u8; 32], seed: &[&[u8]]) -> [Key; 2] {
     let hmac = |chain: &[u8; 64]| -> Zeroizing<[u8; 64]> {
         let mut mac = Hmac::<Sha512>::new_from_slice(shared).expect("HMAC takes any key length");
@@ -275,7 +275,7 @@ mod tests {
         let refused = Err(HandshakeError::BadSignature);
         assert_eq!(b.verify(&sig, &parties(Role::Responder, b"y")), refused);
         assert_eq!(b.verify(&sig, &parties(Role::Initiator, b"x")), refused);
-        // Reflected: our own signature back at us.
+        // Reflected: our own signature sent back to us.
         assert_eq!(a.verify(&sig, &parties(Role::Initiator, b"x")), refused);
         let cut = b.verify(&sig[1..], &parties(Role::Responder, b"x"));
         assert_eq!(cut, Err(HandshakeError::Malformed));

@@ -1,5 +1,5 @@
-//! The encrypted stream of a meta connection of tinc 1.0: AES in CFB mode with feedback of whole blocks, one
-//! stream a direction without an end. Source: wire/tinc-1.0.md section 1.5.
+//! Encrypted stream of a meta connection of tinc 1.0: AES in CFB mode with feedback of whole
+//! blocks, one endless stream per direction. Source: wire/tinc-1.0.md section 1.5.
 
 use aes::{Aes128, Aes192, Aes256};
 use cfb_mode::{
@@ -13,13 +13,13 @@ const IV: usize = 16;
 /// A cipher of meta connections.
 #[derive(Debug, PartialEq, Eq)]
 pub struct StreamCipher {
-    /// OpenSSL's number.
+    /// OpenSSL's number (NID).
     pub nid: i32,
     /// Length of the key in bytes.
     pub key: usize,
 }
 
-/// What real daemons name: they choose by the length of their packet cipher's key.
+/// Ciphers that real daemons name: the key length of their packet cipher decides.
 pub static STREAM_CIPHERS: [StreamCipher; 3] = [
     StreamCipher { nid: 421, key: 16 },
     StreamCipher { nid: 425, key: 24 },
@@ -32,19 +32,20 @@ pub struct Stream(Box<Apply>);
 type Apply = dyn FnMut(&mut [u8]) + Send + Sync;
 
 impl StreamCipher {
-    /// The cipher of a number.
+    /// Returns the cipher with a number.
     #[must_use]
     pub fn by_nid(nid: i32) -> Option<&'static Self> {
         STREAM_CIPHERS.iter().find(|cipher| cipher.nid == nid)
     }
 
-    /// The strongest one, which we send.
+    /// Returns the strongest cipher, which we use for sending.
     #[must_use]
     pub fn ours() -> &'static Self {
         &STREAM_CIPHERS[2]
     }
 
-    /// To send, with what METAKEY carried: the key is the end of it, the IV stands before the key.
+    /// Makes the sending stream from the secret of METAKEY: the key is its end, and the IV precedes
+    /// the key.
     ///
     /// # Panics
     /// If `secret` is shorter than both; an RSA key of the least length is longer.
@@ -57,7 +58,7 @@ impl StreamCipher {
         }
     }
 
-    /// To receive, likewise.
+    /// Makes the receiving stream, likewise.
     ///
     /// # Panics
     /// As [`Self::encrypt`].
@@ -72,7 +73,7 @@ impl StreamCipher {
 }
 
 impl Stream {
-    /// Encrypts or decrypts what comes next, in place.
+    /// Encrypts or decrypts the next bytes in place.
     pub fn apply(&mut self, data: &mut [u8]) {
         (self.0)(data);
     }
@@ -94,7 +95,7 @@ fn decrypt<C: Aes + 'static>(secret: &[u8]) -> Stream {
     Stream(Box::new(move |data| mode.decrypt(data)))
 }
 
-/// Key and IV.
+/// Returns key and IV.
 fn parts(secret: &[u8], key: usize) -> (&[u8], &[u8]) {
     let (rest, key) = secret.split_at(secret.len() - key);
     (key, &rest[rest.len() - IV..])

@@ -1,9 +1,10 @@
 //! Ciphers and digests of tinc 1.0 by OpenSSL's names and numbers (NIDs).
 //!
-//! Left out are those whose keystream repeats from packet to packet under tinc's constant IV (OFB, CTR, ChaCha20,
-//! chacha20-poly1305), ECB, and what no daemon in use can run; packets to a node that wants one of them go over
-//! its link. CFB stays: its first block holds nothing but the sequence number and zeros, all others depend on it.
-//! Source: wire/tinc-1.0.md sections 3.1 and 8.
+//! Some ciphers are left out. The keystream of OFB, CTR, ChaCha20 and chacha20-poly1305 repeats
+//! from packet to packet under tinc's constant IV. ECB is insecure, and others run on no daemon in
+//! use. Packets to a node that wants one of these go over its link. CFB stays: its first block
+//! contains only the sequence number and zeros, and all other blocks depend on it. Source:
+//! wire/tinc-1.0.md sections 3.1 and 8.
 
 use std::fmt;
 
@@ -29,29 +30,30 @@ pub struct Cipher {
     pub name: &'static str,
     /// Other names that a configuration may use.
     aliases: &'static [&'static str],
-    /// OpenSSL's number.
+    /// OpenSSL's number (NID).
     pub nid: i32,
     /// Length of the key in bytes.
     pub key: usize,
-    /// What the length of a plain text is padded to a multiple of, in bytes; 1: no padding.
+    /// Block length for padding, in bytes; 1: no padding.
     pub block: usize,
     /// Length of the IV in bytes.
     pub iv: usize,
-    /// Block length of the cipher inside, in bytes: after 2^(4 * this) blocks it must have another key.
+    /// Block length of the inner cipher, in bytes: another key is due after 2^(4 * this) blocks.
     pub inner: usize,
     make: fn(&[u8]) -> Box<dyn Mode>,
 }
 
-/// A cipher with its key: whole blocks where it pads.
+/// A cipher with its key. With padding it works on whole blocks.
 pub trait Mode: Send + Sync {
-    /// Encrypts in place; `data` is a multiple of the block length, `iv` has the IV's.
+    /// Encrypts in place; `data` is a multiple of the block length, and `iv` has the IV's length.
     fn encrypt(&self, iv: &[u8], data: &mut [u8]);
     /// Decrypts in place, likewise.
     fn decrypt(&self, iv: &[u8], data: &mut [u8]);
 }
 
 impl Cipher {
-    /// The cipher of a configured name, in any case. `None`: unknown or unsafe; "none" is no cipher either.
+    /// Returns the cipher of a configured name, in any case. `None` for an unknown or unsafe
+    /// cipher, and for "none".
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
         let is = |known: &&str| known.eq_ignore_ascii_case(name);
@@ -60,13 +62,13 @@ impl Cipher {
             .find(|cipher| is(&cipher.name) || cipher.aliases.iter().any(&is))
     }
 
-    /// The cipher of a number.
+    /// Returns the cipher with a number.
     #[must_use]
     pub fn by_nid(nid: i32) -> Option<&'static Self> {
         CIPHERS.iter().find(|cipher| cipher.nid == nid)
     }
 
-    /// Makes it ready for use.
+    /// Prepares the cipher with a key.
     ///
     /// # Panics
     /// If `key` has not [`Self::key`] bytes.
@@ -174,7 +176,7 @@ const fn as_stream(name: &'static str, nid: i32, key: usize, make: Make) -> Ciph
     }
 }
 
-/// Every cipher that packets may have.
+/// Every cipher for packets.
 pub static CIPHERS: [Cipher; 16] = [
     in_blocks("aes-128-cbc", &["aes128"], 419, 16, 16, cbc::<Aes128>),
     in_blocks("aes-192-cbc", &["aes192"], 423, 24, 16, cbc::<Aes192>),
@@ -215,15 +217,15 @@ pub static CIPHERS: [Cipher; 16] = [
     in_blocks("cast5-cbc", &["cast", "cast-cbc"], 108, 16, 8, cbc::<Cast5>),
 ];
 
-/// A digest: HMAC for packets, by itself for CHAL_REPLY.
+/// A digest: as HMAC for packets, by itself for CHAL_REPLY.
 pub struct Digest {
     /// OpenSSL's name.
     pub name: &'static str,
     /// Other names that a configuration may use.
     aliases: &'static [&'static str],
-    /// OpenSSL's number.
+    /// OpenSSL's number (NID).
     pub nid: i32,
-    /// Length of its output in bytes.
+    /// Length of the output in bytes.
     pub size: usize,
     hash: fn(&[u8]) -> Vec<u8>,
     hmac: fn(&[u8]) -> Box<dyn Mac>,
@@ -231,12 +233,12 @@ pub struct Digest {
 
 /// HMAC with its key.
 pub trait Mac: Send + Sync {
-    /// The HMAC of `data`: as many bytes as the digest has, then zeros.
+    /// Returns the HMAC of `data`: as many bytes as the digest has, then zeros.
     fn tag(&self, data: &[u8]) -> [u8; MAX_MAC];
 }
 
 impl Digest {
-    /// The digest of a configured name, in any case; "none" is no digest.
+    /// Returns the digest of a configured name, in any case; `None` for "none".
     #[must_use]
     pub fn by_name(name: &str) -> Option<&'static Self> {
         let is = |known: &&str| known.eq_ignore_ascii_case(name);
@@ -245,19 +247,19 @@ impl Digest {
             .find(|digest| is(&digest.name) || digest.aliases.iter().any(&is))
     }
 
-    /// The digest of a number.
+    /// Returns the digest with a number.
     #[must_use]
     pub fn by_nid(nid: i32) -> Option<&'static Self> {
         DIGESTS.iter().find(|digest| digest.nid == nid)
     }
 
-    /// The digest of `data`, of [`Self::size`] bytes.
+    /// Returns the digest of `data`, of [`Self::size`] bytes.
     #[must_use]
     pub fn hash(&self, data: &[u8]) -> Vec<u8> {
         (self.hash)(data)
     }
 
-    /// HMAC with a key of any length.
+    /// Prepares an HMAC with a key of any length.
     #[must_use]
     pub fn with_key(&self, key: &[u8]) -> Box<dyn Mac> {
         (self.hmac)(key)
@@ -278,7 +280,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// What HMAC asks of a digest.
+/// Requirements of HMAC on a digest.
 trait Core: sha2::Digest + BlockSizeUser + Clone + Send + Sync {}
 
 impl<D: sha2::Digest + BlockSizeUser + Clone + Send + Sync> Core for D {}
@@ -314,7 +316,7 @@ macro_rules! digest {
     };
 }
 
-/// Every digest that packets may have.
+/// Every digest for packets.
 pub static DIGESTS: [Digest; 16] = [
     digest!("md5", &[], 4, 16, md5::Md5),
     digest!("sha1", &["sha"], 64, 20, sha1::Sha1),
