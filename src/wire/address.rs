@@ -1,4 +1,4 @@
-//! The address and port words of ADD_EDGE, ANS_KEY and UDP_INFO.
+//! Address and port words of ADD_EDGE, ANS_KEY and UDP_INFO.
 
 use std::{
     cmp::Ordering,
@@ -8,21 +8,22 @@ use std::{
     sync::Arc,
 };
 
-/// An address as tinc puts it into a line: two words, numeric or not.
+/// An address as tinc writes it into a line: two words, numeric or not.
 ///
-/// A word that is no numeric address is kept and flooded on as it came, and never used as an
-/// address (wire/tinc-1.1.md section 5.1). Equality is that of the meaning for numeric ones.
+/// A word that is no numeric address is kept and flooded unchanged, but never used as an address
+/// (wire/tinc-1.1.md section 5.1). Numeric addresses are equal if their meaning is.
 #[derive(Clone)]
 pub enum EdgeAddress {
-    /// A numeric address; never an IPv4-mapped IPv6 one. A link-local one has the zone of an interface of this machine, or none.
-    /// The zone means nothing elsewhere, so it is in no line and does not count for equality.
+    /// A numeric address; never an IPv4-mapped IPv6 one. A link-local address has the zone of an
+    /// interface of this machine, or none. A zone has no meaning on other machines, so it is
+    /// written into no line and ignored for equality.
     Known(SocketAddr),
-    /// Two words that are no numeric address, `unspec` among them.
+    /// Two words that are no numeric address, such as `unspec`.
     Opaque(Arc<str>, Arc<str>),
 }
 
 impl EdgeAddress {
-    /// The address of the two words.
+    /// Parses the two words.
     #[must_use]
     pub fn parse(address: &str, port: &str) -> Self {
         match (address.parse::<IpAddr>(), port.parse::<u16>()) {
@@ -31,13 +32,13 @@ impl EdgeAddress {
         }
     }
 
-    /// `unspec port unspec`: what tinc prints for an address that it does not have.
+    /// Returns `unspec port unspec`: tinc's form of an unknown address.
     #[must_use]
     pub fn unspec() -> Self {
         Self::Opaque("unspec".into(), "unspec".into())
     }
 
-    /// The numeric address, if it is one.
+    /// Returns the numeric address, if it is one.
     #[must_use]
     pub fn known(&self) -> Option<SocketAddr> {
         match self {
@@ -46,13 +47,14 @@ impl EdgeAddress {
         }
     }
 
-    /// The numeric address, if this machine can send to it: a link-local one needs a zone.
+    /// Returns the numeric address, if this machine can send to it: a link-local address needs a
+    /// zone.
     #[must_use]
     pub fn target(&self) -> Option<SocketAddr> {
         self.known().filter(|addr| !lacks_zone(*addr))
     }
 
-    /// The same address in a zone of this machine, where it needs one and has none.
+    /// Returns the same address in a zone of this machine, if it needs a zone and has none.
     #[must_use]
     pub fn in_zone(&self, zone: u32) -> Self {
         match self {
@@ -65,7 +67,7 @@ impl EdgeAddress {
         }
     }
 
-    /// All that counts for equality and order.
+    /// Returns everything that counts for equality and order.
     fn meaning(&self) -> (bool, Option<(IpAddr, u16)>, &str, &str) {
         match self {
             Self::Known(addr) => (false, Some((addr.ip(), addr.port())), "", ""),
@@ -73,7 +75,7 @@ impl EdgeAddress {
         }
     }
 
-    /// Lengths in bytes of two words that are no numeric address; 0 for one that is.
+    /// Returns the lengths in bytes of two words that are no numeric address; 0 for a numeric one.
     #[must_use]
     pub fn word_lengths(&self) -> [usize; 2] {
         match self {
@@ -82,7 +84,7 @@ impl EdgeAddress {
         }
     }
 
-    /// The address word.
+    /// Returns the address word.
     #[must_use]
     pub fn host(&self) -> String {
         match self {
@@ -91,7 +93,7 @@ impl EdgeAddress {
         }
     }
 
-    /// The port word.
+    /// Returns the port word.
     #[must_use]
     pub fn port(&self) -> String {
         match self {
@@ -101,7 +103,8 @@ impl EdgeAddress {
     }
 }
 
-/// The address with an IPv4-mapped one as plain IPv4, without flow, and with a zone only where it is link-local.
+/// Returns the address with an IPv4-mapped one as plain IPv4, without flow info. Only a link-local
+/// address keeps its zone.
 #[must_use]
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     let mut plain = SocketAddr::new(addr.ip().to_canonical(), addr.port());
@@ -111,7 +114,8 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     plain
 }
 
-/// The zone of a link-local address: the number of an interface of this machine, 0 where it is not known.
+/// Returns the zone of a link-local address: the index of an interface of this machine, 0 if
+/// unknown.
 #[must_use]
 pub fn zone(addr: SocketAddr) -> Option<u32> {
     match addr {
@@ -120,7 +124,8 @@ pub fn zone(addr: SocketAddr) -> Option<u32> {
     }
 }
 
-/// Whether this machine cannot send to an address, because it is link-local and has no zone.
+/// Returns true if this machine cannot send to an address, because it is link-local and has no
+/// zone.
 #[must_use]
 pub fn lacks_zone(addr: SocketAddr) -> bool {
     zone(addr) == Some(0)
@@ -158,7 +163,7 @@ impl PartialOrd for EdgeAddress {
     }
 }
 
-/// The two words with a blank between, as they stand in a line.
+/// Writes the two words with a blank between them, as in a line.
 impl fmt::Display for EdgeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -187,7 +192,7 @@ mod tests {
         let heard = EdgeAddress::parse("fe80::1", "655");
         assert_eq!((&heard, heard.target()), (&edge, None));
         assert_eq!(heard.in_zone(3).known(), Some(own));
-        // Another machine's zone is no number of ours.
+        // A zone of another machine is no index of this one.
         for zoned in ["fe80::1%eth0", "fe80::1%3"] {
             assert_eq!(EdgeAddress::parse(zoned, "655").known(), None);
         }

@@ -1,4 +1,4 @@
-//! tinc's own base64: the usual digits, but the low bits of each group first, and never padded.
+//! tinc's own base64: the usual digits, but the low bits of each group first, and no padding.
 //!
 //! Source: wire/tinc-1.1.md section 1.1.
 
@@ -9,22 +9,22 @@ use data_encoding::{BitOrder, Encoding, Specification};
 static STANDARD: LazyLock<Encoding> = LazyLock::new(|| encoding("+/", "-_"));
 static URL: LazyLock<Encoding> = LazyLock::new(|| encoding("-_", "+/"));
 
-/// The text of `bytes` with `+` and `/` for 62 and 63: key files, host files and meta lines.
-/// 32 bytes give 43 characters.
+/// Encodes `bytes` with `+` and `/` for 62 and 63: for key files, host files and meta lines. 32
+/// bytes give 43 characters.
 #[must_use]
 pub fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// The text of `bytes` with `-` and `_` for 62 and 63: invitation URLs and file names.
+/// Encodes `bytes` with `-` and `_` for 62 and 63: for invitation URLs and file names.
 #[must_use]
 pub fn encode_url(bytes: &[u8]) -> String {
     URL.encode(bytes)
 }
 
-/// The bytes of a text in either alphabet, even in both mixed. `None` for any other character and
-/// for a length of 4n + 1. Surplus bits of the last character are dropped, as real daemons do: more
-/// than one text may stand for the same bytes.
+/// Decodes a text in either alphabet, or in both mixed. `None` for any other character, and for a
+/// length of 4n + 1. Surplus bits of the last character are dropped, as in real daemons, so several
+/// texts may stand for the same bytes.
 #[must_use]
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text.as_bytes()).ok()

@@ -5,19 +5,19 @@ use crate::NodeId;
 /// Length of [`RelayHeader`] in bytes.
 pub const HEADER: usize = 12;
 
-/// `dst id(6) | src id(6)`: stands before the SPTPS datagram on UDP towards nodes of minor 4 and up,
-/// and in SPTPS_PACKET (21).
+/// `dst id(6) | src id(6)`: precedes the SPTPS datagram on UDP to nodes of minor 4 and up, and in
+/// SPTPS_PACKET (21).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayHeader {
-    /// The end of the tunnel; [`NodeId::DIRECT`] stands for whoever receives the datagram.
+    /// The end of the tunnel; [`NodeId::DIRECT`] stands for the receiver of the datagram.
     pub to: NodeId,
-    /// The node that sealed it.
+    /// The node that sealed the datagram.
     pub from: NodeId,
 }
 
 impl RelayHeader {
-    /// The header of a datagram; `None` if it is shorter than [`HEADER`]. What follows starts at
-    /// [`HEADER`].
+    /// Parses the header of a datagram; `None` if the datagram is shorter than [`HEADER`]. The
+    /// content starts at [`HEADER`].
     #[must_use]
     pub fn parse(datagram: &[u8]) -> Option<Self> {
         let (to, rest) = datagram.split_first_chunk()?;
@@ -28,7 +28,7 @@ impl RelayHeader {
         })
     }
 
-    /// The bytes to put in front of a datagram.
+    /// Returns the bytes in front of a datagram.
     #[must_use]
     pub fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];

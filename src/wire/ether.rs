@@ -1,4 +1,4 @@
-//! Ethernet frames: what switching reads of them.
+//! Ethernet frames: the fields that switching needs.
 //!
 //! Source: IEEE 802.3, 802.1Q; config/tinc.md section 6.7.
 
@@ -10,7 +10,7 @@ pub const TAG: usize = 4;
 /// An Ethernet address.
 pub type Mac = [u8; 6];
 
-/// Tags that are looked through.
+/// Most tags that are parsed.
 const TAGS: usize = 2;
 /// EtherType of IPv4.
 pub const TYPE_V4: u16 = 0x0800;
@@ -22,7 +22,7 @@ pub const TYPE_V6: u16 = 0x86dd;
 pub struct Frame<'a>(&'a [u8]);
 
 impl<'a> Frame<'a> {
-    /// Looks at a frame; `None` if it is shorter than its header.
+    /// Parses a frame; `None` if it is shorter than its header.
     #[must_use]
     pub const fn parse(bytes: &'a [u8]) -> Option<Self> {
         match bytes.len() < HEADER {
@@ -31,31 +31,31 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Where it is to go.
+    /// Returns the destination address.
     #[must_use]
     pub fn destination(&self) -> Mac {
         self.mac(0)
     }
 
-    /// Where it comes from.
+    /// Returns the source address.
     #[must_use]
     pub fn source(&self) -> Mac {
         self.mac(6)
     }
 
-    /// What follows the addresses: the EtherType, or the mark of a tag.
+    /// Returns the word behind the addresses: the EtherType, or the type of a tag.
     #[must_use]
     pub fn first_type(&self) -> u16 {
         self.word(HEADER - 2)
     }
 
-    /// EtherType behind the tags.
+    /// Returns the EtherType behind the tags.
     #[must_use]
     pub fn ether_type(&self) -> u16 {
         self.word(self.payload_at() - 2)
     }
 
-    /// Where what follows the tags starts, of which there are two at most.
+    /// Returns the start of the data behind the tags, of which at most two are parsed.
     #[must_use]
     pub fn payload_at(&self) -> usize {
         let mut at = HEADER;
@@ -68,7 +68,7 @@ impl<'a> Frame<'a> {
         at
     }
 
-    /// Where its IP packet starts, if it has one.
+    /// Returns the start of the IP packet, if the frame has one.
     #[must_use]
     pub fn ip_at(&self) -> Option<usize> {
         let at = self.payload_at();
@@ -84,8 +84,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The header of an IP packet that has none: no addresses, and the EtherType of its version.
-/// Source: wire/tinc-1.0.md section 4.1.
+/// Returns the Ethernet header for a bare IP packet: no addresses, and the EtherType of its
+/// version. Source: wire/tinc-1.0.md section 4.1.
 #[must_use]
 pub fn made_up(packet: &[u8]) -> [u8; HEADER] {
     let mut header = [0; HEADER];
@@ -97,21 +97,21 @@ pub fn made_up(packet: &[u8]) -> [u8; HEADER] {
     header
 }
 
-/// Where the IP packet in a frame starts; behind the end of the frame where it has none.
+/// Returns the start of the IP packet in a frame; behind the end of the frame if there is none.
 #[must_use]
 pub fn ip_at(frame: &[u8]) -> usize {
     let at = Frame::parse(frame).and_then(|frame| frame.ip_at());
     at.unwrap_or(frame.len())
 }
 
-/// Whether it is the address of many: multicast or broadcast.
+/// Returns true for a group address: multicast or broadcast.
 #[must_use]
 pub const fn is_group(mac: Mac) -> bool {
     mac[0] & 1 != 0
 }
 
-/// The header, tags included, of an answer to a frame whose payload starts at `payload`: its addresses are
-/// swapped.
+/// Returns the header, with tags, of an answer to a frame whose payload starts at `payload`: the
+/// addresses are swapped.
 #[must_use]
 pub fn answer(frame: &[u8], payload: usize) -> Vec<u8> {
     let mut header = frame[..payload].to_vec();
@@ -149,7 +149,7 @@ mod tests {
             assert_eq!(header[..12], [7, 8, 9, 10, 11, 12, 1, 2, 3, 4, 5, 6]);
             assert_eq!(header[12..], bytes[12..at]);
         }
-        // What is behind more tags is nobody's to see.
+        // Fields behind more tags are not parsed.
         assert_eq!(ip_at(&frame(&[0x8100; 3], 0x0800, &[0x45; 20])), 46);
         assert_eq!(ip_at(&frame(&[], 0x0806, &[0; 28])), 42);
         assert_eq!(ip_at(&[0; 13]), 13);

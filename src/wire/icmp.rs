@@ -1,30 +1,30 @@
-//! ICMP and ICMPv6 errors in answer to a packet that cannot go on.
+//! ICMP and ICMPv6 errors in answer to a packet that cannot be delivered.
 //!
 //! Sources: config/tinc.md section 6.5, RFC 792, RFC 4443. Every builder returns `None` for a
 //! packet that must not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4):
-//! an ICMP error, a later fragment, a group address as either end. tinc answers those, too; we do
-//! not, for two nodes might then go on answering each other.
+//! an ICMP error, a later fragment, a group address at either end. tinc answers those too. meshd
+//! does not, because two nodes might answer each other forever.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::ip::{self, HEADER_V4, HEADER_V6, Packet, protocol};
 
-/// Longest error in bytes, IP header included. Source: RFC 1812 section 4.3.2.3; tinc uses it for
-/// IPv6 as well.
+/// Longest error in bytes, with IP header. Source: RFC 1812 section 4.3.2.3; tinc uses it for IPv6
+/// too.
 pub const MAX_ERROR: usize = 576;
 
-/// Why a destination is not reached.
+/// Reason why a destination is unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unreachable {
-    /// Nobody owns the address: network unknown (3/6), address unreachable (1/3).
+    /// No node owns the address: network unknown (3/6), address unreachable (1/3).
     Unknown,
-    /// Its owner is not reachable: network unreachable (3/0), no route (1/0).
+    /// The owner is not reachable: network unreachable (3/0), no route (1/0).
     Owner,
-    /// We may not forward it: administratively prohibited (3/9, 1/1).
+    /// Forwarding is not allowed: administratively prohibited (3/9, 1/1).
     Prohibited,
 }
 
-/// "Destination unreachable", from the packet's destination.
+/// Builds "Destination unreachable", from the packet's destination.
 #[must_use]
 pub fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Option<Vec<u8>> {
     let (kind, code) = match (packet.is_v6(), why) {
@@ -38,15 +38,15 @@ pub fn unreachable(packet: &Packet<'_>, why: Unreachable) -> Option<Vec<u8>> {
     error(packet, kind, code, 0, packet.destination())
 }
 
-/// "Fragmentation needed" (3/4) or "packet too big" (2/0), from the packet's destination: packets of
-/// `mtu` bytes would fit.
+/// Builds "Fragmentation needed" (3/4) or "packet too big" (2/0), from the packet's destination:
+/// packets of `mtu` bytes would fit.
 #[must_use]
 pub fn too_big(packet: &Packet<'_>, mtu: u16) -> Option<Vec<u8>> {
     let (kind, code) = if packet.is_v6() { (2, 0) } else { (3, 4) };
     error(packet, kind, code, mtu.into(), packet.destination())
 }
 
-/// "Time exceeded" (11/0, 3/0), from our own address `source`, or if we have none of that family
+/// Builds "Time exceeded" (11/0, 3/0), from our own address `source`, or without one of that family
 /// from the packet's destination.
 #[must_use]
 pub fn time_exceeded(packet: &Packet<'_>, source: Option<IpAddr>) -> Option<Vec<u8>> {
@@ -94,7 +94,7 @@ fn may_be_answered(packet: &Packet<'_>) -> bool {
     !is_error && !ends_are_groups && !packet.is_later_fragment()
 }
 
-/// As much of the packet as an error has room for.
+/// Returns as much of the packet as fits into an error.
 fn quote<'a>(packet: &Packet<'a>, headers: usize) -> &'a [u8] {
     let bytes = packet.bytes();
     &bytes[..bytes.len().min(MAX_ERROR - headers)]
@@ -113,7 +113,8 @@ fn v4(source: Ipv4Addr, destination: Ipv4Addr, mut message: Vec<u8>) -> Vec<u8> 
     packet
 }
 
-/// An ICMPv6 message, its checksum still zero, as a packet of hop limit 255.
+/// Builds an ICMPv6 message as a packet of hop limit 255; the checksum of the message is zero
+/// before.
 pub(super) fn v6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
     let length = message.len() as u16;
     let addresses = [source.octets(), destination.octets()].concat();
@@ -127,7 +128,8 @@ pub(super) fn v6(source: Ipv6Addr, destination: Ipv6Addr, mut message: Vec<u8>) 
     packet
 }
 
-/// Puts the checksum of `bytes` and of what has the sum `more` at offset `at`, which is still zero.
+/// Writes the checksum of `bytes` and of data with the sum `more` at offset `at`, which is zero
+/// before.
 fn set_checksum(bytes: &mut [u8], more: u64, at: usize) {
     let sum = ip::checksum(ip::sum(bytes) + more);
     bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());

@@ -1,4 +1,4 @@
-//! IPv4 and IPv6 packets in place: what routing reads of them and the few things it changes.
+//! IPv4 and IPv6 packets in place: the fields that routing reads, and the few that it changes.
 //!
 //! Sources: RFC 791, RFC 8200, RFC 1624 (incremental checksums), config/tinc.md section 6.5.
 
@@ -29,7 +29,7 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// A packet that has at least its fixed header. Nothing else was checked.
+/// A packet that has at least its fixed header. No other check was made.
 #[derive(Debug, Clone, Copy)]
 pub struct Packet<'a> {
     bytes: &'a [u8],
@@ -37,7 +37,7 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Looks at a packet; `None` if it is neither IPv4 nor IPv6 or shorter than the fixed header.
+    /// Parses a packet; `None` if it is neither IPv4 nor IPv6, or shorter than the fixed header.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let v6 = match bytes.first()? >> 4 {
@@ -48,19 +48,19 @@ impl<'a> Packet<'a> {
         Some(Self { bytes, v6 })
     }
 
-    /// The whole packet.
+    /// Returns the whole packet.
     #[must_use]
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// Whether it is IPv6.
+    /// Returns true for IPv6.
     #[must_use]
     pub const fn is_v6(&self) -> bool {
         self.v6
     }
 
-    /// Source address.
+    /// Returns the source address.
     #[must_use]
     pub fn source(&self) -> IpAddr {
         match self.v6 {
@@ -69,7 +69,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Destination address.
+    /// Returns the destination address.
     #[must_use]
     pub fn destination(&self) -> IpAddr {
         match self.v6 {
@@ -78,13 +78,14 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Protocol of the payload; for IPv6 the first next-header field, extension headers included.
+    /// Returns the protocol of the payload; for IPv6 the first next-header field, which may name an
+    /// extension header.
     #[must_use]
     pub const fn protocol(&self) -> u8 {
         self.bytes[if self.v6 { 6 } else { 9 }]
     }
 
-    /// Length in bytes as the header has it; it need not be that of [`Self::bytes`].
+    /// Returns the length in bytes from the header; it may differ from that of [`Self::bytes`].
     #[must_use]
     pub fn total_length(&self) -> usize {
         match self.v6 {
@@ -93,7 +94,7 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Type of service of IPv4, traffic class of IPv6.
+    /// Returns the type of service of IPv4, or the traffic class of IPv6.
     #[must_use]
     pub const fn traffic_class(&self) -> u8 {
         match self.v6 {
@@ -102,25 +103,26 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Time to live, hop limit.
+    /// Returns the time to live, or hop limit.
     #[must_use]
     pub const fn ttl(&self) -> u8 {
         self.bytes[if self.v6 { 7 } else { 8 }]
     }
 
-    /// Whether routers may not fragment it: always so with IPv6.
+    /// Returns true if routers may not fragment the packet: always for IPv6.
     #[must_use]
     pub const fn dont_fragment(&self) -> bool {
         self.v6 || self.bytes[6] & 0x40 != 0
     }
 
-    /// Whether it is an IPv4 fragment that does not start with the header of its payload.
+    /// Returns true for an IPv4 fragment that does not contain the start of its payload.
     #[must_use]
     pub fn is_later_fragment(&self) -> bool {
         !self.v6 && u16::from_be_bytes(self.array(6)) & OFFSET != 0
     }
 
-    /// Where the payload starts, if that is inside the packet. Extension headers count as payload.
+    /// Returns the start of the payload, if it is inside the packet. Extension headers count as
+    /// payload.
     #[must_use]
     pub fn payload_offset(&self) -> Option<usize> {
         let offset = match self.v6 {
@@ -142,8 +144,8 @@ impl<'a> Packet<'a> {
 const OFFSET: u16 = 0x1fff;
 const MORE: u16 = 0x2000;
 
-/// Takes one from TTL or hop limit, and mends the IPv4 header checksum. Returns `false`, the packet
-/// unchanged, if it has come to its end (1 or less).
+/// Decrements TTL or hop limit, and updates the IPv4 header checksum. Returns `false`, with the
+/// packet unchanged, if it is 1 or less.
 pub fn decrement_ttl(bytes: &mut [u8]) -> bool {
     let Some(packet) = Packet::parse(bytes) else {
         return false;
@@ -164,8 +166,8 @@ pub fn decrement_ttl(bytes: &mut [u8]) -> bool {
 }
 
 /// Lowers every MSS option of a TCP segment so that packets of the flow fit into `mtu` bytes, and
-/// mends the TCP checksum. Looks through one level of IP in IP; IPv6 extension headers are not
-/// followed. Anything else, malformed segments included, stays as it is.
+/// updates the TCP checksum. Handles one level of IP in IP, but no IPv6 extension headers. Any
+/// other packet stays unchanged, and so does a malformed segment.
 pub fn clamp_mss(bytes: &mut [u8], mtu: u16) {
     let Some(tcp) = tcp_offset(bytes) else {
         return;
@@ -219,7 +221,8 @@ fn lower_mss(segment: &mut [u8], at: usize, max: u16) {
         return;
     }
     put(segment, at, max);
-    // At an odd offset the two bytes lie in different words: their weights in the sum are swapped.
+    // At an odd offset the two bytes lie in different words, so their weights in the sum are
+    // swapped.
     let (old, new) = match at % 2 {
         0 => (old, max),
         _ => (old.swap_bytes(), max.swap_bytes()),
@@ -227,9 +230,10 @@ fn lower_mss(segment: &mut [u8], at: usize, max: u16) {
     put(segment, 16, adjust(word(segment, 16), old, new));
 }
 
-/// Computes the TCP or UDP checksum of a whole packet whose sender's kernel left it to be computed. Due
-/// before it goes where nobody else will: to a peer that does not know of the state, to a device without
-/// offloads, into fragments. UDP without a checksum keeps none; anything else stays as it is.
+/// Computes the TCP or UDP checksum of a whole packet whose sender's kernel left it to be computed.
+/// This is needed before the packet goes to a peer that does not know this state, to a device
+/// without offloads, or into fragments. UDP without a checksum keeps none; any other packet stays
+/// unchanged.
 pub fn finish_checksum(bytes: &mut [u8]) {
     let Some(packet) = Packet::parse(bytes).filter(|p| p.total_length() == p.bytes.len()) else {
         return;
@@ -247,7 +251,7 @@ pub fn finish_checksum(bytes: &mut [u8]) {
     let addresses = if packet.v6 { 8..40 } else { 12..20 };
     put(bytes, field, 0);
     let pseudo = sum(&bytes[addresses]) + u64::from(protocol) + length as u64;
-    // Zero means "no checksum" in UDP; its other form stands in for it, as in the kernel.
+    // Zero means "no checksum" in UDP, so its other form replaces it, as in the kernel.
     let sum = match checksum(pseudo + sum(&bytes[start..])) {
         0 => 0xffff,
         sum => sum,
@@ -257,8 +261,8 @@ pub fn finish_checksum(bytes: &mut [u8]) {
 
 const UDP_HEADER: usize = 8;
 
-/// Cuts an IPv4 packet into pieces of at most `mtu` bytes each. `None` if it cannot be cut: header
-/// with options, length that is not that of the header, fragment beyond 64 KiB, `mtu` below 28.
+/// Fragments an IPv4 packet into pieces of at most `mtu` bytes. `None` if that is impossible:
+/// header with options, wrong length in the header, fragment beyond 64 KiB, `mtu` below 28.
 #[must_use]
 pub fn fragment(bytes: &[u8], mtu: u16) -> Option<Vec<Vec<u8>>> {
     let packet = Packet::parse(bytes).filter(|p| !p.v6)?;
@@ -288,8 +292,8 @@ pub fn fragment(bytes: &[u8], mtu: u16) -> Option<Vec<Vec<u8>>> {
     Some(pieces.collect())
 }
 
-/// The sum of big-endian 16-bit words, an odd last byte padded with zero. Sums of pieces of even
-/// length may be added.
+/// Returns the sum of big-endian 16-bit words; an odd last byte is padded with zero. Sums of pieces
+/// of even length may be added.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u64 {
     let (words, odd) = bytes.as_chunks();
@@ -297,7 +301,7 @@ pub fn sum(bytes: &[u8]) -> u64 {
     words.sum::<u64>() + odd.first().map_or(0, |b| u64::from(*b) << 8)
 }
 
-/// The Internet checksum of a [`sum`]: its ones' complement.
+/// Returns the Internet checksum of a [`sum`]: its ones' complement.
 #[must_use]
 pub const fn checksum(sum: u64) -> u16 {
     let mut sum = sum;
@@ -307,7 +311,7 @@ pub const fn checksum(sum: u64) -> u16 {
     !(sum as u16)
 }
 
-/// A checksum after one 16-bit word under it has changed from `old` to `new`. Source: RFC 1624.
+/// Returns a checksum after one 16-bit word has changed from `old` to `new`. Source: RFC 1624.
 #[must_use]
 pub const fn adjust(before: u16, old: u16, new: u16) -> u16 {
     checksum(!before as u64 + !old as u64 + new as u64)
@@ -386,7 +390,7 @@ mod tests {
         }
     }
 
-    /// A TCP packet of each kind that is looked into, and where its TCP header starts.
+    /// A TCP packet of each supported kind, with the start of its TCP header.
     fn tcp_packets(options: &[u8]) -> [(Vec<u8>, usize); 5] {
         let segment = tcp(options);
         let (mut four, mut six) = (

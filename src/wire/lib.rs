@@ -1,4 +1,4 @@
-//! Text and byte forms of everything tinc puts on a wire. Total functions: no input panics.
+//! Text and byte forms of everything that tinc sends. Total functions: no input causes a panic.
 //!
 //! Sources: wire/tinc-1.0.md sections 1.2 and 2, wire/tinc-1.1.md sections 1, 3, 4.
 
@@ -27,7 +27,8 @@ pub use options::Options;
 pub use request::{Request, name_of as request_name};
 pub use subnet::{Prefix, Subnet};
 
-/// Text of a stranger for a log line: escaped, at most 128 bytes (T41 of proto/threat-model.md).
+/// Returns untrusted text for a log line: escaped, at most 128 bytes (T41 of
+/// proto/threat-model.md).
 #[must_use]
 pub fn printable(text: &[u8]) -> String {
     let cut = text.get(..128).unwrap_or(text);

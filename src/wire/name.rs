@@ -5,19 +5,20 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha512};
 
-/// Longest node name that we accept, in bytes. tinc has no bound below its line length; 255 keeps a
-/// name usable as a file name (T34 of proto/threat-model.md).
+/// Longest accepted node name, in bytes. tinc's only bound is its line length; 255 keeps a name
+/// usable as a file name (T34 of proto/threat-model.md).
 pub const MAX_NAME: usize = 255;
 
-/// A node's name: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 _`, case sensitive.
+/// Name of a node: 1 to [`MAX_NAME`] bytes of `A-Z a-z 0-9 _`, case sensitive.
 ///
-/// It can never hold a path separator, so `hosts/NAME` stays inside `hosts/`. Cheap to clone.
-/// Ordered by byte value, as every tie-break of the protocol is. Source: wire/tinc-1.0.md section 0.
+/// A name cannot contain a path separator, so `hosts/NAME` stays inside `hosts/`. Cloning is cheap.
+/// Names are ordered by byte value, like every tie-break of the protocol. Source: wire/tinc-1.0.md
+/// section 0.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeName(Arc<str>);
 
-/// Why a text is no node name.
+/// Reason why a text is no node name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// The text was empty.
@@ -32,7 +33,7 @@ pub enum NameError {
 }
 
 impl NodeName {
-    /// Checks `text` and makes it a name. Errors: see [`NameError`].
+    /// Checks `text` and makes a name of it. Errors: see [`NameError`].
     pub fn new(text: &str) -> Result<Self, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -46,14 +47,14 @@ impl NodeName {
         Ok(Self(text.into()))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The node's id on UDP: the first six bytes of SHA-512 of the name.
-    /// Source: wire/tinc-1.1.md section 1.4.
+    /// Returns the node's id on UDP: the first six bytes of SHA-512 of the name. Source:
+    /// wire/tinc-1.1.md section 1.4.
     #[must_use]
     pub fn id(&self) -> NodeId {
         let hash = Sha512::digest(self.0.as_bytes());
@@ -103,7 +104,7 @@ impl fmt::Debug for NodeName {
 pub struct NodeId(pub [u8; 6]);
 
 impl NodeId {
-    /// The id that stands for "the receiver itself".
+    /// Id that stands for the receiver itself.
     pub const DIRECT: Self = Self([0; 6]);
 }
 

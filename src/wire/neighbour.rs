@@ -1,8 +1,8 @@
-//! Who has this address? ARP requests and IPv6 neighbour solicitations, as a TAP device in router mode asks them, and
-//! our answers in the name of other nodes.
+//! ARP requests and IPv6 neighbour solicitations on a TAP device in router mode, and our answers in
+//! the name of other nodes.
 //!
-//! Source: config/tinc.md section 6.8, RFC 826, RFC 4861. All nodes have one Ethernet address there: that of who asks
-//! with its last byte inverted.
+//! Source: config/tinc.md section 6.8, RFC 826, RFC 4861. All other nodes share one Ethernet
+//! address there: the asker's address with its last byte inverted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,22 +20,22 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const SOURCE_ADDRESS: u8 = 1;
 const TARGET_ADDRESS: u8 = 2;
-/// Of an advertisement: an answer to who asked; it replaces what was known.
+/// Flags of an advertisement: it answers a solicitation; it overrides a cached address.
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// What asks for the owner of an address.
+/// A query for the owner of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question<'a> {
-    /// An ARP packet: a request or anything else.
+    /// An ARP packet: a request or any other.
     Arp(&'a [u8]),
-    /// An IPv6 packet with a neighbour solicitation, its checksum not looked at yet.
+    /// An IPv6 packet with a neighbour solicitation, whose checksum is not verified yet.
     Solicitation(&'a [u8]),
 }
 
 impl<'a> Question<'a> {
-    /// Looks at a whole frame without tags; `None` if it is neither.
+    /// Parses a whole frame without tags; `None` if it is no query.
     #[must_use]
     pub fn of(frame: &'a [u8]) -> Option<Self> {
         let (ether_type, packet) = (Frame::parse(frame)?.first_type(), &frame[HEADER..]);
@@ -46,7 +46,8 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// The frame that answers the one from `asker`, if `others` says that the address is another node's.
+    /// Returns the frame that answers a query from `asker`, if `others` returns true for the
+    /// address.
     #[must_use]
     pub fn answer(self, asker: Mac, others: impl Fn(IpAddr) -> bool) -> Option<Vec<u8>> {
         let invented = invented(asker);
@@ -58,7 +59,7 @@ impl<'a> Question<'a> {
     }
 }
 
-/// The Ethernet address of everybody else, for who has this one.
+/// Returns the Ethernet address of all other nodes, for an asker with this address.
 #[must_use]
 pub const fn invented(mut mac: Mac) -> Mac {
     mac[5] ^= 0xff;
@@ -72,9 +73,9 @@ fn is_solicitation(packet: &[u8]) -> bool {
         && packet[HEADER_V6] == SOLICITATION
 }
 
-/// Whether a packet tells routers of the sender's own wire something that no other wire needs: a router solicitation
-/// (RFC 4861), or membership of multicast groups (IGMP: RFC 3376; MLD: RFC 2710, RFC 3810). Systems send them by
-/// themselves.
+/// Returns true for a packet that concerns only the sender's own wire. Such packets are router
+/// solicitations (RFC 4861) and group membership messages (IGMP: RFC 3376; MLD: RFC 2710, RFC
+/// 3810). Systems send them by themselves.
 #[must_use]
 pub fn is_for_own_wire(packet: &Packet<'_>) -> bool {
     let bytes = packet.bytes();
@@ -85,7 +86,7 @@ pub fn is_for_own_wire(packet: &Packet<'_>) -> bool {
         let kind = bytes.get(at).copied().unwrap_or_default();
         return packet.protocol() == protocol::IGMP && IGMP_MEMBERSHIP.contains(&kind);
     }
-    // Reports of MLD stand behind a hop-by-hop header with the router alert.
+    // Reports of MLD follow a hop-by-hop header with the router alert.
     let (next, at) = match (packet.protocol(), bytes.get(at..at + 2)) {
         (HOP_BY_HOP, Some([next, units])) => (*next, at + 8 * (1 + usize::from(*units))),
         (next, _) => (next, at),
@@ -96,9 +97,9 @@ pub fn is_for_own_wire(packet: &Packet<'_>) -> bool {
 
 /// Next header of IPv6 hop-by-hop options.
 const HOP_BY_HOP: u8 = 0;
-/// Reports of versions 1, 2 and 3, and the message of a host that leaves.
+/// Reports of versions 1, 2 and 3, and the leave message.
 const IGMP_MEMBERSHIP: [u8; 4] = [0x12, 0x16, 0x22, 0x17];
-/// Reports of versions 1 and 2, and the message of a host that leaves.
+/// Reports of versions 1 and 2, and the done message.
 const MLD_MEMBERSHIP: [u8; 3] = [131, 143, 132];
 const ROUTER_SOLICITATION: u8 = 133;
 
@@ -126,11 +127,11 @@ fn solicited(packet: &[u8], invented: Mac, others: impl Fn(IpAddr) -> bool) -> O
     };
     let pseudo = ip::sum(&packet[8..HEADER_V6]) + length + u64::from(protocol::ICMPV6);
     let right = ip::checksum(ip::sum(message) + pseudo) == 0;
-    // From further away than this wire it means nothing (RFC 4861 section 7.1.1).
+    // A solicitation from beyond this wire is invalid (RFC 4861 section 7.1.1).
     if packet[7] != 255 || message[1] != 0 || !right || !others(target.into()) {
         return None;
     }
-    // Who asks whether it may have the address has none yet.
+    // A sender that checks for a duplicate address has no address yet.
     let probe = source.is_unspecified();
     let option = matches!(message.get(24..32), Some([SOURCE_ADDRESS, 1, ..]));
     let flags = if probe { OVERRIDE } else { SOLICITED };
@@ -169,7 +170,7 @@ mod tests {
         packet.extend([10, 0, 0, 1]);
         packet.extend([0; 6]);
         packet.extend(target);
-        // As short frames are filled up.
+        // Short frames are padded.
         packet.extend([0; 18]);
         frame(0x0806, &packet)
     }
@@ -199,7 +200,7 @@ mod tests {
         expected.extend(ASKER);
         expected.extend([10, 0, 0, 1]);
         assert_eq!(answered, expected);
-        // Our own, nobody's, a reply, another kind of hardware, half a packet.
+        // Our own address, an unowned one, a reply, another kind of hardware, half a packet.
         assert_eq!(answer(&request(1, [10, 0, 0, 1])), None);
         assert_eq!(answer(&request(1, [10, 9, 9, 9])), None);
         assert_eq!(answer(&request(2, [10, 0, 0, 2])), None);
@@ -234,7 +235,7 @@ mod tests {
             assert_eq!(answer(&bad), None, "{at}");
         }
         assert!(is_solicitation(&good[14..]));
-        // Everything else is routed.
+        // Every other packet is routed.
         let mut echo = good;
         echo[14 + 40] = 128;
         assert_eq!(Question::of(&echo), None);

@@ -2,67 +2,67 @@
 
 use std::fmt;
 
-/// The 32 option bits of a link or edge; the top byte is the minor version of the *far* node.
+/// The 32 option bits of a link or edge; the top byte is the protocol minor of the *far* node.
 ///
-/// Unknown bits are carried unchanged. Source: wire/tinc-1.1.md section 3.2.
+/// Unknown bits are kept unchanged. Source: wire/tinc-1.1.md section 3.2.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Options(pub u32);
 
 impl Options {
-    /// Only nodes with a link to it may send UDP to the node (IndirectData).
+    /// Only nodes with a link to the node may send it UDP (IndirectData).
     pub const INDIRECT: u32 = 1;
     /// Data goes over TCP only (TCPOnly); implies [`Self::INDIRECT`].
     pub const TCP_ONLY: u32 = 2;
-    /// Path-MTU discovery is done.
+    /// Path-MTU discovery is enabled.
     pub const PMTU_DISCOVERY: u32 = 4;
-    /// TCP MSS is clamped.
+    /// The MSS of TCP is clamped.
     pub const CLAMP_MSS: u32 = 8;
-    /// The node speaks native (wire/tinc-1.1.md section 8.8). Real daemons carry the bit into their edge to
-    /// the node and never set it; so an edge to X has it if and only if X said so.
+    /// The node speaks native (wire/tinc-1.1.md section 8.8). Real daemons copy the bit into their
+    /// edge to the node and never set it. So an edge to X has the bit only if X announced it.
     pub const NATIVE: u32 = 1 << 23;
-    /// The minor version that we announce: 17.7.
+    /// Protocol minor that we announce: 17.7.
     pub const OUR_MINOR: u8 = 7;
 
-    /// Protocol minor of the node that an edge leads to, 0 for a node that does no SPTPS.
+    /// Returns the protocol minor of the node that an edge leads to; 0 for a node without SPTPS.
     #[must_use]
     pub const fn minor(self) -> u8 {
         (self.0 >> 24) as u8
     }
 
-    /// Whether the node understands the 12 bytes of ids in front of a datagram, and so can relay it.
-    /// Source: wire/tinc-1.1.md section 4.1.
+    /// Returns true if the node understands the 12 bytes of ids in front of a datagram, and so can
+    /// relay it. Source: wire/tinc-1.1.md section 4.1.
     #[must_use]
     pub const fn has_ids(self) -> bool {
         self.minor() >= 4
     }
 
-    /// These bits with the top byte replaced by `minor`.
+    /// Returns these bits with the top byte replaced by `minor`.
     #[must_use]
     pub const fn with_minor(self, minor: u8) -> Self {
         Self(self.0 & 0x00ff_ffff | (minor as u32) << 24)
     }
 
-    /// These bits with minor version and [`Self::NATIVE`] of `other`.
+    /// Returns these bits with protocol minor and [`Self::NATIVE`] of `other`.
     #[must_use]
     pub const fn speaking_as(self, other: Self) -> Self {
         let mask = 0xff00_0000 | Self::NATIVE;
         Self(self.0 & !mask | other.0 & mask)
     }
 
-    /// Whether the node speaks more by these bits than by `other`.
+    /// Returns true if these bits announce a higher dialect than `other`.
     #[must_use]
     pub const fn is_above(self, other: Self) -> bool {
         self.minor() > other.minor() || self.has(Self::NATIVE) && !other.has(Self::NATIVE)
     }
 
-    /// Whether every bit of `bits` is set.
+    /// Returns true if every bit of `bits` is set.
     #[must_use]
     pub const fn has(self, bits: u32) -> bool {
         self.0 & bits == bits
     }
 
-    /// What both ends make of their ACKs: `self` is what we sent, `theirs` what came.
-    /// PMTU discovery needs both; the top byte and [`Self::NATIVE`] are theirs; the other bits are joined.
+    /// Merges the options of both ACKs: `self` is ours, `theirs` is the other end's. PMTU discovery
+    /// needs both. The top byte and [`Self::NATIVE`] are theirs; the other bits are joined.
     #[must_use]
     pub const fn merge(self, theirs: Self) -> Self {
         let mut ours = self.0 & 0x00ff_ffff & !Self::NATIVE;

@@ -11,16 +11,16 @@ use crate::{EdgeAddress, NodeName, Options, Subnet, request::fields::Fields};
 /// Longest word of a line in bytes. Source: wire/tinc-1.0.md section 0 ("string field").
 pub const MAX_WORD: usize = 2048;
 
-/// One parsed request line. Numbers and field order as the protocol has them.
+/// One parsed request line. Numbers and field order are those of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
     /// `4 PORT WEIGHT OPTIONS`: the first line on an authenticated link.
     Ack {
-        /// The sender's listening port; 0 or a non-number: keep the TCP source port.
+        /// Listening port of the sender; 0 or a non-number: keep the TCP source port.
         port: u16,
         /// The sender's half of the edge weight.
         weight: i32,
-        /// The sender's options, its minor version in the top byte.
+        /// Options of the sender, its protocol minor in the top byte.
         options: Options,
     },
     /// `7`
@@ -31,65 +31,65 @@ pub enum Request {
     Pong,
     /// `10 NONCE OWNER SUBNET`
     AddSubnet {
-        /// Who owns it.
+        /// Owner of the subnet.
         owner: NodeName,
-        /// What is owned.
+        /// The subnet.
         subnet: Subnet,
     },
     /// `11 NONCE OWNER SUBNET`
     DelSubnet {
-        /// Who owned it.
+        /// Former owner of the subnet.
         owner: NodeName,
-        /// What was owned.
+        /// The subnet.
         subnet: Subnet,
     },
     /// `12 NONCE FROM TO ADDR PORT OPTIONS WEIGHT [LOCALADDR LOCALPORT]`
     AddEdge {
-        /// The edge's owner.
+        /// Owner of the edge.
         from: NodeName,
-        /// Where it leads.
+        /// Other end of the edge.
         to: NodeName,
-        /// Where `from` sees `to`: TCP address with `to`'s UDP port.
+        /// Address of `to` as `from` sees it: TCP address with the UDP port of `to`.
         address: EdgeAddress,
-        /// Options; top byte = minor version of `to`.
+        /// Options; top byte = protocol minor of `to`.
         options: Options,
         /// Weight, may be negative.
         weight: i32,
-        /// `from`'s own address on that link, if the line had it.
+        /// Local address of `from` on the link, if the line had it.
         local: Option<EdgeAddress>,
     },
     /// `13 NONCE FROM TO`
     DelEdge {
-        /// The edge's owner.
+        /// Owner of the edge.
         from: NodeName,
-        /// Where it led.
+        /// Other end of the edge.
         to: NodeName,
     },
     /// `14 NONCE ORIGIN`
     KeyChanged {
-        /// Whose legacy keys are void.
+        /// Node whose legacy keys are void.
         origin: NodeName,
     },
-    /// `15 FROM TO [EXT [TEXT]]`. What follows the names never makes the line an error, because real
-    /// nodes pass it on unread (wire/tinc-1.1.md section 8.3).
+    /// `15 FROM TO [EXT [TEXT]]`. The words after the names never make the line an error, because
+    /// real nodes forward them unread (wire/tinc-1.1.md section 8.3).
     ReqKey {
-        /// Who asks.
+        /// The asking node.
         from: NodeName,
-        /// Who is asked.
+        /// The asked node.
         to: NodeName,
         /// Extension number (15 start tunnel, 19 and 20 public keys, 21 packet). `None` if there is
-        /// none (the legacy form) or it is no number: like 0, that must never reach a 1.1 node
-        /// (wire/tinc-1.1.md section 3.6).
+        /// none (the legacy form) or it is no number. Like 0, such a line must never reach a 1.1
+        /// node (wire/tinc-1.1.md section 3.6).
         ext: Option<i32>,
-        /// The word after the extension; empty if there is none, or none that could mean anything:
-        /// longer than [`MAX_WORD`] or not UTF-8.
+        /// The word after the extension. Empty if there is none, or if it cannot be valid: longer
+        /// than [`MAX_WORD`] or not UTF-8.
         text: String,
     },
     /// `16 FROM TO KEY CIPHER DIGEST MACLEN COMPRESSION [ADDR PORT]`
     AnsKey {
-        /// Who answers.
+        /// The answering node.
         from: NodeName,
-        /// Who asked.
+        /// The node that asked.
         to: NodeName,
         /// Hex key (legacy) or base64 handshake datagram (SPTPS).
         key: String,
@@ -99,9 +99,9 @@ pub enum Request {
         digest: i32,
         /// MAC length in bytes, -1 in SPTPS.
         mac_length: i32,
-        /// Compression level that the sender wants to receive, 0 to 12.
+        /// Compression level that the sender requests, 0 to 12.
         compression: i32,
-        /// The sender's UDP address as a relay saw it.
+        /// UDP address of the sender as a relay saw it.
         address: Option<EdgeAddress>,
     },
     /// `17 LENGTH`: a frame of that many bytes follows.
@@ -116,32 +116,33 @@ pub enum Request {
     },
     /// `22 FROM TO ADDR PORT`
     UdpInfo {
-        /// Whose address it is.
+        /// Owner of the address.
         from: NodeName,
-        /// Towards whom it travels.
+        /// The node that the line is routed to.
         to: NodeName,
         /// The address.
         address: EdgeAddress,
     },
     /// `23 FROM TO MTU`
     MtuInfo {
-        /// Packets to this node.
+        /// Destination of the packets.
         from: NodeName,
-        /// Towards whom it travels.
+        /// The node that the line is routed to.
         to: NodeName,
-        /// may be this long, in bytes of a frame.
+        /// Longest packet to `from`, in bytes of a frame.
         mtu: i32,
     },
 }
 
-/// Why a line was refused. The variants tell who may have written it: see [`Self::costs_line_only`].
+/// Reason why a line was rejected. The variant tells who may have written the line: see
+/// [`Self::costs_line_only`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// The first word, cut at 32 bytes, is not the number of a request that may come on an active
-    /// link: 0 to 3, 5, 6, 18 to 20 and everything else that is not in [`Request`].
+    /// The first word, cut at 32 bytes, is not the number of a request allowed on an active link.
+    /// Not allowed are 0 to 3, 5, 6, 18 to 20, and every number that is not in [`Request`].
     #[error("unknown or misplaced request number {0:?}")]
     Unknown(String),
-    /// A request that neighbours send each other and nobody passes on: a field is missing or not of its type.
+    /// A request between neighbours that no node forwards: a field is missing or invalid.
     #[error("{request}: bad {field}")]
     OfLink {
         /// Name of the request.
@@ -149,7 +150,7 @@ pub enum RequestError {
         /// Name of the field.
         field: &'static str,
     },
-    /// A request that nodes pass on: a field is missing or not of its type, or not one that we take.
+    /// A request that nodes forward: a field is missing, invalid or not accepted here.
     #[error("{request}: bad {field}")]
     PassedOn {
         /// Name of the request.
@@ -167,8 +168,9 @@ impl RequestError {
         }
     }
 
-    /// Whether any node of the mesh may have written the line: a real daemon passes on some lines that we do not
-    /// take, so its neighbour loses the line and not the link. Any other line is the neighbour's own.
+    /// Returns true if any node of the mesh may have written the line. A real daemon forwards some
+    /// lines that meshd rejects, so its neighbour drops the line and keeps the link. Any other line
+    /// is the neighbour's own.
     #[must_use]
     pub fn costs_line_only(&self) -> bool {
         matches!(self, Self::PassedOn { .. })
@@ -176,9 +178,10 @@ impl RequestError {
 }
 
 impl Request {
-    /// Reads a line without its LF, as tolerantly as the `scanf` of real daemons: any white space
-    /// between fields, signs and `0x`, a number ends at the first byte that is not part of it (which
-    /// starts the next field), numbers wrap at 32 bits, words after the last field are not looked at.
+    /// Parses a line without its LF, as tolerantly as the `scanf` of real daemons. Any white space
+    /// separates fields; signs and `0x` are allowed. A number ends at the first byte that is not
+    /// part of it, which starts the next field. Numbers wrap at 32 bits. Words after the last field
+    /// are ignored.
     ///
     /// Errors: see [`RequestError`]. Source: wire/tinc-1.0.md section 1.1.
     pub fn parse(line: &[u8]) -> Result<Self, RequestError> {
@@ -249,7 +252,7 @@ impl Request {
             address: fields.address("address")?,
             options: Options(fields.hex("options")?),
             weight: fields.number("weight")?,
-            // One word alone closes links between 1.1 nodes, so such a line must not be passed on.
+            // A single word closes links between 1.1 nodes, so such a line must not be forwarded.
             local: match fields.has_more() {
                 true => Some(fields.address("local address")?),
                 false => None,
@@ -270,8 +273,9 @@ impl Request {
         })
     }
 
-    /// The line to send, without LF, printed as tinc 1.1 prints it. `nonce` (31 bits) makes it differ
-    /// from an earlier line of the same content; only [flooded](Self::flooded) requests carry one.
+    /// Returns the line to send, without LF, in the form of tinc 1.1. `nonce` (31 bits) makes the
+    /// line differ from an earlier one with the same content; only [flooded](Self::flooded)
+    /// requests carry it.
     #[must_use]
     pub fn line(&self, nonce: u32) -> String {
         let mut line = self.number().to_string();
@@ -280,25 +284,26 @@ impl Request {
         line
     }
 
-    /// Whether nodes pass it on to all their neighbours and drop lines that they saw before (10 to 14).
+    /// Returns true if nodes forward the request to all neighbours and drop lines that they saw
+    /// before (10 to 14).
     #[must_use]
     pub fn flooded(&self) -> bool {
         FLOODED.contains(&self.number())
     }
 
-    /// Whether nodes pass it on: flooded, or routed to the node that it names.
+    /// Returns true if nodes forward the request: flooded, or routed to the node that it names.
     #[must_use]
     pub fn passed_on(&self) -> bool {
         is_passed_on(self.number())
     }
 
-    /// The error about a line of this request that is longer than any that we take.
+    /// Returns the error for a line of this request that is too long.
     #[must_use]
     pub fn too_long(&self) -> RequestError {
         RequestError::about(self.name(), self.passed_on(), "length")
     }
 
-    /// Whom a flooded request speaks about; `None` for the others.
+    /// Returns the subject of a flooded request; `None` for other requests.
     #[must_use]
     pub fn subject(&self) -> Option<&NodeName> {
         match self {
@@ -309,8 +314,9 @@ impl Request {
         }
     }
 
-    /// The line for logs and captures, where what it carries is nobody's business there: the packet key of ANS_KEY
-    /// (in SPTPS a handshake), the handshakes, keys and sealed packets of REQ_KEY. `None` for all others.
+    /// Returns the line without secrets, for logs and captures. Replaces the packet key of ANS_KEY
+    /// (in SPTPS a handshake), and handshakes, keys and sealed packets of REQ_KEY. `None` for all
+    /// other requests.
     #[must_use]
     pub fn without_key(&self) -> Option<String> {
         let mut blank = self.clone();
@@ -325,7 +331,7 @@ impl Request {
         Some(blank.line(0))
     }
 
-    /// Its name in the protocol, for logs.
+    /// Returns the name of the request in the protocol, for logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         name_of(self.number()).expect("every request has a name")
@@ -410,18 +416,18 @@ impl Request {
     }
 }
 
-/// Name of the field in errors about a NUL or a line feed inside a line.
+/// Field name in errors about a NUL or a line feed inside a line.
 const CONTROL: &str = "byte (NUL or line feed)";
 
-/// Whether nodes pass requests of this number on, so that their author may be any node.
+/// Returns true if nodes forward requests of this number, so that any node may be the author.
 const fn is_passed_on(number: i32) -> bool {
     matches!(number, 10..=16 | 22 | 23)
 }
 
-/// The requests that start with a nonce.
+/// Requests that start with a nonce.
 const FLOODED: std::ops::RangeInclusive<i32> = 10..=14;
 
-/// The name of the request of this number, if it may come on an active link.
+/// Returns the name of the request with this number, if it is allowed on an active link.
 #[must_use]
 pub const fn name_of(number: i32) -> Option<&'static str> {
     Some(match number {

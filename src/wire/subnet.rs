@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-/// Weight of a subnet whose text names none. Source: wire/tinc-1.0.md section 1.2.
+/// Weight of a subnet whose text has none. Source: wire/tinc-1.0.md section 1.2.
 pub const DEFAULT_WEIGHT: i32 = 10;
 
 /// The address part of a subnet.
@@ -21,20 +21,20 @@ pub enum Prefix {
     V6(Ipv6Addr, u8),
 }
 
-/// A subnet as nodes announce it. Host bits beyond the prefix are kept as they came: real nodes
-/// neither mask nor refuse them on the wire (wire/tinc-1.0.md section 1.2).
+/// A subnet as nodes announce it. Host bits beyond the prefix are kept: real nodes neither mask nor
+/// reject them on the wire (wire/tinc-1.0.md section 1.2).
 ///
-/// The order is tinc's: MAC, IPv4, IPv6; longer prefix first; address; weight
-/// (config/tinc.md section 6.2).
+/// The order is tinc's: MAC, IPv4, IPv6; longer prefix first; address; weight (config/tinc.md
+/// section 6.2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subnet {
-    /// What it covers.
+    /// Prefix of the subnet.
     pub prefix: Prefix,
-    /// Lower is preferred. Default [`DEFAULT_WEIGHT`].
+    /// Weight; lower is preferred. Default [`DEFAULT_WEIGHT`].
     pub weight: i32,
 }
 
-/// Why a text is no subnet.
+/// Reason why a text is no subnet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
     /// Not of the form `ADDR[/LEN][#WEIGHT]`.
@@ -43,18 +43,18 @@ pub enum SubnetError {
     /// Prefix length out of range.
     #[error("prefix length of {0:?} is out of range")]
     Length(String),
-    /// The address has bits beyond the prefix; only configuration refuses that.
+    /// The address has bits beyond the prefix; only configuration rejects them.
     #[error("Subnet {given:?} has host bits set (did you mean {meant}?)")]
     HostBits {
         /// The text as given.
         given: String,
-        /// The network it lies in.
+        /// The network that contains the address.
         meant: String,
     },
 }
 
 impl Prefix {
-    /// The network that contains an address: `addr` with everything beyond `len` bits cleared.
+    /// Returns the network that contains an address: `addr` with all bits beyond `len` cleared.
     #[must_use]
     pub fn network(addr: IpAddr, len: u8) -> Self {
         match addr {
@@ -63,13 +63,13 @@ impl Prefix {
         }
     }
 
-    /// Whether no bit beyond the prefix is set.
+    /// Returns true if no bit beyond the prefix is set.
     #[must_use]
     pub fn is_network(&self) -> bool {
         self.masked() == *self
     }
 
-    /// This prefix with the bits beyond its length cleared.
+    /// Returns this prefix with all bits beyond its length cleared.
     #[must_use]
     pub fn masked(&self) -> Self {
         match *self {
@@ -79,7 +79,7 @@ impl Prefix {
         }
     }
 
-    /// Whether `addr` lies in it. A MAC contains no IP address.
+    /// Returns true if `addr` lies in the prefix. A MAC contains no IP address.
     #[must_use]
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (*self, addr) {
@@ -89,7 +89,8 @@ impl Prefix {
         }
     }
 
-    /// Whether all of `other` lies in it: itself, or a longer prefix. Nothing covers a MAC but itself.
+    /// Returns true if all of `other` lies in the prefix: the same prefix, or a longer one. Only a
+    /// MAC itself covers a MAC.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match (*self, *other) {
@@ -155,7 +156,7 @@ impl PartialOrd for Subnet {
 }
 
 impl Subnet {
-    /// Reads a subnet of a configuration file: as on the wire, but host bits are an error.
+    /// Parses a subnet of a configuration file: as on the wire, but host bits are an error.
     pub fn from_config(text: &str) -> Result<Self, SubnetError> {
         let subnet: Self = text.parse()?;
         if subnet.prefix.is_network() {
@@ -173,7 +174,7 @@ impl Subnet {
 impl FromStr for Subnet {
     type Err = SubnetError;
 
-    /// Takes every form that 1.0 and 1.1 emit, signs on numbers included.
+    /// Accepts every form that 1.0 and 1.1 write, with signs on numbers.
     fn from_str(text: &str) -> Result<Self, SubnetError> {
         let malformed = || SubnetError::Malformed(text.into());
         let (rest, weight) = match text.split_once('#') {
@@ -210,7 +211,7 @@ impl FromStr for Subnet {
     }
 }
 
-/// Four decimal numbers; leading zeros are decimal too, as the real 1.0.36 and 1.1~pre18 read them.
+/// Parses four decimal numbers; leading zeros are decimal too, as in the real 1.0.36 and 1.1~pre18.
 fn parse_v4(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split('.');
@@ -259,7 +260,7 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// The short text of tinc 1.1: full prefix length and weight 10 are left out.
+/// Writes the short text of tinc 1.1, without full prefix length and weight 10.
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.prefix.fmt(f)?;

@@ -19,7 +19,7 @@ pub fn v4(source: &str, destination: &str, protocol: u8, payload: &[u8]) -> Vec<
     packet
 }
 
-/// Makes the header checksum of an IPv4 packet right.
+/// Sets the valid header checksum of an IPv4 packet.
 pub fn fix_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let header = usize::from(packet[0] & 15) * 4;
@@ -40,7 +40,7 @@ pub fn v6(source: &str, destination: &str, next: u8, payload: &[u8]) -> Vec<u8> 
     packet
 }
 
-/// A TCP segment with these options (a multiple of 4 bytes) and some data; give its packet to
+/// A TCP segment with these options (a multiple of 4 bytes) and some data. Pass its packet to
 /// [`fix_payload`].
 pub fn tcp(options: &[u8]) -> Vec<u8> {
     assert_eq!(options.len() % 4, 0);
@@ -51,7 +51,7 @@ pub fn tcp(options: &[u8]) -> Vec<u8> {
     segment
 }
 
-/// Makes the TCP checksum at `at` in the payload of a packet right.
+/// Sets the valid TCP checksum at `at` in the payload of a packet.
 pub fn fix_payload(packet: &mut [u8], at: usize) {
     let offset = Packet::parse(packet).unwrap().payload_offset().unwrap();
     packet[offset + at..offset + at + 2].fill(0);
@@ -59,12 +59,12 @@ pub fn fix_payload(packet: &mut [u8], at: usize) {
     packet[offset + at..offset + at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Whether the header checksum, and that of TCP, ICMP or ICMPv6, are right.
+/// Returns true if the checksums of the header and of TCP, ICMP or ICMPv6 are valid.
 pub fn sums_are_right(packet: &[u8]) -> bool {
     header_sum_is_right(packet) && payload_sum(packet) == 0xffff
 }
 
-/// Whether the header checksum is right; IPv6 has none.
+/// Returns true if the header checksum is valid; IPv6 has none.
 pub fn header_sum_is_right(packet: &[u8]) -> bool {
     let view = Packet::parse(packet).unwrap();
     view.is_v6() || reference(&packet[..view.payload_offset().unwrap()]) == 0xffff
@@ -89,7 +89,7 @@ fn payload_sum(packet: &[u8]) -> u16 {
     reference(&bytes)
 }
 
-/// The ones' complement sum, byte by byte with the carry brought round at each step.
+/// Returns the ones' complement sum, byte by byte, with the carry added at each step.
 fn reference(bytes: &[u8]) -> u16 {
     bytes.iter().enumerate().fold(0_u16, |sum, (i, byte)| {
         let term = u16::from(*byte) << if i % 2 == 0 { 8 } else { 0 };

@@ -1,15 +1,17 @@
-//! The bytes of a packet that stay the same from node to node, and those that nodes on the way may change.
+//! The bytes of a packet that stay the same from node to node, and the bytes that nodes on the path
+//! may change.
 
 use crate::ip::{
     OFFSET, Packet, TCP_HEADER, UDP_HEADER, clamp_segment, protocol, put, tcp_offset, word,
 };
 
-/// Bytes at the front of a packet in which all lies that [`blank_changeable`] blanks: two IPv4 headers and a TCP
-/// header, each with all options.
+/// Length of the front of a packet that contains every byte cleared by [`blank_changeable`]: two
+/// IPv4 headers and a TCP header, each with all options.
 pub const FRONT: usize = 3 * 60;
 
-/// Blanks what nodes on the way may change: TTL or hop limit, the sum of the IPv4 header, the sum of TCP or UDP (it
-/// may be computed late), and the MSS. `front` is a copy of the packet or of its first [`FRONT`] bytes.
+/// Clears the fields that nodes on the path may change: TTL or hop limit, IPv4 header checksum, TCP
+/// or UDP checksum (it may be computed late), and MSS. `front` is a copy of the packet or of its
+/// first [`FRONT`] bytes.
 pub fn blank_changeable(front: &mut [u8]) {
     let Some(packet) = Packet::parse(front) else {
         return;
@@ -33,8 +35,8 @@ pub fn blank_changeable(front: &mut [u8]) {
     }
 }
 
-/// Whether no sender sends the same packet twice in short order: IPv4 with an identification, and echo requests and
-/// replies, which are numbered. Source: RFC 6864.
+/// Returns true if no sender repeats this packet within a short time. These are IPv4 packets with
+/// an identification, and echo requests and replies, which are numbered. Source: RFC 6864.
 #[must_use]
 pub fn is_numbered(bytes: &[u8]) -> bool {
     let Some(packet) = Packet::parse(bytes) else {
@@ -67,7 +69,7 @@ mod tests {
         packet
     }
 
-    /// Whatever a node on the way does to a packet, it stays the same packet; another one is another.
+    /// A packet stays the same packet after any change on the path; a different packet differs.
     #[test]
     fn changes_on_the_way_are_not_seen() {
         let syn = tcp(&[2, 4, 0x05, 0xb4]);
@@ -108,7 +110,7 @@ mod tests {
     }
 
     proptest! {
-        /// No bytes make it panic, and the front of a packet blanks as the whole does.
+        /// No bytes cause a panic, and the front of a packet is cleared like the whole packet.
         #[test]
         fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300), first in 0_u8..=255) {
             let mut bytes = bytes;

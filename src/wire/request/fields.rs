@@ -1,12 +1,12 @@
-//! The lexer of request lines: what `scanf` makes of them.
+//! Lexer of request lines, which follows `scanf`.
 
 use crate::{
     EdgeAddress, NodeName, Subnet,
     request::{MAX_WORD, RequestError, is_passed_on},
 };
 
-/// What is left of a line. Every method takes one field from its front, and tells by its error which
-/// field of which request was missing or bad.
+/// The rest of a line. Every method takes one field from the front. Its error names the request and
+/// the field that is missing or invalid.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],
     request: &'static str,
@@ -22,7 +22,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Takes the request's number, which `name_of` must know.
+    /// Takes the number of the request, which `name_of` must know.
     pub(super) fn request(
         &mut self,
         name_of: impl Fn(i32) -> Option<&'static str>,
@@ -44,7 +44,7 @@ impl<'a> Fields<'a> {
         NodeName::new(self.text(field)?).map_err(|_| self.bad(field))
     }
 
-    /// The ends of an edge, which differ.
+    /// Takes the two ends of an edge, which must differ.
     pub(super) fn two_nodes(&mut self) -> Result<(NodeName, NodeName), RequestError> {
         let from = self.name("from")?;
         let to = self.name("to")?;
@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
         Ok(EdgeAddress::parse(self.text(field)?, self.text(field)?))
     }
 
-    /// A port as ACK has it: a word of which only the number at its front counts.
+    /// Takes a port as in ACK: a word of which only the leading number counts.
     pub(super) fn port(&mut self, field: &'static str) -> Result<u16, RequestError> {
         let mut word = Self::new(self.text(field)?.as_bytes());
         Ok(word.decimal().unwrap_or(0) as u16)
@@ -82,7 +82,7 @@ impl<'a> Fields<'a> {
         str::from_utf8(word).map_err(|_| self.bad(field))
     }
 
-    /// `%d`, with the wrapping of 64-bit Linux: nodes must agree on weights.
+    /// Takes `%d`, with the wrapping of 64-bit Linux: nodes must agree on weights.
     pub(super) fn decimal(&mut self) -> Option<i32> {
         self.skip_blanks();
         let (negative, digits) = sign(self.rest);
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
         Some(value as i32)
     }
 
-    /// `%x`, likewise.
+    /// Takes `%x`, likewise.
     pub(super) fn hex(&mut self, field: &'static str) -> Result<u32, RequestError> {
         self.skip_blanks();
         let (negative, digits) = sign(self.rest);
@@ -127,13 +127,13 @@ impl<'a> Fields<'a> {
         self.rest = &self.rest[count(self.rest, is_blank)..];
     }
 
-    /// The error about a field of the request.
+    /// Returns the error for a field of the request.
     pub(super) fn bad(&self, field: &'static str) -> RequestError {
         RequestError::about(self.request, self.passed_on, field)
     }
 }
 
-/// How many bytes at the front are of a kind.
+/// Returns the number of leading bytes of a kind.
 fn count(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
     bytes.iter().take_while(|b| kind(**b)).count()
 }
