@@ -1,29 +1,29 @@
-//! The shell's only look at the clocks.
+//! The only clock reads of the shell.
 
 use std::time::{Instant, SystemTime};
 
-/// The monotonic time.
+/// Returns the monotonic time.
 #[expect(clippy::disallowed_methods, reason = "the shell's one monotonic clock")]
 #[must_use]
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// The wall time, for people only.
+/// Returns the wall time, for display only.
 #[expect(clippy::disallowed_methods, reason = "the shell's one wall clock")]
 #[must_use]
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// The wall time in seconds since 1970.
+/// Returns the wall time in seconds since 1970.
 #[must_use]
 pub fn unix() -> u64 {
     let since = wall().duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
 }
 
-/// A wall time as RFC 3339 in UTC, whole seconds.
+/// Formats a wall time as RFC 3339 in UTC, whole seconds.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()

@@ -1,4 +1,4 @@
-//! Files that must never be seen half written.
+//! Atomic replacement of files, and safe writes to files that an operator names.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,20 +9,21 @@ use std::{
 
 use rustix::fs::OFlags;
 
-/// Replaces the file at `path` by one with this content and `mode`, in one step: readers see the old
-/// file or the new one. A failure leaves the old file and no other. When it returns, the content is on
-/// the disk: for what cannot be had again.
+/// Replaces the file at `path` by one with this content and `mode`, in one step: readers see the
+/// old file or the new one. A failure leaves the old file and no other. The content is on the disk
+/// on return: for data that cannot be made again.
 pub fn write_durable(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, File::sync_all)
 }
 
-/// As [`write_durable`], but the disk may take its time: for what is of no use after a crash of the
-/// machine, or made anew.
+/// Works as [`write_durable`], but does not wait for the disk: for data that is useless after a
+/// crash, or can be made again.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write(path, content, mode, |_| Ok(()))
 }
 
-/// As [`write_atomic`], at a place that an operator named: what is there must be ours to replace, as [`is_ours`] says.
+/// Works as [`write_atomic`], for a path that an operator named: an existing file must be ours, as
+/// in [`is_ours`].
 pub fn write_given(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(there) => is_ours(&there)?,
@@ -32,14 +33,14 @@ pub fn write_given(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     write_atomic(path, content, mode)
 }
 
-/// Opens a file at a place that an operator named, to be written while others may read along: a new one of this mode, or one of
-/// ours, which is emptied. A link is never followed.
+/// Opens a file that an operator named, for writing while others may read it. The file is new, with
+/// this mode, or one of ours, which is truncated. A link is never followed.
 pub fn open_given(path: &Path, mode: u32) -> io::Result<File> {
     match create(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         opened => return opened,
     }
-    // Looked at before it is opened, as opening some devices does something, and again afterwards.
+    // Checked before the open, because opening some devices has an effect, and again afterwards.
     is_ours(&fs::symlink_metadata(path)?)?;
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW.bits().cast_signed();
@@ -53,8 +54,9 @@ pub fn open_given(path: &Path, mode: u32) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether something in the way is ours to overwrite: a regular file of one name, a pipe or a device, and of the user
-/// that we are. Anybody could have put a link or a file of theirs into a directory that all may write to.
+/// Checks that an existing file is ours to overwrite: a regular file with one link, a pipe or a
+/// device, owned by our user. In a directory that all may write to, anybody could have put a link
+/// or a file there.
 fn is_ours(metadata: &fs::Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     let why = if kind.is_symlink() {
@@ -88,10 +90,11 @@ fn write(
     written
 }
 
-/// Names that are tried for a draft before it is given up: somebody is in the way on purpose.
+/// Most names tried for a temporary file: more than that many in the way are intended.
 const DRAFTS: u32 = 100;
 
-/// A new file beside the one that it is to replace. Its name can be guessed, so what is there is never opened.
+/// Makes a temporary file beside the file that it will replace. Its name can be guessed, so an
+/// existing file is never opened.
 fn draft(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let process = std::process::id();
@@ -106,7 +109,8 @@ fn draft(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => return created.map(|file| (new, file)),
         }
-        // A process of this number was killed once, as the first one of a container always has the same.
+        // An earlier process with the same id was killed: the first process of a container always
+        // has the same id.
         let left =
             fs::symlink_metadata(&new).is_ok_and(|left| left.is_file() && is_ours(&left).is_ok());
         if left && fs::remove_file(&new).is_ok() {
@@ -119,7 +123,7 @@ fn draft(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// A file that was not there; a link in its place is not followed.
+/// Makes a new file; a link in its place is not followed.
 fn create(path: &Path, mode: u32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode).open(path)
@@ -151,7 +155,7 @@ mod tests {
         assert!(write_atomic(&dir.path().join("none/pid"), b"x", 0o600).is_err());
         assert!(write_atomic(Path::new("/"), b"x", 0o600).is_err());
     }
-    /// Links under the names that drafts have, as who guesses the process number makes them.
+    /// Links under the names of temporary files, from an attacker who guesses the process id.
     #[test]
     fn a_link_in_the_place_of_a_draft_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
@@ -163,7 +167,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"ours");
         assert_eq!(fs::read(&target).unwrap(), b"theirs");
         assert!(draft.is_symlink());
-        // What a killed process has left is ours and goes.
+        // Leftovers of a killed process are ours and are removed.
         fs::remove_file(&draft).unwrap();
         fs::write(&draft, "half").unwrap();
         write_atomic(&path, b"again", 0o600).unwrap();
@@ -196,7 +200,7 @@ mod tests {
         assert_eq!(fs::read(at("twice")).unwrap(), b"theirs");
         assert!(!at("nowhere").exists());
 
-        // Ours: emptied, and of the mode that was asked for.
+        // Our own file: truncated, and with the requested mode.
         fs::set_permissions(at("target"), fs::Permissions::from_mode(0o644)).unwrap();
         let mut file = open_given(&at("target"), 0o600).unwrap();
         file.write_all(b"a").unwrap();

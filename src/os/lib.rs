@@ -1,5 +1,5 @@
-//! The system as both programs use it, without privileges of their own: files, clock, random numbers, routes and
-//! users.
+//! System functions that both programs use without privileges: files, clock, random numbers, routes
+//! and users.
 
 pub mod clock;
 pub mod files;

@@ -1,4 +1,4 @@
-//! Settings of our device by rtnetlink, from the tokio side.
+//! Settings of our device by rtnetlink, in the tokio runtime.
 
 use std::{io, net::IpAddr, pin::pin};
 
@@ -9,13 +9,13 @@ use rtnetlink::{
 };
 use rustix::net::{AddressFamily, SocketType};
 
-/// Why the kernel did not take a setting.
+/// Reason why the kernel did not accept a setting.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// No socket, or no such interface.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The kernel said no.
+    /// The kernel rejected the request.
     #[error(transparent)]
     Kernel(#[from] rtnetlink::Error),
     /// A prefix longer than its address.
@@ -23,16 +23,17 @@ pub enum NetlinkError {
     Prefix(IpAddr, u8),
 }
 
-/// Where the kernel sends packets for an address.
+/// Route of the kernel to an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteTo {
     /// Name of the interface.
     pub interface: String,
-    /// The source address that it gives them, if it says one.
+    /// Source address of the packets, if the kernel gives one.
     pub source: Option<IpAddr>,
 }
 
-/// Asks the kernel, as `ip route get` does. Must be called within a runtime. Errors: there is no route, among others.
+/// Asks the kernel for the route to an address, as `ip route get` does. Must be called within a
+/// runtime. Fails if there is no route, among other errors.
 pub async fn route_to(address: IpAddr) -> Result<RouteTo, NetlinkError> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     tokio::spawn(connection);
@@ -64,7 +65,7 @@ pub async fn route_to(address: IpAddr) -> Result<RouteTo, NetlinkError> {
     Ok(RouteTo { interface, source })
 }
 
-/// As [`route_to`], for who has no runtime. Blocks.
+/// Works as [`route_to`], without a runtime. Blocks.
 pub fn route_now(address: IpAddr) -> Result<RouteTo, NetlinkError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,7 +81,8 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The interface `name`. Must be called within the runtime, which then serves the netlink socket.
+    /// Opens the interface `name`. Must be called within the runtime, which then serves the netlink
+    /// socket.
     pub fn open(name: &str) -> Result<Self, NetlinkError> {
         let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
             .map_err(io::Error::from)?;
@@ -91,7 +93,7 @@ impl Interface {
         Ok(Self { handle, index })
     }
 
-    /// Sets it up, after its MTU where one is given (in bytes).
+    /// Sets the interface up, and before that its MTU if one is given (in bytes).
     pub async fn set_up(&self, mtu: Option<u32>) -> Result<(), NetlinkError> {
         let mut message = LinkUnspec::new_with_index(self.index).up();
         if let Some(mtu) = mtu {
@@ -100,19 +102,19 @@ impl Interface {
         Ok(self.handle.link().set(message.build()).execute().await?)
     }
 
-    /// Gives it an address. One that is there already is no error.
+    /// Adds an address to the interface. An existing address is no error.
     pub async fn add_address(&self, addr: IpAddr, len: u8) -> Result<(), NetlinkError> {
         let request = self.handle.address().add(self.index, addr, len).replace();
         Ok(request.execute().await?)
     }
 
-    /// Routes a network into it, replacing an equal route.
+    /// Routes a network into the interface, replacing an equal route.
     pub async fn add_route(&self, net: IpAddr, len: u8) -> Result<(), NetlinkError> {
         let request = self.handle.route().add(self.route(net, len)?).replace();
         Ok(request.execute().await?)
     }
 
-    /// Takes such a route away.
+    /// Removes such a route.
     pub async fn remove_route(&self, net: IpAddr, len: u8) -> Result<(), NetlinkError> {
         let request = self.handle.route().del(self.route(net, len)?);
         Ok(request.execute().await?)

@@ -4,7 +4,7 @@ use std::io;
 
 use rand::{TryRng, rngs::SysRng};
 
-/// 32 fresh bytes, to seed a generator with.
+/// Returns 32 fresh bytes, for seeding a generator.
 ///
 /// # Errors
 /// Those of `getrandom(2)`.

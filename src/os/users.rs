@@ -2,18 +2,18 @@
 
 use std::{fs, io};
 
-/// A user, with the ids of its own group and of all its further ones.
+/// A user, with the ids of its primary group and of its supplementary groups.
 #[derive(Debug, PartialEq, Eq)]
 pub struct User {
-    /// Its id.
+    /// Id of the user.
     pub uid: u32,
-    /// The id of its own group.
+    /// Id of the primary group.
     pub gid: u32,
-    /// The ids of all its groups, its own one first.
+    /// Ids of all groups, the primary one first.
     pub groups: Vec<u32>,
 }
 
-/// Finds a user; `None` where passwd(5) has no such name.
+/// Finds a user; `None` if passwd(5) has no such name.
 ///
 /// # Errors
 /// `/etc/passwd` cannot be read.
@@ -23,7 +23,7 @@ pub fn user(name: &str) -> io::Result<Option<User>> {
     Ok(user_of(name, &passwd, &group))
 }
 
-/// Finds a user and all its groups in the text of passwd(5) and group(5).
+/// Finds a user with all groups in the text of passwd(5) and group(5).
 fn user_of(name: &str, passwd: &str, group: &str) -> Option<User> {
     let fields = |line: &'_ str| -> Vec<String> { line.split(':').map(Into::into).collect() };
     let row = passwd.lines().map(fields).find(|row| row[0] == name)?;
@@ -42,13 +42,13 @@ fn user_of(name: &str, passwd: &str, group: &str) -> Option<User> {
     Some(User { uid, gid, groups })
 }
 
-/// The id of a user of passwd(5), if there is one.
+/// Returns the id of a user in passwd(5), if there is one.
 #[must_use]
 pub fn user_id(name: &str) -> Option<u32> {
     Some(user(name).ok()??.uid)
 }
 
-/// The id of a group of group(5), if there is one.
+/// Returns the id of a group in group(5), if there is one.
 #[must_use]
 pub fn group_id(name: &str) -> Option<u32> {
     let text = fs::read_to_string("/etc/group").ok()?;

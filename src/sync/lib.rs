@@ -1,9 +1,10 @@
-//! What threads share is made of these: the standard library's types and arc-swap's, or, with the feature
-//! `model`, loom's, which run a test through every order that the threads may take.
+//! Types of state that threads share: those of the standard library and arc-swap. With the feature
+//! `model` the types are loom's, which run a test through every order of the threads.
 //!
-//! Only what the packet threads and the driver share is modelled, so only that imports this module.
+//! Only state shared by the packet threads and the driver is modelled, so only that code imports
+//! this crate.
 
-/// Filled once; trusted, as arc-swap is.
+/// Written once; trusted, like arc-swap.
 pub use std::sync::OnceLock;
 
 #[cfg(not(feature = "model"))]
@@ -22,8 +23,8 @@ pub use loom::sync::{
     atomic::{AtomicBool, AtomicU64},
 };
 
-/// arc-swap's own algorithm is trusted: this has its interface and its ordering, and one point where
-/// threads may change over.
+/// Stand-in for arc-swap, whose own algorithm is trusted. It has the interface and ordering of
+/// arc-swap, and one point where threads may switch.
 #[cfg(feature = "model")]
 mod modelled {
     use std::{
@@ -33,16 +34,16 @@ mod modelled {
 
     use loom::sync::atomic::AtomicUsize;
 
-    /// As `arc_swap::ArcSwap`.
+    /// Stand-in for `arc_swap::ArcSwap`.
     #[derive(Debug)]
     pub struct ArcSwap<T> {
-        /// Where threads may change over. What is read of it does not matter.
+        /// Point where threads may switch; the value read is ignored.
         point: AtomicUsize,
-        /// Never held where threads change over.
+        /// Never held at a point where threads switch.
         value: Mutex<Arc<T>>,
     }
 
-    /// As `arc_swap::Guard`.
+    /// Stand-in for `arc_swap::Guard`.
     #[derive(Debug)]
     pub struct Guard<T>(T);
 
@@ -55,7 +56,7 @@ mod modelled {
     }
 
     impl<T> ArcSwap<T> {
-        /// Holds `value`.
+        /// Makes a container of `value`.
         #[must_use]
         pub fn new(value: Arc<T>) -> Self {
             Self {
@@ -64,13 +65,13 @@ mod modelled {
             }
         }
 
-        /// Holds `value`.
+        /// Makes a container of `value`.
         #[must_use]
         pub fn from_pointee(value: T) -> Self {
             Self::new(Arc::new(value))
         }
 
-        /// What it holds now.
+        /// Returns the current value.
         #[must_use]
         pub fn load(&self) -> Guard<Arc<T>> {
             self.point.load(Ordering::Acquire);
@@ -78,7 +79,7 @@ mod modelled {
             Guard(Arc::clone(&value))
         }
 
-        /// Replaces what it holds.
+        /// Replaces the value.
         pub fn store(&self, value: Arc<T>) {
             self.point.fetch_add(1, Ordering::AcqRel);
             *self.value.lock().unwrap_or_else(PoisonError::into_inner) = value;
@@ -86,7 +87,7 @@ mod modelled {
     }
 }
 
-/// How the models (`*/models.rs`) are run.
+/// Runner of the models (`*/models.rs`).
 #[cfg(feature = "model")]
 #[expect(
     clippy::unwrap_used,
@@ -96,10 +97,10 @@ mod modelled {
 pub mod model {
     use loom::thread::{Builder, JoinHandle};
 
-    /// Machine words of a thread's stack: debug builds of ciphers take more than loom's 32 KiB.
+    /// Stack size of a thread in machine words: debug builds of ciphers need more than loom's 32
+    /// KiB.
     const STACK: usize = 1 << 16;
-    /// Runs `body` through every order that its threads may take, and everything that they may see of
-    /// each other's writes.
+    /// Runs `body` through every order of its threads, and every visibility of their writes.
     pub fn check(body: impl Fn() + Clone + Send + Sync + 'static) {
         loom::model(move || spawn(body.clone()).join().unwrap());
     }
