@@ -1,4 +1,4 @@
-//! Simulated TCP connections: two ends, and what is under way between them, in order.
+//! Simulated TCP connections: two ends, and the data on the way between them, in order.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -6,16 +6,16 @@ use bytes::Bytes;
 
 use meshd_proto::mesh::LinkId;
 
-/// What one end sends at once.
+/// Unit that one end sends at once.
 #[derive(Debug, Clone)]
 pub(super) enum Chunk {
     /// Bytes of the stream.
     Bytes(Bytes),
-    /// By lines: one request line.
+    /// With [`Fidelity::Lines`](crate::Fidelity::Lines): one request line.
     Line(Bytes),
-    /// By lines: one PACKET.
+    /// With lines: one PACKET.
     Frame(Bytes),
-    /// By lines: one SPTPS_PACKET.
+    /// With lines: one SPTPS_PACKET.
     Relayed(Bytes),
     /// The end of the stream.
     Fin,
@@ -24,21 +24,21 @@ pub(super) enum Chunk {
 /// One end of a connection.
 #[derive(Debug)]
 pub(super) struct End {
-    /// Whose.
+    /// The node of this end.
     pub(super) node: usize,
-    /// Which life of that node: a restarted one knows nothing of it.
+    /// Life of the node: a restarted node does not know the connection.
     pub(super) life: u32,
-    /// Its name there, once there is a link.
+    /// Link id in the node, once there is a link.
     pub(super) link: Option<LinkId>,
-    /// Its own address.
+    /// Local address of this end.
     pub(super) local: SocketAddr,
-    /// The other end's address as seen from here.
+    /// Address of the other end in the view of this one.
     pub(super) remote: SocketAddr,
-    /// Whether it still sends and receives.
+    /// True if this end still sends and receives.
     pub(super) open: bool,
-    /// When the last chunk sent to it will have arrived: the next comes after it.
+    /// Arrival time of the last chunk sent to this end: the next one arrives later.
     pub(super) last_arrival: Instant,
-    /// Sent to it while the network was cut.
+    /// Chunks sent to this end while the network was cut.
     pub(super) stalled: Vec<Chunk>,
 }
 
@@ -49,12 +49,12 @@ pub(super) struct Conn {
     pub(super) ends: [End; 2],
 }
 
-/// Names one end of one connection.
+/// Id of one end of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EndId {
     /// Number of the connection.
     pub(super) conn: u64,
-    /// 0 for the end that dialled.
+    /// 0 for the end that dialled, 1 for the other.
     pub(super) side: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What the daemon's driver does, for all nodes: events become inputs, outputs become events.
+//! The driver of all nodes, like that of the daemon: events become inputs, outputs become events.
 
 use std::{
     net::SocketAddr,
@@ -22,13 +22,14 @@ use crate::{
     world::{Dial, Event, World},
 };
 
-/// How long a node gathers inputs before it acts: it is busy with others.
+/// Time for which a node gathers inputs before it acts, because a real node is busy.
 const BUSY: Duration = Duration::from_millis(1);
-/// The same in large meshes by lines, where most of the work is the graph of each node after each batch.
+/// The same in large meshes with lines, where most of the work is each node's graph pass after a
+/// batch.
 const BUSY_BY_LINES: Duration = Duration::from_millis(25);
-/// How long a connection attempt into nowhere takes.
+/// Time until a connection attempt to an unused address fails.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// First of the ports that connections are made from.
+/// First local port of connections.
 const EPHEMERAL: u64 = 32_768;
 
 impl World {
@@ -68,7 +69,7 @@ impl World {
         self.nodes[node].alive && self.nodes[node].life == life
     }
 
-    /// Gives a mesh one input; it acts soon.
+    /// Gives one input to a mesh, which acts soon.
     pub(super) fn input(&mut self, node: usize, input: Input) {
         if matches!(input, Input::LinkUp { .. } | Input::LinkDown { .. }) {
             self.changed = self.now;
@@ -124,7 +125,7 @@ impl World {
         self.arm(node);
     }
 
-    /// Queues a wake-up for the node's next deadline, if none comes before it.
+    /// Queues a wake-up for the node's next deadline, unless an earlier one is queued.
     pub(super) fn arm(&mut self, node: usize) {
         let sim = &mut self.nodes[node];
         let Some(at) = sim.wants_wake() else { return };
@@ -135,7 +136,7 @@ impl World {
         }
     }
 
-    /// The graph, then everything that the mesh wants done.
+    /// Runs the graph pass, then carries out all outputs of the mesh.
     fn settle(&mut self, node: usize) {
         self.nodes[node].settling = false;
         self.nodes[node].mesh.settle_all(self.now);
@@ -201,7 +202,7 @@ impl World {
         }
     }
 
-    /// What a packet step left: datagrams, packets for the device, punts.
+    /// Carries out the results of a packet step: datagrams, packets for the device, punts.
     pub(super) fn after_step(&mut self, node: usize, gathered: Gathered) {
         for (to, datagram) in gathered.datagrams {
             self.datagram(node, to, datagram.into());
@@ -342,7 +343,7 @@ impl World {
         self.arm(dial.from);
         if self.plan.fidelity == Fidelity::Lines {
             let other = self.conns[&end.conn].ends[1].node;
-            // ID and KEX, SIG and ACK: a round trip each.
+            // ID and KEX, SIG and ACK: one round trip each.
             let done = self.now
                 + 3 * self.net.latency(dial.from, other)
                 + self.net.segment(dial.from, other);

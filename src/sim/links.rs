@@ -1,4 +1,4 @@
-//! Links of all nodes: from chunk to chunk over simulated TCP.
+//! Links of all nodes: chunks over simulated TCP.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -15,11 +15,11 @@ use crate::{
     world::{Dial, Event, World},
 };
 
-/// Most that TCP waits after a network came back before it sends again.
+/// Longest wait of TCP before it sends again after the network came back.
 const RESEND: Duration = Duration::from_secs(1);
 
 impl World {
-    /// Puts one end of a connection under the eyes of its node.
+    /// Adds one end of a connection to its node.
     pub(super) fn add_link(
         &mut self,
         end: EndId,
@@ -44,7 +44,7 @@ impl World {
         id
     }
 
-    /// By lines: one end learns that the other is who it claims to be.
+    /// With lines: one end authenticates the other.
     pub(super) fn authenticated(&mut self, end: EndId) {
         let Some((node, id)) = self.open_end(end) else {
             return;
@@ -104,7 +104,7 @@ impl World {
         );
     }
 
-    /// The node and link of an end that is open in its node's present life.
+    /// Returns the node and link of an end that is open in the node's current life.
     fn open_end(&self, end: EndId) -> Option<(usize, LinkId)> {
         let end = &self.conns.get(&end.conn)?.ends[end.side];
         let id = end
@@ -113,7 +113,7 @@ impl World {
         Some((end.node, id))
     }
 
-    /// A piece of a stream arrives at `end`.
+    /// Handles a chunk of a stream that arrives at `end`.
     pub(super) fn segment(&mut self, end: EndId, chunk: Chunk) {
         let Some((node, link)) = self.open_end(end) else {
             return self.unknown_segment(end, &chunk);
@@ -134,7 +134,8 @@ impl World {
         }
     }
 
-    /// A kernel that knows nothing of a connection says so; one without power says nothing.
+    /// Answers a chunk of an unknown connection: a running kernel resets it, a node without power
+    /// is silent.
     fn unknown_segment(&mut self, end: EndId, chunk: &Chunk) {
         let Some(conn) = self.conns.get(&end.conn) else {
             return;
@@ -161,7 +162,7 @@ impl World {
         self.input(node, Input::Line { link, line });
     }
 
-    /// By bytes: hands on what a link has found, then what it wants sent.
+    /// With bytes: handles the events of a link, then sends its output.
     pub(super) fn link_events(&mut self, node: usize, id: LinkId) {
         loop {
             let link = self.nodes[node]
@@ -192,7 +193,7 @@ impl World {
         self.transmit(end, Chunk::Fin);
     }
 
-    /// By bytes: sends what a link wants sent.
+    /// With bytes: sends the output of a link.
     pub(super) fn flush(&mut self, node: usize, id: LinkId) {
         let Some(sim) = self.nodes[node].links.get_mut(id) else {
             return;
@@ -208,7 +209,7 @@ impl World {
         }
     }
 
-    /// Sends a line, frame or relayed datagram, through the link by bytes and as it is by lines.
+    /// Sends a line, frame or relayed datagram: with bytes through the link, with lines as it is.
     pub(super) fn send_on(
         &mut self,
         node: usize,
@@ -228,7 +229,7 @@ impl World {
         }
     }
 
-    /// Sends from `end` to the other end. What meets a cut waits until it is healed.
+    /// Sends from `end` to the other end. A chunk on a cut path waits until the network is healed.
     pub(super) fn transmit(&mut self, end: EndId, chunk: Chunk) {
         let Some(conn) = self.conns.get_mut(&end.conn) else {
             return;
@@ -244,7 +245,7 @@ impl World {
         self.forget(end.conn);
     }
 
-    /// The network is whole again: TCP sends what was lost.
+    /// Sends the waiting chunks after the network was healed.
     pub(super) fn send_stalled(&mut self) {
         let now = self.now;
         let mut again = Vec::new();
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// Closes an end by its node's own will, which is not told again.
+    /// Closes an end on its node's request; the node gets no event.
     pub(super) fn close_end(&mut self, end: EndId) {
         let Some(place) = self
             .conns
@@ -319,7 +320,7 @@ impl World {
         self.forget(end.conn);
     }
 
-    /// An attempt to dial ended before there was a connection.
+    /// Handles a dial that failed before there was a connection.
     pub(super) fn refused(&mut self, dial: &Dial, why: &str) {
         let Dial {
             from,

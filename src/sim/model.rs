@@ -1,4 +1,5 @@
-//! The oracle: from the list of live links alone, by the most naive means, what each node must believe.
+//! The oracle: computes the expected state of each node from the list of live links, by naive
+//! algorithms.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +8,14 @@ use meshd_wire::NodeName;
 
 use crate::{node::SimNode, plan, world::World};
 
-/// Undirected links by node numbers, lower first.
+/// Undirected links by node numbers, lower number first.
 type Links = BTreeSet<(usize, usize)>;
-/// Weights by both ends, in direction.
+/// Weights by both ends, per direction.
 type Weights = BTreeMap<(usize, usize), i32>;
 /// Hops and sum of weights of the best path: fewest hops first.
 type Cost = Option<(usize, i64)>;
 
-/// Compares every running node with what follows from the live links. The mesh must be at rest.
+/// Compares every running node with the expected state. The mesh must be at rest.
 pub(super) fn check(world: &World) -> Result<(), String> {
     let oracle = Oracle::new(world)?;
     for (number, node) in world
@@ -37,9 +38,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
 }
 
 struct Oracle {
-    /// The edges that each node believes in.
+    /// Edges that each node knows.
     known: Vec<Weights>,
-    /// Those that there are.
+    /// Edges that exist.
     weights: Weights,
     costs: Vec<Vec<Cost>>,
     tree: Links,
@@ -60,8 +61,8 @@ impl Oracle {
         })
     }
 
-    /// Every node knows every edge of its part, with the weight that its neighbours gave it, and no
-    /// other edge between nodes that it reaches.
+    /// Checks that a node knows every edge of its part, with the right weight, and no other edge
+    /// between reachable nodes.
     fn check_edges(&self, me: usize) -> Result<(), String> {
         let known = &self.known[me];
         for ((from, to), weight) in &self.weights {
@@ -89,8 +90,8 @@ impl Oracle {
         }
     }
 
-    /// Reachability, hops, via and next hop, as `dump nodes` shows them. Of several best next hops
-    /// any will do.
+    /// Checks reachability, hops, via and nexthop, as in `dump nodes`. Any of several best nexthops
+    /// is valid.
     fn check_paths(&self, me: usize, node: &SimNode, world: &World) -> Result<(), String> {
         for row in node.mesh.nodes(world.now) {
             let to = number(&row.name)?;
@@ -125,7 +126,8 @@ impl Oracle {
         self.costs[me][to] == Some((rest.0 + 1, rest.1 + i64::from(*first)))
     }
 
-    /// What the packet threads see: reachability and next hop again, and the owner of each subnet.
+    /// Checks the tables of the packet threads: reachability and nexthop again, and the owner of
+    /// each subnet.
     fn check_tables(&self, me: usize, node: &SimNode) -> Result<(), String> {
         let tables = &node.snapshot;
         for (to, costs) in self.costs[me].iter().enumerate() {
@@ -156,7 +158,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Broadcasts go along the minimum spanning tree.
+    /// Checks that broadcasts follow the minimum spanning tree.
     fn check_tree(&self, me: usize, node: &SimNode) -> Result<(), String> {
         let names = node
             .snapshot
@@ -181,7 +183,7 @@ impl Oracle {
     }
 }
 
-/// Links that are up at both ends.
+/// Returns the links that are up at both ends.
 fn live_links(world: &World) -> Links {
     let up = |node: usize, life, link: Option<_>| {
         let sim = &world.nodes[node];
@@ -200,7 +202,7 @@ fn live_links(world: &World) -> Links {
     .collect()
 }
 
-/// What each edge weighs by the word of its own two ends, who must agree.
+/// Returns the weight of each edge, on which its two ends must agree.
 fn weights(known: &[Weights], links: &Links) -> Result<Weights, String> {
     let mut weights = Weights::new();
     for (a, b) in links {
@@ -219,14 +221,14 @@ fn weights(known: &[Weights], links: &Links) -> Result<Weights, String> {
     Ok(weights)
 }
 
-/// Edges as `dump edges` shows them.
+/// Returns the edges of `dump edges`.
 fn edges(node: &SimNode) -> Weights {
     let rows = node.mesh.edges().into_iter();
     rows.filter_map(|row| Some(((number(&row.from).ok()?, number(&row.to).ok()?), row.weight)))
         .collect()
 }
 
-/// The best path between all pairs: Floyd and Warshall's three loops.
+/// Returns the best path between all pairs, by Floyd and Warshall's three loops.
 fn costs(nodes: usize, weights: &Weights) -> Vec<Vec<Cost>> {
     let mut costs = vec![vec![None; nodes]; nodes];
     for (node, row) in costs.iter_mut().enumerate() {
@@ -251,7 +253,8 @@ fn costs(nodes: usize, weights: &Weights) -> Vec<Vec<Cost>> {
     costs
 }
 
-/// The minimum spanning tree of every part: Kruskal over edges in order of weight, then names.
+/// Returns the minimum spanning tree of every part, by Kruskal over edges in order of weight, then
+/// names.
 fn tree(nodes: usize, weights: &Weights) -> Links {
     let mut order: Vec<(i32, NodeName, NodeName, usize, usize)> = weights
         .iter()
@@ -272,7 +275,7 @@ fn tree(nodes: usize, weights: &Weights) -> Links {
     tree
 }
 
-/// The number in a name that [`plan::name`] made.
+/// Returns the number in a name made by [`plan::name`].
 pub(super) fn number(name: &str) -> Result<usize, String> {
     let digits = name
         .strip_prefix('n')

@@ -1,5 +1,5 @@
-//! What the simulated network does with datagrams and streams: latency, loss, copies, partitions,
-//! blocked UDP, narrow paths and NATs.
+//! The simulated network for datagrams and streams: latency, loss, copies, partitions, blocked UDP,
+//! narrow paths and NATs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,36 +11,37 @@ use meshd_crypto::Rng;
 
 use crate::plan::{self, PORT, Plan};
 
-/// Largest UDP payload that a node's own interface takes, in bytes: an MTU of 1,500.
+/// Largest UDP payload of a node's own interface, in bytes: an MTU of 1,500.
 pub const LONGEST: usize = 1472;
-/// How much longer a segment may take than the path's latency: so links that come again weigh something
-/// else, mostly.
+/// Longest extra time of a segment above the path's latency. With it the weight of a link usually
+/// changes when the link comes back.
 const TCP_JITTER: Duration = Duration::from_millis(5);
-/// First port that a NAT gives out.
+/// First port of a NAT.
 const FIRST_NAT_PORT: u16 = 20_000;
 
-/// The network between the nodes. Public fields may be changed at any time of a run.
+/// The network between the nodes. Public fields may be changed at any time.
 pub struct Net {
     rng: Rng,
     seed: u64,
-    /// Of a million datagrams so many are lost; a lost segment of TCP comes late.
+    /// Lost datagrams per million; a lost segment of TCP is late.
     pub loss_ppm: u32,
-    /// Of a million datagrams so many arrive twice.
+    /// Datagrams per million that arrive twice.
     pub copies_ppm: u32,
-    /// Datagrams take up to so much longer than the path's latency, each its own time.
+    /// Longest extra time of a datagram above the path's latency, random for each one.
     pub jitter: Duration,
-    /// Side of each node: nothing passes between nodes of different sides.
+    /// Side of each node: nodes of different sides exchange nothing.
     sides: Vec<usize>,
-    /// Pairs between which no datagram passes, lower number first.
+    /// Pairs without UDP, lower number first.
     no_udp: BTreeSet<(usize, usize)>,
-    /// Pairs between which TCP stands still, lower number first.
+    /// Pairs without TCP, lower number first.
     no_tcp: BTreeSet<(usize, usize)>,
-    /// Longest UDP payload by pair, lower number first, where it is less than [`LONGEST`].
+    /// Longest UDP payload of pairs where it is less than [`LONGEST`], lower number first.
     narrow: BTreeMap<(usize, usize), usize>,
     nats: Vec<Option<Nat>>,
 }
 
-/// A NAT in front of one node: one port a socket, replies only from where something was sent to.
+/// A NAT in front of one node: one port per socket, and replies only from addresses that the socket
+/// sent to.
 struct Nat {
     next: u16,
     /// Public port by private port.
@@ -52,27 +53,27 @@ struct Nat {
 /// One copy of a datagram on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrival {
-    /// At which node.
+    /// Receiving node.
     pub(super) node: usize,
-    /// From which address, as that node sees it.
+    /// Source address in the view of that node.
     pub(super) from: SocketAddr,
-    /// In how long.
+    /// Time until the arrival.
     pub(super) after: Duration,
 }
 
-/// Where a TCP connection attempt ends.
+/// Result of a TCP connection attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
-    /// At a node's listening socket.
+    /// Reaches the listening socket of a node.
     Node(usize),
-    /// At somebody who says no.
+    /// Reaches a host that rejects it.
     Refused,
-    /// Nowhere: the attempt times out.
+    /// Reaches no host: the attempt times out.
     Nowhere,
 }
 
 impl Net {
-    /// The network of a plan, in which nothing goes wrong yet.
+    /// Makes the network of a plan, without faults.
     pub(super) fn new(plan: &Plan) -> Self {
         let nat = |node| plan.is_behind_nat(node).then(Nat::new);
         Self {
@@ -89,7 +90,7 @@ impl Net {
         }
     }
 
-    /// Puts these nodes apart from all others (and from those put apart before).
+    /// Separates these nodes from all others, and from nodes separated before.
     pub fn put_apart(&mut self, nodes: &[usize]) {
         let side = self.sides.iter().max().map_or(1, |side| side + 1);
         for node in nodes {
@@ -111,17 +112,17 @@ impl Net {
         }
     }
 
-    /// Lets TCP between two nodes stand still, without a word; datagrams pass.
+    /// Stops TCP between two nodes silently; datagrams pass.
     pub fn block_tcp(&mut self, a: usize, b: usize) {
         self.no_tcp.insert(pair(a, b));
     }
 
-    /// Drops datagrams between two nodes that are longer than `longest` bytes, without a word.
+    /// Silently drops datagrams between two nodes that are longer than `longest` bytes.
     pub fn narrow(&mut self, a: usize, b: usize, longest: usize) {
         self.narrow.insert(pair(a, b), longest);
     }
 
-    /// Makes a node's NAT forget everything: its next datagrams come from new ports.
+    /// Resets a node's NAT: its next datagrams come from new ports.
     pub fn rebind(&mut self, node: usize) {
         if let Some(nat) = &mut self.nats[node] {
             *nat = Nat {
@@ -131,17 +132,17 @@ impl Net {
         }
     }
 
-    /// Whether nothing passes between two nodes.
+    /// Returns true if two nodes exchange nothing.
     pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
         self.sides[a] != self.sides[b]
     }
 
-    /// Whether no TCP passes between two nodes.
+    /// Returns true if two nodes exchange no TCP.
     pub(super) fn is_tcp_cut(&self, a: usize, b: usize) -> bool {
         self.is_cut(a, b) || self.no_tcp.contains(&pair(a, b))
     }
 
-    /// What becomes of a datagram that `from` sends.
+    /// Returns the arrivals of a datagram that `from` sends.
     pub(super) fn datagram(&mut self, from: usize, to: SocketAddr, length: usize) -> Vec<Arrival> {
         let source = self.translate_out(from, to);
         let Some(node) = self.translate_in(source, to) else {
@@ -187,7 +188,7 @@ impl Net {
         admitted.then_some(node)
     }
 
-    /// Whose public address it is, ports left aside.
+    /// Returns the node with this public address, regardless of ports.
     pub(super) fn owner(&self, ip: IpAddr) -> Option<usize> {
         let IpAddr::V4(v4) = ip else { return None };
         let [_, _, high, low] = v4.octets();
@@ -195,7 +196,7 @@ impl Net {
         (node < self.sides.len() && plan::public_ip(node) == ip).then_some(node)
     }
 
-    /// Where a TCP connection from `from` to an address ends.
+    /// Returns the result of a TCP connection attempt from `from`.
     pub(super) fn connect(&self, from: usize, to: SocketAddr) -> Target {
         match self.owner(to.ip()) {
             None => Target::Nowhere,
@@ -205,7 +206,7 @@ impl Net {
         }
     }
 
-    /// How long a segment takes between two nodes; a lost one is sent again after a while.
+    /// Returns the time of a segment between two nodes; a lost segment is sent again after a while.
     pub(super) fn segment(&mut self, a: usize, b: usize) -> Duration {
         let mut after = self.latency(a, b) + self.some(TCP_JITTER);
         let mut again = Duration::from_millis(200);
@@ -216,11 +217,11 @@ impl Net {
         after
     }
 
-    /// One way between two nodes: 1 to 60 ms, always the same for a pair.
+    /// Returns the one-way latency between two nodes: 1 to 60 ms, constant for a pair.
     pub(super) fn latency(&self, a: usize, b: usize) -> Duration {
         let (a, b) = pair(a, b);
         let mut hash = self.seed ^ (a as u64) << 32 ^ b as u64;
-        // splitmix64: any mixing of the bits would do.
+        // splitmix64: any mixing of the bits is suitable.
         hash = (hash ^ hash >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         hash = (hash ^ hash >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
         Duration::from_micros(1000 + (hash ^ hash >> 31) % 59_000)
@@ -245,7 +246,7 @@ impl Nat {
         }
     }
 
-    /// The public port of what the private `port` sends to `to`.
+    /// Returns the public port for datagrams from the private `port` to `to`.
     fn send(&mut self, port: u16, to: SocketAddr) -> u16 {
         let next = &mut self.next;
         let public = *self.out.entry(port).or_insert_with(|| {

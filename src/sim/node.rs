@@ -1,4 +1,4 @@
-//! One simulated node: a mesh, its links, its packet step, as the daemon's driver and worker hold them.
+//! One simulated node: a mesh, its links and its packet step, as in the daemon's driver and worker.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
 
@@ -24,35 +24,35 @@ pub(super) struct SimNode {
     pub(super) settings: Arc<Settings>,
     pub(super) identity: Arc<Identity>,
     pub(super) mesh: Mesh,
-    /// What the mesh published last.
+    /// The snapshot that the mesh published last.
     pub(super) snapshot: Arc<RouteSnapshot>,
     limiter: ErrorLimiter,
     pub(super) links: SlotMap<LinkId, SimLink>,
-    /// Attempts under way, by the node that is dialled.
+    /// Dials in progress, by the dialled node.
     pub(super) dials: BTreeMap<NodeName, u64>,
-    /// Counts restarts.
+    /// Number of restarts.
     pub(super) life: u32,
     pub(super) alive: bool,
-    /// The earliest time for which a wake-up is queued.
+    /// Earliest time for which a wake-up is queued.
     pub(super) armed: Option<Instant>,
-    /// Whether outputs will be drained soon.
+    /// True if outputs will be drained soon.
     pub(super) settling: bool,
 }
 
-/// One end of a connection as its node sees it.
+/// One end of a connection in the view of its node.
 pub(super) struct SimLink {
     pub(super) end: EndId,
-    /// The link itself; `None` by lines.
+    /// The link itself; `None` with lines.
     pub(super) link: Option<Link>,
-    /// Whether the mesh was told that it is up.
+    /// True if the mesh was told that the link is up.
     pub(super) up: bool,
-    /// When the connection was made.
+    /// Time at which the connection was made.
     pub(super) started: Instant,
-    /// Whom we dialled, and where.
+    /// The dialled node and address.
     pub(super) dialled: Option<(NodeName, SocketAddr)>,
 }
 
-/// What a packet step left.
+/// Results of a packet step.
 #[derive(Default)]
 pub(super) struct Gathered {
     pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
@@ -61,7 +61,7 @@ pub(super) struct Gathered {
 }
 
 impl SimNode {
-    /// A node that was just started.
+    /// Starts a node.
     pub(super) fn start(settings: Arc<Settings>, life: u32, seed: [u8; 32], now: Instant) -> Self {
         let mesh = Mesh::new(settings.clone(), seed, now);
         Self {
@@ -88,12 +88,12 @@ impl SimNode {
         }
     }
 
-    /// One packet that the node's device gives.
+    /// Handles one packet from the node's device.
     pub(super) fn device_gives(&mut self, packet: &mut [u8], now: Instant) -> Gathered {
         self.step(now, |step| step.from_device(packet))
     }
 
-    /// One datagram that the node's socket gives.
+    /// Handles one datagram from the node's socket.
     pub(super) fn network_gives(
         &mut self,
         from: SocketAddr,
@@ -111,7 +111,7 @@ impl SimNode {
         gathered
     }
 
-    /// When the node next wants to be called.
+    /// Returns the time of the node's next wake-up.
     pub(super) fn wants_wake(&self) -> Option<Instant> {
         let links = self
             .links
@@ -137,7 +137,7 @@ impl Sink for Gathered {
         self.delivered.push(packet.to_vec());
     }
 
-    /// The mesh keeps it: a step of the simulator has no worker that comes back.
+    /// Punts the packet: a simulated step has no worker that retries it.
     fn park(&mut self, to: NodeIdx, packet: &[u8]) {
         let packet = Bytes::copy_from_slice(packet);
         self.punts.push(Punt::Packet { to, packet });
@@ -150,7 +150,7 @@ impl Sink for Gathered {
     fn dropped(&mut self, _: DropReason) {}
 }
 
-/// The keys of the host files.
+/// Keys in host files.
 pub(super) struct Keys<'a>(pub(super) &'a Settings);
 
 impl Keyring for Keys<'_> {

@@ -1,4 +1,4 @@
-//! What a simulated mesh consists of: who there is, with which settings, and who dials whom.
+//! Description of a simulated mesh: its nodes, their settings and dials.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use meshd_wire::{NodeName, Prefix, Subnet, subnet::DEFAULT_WEIGHT};
 /// Port of every node.
 pub const PORT: u16 = 655;
 
-/// How much of a link is simulated.
+/// Level of detail in the simulation of links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fidelity {
     /// Request lines go from mesh to mesh; authentication always succeeds.
@@ -29,28 +29,29 @@ pub enum Fidelity {
 /// A mesh to simulate.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The run is a function of this number and of the other fields.
+    /// Seed: the run is a function of this number and of the other fields.
     pub seed: u64,
-    /// How many nodes, at most 65,000.
+    /// Number of nodes, at most 65,000.
     pub nodes: usize,
-    /// How many earlier nodes each node dials (ConnectTo), fewer where there are not so many.
+    /// Number of earlier nodes that each node dials (ConnectTo), or fewer if there are not as many.
     pub dials: usize,
-    /// If not 0, the first so many nodes are hubs: each dials the hubs before it, and every other node two hubs.
+    /// If not 0, this many first nodes are hubs. Each hub dials the hubs before it, and every other
+    /// node dials two hubs.
     pub hubs: usize,
     /// AutoConnect.
     pub auto_connect: bool,
-    /// How many nodes, from the last down, are behind a NAT of their own.
+    /// Number of nodes, from the last down, that are behind a NAT of their own.
     pub behind_nat: usize,
-    /// How links are simulated.
+    /// Level of detail of links.
     pub fidelity: Fidelity,
     /// KeyExpire.
     pub key_expire: Duration,
-    /// Whether nodes offer each other native links and tunnels: three of four then do.
+    /// True if three of four nodes offer native links and tunnels.
     pub native: bool,
 }
 
 impl Plan {
-    /// A mesh of `nodes` nodes that dial two others each, nobody behind a NAT.
+    /// Makes a mesh of `nodes` nodes that dial two others each, none of them behind a NAT.
     #[must_use]
     pub fn new(seed: u64, nodes: usize, fidelity: Fidelity) -> Self {
         Self {
@@ -66,13 +67,13 @@ impl Plan {
         }
     }
 
-    /// Whether a node is behind a NAT.
+    /// Returns true if a node is behind a NAT.
     #[must_use]
     pub fn is_behind_nat(&self, node: usize) -> bool {
         node + self.behind_nat >= self.nodes
     }
 
-    /// 32 bytes for one purpose, from the seed.
+    /// Derives 32 bytes for one purpose from the seed.
     #[must_use]
     pub(super) fn seed_for(&self, purpose: &str, number: usize) -> [u8; 32] {
         use sha2::Digest as _;
@@ -80,13 +81,14 @@ impl Plan {
         sha2::Sha256::digest(text).into()
     }
 
-    /// Where native is spoken at all, three nodes of four speak it, so that every pair of dialects meets.
+    /// Returns true if a node speaks native: three of four do if native is enabled, so every pair
+    /// of dialects occurs.
     #[must_use]
     pub fn speaks_native(&self, node: usize) -> bool {
         self.native && !self.seed_for("native", node)[0].is_multiple_of(4)
     }
 
-    /// The settings of every node, in order.
+    /// Returns the settings of every node, in order.
     #[must_use]
     pub(super) fn settings(&self) -> Vec<Settings> {
         let mut rng = Rng::new(self.seed_for("plan", 0));
@@ -111,7 +113,7 @@ impl Plan {
         };
         Host {
             key: Some(key.public()),
-            // Nobody can dial a node behind a NAT, so its host file names no address.
+            // No node can dial a node behind a NAT, so its host file has no address.
             addresses: if self.is_behind_nat(node) {
                 Vec::new()
             } else {
@@ -139,13 +141,14 @@ impl Plan {
             connect_to: self.dialled_by(node, rng),
             auto_connect: self.auto_connect,
             key_expire: self.key_expire,
-            // A quarter of an hour of back-off would only make runs longer.
+            // A back-off of a quarter of an hour would only make runs longer.
             max_timeout: Duration::from_secs(60),
             ..Settings::new(name(node), key)
         }
     }
 
-    /// Some of the nodes before it that can be dialled, or its hubs: so the whole is connected.
+    /// Returns some of the earlier nodes that can be dialled, or the hubs of the node. So the mesh
+    /// is connected.
     fn dialled_by(&self, node: usize, rng: &mut Rng) -> Vec<NodeName> {
         if self.hubs > 0 {
             let (all, two) = (0..node, [node % self.hubs, (node + 1) % self.hubs]);
@@ -178,13 +181,13 @@ fn low(node: usize) -> [u8; 2] {
         .to_be_bytes()
 }
 
-/// Address under which the world sees a node: its own, or that of its NAT.
+/// Public address of a node: its own, or that of its NAT.
 pub(super) fn public_ip(node: usize) -> IpAddr {
     let [high, low] = low(node);
     Ipv4Addr::new(198, 18, high, low).into()
 }
 
-/// What a node binds to: its public address, or a private one behind its NAT.
+/// Address that a node binds to: its public address, or a private one behind its NAT.
 pub(super) fn own_ip(node: usize, behind_nat: bool) -> IpAddr {
     let [high, low] = low(node);
     if behind_nat {
@@ -207,7 +210,7 @@ fn subnet(node: usize) -> Subnet {
     }
 }
 
-/// Where a node's daemon listens, as it knows it itself.
+/// Listening address of a node's daemon, in the view of the node.
 pub(super) fn own_socket(node: usize, behind_nat: bool) -> SocketAddr {
     SocketAddr::new(own_ip(node, behind_nat), PORT)
 }

@@ -1,5 +1,5 @@
-//! Packets between devices, and what must hold for each of them: delivered only where their address
-//! belongs, at most once, unchanged; and no sequence number of a tunnel is sent twice.
+//! Packets between devices, with the checks on each: delivered only to the owner of its address, at
+//! most once, unchanged. No sequence number of a tunnel is sent twice.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,15 +15,15 @@ use meshd_wire::NodeId;
 
 use crate::plan;
 
-/// Source and destination port that tell our packets from errors that routers answer with.
+/// Source and destination port that distinguish our packets from the routers' error replies.
 const PORTS: [u8; 4] = [0x4d, 0x53, 0x4d, 0x53];
-/// Where the packet's number stands.
+/// Position of the packet's number.
 const NUMBER: std::ops::Range<usize> = 28..36;
 
-/// Where packets for all go.
+/// Destination of broadcasts.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 
-/// How many sending keys of a pair are remembered, besides the newest.
+/// Number of remembered sending keys of a pair, besides the newest.
 const KEYS: usize = 5;
 
 /// All packets of a run.
@@ -31,13 +31,13 @@ const KEYS: usize = 5;
 pub(super) struct Traffic {
     sent: BTreeMap<u64, Sent>,
     count: u64,
-    /// Up to which packet losses were counted.
+    /// Last packet for which losses were counted.
     counted: u64,
     delivered: BTreeSet<u64>,
-    /// Packets for all: who got them, the sender from the start.
+    /// Receivers of each broadcast, with its sender from the start.
     to_all: BTreeMap<u64, BTreeSet<usize>>,
     keys: BTreeMap<(usize, NodeId), Vec<Key>>,
-    /// How often each datagram was passed on, by its hash.
+    /// Number of times that each datagram was forwarded, by its hash.
     relayed: BTreeMap<u64, usize>,
     failure: Option<String>,
 }
@@ -48,15 +48,15 @@ struct Sent {
     packet: Vec<u8>,
 }
 
-/// One sending key, and the hash of the datagram that was seen under each number.
+/// One sending key, and the hash of the datagram under each number.
 struct Key {
-    /// Held, so that no other key can have its address.
+    /// Held, so no other key can have the same address.
     key: Arc<TxKey>,
     numbers: BTreeMap<u64, u64>,
 }
 
 impl Traffic {
-    /// A new packet, at least 44 bytes long.
+    /// Makes a new packet, at least 44 bytes long.
     pub(super) fn packet(&mut self, from: usize, to: usize, length: usize) -> Vec<u8> {
         let packet = self.packet_to(from, plan::mesh_ip(to), length);
         let sent = Sent {
@@ -68,14 +68,14 @@ impl Traffic {
         packet
     }
 
-    /// A new packet for all nodes.
+    /// Makes a new packet for all nodes.
     pub(super) fn broadcast(&mut self, from: usize, length: usize) -> Vec<u8> {
         let packet = self.packet_to(from, GROUP, length);
         self.to_all.insert(self.count, BTreeSet::from([from]));
         packet
     }
 
-    /// How often packets for all came to devices.
+    /// Returns how often broadcasts were delivered to devices.
     pub(super) fn broadcasts_delivered(&self) -> usize {
         self.to_all.values().map(|nodes| nodes.len() - 1).sum()
     }
@@ -105,7 +105,7 @@ impl Traffic {
         packet
     }
 
-    /// A node's device got a packet.
+    /// Records a packet delivered to a node's device.
     pub(super) fn delivered(&mut self, node: usize, packet: &[u8]) {
         if packet.get(20..24) != Some(&PORTS) {
             return self.answered(node, packet);
@@ -130,7 +130,8 @@ impl Traffic {
         self.fail(format!("packet {number} {what} (n{node})"));
     }
 
-    /// An error came back. A packet that is too long for the path is not lost if its sender was told.
+    /// Records an ICMP error. A packet that is too long for the path does not count as lost if its
+    /// sender was told.
     fn answered(&mut self, node: usize, error: &[u8]) {
         let too_long = error.get(20..22) == Some(&[3, 4]);
         let quoted = error.get(28..).unwrap_or_default();
@@ -143,7 +144,7 @@ impl Traffic {
         }
     }
 
-    /// A node sends a datagram, its own or another's, to an address that is `receiver`'s.
+    /// Checks a datagram that a node sends, its own or a relayed one, to an address of `receiver`.
     pub(super) fn sealed(
         &mut self,
         node: usize,
@@ -187,7 +188,7 @@ impl Traffic {
         }
     }
 
-    /// A relay sends a datagram on. No path is longer than there are nodes.
+    /// Counts a forwarded datagram. No path is longer than the number of nodes.
     fn passed_on(&mut self, node: usize, nodes: usize, datagram: &[u8]) {
         let times = self.relayed.entry(hash(datagram)).or_default();
         *times += 1;
@@ -196,7 +197,7 @@ impl Traffic {
         }
     }
 
-    /// Which of the packets sent since the last call have not been delivered: from, to, length.
+    /// Returns the undelivered packets of those sent since the last call: from, to, length.
     pub(super) fn take_lost(&mut self) -> Vec<(usize, usize, usize)> {
         let since = self.sent.range(self.counted + 1..);
         let lost = since.filter(|(number, _)| !self.delivered.contains(number));
@@ -207,7 +208,7 @@ impl Traffic {
         lost
     }
 
-    /// The first thing that went wrong.
+    /// Returns the first failure.
     pub(super) fn failure(&self) -> Option<&String> {
         self.failure.as_ref()
     }
@@ -218,8 +219,8 @@ impl Traffic {
 }
 
 impl Key {
-    /// Books a record under the key that sealed it. `false`: the key sealed another one under the same
-    /// number. The same record may be sent more than once.
+    /// Records a datagram under the key that sealed it. Returns `false` if the key sealed another
+    /// one under the same number. The same datagram may be sent more than once.
     fn take(keys: &mut [Self], sealed: &[u8]) -> bool {
         let hash = hash(sealed);
         for key in keys.iter_mut().rev() {
@@ -230,9 +231,9 @@ impl Key {
         true
     }
 
-    /// The number under which this key sealed a record, if it did. Sealing what is sealed gives the
-    /// plaintext back, for the ciphers are streams; sealing that must give the same bytes, the tag among
-    /// them.
+    /// Returns the number under which this key sealed a record, if it did. The ciphers are streams,
+    /// so sealing the ciphertext returns the plaintext. Sealing that must give the same bytes, with
+    /// the tag.
     fn sealed(&self, sealed: &[u8]) -> Option<u64> {
         if sealed.len() < self.key.overhead() {
             return None;
@@ -253,19 +254,19 @@ impl Key {
     }
 }
 
-/// The node id at an offset of a datagram.
+/// Returns the node id at an offset of a datagram.
 fn id(datagram: &[u8], at: usize) -> Option<NodeId> {
     Some(NodeId(datagram.get(at..at + 6)?.try_into().ok()?))
 }
 
-/// A hash of a record, sealed, or of a datagram.
+/// Hashes a sealed record or a datagram.
 fn hash(sealed: &[u8]) -> u64 {
     sealed.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-/// The checksum of an IPv4 header whose checksum field is zero.
+/// Returns the checksum of an IPv4 header whose checksum field is zero.
 fn checksum(header: &[u8]) -> u16 {
     let words = header
         .chunks(2)

@@ -1,4 +1,4 @@
-//! The event queue: what happens next, and everything that a test may do to the nodes meanwhile.
+//! The event queue, and the actions of tests on nodes and network.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use crate::{
     traffic::Traffic,
 };
 
-/// A simulated mesh in motion.
+/// A running simulated mesh.
 pub struct World {
     pub(super) plan: Plan,
     settings: Vec<Arc<Settings>>,
@@ -39,25 +39,25 @@ pub struct World {
     dialled: u64,
     start: Instant,
     pub(super) now: Instant,
-    /// When a link came or went, or a flooded line arrived, for the last time.
+    /// Last time at which a link came up or ended, or a flooded line arrived.
     pub(super) changed: Instant,
-    /// Request lines that arrived.
+    /// Number of request lines that arrived.
     pub(super) lines: u64,
-    /// Links that came up, and links that were up and ended.
+    /// Number of links that came up, and of links that ended after they were up.
     pub(super) made: u64,
     pub(super) cut: u64,
     pub(super) failure: Option<String>,
     trace: u64,
-    /// Print each event to stderr.
+    /// True to print each event to stderr.
     pub verbose: bool,
 }
 
-/// Something that will happen.
+/// A future event.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The time of a node's deadline.
+    /// A node's deadline.
     Wake { node: usize, life: u32 },
-    /// A node has taken its inputs and acts now.
+    /// A node acts on its gathered inputs.
     Settle { node: usize, life: u32 },
     /// A datagram arrives.
     Datagram {
@@ -69,15 +69,15 @@ pub(super) enum Event {
     Accept { node: usize, dial: Dial },
     /// The dialler learns that it is connected.
     Connected { dial: Dial },
-    /// By lines: both ends have authenticated.
+    /// With lines: both ends have authenticated.
     Authenticated { end: EndId },
-    /// The dialler learns that it is not.
+    /// The dialler learns that its attempt failed.
     Refused { dial: Dial, why: &'static str },
-    /// A piece of a stream arrives.
+    /// A chunk of a stream arrives.
     Segment { end: EndId, chunk: Chunk },
 }
 
-/// An attempt to connect.
+/// A connection attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Dial {
     pub(super) conn: u64,
@@ -87,7 +87,7 @@ pub(super) struct Dial {
     pub(super) addr: SocketAddr,
 }
 
-/// What was found wrong, with the seed that shows it again.
+/// A failed check, with the seed that reproduces it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     seed: u64,
@@ -107,7 +107,7 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl World {
-    /// The mesh of `plan`, all nodes started at `start`. Only differences of times matter.
+    /// Makes the mesh of `plan`, with all nodes started at `start`. Only time differences matter.
     #[must_use]
     pub fn new(plan: Plan, start: Instant) -> Self {
         let settings: Vec<Arc<Settings>> = plan.settings().into_iter().map(Arc::new).collect();
@@ -140,31 +140,31 @@ impl World {
         world
     }
 
-    /// Virtual time since the start.
+    /// Returns the virtual time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.now - self.start
     }
 
-    /// A number that two runs share only if each event of both was the same.
+    /// Returns a hash that is equal for two runs only if all their events were.
     #[must_use]
     pub fn trace_hash(&self) -> u64 {
         self.trace
     }
 
-    /// Request lines that arrived so far.
+    /// Returns the number of request lines that arrived so far.
     #[must_use]
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Links that came up so far, and links that were up and have ended.
+    /// Returns the number of links that came up so far, and of links that ended after they were up.
     #[must_use]
     pub fn link_changes(&self) -> (u64, u64) {
         (self.made, self.cut)
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
         let end = self.now + time;
         while self.step(end) {}
@@ -172,8 +172,8 @@ impl World {
         self.verdict()
     }
 
-    /// Runs until no link came or went and no change was flooded for `quiet`; then compares every
-    /// node with the oracle. Not coming to rest within `limit` is a failure.
+    /// Runs until no link changed and no change was flooded for `quiet`, then compares every node
+    /// with the oracle. Fails if the mesh is not at rest within `limit`.
     pub fn run_until_rest(&mut self, quiet: Duration, limit: Duration) -> Result<(), Failure> {
         let end = self.now + limit;
         self.changed = self.now;
@@ -189,7 +189,7 @@ impl World {
         model::check(self).map_err(|what| self.failure(what))
     }
 
-    /// What went wrong so far, if anything did.
+    /// Returns the first failure so far, if any.
     pub fn verdict(&self) -> Result<(), Failure> {
         match self.failure.as_ref().or_else(|| self.traffic.failure()) {
             Some(what) => Err(self.failure(what.clone())),
@@ -197,7 +197,7 @@ impl World {
         }
     }
 
-    /// A failure of this run.
+    /// Makes a failure of this run.
     #[must_use]
     pub fn failure(&self, what: String) -> Failure {
         let at = self.elapsed().as_secs_f64();
@@ -207,19 +207,19 @@ impl World {
         }
     }
 
-    /// What `meshctl peers` would show on a node.
+    /// Returns the rows of `meshctl peers` on a node.
     #[must_use]
     pub fn peers(&self, node: usize) -> Vec<PeerRow> {
         self.nodes[node].mesh.peers(self.now)
     }
 
-    /// What `meshctl dump connections` would show on a node.
+    /// Returns the rows of `meshctl dump connections` on a node.
     #[must_use]
     pub fn connections(&self, node: usize) -> Vec<ConnectionRow> {
         self.nodes[node].mesh.connections()
     }
 
-    /// Whether every running node reaches every other one.
+    /// Returns true if every running node reaches every other one.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         let alive = self.nodes.iter().filter(|node| node.alive).count();
@@ -230,7 +230,8 @@ impl World {
             .all(|node| reached(node) == alive)
     }
 
-    /// Sends an IP packet of `length` bytes (at least 44) from one node's device to another's address.
+    /// Sends an IP packet of `length` bytes (at least 44) from the device of `from` to the address
+    /// of `to`.
     pub fn send(&mut self, from: usize, to: usize, length: usize) {
         if self.nodes[from].alive {
             let mut packet = self.traffic.packet(from, to, length);
@@ -240,7 +241,7 @@ impl World {
         }
     }
 
-    /// A node's device gives a packet for all nodes. That no node gets it twice is checked from then on.
+    /// Broadcasts a packet from a node's device. From then on duplicate delivery is a failure.
     pub fn broadcast(&mut self, from: usize, length: usize) {
         if self.nodes[from].alive {
             let mut packet = self.traffic.broadcast(from, length);
@@ -250,14 +251,14 @@ impl World {
         }
     }
 
-    /// How often a broadcast came to some device, of all broadcasts.
+    /// Returns how often broadcasts were delivered to some device.
     #[must_use]
     pub fn broadcasts_delivered(&self) -> usize {
         self.traffic.broadcasts_delivered()
     }
 
-    /// The packets sent since the last call that have not been delivered (yet, or ever): from, to,
-    /// length in bytes.
+    /// Returns the packets sent since the last call that have not been delivered: from, to, length
+    /// in bytes.
     pub fn take_lost(&mut self) -> Vec<(usize, usize, usize)> {
         self.traffic.take_lost()
     }
@@ -275,7 +276,7 @@ impl World {
         self.nodes[node].alive = false;
     }
 
-    /// Takes a node's power away; nobody is told.
+    /// Switches a node's power off; no other node is told.
     pub fn power_off(&mut self, node: usize) {
         for conn in self.conns.values_mut() {
             conn.ends
@@ -286,7 +287,7 @@ impl World {
         self.nodes[node].alive = false;
     }
 
-    /// Starts a node that is not running, with no memory of its last life.
+    /// Starts a node that is not running, without the state of its last life.
     pub fn start_again(&mut self, node: usize) {
         let life = self.nodes[node].life + 1;
         let seed = self.plan.seed_for(&format!("node {life}"), node);
@@ -301,19 +302,19 @@ impl World {
         self.send_stalled();
     }
 
-    /// Puts something into the queue.
+    /// Queues an event.
     pub(super) fn at(&mut self, at: Instant, event: Event) {
         self.queued += 1;
         self.queue.insert((at.max(self.now), self.queued), event);
     }
 
-    /// A number for a new connection.
+    /// Returns a number for a new connection.
     pub(super) fn new_conn(&mut self) -> u64 {
         self.dialled += 1;
         self.dialled
     }
 
-    /// Does the next thing, if it is due by `until`.
+    /// Carries out the next event, if it is due by `until`.
     fn step(&mut self, until: Instant) -> bool {
         let next = self
             .queue
@@ -356,7 +357,7 @@ impl World {
             .chain([kind])
             .chain(node.to_le_bytes());
         for byte in head.chain(content.iter().copied()) {
-            // FNV-1a: any hash that mixes every byte would do.
+            // FNV-1a: any hash that mixes every byte is suitable.
             self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         if self.verbose {
@@ -367,7 +368,7 @@ impl World {
     fn print(&self, event: &Event) {
         let text = match event {
             Event::Wake { .. } | Event::Settle { .. } => return,
-            // What they carry is printed where it comes out.
+            // The content is printed when it arrives.
             Event::Segment {
                 chunk: Chunk::Bytes(_),
                 ..
@@ -390,7 +391,7 @@ impl World {
         self.say(&text);
     }
 
-    /// Prints a line, if asked for.
+    /// Prints a line if `verbose` is set.
     #[expect(clippy::print_stderr, reason = "asked for, to look at a failing seed")]
     pub(super) fn say(&self, text: &str) {
         if self.verbose {
