@@ -1,4 +1,4 @@
-//! Whole meshes by lines and datagrams: what one node alone cannot show.
+//! Whole meshes with lines and datagrams: behaviour that one node alone cannot show.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -77,7 +77,7 @@ fn former_neighbours_are_dialled_once_and_at_once() {
         dials.collect::<Vec<_>>()
     };
     assert_eq!(dials(&mut mesh, start()), []);
-    // One that we no longer know, ourselves, and one that is still there.
+    // A node that is no longer known, this node, and one that still exists.
     let neighbours = [2, 0, 1].map(|n| (name(n), former)).to_vec();
     mesh.handle(Input::Redial(neighbours), start());
     assert_eq!(dials(&mut mesh, start()), [(name(1), former)]);
@@ -202,7 +202,7 @@ fn a_node_that_moves_is_found_by_what_it_sends() {
     assert!(arrived > 100, "{arrived} of 400 packets in 4 s");
 }
 
-/// TCP inside grows quiet over a dead path: that must not keep the path alive.
+/// The inner TCP becomes quiet on a dead path. That must not keep the path alive.
 #[test]
 fn udp_that_dies_is_left_also_when_tcp_backs_off() {
     let mut net = Net::new(settings(2));
@@ -218,8 +218,8 @@ fn udp_that_dies_is_left_also_when_tcp_backs_off() {
     assert_eq!(row(&net, 0, 1).path, PathKind::Tcp);
 }
 
-/// What a tincd reports by itself speaks of a time before the path shrank; and nobody may talk us into a
-/// length (T08).
+/// A tincd's own reports may be older than a shrunken path, and nobody may make us accept a length
+/// (T08).
 #[test]
 fn a_length_that_nobody_asked_about_proves_nothing() {
     let mut net = Net::new(settings(2));
@@ -361,7 +361,8 @@ fn keys_are_renewed_with_nothing_lost() {
     renewals(None);
 }
 
-/// A tincd has one receiving key: towards what may be one, sending rests until it has changed it.
+/// A tincd has one receiving key: towards a possible tincd, sending pauses until the tincd has
+/// changed its key.
 #[test]
 fn sending_goes_on_after_a_tincd_has_changed_its_keys() {
     renewals(Some(1));
@@ -387,7 +388,7 @@ fn a_subnet_comes_and_goes_by_reload() {
     assert!(!seen(&net));
 }
 
-/// A node that changes its key: only what it may have proven, and may no more, ends its link.
+/// A node changes its key: its link ends only if the key that it may have proven is removed.
 #[test]
 fn a_link_ends_when_a_key_goes_and_not_when_one_comes() {
     let keys = settings(3);
@@ -413,7 +414,7 @@ fn a_link_ends_when_a_key_goes_and_not_when_one_comes() {
     assert!(!linked(None, None, false));
 }
 
-/// T22: lines about third parties change nothing that a neighbour says of itself.
+/// T22: lines of third nodes do not change a neighbour's own statements.
 #[test]
 fn forged_lines_about_neighbours_and_ourselves_change_nothing() {
     let mut net = Net::new(settings(4));
@@ -440,7 +441,7 @@ fn forged_lines_about_neighbours_and_ourselves_change_nothing() {
     assert!(net.lines < 200, "corrections are bounded: {}", net.lines);
 }
 
-/// T31: phantom nodes, edges and subnets stop at the caps; the offender is cut, the others stay.
+/// T31: phantom nodes, edges and subnets stop at the caps. The offender is cut, the others stay.
 #[test]
 fn a_flood_of_phantoms_stops_at_the_caps() {
     let mut net = three();
@@ -491,7 +492,8 @@ fn a_name_too_long_for_us_costs_only_its_line() {
     assert_eq!(net.meshes[1].status().refused, 1);
 }
 
-/// A line about a neighbour that comes by another way first must not make its own copy count as seen.
+/// A line about a neighbour that arrives first by another path must not make the neighbour's own
+/// copy count as seen.
 #[test]
 fn a_neighbours_own_word_counts_though_another_brought_the_same_line_before() {
     let mut net = three();
@@ -510,7 +512,7 @@ fn a_neighbours_own_word_counts_though_another_brought_the_same_line_before() {
     assert!(held(&net));
 }
 
-/// Old news of a neighbour, brought by a node that was away: the neighbour's truth comes back.
+/// Old statements about a neighbour, from a node that was away: the neighbour's own statements win.
 #[test]
 fn old_news_about_a_neighbour_is_corrected_in_its_place() {
     let mut net = three();
@@ -526,7 +528,7 @@ fn old_news_about_a_neighbour_is_corrected_in_its_place() {
     );
 }
 
-/// A node that lost all its links brings nothing stale back.
+/// A node that lost all its links brings back no stale edges.
 #[test]
 fn the_last_link_takes_with_it_what_only_others_could_tell() {
     let mut net = three();

@@ -10,12 +10,12 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Names as long as they may be.
+/// Names of the longest allowed length.
 fn long(n: usize) -> String {
     format!("y{n:03}{}", "y".repeat(250))
 }
 
-/// 2 - 1: 2 tells 1 of 240 phantoms and some edges between them, of about 600 bytes each.
+/// 2 - 1: node 2 announces 240 phantoms and some edges between them, of about 600 bytes each.
 fn large(edges: usize) -> Net {
     let mut net = Net::new(settings(3));
     net.join(1, 2);
@@ -57,14 +57,14 @@ fn view(net: &Net, at: usize) -> View {
         .collect()
 }
 
-/// Gives room on all slow links until nobody asks for more.
+/// Grants room on all slow links until none requests more.
 fn drain(net: &mut Net) {
     net.slow.clear();
     net.give_room();
 }
 
-/// A first exchange of more than a link's queue: it is told as the socket takes it, and what changes
-/// meanwhile is right in the end.
+/// A first exchange is larger than a link's queue. The exchange is sent as the socket takes it, and
+/// changes in the meantime arrive.
 #[test]
 fn a_large_graph_is_told_as_the_socket_takes_it() {
     let mut net = large(9_000);
@@ -93,7 +93,7 @@ fn a_large_graph_is_told_as_the_socket_takes_it() {
     assert!(net.all_reach(0, 2 + 240));
 }
 
-/// The same for a link that has been up for long and stops taking anything.
+/// The same for an old link that stops taking bytes.
 #[test]
 fn changes_wait_as_facts_for_a_link_that_takes_nothing() {
     let mut net = large(10);
@@ -117,7 +117,7 @@ fn changes_wait_as_facts_for_a_link_that_takes_nothing() {
     assert_eq!(view(&net, 0), view(&net, 1));
 }
 
-/// Joiners are not told of nodes that nobody can reach, and are as soon as they are reachable.
+/// A joiner learns of unreachable nodes only after they become reachable.
 #[test]
 fn joiners_hear_of_nodes_once_they_are_reachable() {
     let mut net = Net::new(settings(3));
@@ -157,7 +157,8 @@ fn joiners_hear_of_nodes_once_they_are_reachable() {
     assert_eq!(view(&net, 0), view(&net, 1));
 }
 
-/// Words that no daemon makes cost their line; those as long as a scope makes them pass.
+/// A line with an address word that no daemon writes is dropped. A word as long as an address with
+/// a scope passes.
 #[test]
 fn an_address_longer_than_any_costs_its_line() {
     let mut net = large(0);
@@ -180,7 +181,7 @@ fn an_address_longer_than_any_costs_its_line() {
     );
     net.says(2, 1, scoped.into());
     net.settle();
-    // Less than until news is told again: the real n2 would correct what is said in its name here.
+    // Before the refresh: the real n2 would correct lines in its name then.
     net.run(20 * SECOND);
     assert_eq!(net.meshes[1].status().refused - refused, 3_003);
     assert_eq!(view(&net, 1).len(), 2 * 2 + 480 + 1);

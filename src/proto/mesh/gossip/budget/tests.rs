@@ -11,7 +11,7 @@ use crate::mesh::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 0 - 1 - 2, where 2 is hostile, and 3 at 1.
+/// Line 0 - 1 - 2, where node 2 is hostile, and node 3 at 1.
 fn star() -> Net {
     let mut net = Net::new(settings(4));
     for other in [0, 2, 3] {
@@ -31,7 +31,7 @@ fn up(net: &Net, at: u8) -> usize {
     rows.iter().filter(|row| row.up).count()
 }
 
-/// Takes the place of a node by one that has just started, and links it again.
+/// Replaces a node by a fresh one and links it again.
 fn restart(net: &mut Net, node: u8, neighbour: u8) {
     net.part(node, neighbour);
     let own = settings(4).remove(usize::from(node));
@@ -40,7 +40,7 @@ fn restart(net: &mut Net, node: u8, neighbour: u8) {
     net.run(2 * SECOND);
 }
 
-/// The hub of a mesh of 10,000 nodes, whose host files the joiner has, tells it everything.
+/// The hub of a mesh of 10,000 nodes sends everything to a joiner that has their host files.
 #[test]
 fn who_joins_a_mesh_of_ten_thousand_nodes_learns_of_all() {
     let count = 10_000;
@@ -54,7 +54,7 @@ fn who_joins_a_mesh_of_ten_thousand_nodes_learns_of_all() {
     net.hold_pongs = true;
     net.join(0, 1);
     for n in 0..count {
-        // Some have a subnet: who judges subnets looks at all host files for each.
+        // Some nodes have a subnet: SubnetPolicy searches all host files for each.
         let subnet = format!("10 {n:x}1 m{n:05} 10.100.{}.{}", n / 250, n % 250);
         let lines = [
             subnet,
@@ -72,7 +72,7 @@ fn who_joins_a_mesh_of_ten_thousand_nodes_learns_of_all() {
     assert_eq!((status.refused, status.reachable), (0, count + 2));
 }
 
-/// Edges between 240 phantoms behind `from`, from the `begin`th on.
+/// Edges between 240 phantoms behind `from`, starting with edge `begin`.
 fn phantoms(net: &mut Net, from: u8, to: u8, begin: usize, count: usize) {
     for n in begin..begin + count {
         let (x, y) = (n / 239 % 240, n % 239);
@@ -94,7 +94,8 @@ fn introduce(net: &mut Net, from: u8, to: u8) {
     net.settle();
 }
 
-/// A member says as much as it may; who links with an honest neighbour then still learns of all.
+/// A member sends as much as its budget allows. A node that links with an honest neighbour still
+/// learns of all nodes.
 #[test]
 fn a_neighbour_that_restarts_sees_all_whatever_a_member_says_within_its_budget() {
     let mut net = star();
@@ -109,15 +110,15 @@ fn a_neighbour_that_restarts_sees_all_whatever_a_member_says_within_its_budget()
     assert_eq!(net.meshes[1].status().refused, 0, "it is within its budget");
     restart(&mut net, 0, 1);
     assert_eq!(up(&net, 0), 3 + 240);
-    // And once more, after all that was news has been told again.
+    // Once more, after the refresh of all changes.
     net.run(100 * SECOND);
     restart(&mut net, 0, 1);
     assert_eq!(up(&net, 0), 3 + 240);
     assert!(linked(&net, 0, 1) && linked(&net, 1, 3));
 }
 
-/// Far above its budget, a member is cut by its neighbour; who gets the lines from that neighbour
-/// neither cuts it nor refuses its own.
+/// A neighbour cuts a member far above its budget. A node that receives the lines from that
+/// neighbour neither cuts the neighbour nor rejects its own lines.
 #[test]
 fn an_honest_neighbour_does_not_answer_for_what_it_passes_on() {
     let mut net = star();
@@ -140,7 +141,7 @@ fn an_honest_neighbour_does_not_answer_for_what_it_passes_on() {
     }
 }
 
-/// Lines a second for a time; tells after how many seconds the link was cut.
+/// Sends lines at a rate for a time. Returns the number of seconds until the link was cut.
 fn flood(
     net: &mut Net,
     rate: usize,
@@ -160,7 +161,8 @@ fn flood(
     None
 }
 
-/// One accepted line now and then does not make up for the rest, and the log says who was cut.
+/// An accepted line from time to time does not reset the period, and the log names the node that
+/// was cut.
 #[test]
 fn who_is_over_its_budget_for_ten_seconds_is_cut_and_named() {
     let mut net = star();
@@ -179,7 +181,7 @@ fn who_is_over_its_budget_for_ten_seconds_is_cut_and_named() {
     assert!(named, "{said:?}");
 }
 
-/// The same line again and again, and lines about others, are a flood too.
+/// Repetitions of one line, and lines about others, are a flood too.
 #[test]
 fn naming_others_does_not_help() {
     for line in ["13 N n3 n1", "12 N n1 y1 192.0.2.1 655 c N"] {
@@ -190,7 +192,7 @@ fn naming_others_does_not_help() {
     }
 }
 
-/// A few lines of one's own are not held against anybody.
+/// A burst of a neighbour's own lines within its budget has no consequence.
 #[test]
 fn bursts_are_borne() {
     let mut net = star();
@@ -207,8 +209,8 @@ fn bursts_are_borne() {
     assert!(linked(&net, 2, 1));
 }
 
-/// Routed lines: more than a fair share is dropped where the way is busy, the others' lines go on, and who
-/// brings too much for ten seconds is cut.
+/// Routed lines: those beyond a fair share are dropped on a congested link, and lines of others are
+/// forwarded. A neighbour that sends too many for ten seconds is cut.
 #[test]
 fn routed_lines_are_dropped_before_they_harm_their_target() {
     let text = "x".repeat(2_000);

@@ -8,7 +8,7 @@ use crate::{
     mesh::testing::{Net, lines_of, settings},
 };
 
-/// Every request that nodes pass on, in each of its lengths. N: a fresh nonce, W: a fresh number.
+/// Every request that nodes forward, in each of its lengths. N: a fresh nonce, W: a fresh number.
 const PASSED_ON: [&str; 17] = [
     "10 N n1 10.1.0.0/16",
     "10 N n1 fd00:1::/64#5",
@@ -28,7 +28,7 @@ const PASSED_ON: [&str; 17] = [
     "23 n1 n0 1400",
     "23 n1 n2 1400",
 ];
-/// Words in place of any other.
+/// Words that replace any other word.
 const WORDS: [&str; 22] = [
     "",
     "-1",
@@ -54,7 +54,7 @@ const WORDS: [&str; 22] = [
     "15",
 ];
 
-/// 0 is linked with 1, an honest relay: what 1 says, somebody behind it has written. 2 is behind 0.
+/// 0 is linked with 1, an honest relay: lines of 1 come from a node behind it. 2 is behind 0.
 fn scene(dialect: Dialect, rate: u32) -> Net {
     let mut all = settings(3);
     for one in &mut all {
@@ -68,7 +68,7 @@ fn scene(dialect: Dialect, rate: u32) -> Net {
     net
 }
 
-/// The words of a line, N and W filled in.
+/// Words of a line, with N and W filled in.
 fn words(template: &str, count: &mut u32) -> Vec<Vec<u8>> {
     *count += 1;
     let words = template.split(' ').map(|word| match word {
@@ -79,7 +79,7 @@ fn words(template: &str, count: &mut u32) -> Vec<Vec<u8>> {
     words.map(String::into_bytes).collect()
 }
 
-/// Every way to spoil one word of these lines, or their number.
+/// Every way to damage one word of these lines, or their number.
 fn spoilt(template: &str, count: &mut u32) -> Vec<Bytes> {
     let mut lines = Vec::new();
     let length = template.split(' ').count();
@@ -92,7 +92,7 @@ fn spoilt(template: &str, count: &mut u32) -> Vec<Bytes> {
         let others = WORDS.iter().map(|word| word.as_bytes().to_vec());
         for word in bytes.chain(long).chain(others) {
             let mut words = words(template, count);
-            // Of its own number a line is another request, and that is another test.
+            // With another number the line is another request, which another test covers.
             let head = words[0].len();
             let longer = word.get(head).is_some_and(|byte| !byte.is_ascii_digit());
             if at > 0 || word.starts_with(&words[0]) && longer {
@@ -132,7 +132,7 @@ fn spoilt(template: &str, count: &mut u32) -> Vec<Bytes> {
     lines
 }
 
-/// A real tinc 1.1 accepts many of these and passes them on. None of them may cost the link to it.
+/// A real tinc 1.1 accepts and forwards many of these lines. None of them may end the link to it.
 #[test]
 fn no_line_that_is_passed_on_costs_a_link() {
     let (mut read, mut refused, mut count) = (0, 0, 0x10_000);
@@ -170,7 +170,7 @@ fn is_linked_after(dialect: Dialect, line: &'static [u8]) -> bool {
     net.wires.len() == 4
 }
 
-/// Nobody passes these on. On a legacy link they may be what stood behind a line feed.
+/// No node forwards these lines. On a legacy link they may come from behind a line feed.
 #[test]
 fn a_line_of_the_neighbours_own_costs_its_link() {
     for line in [
@@ -201,7 +201,7 @@ fn a_line_of_the_neighbours_own_costs_its_link() {
     }
 }
 
-/// They are logged once a minute, with their number, and escaped.
+/// Such lines are logged once a minute, with their number, and escaped.
 #[test]
 fn lines_that_are_not_read_are_logged_with_pace() {
     let mut net = scene(Dialect::Sptps, 200);
@@ -225,7 +225,7 @@ fn lines_that_are_not_read_are_logged_with_pace() {
     assert!(said.iter().all(|line| !line.contains('\x1b')), "{said:#?}");
 }
 
-/// However many a relay brings of another's, it keeps its link.
+/// A relay keeps its link, however many lines of another node it forwards.
 #[test]
 fn a_flood_of_anothers_costs_no_link() {
     let mut net = scene(Dialect::Sptps, 200);

@@ -11,7 +11,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Nodes of which n0 alone has AutoConnect.
+/// Nodes of which only n0 has AutoConnect.
 fn net(count: u8, change: impl Fn(&mut Settings)) -> Net {
     let mut all = settings(count);
     all[0].auto_connect = true;
@@ -59,7 +59,8 @@ fn a_node_without_a_link_dials_at_once_and_others_wait_for_connect_to() {
     assert_eq!(links(&two).len(), 3);
 }
 
-/// A link that is lost is not replaced before its node had time to come back; the last one is, at once.
+/// A lost link is replaced only after its node had time to come back. The last link is replaced at
+/// once.
 #[test]
 fn a_lost_link_is_replaced_when_its_node_stays_away() {
     let mut net = net(20, |_| {});
@@ -100,7 +101,7 @@ fn no_link_is_dropped_that_its_other_end_needs_or_that_is_young() {
     }
 }
 
-/// n5 to n8 are reached over n5 only, which has links enough.
+/// n5 to n8 are reached only via n5, which has enough links.
 #[test]
 fn no_link_is_dropped_that_joins_two_parts() {
     let mut net = net(9, |_| {});
@@ -117,7 +118,7 @@ fn no_link_is_dropped_that_joins_two_parts() {
     assert!(net.all_reach_all());
 }
 
-/// A node that cannot be dialled is tried ever more rarely, at least once in 75 s.
+/// A node that cannot be dialled is dialled ever more rarely, but at least once in 75 s.
 #[test]
 fn dead_nodes_are_dialled_rarely() {
     let mut net = net(3, |_| {});

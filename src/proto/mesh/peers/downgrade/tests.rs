@@ -10,12 +10,12 @@ use crate::mesh::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Keys of all change every ten seconds. The one between relays and forges.
+/// All nodes renew their keys every ten seconds. The node in the middle relays and forges.
 fn hasty(native: bool) -> Vec<Settings> {
     ends_of_a_line(native, 10 * SECOND)
 }
 
-/// The one between says to both ends what the other speaks.
+/// The node in the middle announces to both ends a dialect of the other end.
 fn forge(net: &mut Net, nonce: usize, options: u32) {
     for (to, about) in [(0, 2), (2, 0)] {
         let line = format!("12 {nonce:x} n1 n{about} 192.168.7.{about} 655 {options:x} 10");
@@ -24,7 +24,8 @@ fn forge(net: &mut Net, nonce: usize, options: u32) {
     net.settle();
 }
 
-/// Packets both ways at 20 a second, while `at_second` does what it wants; how many were lost.
+/// Sends packets both ways at 20 a second and calls `at_second` each second. Returns the number of
+/// lost packets.
 fn lost(net: &mut Net, seconds: usize, mut at_second: impl FnMut(&mut Net, usize)) -> usize {
     net.delivered.clear();
     for second in 0..seconds {
@@ -43,8 +44,8 @@ fn downgrades(mesh: &Mesh) -> u64 {
     mesh.status().downgrades
 }
 
-/// T24: a relay says at every moment that the ends speak less. They go on as they are, over six renewals,
-/// with nothing lost; the operator is told, but not at every lie.
+/// T24: a relay constantly announces a lower dialect of the ends. They keep their dialect over six
+/// renewals without packet loss. The operator is told, but not for every line.
 #[test]
 fn gossip_does_not_end_what_two_nodes_speak() {
     for (native, dialect) in [(true, "native"), (false, "sptps")] {
@@ -76,7 +77,7 @@ fn gossip_does_not_end_what_two_nodes_speak() {
     }
 }
 
-/// T24: also when the node was away in between, and only lies are heard when it comes back.
+/// T24: the same if the node was away, and only false lines arrive when it comes back.
 #[test]
 fn gossip_does_not_lower_a_node_that_comes_back() {
     for (native, dialect) in [(true, "native"), (false, "sptps")] {
@@ -94,7 +95,7 @@ fn gossip_does_not_lower_a_node_that_comes_back() {
     }
 }
 
-/// Section 3.8: whoever really goes back to tinc is spoken to in SPTPS, a second later than otherwise.
+/// Section 3.8: a node that really goes back to tinc gets SPTPS, a second later than otherwise.
 #[test]
 fn a_node_behind_others_may_go_back_to_sptps() {
     let mut net = Net::spoken(hasty(true));
@@ -113,7 +114,7 @@ fn a_node_behind_others_may_go_back_to_sptps() {
     assert_eq!(net.protocol(0, 2), "sptps");
 }
 
-/// T24: an ACK that denies SPTPS, on a link that speaks it, and one that denies native.
+/// T24: an ACK that denies SPTPS on an SPTPS link, and one that denies native.
 #[test]
 fn an_ack_is_believed_as_far_as_its_link_allows() {
     let mut net = Net::new(settings(2));
@@ -128,8 +129,9 @@ fn an_ack_is_believed_as_far_as_its_link_allows() {
     assert_eq!(edge.options >> 24, 7, "others are told the truth");
 }
 
-/// T24: the first lines of a link, which anybody between may change, offered no native on either side;
-/// the ACKs inside say that both ends could. The operator is told once a link, and the link stays.
+/// T24: the first lines of a link, which anybody on the path may change, offered no native on
+/// either side. The ACKs inside announce native at both ends. The operator is told once per link,
+/// and the link stays.
 #[test]
 fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
     let mut all = settings(2);
@@ -152,8 +154,8 @@ fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
     assert_eq!(downgrades(&net.meshes[0]), 2);
 }
 
-/// What a move from tinc 1.0 is steered by: the most that a node speaks, also after it has gone, and the least that
-/// its keys are for.
+/// Facts that guide a migration from tinc 1.0: the highest dialect of a node, also after it has
+/// gone, and the least dialect for its keys.
 #[test]
 fn rows_say_what_a_node_offers_and_what_it_must() {
     let facts = |net: &Net, of| {

@@ -11,7 +11,7 @@ use crate::mesh::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 0 - 1 - 2 in legacy, by the looks of the links each a tinc 1.1.
+/// 0 - 1 - 2 in legacy; each link looks like that of a tinc 1.1.
 fn line(change: impl Fn(usize, &mut Settings)) -> Net {
     let mut net = net(3, change);
     net.join(0, 1);
@@ -31,13 +31,13 @@ fn reason(net: &Net, of: u8) -> String {
         .map_or_else(String::new, |reason| reason.text)
 }
 
-/// Who asks and is answered is told to the operator once, and to nobody else.
+/// A key received in an answer is reported to the operator once, and to nobody else.
 #[test]
 fn a_neighbour_tells_its_key_to_the_operator() {
     let mut net = line(|_, _| ());
     let asked = |line: &[u8]| line == b"15 n0 n1 19";
     assert_eq!(net.routed.iter().filter(|(_, line)| asked(line)).count(), 1);
-    // What is told in legacy would be stored, and legacy refused from then on.
+    // A key sent in legacy would be stored, and legacy refused from then on.
     assert!(
         !net.routed
             .iter()
@@ -57,13 +57,13 @@ fn a_neighbour_tells_its_key_to_the_operator() {
     assert_eq!(said.count(), 2, "a key is said once");
     assert!(reason(&net, 1).contains(&format!("`Ed25519PublicKey = {}`", key(2))));
     assert!(net.meshes[0].settings.hosts[&name(1)].key.is_none());
-    // A relay speaks for nobody.
+    // A relay's answer in the name of another node does not count.
     net.says(1, 0, format!("15 n2 n0 20 {}", key(3)).into());
     net.settle();
     assert!(!reason(&net, 2).contains("Ed25519PublicKey = "));
 }
 
-/// Where the key is known, or nothing but legacy is wanted, nobody is asked.
+/// No node is asked if its key is known, or if only legacy is wanted.
 #[test]
 fn nobody_is_asked_for_what_is_of_no_use() {
     let change = |n: usize, one: &mut Settings| one.sptps = n != 0;
@@ -75,7 +75,7 @@ fn nobody_is_asked_for_what_is_of_no_use() {
     );
 }
 
-/// Of a node that nobody else has heard of.
+/// A node of which no other node has announced anything.
 #[test]
 fn a_key_from_an_upgrade_makes_its_node_known() {
     let mut net = net(2, |_, _| ());
@@ -84,14 +84,14 @@ fn a_key_from_an_upgrade_makes_its_node_known() {
     let (now, node) = (net.now, name(1));
     net.meshes[0].handle(Input::KeyTold { node, key: own }, now);
     assert!(reason(&net, 1).contains(&key(5)));
-    // With the key in its host file there is nothing more to say.
+    // With the key in its host file there is nothing more to report.
     let mut settings = Settings::clone(&net.meshes[0].settings);
     Arc::make_mut(settings.hosts.get_mut(&name(1)).unwrap()).key = Some(own);
     net.meshes[0].handle(Input::Config(Arc::new(settings)), now);
     assert!(!reason(&net, 1).contains("Ed25519PublicKey"));
 }
 
-/// A tincd ends by itself when a reply tells it in SPTPS of a record that was longer than SPTPS's.
+/// A tincd exits if an SPTPS reply names a record longer than any of SPTPS.
 #[test]
 fn the_longest_record_is_forgotten_with_its_session() {
     let mut net = net(2, |_, _| ());

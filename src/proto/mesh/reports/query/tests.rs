@@ -27,7 +27,7 @@ fn sight(net: &Net, at: u8, of: u8) -> NodeReport {
     seen.unwrap()
 }
 
-/// Has node 0 ask `node` about `about`; what came back within three seconds.
+/// Has node 0 ask `node` about `about`. Returns the answer within three seconds.
 fn ask(net: &mut Net, node: u8, about: u8) -> Option<Option<PathReport>> {
     let token = net.told.len() as u64 + 100;
     let (node, about) = (name(node), name(about));
@@ -76,7 +76,7 @@ fn what_the_steps_of_why_need_is_told_and_left_out_where_it_is_too_long() {
     let sight_of_2 = sight(&net, 2, 0);
     assert_eq!(detail.fingerprint, sight_of_2.fingerprint);
     assert_eq!(detail.nexthop.as_deref(), Some("n1"));
-    // As the other end would see it, but for what is not told.
+    // The view of the other end, without its private facts.
     let seen = NodeReport::of_told("n0", &there);
     assert_eq!(
         (
@@ -92,7 +92,7 @@ fn what_the_steps_of_why_need_is_told_and_left_out_where_it_is_too_long() {
             true
         )
     );
-    // Nothing of what is its operator's business.
+    // The answer holds none of the operator's private facts.
     let text = serde_json::to_string(&there).unwrap();
     assert!(
         !text.contains("bytes\":0") && !text.contains("labels"),

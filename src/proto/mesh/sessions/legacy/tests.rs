@@ -15,7 +15,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Meshes that know no Ed25519 key of each other, and whose links are legacy ones.
+/// Meshes without Ed25519 keys of each other, joined by legacy links.
 pub(in crate::mesh) fn net(count: u8, change: impl Fn(usize, &mut Settings)) -> Net {
     let text = include_str!("../../../../../tests/vectors/tinc-1.0.json");
     let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -86,7 +86,8 @@ fn neighbours_tell_their_keys_unasked_and_find_each_other_by_udp() {
         );
         assert_eq!(row.cipher.as_deref(), Some("aes-256-cbc sha256/16"));
         assert_eq!(row.reason.unwrap().code, "legacy");
-        // 1,472 bytes of UDP: 1,456 without the MAC are 91 blocks, less padding, number and Ethernet header.
+        // 1,472 bytes of UDP: 1,456 without the MAC are 91 blocks, less padding, number and
+        // Ethernet header.
         assert_eq!(row.pmtu_bytes, Some(1456 - 1 - 4 - 14));
     }
     assert_eq!(net.delivered.len(), 2);
@@ -94,12 +95,13 @@ fn neighbours_tell_their_keys_unasked_and_find_each_other_by_udp() {
         [told(&net, 0), told(&net, 1)],
         [["427 672 16 0"], ["427 672 16 0"]]
     );
-    // A tinc 1.1, as they look, is asked for its Ed25519 key (19), and for nothing else.
+    // A node that looks like a tinc 1.1 is asked for its Ed25519 key (19), and for nothing else.
     let asked = |line: &[u8]| line.starts_with(b"15 ") && !line.ends_with(b" 19");
     assert!(!net.routed.iter().any(|(_, line)| asked(line)));
 }
 
-/// Compression makes datagrams of any length; all of them are read, and probes prove what fits.
+/// Compression makes datagrams of any length. All of them are read, and probes find the lengths
+/// that fit.
 #[test]
 fn every_way_to_make_packets() {
     for wire in [
@@ -124,11 +126,11 @@ fn every_way_to_make_packets() {
     }
 }
 
-/// The middle one opens and seals again; where the ends reach each other by UDP they ask for keys.
+/// The middle node opens and seals packets again. Ends that reach each other by UDP request keys.
 #[test]
 fn a_relay_opens_what_it_passes_on() {
     for blocked in [true, false] {
-        // What a relay passes on of another legacy node is not foreign.
+        // A relay's packets from another legacy node are not foreign.
         let mut net = net(3, |_, one| one.route.source_check = SourceCheck::Strict);
         if blocked {
             net.no_udp.extend([(0, 2), (2, 0)]);
@@ -147,7 +149,8 @@ fn a_relay_opens_what_it_passes_on() {
     }
 }
 
-/// T23, T24: whoever has an Ed25519 key here is not spoken to in legacy for anything that others say of it.
+/// T23, T24: legacy is not spoken with a node that has an Ed25519 key here, no matter what others
+/// announce about it.
 #[test]
 fn gossip_makes_nobody_legacy() {
     let mut all = net(3, |n, one| {
@@ -155,7 +158,7 @@ fn gossip_makes_nobody_legacy() {
             host(one, 2, |host| host.key = Some(settings(3)[2].key.public()));
         }
     });
-    // The one between plays the third, whose host file has both keys.
+    // The middle node plays the third, whose host file has both keys.
     all.join(0, 1);
     all.run(SECOND);
     for line in [
@@ -185,7 +188,7 @@ fn gossip_makes_nobody_legacy() {
         all.routed
     );
 
-    // Its host file's word changes that, and changes it back.
+    // The node's host file changes that, and changes it back.
     let mut settings = Settings::clone(&all.meshes[0].settings);
     host(&mut settings, 2, |host| {
         host.min = Some(MinProtocol::Legacy)
@@ -200,7 +203,7 @@ fn gossip_makes_nobody_legacy() {
     assert_eq!(all.row(0, 2).protocol, "none");
 }
 
-/// Another RSA key in the host file, or no leave for legacy any more: the link ends with the reload.
+/// Another RSA key in the host file, or legacy no longer allowed: the reload ends the link.
 #[test]
 fn a_reload_ends_what_it_forbids() {
     type Change = fn(&mut Settings);
@@ -234,7 +237,7 @@ fn a_reload_ends_what_it_forbids() {
     }
 }
 
-/// A node without a host file is spoken to in legacy behind a legacy neighbour, and nowhere else.
+/// Legacy is spoken with a node without a host file only behind a legacy neighbour.
 #[test]
 fn hearsay_is_believed_behind_a_legacy_neighbour_only() {
     for (dialect, expected) in [(Dialect::Legacy, "legacy"), (Dialect::Sptps, "none")] {
@@ -247,7 +250,7 @@ fn hearsay_is_believed_behind_a_legacy_neighbour_only() {
         net.join(0, 1);
         net.dialect = Dialect::Legacy;
         net.join(1, 2);
-        // The middle one hides that the third speaks SPTPS.
+        // The middle node hides that the third one speaks SPTPS.
         net.says(1, 0, "12 1 n1 n2 192.168.7.2 655 c 1".into());
         net.run(SECOND);
         let row = net.row(0, 2);
@@ -255,7 +258,8 @@ fn hearsay_is_believed_behind_a_legacy_neighbour_only() {
     }
 }
 
-/// T02: no cipher, no digest, a short MAC, odd numbers and lengths: the old key goes, packets go over the link.
+/// T02: no cipher, no digest, a short MAC, odd numbers and lengths: the old key is dropped, and
+/// packets go over the link.
 #[test]
 fn weak_keys_are_refused() {
     let key = "AB".repeat(48);
@@ -293,13 +297,13 @@ fn weak_keys_are_refused() {
         net.send(0, 1, 100);
         assert_eq!(net.delivered.len(), 1, "over the link");
     }
-    // What is not even hexadecimal is no key at all.
+    // Text that is not hexadecimal is no key.
     let mut net = pair();
     net.says(1, 0, "16 n1 n0 nonsense 427 672 4 0".into());
     assert!(net.row(0, 1).cipher.is_some());
 }
 
-/// Without cipher and MAC only where our own host file and the node's both say so.
+/// Packets without cipher and MAC need the consent of our own host file and of the node's.
 #[test]
 fn null_needs_both() {
     let none = Suite::from_wire([0, 0, 0, 0]).unwrap();
@@ -323,8 +327,8 @@ fn null_needs_both() {
     }
 }
 
-/// A node may ask as often as it wants: keys are made four at once, then one in two seconds, and what was sealed with
-/// the one before still opens.
+/// A node may request keys as often as it likes. Four are made at once, then one in two seconds,
+/// and packets under the previous key still open.
 #[test]
 fn keys_that_are_asked_for() {
     let mut net = pair();
@@ -342,7 +346,7 @@ fn keys_that_are_asked_for() {
     assert_eq!(keys_of(&mut net, 0, 1).rx.len(), 1);
 }
 
-/// KeyExpire: neighbours are told new keys, others forget theirs and ask; nothing is lost.
+/// KeyExpire: neighbours receive new keys, other nodes drop theirs and ask; no packet is lost.
 #[test]
 fn keys_expire() {
     let mut net = net(3, |_, one| one.key_expire = 10 * SECOND);
@@ -359,7 +363,7 @@ fn keys_expire() {
     assert!((8..=16).contains(&made), "{made}");
 }
 
-/// T05 and T06: keys that have done enough, or that somebody guesses at, are changed before they break.
+/// T05 and T06: keys that are worn out, or that somebody guesses at, are changed in time.
 #[test]
 fn worn_and_attacked_keys_are_changed() {
     for (wire, limit) in [([427, 672, 16, 0], 1 << 30), ([91, 64, 16, 0], 1 << 19)] {
@@ -391,7 +395,8 @@ fn worn_and_attacked_keys_are_changed() {
     assert_eq!(told(&net, 0).len(), 1);
 }
 
-/// T09: an edge to something that is no address kills a 1.0.36. It goes to everybody but legacy links.
+/// T09: an edge to a word that is no address kills a 1.0.36. It is sent to every link but legacy
+/// ones.
 #[test]
 fn no_edge_to_a_name_goes_to_a_legacy_link() {
     let mut net = net(3, |_, _| ());
@@ -465,7 +470,7 @@ fn no_edge_to_a_name_goes_to_a_legacy_link() {
     };
     assert_eq!((named(true), named(false)), (0, 2), "{others:?}");
     assert!(others[&true].iter().any(|line| line == good));
-    // A new legacy link is not told of it either.
+    // A new legacy link does not receive the edge either.
     assert!(mesh.nodes.iter().any(|(_, node)| {
         node.edges
             .values()
@@ -479,7 +484,7 @@ fn no_edge_to_a_name_goes_to_a_legacy_link() {
     }));
 }
 
-/// A datagram from an address that nobody is known at is tried, but not without end.
+/// A datagram from an unknown address is tried with keys, within a bound.
 #[test]
 fn a_node_that_moves_is_found_by_its_mac() {
     let mut net = pair();
@@ -489,7 +494,7 @@ fn a_node_that_moves_is_found_by_its_mac() {
         net.run(SECOND / 10);
     }
     assert_eq!(net.row(0, 1).endpoint.as_deref(), Some("192.168.7.77:9999"));
-    // Tries are few, but it takes one.
+    // The number of tries is small, but one suffices.
     assert!(net.delivered.len() >= 90, "{}", net.delivered.len());
     let mesh = &mut net.meshes[0];
     let datagram = Bytes::from(vec![7; 132]);
@@ -500,7 +505,7 @@ fn a_node_that_moves_is_found_by_its_mac() {
     assert!(!mesh.legacy.all.has(TRY_ALL, TRY_ALL as usize, net.now));
 }
 
-/// A node starts anew and nobody sees it go: its keys are gone, those of the others are not.
+/// A node restarts unnoticed: its keys are gone, those of the others are not.
 fn forget_keys(net: &mut Net, at: u8, of: u8) {
     let mesh = &mut net.meshes[usize::from(at)];
     let idx = mesh.nodes.find(&name(of)).unwrap();
@@ -508,8 +513,8 @@ fn forget_keys(net: &mut Net, at: u8, of: u8) {
     mesh.update_state(idx);
 }
 
-/// Three in a line whose ends reach each other by UDP. `silent` says whether the last one tells no new key by itself,
-/// as tinc 1.0.
+/// Three nodes in a line whose ends reach each other by UDP. If `silent` is true, the last one
+/// sends no new key by itself, like tinc 1.0.
 fn restarted_unseen(silent: bool) {
     let mut net = net(3, |_, _| ());
     net.join(0, 1);
@@ -532,7 +537,7 @@ fn restarted_unseen(silent: bool) {
         let arrived = !std::mem::take(&mut net.delivered).is_empty();
         by_udp = if udp && arrived { by_udp + 1 } else { 0 };
     }
-    // Healed before the last second of five.
+    // Repaired before the last second of five.
     assert!(by_udp >= 10, "{by_udp}");
 }
 
@@ -546,7 +551,8 @@ fn a_node_that_no_longer_answers_is_asked_for_its_key() {
     restarted_unseen(true);
 }
 
-/// Neither the addresses nor the name of a node are any use to who guesses: its newest key is in use.
+/// Neither the addresses nor the name of a node help an attacker who guesses: its newest key is in
+/// use.
 #[test]
 fn forged_datagrams_change_no_key_in_use() {
     let mut net = pair();

@@ -11,7 +11,7 @@ use crate::mesh::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Settings of nodes of which all speak native but those in `old`.
+/// Settings of nodes that all speak native, except those in `old`.
 fn native(count: u8, old: &[u8]) -> Vec<Settings> {
     let mut all = settings(count);
     for (settings, n) in all.iter_mut().zip(0..) {
@@ -31,7 +31,7 @@ fn line() -> Net {
     net
 }
 
-/// Both ways, `rounds` times at 100 a second; returns how many did not arrive.
+/// Sends packets both ways, `rounds` times at 100 a second. Returns the number of lost packets.
 fn lost(net: &mut Net, ends: [u8; 2], rounds: usize) -> usize {
     net.delivered.clear();
     for _ in 0..rounds {
@@ -131,7 +131,7 @@ fn a_node_that_hints_and_stays_silent_gets_sptps() {
         assert_eq!(net.protocol(0, 1), "sptps");
         net.run(9 * SECOND);
         assert_eq!(lost(&mut net, [0, 1], 100), 0);
-        // It is asked again, rarely, and then all is well.
+        // The node is asked again, rarely, and answers.
         net.lost = None;
         net.run(310 * SECOND);
         assert_eq!(net.protocol(0, 1), "native");
@@ -140,7 +140,7 @@ fn a_node_that_hints_and_stays_silent_gets_sptps() {
     }
 }
 
-/// The first packet under the new keys proves as much as the line that was lost.
+/// The first packet under the new keys proves as much as the lost line.
 #[test]
 fn a_lost_confirmation_is_made_up_for_by_a_packet() {
     let mut net = Net::new(native(2, &[]));
@@ -157,7 +157,7 @@ fn a_lost_confirmation_is_made_up_for_by_a_packet() {
     assert_eq!(lost(&mut net, [0, 1], 100), 0);
 }
 
-/// P9: renewal every ten seconds, by whoever comes first, loses nothing.
+/// P9: renewal every ten seconds, started by either end, loses no packet.
 #[test]
 fn sessions_are_renewed_with_nothing_lost() {
     for middle in [false, true] {
@@ -182,7 +182,7 @@ fn sessions_are_renewed_with_nothing_lost() {
     }
 }
 
-/// T42: both begin at the same moment. One session, and quiet after it.
+/// T42: both ends start at the same moment. There is one session, and no further handshake.
 #[test]
 fn both_begin_at_once_and_one_session_comes_of_it() {
     let mut net = line();
@@ -199,7 +199,7 @@ fn both_begin_at_once_and_one_session_comes_of_it() {
             mesh.ask_native(idx, net.now);
         }
         net.run(3 * SECOND);
-        // Each line is sent twice: by its sender and by the node between.
+        // Each line is sent twice: by its sender and by the node in the middle.
         assert_eq!(handshakes(&net, "32"), 4);
         assert_eq!(handshakes(&net, "33"), 2);
         assert_eq!(handshakes(&net, "34"), 2);
@@ -207,7 +207,7 @@ fn both_begin_at_once_and_one_session_comes_of_it() {
     }
 }
 
-/// T25, T38: first messages, replayed or made up, change nothing and cost little.
+/// T25, T38: replayed or forged first messages change no session and cost little.
 #[test]
 fn messages_of_others_do_not_disturb_a_session() {
     let mut net = line();
@@ -245,7 +245,7 @@ fn messages_of_others_do_not_disturb_a_session() {
         net.run(SECOND / 100);
         assert_eq!(net.delivered.len(), 2 * (round + 1));
     }
-    // Ten seconds: each of the two ends may have answered one in two seconds.
+    // Ten seconds: each end may have answered once in two seconds.
     assert!(
         handshakes(&net, "33") <= 2 * 2 * (4 + 5),
         "{}",
@@ -254,7 +254,8 @@ fn messages_of_others_do_not_disturb_a_session() {
     assert_eq!(net.protocol(0, 2), "native");
 }
 
-/// T27: a node that has a new address is found by what it sends, and gets no bulk there before it answered.
+/// T27: a node with a new address is found by its packets. It gets no bulk traffic there before it
+/// has answered.
 #[test]
 fn a_native_node_that_moves_is_found() {
     let mut net = Net::new(native(2, &[]));
@@ -270,7 +271,7 @@ fn a_native_node_that_moves_is_found() {
     assert_eq!(rows[0].endpoint, Some(new.to_string()));
 }
 
-/// A peer that comes back without native (a tincd in its place) is spoken to in SPTPS.
+/// A peer that comes back without native (a tincd in its place) gets SPTPS.
 #[test]
 fn a_node_that_goes_back_to_sptps_is_followed() {
     let mut net = Net::new(native(2, &[]));

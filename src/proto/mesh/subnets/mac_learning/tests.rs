@@ -1,4 +1,4 @@
-//! Addresses come, move and go, told to all.
+//! Ethernet addresses are learned, move and expire, with lines to all nodes.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const fn host(n: u8) -> Mac {
     [2, 0, 0, 0, 0, n]
 }
 
-/// A line of three in switch mode: 0 - 1 - 2.
+/// A line of three nodes in switch mode: 0 - 1 - 2.
 fn three() -> Net {
     let mut all = settings(3);
     for one in &mut all {
@@ -39,7 +39,7 @@ fn sees(net: &mut Net, node: u8, mac: Mac) {
     net.settle();
 }
 
-/// Who has an address as each node sees it.
+/// Owner of an address in the view of each node.
 fn owners(net: &mut Net, mac: Mac) -> Vec<Option<String>> {
     net.run(SECOND);
     let owner = |mesh: &Mesh| {
@@ -59,7 +59,7 @@ fn what_one_sees_all_know_until_it_is_silent() {
     let mut net = three();
     sees(&mut net, 0, host(1));
     assert_eq!(owners(&mut net, host(1)), all_say(0));
-    // Frames of it, seen by a worker, keep it.
+    // Frames of the address, seen by a worker, keep it.
     for _ in 0..4 {
         net.run(15 * SECOND);
         let snapshot = net.meshes[0].snapshot();
@@ -78,7 +78,7 @@ fn whoever_sees_it_last_has_it() {
         sees(&mut net, at, host(1));
         assert_eq!(owners(&mut net, host(1)), all_say(at));
     }
-    // Seen at both ends at once, it is nobody's or one's, the same everywhere.
+    // An address seen at both ends at once has no owner or one owner, equal at all nodes.
     net.input(0, Input::Punt(Punt::NewMac { mac: host(2) }));
     net.input(2, Input::Punt(Punt::NewMac { mac: host(2) }));
     let said = owners(&mut net, host(2));
@@ -93,7 +93,8 @@ fn a_node_that_is_gone_has_nothing() {
     net.part(1, 2);
     let lost = owners(&mut net, host(1));
     assert_eq!(lost[..2], [None, None]);
-    // It came up elsewhere meanwhile; whoever still thinks otherwise hears it when it is back.
+    // The address came up elsewhere in the meantime. A node with the old owner learns of it when it
+    // is back.
     sees(&mut net, 0, host(1));
     net.join(1, 2);
     net.run(SECOND);
@@ -151,7 +152,8 @@ fn a_flood_of_addresses_is_bounded() {
         })
         .collect();
     assert_eq!(held, [MAX_LEARNED; 3]);
-    // Each comes and goes once over both links, and is told once more by all that heard of it.
+    // Each address is added and removed once over both links, and refreshed once by each node that
+    // received it.
     let learned = LEARN_BURST + 101 * LEARN_RATE as usize;
     let lines = net.lines - before;
     assert!(lines < 7 * learned, "{lines}");

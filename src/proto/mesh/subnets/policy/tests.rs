@@ -11,7 +11,8 @@ use crate::mesh::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// 0 - 1 - 2 and 0 - 3: 0 looks at what 1 takes of 2, and 3 at what 0 passes on.
+/// 0 - 1 - 2 and 0 - 3: the test checks which subnets of 2 node 1 accepts, and which ones node 0
+/// forwards to 3.
 fn net(change: impl Fn(&mut Settings)) -> Net {
     let mut all = settings(4);
     all.iter_mut().for_each(change);
@@ -35,25 +36,25 @@ fn announce(net: &mut Net, nonce: u32, subnet: &str) {
     net.settle();
 }
 
-/// Which announcement of n1, whose host file gives it 10.0.0.1, is taken by which policy.
+/// Announcements of n1, whose host file lists 10.0.0.1, and the policies that accept them.
 #[test]
 fn what_host_files_give_to_others_is_refused() {
     use SubnetPolicy::{Conflict, Covered, Open};
     for (subnet, conflict, covered) in [
         ("10.0.0.1#3", true, true),
-        // Nobody's.
+        // A subnet without an owner.
         ("10.1.0.0/16", true, false),
         ("fd00::/64", true, false),
-        // Of another node, however it is written, and of us.
+        // Subnets of another node in any form, and of this node.
         ("10.0.0.2", false, false),
         ("10.0.0.2#-2147483648", false, false),
         ("10.0.0.2/32#1", false, false),
         ("10.0.0.0", false, false),
         ("0.0.0.0/0", false, false),
         ("::/0", false, false),
-        // Wider than what another has: it gives way to that.
+        // Wider than another node's subnet: the narrower one wins.
         ("10.0.0.0/24", true, false),
-        // Where nodes are reached: 192.168.7.N.
+        // Underlay addresses of nodes: 192.168.7.N.
         ("192.168.0.0/16", false, false),
         ("192.168.7.3", false, false),
         ("127.0.0.0/8", false, false),
@@ -75,7 +76,7 @@ fn what_host_files_give_to_others_is_refused() {
                 usize::from(taken),
                 "{what}"
             );
-            // What is refused is not passed on, though 3 might take it.
+            // A refused subnet is not forwarded, although node 3 might accept it.
             assert_eq!(
                 subnets(&net, 3, 1).len() - before,
                 usize::from(taken),
@@ -87,7 +88,8 @@ fn what_host_files_give_to_others_is_refused() {
     }
 }
 
-/// T20: the thief gets nothing of the owner, be it up or down, and it is said once.
+/// T20: a thief gets none of the owner's packets, whether the owner is up or down. The operator is
+/// told once.
 #[test]
 fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
     for (policy, stolen) in [(SubnetPolicy::Open, true), (SubnetPolicy::Conflict, false)] {
@@ -112,15 +114,15 @@ fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
             net.send(0, 2, 100);
             net.run(SECOND);
         }
-        // In a tunnel with the thief, or with the owner, whom it only relays.
+        // In a tunnel with the thief, or with the owner via the thief as a relay.
         let [thief, owner] = [1, 2].map(|to| net.row(0, to).tx_packets - before[to as usize - 1]);
         let expected = if stolen { (20, 0) } else { (0, 10) };
         assert_eq!((thief, owner), expected, "{policy:?}");
     }
 }
 
-/// A reload that gives the subnet lets in what was refused before, and the other way round; what was withdrawn meanwhile
-/// stays out.
+/// A reload that lists the subnet accepts it, and the other way round. A subnet that was withdrawn
+/// in the meantime stays out.
 #[test]
 fn a_reload_judges_anew() {
     let mut net = net(|_| {});
@@ -141,7 +143,7 @@ fn a_reload_judges_anew() {
         (old, &["10.0.0.1"][..]),
     ] {
         let now = net.now;
-        // An honest n1, told of it, would say that it is not its own.
+        // An honest n1 would answer that the subnet is not its own.
         net.meshes[0].handle(Input::Config(settings), now);
         assert_eq!(subnets(&net, 0, 1), expected);
     }
@@ -152,7 +154,7 @@ fn nth(n: usize) -> String {
     format!("172.{}.{}.0/24", 16 + n / 256, n % 256)
 }
 
-/// The host file of n1 lists so many of them.
+/// The host file of n1 lists `count` of them.
 fn list(one: &mut Settings, count: usize) {
     if let Some(host) = one.hosts.get_mut(&name(1)) {
         let lines = (0..count).map(|n| nth(n).parse::<Subnet>().unwrap());
@@ -160,8 +162,8 @@ fn list(one: &mut Settings, count: usize) {
     }
 }
 
-/// B4: of 2,000 subnets all are taken where the host file lists them, 1,024 where it does not; what is refused is said, and
-/// let in by a reload that lists it.
+/// B4: of 2,000 subnets all are accepted if the host file lists them, else 1,024. Refused ones are
+/// reported, and a reload that lists them accepts them.
 #[test]
 fn what_host_files_list_counts_against_no_bound() {
     for (listed, taken) in [(0, 1_024), (500, 1_524), (2_000, 2_000)] {
@@ -177,7 +179,7 @@ fn what_host_files_list_counts_against_no_bound() {
         });
         let mut net = made.unwrap();
         let mesh = &net.meshes[0];
-        // Beside 10.0.0.1, which is listed.
+        // Besides 10.0.0.1, which is listed.
         assert_eq!(subnets(&net, 0, 1).len(), taken + 1, "{listed} listed");
         assert_eq!(subnets(&net, 3, 1).len(), taken + 1, "{listed} listed");
         let refused = mesh.refused_subnets();
@@ -185,7 +187,7 @@ fn what_host_files_list_counts_against_no_bound() {
         assert!(refused.iter().all(|row| row.rule == Rule::Bound));
         assert_eq!(mesh.status().refused, refused.len() as u64);
         let said = said.iter().filter(|line| line.contains("subnet refused"));
-        // By n0 and n2, each once a minute; n3 hears of no more than n0 takes.
+        // By n0 and n2, each once a minute. n3 hears only of subnets that n0 accepts.
         assert_eq!(said.count(), if taken < 2_000 { 2 } else { 0 });
         let mut ours = settings(4).remove(0);
         list(&mut ours, 2_000);
@@ -197,7 +199,7 @@ fn what_host_files_list_counts_against_no_bound() {
     }
 }
 
-/// A line of a file stands for itself only: with other weights it would be without number.
+/// A line of a file stands only for itself: with other weights the number would be unlimited.
 #[test]
 fn a_listed_subnet_with_other_weights_counts() {
     let mut net = net(|_| {});

@@ -11,7 +11,7 @@ use crate::{
     route::SourceCheck,
 };
 
-/// A member n1 beside the honest n2, both neighbours of n0; the links of n1 speak this.
+/// A member n1 beside the honest n2, both neighbours of n0; the links of n1 speak `dialect`.
 fn net(dialect: Dialect, change: impl FnMut(&mut Settings)) -> Net {
     let mut all = settings(3);
     all.iter_mut().for_each(change);
@@ -23,7 +23,8 @@ fn net(dialect: Dialect, change: impl FnMut(&mut Settings)) -> Net {
     net
 }
 
-/// A frame of n1 over its link to n0, as if it came from the address of n2. Returns whether n0's device gets it.
+/// Sends a frame of n1 over its link to n0 with the address of n2. Returns true if n0's device gets
+/// it.
 fn spoof(net: &mut Net, from: u8) -> bool {
     let packet = crate::mesh::testing::packet(from, 0, 100);
     let frame = [&ether::made_up(&packet), &*packet].concat().into();
@@ -40,7 +41,7 @@ fn change_host(one: &mut Settings, of: u8, change: impl Fn(&mut Host)) {
     }
 }
 
-/// A7: whatever the member speaks, and whatever it announces besides.
+/// A7: in every dialect of the member, and with any announcements.
 #[test]
 fn a_member_sends_from_its_own_addresses_in_every_dialect() {
     for dialect in [Dialect::Sptps, Dialect::Native] {
@@ -64,7 +65,7 @@ fn a_member_sends_from_its_own_addresses_in_every_dialect() {
     }
 }
 
-/// Host files that hold keys only: nobody is held to anything but leaving the addresses of others alone.
+/// Host files with keys only: a node may send from any address that no other node owns.
 #[test]
 fn host_files_without_subnets_go_on_working() {
     let mut net = net(Dialect::Sptps, |one| {
@@ -78,7 +79,7 @@ fn host_files_without_subnets_go_on_working() {
     assert!(!spoof(&mut net, 0), "ours");
 }
 
-/// The operator is told once, with the remedy; with that everything passes.
+/// The operator is told once, with the remedy. With the remedy the packets pass.
 #[test]
 fn what_is_dropped_is_told_and_a_host_file_lets_it_pass() {
     let mut net = net(Dialect::Sptps, |_| ());
