@@ -88,6 +88,41 @@ struct Terms {
     slack: u32,
 }
 
+/// The terms of the accounts of a node, by MetaRate: see the table of this module.
+impl Terms {
+    const fn own(rate: u32) -> Self {
+        Self {
+            rate,
+            burst: LINE_BURST,
+            slack: 0,
+        }
+    }
+
+    const fn elsewhere(rate: u32) -> Self {
+        Self {
+            rate,
+            burst: ELSEWHERE_BURST,
+            slack: rate.saturating_mul(4),
+        }
+    }
+
+    const fn unknown(rate: u32) -> Self {
+        Self {
+            rate,
+            burst: LINE_BURST,
+            slack: rate.saturating_mul(4),
+        }
+    }
+
+    const fn others(rate: u32) -> Self {
+        Self {
+            rate: rate.saturating_mul(10),
+            burst: GRAPH_LINES,
+            slack: rate.saturating_mul(15),
+        }
+    }
+}
+
 impl Account {
     fn new(burst: usize, now: Instant) -> Self {
         Self {
@@ -156,24 +191,17 @@ impl Mesh {
         let first = !peer.synced && self.is_first_told(link, request);
         let subject = request.subject().and_then(|name| self.nodes.find(name));
         let rate = self.settings.meta_rate;
-        let terms = |rate: u32, burst: usize, slack: u32| Terms { rate, burst, slack };
-        let own = terms(rate, LINE_BURST, 0);
-        let elsewhere = terms(rate, ELSEWHERE_BURST, rate.saturating_mul(4));
-        let unknown = terms(rate, LINE_BURST, rate.saturating_mul(4));
-        let others = terms(
-            rate.saturating_mul(10),
-            GRAPH_LINES,
-            rate.saturating_mul(15),
-        );
         let twice = rate.saturating_mul(2);
         let reachability = subject.map(|idx| self.nodes[idx].reachability);
         let reachable = reachability.is_some_and(|reachability| reachability.reachable);
         let behind =
             reachable && reachability.is_some_and(|reachability| reachability.nexthop == node);
         let charge = if first && (behind || !reachable) {
-            self.budget(node, now).others.charge(1, others, now)
+            self.budget(node, now)
+                .others
+                .charge(1, Terms::others(rate), now)
         } else if subject == Some(node) {
-            self.budget(node, now).own.charge(1, own, now)
+            self.budget(node, now).own.charge(1, Terms::own(rate), now)
         } else {
             // The nearest node on the path that we know by more than the neighbour's lines.
             let known = |idx: NodeIdx| self.nodes[idx].introduced_by.is_none();
@@ -191,10 +219,10 @@ impl Mesh {
             let budget = self.budget(node, now);
             let charge = match told {
                 Some((taken, quiet)) if behind || taken && quiet => {
-                    budget.others.charge(1, others, now)
+                    budget.others.charge(1, Terms::others(rate), now)
                 }
-                Some(_) => budget.elsewhere.charge(1, elsewhere, now),
-                None => budget.unknown.charge(1, unknown, now),
+                Some(_) => budget.elsewhere.charge(1, Terms::elsewhere(rate), now),
+                None => budget.unknown.charge(1, Terms::unknown(rate), now),
             };
             match (charge, told) {
                 (Charge::Taken, Some((false, _))) => Charge::Refused,
@@ -222,11 +250,7 @@ impl Mesh {
     pub(in crate::mesh) fn charge_own(&mut self, link: LinkId, now: Instant) {
         if let Some(peer) = self.peers.get(&link) {
             let node = peer.node;
-            let own = Terms {
-                rate: self.settings.meta_rate,
-                burst: LINE_BURST,
-                slack: 0,
-            };
+            let own = Terms::own(self.settings.meta_rate);
             let charge = self.budget(node, now).own.charge(1, own, now);
             self.settle_charge(link, charge, "request lines");
         }
@@ -239,11 +263,7 @@ impl Mesh {
             return;
         };
         let (node, rate) = (peer.node, self.settings.meta_rate);
-        let others = Terms {
-            rate: rate.saturating_mul(10),
-            burst: GRAPH_LINES,
-            slack: rate.saturating_mul(15),
-        };
+        let others = Terms::others(rate);
         let charge = self.budget(node, now).others.charge(1, others, now);
         if charge == Charge::TooLong {
             self.settle_charge(link, charge, "useless lines");
