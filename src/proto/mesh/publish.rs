@@ -25,7 +25,7 @@ use crate::{
     },
     route::{
         Broadcast, MTU, NodeIdx, NodeState, RouteSnapshot,
-        lpm::{Owner, Route, Table},
+        lpm::{self, Owner, Table},
         source::Claims,
     },
 };
@@ -396,24 +396,7 @@ impl Mesh {
         let kept = best
             .iter()
             .filter(|(prefix, entry)| entry.0 || !covered(prefix));
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (prefix, (_, _, owner)) in kept {
-            let owner = *owner;
-            match *prefix {
-                Prefix::V4(ip, len) => v4.push(Route {
-                    addr: ip.to_bits(),
-                    len,
-                    owner,
-                }),
-                Prefix::V6(ip, len) => v6.push(Route {
-                    addr: ip.to_bits(),
-                    len,
-                    owner,
-                }),
-                Prefix::Mac(_) => {}
-            }
-        }
-        (Table::new(v4), Table::new(v6))
+        lpm::tables(kept.map(|(prefix, (_, _, owner))| (*prefix, *owner)))
     }
 
     /// Ownerless subnets: the built-in ones and those of BroadcastSubnet.

@@ -1,5 +1,7 @@
 //! Longest-prefix match on an immutable table of ranges.
 
+use meshd_wire::Prefix;
+
 use crate::route::NodeIdx;
 
 /// Owner of a range of addresses.
@@ -72,6 +74,30 @@ macro_rules! impl_address {
 
 impl_address!(u32);
 impl_address!(u128);
+
+/// Makes the tables of IPv4 and IPv6 out of prefixes and their owners. Ethernet addresses are left out.
+#[must_use]
+pub fn tables<O: Copy + PartialEq>(
+    prefixes: impl IntoIterator<Item = (Prefix, O)>,
+) -> (Table<u32, O>, Table<u128, O>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for (prefix, owner) in prefixes {
+        match prefix {
+            Prefix::V4(ip, len) => v4.push(Route {
+                addr: ip.to_bits(),
+                len,
+                owner,
+            }),
+            Prefix::V6(ip, len) => v6.push(Route {
+                addr: ip.to_bits(),
+                len,
+                owner,
+            }),
+            Prefix::Mac(_) => {}
+        }
+    }
+    (Table::new(v4), Table::new(v6))
+}
 
 impl<A, O> Default for Table<A, O> {
     fn default() -> Self {

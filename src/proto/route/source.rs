@@ -29,7 +29,7 @@ use meshd_wire::{Prefix, ip::Packet};
 
 use crate::route::{
     NodeIdx, RouteSnapshot, SourceCheck,
-    lpm::{Address, Owner, Route, Table},
+    lpm::{self, Address, Owner, Table},
 };
 
 /// Source addresses that one node may use, and the nodes that may send in its place.
@@ -69,27 +69,11 @@ impl Listed {
     /// Builds the table of these subnets; Ethernet addresses are skipped.
     #[must_use]
     pub fn new(subnets: impl IntoIterator<Item = Prefix>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for prefix in subnets {
-            let owner = length(&prefix);
-            match prefix.masked() {
-                Prefix::V4(ip, len) => v4.push(Route {
-                    addr: ip.to_bits(),
-                    len,
-                    owner,
-                }),
-                Prefix::V6(ip, len) => v6.push(Route {
-                    addr: ip.to_bits(),
-                    len,
-                    owner,
-                }),
-                Prefix::Mac(_) => {}
-            }
-        }
-        Self {
-            v4: Table::new(v4),
-            v6: Table::new(v6),
-        }
+        let lengths = subnets
+            .into_iter()
+            .map(|prefix| (prefix.masked(), length(&prefix)));
+        let (v4, v6) = lpm::tables(lengths);
+        Self { v4, v6 }
     }
 
     /// Returns true if nothing narrower lies inside a prefix, neither here nor in the route tables.

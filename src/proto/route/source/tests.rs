@@ -1,4 +1,5 @@
 use super::*;
+use crate::route::lpm::Route;
 use meshd_wire::{
     Subnet,
     testing::{v4, v6},
@@ -23,26 +24,11 @@ fn net(nodes: [(&[&str], &[&str]); 6]) -> RouteSnapshot {
         _ => Owner::Node(NodeIdx(idx as u32)),
     };
     let mut snapshot = snapshot([neighbour(B), neighbour(C), node(D, C, D), down], []);
-    let (mut v4, mut v6, mut all) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut routes, mut all) = (Vec::new(), Vec::new());
     for (idx, (announced, listed)) in nodes.into_iter().enumerate() {
         let (announced, listed) = (prefixes(announced), prefixes(listed));
         all.extend(listed.clone());
-        for prefix in &announced {
-            let owner = owner(idx);
-            match *prefix {
-                Prefix::V4(ip, len) => v4.push(Route {
-                    addr: ip.to_bits(),
-                    len,
-                    owner,
-                }),
-                Prefix::V6(ip, len) => v6.push(Route {
-                    addr: ip.to_bits(),
-                    len,
-                    owner,
-                }),
-                Prefix::Mac(_) => {}
-            }
-        }
+        routes.extend(announced.iter().map(|prefix| (*prefix, owner(idx))));
         if idx < 5 {
             snapshot.sources.push(Claims {
                 announced,
@@ -51,7 +37,7 @@ fn net(nodes: [(&[&str], &[&str]); 6]) -> RouteSnapshot {
             });
         }
     }
-    (snapshot.v4, snapshot.v6) = (Table::new(v4), Table::new(v6));
+    (snapshot.v4, snapshot.v6) = lpm::tables(routes);
     snapshot.listed = Arc::new(Listed::new(all));
     snapshot
 }
