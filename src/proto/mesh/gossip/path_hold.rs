@@ -133,7 +133,8 @@ impl Mesh {
         self.nodes.len() <= MAX_SEARCHED
             && hop.is_some_and(|hop| hop.link.is_some())
             && said.distance + 1 >= old.distance
-            && graph::hops(&self.nodes, old.nexthop, idx) == Some(old.distance - 1)
+            && graph::hops(&self.nodes, old.nexthop, idx, |_, to| to != Nodes::ME)
+                == Some(old.distance - 1)
     }
 
     /// Requests a graph pass if a held change may take effect now. Returns true if a change is

@@ -13,7 +13,7 @@
 //! link as soon as it has a fourth. Dials of ConnectTo are not cancelled here.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,10 @@ use crate::{
     mesh::{
         Mesh, Timer,
         peers::{dial::Outgoing, handshake::Peer},
-        topology::node::{Node, Nodes},
+        topology::{
+            graph,
+            node::{Node, Nodes},
+        },
     },
     route::NodeIdx,
 };
@@ -332,17 +335,8 @@ impl Mesh {
 
     /// Returns true if a neighbour has a path to us besides our link.
     fn is_reached_without_link(&self, to: NodeIdx) -> bool {
-        let mut visited = BTreeSet::from([Nodes::ME]);
-        let mut next = vec![Nodes::ME];
-        while let Some(idx) = next.pop() {
-            for edge in self.nodes[idx].edges.values() {
-                let link = idx == Nodes::ME && edge.to == to;
-                if !link && self.nodes.edge(edge.to, idx).is_some() && visited.insert(edge.to) {
-                    next.push(edge.to);
-                }
-            }
-        }
-        visited.contains(&to)
+        let usable = |from, next| from != Nodes::ME || next != to;
+        graph::hops(&self.nodes, Nodes::ME, to, usable).is_some()
     }
 
     fn auto_dial(&mut self, name: NodeName, now: Instant) {

@@ -94,16 +94,22 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
         .collect()
 }
 
-/// Number of hops from one node to another on paths that avoid this node.
-pub(in crate::mesh) fn hops(nodes: &Nodes, from: NodeIdx, to: NodeIdx) -> Option<i32> {
-    let mut seen = BTreeSet::from([Nodes::ME, from]);
+/// Number of hops from one node to another over usable edges that both ends announce.
+pub(in crate::mesh) fn hops(
+    nodes: &Nodes,
+    from: NodeIdx,
+    to: NodeIdx,
+    usable: impl Fn(NodeIdx, NodeIdx) -> bool,
+) -> Option<i32> {
+    let mut seen = BTreeSet::from([from]);
     let mut queue = VecDeque::from([(from, 0)]);
     while let Some((idx, hops)) = queue.pop_front() {
         if idx == to {
             return Some(hops);
         }
         for edge in nodes[idx].edges.values() {
-            if nodes.edge(edge.to, idx).is_some() && seen.insert(edge.to) {
+            let both = nodes.edge(edge.to, idx).is_some();
+            if both && usable(idx, edge.to) && seen.insert(edge.to) {
                 queue.push_back((edge.to, hops + 1));
             }
         }
