@@ -10,7 +10,7 @@ fn hex<const N: usize>(text: &str) -> [u8; N] {
         .unwrap()
 }
 
-/// The vector of the Cacophony project for this protocol, which other implementations are tested with.
+/// Vector of the Cacophony project for this protocol; other implementations are tested with it.
 #[test]
 fn our_primitives_give_the_messages_of_the_public_vector() {
     let psk = hex("54686973206973206d7920417573747269616e20706572737065637469766521");
@@ -76,7 +76,7 @@ fn our_primitives_give_the_messages_of_the_public_vector() {
     assert_eq!(&opened, b"F. A. Hayek");
 }
 
-/// Two nodes and what they say.
+/// Two nodes and their clear text before the handshake.
 struct Pair {
     names: [NodeName; 2],
     keys: [PrivateKey; 2],
@@ -96,7 +96,7 @@ impl Pair {
         }
     }
 
-    /// The handshake between what each believes; alice begins with `callee`'s key.
+    /// Runs the handshake between the views of both; alice starts with `callee`'s key.
     fn shake(&self, callee: &PublicKey, callers: &[StaticPublic]) -> Result<(), Refused> {
         let secrets = self.keys.each_ref().map(StaticSecret::of);
         let said = self.said.each_ref().map(|said| [said.as_slice()]);
@@ -154,7 +154,7 @@ fn one_of_several_keys_of_the_caller_will_do_and_no_other() {
     assert_eq!(pair.shake(&callee, &[other, caller]), Ok(()));
     assert_eq!(pair.shake(&callee, &[other]), Err(Refused));
     assert_eq!(pair.shake(&callee, &[]), Err(Refused));
-    // Meant for somebody else.
+    // Meant for another node.
     assert_eq!(pair.shake(&pair.keys[0].public(), &[caller]), Err(Refused));
 }
 

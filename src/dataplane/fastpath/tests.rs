@@ -1,4 +1,5 @@
-//! The pure steps over snapshots made by hand: we are node 0, node 1 is a neighbour, node 2 is behind it.
+//! The pure steps over snapshots made by hand: this node is node 0, node 1 is a neighbour, node 2
+//! is behind it.
 
 mod circles;
 mod frames;
@@ -141,7 +142,7 @@ fn keyed(state: NodeState, tunnel: &Tunnel) -> NodeState {
     }
 }
 
-/// Each node announces 10.0.N.0/24, and no host file lists anything.
+/// Each node announces 10.0.N.0/24, and no host file lists a subnet.
 fn claims(node: u8) -> Claims {
     let subnet: Subnet = format!("10.0.{node}.0/24").parse().unwrap();
     Claims {
@@ -150,7 +151,7 @@ fn claims(node: u8) -> Claims {
     }
 }
 
-/// T21: a member sends in the name of another node, of ours, of nobody.
+/// T21: a member sends with the source of another node, of this node, of no node.
 #[test]
 fn native_nodes_send_from_their_own_subnets_only() {
     let (ours, theirs) = native_pair();
@@ -202,7 +203,8 @@ fn native_nodes_send_from_their_own_subnets_only() {
     }
 }
 
-/// T21: what passes in SPTPS from a foreign source is counted, each packet of a flow, and nothing else is.
+/// T21: SPTPS packets that pass with a foreign source are counted, each packet of a flow, and no
+/// other packets.
 #[test]
 fn foreign_sources_of_sptps_nodes_are_counted() {
     let (ours, theirs) = tunnel(5);
@@ -250,7 +252,7 @@ fn native_pair() -> (native::Session, native::Session) {
     (asking.answered(&second).ok().unwrap(), theirs)
 }
 
-/// We own 10.0.0.0/24, node 1 10.0.1.0/24, node 2 10.0.2.0/24; 10.0.9.0/24 is nobody's.
+/// This node owns 10.0.0.0/24, node 1 10.0.1.0/24, node 2 10.0.2.0/24; 10.0.9.0/24 has no owner.
 fn line(one: NodeState, two: NodeState) -> RouteSnapshot {
     let mut snapshot = snapshot(
         [one, two],
@@ -276,7 +278,7 @@ fn ids(snapshot: &RouteSnapshot, to: NodeIdx, from: NodeIdx) -> [u8; HEADER] {
     RelayHeader { to, from: id(from) }.to_bytes()
 }
 
-/// A datagram of node 1 straight to us.
+/// A datagram of node 1 directly to this node.
 fn sealed(snapshot: &RouteSnapshot, key: &TxKey, kind: u8, data: &[u8]) -> Vec<u8> {
     let mut datagram = [&ids(snapshot, ME, ONE)[..], &[0; 5], data, &[0; 16]].concat();
     key.seal(key.claim(1).unwrap(), kind, &mut datagram[HEADER..]);
@@ -462,7 +464,7 @@ fn datagrams_between_others_are_relayed_unopened() {
     );
 }
 
-/// T29: a neighbour sends datagrams whose ids name us as the origin.
+/// T29: a neighbour sends datagrams whose ids name this node as the origin.
 #[test]
 fn t29_nobody_relays_in_our_name() {
     let snapshot = line(neighbour(ONE), neighbour(TWO));

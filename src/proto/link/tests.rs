@@ -51,13 +51,13 @@ fn credentials(of: &str) -> Credentials {
     Credentials::of(key(of).public())
 }
 
-/// A keyring in which every node of these tests has its key.
+/// A keyring with the key of every node of these tests.
 fn keys() -> Keys {
     let nodes = ["alice", "bob", "carol"];
     Keys(nodes.map(|n| (name(n), credentials(n))).into())
 }
 
-/// The tests' clock stands still: only the handshake deadline looks at it.
+/// The clock of the tests stands still: only the handshake deadline reads it.
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]
 fn now() -> Instant {
     Instant::now()
@@ -87,7 +87,7 @@ fn feed(link: &mut Link, data: &[u8]) {
     link.handle_bytes(data, &keys(), now());
 }
 
-/// Carries bytes both ways, cut as `cuts` says, until both sides are silent.
+/// Carries bytes both ways, cut into pieces of `cuts`, until both sides are silent.
 fn converse(a: &mut Link, b: &mut Link, cuts: &[usize]) -> [Vec<LinkEvent>; 2] {
     let mut cuts = cuts.iter().copied().cycle();
     let mut events = [vec![], vec![]];
@@ -112,7 +112,7 @@ fn converse(a: &mut Link, b: &mut Link, cuts: &[usize]) -> [Vec<LinkEvent>; 2] {
     }
 }
 
-/// Two links that are up, without events left.
+/// Two links that are up, with no event left.
 fn pair() -> (Link, Link) {
     let (mut a, mut b) = (dial("alice", "bob"), accept("bob"));
     converse(&mut a, &mut b, &[usize::MAX]);
@@ -134,7 +134,7 @@ fn down(events: &[LinkEvent]) -> &LinkError {
     error
 }
 
-/// What the acceptor bob says to a stranger who sends `data` at once.
+/// Error of the acceptor bob when a stranger sends `data` at once.
 fn refused(data: &[u8]) -> LinkError {
     let mut link = accept("bob");
     feed(&mut link, data);
@@ -142,7 +142,8 @@ fn refused(data: &[u8]) -> LinkError {
     down(&drain(&mut link)).clone()
 }
 
-/// Lines and packets of two links that are up arrive whole and in order, however they are cut on the way.
+/// Lines and packets of two links that are up arrive whole and in order, regardless of how the
+/// bytes are cut.
 fn they_talk(
     a: &mut Link,
     b: &mut Link,
@@ -210,7 +211,7 @@ proptest! {
         they_talk(&mut a, &mut b, &cuts, &lines, (&frame, &datagram))?;
     }
 
-    /// F2: the events do not depend on the chunks, and little is held.
+    /// F2: the events do not depend on the chunks, and few bytes are held.
     #[test]
     fn garbage_before_authentication_is_refused_alike_in_any_chunks(
         start in prop_oneof![Just(""), Just("0 alice 17.7\n"), Just("0 carol 17."), Just("0 ^x 17.7\n")],
@@ -251,7 +252,7 @@ fn the_answer_to_an_id_line_is_one_write() {
     assert!(!bob.is_up());
 }
 
-/// T01, T11, T34: whoever is not a known node gets no byte, whatever it claims.
+/// T01, T11, T34: a peer that is no known node gets no byte, whatever it claims.
 #[test]
 fn strangers_get_silence() {
     for line in [
@@ -277,7 +278,7 @@ fn strangers_get_silence() {
     );
 }
 
-/// T36: what a stranger may make us hold is bounded.
+/// T36: the bytes held for a stranger are bounded.
 #[test]
 fn claims_before_authentication_are_bounded() {
     assert!(matches!(
@@ -329,7 +330,7 @@ fn a_silent_stranger_is_dropped_at_the_deadline() {
 
 #[test]
 fn the_wrong_key_ends_the_handshake_on_either_side() {
-    // Mallory says alice.
+    // Mallory claims to be alice.
     let mallory = Arc::new(Identity {
         name: name("alice"),
         key: Arc::new(key("mallory")),
@@ -370,7 +371,7 @@ fn a_dialled_node_must_be_the_one_that_answers() {
         ("0 bob 17.1\n", true),
         ("0 bob 18.7\n", true),
         ("hello\n", false),
-        // It speaks SPTPS but does not know our key: METAKEY follows the ID line.
+        // The acceptor speaks SPTPS but does not know our key: METAKEY follows the ID line.
         ("0 bob 17.7\n1 94 64 0 0 AABB\n", true),
     ] {
         let mut alice = dial("alice", "bob");

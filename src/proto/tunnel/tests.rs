@@ -1,4 +1,4 @@
-//! Tunnels against each other: handshake, rekey in every order that two paths can make, numbers.
+//! Tunnels against each other: handshake, rekey in every order of two paths, sequence numbers.
 
 mod compressed;
 
@@ -50,7 +50,7 @@ fn sealed(tunnel: &Tunnel, text: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// What a worker does with a datagram: tries the keys in order.
+/// Opens a datagram like a worker: tries the keys in order.
 fn opened(tunnel: &Tunnel, datagram: &[u8]) -> Result<Vec<u8>, OpenError> {
     let keys = tunnel.rx();
     assert!((1..=3).contains(&keys.len()));
@@ -93,7 +93,7 @@ fn data_flows_both_ways_after_the_handshake() {
     let (a, b) = pair();
     flows(&a, &b);
     flows(&b, &a);
-    // Two handshake records before.
+    // Two handshake records precede.
     assert_eq!(a.tx().unwrap().claimed(), 3);
 }
 
@@ -163,7 +163,7 @@ fn many_rekeys_keep_three_keys_at_most() {
     assert_eq!(a.rx().len(), 3);
 }
 
-/// The KEX of a rekey by TCP comes behind more data than the replay window holds.
+/// The KEX of a rekey arrives by TCP behind more data than the replay window holds.
 #[test]
 fn handshake_records_may_be_overtaken_by_more_than_the_window() {
     let (mut a, mut b) = pair();
@@ -207,8 +207,8 @@ fn a_lost_ack_is_made_up_for_by_the_next_rekey() {
     flows(&b, &a);
 }
 
-/// Wrong numbers, types, lengths, keys and tags, at every stage of first handshake and rekey: refused,
-/// and the handshake goes on as if nothing had been.
+/// Wrong numbers, types, lengths, keys and tags, at every stage of first handshake and rekey. All
+/// are rejected, and the handshake continues undisturbed.
 #[test]
 fn bad_messages_change_nothing() {
     fn bad(good: &[u8], clear: bool) -> Vec<(Vec<u8>, Option<TunnelError>)> {
@@ -243,7 +243,7 @@ fn bad_messages_change_nothing() {
     fn receive(tunnel: &mut Tunnel, good: &[u8]) -> Vec<Vec<u8>> {
         let clear = !tunnel.is_established();
         for (datagram, error) in bad(good, clear) {
-            // A flipped bit of an ephemeral key may be another sound key: that shows with the SIG.
+            // A flipped bit of an ephemeral key may give another valid key: the SIG detects it.
             let kex_with_other_key = clear && good.len() == 70 && datagram.len() == good.len();
             if kex_with_other_key && error.is_none() {
                 continue;
@@ -321,7 +321,7 @@ fn a_bad_tag_leaves_buffer_window_and_key_untouched() {
     assert_eq!(key.open(&mut again), Err(OpenError::Replayed));
 }
 
-/// T10: renewal is asked for at 2^31, data stops at 2^32 - 2^13, handshakes a little later.
+/// T10: renewal is requested at 2^31, data stops at 2^32 - 2^13, handshakes a little later.
 #[test]
 fn numbers_are_never_used_twice_at_the_end() {
     const LAST: u64 = (1 << 32) - (1 << 13);
@@ -342,7 +342,7 @@ fn numbers_are_never_used_twice_at_the_end() {
     while tx.claim(1).is_some() {}
     assert_eq!(tx.claimed(), LAST);
 
-    // A rekey still finds numbers, but it gives none to the data.
+    // A rekey still finds numbers, but leaves none for data.
     let kex = a.rekey(&mut rng(5)).unwrap();
     settle(&mut a, &mut b, vec![], vec![kex]);
     assert_eq!(a.tx().unwrap().claim(1), None);
@@ -355,7 +355,7 @@ fn numbers_are_never_used_twice_at_the_end() {
     assert_eq!(a.receive(&kex, &mut rng(5)), Err(TunnelError::Exhausted));
 }
 
-/// One packet or handshake message in the air.
+/// One packet or handshake message on the way.
 #[derive(Clone)]
 struct InAir {
     to_a: bool,
@@ -382,9 +382,9 @@ proptest! {
         flows(&b, &a);
     }
 
-    /// P5 and P9: whatever the order in which data (UDP, reordered within the window) and handshake
-    /// messages (TCP, in order, slower or faster) arrive and whenever either side rekeys or forgets
-    /// old keys, everything arrives once, and no (key, number) pair is used twice.
+    /// P5 and P9: data arrives by UDP, reordered within the window; handshake messages arrive by
+    /// TCP, in order, slower or faster. Either side rekeys or drops old keys at any time.
+    /// Everything arrives once, and no (key, number) pair is used twice.
     #[test]
     fn a_rekey_loses_nothing(
         steps in proptest::collection::vec((any::<bool>(), 0_u8..9, any::<proptest::sample::Index>()), 1..120),
@@ -399,16 +399,16 @@ proptest! {
             rekeyed &= !udp.is_empty();
             let tunnel = if on_a { &mut a } else { &mut b };
             match what {
-                // Data, more often than anything else.
+                // Data, more often than other steps.
                 0..=3 => {
                     let datagram = sealed(tunnel, &sent.to_be_bytes());
                     sent += 1;
-                    // Same direction, number and key stream would show the same bytes: record them.
+                    // Equal direction, number and key stream would show equal bytes: record them.
                     prop_assert!(wire.insert((on_a, datagram[..4].to_vec())));
                     udp.push(InAir { to_a: !on_a, datagram });
                 }
-                // Three keys live at a time, so no second rekey while datagrams of before the first
-                // are on their way.
+                // Three keys live at a time. So there is no second rekey while datagrams from
+                // before the first are on their way.
                 4 if udp.is_empty() || !rekeyed => {
                     rekeyed = true;
                     let kex = tunnel.rekey(&mut rng(which.index(256) as u8));
@@ -426,7 +426,7 @@ proptest! {
                     let answers = answers.expect("a handshake message in order");
                     tcp.extend(answers.into_iter().map(|datagram| InAir { to_a: !on_a, datagram }));
                 },
-                // The caller leaves time for packets on the way before it expires keys.
+                // The caller waits for packets on the way before it expires keys.
                 8 if udp.is_empty() => {
                     tunnel.expire_old();
                 }
@@ -439,9 +439,10 @@ proptest! {
     }
 }
 
-/// tests/vectors/tinc-1.1.json, `datagram_rekey`: real tinc with KeyExpire = 14 on the other side, as
-/// initiator and as responder. Our side is rebuilt from its recorded ephemeral keys: every handshake
-/// record must be the recorded one, ACK under the old key and data after it under the new one.
+/// tests/vectors/tinc-1.1.json, `datagram_rekey`: the other side is real tinc with KeyExpire = 14,
+/// as initiator and as responder. Our side is rebuilt from its recorded ephemeral keys. Every
+/// handshake record must equal the recorded one, with the ACK under the old key and data after it
+/// under the new one.
 #[test]
 fn recorded_rekeys_with_real_tinc_are_replayed() {
     let vectors = include_str!("../../../tests/vectors/tinc-1.1.json");
@@ -501,7 +502,7 @@ fn replay_rekey(session: &Value, own_key: &PrivateKey) {
         let wire = hex(&event["wire"]);
         match (event["dir"] == "daemon->test", is_handshake(event)) {
             (true, true) => {
-                // Data that was left out of the recording took numbers as well.
+                // Data left out of the recording used numbers as well.
                 let tx = tunnel.as_ref().and_then(Tunnel::tx);
                 if let (Some(tx), Some(next)) = (tx, recorded.get(said.len())) {
                     let next = u32::from_be_bytes(next[..4].try_into().unwrap());

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What a field accepts. The columns of [`VALUES`] stand in this order.
+/// Values that a field accepts. The columns of [`VALUES`] are in this order.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Hex,
@@ -10,12 +10,12 @@ enum Kind {
     Subnet,
     Word,
     Decimal,
-    /// Whatever stands there, the line is good.
+    /// Any value leaves the line valid.
     Free,
 }
 use Kind::{Decimal, Free, Hex, Name, Subnet as Net, Word};
 
-/// Kind, name in error messages, a good value.
+/// Kind, name in error messages, a valid value.
 type Field = (Kind, &'static str, &'static str);
 
 const NONCE: Field = (Hex, "nonce", "1f2e3d4c");
@@ -112,9 +112,9 @@ const REQUESTS: &[(&str, &str, &[Field])] = &[
     ("23", "MTU_INFO", &[FROM, TO, (Decimal, "MTU", "1400")]),
 ];
 
-/// Values to put in place of a good one: base, how often it is repeated, and the verdict for each
-/// [`Kind`]: `+` the line is good, `-` that field is refused, a blank: not asked, because the rest of
-/// the word becomes the next field.
+/// Replacement values: base, number of repetitions, and the verdict for each [`Kind`]. `+`: the
+/// line is valid. `-`: that field is rejected. Blank: not tested, because the rest of the word
+/// becomes the next field.
 const VALUES: &[(&[u8], usize, &str)] = &[
     // x n s w d f
     (b"0", 1, "++-+++"),
@@ -340,7 +340,7 @@ fn only_requests_of_an_active_link_are_known() {
         let line = format!("{word} {all}");
         let first = line.split_whitespace().next().unwrap();
         let error = Err(RequestError::Unknown(first.into()));
-        // An empty word lets the next one be the number: 655.
+        // After an empty word the next word is the number: 655.
         assert_eq!(Request::parse(line.as_bytes()), error, "{word}");
     }
     let long = Request::parse(&[b'9'; 3000]);
@@ -399,7 +399,7 @@ fn lines_are_printed_as_tinc_prints_them() {
     }
 }
 
-/// The line of `fields` with the one at `at` replaced.
+/// Returns the line of `fields` with the one at `at` replaced.
 fn line(number: &str, fields: &[Field], at: usize, value: &[u8]) -> Vec<u8> {
     let mut line = number.as_bytes().to_vec();
     for (i, (_, _, good)) in fields.iter().enumerate() {
@@ -417,7 +417,8 @@ fn bad(request: &'static str, field: &'static str) -> Result<Request, RequestErr
     })
 }
 
-/// A line that may have been passed on costs itself; one that can only be the neighbour's own costs the link.
+/// A line that may have been forwarded costs only itself; a line that only the neighbour can have
+/// written costs the link.
 #[test]
 fn the_error_tells_whose_fault_it_is() {
     let cost = |line: &str| Request::parse(line.as_bytes()).map_err(|why| why.costs_line_only());

@@ -1,7 +1,8 @@
-//! One packet among nodes whose graphs differ, so that it may go in circles: who gets it how often, and how often it
-//! is passed on.
+//! One packet among nodes with different graphs, so that it may go in circles. Counts how often
+//! each node gets the packet, and how often it is forwarded.
 //!
-//! Nodes are numbered from 0; at each its own index is 0 and the others follow, so an index says how far round they are.
+//! Nodes are numbered from 0. At each node its own index is 0 and the others follow, so an index is
+//! a distance around the circle.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -15,19 +16,20 @@ use meshd_proto::{
 };
 use meshd_wire::testing::v6;
 
-/// More packets than any test sends whose packets come to an end.
+/// More packets than any test with an end to its packets sends.
 const ENDLESS: usize = 2_000;
 
 /// The tables of all nodes.
 struct Nodes {
     tables: Vec<RouteSnapshot>,
-    /// Nodes that remember nothing, as tincds do.
+    /// Nodes without fingerprints, like tincds.
     tinc: Vec<bool>,
     start: Instant,
 }
 
 impl Nodes {
-    /// Nodes of which `tinc` says which are tincds. `state` says what a node (second) is like at another (first).
+    /// Makes nodes, of which `tinc` marks the tincds. `state` returns the state of a node (second)
+    /// at another (first).
     fn new(tinc: &[bool], state: impl Fn(usize, usize, NodeIdx) -> NodeState) -> Self {
         let count = tinc.len();
         let name = |node| NodeName::new(&format!("n{node}")).unwrap();
@@ -70,7 +72,7 @@ impl Nodes {
         NodeIdx(((of + self.tinc.len() - at) % self.tinc.len()) as u32)
     }
 
-    /// What a node does.
+    /// Runs a step at a node.
     fn act(&mut self, at: usize, act: impl FnOnce(&mut Step<'_, Seen>)) -> Seen {
         if self.tinc[at] {
             self.tables[at].recent = Arc::default();
@@ -85,7 +87,7 @@ impl Nodes {
         seen
     }
 
-    /// The nodes to which `seen` sends, by UDP or by links.
+    /// Returns the nodes to which `seen` sends, by UDP or over links.
     fn targets(&self, at: usize, seen: &Seen) -> Vec<usize> {
         let by_udp = seen.sent.iter().map(|(to, _)| match to.ip() {
             std::net::IpAddr::V4(ip) => NodeIdx(ip.octets()[3].into()),
@@ -103,7 +105,8 @@ impl Nodes {
         by_udp.chain(by_links).map(node).collect()
     }
 
-    /// The device of `origin` gives packets. Returns how many came to each device, and how many were sent.
+    /// Sends packets from the device of `origin`. Returns how many each device got, and how many
+    /// were sent.
     fn spread(&mut self, origin: usize, packets: &[Vec<u8>]) -> (Vec<usize>, usize) {
         let mut delivered = vec![0; self.tinc.len()];
         let mut queue: VecDeque<_> = packets.iter().map(|p| (origin, ME, p.clone())).collect();
@@ -125,7 +128,8 @@ impl Nodes {
     }
 }
 
-/// The edges of all connected graphs of so many nodes; with six nodes, of at least one of each shape.
+/// Returns the edges of all connected graphs of this many nodes; with six nodes, of at least one of
+/// each shape.
 fn topologies(nodes: usize) -> impl Iterator<Item = Vec<(usize, usize)>> {
     let pairs: Vec<(usize, usize)> = (0..nodes)
         .flat_map(|a| (a + 1..nodes).map(move |b| (a, b)))
@@ -147,7 +151,7 @@ fn topologies(nodes: usize) -> impl Iterator<Item = Vec<(usize, usize)>> {
     })
 }
 
-/// Into how many pieces a graph falls.
+/// Returns the number of parts of a graph.
 fn pieces(nodes: usize, edges: &[(usize, usize)]) -> usize {
     let mut piece: Vec<usize> = (0..nodes).collect();
     for (a, b) in edges {
@@ -166,7 +170,7 @@ fn in_a_frame(packet: &[u8], to: [u8; 6]) -> Vec<u8> {
     [&to[..], &[2, 0, 0, 0, 0, 1, 8, 0], packet].concat()
 }
 
-/// A packet for all in this mode.
+/// A broadcast packet in this mode.
 fn for_all(mode: Mode) -> Vec<u8> {
     let packet = v4("10.0.0.1", "224.0.0.251", 17, b"who is there?");
     match mode {
@@ -176,15 +180,16 @@ fn for_all(mode: Mode) -> Vec<u8> {
     }
 }
 
-/// Whatever trees the nodes hold, each hands a broadcast to its device once, and sends it to each neighbour once at
-/// most: every connected graph of up to six nodes, each node with all its links in its tree, or with some of them.
+/// Each node delivers a broadcast once to its device and sends it at most once to each neighbour,
+/// with any trees. Covers every connected graph of up to six nodes, each node with all or some of
+/// its links in its tree.
 #[test]
 fn a_broadcast_ends_whatever_the_trees() {
     let native = Arc::clone(&native_pair().0.tx);
     let mut rng = Rng::new([3; 32]);
     for nodes in 2..=6 {
         for edges in topologies(nodes) {
-            // Some nodes are tincds; a circle of tincds alone is nobody's to end.
+            // Some nodes are tincds; a circle of tincds alone has no end.
             let mut tinc = vec![false; nodes];
             for mixed in [false, true] {
                 let among = |tinc: &[bool]| {
@@ -211,7 +216,7 @@ fn a_broadcast_ends_whatever_the_trees() {
                     net.tables[at].broadcast = others;
                     net.tables[at].settings.mode = mode;
                     net.tables[at].settings.broadcast = Broadcast::Mst;
-                    // Some spread theirs straight to all, and pass on none.
+                    // Some nodes send their broadcasts directly to all nodes, and forward none.
                     if !whole && rng.below(4) == 0 {
                         net.tables[at].settings.broadcast = Broadcast::Direct;
                         net.tables[at].broadcast = (1..nodes as u32).map(NodeIdx).collect();
@@ -237,7 +242,7 @@ fn a_broadcast_ends_whatever_the_trees() {
                 );
                 if !mixed && whole {
                     assert!(sent <= 2 * edges.len(), "{case}");
-                    // An application that repeats itself at once is heard each time.
+                    // Each of an application's equal packets arrives.
                     let mut net = net;
                     net.tables
                         .iter_mut()
@@ -256,8 +261,8 @@ fn a_broadcast_ends_whatever_the_trees() {
     }
 }
 
-/// What a tincd sends twice within a quarter of a second: what is numbered or for many is a copy; for one station it
-/// may be an application that repeats itself, a few times.
+/// A tincd sends a packet twice within a quarter of a second. A numbered packet or a broadcast is a
+/// copy then. A unicast packet may come from an application that repeats it, a few times.
 #[test]
 fn a_tincd_in_a_circle_is_heard_a_few_times() {
     let group = v6("fd00::1", "ff02::fb", 17, &[7; 9]);
@@ -290,14 +295,15 @@ fn a_tincd_in_a_circle_is_heard_a_few_times() {
     }
 }
 
-/// Relays that each hold another for the way: every way in which two to six may do that. A datagram never goes back to
-/// where it came from, and each meshd passes it on once.
+/// Relays that each take another one for the next hop: every such choice among two to six relays. A
+/// datagram never goes back to its sender, and each meshd forwards it once.
 #[test]
 fn a_relayed_datagram_ends_whatever_the_next_hops() {
     for relays in 2..=6_usize {
-        // 0 sends to node 1; the relays are 1 to `relays`, and the last node is down, though nobody knows.
+        // Node 0 sends to node 1. The relays are 1 to `relays`; the last node is down, but no node
+        // knows it.
         let (count, target) = (relays + 2, relays + 1);
-        // Of six relays every 31st choice, as there are many.
+        // With six relays every 31st choice, because there are many.
         let choices = 0..(relays - 1).pow(relays as u32);
         for choice in choices.step_by(if relays < 6 { 1 } else { 31 }) {
             let hop = |at: usize| {
@@ -322,7 +328,7 @@ fn a_relayed_datagram_ends_whatever_the_next_hops() {
                         (state.udp, state.min_mtu) = (None, 0);
                         (state.neighbour, state.nexthop) = (false, by(hop(at)));
                     } else if node % 3 == 0 {
-                        // By its link only.
+                        // Over its link only.
                         (state.udp, state.min_mtu) = (None, 0);
                     }
                     state

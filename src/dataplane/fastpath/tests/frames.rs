@@ -13,11 +13,11 @@ use crate::io::vnet::{
 
 use super::*;
 
-/// Those of [`LINK`]: ours is the source there, node 1's the destination.
+/// Addresses in [`LINK`]: ours is the source, node 1's the destination.
 const OURS: Mac = [2, 0, 0, 0, 0, 1];
 const THEIRS: Mac = [2, 0, 0, 0, 0, 9];
 
-/// Nodes 1 and 2 are neighbours; all that is broadcast goes to both.
+/// Nodes 1 and 2 are neighbours; broadcasts go to both.
 fn net(mode: Mode, one: NodeState, two: NodeState) -> RouteSnapshot {
     let mut snapshot = line(one, two);
     snapshot.settings.mode = mode;
@@ -31,7 +31,7 @@ fn net(mode: Mode, one: NodeState, two: NodeState) -> RouteSnapshot {
     snapshot
 }
 
-/// What went to a node, opened: types and data.
+/// Returns the records sent to a node, opened: types and data.
 fn opened(seen: &mut Seen, node: NodeIdx, theirs: &Tunnel) -> Vec<(u8, Vec<u8>)> {
     let (keys, to) = (theirs.rx(), addr(node));
     let sent = seen.sent.iter_mut().filter(|(addr, _)| *addr == to);
@@ -50,7 +50,7 @@ fn super_frame(snapshot: &RouteSnapshot, header: &Header, frame: &[u8]) -> Seen 
     })
 }
 
-/// A frame without IP between the two.
+/// A frame without IP between the two addresses.
 fn plain(from: Mac, to: Mac, length: usize) -> Vec<u8> {
     let mut frame = [&to[..], &from, &[0x88, 0xb5]].concat();
     frame.resize(length, 7);
@@ -66,7 +66,7 @@ fn a_frame_goes_whole_and_only_a_frame_is_taken() {
     assert_eq!(opened(&mut seen, ONE, &theirs), [(TYPE_MAC, frame)]);
     let counters = &snapshot.node(ONE).unwrap().counters;
     assert_eq!(counters.tx_bytes.load(Relaxed), 1400);
-    // One byte more than UDP is proven to carry.
+    // One byte longer than the proven UDP length.
     let long = plain(OURS, THEIRS, 1401);
     let seen = outbound(&snapshot, &long);
     assert!(matches!(&seen.punts[..], [Punt::Packet { to: ONE, packet }] if *packet == long));
@@ -122,7 +122,7 @@ fn what_is_for_all_goes_to_each_and_not_back() {
             let got = opened(&mut seen, node, key);
             assert_eq!(got, [(TYPE_MAC, to_all.clone())]);
         }
-        // As if it were of another node.
+        // As if another node had sent it.
         snapshot.recent = Arc::default();
         let datagram = sealed(&snapshot, &at_one.tx().unwrap(), TYPE_MAC, &to_all);
         let mut seen = inbound(&snapshot, addr(ONE), &datagram);
@@ -135,8 +135,8 @@ fn what_is_for_all_goes_to_each_and_not_back() {
     }
 }
 
-/// Checksums that the sender's kernel left to be computed are right at the other device, whatever stands
-/// before the IP header, and where the frame goes on to somebody who must have them complete.
+/// A checksum that the sender's kernel left to be computed is valid at the other device, behind any
+/// link header. It is also valid when the frame is forwarded to a node that needs it complete.
 #[test]
 fn vouched_frames_are_finished() {
     for link in &LINK[1..] {
@@ -165,7 +165,7 @@ fn vouched_frames_are_finished() {
             let opened = theirs.rx.open(&mut datagram).unwrap();
             kinds.push(opened.kind);
             let open = datagram.clone();
-            // And back again, as it was: each segment is known, until all is forgotten.
+            // Sent back unchanged: each segment is a copy, until the fingerprints are forgotten.
             let number = theirs.tx.claim(1).unwrap();
             theirs.tx.seal(number, opened.kind, &mut datagram);
             let seen = inbound(&snapshot, addr(ONE), &datagram);
@@ -188,7 +188,7 @@ fn vouched_frames_are_finished() {
 }
 
 proptest! {
-    /// A super-frame is what its segments are, to one and to all.
+    /// A super-frame has the effect of its segments, to one node and to all.
     #[test]
     fn a_super_frame_is_what_its_segments_are(
         (v6, udp, hub) in any::<(bool, bool, bool)>(),

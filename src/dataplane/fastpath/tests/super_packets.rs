@@ -4,8 +4,8 @@ use crate::io::vnet::{Checksums, Coalescer, Header, MAX_PACKET, Segments, testin
 
 use super::*;
 
-/// Node 1 owns the destinations of [`Parts`], and we their sources; it takes `min_mtu` bytes by UDP and
-/// `mtu` at all. `relayed`: it is reached through node 2.
+/// Node 1 owns the destinations of [`Parts`], this node the sources. Node 1 accepts `min_mtu` bytes
+/// by UDP and `mtu` in all. With `relayed` it is reached via node 2.
 fn net(tunnel: &Tunnel, relayed: bool, min_mtu: u16, mtu: u16) -> RouteSnapshot {
     let one = match relayed {
         true => node(ONE, TWO, TWO),
@@ -36,7 +36,7 @@ fn super_packet(snapshot: &RouteSnapshot, header: &Header, packet: &[u8]) -> See
     })
 }
 
-/// What went out, opened; how it lies in datagrams does not matter.
+/// Returns the sent packets, opened; their distribution over datagrams does not matter.
 fn opened(seen: &mut Seen, theirs: &Tunnel) -> Vec<Vec<u8>> {
     let keys = theirs.rx();
     let open = |(_, datagram): &mut (SocketAddr, Vec<u8>)| {
@@ -135,7 +135,7 @@ proptest! {
             let datagram = sealed(&snapshot, &key, 0, packet);
             let mut again = datagram.clone();
             joined.receive(&snapshot, &mut again);
-            // Another window, so that the same numbers are new again.
+            // Another window, so the same numbers are new again.
             let (ours, _) = tunnel(22);
             expected.extend(inbound(&from_one(keyed(neighbour(ONE), &ours)), addr(ONE), &datagram).device);
         }
@@ -174,14 +174,14 @@ fn many_segments_are_many_datagrams_and_one_write() {
     assert_eq!(joined.written, [(header, packet)]);
 }
 
-/// All is for us: hostile packets need not even have addresses.
+/// All packets are for this node: hostile ones need no valid address.
 fn from_one(one: NodeState) -> RouteSnapshot {
     let mut snapshot = line(one, node(TWO, ONE, ONE));
     snapshot.settings.forwarding = meshd_proto::route::Forwarding::Kernel;
     snapshot
 }
 
-/// The segments of all flows, `stride` of one at a time.
+/// The segments of all flows, `stride` of one flow at a time.
 fn mixed(flows: &[(Parts, usize)], stride: usize) -> Vec<Vec<u8>> {
     let mut left: Vec<_> = flows
         .iter()
@@ -204,8 +204,8 @@ fn mixed(flows: &[(Parts, usize)], stride: usize) -> Vec<Vec<u8>> {
     packets
 }
 
-/// A packet that is never fragmented has an IP identification of no meaning, which may change where
-/// packets are joined (RFC 6864).
+/// Clears the IP identification of a packet that is never fragmented. It is meaningless, and may
+/// change where packets are joined (RFC 6864).
 fn without_id(packet: &mut [u8]) {
     if packet.len() >= 20 && packet[0] >> 4 == 4 && packet[6] & 0x40 != 0 {
         packet[4..6].fill(0);
@@ -213,12 +213,12 @@ fn without_id(packet: &mut [u8]) {
     }
 }
 
-/// The last byte of the source address.
+/// Returns the last byte of the source address.
 fn sender(packet: &[u8]) -> u8 {
     packet[if packet[0] >> 4 == 4 { 15 } else { 23 }]
 }
 
-/// A sink with a device that takes super-packets.
+/// A sink whose device takes super-packets.
 struct Joined {
     coalescer: Coalescer,
     written: Vec<(Header, Vec<u8>)>,
@@ -234,14 +234,14 @@ impl Default for Joined {
 }
 
 impl Joined {
-    /// A datagram of node 1 comes in.
+    /// Receives a datagram of node 1.
     fn receive(&mut self, snapshot: &RouteSnapshot, datagram: &mut [u8]) {
         let mut limiter = ErrorLimiter::default();
         let mut step = Step::new(snapshot, self, &mut limiter, clock::now());
         step.from_network(addr(ONE), datagram, datagram.len().max(1));
     }
 
-    /// What the kernel makes of what was written.
+    /// Returns the packets that the kernel makes of the writes.
     fn delivered(&mut self) -> Vec<Vec<u8>> {
         let written = &mut self.written;
         self.coalescer

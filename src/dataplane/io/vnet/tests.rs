@@ -36,7 +36,7 @@ fn segments_at<'a>(
     Ok(segments)
 }
 
-/// The packets that a read stands for.
+/// Returns the packets of a read.
 fn cut(header: &Header, packet: &[u8], wanted: Checksums) -> Result<Vec<Vec<u8>>, VnetError> {
     cut_at(0, header, packet, wanted)
 }
@@ -65,7 +65,7 @@ fn cut_at(
     Ok(all)
 }
 
-/// What a device is given for these packets.
+/// Returns the writes to a device for these packets.
 fn join(udp: bool, packets: &[(Vec<u8>, Checksums)]) -> Written {
     join_at(0, udp, packets)
 }
@@ -87,7 +87,7 @@ fn built(packets: &[Parts], checksums: Checksums) -> Vec<(Vec<u8>, Checksums)> {
     packets.iter().map(|p| (p.build(), checksums)).collect()
 }
 
-/// What the kernel makes of what it is given.
+/// Returns the packets that the kernel makes of the writes.
 fn delivered(written: &Written) -> Vec<Vec<u8>> {
     let all = written.iter().map(|(header, packet)| {
         let read = Header::parse(&header.to_bytes()).unwrap();
@@ -178,7 +178,7 @@ proptest! {
         vouched in any::<bool>(),
         link in prop::sample::select(LINK.to_vec()),
     ) {
-        // A frame is no longer than a packet.
+        // A frame is no longer than the longest packet.
         let mut parts = parts;
         parts.payload.truncate(60_000 - link.len());
         let (header, packet) = parts.unfinished(size);
@@ -195,7 +195,8 @@ proptest! {
         }
     }
 
-    /// Several flows mixed, with damage and odd packets between: each flow comes out as it went in.
+    /// Several mixed flows, with damaged and odd packets between: the packets of each flow leave in
+    /// order.
     #[test]
     fn flows_come_out_as_they_went_in(
         flows in prop::collection::vec((cuts(), any::<bool>()), 1..24),
@@ -237,7 +238,8 @@ proptest! {
             }
             flows
         };
-        // A vouched packet has its sums computed, right or wrong: compare what the kernel would have.
+        // The checksum of a vouched packet gets computed, valid or not: compare the kernel's
+        // results.
         let want = sent.into_iter().flat_map(|(packet, checksums)| {
             delivered(&join(false, &[(packet, checksums)]))
         }).collect();
@@ -294,7 +296,8 @@ proptest! {
     }
 }
 
-/// An IPv4 packet that is never fragmented without its number, which means nothing (RFC 6864).
+/// Clears the identification of an IPv4 packet that is never fragmented; it is meaningless (RFC
+/// 6864).
 fn without_id(mut packet: Vec<u8>) -> Vec<u8> {
     if packet[0] >> 4 == 4 && packet[6] & 0x40 != 0 {
         let (id, sum) = (
@@ -455,7 +458,7 @@ fn fragments_come_behind_what_waits_between_their_hosts() {
     }
 }
 
-/// The first fragment of a datagram has ports, but is no packet of its own.
+/// The first fragment of a datagram has ports, but is no whole packet.
 #[test]
 fn first_fragments_are_not_joined() {
     let parts = Parts {

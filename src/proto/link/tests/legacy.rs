@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::*;
 use meshd_crypto::rsa::{RsaPrivate, RsaPublic};
 
-/// Keys of two real daemons: "alpha" is our alice, "beta" is bob, who also stands for everybody else.
+/// Keys of two real daemons: "alpha" is our alice, "beta" is bob, who also stands for all others.
 pub(super) fn rsa(of: &str) -> Arc<RsaPrivate> {
     let text = include_str!("../../../../tests/vectors/tinc-1.0.json");
     let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
@@ -24,7 +24,7 @@ pub(super) fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
     })
 }
 
-/// What is known of a node with these keys.
+/// Credentials of a node with these keys.
 pub(super) fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
     let rsa: Option<RsaPublic> = legacy.then(|| rsa(of).public());
     Credentials {
@@ -38,7 +38,7 @@ pub(super) fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
 
 pub(super) struct Ring {
     keys: BTreeMap<NodeName, Credentials>,
-    /// RSA operations that there is time for.
+    /// Number of RSA operations left.
     computes: Cell<u32>,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn bob(local: Arc<Identity>) -> Link {
     Link::accept(local, TIMEOUT, Rng::new([2; 32]), now())
 }
 
-/// Carries bytes both ways until both are silent.
+/// Carries bytes both ways until both sides are silent.
 pub(super) fn talk(a: &mut Link, b: &mut Link, ring: &Ring, cut: usize) -> [Vec<LinkEvent>; 2] {
     let mut events = [Vec::new(), Vec::new()];
     loop {
@@ -129,17 +129,18 @@ fn two_nodes_without_ed25519_keys_talk_however_bytes_are_cut() {
     }
 }
 
-/// Which dialect comes of what both know of each other, and of what they speak.
+/// Dialect that results from the keys and dialects of both ends.
 #[test]
 fn legacy_is_spoken_only_where_nothing_better_is_and_nobody_forbids_it() {
     use Dialect::{Legacy, Sptps};
-    // Whether alice speaks SPTPS; what bob knows of her: Ed25519 key, RSA key that may be used.
+    // Columns: alice speaks SPTPS; bob knows her Ed25519 key; bob may use her RSA key.
     for (sptps, ed25519, legacy, expected) in [
         (true, true, true, Some(Sptps)),
         (true, true, false, Some(Sptps)),
         (false, true, true, Some(Legacy)),
         (false, false, true, Some(Legacy)),
-        // T24: whoever has an Ed25519 key and no leave for legacy is not spoken to so.
+        // T24: legacy is not spoken with a node that has an Ed25519 key, unless its host file
+        // allows it.
         (false, true, false, None),
     ] {
         let mut a = alice(speaker("alice", sptps), known("bob", sptps, !sptps));
@@ -157,7 +158,7 @@ fn legacy_is_spoken_only_where_nothing_better_is_and_nobody_forbids_it() {
     }
 }
 
-/// What the acceptor says to an ID line of a known node and these bytes.
+/// Answer of the acceptor to an ID line of a known node and these bytes.
 fn after_id(id: &str, more: &[u8]) -> (Link, Vec<u8>, Vec<LinkEvent>) {
     let mut b = bob(speaker("bob", true));
     let ring = ring(known("alice", false, true));
@@ -168,7 +169,8 @@ fn after_id(id: &str, more: &[u8]) -> (Link, Vec<u8>, Vec<LinkEvent>) {
     (b, said, events)
 }
 
-/// T01: nothing is said before an ID line, and no CHAL_REPLY or ACK to who has not proven itself; own name refused.
+/// T01: no byte is sent before an ID line, and no CHAL_REPLY or ACK to an unauthenticated peer. Our
+/// own name is refused.
 #[test]
 fn strangers_learn_nothing() {
     let (_, said, _) = after_id("", b"");
@@ -193,11 +195,11 @@ fn strangers_learn_nothing() {
     assert_eq!(events, []);
     let text = String::from_utf8_lossy(&said);
     assert!(text.starts_with("0 bob 17\n1 429 672 0 0 "), "{text}");
-    // ID, METAKEY and CHALLENGE, which has as many bytes as the digits of 256 and three more.
+    // ID, METAKEY and CHALLENGE, which has as many bytes as the digits of 256, and three more.
     let first = text.match_indices('\n').nth(1).unwrap().0;
     assert_eq!(said.len() - (first + 1), 2 + 512 + 1);
 
-    // A wrong answer ends it, and nothing is said to that either.
+    // A wrong answer ends the link, and gets no answer either.
     let mut reply = format!("3 {}\n", "00".repeat(32)).into_bytes();
     stream.apply(&mut reply);
     link.handle_bytes(&reply, &ring(known("alice", false, true)), now());
@@ -205,7 +207,7 @@ fn strangers_learn_nothing() {
     assert!(matches!(down(&drain(&mut link)), LinkError::Stranger(_)));
 }
 
-/// T02 and T07: METAKEYs that name no cipher or digest, or are not of our key's length.
+/// T02 and T07: METAKEYs with an unknown cipher or digest, or of a wrong length.
 #[test]
 fn odd_metakeys_are_refused() {
     let hex = "0A".repeat(256);
@@ -228,7 +230,7 @@ fn odd_metakeys_are_refused() {
     }
 }
 
-/// T37: RSA operations for strangers are counted; who has none left is sent away.
+/// T37: RSA operations for strangers are counted; a stranger beyond the limit is refused.
 #[test]
 fn there_is_not_always_time_for_strangers() {
     let ring = ring(known("alice", false, true));
@@ -240,12 +242,12 @@ fn there_is_not_always_time_for_strangers() {
     }
 }
 
-/// Another key than that of the host file, on either side.
+/// A key that differs from the host file, on either side.
 #[test]
 fn only_the_holder_of_the_key_gets_in() {
     for (caller, called) in [("carol", "bob"), ("alice", "alice")] {
-        // The caller has the key of `caller`, though it says that it is alice, who is believed to have alice's; the
-        // same at the other end.
+        // The caller has the key of `caller`, but claims to be alice, whose key the other end
+        // expects. The same at the other end.
         let identity = |of: &str, key_of: &str| {
             Arc::new(Identity {
                 name: name(of),
@@ -263,7 +265,7 @@ fn only_the_holder_of_the_key_gets_in() {
     }
 }
 
-/// T03: PACKETs of every length, and what comes after them.
+/// T03: PACKETs of every length, and the data behind them.
 #[test]
 fn packets_of_odd_lengths() {
     for (length, delivered, alive) in [
@@ -283,7 +285,7 @@ fn packets_of_odd_lengths() {
         let mut b = bob(speaker("bob", true));
         let ring = ring(known("alice", false, true));
         talk(&mut a, &mut b, &ring, usize::MAX);
-        // As a line, so that nothing looks at the length.
+        // Sent as a line, so that the length is not checked.
         a.send_line(format!("17 {length}").as_bytes());
         if let Phase::Legacy(_, legacy) = &mut a.phase {
             legacy.write_raw(&vec![3; length], &mut a.output);
@@ -308,7 +310,7 @@ fn packets_of_odd_lengths() {
 }
 
 proptest! {
-    // Each makes and uses RSA keys.
+    // Each case makes and uses RSA keys.
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn rubbish_never_panics(data in proptest::collection::vec(any::<u8>(), 0..3000), up: bool) {

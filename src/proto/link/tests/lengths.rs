@@ -1,8 +1,8 @@
-//! How long packets, records, lines and queues may be.
+//! Length limits of packets, records, lines and queues.
 
 use super::*;
 
-/// T03: lengths of PACKET and SPTPS_PACKET, each followed by as many bytes and another line.
+/// T03: lengths of PACKET and SPTPS_PACKET, each followed by that many bytes and another line.
 #[test]
 fn lengths_of_packets_are_as_specified() {
     enum Fate {
@@ -135,7 +135,7 @@ fn a_record_is_one_line() {
             "{events:?}"
         );
     }
-    // What a real daemon passes on as it came; the mesh says what it costs.
+    // Lines that a real daemon forwards unchanged; the mesh decides their cost.
     let long = [b"12 ".to_vec(), vec![b'a'; 65_531]].concat();
     for line in [
         &b"12 1f\nn0 n1"[..],
@@ -151,7 +151,7 @@ fn a_record_is_one_line() {
         let line = LinkEvent::Line(line.to_vec().into());
         assert_eq!(carry(&mut a, &mut b), [line, LinkEvent::Line("8".into())]);
     }
-    // The types 1 to 127 behave as 0.
+    // The types 1 to 127 work like 0.
     let (mut a, mut b) = pair();
     raw_record(&mut a, 127, b"8\n");
     assert_eq!(carry(&mut a, &mut b), [LinkEvent::Line("8".into())]);
@@ -169,7 +169,7 @@ fn the_longest_line_passes_and_a_longer_one_is_not_sent() {
     );
 }
 
-/// T36: a neighbour that does not read loses packets first, then the link.
+/// T36: for a neighbour that does not read, packets are dropped first, then the link ends.
 #[test]
 fn a_congested_link_drops_packets_and_then_dies() {
     let (mut a, _) = pair();
@@ -177,7 +177,7 @@ fn a_congested_link_drops_packets_and_then_dies() {
     while a.queued() <= MAX_QUEUE_BULK {
         assert!(a.send_frame(&[0; 1500]) && a.send_relayed(&[0; 1500]));
         a.send_line(&line);
-        // Handed out is not yet written.
+        // Handed out does not mean written.
         let _ = a.take_output();
     }
     let queued = a.queued();

@@ -1,4 +1,4 @@
-//! Native links: who speaks what with whom, and what an attacker on the way can do.
+//! Native links: the dialect of each pair, and attacks on the way.
 
 use zeroize::Zeroizing;
 
@@ -16,7 +16,7 @@ use crate::link::{
 const ID_A: &[u8] = b"0 alice 17.7 native1\n";
 const ID_B: &[u8] = b"0 bob 17.7 native1\n";
 
-/// A node that offers native, with the key of another if `key_of` says so.
+/// A node that offers native, with the key of the node `key_of`.
 fn offering(of: &str, key_of: &str, aeads: Aeads) -> Arc<Identity> {
     let key = key(key_of);
     Arc::new(Identity {
@@ -54,13 +54,13 @@ fn bob(local: Arc<Identity>) -> Link {
     Link::accept(local, TIMEOUT, Rng::new([2; 32]), now())
 }
 
-/// What bob knows.
+/// Keyring of bob.
 fn ring(alice: Credentials) -> Keys {
     Keys([(name("alice"), alice)].into())
 }
 
-/// Carries bytes both ways until both are silent; each piece passes through `edit` first, with whether
-/// alice sent it.
+/// Carries bytes both ways until both sides are silent. Each piece passes through `edit` first,
+/// with true if alice sent it.
 fn talk(
     a: &mut Link,
     b: &mut Link,
@@ -83,7 +83,7 @@ fn plainly(_: bool, data: Bytes) -> Vec<u8> {
     data.to_vec()
 }
 
-/// Two native links that are up, without events left.
+/// Two native links that are up, with no event left.
 pub(super) fn up() -> (Link, Link) {
     let (mut a, mut b) = (
         alice(native("alice"), credentials("bob")),
@@ -97,7 +97,7 @@ pub(super) fn up() -> (Link, Link) {
 const NATIVE: Option<Dialect> = Some(Dialect::Native);
 const SPTPS: Option<Dialect> = Some(Dialect::Sptps);
 
-/// What an authenticated link speaks.
+/// Dialect of an authenticated link.
 fn dialect(link: &Link) -> Option<Dialect> {
     match &link.phase {
         Phase::Native(..) => NATIVE,
@@ -150,7 +150,7 @@ fn what_two_nodes_speak_is_the_best_that_both_offer() {
 
 #[test]
 fn a_node_that_must_speak_native_gets_no_sptps() {
-    // We dial.
+    // This node dials.
     for (ours, theirs) in [
         (native("alice"), identity("bob")),
         (identity("alice"), native("bob")),
@@ -166,7 +166,7 @@ fn a_node_that_must_speak_native_gets_no_sptps() {
         );
         assert!(at_b.is_empty() && !b.is_up());
     }
-    // It dials.
+    // The other node dials.
     for (theirs, ours) in [
         (native("alice"), identity("bob")),
         (identity("alice"), native("bob")),
@@ -180,8 +180,8 @@ fn a_node_that_must_speak_native_gets_no_sptps() {
     }
 }
 
-/// An attacker who hides offers gets no link if he hides one, and SPTPS only where that is allowed if he
-/// hides both.
+/// An attacker hides offers on the way. With one offer hidden there is no link; with both hidden
+/// there is SPTPS, if that is allowed.
 #[test]
 fn hidden_offers_bring_no_link_up_that_policy_forbids() {
     let hide = |hidden: [bool; 2]| {
@@ -203,7 +203,7 @@ fn hidden_offers_bring_no_link_up_that_policy_forbids() {
             let mut b = bob(native("bob"));
             let ring = ring(policy(credentials("alice")));
             talk(&mut a, &mut b, &ring, hide(hidden));
-            // Whatever waits for more gets it.
+            // A link that waits for more bytes gets them.
             b.handle_bytes(&[0; 5000], &ring, b.started);
             a.handle_bytes(&[0; 5000], &ring, a.started);
             let [at_a, at_b] = talk(&mut a, &mut b, &ring, hide([false; 2]));
@@ -298,7 +298,7 @@ fn a_replayed_first_message_brings_nothing_up() {
 
 #[test]
 fn the_wrong_key_secret_or_name_is_refused() {
-    // Mallory says alice.
+    // Mallory claims to be alice.
     let mut a = alice(offering("alice", "mallory", Aeads::ALL), credentials("bob"));
     let mut b = bob(native("bob"));
     let [at_a, at_b] = talk(&mut a, &mut b, &ring(credentials("alice")), plainly);
@@ -311,7 +311,7 @@ fn the_wrong_key_secret_or_name_is_refused() {
     let [at_a, at_b] = talk(&mut a, &mut b, &ring(credentials("alice")), plainly);
     assert!(matches!(down(&at_b), LinkError::Stranger(_)) && at_a.is_empty());
 
-    // Carol, who is known, says alice.
+    // Carol, a known node, claims to be alice.
     let mut a = alice(offering("alice", "carol", Aeads::ALL), credentials("bob"));
     let mut b = bob(native("bob"));
     let [_, at_b] = talk(&mut a, &mut b, &keys(), plainly);
@@ -360,7 +360,7 @@ fn a_node_may_prove_the_key_that_it_changes_to() {
             assert_eq!((a.is_up(), b.is_up()), (accepted, accepted), "{key_of}");
         }
         for (key_of, accepted) in [("bob", true), ("new", true), ("mallory", false)] {
-            // A native dialler has to call one of the keys: its shell takes them in turn.
+            // A native dialler addresses one of the keys: the shell tries them in turn.
             let up = (0..2).any(|turn| {
                 let mut theirs = rotating("bob", "new");
                 theirs.native.rotate_left(turn);
@@ -391,7 +391,7 @@ fn the_aead_is_one_that_both_accept() {
     }
 }
 
-/// T36: what a stranger may make us hold is bounded.
+/// T36: the bytes held for a stranger are bounded.
 #[test]
 fn claims_before_authentication_are_bounded() {
     for claim in [
@@ -435,7 +435,7 @@ proptest! {
         they_talk(&mut a, &mut b, &cuts, &said, (&frame, &datagram))?;
     }
 
-    /// F2: the events do not depend on the chunks, and little is held.
+    /// F2: the events do not depend on the chunks, and few bytes are held.
     #[test]
     fn garbage_is_refused_alike_in_any_chunks(
         length in 0_u16..3000,
@@ -454,7 +454,7 @@ proptest! {
         prop_assert!(!whole.is_up());
     }
 
-    /// Any flipped bit in any message of the handshake: the acceptor never comes up.
+    /// After any flipped bit in any handshake message the acceptor never comes up.
     #[test]
     fn a_flipped_bit_ends_the_handshake(
         which in 0_usize..5,
@@ -476,7 +476,7 @@ proptest! {
             data
         });
         prop_assert!(seen > which);
-        // What waits for the rest of a longer message gets it.
+        // A link that waits for the rest of a longer message gets it.
         for (link, events) in [&mut a, &mut b].into_iter().zip(&mut events) {
             let started = link.started;
             link.handle_bytes(&[0x55; 10_000], &ring, started);

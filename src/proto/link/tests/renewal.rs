@@ -18,7 +18,7 @@ proptest! {
         a_flipped_bit_is_felt(&mut a, &mut b, at)?;
     }
 
-    /// Both sides talk while the keys are renewed, and the network delivers as it likes.
+    /// Both sides send while the keys are renewed, and the network delivers in any order.
     #[test]
     fn a_renewal_loses_and_reorders_nothing(
         script in proptest::collection::vec((0_u8..5, 1_usize..400), 1..120),
@@ -171,13 +171,13 @@ fn records_without_place_end_the_link() {
 
 #[test]
 fn keys_are_not_renewed_too_often_nor_twice_at_once() {
-    // A neighbour's renewal that comes too soon.
+    // A renewal of a neighbour that comes too soon.
     let (mut a, mut b) = up();
     a.handle_timeout(a.started + RENEW_AFTER);
     feed(&mut b, &a.take_output());
     assert!(matches!(down(&drain(&mut b)), LinkError::Misbehaved(_)));
 
-    // Instead of READY, another first message.
+    // Another first message instead of READY.
     let (mut a, mut b) = up();
     let later = a.started + RENEW_AFTER;
     a.handle_timeout(later);
@@ -187,7 +187,7 @@ fn keys_are_not_renewed_too_often_nor_twice_at_once() {
     assert!(matches!(down(&drain(&mut b)), LinkError::Misbehaved(_)));
 }
 
-/// T03: packets of lengths that nobody takes are neither sent nor passed on, and end nothing.
+/// T03: packets of invalid lengths are neither sent nor forwarded, and end no link.
 #[test]
 fn lengths_of_packets_are_those_of_sptps() {
     for (length, frame, relayed) in [

@@ -1,4 +1,4 @@
-//! UPGRADE: who tells whom its Ed25519 key, by what each knows of the other.
+//! UPGRADE: which node sends its Ed25519 key, depending on the keys that each node knows.
 
 use super::{
     legacy::{alice, bob, known, ring, rsa, speaker, talk},
@@ -14,7 +14,7 @@ fn upgraded(events: &[LinkEvent]) -> Option<(PublicKey, bool)> {
     }
 }
 
-/// What one knows of the other: its RSA key, and perhaps more.
+/// Credentials of the other node: its RSA key, and perhaps more.
 fn knows(of: &str, ed25519: bool, upgrade: Upgrade, learn: bool) -> Credentials {
     Credentials {
         upgrade,
@@ -24,9 +24,10 @@ fn knows(of: &str, ed25519: bool, upgrade: Upgrade, learn: bool) -> Credentials 
     }
 }
 
-/// Alice dials. Columns: whether she has bob's Ed25519 key, whether she learns, whether she dials for an UPGRADE; whether
-/// bob has hers, whether he learns; what becomes of it for her and for him: a link in legacy or SPTPS, the other's
-/// key (and whether the own one was told), or nothing. And whether she should try an UPGRADE next.
+/// Alice dials. Columns: she has bob's Ed25519 key; she stores keys; she dials for an UPGRADE; bob
+/// has hers; he stores keys. Then the results of her and him: a link in legacy or SPTPS, the
+/// other's key (and true if the own one was sent), or nothing. The last column is true if she
+/// should try an UPGRADE next.
 #[test]
 fn keys_are_told_where_sptps_can_follow() {
     #[derive(Debug, PartialEq, Clone, Copy)]
@@ -38,24 +39,24 @@ fn keys_are_told_where_sptps_can_follow() {
     use Dialect::{Legacy, Sptps};
     use End::{Key, No, Up};
     for (row, expected, another) in [
-        // Neither has a key and neither would store one: legacy as ever.
+        // Neither node has a key, and neither would store one: legacy as before.
         ([0, 0, 0, 0, 0], [Up(Legacy); 2], false),
-        // Both store: both are told.
+        // Both nodes store keys: both send theirs.
         ([0, 1, 0, 0, 1], [Key(true); 2], false),
-        // One would not store what it is told: legacy, as the other's SPTPS would be refused.
+        // One node would not store a key: legacy, because the other's SPTPS would be refused.
         ([0, 1, 0, 0, 0], [Up(Legacy); 2], false),
         ([0, 0, 0, 0, 1], [Up(Legacy); 2], false),
-        // Bob has a key of alice, and no leave for legacy: she hears his when she asks for it.
+        // Bob has a key of alice, and legacy is not allowed: she gets his key when she asks for it.
         ([0, 0, 0, 1, 0], [No; 2], true),
         ([0, 1, 0, 1, 0], [Key(true); 2], false),
-        // She does not store it, so she does not tell hers, which he has; he waits for it.
+        // She does not store his key, so she does not send hers, which he has; he waits for it.
         ([0, 0, 1, 1, 0], [Key(false), No], false),
-        // She has his, he has none of hers.
+        // She has his key, he has none of hers.
         ([1, 0, 0, 0, 1], [Key(true); 2], false),
         ([1, 0, 1, 0, 1], [Key(true); 2], false),
-        // He does not store it, so he does not tell his: he only hears hers.
+        // He does not store her key, so he does not send his: he only receives hers.
         ([1, 0, 0, 0, 0], [No, Key(false)], false),
-        // Both have both: nothing of the kind.
+        // Both have both keys: no UPGRADE.
         ([1, 0, 0, 1, 0], [Up(Sptps); 2], false),
         ([1, 1, 0, 1, 1], [Up(Sptps); 2], false),
     ] {
@@ -89,7 +90,8 @@ fn dialect_of(events: &[LinkEvent]) -> Option<Dialect> {
     }
 }
 
-/// Who answers to an ID line of SPTPS with METAKEY has no key of ours; without RSA keys that is the end.
+/// A node that answers an SPTPS ID line with METAKEY has no key of ours. Without RSA keys the link
+/// ends.
 #[test]
 fn a_metakey_in_place_of_a_handshake_asks_for_an_upgrade() {
     for possible in [true, false] {
@@ -109,8 +111,8 @@ fn a_metakey_in_place_of_a_handshake_asks_for_an_upgrade() {
     }
 }
 
-/// A key that is not that of the host file, or none at all, is not taken, whatever RSA says; nor is any RSA key but
-/// that of the host file.
+/// A key that differs from the host file, or no key, is not accepted, whatever RSA key is proven.
+/// Only the RSA key of the host file is accepted.
 #[test]
 fn another_key_than_that_of_the_host_file_is_not_taken() {
     for (ed25519, rsa_of, line) in [
@@ -130,7 +132,7 @@ fn another_key_than_that_of_the_host_file_is_not_taken() {
         let mut b = bob(speaker("bob", true));
         let ring = ring(knows("alice", true, Upgrade::Possible, false));
         if let Some(line) = line {
-            // Up to her own key, in whose place she says something else.
+            // Up to her own key, which is replaced by another text.
             let id = a.take_output();
             b.handle_bytes(&id, &ring, now());
             a.handle_bytes(&b.take_output(), &ring, now());

@@ -14,8 +14,9 @@ fn prefixes(subnets: &[&str]) -> Vec<Prefix> {
     prefixes
 }
 
-/// We are a (10.0.0.1), with links to b and c; d is behind c. The fourth, of index 4, is down, and so is the fifth,
-/// which is known from its host file only. What each announces, and what its host file lists:
+/// This node is a (10.0.0.1), with links to b and c; d is behind c. The node of index 4 is down,
+/// and so is the fifth, which is known only from its host file. Each entry gives the announced
+/// subnets and those in the host file.
 fn net(nodes: [(&[&str], &[&str]); 6]) -> RouteSnapshot {
     let mut down = node(NodeIdx(4), B, B);
     down.reachable = false;
@@ -50,7 +51,7 @@ fn origin(snapshot: &RouteSnapshot, sender: NodeIdx, from: &str) -> Origin {
     judge(snapshot, &Packet::parse(&packet).unwrap(), sender)
 }
 
-/// Ourselves, b listed, c listed, d not listed, one that is down, one that nobody has seen yet.
+/// This node, b listed, c listed, d not listed, one that is down, one that was never seen.
 fn usual() -> RouteSnapshot {
     net([
         (&["10.0.0.1"], &["10.0.0.1"]),
@@ -91,8 +92,9 @@ fn a_node_whose_host_file_lists_subnets_is_held_to_its_own() {
     }
 }
 
-/// Who announces 10.0.0.0/8 does not send for those who have less, be they up, down or unheard of. What a host file
-/// gives to nobody else is its own; and what its own file lists, while the owner of a narrower part is down.
+/// A node that announces 10.0.0.0/8 may not send for owners of narrower subnets, whether these are
+/// up, down or unseen. It may send from addresses that no other host file lists. With a listed wide
+/// subnet it may also do so while the owner of a narrower one is down.
 #[test]
 fn a_wide_subnet_is_no_leave_to_send_from_a_narrower_one() {
     let net = usual();
@@ -123,7 +125,7 @@ fn a_wide_subnet_is_no_leave_to_send_from_a_narrower_one() {
     assert_eq!(origin(&net, C, "10.2.5.1"), Origin::Sound);
 }
 
-/// As all of tinc's meshes whose host files name keys only.
+/// As in all meshes of tinc whose host files contain only keys.
 #[test]
 fn a_node_whose_host_file_lists_none_sends_from_all_but_the_addresses_of_others() {
     let mut net = usual();
@@ -144,7 +146,7 @@ fn a_node_whose_host_file_lists_none_sends_from_all_but_the_addresses_of_others(
     assert_eq!(origin(&net, D, "10.3.0.1"), Origin::Sound);
 }
 
-/// Who leads to the whole Internet by its host file is no owner of what others send from there.
+/// A node whose host file lists a default route does not own the sources of others on the Internet.
 #[test]
 fn a_default_route_leaves_everything_to_others() {
     let net = net([
@@ -162,7 +164,7 @@ fn a_default_route_leaves_everything_to_others() {
     assert_eq!(origin(&net, D, "8.8.8.8"), Origin::Counted);
 }
 
-/// Two that announce the same are as good as each other.
+/// Two nodes that announce the same subnet may both send from it.
 #[test]
 fn equal_subnets_are_of_both() {
     let net = net([
@@ -191,7 +193,8 @@ fn the_word_of_its_host_file_goes_before_ours() {
     assert_eq!(origin(&net, C, "10.1.0.1"), Origin::Sound);
 }
 
-/// Legacy packets are sealed anew at every hop, so they come from whoever is on the way; from nobody else.
+/// Legacy packets are sealed again at every hop, so they may come from any node on the path, and
+/// from no other.
 #[test]
 fn what_carriers_hand_on_is_sound() {
     let mut net = usual();
@@ -210,7 +213,7 @@ fn what_carriers_hand_on_is_sound() {
         Origin::Sound,
         "our own device"
     );
-    // To a legacy node, by us.
+    // To a legacy node, via this node.
     net.sources[1].carriers = Arc::new([C]);
     let to = |to: &str| {
         let packet = v4("10.1.0.1", to, 17, &[0; 8]);

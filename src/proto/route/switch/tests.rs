@@ -1,4 +1,4 @@
-//! One frame at a time.
+//! Single frames.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use crate::route::{
 const ALL: Mac = [0xff; 6];
 const TAG: [u8; 4] = [0x81, 0, 0, 7];
 
-/// The address of the only host behind a node (9: nobody's).
+/// The address of the only host behind a node (9: unowned).
 const fn host(node: u8) -> Mac {
     [2, 0, 0, 0, 0, node]
 }
 
-/// We are a, with links to b and c; d is behind c. e is down.
+/// This node is a, with links to b and c; d is behind c; e is down.
 fn net() -> RouteSnapshot {
     let mut s = five([]);
     s.settings.mode = Mode::Switch;
@@ -77,7 +77,7 @@ fn frames_go_to_whoever_has_the_address_or_to_all() {
     assert_eq!(verdict(&s, &from_b, B), Verdict::Send(C));
     let back = Verdict::Drop(DropReason::LoopingBack);
     assert_eq!(verdict(&s, &to(host(1)), B), back);
-    // d's frames come by c only.
+    // Frames of d arrive only via c.
     change(&s, D, |state| state.via = ME);
     let ring = Verdict::Drop(DropReason::RoutingLoop);
     assert_eq!(verdict(&s, &to(host(3)), C), ring);
@@ -105,7 +105,7 @@ fn what_goes_to_all_goes_where_broadcast_says() {
     let targets = |s: &RouteSnapshot, source| s.spread_to(source).collect::<Vec<_>>();
     assert_eq!(targets(&s, ME), [B, C]);
     assert_eq!(targets(&s, B), [C]);
-    // Whatever d says came by c.
+    // All frames of d came via c.
     assert_eq!(targets(&s, D), [B]);
     s.settings.broadcast = Broadcast::Direct;
     s.broadcast = vec![B, C, D];
@@ -155,13 +155,13 @@ fn what_is_too_long_is_answered_in_frames() {
                 piece.len() - at
             );
         }
-        // Links take what is no IP, or so small that every way takes it.
+        // Links carry frames without IP, and frames so small that every path carries them.
         let other = self::frame(host(0), host(1), tag, 0x88b5, &[0; 1400]);
         assert_eq!(verdict(&s, &other, ME), Verdict::Send(B));
         change(&s, B, |state| state.mtu = 512);
         let small = ip_frame(0, 1, tag, &v4("10.0.0.1", "10.0.0.2", 17, &[0; 560]));
         assert_eq!(verdict(&s, &small, ME), Verdict::Send(B));
-        // Frames have a length that nobody goes beyond.
+        // The longest frame.
         for (length, fits) in [(1518 - at, true), (1519 - at, false)] {
             let frame = self::frame(host(0), host(1), tag, 0x88b5, &vec![0; length]);
             let refused = Verdict::Drop(DropReason::Malformed);
@@ -187,7 +187,7 @@ fn tcp_is_held_down_to_what_the_way_takes() {
             usize::from(mss(&frame, at))
         };
         assert_eq!(clamped(&s, ME), 1400 - at - 40);
-        // To all: the narrowest of the ways.
+        // To all nodes: the least MTU of the paths.
         s.settings.mode = Mode::Hub;
         assert_eq!(clamped(&s, ME), 1300 - at - 40);
         s.broadcast = vec![B];
@@ -225,7 +225,7 @@ fn our_device_teaches_who_is_behind_it() {
     let s = net();
     let from = |mac| frame(mac, ALL, &[], 0x0806, &[0; 28]);
     assert_eq!(sight(&s, &from(host(9))), Some(host(9)));
-    // Somebody else's until now: it has moved.
+    // An address of another node so far: it has moved.
     assert_eq!(sight(&s, &from(host(1))), Some(host(1)));
     for mac in [ALL, [0x33, 0x33, 0, 0, 0, 1], [0; 6]] {
         assert_eq!(sight(&s, &from(mac)), None);
@@ -251,7 +251,7 @@ proptest! {
         }
     }
 
-    /// No bytes panic, and no answer is longer than a frame may be.
+    /// No bytes cause a panic, and no answer is longer than the longest frame.
     #[test]
     fn any_bytes_have_a_verdict(
         bytes in prop::collection::vec(any::<u8>(), 0..1600),

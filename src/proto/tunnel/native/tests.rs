@@ -7,7 +7,7 @@ use meshd_crypto::{PrivateKey, Rng};
 
 use crate::tunnel::{self, TYPE_CONFIRM, TYPE_PROBE, TYPE_VOUCHED};
 
-/// How alice sees bob, or bob alice.
+/// Configuration of alice, or of bob.
 fn setup(at: usize, aeads: Aeads) -> Setup {
     let names = ["alice", "bob"].map(|name| NodeName::new(name).unwrap());
     let keys = [1, 2].map(|seed| PrivateKey::from_seed(&[seed; 32]));
@@ -100,12 +100,12 @@ fn no_changed_bit_of_a_packet_passes() {
         assert!(b.rx.open(&mut good.clone()).is_ok());
         assert!(b.rx.is_used());
         assert_eq!(b.rx.open(&mut good.clone()), Err(OpenError::Replayed));
-        // Back to where it came from.
+        // Back to its sender.
         assert_eq!(a.rx.open(&mut good.clone()), Err(OpenError::BadTag));
     }
 }
 
-/// F7: no byte of either message may be another one.
+/// F7: no byte of either message may be changed.
 #[test]
 fn no_changed_bit_of_a_message_passes() {
     let (alice, bob) = (setup(0, Aeads::ALL), setup(1, Aeads::ALL));
@@ -141,8 +141,8 @@ fn names_keys_and_secrets_must_be_those_that_both_expect() {
     assert!(shake(&setup(0, Aeads(0x80)), &setup(1, Aeads::ALL), 0).is_none());
 }
 
-/// Rotation (proto/native-link.md section 8): the caller may use either of its keys, and tries both of the
-/// callee's in turn.
+/// Rotation (proto/native-link.md section 8): the caller may use either of its keys, and tries both
+/// keys of the callee in turn.
 #[test]
 fn either_key_of_a_node_in_rotation_will_do() {
     let (mut alice, mut bob) = (setup(0, Aeads::ALL), setup(1, Aeads::ALL));
@@ -154,7 +154,7 @@ fn either_key_of_a_node_in_rotation_will_do() {
     bob.secret = Arc::new(StaticSecret::of(&next));
     assert!(shake(&alice, &bob, 0).is_none());
     assert!(shake(&alice, &bob, 1).is_some());
-    // And the other way round.
+    // The other way round.
     alice.peer_keys.truncate(1);
     let (mut alice, mut bob) = (setup(0, Aeads::ALL), setup(1, Aeads::ALL));
     bob.peer_keys.push(next_public);
@@ -162,7 +162,7 @@ fn either_key_of_a_node_in_rotation_will_do() {
     assert!(shake(&alice, &bob, 0).is_some());
 }
 
-/// P5: the limits of proto/native-link.md section 5, and no number twice.
+/// P5: the limits of proto/native-link.md section 5; no number occurs twice.
 #[test]
 fn numbers_end_before_they_could_repeat() {
     for (aead, renew, refuse) in [
@@ -185,7 +185,7 @@ fn numbers_end_before_they_could_repeat() {
     }
 }
 
-/// A datagram among those of real daemons is found by its index, and only where it is one.
+/// A native datagram among those of real daemons is found by its index; other datagrams have none.
 #[test]
 fn other_datagrams_name_no_session() {
     let (a, b) = pair(Aead::Aes256Gcm);
@@ -207,8 +207,8 @@ fn other_datagrams_name_no_session() {
 }
 
 proptest! {
-    /// P1, P4: whatever comes in whatever order, each packet is delivered once at most and unchanged, and
-    /// one that is not too old is delivered.
+    /// P1, P4: in any order of arrival each packet is delivered at most once and unchanged. A
+    /// packet that is not too old is delivered.
     #[test]
     fn packets_in_any_order_are_delivered_once(
         order in proptest::collection::vec((0_usize..40, any::<Option<(u8, u8)>>()), 1..200),

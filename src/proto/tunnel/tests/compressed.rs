@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Each end compresses as the other has asked, what grows by it stays as it is, and what was not asked for is no
-/// compressed packet.
+/// Each end compresses as the other has requested. Data that would grow stays uncompressed. A
+/// compressed packet without a request is invalid.
 #[test]
 fn packets_are_compressed_as_the_other_end_asks() {
     [6, 12].into_iter().for_each(compressed);
@@ -36,7 +36,7 @@ fn compressed(level: u8) {
         let sealed = packet(&b, kind, &long);
         assert!(sealed.len() < 100, "{}", sealed.len());
         assert_eq!(open(&a, sealed), Some((kind, long.clone())));
-        // b has not asked.
+        // b has not requested compression.
         let plain = packet(&a, kind, &long);
         assert_eq!(plain.len(), long.len() + SPTPS_OVERHEAD);
         assert_eq!(open(&b, plain), Some((kind, long.clone())));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The option with two times that TCP sends with everything.
+/// The timestamp option that TCP sends with every packet.
 const TIMES: [u8; 12] = [1, 1, 8, 10, 0, 0, 0, 9, 0, 0, 0, 7];
 
 fn ack(ack: u32) -> Parts {
@@ -14,8 +14,8 @@ fn ack(ack: u32) -> Parts {
     }
 }
 
-/// Of acknowledgements that go on, by as much as a super-packet and over the end of the numbers, the last comes out as
-/// it came.
+/// Among successive acknowledgements, up to a super-packet apart and across the wrap of the
+/// numbers, the last one is written unchanged.
 #[test]
 fn the_last_one_stands_for_all() {
     for (v6, times, link) in [
@@ -41,7 +41,7 @@ fn the_last_one_stands_for_all() {
     }
 }
 
-/// Checksums that are left to the kernel are so in the one that comes out.
+/// Checksums left to the kernel stay so in the acknowledgement that is written.
 #[test]
 fn vouched_ones_are_summed_by_the_kernel() {
     let written = join(true, &built(&[ack(10), ack(20)], Vouched));
@@ -50,7 +50,7 @@ fn vouched_ones_are_summed_by_the_kernel() {
     assert_eq!(delivered(&written), [ack(20).build()]);
 }
 
-/// Whatever is more than "so far, and more", or another flow's, leaves the one before it where it is.
+/// A packet that is no plain later acknowledgement of the flow replaces none.
 #[test]
 fn what_says_something_else_is_kept() {
     let changes: [fn(&mut Parts); 12] = [
@@ -81,7 +81,8 @@ fn what_says_something_else_is_kept() {
     }
 }
 
-/// None is left out for one that the kernel will not take, nor is a wrong one taken for a right one.
+/// No acknowledgement is dropped in favour of one that the kernel will reject. A wrong checksum
+/// stays wrong.
 #[test]
 fn wrong_checksums_are_passed_on() {
     for (damaged, at) in [(0, 25), (1, 25), (1, 10)] {
@@ -93,7 +94,7 @@ fn wrong_checksums_are_passed_on() {
     }
 }
 
-/// Data between two of them stay between them.
+/// Data between two acknowledgements stay between them.
 #[test]
 fn data_keep_their_place() {
     let data = Parts {

@@ -1,4 +1,4 @@
-//! Super-packets that are odd, or not to be cut.
+//! Super-packets that are odd, or must not be cut.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn what_needs_no_cut_is_finished_or_left_alone() {
     assert_eq!(segments.checksums(), Complete);
 }
 
-/// A checksum deep inside (a tunnel's inner packet) is no receiver's to find.
+/// A checksum deep inside (in a tunnel's inner packet) cannot be found by the receiver.
 #[test]
 fn only_checksums_in_their_usual_place_are_left_to_the_receiver() {
     let (header, mut packet) = Parts::default().unfinished(1000);
@@ -32,7 +32,7 @@ fn only_checksums_in_their_usual_place_are_left_to_the_receiver() {
     assert_eq!(checksum::fold(checksum::sum(&out[0][60..])), [0xff; 2]);
 }
 
-/// The kernel names the place of the transport header behind extension headers.
+/// The kernel gives the start of the transport header behind extension headers.
 #[test]
 fn tcp_behind_extension_headers_is_cut() {
     let parts = Parts {

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Two bridges may send the same addresses and ports: their frames are not each other's.
+/// Two bridges may use equal addresses and ports: their frames belong to different flows.
 #[test]
 fn frames_with_other_ethernet_headers_are_not_joined() {
     let packets = built(&flow(&Parts::default(), 2), Complete);
@@ -23,7 +23,7 @@ fn frames_with_other_ethernet_headers_are_not_joined() {
     }
 }
 
-/// A frame without IP is written at once, whatever waits.
+/// A frame without IP is written at once, even if packets wait.
 #[test]
 fn frames_without_ip_wait_for_nothing() {
     let link = LINK[1];
