@@ -1,8 +1,8 @@
 //! SPTPS's ChaCha20-Poly1305, in place.
 //!
-//! This is not RFC 8439. It has a 64-bit nonce (the sequence number, big endian) and a 64-bit block
-//! counter. The tag covers the ciphertext alone, without padding, lengths or associated data.
-//! Source: wire/tinc-1.1.md section 2.2.
+//! This AEAD is not RFC 8439: there is a 64-bit nonce (the sequence number, big endian) and a
+//! 64-bit block counter. The tag covers the ciphertext alone, without padding, lengths or
+//! associated data. Source: wire/tinc-1.1.md section 2.2.
 
 use std::convert::Infallible;
 

@@ -116,7 +116,7 @@ impl PublicKey {
     }
 
     /// Returns the same key for X25519: the Montgomery form of the point (proto/native-link.md
-    /// section 1). It is never of small order, because the point is not.
+    /// section 1). The result is never of small order, because the point is not.
     #[must_use]
     pub fn x25519_public(&self) -> [u8; 32] {
         let point = decompress(&self.0).expect("a sound key is a point");

@@ -327,7 +327,7 @@ impl Random for Source {
     }
 }
 
-/// X25519 of aws-lc, which takes half the time of x25519-dalek. It is most of the cost of a
+/// X25519 of aws-lc, which takes half the time of x25519-dalek. X25519 is most of the cost of a
 /// handshake.
 #[derive(Default)]
 struct X25519 {

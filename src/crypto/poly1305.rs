@@ -107,8 +107,8 @@ impl Limbs {
     #[inline(always)]
     fn reduced(self) -> u128 {
         let [a, b, c] = self.carried().carried().carried().0;
-        // The number is below 2^130 now. It is 2^130 - 5 or more if adding five gives 2^130 or
-        // more.
+        // The number is below 2^130 now. The number is 2^130 - 5 or more if adding five gives 2^130
+        // or more.
         let carry = c + ((b + ((a + 5) >> 44)) >> 44);
         let a = a + (carry >> 42) * 5;
         let number = [(a, 0), (b, 44), (c, 88)];

@@ -25,7 +25,8 @@ pub const SIG: usize = SIGNATURE;
 /// The only version of the handshake.
 const VERSION: u8 = 0;
 
-/// Role of a side in a session. It never changes, not even by a rekey that the other side starts.
+/// Role of a side in a session. The role never changes, not even by a rekey that the other side
+/// starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Opened the connection, or sent the first REQ_KEY.

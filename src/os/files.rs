@@ -93,7 +93,7 @@ fn write(
 /// Most names tried for a temporary file: more than that many in the way are intended.
 const DRAFTS: u32 = 100;
 
-/// Makes a temporary file beside the file that it will replace. Its name can be guessed, so an
+/// Makes a temporary file beside the file that it will replace. The name can be guessed, so an
 /// existing file is never opened.
 fn draft(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;

@@ -23,8 +23,8 @@ pub use loom::sync::{
     atomic::{AtomicBool, AtomicU64},
 };
 
-/// Stand-in for arc-swap, whose own algorithm is trusted. It has the interface and ordering of
-/// arc-swap, and one point where threads may switch.
+/// Stand-in for arc-swap, whose own algorithm is trusted. The type has the interface and ordering
+/// of arc-swap, and one point where threads may switch.
 #[cfg(feature = "model")]
 mod modelled {
     use std::{

@@ -6,8 +6,9 @@
 //! sends each run with one call.
 //!
 //! A datagram: the worker receives a batch. [`inbound`] finds the sender, opens the datagram in
-//! place, and asks the router. Then it forwards the packet, or writes it to the device; the worker
-//! joins packets of a flow to super-packets. Work for the control plane leaves through [`punt`].
+//! place, and asks the router. [`inbound`] then forwards the packet, or writes it to the device;
+//! the worker joins packets of a flow to super-packets. Work for the control plane leaves through
+//! [`punt`].
 
 pub mod batching;
 pub mod counters;
@@ -56,8 +57,8 @@ use tap::{Tap, Taps};
 /// Receiver of the results of the pure steps.
 pub trait Sink {
     /// Appends a datagram of `length` bytes to the run for `to`, with at most `most` datagrams per
-    /// call. Returns the datagram for writing. Its bytes are arbitrary before: perhaps those of an
-    /// older datagram.
+    /// call. Returns the datagram for writing. The datagram's bytes are arbitrary before: perhaps
+    /// those of an older datagram.
     fn datagram(&mut self, to: SocketAddr, most: usize, length: usize) -> &mut [u8];
     /// Sets the type of service (traffic class) of the following datagrams; 0 at first.
     fn priority(&mut self, _tos: u8) {}

@@ -50,8 +50,8 @@ impl<'a, S: Sink> Step<'a, S> {
 
     /// Routes and sends one read of our device: a packet, or by its `header` a super-packet of up
     /// to 64 KiB. `scratch` must hold the longest packet in it. If the first segment goes by UDP,
-    /// the others follow without another routing decision. They are equal in all fields that the
-    /// router reads, and none is longer.
+    /// the others follow without another routing decision. All segments are equal in the fields
+    /// that the router reads, and none is longer.
     pub fn from_device_super(&mut self, header: &Header, packet: &mut [u8], scratch: &mut [u8]) {
         if *header == Header::default() {
             return self.from_device(packet);

@@ -14,8 +14,8 @@ pub const MAX_RUN_BYTES: usize = 65_000;
 const MAX_RUNS: usize = 64;
 const MAX_BATCH_BYTES: usize = 400 << 10;
 
-/// Runs of one batch, in the order of their first datagrams. Their buffers are reused in the next
-/// batch.
+/// Runs of one batch, in the order of their first datagrams. The buffers of the runs are reused in
+/// the next batch.
 #[derive(Debug, Default)]
 pub struct Runs {
     runs: Vec<Run>,

@@ -26,9 +26,9 @@ const FIRST: libc::c_uint = 3;
 /// Starts a process that only runs `then` and exits with its result. Returns our end of a socket
 /// between both processes, and the process id.
 ///
-/// The new process is a copy of this one, with all its present knowledge. It keeps standard error
-/// but no other descriptor. It has a process group of its own, and shows `title` as its name and
-/// arguments.
+/// The new process is a copy of this one, with all its present knowledge. The copy keeps standard
+/// error but no other descriptor. The copy has a process group of its own, and shows `title` as its
+/// name and arguments.
 ///
 /// # Errors
 /// Those of `fork(2)` and `socketpair(2)`; [`io::ErrorKind::ResourceBusy`] if other threads run,

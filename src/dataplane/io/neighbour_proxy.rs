@@ -26,7 +26,7 @@ impl Station {
         self.0.store(number(mac), Ordering::Relaxed);
     }
 
-    /// Returns the Ethernet header for an IP packet to the kernel. Its source is the kernel's
+    /// Returns the Ethernet header for an IP packet to the kernel. The source is the kernel's
     /// address with the last byte inverted.
     #[must_use]
     pub fn header_for(&self, packet: &[u8]) -> [u8; LINK_HEADER] {

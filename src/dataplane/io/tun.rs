@@ -79,7 +79,7 @@ pub struct Tun {
 pub struct TunOffloads {
     /// Packets have a virtio header, and checksums may be left to the other side.
     pub vnet: bool,
-    /// TCP is read in super-packets. They may be written whenever `vnet` is set.
+    /// TCP is read in super-packets. TCP super-packets may be written whenever `vnet` is set.
     pub tso: bool,
     /// UDP is read in super-packets, and may be written so (Linux 6.2 or later).
     pub uso: bool,

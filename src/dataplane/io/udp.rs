@@ -92,8 +92,9 @@ pub fn is_here(ip: IpAddr) -> bool {
     !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
-/// Returns true if a kept socket equals one that would be opened now. It has this kind, is bound to
-/// this address (port 0: any), and has mark, interface and sharing of the options. TCP must listen.
+/// Returns true if a kept socket equals one that would be opened now. The socket has this kind, is
+/// bound to this address (port 0: any), and has mark, interface and sharing of the options. TCP
+/// must listen.
 #[must_use]
 pub fn is_as(fd: BorrowedFd<'_>, addr: SocketAddr, kind: Type, options: &SocketOptions) -> bool {
     let socket = SockRef::from(&fd);

@@ -60,7 +60,8 @@ impl Hello {
 pub struct Upgraded {
     /// Name of the other node.
     pub name: NodeName,
-    /// Ed25519 key that the other node sent. It equals the key in its host file, if there is one.
+    /// Ed25519 key that the other node sent. The key equals that of the node's host file, if there
+    /// is one.
     pub key: PublicKey,
     /// True if our key was sent and the other node has accepted it.
     pub told: bool,

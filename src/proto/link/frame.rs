@@ -184,7 +184,8 @@ impl Framed {
 
     fn request(&mut self, mut data: Bytes) -> Result<Step, LinkError> {
         // A real daemon forwards lines with blanks before their number, with line feeds inside and
-        // of any length. Their records are valid all the same; the mesh judges the line.
+        // of any length. The records of such lines are valid all the same; the mesh judges the
+        // line.
         if data.last() != Some(&b'\n') {
             return misbehaved(format!("a record that is no line: {}", shown(&data)));
         }

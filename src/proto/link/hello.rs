@@ -23,7 +23,7 @@ pub(super) struct Id {
 
 impl Id {
     /// Parses a line without its LF. `^COOKIE` and `?KEY` are tinc's commands for its control
-    /// socket and for invitations. They are no node names, and get the same answer as any unknown
+    /// socket and for invitations. Both are no node names, and get the same answer as any unknown
     /// name.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();

@@ -3,11 +3,11 @@
 //! ```text
 //! clear:     1 CIPHER DIGEST 0 0 HEX(RSA of the receiver(secret))       METAKEY, either side
 //! encrypted: 2 HEX(random)                                             CHALLENGE, either side
-//!            3 HEX(digest of the challenge)                            CHAL_REPLY: who dialled first
+//!            3 HEX(digest of the challenge)                            CHAL_REPLY: the dialler first
 //!            lines; `17 LENGTH` and that many bytes of a frame
 //! or, UPGRADE of tinc 1.1:
-//!            4 KEY                                                     its Ed25519 key, either side
-//!            7                                                         has taken the other's key
+//!            4 KEY                                                     the own Ed25519 key, either side
+//!            7                                                         the other end's key is accepted
 //! ```
 //! Only the holder of the RSA key can read the secret, so the node that answers the challenge is
 //! authentic. No MAC protects the lines against changes on the way. Source: wire/tinc-1.0.md

@@ -1,6 +1,6 @@
 //! One meta connection: bytes in, authenticated request lines out, and back. The dialects live
-//! behind [`Link`], and only this file tells them apart. They are SPTPS, native if both ID lines
-//! offer it, and legacy if one end speaks nothing else and host files allow it.
+//! behind [`Link`], and only this file tells them apart. The dialects are SPTPS, native if both ID
+//! lines offer it, and legacy if one end speaks nothing else and host files allow it.
 //!
 //! A link knows no socket: the shell feeds it bytes from TCP and writes its output. Source:
 //! wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
@@ -96,8 +96,8 @@ enum Phase {
 }
 
 impl Link {
-    /// Opens a link to `peer`. It has output at once: poll [`Self::take_output`]. The handshake has
-    /// `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
+    /// Opens a link to `peer`. The link has output at once: poll [`Self::take_output`]. The
+    /// handshake has `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
     #[must_use]
     pub fn dial(
         local: Arc<Identity>,
@@ -124,7 +124,7 @@ impl Link {
         link
     }
 
-    /// Accepts a link. It stays silent until a valid ID line arrives. The handshake has
+    /// Accepts a link. The link stays silent until a valid ID line arrives. The handshake has
     /// `auth_timeout` (PingTimeout) from `now`, at most [`MAX_AUTH`].
     #[must_use]
     pub fn accept(local: Arc<Identity>, auth_timeout: Duration, rng: Rng, now: Instant) -> Self {

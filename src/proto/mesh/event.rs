@@ -171,8 +171,8 @@ pub enum Punt {
         /// The packet.
         packet: Bytes,
     },
-    /// A datagram as received, which the worker cannot open. Its sender is unknown, its source
-    /// address is not the sender's confirmed one, or no key opens it.
+    /// A datagram as received, which the worker cannot open: the sender is unknown, the source
+    /// address is not the sender's confirmed one, or no key matches.
     Datagram {
         /// Source address.
         from: SocketAddr,

@@ -27,8 +27,8 @@ use crate::{
     tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
 };
 
-/// Longest tunnel datagram that fits a REQ_KEY line of 2,048 characters as base64. It covers every
-/// packet of an MTU of 1,500. Source: wire/tinc-1.1.md section 3.7.
+/// Longest tunnel datagram that fits a REQ_KEY line of 2,048 characters as base64. The limit covers
+/// every packet of an MTU of 1,500. Source: wire/tinc-1.1.md section 3.7.
 const MAX_BASE64: usize = 1_536;
 
 /// Datagrams a second, and at once, that are forwarded from addresses that are no longer confirmed.

@@ -13,8 +13,8 @@ use crate::route::{
     source::{Origin, judge},
 };
 
-/// Verdict of the router for all packets of one node between two addresses. It is computed once for
-/// many packets, because packets of a flow arrive together.
+/// Verdict of the router for all packets of one node between two addresses. The verdict is computed
+/// once for many packets, because packets of a flow arrive together.
 #[derive(Debug, Clone, Copy)]
 pub struct ForUs {
     source: NodeIdx,

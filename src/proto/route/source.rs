@@ -43,7 +43,7 @@ pub struct Claims {
     pub listed: Arc<[Prefix]>,
     /// SourceCheck of the node's host file, which overrides ours.
     pub check: Option<SourceCheck>,
-    /// Nodes between that node and this one, in order. They seal packets again if one end is
+    /// Nodes between that node and this one, in order. These nodes seal packets again if one end is
     /// legacy.
     pub carriers: Arc<[NodeIdx]>,
 }

@@ -98,7 +98,7 @@ pub(super) fn is_ours(snapshot: &RouteSnapshot, frame: &[u8]) -> bool {
 }
 
 /// Decides on one frame of `source`. May change TTL and MSS in place.
-#[inline(never)] // it would only be in the router's way
+#[inline(never)] // kept out of the router's code
 pub(super) fn switch(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],

@@ -13,8 +13,8 @@
 //!
 //! A packet cannot be mistaken for another datagram. Behind ids, no SPTPS number has its highest
 //! bit set in practice. Without ids, a node id would have to begin with 0x80 to 0xff and three zero
-//! bytes, a chance of 2^-25 per node. Its other bytes would also have to be the index of a session.
-//! Source: proto/native-link.md sections 2 to 5.
+//! bytes, a chance of 2^-25 per node. The id's other bytes would also have to be the index of a
+//! session. Source: proto/native-link.md sections 2 to 5.
 
 use std::{
     fmt,
@@ -107,8 +107,8 @@ pub fn ephemeral(message: &[u8]) -> Option<&[u8; 32]> {
 }
 
 /// Answers a first message. `index` is the index by which the other end will name the session to
-/// us. The session may receive at once. It sends only after it has received ([`RxKey::is_used`]),
-/// because the message may be an old one.
+/// us. The session may receive at once. The session sends only after it has received
+/// ([`RxKey::is_used`]), because the message may be an old one.
 ///
 /// # Errors
 /// [`Refused`] if the message was not made for us by that node, or no AEAD suits both.

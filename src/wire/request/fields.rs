@@ -5,7 +5,7 @@ use crate::{
     request::{MAX_WORD, RequestError, is_passed_on},
 };
 
-/// The rest of a line. Every method takes one field from the front. Its error names the request and
+/// The rest of a line. Every method takes one field from the front. The error names the request and
 /// the field that is missing or invalid.
 pub(super) struct Fields<'a> {
     rest: &'a [u8],

@@ -136,7 +136,8 @@ fn what_is_for_all_goes_to_each_and_not_back() {
 }
 
 /// A checksum that the sender's kernel left to be computed is valid at the other device, behind any
-/// link header. It is also valid when the frame is forwarded to a node that needs it complete.
+/// link header. The checksum is also valid when the frame is forwarded to a node that needs it
+/// complete.
 #[test]
 fn vouched_frames_are_finished() {
     for link in &LINK[1..] {

@@ -204,8 +204,8 @@ fn mixed(flows: &[(Parts, usize)], stride: usize) -> Vec<Vec<u8>> {
     packets
 }
 
-/// Clears the IP identification of a packet that is never fragmented. It is meaningless, and may
-/// change where packets are joined (RFC 6864).
+/// Clears the IP identification of a packet that is never fragmented. The identification is
+/// meaningless, and may change where packets are joined (RFC 6864).
 fn without_id(packet: &mut [u8]) {
     if packet.len() >= 20 && packet[0] >> 4 == 4 && packet[6] & 0x40 != 0 {
         packet[4..6].fill(0);

@@ -21,8 +21,8 @@ pub struct Header {
     pub gso: Option<Gso>,
 }
 
-/// A checksum that is not computed yet, over all bytes from `start` to the end of the packet. Its
-/// field holds the sum of the pseudo-header.
+/// A checksum that is not computed yet, over all bytes from `start` to the end of the packet. The
+/// checksum field holds the sum of the pseudo-header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfinished {
     /// Start of the summed bytes, in bytes from the start of the packet.

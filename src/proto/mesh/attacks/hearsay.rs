@@ -1,7 +1,7 @@
 //! Lines of a third node about a live pair that are no neighbours: each cell of the table in
 //! `belief.rs`.
 //!
-//! Nodes 0 - 1 - 2 - 3 form a line, node 4 is the attacker at 0, and nodes 0 and 3 exchange packets
+//! Nodes 0 - 1 - 2 - 3 form a line. Node 4 is the attacker at 0. Nodes 0 and 3 exchange packets
 //! directly by UDP. Honest relays forward the lines that they accept. Where a line of the attacker
 //! arrives via 1, node 1 plays a tincd, which forwards everything.
 
@@ -143,7 +143,7 @@ fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
     assert!(worst.is_empty(), "{}", worst.join("\n"));
 }
 
-/// The same for nodes 0 and 2 in legacy, with node 1 between them. Their keys are not protected,
+/// The same for nodes 0 and 2 in legacy, with node 1 between them. Legacy keys are not protected,
 /// but no other line ends the tunnel. KEY_CHANGED sends packets over links for a moment.
 #[test]
 fn one_line_of_a_third_party_ends_no_legacy_tunnel() {

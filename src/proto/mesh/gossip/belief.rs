@@ -110,7 +110,8 @@ pub(in crate::mesh) struct Evidence {
     returned: Option<(Instant, bool)>,
     /// Options and path in the graph that do not take effect yet.
     pub(in crate::mesh) said: Option<PendingPath>,
-    /// Subnets that hearsay has withdrawn, with the time. They are still in the node's table.
+    /// Subnets that hearsay has withdrawn, with the time. Such subnets are still in the node's
+    /// table.
     pub(in crate::mesh) withdrawn: BTreeMap<Subnet, Instant>,
 }
 

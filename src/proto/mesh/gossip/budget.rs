@@ -2,8 +2,8 @@
 //!
 //! A line is charged to its subject if the subject lies behind the link. So lines that a neighbour
 //! forwards or refreshes do not count as the neighbour's own. A neighbour is charged for lines
-//! about itself, and for lines about nodes that do not lie behind it or that only this neighbour
-//! vouches for. So no member escapes its budget by naming other nodes.
+//! about itself and about nodes that do not lie behind it. A neighbour is also charged for nodes
+//! that only this neighbour vouches for. So no member escapes its budget by naming other nodes.
 //!
 //! | line | charged to | lines a second, at once | cut |
 //! |---|---|---|---|

@@ -40,8 +40,8 @@ fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
 
 impl Mesh {
     /// Returns true if a REQ_KEY is forwarded. A REQ_KEY without a usable extension makes a tinc
-    /// 1.1 exit if that tinc regards the asker as a node with SPTPS. It makes any real daemon exit
-    /// that regards the asker as unreachable. Source: wire/tinc-1.1.md section 3.6,
+    /// 1.1 exit if that tinc regards the asker as a node with SPTPS. Such a REQ_KEY makes any real
+    /// daemon exit that regards the asker as unreachable. Source: wire/tinc-1.1.md section 3.6,
     /// wire/tinc-1.0.md section 9.
     pub(in crate::mesh) fn passes_req_key(
         &self,
@@ -55,8 +55,8 @@ impl Mesh {
     }
 
     /// Returns true if an ANS_KEY is forwarded. A tinc 1.1 treats the ANS_KEY of a node without
-    /// SPTPS, or of an unreachable node, as a legacy one. It closes the link that a bad ANS_KEY
-    /// arrives on; a tinc 1.0 ignores a bad ANS_KEY.
+    /// SPTPS, or of an unreachable node, as a legacy one. A tinc 1.1 closes the link that a bad
+    /// ANS_KEY arrives on; a tinc 1.0 ignores a bad ANS_KEY.
     pub(in crate::mesh) fn passes_ans_key(
         &self,
         from: NodeIdx,

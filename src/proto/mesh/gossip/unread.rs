@@ -1,9 +1,9 @@
 //! Cost of lines that cannot be parsed, and of lines that are out of place on an active link.
 //!
 //! A real tincd forwards lines that meshd rejects: address words that are not UTF-8, line feeds in
-//! place of blanks, lines of 60 KB. Its neighbours must not close its link because of another
-//! node's line. So a line that nodes forward costs only itself: it is dropped, counted, and logged
-//! once a minute. A line that only the neighbour itself can have written ends the link.
+//! place of blanks, lines of 60 KB. The tincd's neighbours must not close its link because of
+//! another node's line. So a line that nodes forward costs only itself: it is dropped, counted, and
+//! logged once a minute. A line that only the neighbour itself can have written ends the link.
 //!
 //! On a legacy link the two cannot be told apart. A line feed that a tinc 1.1 forwards there starts
 //! a new line, which may be anything.

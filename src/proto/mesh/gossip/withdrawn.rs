@@ -26,8 +26,8 @@ const UNCLAIMED: Duration = Duration::from_millis(600);
 const MAX_COMPARED: usize = 2_048;
 
 impl Node {
-    /// The node's subnets without those that hearsay has withdrawn. These are announced to other
-    /// nodes.
+    /// The node's subnets without those that hearsay has withdrawn: the subnets that are announced
+    /// to other nodes.
     pub(in crate::mesh) fn claimed(&self) -> impl Iterator<Item = &Subnet> {
         let subnets = self.subnets.iter();
         subnets.filter(|subnet| !self.evidence.withdrawn.contains_key(subnet))

@@ -81,7 +81,7 @@ impl Guesses {
 /// Number that identifies a probe.
 pub(in crate::mesh) type Number = [u8; 4];
 
-/// A probe without an answer yet. Its answer returns the number. So an answer confirms only the
+/// A probe without an answer yet. The answer returns the number. So an answer confirms only the
 /// probed length, and an unrequested answer confirms nothing (T08 of proto/threat-model.md).
 #[derive(Debug)]
 pub(in crate::mesh) struct Asked {

@@ -295,8 +295,8 @@ impl Mesh {
         }
     }
 
-    /// Takes an address of the node from a third node (ANS_KEY tail, UDP_INFO). It is a guess while
-    /// no address is confirmed.
+    /// Takes an address of the node from a third node (ANS_KEY tail, UDP_INFO). The address is a
+    /// guess while no address is confirmed.
     pub(in crate::mesh) fn suggest_address(
         &mut self,
         idx: NodeIdx,

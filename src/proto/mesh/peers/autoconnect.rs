@@ -37,9 +37,9 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(5);
 /// Number of links that a node wants.
 const WANTED: usize = 3;
-/// Number of links above which a node closes one. It is one more than wanted: after a neighbour was
-/// lost and replaced, both links stay when it returns. The node then has enough links if that
-/// neighbour is lost again.
+/// Number of links above which a node closes one. The limit is one more than wanted: after a
+/// neighbour was lost and replaced, both links stay when that neighbour returns. The node then has
+/// enough links if that neighbour is lost again.
 const MOST: usize = 4;
 /// Mean number of changes of the whole mesh in one [`INTERVAL`]. A new link costs each node about
 /// six lines; the two ends of the link also exchange the whole graph.
@@ -216,7 +216,7 @@ impl Mesh {
             return;
         };
         free.retain(|one| one.rank() == best);
-        // Of two random nodes, take the one with fewer links: this spreads the links.
+        // Take the one of two random nodes with fewer links: this spreads the links.
         let two = [self.below(free.len()), self.below(free.len())];
         let at = two.into_iter().min_by_key(|at| free[*at].links);
         if let Some(at) = at {

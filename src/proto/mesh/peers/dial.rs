@@ -45,7 +45,7 @@ pub(in crate::mesh) struct Outgoing {
     delay: Duration,
     /// True if the next attempt directly follows the loss of a link that had worked.
     at_once: bool,
-    /// True if the node is dialled only because it was a neighbour before our restart. Its link is
+    /// True if the node is dialled only because it was a neighbour before our restart. The link is
     /// not kept up afterwards.
     once: bool,
     /// Listening address of the node before our restart: tried before every other address.

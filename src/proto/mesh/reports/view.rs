@@ -150,9 +150,9 @@ pub struct PeerRow {
     pub rx_packets: u64,
     /// Packets sent to the node.
     pub tx_packets: u64,
-    /// Packets received from the node with a source outside the node's subnets. They pass because
-    /// the node's host file lists no subnet and no other node owns that source (SourceCheck =
-    /// native).
+    /// Packets received from the node with a source outside the node's subnets. Such packets pass
+    /// because the node's host file lists no subnet and no other node owns that source (SourceCheck
+    /// = native).
     #[serde(default)]
     pub foreign_packets: u64,
     /// Seconds since `up` last changed; `None` if the node was never up.

@@ -42,8 +42,8 @@ pub(in crate::mesh) const LINGER: Duration = Duration::from_secs(5);
 /// Handshakes, and renewals, that a node may start with us at once; then one in two seconds (T25,
 /// T38).
 const BURST: usize = 4;
-/// Last word of our REQ_KEY lines. Real daemons ignore and forward it. It tells another meshd that
-/// names break the tie of a simultaneous start (wire/tinc-1.1.md sections 3.6 and 8.5).
+/// Last word of our REQ_KEY lines. Real daemons ignore and forward the word. The word tells another
+/// meshd that names break the tie of a simultaneous start (wire/tinc-1.1.md sections 3.6 and 8.5).
 const TIE_BREAK: &[u8] = b" meshd";
 
 /// REQ_KEY extension: start a tunnel.
@@ -88,7 +88,7 @@ pub(in crate::mesh) struct Keys {
     pub(in crate::mesh) held: bool,
     /// True if the node has proven to be a meshd, which needs no pause.
     pub(in crate::mesh) meshd: bool,
-    /// The meshd word of the REQ_KEY that started `pending`, if the other side started it. It
+    /// The meshd word of the REQ_KEY that started `pending`, if the other side started it. The word
     /// counts only after the handshake: anybody can write a REQ_KEY.
     pending_meshd: Option<bool>,
     /// Budget of handshakes that the node may start.
@@ -479,8 +479,8 @@ impl Mesh {
         self.discover(idx, now);
     }
 
-    /// Returns the renewal time of keys that live for `expire`. It is up to a tenth earlier at
-    /// random, so both ends rarely start at once.
+    /// Returns the renewal time of keys that live for `expire`. The time is up to a tenth earlier
+    /// at random, so both ends rarely start at once.
     pub(in crate::mesh) fn renewal_after(&mut self, expire: Duration, now: Instant) -> Instant {
         let jitter = expire.mul_f64(f64::from(self.rng.below(1000)) / 10_000.0);
         now + expire - jitter

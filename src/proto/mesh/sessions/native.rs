@@ -30,8 +30,8 @@ use crate::{
 pub(in crate::mesh) const EXT_ASK: i32 = 32;
 /// REQ_KEY extension: answer.
 pub(in crate::mesh) const EXT_ANSWER: i32 = 33;
-/// REQ_KEY extension: an empty packet under the new keys, which proves that its sender has them. It
-/// travels as a line, so packet loss does not affect it.
+/// REQ_KEY extension: an empty packet under the new keys, which proves that its sender has them.
+/// The packet travels as a line, so packet loss does not affect it.
 pub(in crate::mesh) const EXT_CONFIRM: i32 = 34;
 
 /// Age at which a session is renewed, or KeyExpire if that is shorter.
@@ -52,9 +52,9 @@ const AGAIN: Duration = Duration::from_secs(300);
 const REMEMBERED: usize = 8;
 /// Handshakes that a node may start with us: two at once, then one in two seconds (T25, T38).
 const BURST: usize = 4;
-/// First messages of unknown origin accepted a second, over all nodes. They have a budget of their
-/// own, so they do not use up the budget of the node that they name. Source: proto/threat-model.md
-/// section 5.6.
+/// First messages of unknown origin accepted a second, over all nodes. Such messages have a budget
+/// of their own, so they do not use up the budget of the node that they name. Source:
+/// proto/threat-model.md section 5.6.
 const FORGED: u32 = 200;
 pub(in crate::mesh) const FORGED_BURST: usize = 400;
 

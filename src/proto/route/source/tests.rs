@@ -93,8 +93,8 @@ fn a_node_whose_host_file_lists_subnets_is_held_to_its_own() {
 }
 
 /// A node that announces 10.0.0.0/8 may not send for owners of narrower subnets, whether these are
-/// up, down or unseen. It may send from addresses that no other host file lists. With a listed wide
-/// subnet it may also do so while the owner of a narrower one is down.
+/// up, down or unseen. Such a node may send from addresses that no other host file lists. With a
+/// listed wide subnet it may also do so while the owner of a narrower one is down.
 #[test]
 fn a_wide_subnet_is_no_leave_to_send_from_a_narrower_one() {
     let net = usual();

@@ -44,14 +44,14 @@ fn downgrades(mesh: &Mesh) -> u64 {
     mesh.status().downgrades
 }
 
-/// T24: a relay constantly announces a lower dialect of the ends. They keep their dialect over six
-/// renewals without packet loss. The operator is told, but not for every line.
+/// T24: a relay constantly announces a lower dialect of the ends. The ends keep their dialect over
+/// six renewals without packet loss. The operator is told, but not for every line.
 #[test]
 fn gossip_does_not_end_what_two_nodes_speak() {
     for (native, dialect) in [(true, "native"), (false, "sptps")] {
         for lie in [0x0000_000c, 0x0300_000c, 0x0700_000c, 0x0680_000c] {
             if !native && lie == 0x0700_000c {
-                continue; // that is the truth
+                continue; // these are the true options
             }
             let mut net = Net::spoken(hasty(native));
             assert_eq!(net.protocol(0, 2), dialect);

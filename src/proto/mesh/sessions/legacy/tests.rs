@@ -395,8 +395,8 @@ fn worn_and_attacked_keys_are_changed() {
     assert_eq!(told(&net, 0).len(), 1);
 }
 
-/// T09: an edge to a word that is no address kills a 1.0.36. It is sent to every link but legacy
-/// ones.
+/// T09: an edge to a word that is no address kills a 1.0.36. The edge is sent to every link but
+/// legacy ones.
 #[test]
 fn no_edge_to_a_name_goes_to_a_legacy_link() {
     let mut net = net(3, |_, _| ());

@@ -254,8 +254,8 @@ fn messages_of_others_do_not_disturb_a_session() {
     assert_eq!(net.protocol(0, 2), "native");
 }
 
-/// T27: a node with a new address is found by its packets. It gets no bulk traffic there before it
-/// has answered.
+/// T27: a node with a new address is found by its packets. The node gets no bulk traffic there
+/// before it has answered.
 #[test]
 fn a_native_node_that_moves_is_found() {
     let mut net = Net::new(native(2, &[]));
