@@ -90,7 +90,7 @@ fn write(
     written
 }
 
-/// Most names tried for a temporary file: more than that many in the way are intended.
+/// Most names tried for a temporary file. More existing files with such names are an attack.
 const DRAFTS: u32 = 100;
 
 /// Makes a temporary file beside the file that it will replace. The name can be guessed, so an

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Shortest idle time after which the next packet counts as alone.
+/// Shortest time since the start of the last batch after which a batch takes one packet only.
 const REST: Duration = Duration::from_micros(200);
 /// The same after a batch below [`LITTLE`].
 const GAP: Duration = Duration::from_micros(20);

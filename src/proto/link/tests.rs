@@ -252,7 +252,7 @@ fn the_answer_to_an_id_line_is_one_write() {
     assert!(!bob.is_up());
 }
 
-/// T01, T11, T34: a peer that is no known node gets no byte, whatever it claims.
+/// T01, T11, T34: a peer that is no known node gets no byte, even if the peer claims a known name.
 #[test]
 fn strangers_get_silence() {
     for line in [

@@ -207,7 +207,8 @@ impl Mesh {
         Some(idx)
     }
 
-    /// A tunnel server accepts only lines about itself and the sender.
+    /// Returns true if a tunnel server must ignore a line with these names: a tunnel server accepts
+    /// only lines about itself and the sender.
     fn out_of_scope(&self, link: LinkId, names: &[&NodeName]) -> bool {
         let Some(peer) = self.peers.get(&link) else {
             return true;

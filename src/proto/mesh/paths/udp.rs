@@ -64,7 +64,7 @@ pub(in crate::mesh) struct UdpState {
     pub(in crate::mesh) heard: u64,
     /// Time of the last probe received.
     pub(in crate::mesh) heard_at: Option<Instant>,
-    /// Probes without an answer, oldest first; at most [`ASKED`].
+    /// Probes without an answer, oldest first; at most `ASKED`.
     pub(in crate::mesh) asked: VecDeque<Asked>,
     /// MTU from hints of relays (MTU_INFO).
     pub hinted_mtu: Hints,

@@ -333,7 +333,7 @@ impl Mesh {
         }
     }
 
-    /// Returns true if a neighbour has a path to us besides our link.
+    /// Returns true if a neighbour has another path to us besides our link.
     fn is_reached_without_link(&self, to: NodeIdx) -> bool {
         let usable = |from, next| from != Nodes::ME || next != to;
         graph::hops(&self.nodes, Nodes::ME, to, usable).is_some()
