@@ -359,13 +359,13 @@ pub enum HookEvent {
 pub enum Timer {
     /// Once a second: pings, discovery, expiry.
     Tick,
-    /// A dial is due.
+    /// A dial, or a check of AutoConnect, is due.
     Dial,
     /// The graph changed and must be published.
     Publish,
-    /// A path-MTU probe is due.
+    /// A UDP probe or a step of the path-MTU search is due.
     Pmtu,
-    /// A pause in sending around a key change is over.
+    /// A pause in sending around a key change is over, or a native handshake got no answer.
     Keys,
     /// Statements of others that were not accepted at once are decided.
     Doubts,

@@ -9,7 +9,7 @@
 //! | line | about | own word | hearsay |
 //! | --- | --- | --- | --- |
 //! | any flooded line | ourselves | - | nothing; it is corrected (`flood.rs`) |
-//! | any flooded line | a neighbour | takes effect | nothing; it is corrected in the neighbour's place (`doubt.rs`) |
+//! | any flooded line | a neighbour | takes effect | nothing; it is corrected in the neighbour's place (`corrections.rs`) |
 //! | DEL_EDGE, another path is left | another node | - | takes effect |
 //! | DEL_EDGE, no path is left | another node | - | the node becomes unreachable after [`GRACE`], and not while it is alive |
 //! | ADD_EDGE, other options | another node | - | takes effect if the node is not alive; else the option bits change once both directions of an edge have agreed for `path_hold::SETTLED`; a direct path that answers and the dialect stay |
@@ -22,7 +22,7 @@
 //! | REQ_KEY, ANS_KEY | any node with SPTPS or native | - | a session is replaced only by one that the node has authenticated (`keys.rs`, `native.rs`) |
 //! | REQ_KEY, ANS_KEY | a legacy node | - | takes effect: the legacy protocol does not authenticate keys |
 //! | UDP_INFO, address in ANS_KEY | any node | - | a candidate for probes while no address is confirmed (`udp.rs`) |
-//! | MTU_INFO | any node | - | the longest of the last seconds counts while no address is confirmed (`info.rs`) |
+//! | MTU_INFO | any node | - | the longest of the last seconds counts while no address is confirmed (`hints.rs`) |
 //!
 //! A neighbour's word about its own edges takes effect at once. So a node two hops away becomes
 //! unreachable when the neighbour on the path deletes the edge. A node farther away is probed four
