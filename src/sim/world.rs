@@ -314,7 +314,7 @@ impl World {
         self.dialled
     }
 
-    /// Carries out the next event, if it is due by `until`.
+    /// Carries out the next event, if it is due by `until`. Returns true if there was one.
     fn step(&mut self, until: Instant) -> bool {
         let next = self
             .queue

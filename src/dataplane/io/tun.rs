@@ -77,11 +77,12 @@ pub struct Tun {
 /// Offloads of a device: work done in one call instead of many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TunOffloads {
-    /// Packets have a virtio header, and checksums may be left to the other side.
+    /// True if packets have a virtio header, and checksums may be left to the other side.
     pub vnet: bool,
-    /// TCP is read in super-packets. TCP super-packets may be written whenever `vnet` is set.
+    /// True if TCP is read in super-packets. TCP super-packets may be written whenever `vnet` is
+    /// set.
     pub tso: bool,
-    /// UDP is read in super-packets, and may be written so (Linux 6.2 or later).
+    /// True if UDP is read in super-packets, and may be written so (Linux 6.2 or later).
     pub uso: bool,
 }
 

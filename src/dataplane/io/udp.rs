@@ -40,9 +40,9 @@ pub struct SocketOptions {
     pub fwmark: u32,
     /// Interface to bind to.
     pub interface: Option<String>,
-    /// Set don't-fragment, and report datagrams longer than the device's MTU (EMSGSIZE).
+    /// True to set don't-fragment, and to report datagrams longer than the device's MTU (EMSGSIZE).
     pub dont_fragment: bool,
-    /// Several UDP sockets share one address, and the kernel distributes senders over them
+    /// True if several UDP sockets share one address: the kernel distributes senders over them
     /// (SO_REUSEPORT).
     pub shared: bool,
 }

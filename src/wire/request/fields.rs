@@ -138,7 +138,7 @@ fn count(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
     bytes.iter().take_while(|b| kind(**b)).count()
 }
 
-/// White space of C: space and 9 to 13.
+/// Returns true for white space of C: space and 9 to 13.
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | 9..=13)
 }

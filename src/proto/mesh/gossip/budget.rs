@@ -346,7 +346,7 @@ impl Mesh {
     }
 
     /// Counts a refusal, logs the first refusal of a period, and closes the link of a neighbour
-    /// that was over its budget too long.
+    /// that was over its budget too long. Returns true if nothing was refused.
     fn settle_charge(&mut self, link: LinkId, charge: Charge, what: &str) -> bool {
         if charge == Charge::Taken {
             return true;

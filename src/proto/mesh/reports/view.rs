@@ -65,7 +65,7 @@ impl PacketKind {
 /// Reason why the path to a node is worse than it could be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// A code for programs, e.g. `udp_no_reply`, `no_address`, `auth_failed`, `tcp_only`, `no_key`.
+    /// A code for programs, e.g. `udp_no_reply`, `no_address`, `cannot_connect`, `tcp_only`, `no_key`.
     pub code: String,
     /// One sentence for people.
     pub text: String,

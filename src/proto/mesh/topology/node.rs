@@ -46,7 +46,7 @@ pub(in crate::mesh) struct Node {
     pub reachability: Reachability,
     /// Nodes on shortest paths to the node, in order of indices; empty if no node speaks legacy.
     pub carriers: Arc<[NodeIdx]>,
-    /// Time at which `place.reachable` last changed.
+    /// Time at which `reachability.reachable` last changed.
     pub since: Option<Instant>,
     /// Time at which the node was added or last became unreachable, for forgetting it.
     pub idle_since: Instant,
