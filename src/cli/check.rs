@@ -1,4 +1,4 @@
-//! `meshctl check`: every mistake of a configuration at once, without a daemon.
+//! `meshctl check`: shows every mistake in a configuration at once, without a daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,12 @@ use crate::{
 #[derive(Serialize)]
 struct Checked {
     config: String,
-    /// Host files that can be used; null if the configuration as a whole cannot.
+    /// Number of usable host files; null if the whole configuration is unusable.
     hosts: Option<usize>,
     errors: usize,
     warnings: usize,
     problems: Vec<Row>,
-    /// What is right and has to be known all the same.
+    /// Facts that are not mistakes but that the operator must know.
     notes: Vec<String>,
 }
 
@@ -39,7 +39,7 @@ struct Row {
     text: String,
 }
 
-/// Exit code 7 for errors, 1 for warnings under `strict`.
+/// Returns exit code 7 for errors, and 1 for warnings under `strict`.
 pub(super) fn run(
     context: &Context,
     path: Option<PathBuf>,
@@ -59,7 +59,7 @@ pub(super) fn run(
         config.problems.push(Problem::warning(shown, 0, text));
     }
     if let Some((place, _)) = &source.instead {
-        // Of the others nothing: whoever writes this file does not write them.
+        // Problems of other files are dropped: the author of this file does not write them.
         let problems = match &mut loaded {
             Ok(config) => &mut config.problems,
             Err(problems) => problems,
@@ -147,7 +147,7 @@ fn level(problem: &Problem) -> &'static str {
     if problem.error { "error" } else { "warning" }
 }
 
-/// The source of a directory in which a file has taken the place that it is meant for.
+/// Returns the source of a directory in which `file` stands at `place`.
 fn judged(source: Source, place: Place, file: PathBuf) -> Source {
     let toml = |now: &Path| {
         let is_toml = |file: &Path| {
@@ -173,7 +173,7 @@ fn judged(source: Source, place: Place, file: PathBuf) -> Source {
     }
 }
 
-/// The line of a problem with a known column, and a mark under it.
+/// Returns the line of a problem with a known column, and a mark under the column.
 fn excerpt(source: &Source, problem: &Problem) -> Option<String> {
     let before = problem.column.checked_sub(1)?;
     let text = config::files::read_text(&source.path(&problem.file)).ok()?;

@@ -1,24 +1,24 @@
-//! Which columns of a table a terminal has room for. A name or a number is shown whole or not at all: one that is cut is
-//! another one.
+//! Selects the columns of a table that fit on a terminal. A name or number is shown whole or not at all: a cut one
+//! would read as a different value.
 
 /// Width and rank of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
     /// Its widest cell or its heading, in characters.
     pub(super) width: usize,
-    /// The lower, the longer it is kept; columns of rank 0 are never dropped.
+    /// Columns with a lower rank are kept longer; columns of rank 0 are never dropped.
     pub(super) rank: u8,
 }
 
-/// The rank of a sentence: shown where there is room left, and shortened between words.
+/// Rank of a sentence. A sentence fills the room that is left and is cut between words.
 pub(super) const SENTENCE: u8 = u8::MAX;
-/// Narrowest place for a sentence.
+/// Smallest width for a sentence.
 const SENTENCE_ROOM: usize = 12;
-/// Mark in place of the rest of a sentence.
+/// Mark in place of the cut part of a sentence.
 const MORE: &str = "...";
 
-/// The columns that fit into `room` characters with `gap` between them, in their order, each with its width. `None`: not
-/// even those of rank 0 do.
+/// Returns the columns that fit into `room` characters with `gap` between them, in order, each with its width. Returns
+/// `None` if the columns of rank 0 do not fit.
 pub(super) fn fit(needs: &[Need], gap: usize, room: usize) -> Option<Vec<(usize, usize)>> {
     let mut by_rank: Vec<usize> = (0..needs.len()).collect();
     by_rank.sort_by_key(|at| needs[*at].rank);
@@ -37,7 +37,7 @@ pub(super) fn fit(needs: &[Need], gap: usize, room: usize) -> Option<Vec<(usize,
                 used = before + width;
             }
             _ if rank == 0 => return None,
-            // What comes after is worth less, however narrow it is.
+            // Later columns have a lower value, so a narrow one does not take the room.
             _ => full = true,
         }
     }
@@ -45,7 +45,7 @@ pub(super) fn fit(needs: &[Need], gap: usize, room: usize) -> Option<Vec<(usize,
     Some(kept)
 }
 
-/// A sentence in so many characters: whole words only.
+/// Cuts a sentence to `room` characters, between words.
 pub(super) fn shortened(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.into();
@@ -69,8 +69,8 @@ pub(super) fn shortened(text: &str, room: usize) -> String {
     out + MORE
 }
 
-/// Lines of at most `room` characters, broken between words; a longer word has a line of its own. All but the first are
-/// indented.
+/// Breaks text into lines of at most `room` characters, between words. A longer word gets its own line. All lines but
+/// the first are indented.
 pub(super) fn wrapped(text: &str, room: usize, indent: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -1,4 +1,4 @@
-//! Which daemon is meant, which directory, and how to show things.
+//! Selects the daemon, the configuration directory and the form of the output.
 
 use std::{
     io::IsTerminal,
@@ -23,22 +23,22 @@ use crate::{
     output,
 };
 
-/// Everything that the global options decide.
+/// Values that the global options decide.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     global: Global,
     net: Option<String>,
     /// Form of the output.
     pub(super) format: Format,
-    /// Whether lines stand above a table.
+    /// True if header lines stand above a table.
     pub(super) header: bool,
-    /// Whether standard output gets colours.
+    /// True if standard output gets colours.
     pub(super) color: bool,
-    /// Whether the locale has more than ASCII.
+    /// True if the locale is UTF-8.
     pub(super) utf8: bool,
 }
 
-/// What the files of a configuration say, if it can be used.
+/// Loads a configuration, or fails if the configuration is unusable.
 pub(super) fn load(source: &Source) -> Result<Config, Failure> {
     config::load(source, None).map_err(|problems| {
         let first = problems.iter().find(|problem| problem.error);
@@ -60,7 +60,7 @@ impl Context {
             .or_else(|| env("NETNAME"));
         let (net, note) = find::net_name(&named.clone().unwrap_or_default())?;
         note.iter().for_each(|note| output::complain(note));
-        // A name of "." says that there is none; no name at all leaves it to what runs here.
+        // The name "." means no net. Without any name, the net of the only running daemon counts.
         let guess = named.is_none() && global.config.is_none();
         let net = if guess {
             the_only_net(Path::new(control::RUN_DIR))
@@ -97,7 +97,7 @@ impl Context {
         Duration::from_secs(self.global.timeout)
     }
 
-    /// Whether files are meant and no daemon: `--config DIR` without a socket.
+    /// True if the command reads files only, without a daemon: `--config DIR` without a socket.
     pub(super) fn offline(&self) -> bool {
         let Global {
             config,
@@ -120,12 +120,12 @@ impl Context {
         })
     }
 
-    /// Asks the daemon one thing.
+    /// Sends one request to the daemon.
     pub(super) fn ask(&self, request: Request) -> Result<Answer, Failure> {
         Ok(self.connect()?.ask(request)?)
     }
 
-    /// Where the configuration is that the options mean, or `dir`.
+    /// Returns the configuration directory that the options name, or `dir`.
     pub(super) fn source(&self, dir: Option<PathBuf>) -> Result<Source, Failure> {
         let dir = dir.or_else(|| self.global.config.clone());
         let net = if dir.is_some() {
@@ -141,7 +141,7 @@ impl Context {
         })
     }
 
-    /// The control socket, if the options say which.
+    /// Returns the control socket if the options name one.
     pub(super) fn named_socket(&self) -> Option<PathBuf> {
         let named = self.global.socket.is_some() || self.global.pidfile.is_some();
         (named || self.net.is_some()).then(|| self.socket())
@@ -152,7 +152,7 @@ impl Context {
         self.global.socket.clone().unwrap_or_else(by_rule)
     }
 
-    /// No socket: the daemon does not run, or there is no such net at all.
+    /// The socket is missing: either the daemon does not run, or the net does not exist.
     fn not_running(&self, net: &str, error: ClientError) -> Failure {
         match find::find(None, Some(net), None) {
             Err(unknown) if self.global.config.is_none() => Failure::from(unknown),
@@ -166,8 +166,7 @@ impl Context {
     }
 }
 
-/// The net whose daemon's socket is the only one in the directory; `None` also for a daemon without
-/// net name.
+/// Returns the net of the only socket in the directory. `None` also stands for a daemon without a net name.
 fn the_only_net(dir: &Path) -> Option<String> {
     let mut sockets = std::fs::read_dir(dir).ok()?.flatten().filter_map(|entry| {
         entry
@@ -180,7 +179,7 @@ fn the_only_net(dir: &Path) -> Option<String> {
     first.filter(|net| net != "meshd")
 }
 
-/// The customs of <https://no-color.org> and CLICOLOR_FORCE.
+/// Follows the conventions of <https://no-color.org> and CLICOLOR_FORCE.
 fn auto_color(env: impl Fn(&'static str) -> Option<String>) -> bool {
     if env("NO_COLOR").is_some() || env("TERM").as_deref() == Some("dumb") {
         return false;

@@ -1,4 +1,4 @@
-//! `meshctl convert`: a configuration in its other form.
+//! `meshctl convert`: writes a configuration in its other form.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ struct Row {
     text: String,
 }
 
-/// Exit code 1 if something could not be said in the other form.
+/// Returns exit code 1 if the other form cannot express a line.
 pub(super) fn run(
     context: &Context,
     to: Form,
@@ -72,7 +72,7 @@ pub(super) fn run(
     })
 }
 
-/// Every file of the form that is not `to`.
+/// Converts every file of the other form to `to`.
 fn convert(source: &Source, to: Form) -> Result<(Vec<Row>, Vec<Problem>), Failure> {
     let (main, other, ending) = match to {
         Form::Toml => ("tinc.conf", MAIN, ".conf"),
@@ -144,7 +144,7 @@ fn names(source: &Source, dir: &str) -> Result<Vec<String>, Failure> {
     })
 }
 
-/// Writes all, or nothing where one of them is there already.
+/// Writes all files, or none if one of them exists.
 fn write(out: &Path, rows: &[Row]) -> Result<(), Failure> {
     if let Some(row) = rows.iter().find(|row| out.join(&row.to).exists()) {
         let text = format!(

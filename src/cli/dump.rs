@@ -1,4 +1,4 @@
-//! `meshctl dump`: the text forms of tinc 1.1, for scripts written for it.
+//! `meshctl dump`: prints the text forms of tinc 1.1, for scripts written for tinc.
 //!
 //! Source: config/tinc.md section 5.5.
 
@@ -73,7 +73,7 @@ fn print(lines: &[String]) -> Outcome {
     Ok(Exit::Fine)
 }
 
-/// Cipher, digest, MAC length and compression are 0 for SPTPS, the only tunnel so far.
+/// Cipher, digest, MAC length and compression are 0: SPTPS and native have none.
 fn node(row: &NodeRow) -> String {
     let rtt = match u64::try_from(row.rtt_us) {
         Ok(us) => format!(" rtt {}.{:03}", us / 1000, us % 1000),
@@ -124,7 +124,7 @@ fn subnet(row: &SubnetRow) -> String {
     format!("{}{weight} owner {owner}", row.subnet)
 }
 
-/// tinc's socket is a file descriptor of its daemon, which says nothing to anybody: -1.
+/// The socket is -1: in tinc it is a file descriptor of the daemon, and means nothing outside of it.
 fn connection(row: &ConnectionRow) -> String {
     format!(
         "{} at {} port {} options {:x} socket -1 status {:x}",
@@ -132,7 +132,7 @@ fn connection(row: &ConnectionRow) -> String {
     )
 }
 
-/// Graphviz text; undirected edges once, from the greater name to the lesser.
+/// Returns Graphviz text. An undirected edge appears once, from the greater name to the lesser.
 fn graph(nodes: &[NodeRow], edges: &[EdgeRow], directed: bool) -> Vec<String> {
     let (word, arrow) = if directed {
         ("digraph", "->")
@@ -152,7 +152,7 @@ fn graph(nodes: &[NodeRow], edges: &[EdgeRow], directed: bool) -> Vec<String> {
         ));
     }
     for edge in edges.iter().filter(|edge| directed || edge.from > edge.to) {
-        // In single precision, as the real one prints it.
+        // tinc 1.1 computes this in single precision.
         let weight = 1.0 + 65536.0 / edge.weight as f32;
         let EdgeRow { from, to, .. } = edge;
         let ends = format!(r#""{from}" {arrow} "{to}""#);
@@ -180,7 +180,7 @@ fn color(node: &NodeRow) -> &'static str {
 mod tests {
     use super::*;
 
-    /// The node of the example in the specification, as a real daemon printed it.
+    /// The node of the example in the specification, as tinc 1.1 printed it.
     fn example() -> NodeRow {
         NodeRow {
             name: "b".into(),

@@ -1,5 +1,5 @@
-//! Output of meshctl to a terminal: colours are ours, and everything else that a terminal would obey is spelled out. Other
-//! nodes have written some of what is shown.
+//! Escapes output of meshctl to a terminal. Only meshctl's own colours pass. Every other control sequence is written as
+//! text, because other nodes supply parts of the output.
 
 use std::sync::LazyLock;
 
@@ -7,13 +7,13 @@ use data_encoding::HEXLOWER;
 
 use meshd_os::random;
 
-/// In front of our own colours until the text leaves. Nobody else can know it, so nobody else's text has colours.
+/// Prefix of meshctl's own colours until output. The prefix is random, so no foreign text can contain it.
 static MARK: LazyLock<Option<String>> = LazyLock::new(|| {
     let seed = random::seed().ok()?;
     Some(format!("\x1b{}", HEXLOWER.encode(&seed[..16])))
 });
 
-/// A text in a colour, by its number in SGR; plain where the system gives no randomness.
+/// Returns the text in a colour, given by its SGR number. The text is plain if the system has no random numbers.
 pub(super) fn paint(colour: u8, text: &str) -> String {
     match MARK.as_deref() {
         Some(mark) => format!("{mark}[{colour}m{text}{mark}[0m"),
@@ -21,8 +21,8 @@ pub(super) fn paint(colour: u8, text: &str) -> String {
     }
 }
 
-/// The text as a terminal may have it: our colours, newlines and tabs stay, every other control character and what
-/// changes the direction of writing becomes `\u001b`, which is also how JSON writes it.
+/// Returns text that is safe for a terminal. Own colours, newlines and tabs stay. Other control characters and marks
+/// that change the writing direction become `\u001b`, as in JSON.
 pub(super) fn safe(text: &str) -> String {
     let mark = MARK.as_deref().unwrap_or("\0");
     let mut out = String::with_capacity(text.len());
@@ -62,7 +62,7 @@ mod tests {
         );
     }
 
-    /// serde leaves DEL and C1 as they are.
+    /// serde does not escape DEL and C1.
     #[test]
     fn json_stays_json_of_the_same_value() {
         let foreign = "\x1b[2J\u{9b}31m\x7f\u{2066}";

@@ -1,5 +1,4 @@
-//! `meshctl firewall`: rules that let the peers of the host files in and nobody else, and whether the firewall of this
-//! machine does so.
+//! `meshctl firewall`: prints rules that admit only the peers of the host files, and verifies this machine's firewall.
 
 mod inner;
 mod name;
@@ -26,20 +25,20 @@ use inner::{Case, Inner};
 use nft::{Fate, Packet};
 use rules::Plan;
 
-/// What can be seen of the firewall.
+/// Result of a check of the firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// The port is open, for all or for whom was asked.
+    /// The port is open, for all or for the given peer.
     Open(String),
-    /// It is not, by this rule.
+    /// The port is closed by this rule.
     Closed(String),
-    /// A rule decides that we do not understand.
+    /// A rule that meshctl cannot evaluate decides.
     Unsure(String),
-    /// Why nothing was seen.
+    /// The rules are not readable, for this reason.
     Nothing(String),
 }
 
-/// Looks whether UDP and TCP to our port come in, from an address if one is known.
+/// Checks whether UDP and TCP to our port are admitted, from an address if one is known.
 pub(super) fn look(from: Option<IpAddr>, port: u16) -> Seen {
     match ruleset() {
         Ok(ruleset) => seen(&ruleset, from, port),
@@ -49,7 +48,7 @@ pub(super) fn look(from: Option<IpAddr>, port: u16) -> Seen {
 
 fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
     let whom = from.map_or_else(String::new, |from| format!(" from {from}"));
-    // It comes in where its answer goes out, unless somebody wants it otherwise.
+    // A packet usually arrives at the interface that its answer leaves by.
     let route = from.and_then(|from| netlink::route_now(from).ok());
     let interface = route.as_ref().map(|route| route.interface.as_str());
     for protocol in ["udp", "tcp"] {
@@ -76,7 +75,7 @@ fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
     ))
 }
 
-/// What nft prints, which is what ufw, firewalld and iptables make of their rules too.
+/// Returns the rules that nft prints. They include those of ufw, firewalld and iptables.
 fn ruleset() -> Result<Value, String> {
     let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
     let output = output.map_err(|error| format!("nft cannot be run: {error}"))?;
@@ -88,21 +87,21 @@ fn ruleset() -> Result<Value, String> {
     serde_json::from_slice(&output.stdout).map_err(|error| format!("nft prints no JSON: {error}"))
 }
 
-/// What stands for one peer in `--verify`.
+/// One row of `--verify`: a peer.
 #[derive(Debug, Serialize)]
 struct Row {
     node: String,
     address: IpAddr,
-    /// Out of the mesh, the service that is meant, as Allow writes it; null: our own port.
+    /// The service of an Allow line, for traffic from the mesh; null: our own port.
     service: Option<String>,
-    /// Whether it should be open.
+    /// True if the service should be open.
     wanted: bool,
-    /// Null: not known.
+    /// Null: unknown.
     open: Option<bool>,
     text: String,
 }
 
-/// Exit code 1 if `verify` finds a peer that is kept out.
+/// Returns exit code 1 if `verify` finds a blocked peer.
 pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
     let (config, device) = in_force(context)?;
     let today = config.settings.at(clock::unix());
@@ -152,7 +151,7 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
     Ok(Exit::Fine)
 }
 
-/// The files that `--config` names, or those of the daemon or of the net; and the daemon's device.
+/// Returns the configuration that `--config` names, else that of the daemon or net, and the daemon's device.
 fn in_force(context: &Context) -> Result<(Config, Option<String>), Failure> {
     let mut device = None;
     let source = match context.offline() {
@@ -190,7 +189,7 @@ fn peers(config: &Config) -> Vec<(String, IpAddr)> {
     all
 }
 
-/// That of BindToInterface, or the one by which the kernel reaches all peers.
+/// Returns the interface of BindToInterface, or the one by which the kernel reaches all peers.
 fn interface(config: &Config, peers: &[(String, IpAddr)]) -> Option<String> {
     if let Some(bound) = &config.shell.bind_to_interface {
         return Some(bound.clone());
@@ -205,7 +204,7 @@ fn interface(config: &Config, peers: &[(String, IpAddr)]) -> Option<String> {
         .filter(|name| names.next().is_none() && name != "lo")
 }
 
-/// Whether what a node may reach is open to it, and what it may not is closed.
+/// Checks that an allowed service of a node is open, and another one closed.
 fn inner_row(ruleset: &Value, case: &Case, device: Option<&str>) -> Row {
     let service = format!("{}/{}", case.protocol, case.port);
     let packet = Packet {

@@ -1,4 +1,4 @@
-//! `meshctl generate`: completions and man pages, from the definitions that the programs run by.
+//! `meshctl generate`: prints completions and man pages from the definitions of the programs.
 
 use std::{
     fs, io,
@@ -61,10 +61,10 @@ fn render(page: &str, out: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-/// meshctl and its commands in section 1, the files in 5, the daemon in 8.
+/// Writes meshctl and its commands to section 1, the files to section 5, the daemon to section 8.
 fn write_all(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    // It follows links, so it writes where nobody else can.
+    // `generate_to` follows symbolic links, so it writes into a directory that only this user can write.
     let own = dir.join(format!(".pages{}", std::process::id()));
     fs::DirBuilder::new().mode(0o700).create(&own)?;
     let made = clap_mangen::generate_to(Cli::command(), &own).and_then(|()| {
@@ -101,7 +101,7 @@ fn title(roff: &mut Roff, name: &str, section: &str, what: &str) {
     roff.text([roman(format!("{name} - {what}"))]);
 }
 
-/// meshd(8), from the text of `meshd --help`: a line of an option begins with a blank.
+/// Makes meshd(8) from the text of `meshd --help`. A line of an option begins with a blank.
 fn meshd() -> Roff {
     let mut roff = Roff::new();
     title(
@@ -146,7 +146,7 @@ fn meshd() -> Roff {
     roff
 }
 
-/// meshd.conf(5), from the table of variables.
+/// Makes meshd.conf(5) from the table of variables.
 fn variables() -> Roff {
     let mut roff = Roff::new();
     title(
@@ -187,7 +187,7 @@ fn see_also(roff: &mut Roff, page: &str) {
     ]);
 }
 
-/// meshd.toml(5), from the tables of keys.
+/// Makes meshd.toml(5) from the tables of keys.
 fn keys() -> Roff {
     let mut roff = Roff::new();
     title(
@@ -244,7 +244,7 @@ fn entry(roff: &mut Roff, var: &Var) {
     roff.text([roman(about(var))]);
 }
 
-/// What it does, and what has to be known of it.
+/// Returns the help of a variable with notes on its use.
 fn about(var: &Var) -> String {
     let notes = [
         (var.multiple, "May stand several times."),

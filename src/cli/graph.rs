@@ -1,4 +1,4 @@
-//! `meshctl graph`: the mesh as a picture, drawn here: nobody needs graphviz for it.
+//! `meshctl graph`: draws the mesh without Graphviz.
 
 mod layout;
 mod png;
@@ -27,23 +27,23 @@ use crate::{
     output::{self, Frame},
 };
 
-/// How packets for a node go, seen from here.
+/// The path of packets for a node, seen from this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// Our own node.
+    /// This node.
     Own,
-    /// Straight by UDP.
+    /// Direct, by UDP.
     Direct,
     /// Over TCP.
     Tcp,
-    /// Through others.
+    /// Through a relay.
     Relayed,
-    /// In the legacy protocol, whatever the way.
+    /// In the legacy protocol, by any path.
     Legacy,
-    /// Not at all.
+    /// Unreachable.
     Unreachable,
-    /// Nobody was asked: it stands in the files.
+    /// Read from files, without a daemon.
     Configured,
 }
 
@@ -70,7 +70,7 @@ impl Kind {
         }
     }
 
-    /// `#rrggbb`; told apart also by who sees no red and green (Okabe and Ito).
+    /// Returns a colour as `#rrggbb`. The palette is safe for colour-blind readers (Okabe and Ito).
     fn colour(self) -> &'static str {
         match self {
             Self::Own => "#000000",
@@ -88,25 +88,25 @@ impl Kind {
 pub(super) struct Dot {
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// The relay, where there is one.
+    /// The relay, if the path has one.
     pub(super) via: Option<String>,
-    /// Between us and it; null for our own node and from files.
+    /// Bytes received from this node; null for our own node and from files.
     pub(super) rx_bytes: Option<u64>,
     pub(super) tx_bytes: Option<u64>,
 }
 
-/// A link, once, whoever has opened it.
+/// A link. It appears once, whichever end opened it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Line {
     pub(super) from: String,
     pub(super) to: String,
     /// The greater of its two weights.
     pub(super) weight: Option<i32>,
-    /// Where it is one of ours, how packets for its other end go.
+    /// The path of packets for the other end, if the link is ours.
     pub(super) kind: Option<Kind>,
 }
 
-/// A mesh as it is drawn: nodes and links in order of names.
+/// A mesh to draw: nodes and links sorted by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Graph {
     #[serde(skip)]
@@ -118,7 +118,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Where each node stands, by its name.
+    /// Returns the index of each node by name.
     fn index(&self) -> BTreeMap<&str, usize> {
         let nodes = self.nodes.iter().enumerate();
         nodes.map(|(at, dot)| (dot.name.as_str(), at)).collect()
@@ -253,7 +253,7 @@ fn kind(row: &PeerRow) -> Kind {
     }
 }
 
-/// ConnectTo is all that the files of one node say about links.
+/// Draws ConnectTo lines: the files of one node show no other links.
 fn from_files(context: &Context) -> Result<Drawn, Failure> {
     let source = context.source(None)?;
     let config = context::load(&source)?;

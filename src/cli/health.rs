@@ -1,4 +1,4 @@
-//! `meshctl health`: is this node's part of the mesh well? For people, for programs, and as a plugin of Nagios.
+//! `meshctl health`: reports the health of this node's part of the mesh, for people, programs and Nagios.
 //!
 //! Source: the Monitoring Plugins guidelines: exit codes 0 to 3, one line, performance data behind `|`.
 
@@ -19,12 +19,12 @@ use crate::{
     running_key,
 };
 
-/// A packet thread that has not turned for so long has died: it wakes up once a second.
+/// A packet thread is dead if it has not run for this time. A live thread runs at least once a second.
 const DEAD_SECONDS: f64 = 10.0;
-/// Exit code of a plugin that could not look.
+/// Exit code of a plugin that has no answer.
 const UNKNOWN: u8 = 3;
 
-/// How bad it is; the numbers are those of plugins.
+/// Severity; the numbers are exit codes of Nagios plugins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Level {
@@ -49,7 +49,7 @@ struct Finding {
     text: String,
 }
 
-/// What was counted, for graphs.
+/// Counts for performance data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 struct Counts {
     peers: usize,
@@ -73,14 +73,14 @@ struct Health {
 }
 
 impl Health {
-    /// One finding more, which may be the worst.
+    /// Adds a finding and raises the overall severity if needed.
     fn add(&mut self, finding: Finding) {
         self.level = self.level.max(finding.level);
         self.findings.push(finding);
     }
 }
 
-/// Exit code 1 if something is not well.
+/// Returns exit code 1 if a finding is not OK.
 pub(super) fn run(context: &Context, limits: &Limits) -> Outcome {
     let (answer, health) = look(context, limits)?;
     match context.format {
@@ -112,7 +112,7 @@ pub(super) fn run(context: &Context, limits: &Limits) -> Outcome {
     })
 }
 
-/// As a plugin: everything in one line on standard output, whatever happens.
+/// Runs as a Nagios plugin: prints one line on standard output, also on failure.
 pub(super) fn plugin(global: Global, limits: &Limits) -> ExitCode {
     let looked = Context::new(global).and_then(|context| look(&context, limits));
     let (code, line) = match looked {
@@ -125,7 +125,7 @@ pub(super) fn plugin(global: Global, limits: &Limits) -> ExitCode {
             _ => (UNKNOWN, format!("MESHD UNKNOWN - {}", failure.text)),
         },
     };
-    // A `|` would begin the performance data; a plugin has no other line.
+    // A `|` would start the performance data. A plugin prints exactly one line.
     let printed = output::print(|out| writeln!(out, "{}", line.replace(['\n', '\r'], " ")));
     match printed {
         Ok(()) => ExitCode::from(code),
@@ -143,7 +143,7 @@ fn look(context: &Context, limits: &Limits) -> Result<(Answer, Health), Failure>
         return Err(Failure::odd_answer());
     };
     let mut health = judge(peers, &status, limits);
-    // A daemon that is older than its meshctl may not know the question.
+    // An older daemon may not know this request.
     if let Ok(Answer {
         response: Response::Refused(rows),
         ..

@@ -1,4 +1,4 @@
-//! Host files as they stand there now, whatever the daemon has read.
+//! Reads host files on disk, independently of the daemon's state.
 
 use std::{fs::File, io::ErrorKind, path::Path};
 
@@ -7,9 +7,10 @@ use meshd_config::{Source, files};
 use meshd_proto::mesh::reports::view::HostFile;
 use meshd_wire::NodeName;
 
-/// What the host file of a node is good for; `None` if we may not look. The problem is that of `meshctl check`.
+/// Returns the state of a node's host file; `None` if this user may not read it. The problem is that of `meshctl
+/// check`.
 pub(super) fn file(source: &Source, node: &NodeName) -> Option<Result<HostFile, String>> {
-    // The daemon's root may be another one than ours.
+    // The daemon may have another root directory.
     if !source.base.join("hosts").is_dir() {
         return None;
     }
@@ -27,7 +28,7 @@ pub(super) fn file(source: &Source, node: &NodeName) -> Option<Result<HostFile, 
     })
 }
 
-/// The nodes that have one, in order of names.
+/// Returns the nodes that have a host file, sorted by name.
 pub(super) fn names(source: &Source) -> Vec<String> {
     let names = files::names(&source.base.join(Path::new("hosts"))).unwrap_or_default();
     let names = names

@@ -1,4 +1,4 @@
-//! `meshctl keygen`: a key pair where the daemon and the other nodes expect it.
+//! `meshctl keygen`: makes a key pair in the files that the daemon and other nodes expect.
 
 use meshd_os::users;
 use std::{
@@ -22,7 +22,7 @@ use crate::{
     output::{self, Frame},
 };
 
-/// Whom `meshd@.service` runs as. The group of this name does not do for keys: in it are those who may look.
+/// The user of `meshd@.service`. The group `meshd` must not read keys: monitoring users are in that group.
 const DAEMON: &str = "meshd";
 
 #[derive(Serialize)]
@@ -30,44 +30,44 @@ struct Pair {
     private_key_file: String,
     public_key_file: String,
     public_key: String,
-    /// The step that was taken.
+    /// The step that was done.
     done: Done,
 }
 
-/// Result for the key pair.
+/// Result of keygen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Done {
-    /// Nothing: it was there.
+    /// The key existed and was kept.
     Kept,
-    /// There was none.
+    /// A new key was made.
     Made,
-    /// An older one is disabled.
+    /// A new key was made and the old one was disabled.
     Replaced,
-    /// An earlier run had been cut short, or the public half was missing.
+    /// An incomplete pair was completed.
     Completed,
 }
 
-/// Treatment of a key that exists.
+/// Treatment of an existing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum There {
-    /// Refuse.
+    /// Refuse with an error.
     Refuse,
-    /// Say what it is, and write nothing but what is missing.
+    /// Print the public key, and write only missing parts.
     Keep,
-    /// Make another one.
+    /// Make a new key.
     Replace,
 }
 
-/// Where the pair belongs.
+/// Files of the pair.
 struct Files {
     private: PathBuf,
     public: PathBuf,
 }
 
-/// Writes the private key, and the public key into our host file, or into `ed25519_key.pub` where there is no name
-/// yet. Root gives the private key to the daemon's user. A key that is there is replaced only when that was asked for;
-/// it is commented out then. What an earlier run was killed in is completed first, whatever was asked for.
+/// Writes the private key, and the public key into our host file, or into `ed25519_key.pub` if no name is set. As root,
+/// gives the private key to the daemon's user. Replaces an existing key only on request, and comments it out. Always
+/// completes the work of an interrupted run first.
 pub(super) fn run(
     context: &Context,
     out: Option<PathBuf>,
@@ -125,14 +125,14 @@ pub(super) fn run(
     Ok(Exit::Fine)
 }
 
-/// The pair as it has to be, and what was done for it. `shown` is the public key that our files show.
+/// Makes or completes the pair, and returns the step that was done. `shown` is the public key in our files.
 fn pair(
     files: &Files,
     there: There,
     shown: Option<PublicKey>,
 ) -> Result<(PrivateKey, Done), Failure> {
     let Files { private, public } = files;
-    // Nobody else writes here meanwhile, so what lies about was left by who was killed.
+    // The lock excludes other writers, so leftover files come from an interrupted run.
     let _lock = lock(private);
     let draft = keys::unfinished(private);
     for path in [private, public, &draft] {
@@ -180,14 +180,14 @@ fn pair(
     }
 }
 
-/// Whether a file that is no host file holds the public half.
+/// True if a file other than a host file holds the public key.
 fn shows(public: &Path, key: &PrivateKey) -> bool {
     let text = fs::read_to_string(public).unwrap_or_default();
     let line = keys::public_line(public, &key.public());
     text.lines().any(|there| there == line)
 }
 
-/// Held as long as the file is, if the directory is there.
+/// Locks the directory while the returned file lives. `None` if the directory does not exist.
 fn lock(private: &Path) -> Option<fs::File> {
     let dir = fs::File::open(private.parent()?).ok()?;
     rustix::fs::flock(&dir, FlockOperation::LockExclusive).ok()?;
@@ -208,7 +208,7 @@ fn finish(
     }
     let disabled = write(private, public).map_err(|e| write_error(private, &e))?;
     if let Some(daemon) = users::user_id(DAEMON) {
-        // Who is not root makes keys for a daemon of their own.
+        // Only root can give the key to the daemon's user. Other users keep it.
         let _ = chown(private, Some(daemon), None);
     }
     Ok(disabled)

@@ -1,4 +1,4 @@
-//! meshctl: one file a command, all of them thin: ask the daemon, show the answer.
+//! meshctl: one file for each command. A command asks the daemon and shows the answer.
 //!
 //! Source: cli/meshctl.md section 4.
 
@@ -48,13 +48,13 @@ use meshd_api::{
 use meshd_config::find::FindError;
 use meshd_proto::mesh::reports::view::PacketKind;
 
-/// How a command ends. Source: cli/meshctl.md section 4.2.
+/// Exit code of a command. Source: cli/meshctl.md section 4.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Fine.
+    /// Success.
     Fine = 0,
-    /// A negative answer: unreachable, warnings where none may be.
+    /// A negative answer: a node is unreachable, or `--strict` finds warnings.
     Negative = 1,
     /// Wrong usage.
     Usage = 2,
@@ -72,29 +72,29 @@ pub enum Exit {
     Refused = 8,
     /// Applied, but part of it needs a restart.
     NeedsRestart = 9,
-    /// Something is left to do.
+    /// Work is left to do.
     Left = 10,
 }
 
-/// A command that did not get to its end.
+/// A command that failed.
 #[derive(Debug)]
 struct Failure {
     exit: Exit,
-    /// One or two sentences, the last one with the next command.
+    /// One or two sentences; the last one names the next command.
     text: String,
 }
 
 type Outcome = Result<Exit, Failure>;
 
-/// Entry of the program.
+/// Entry point of the program.
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A lab is no look at a daemon: it starts its own.
+    // A lab needs no daemon: it starts its own.
     if let Command::Lab(args) = &cli.command {
         return lab::run(args);
     }
-    // A plugin says everything in one line, and its exit codes are others.
+    // A plugin has its own output and exit codes.
     if let Command::Health {
         nagios: true,
         limits,
@@ -200,7 +200,7 @@ fn run(context: &Context, command: Command) -> Outcome {
             seconds,
             snap,
         } => {
-            // Without a word it is what a capture on the device would show, with names.
+            // The default is inner packets.
             let asked = [inner || !(outer || meta), outer, meta];
             let kinds = PacketKind::ALL.into_iter().zip(asked);
             let wanted = capture::Wanted {
@@ -227,7 +227,7 @@ impl Failure {
         Self { exit, text }
     }
 
-    /// The daemon answered something else than what was asked for.
+    /// The daemon sent an answer of the wrong type.
     fn odd_answer() -> Self {
         let text = "meshd gave another answer than asked for; are meshd and meshctl of one version? \
                     Look at `meshctl --version` and `meshctl status`";
@@ -295,7 +295,7 @@ impl From<FindError> for Failure {
     }
 }
 
-/// Standard output that nobody reads any more is no failure: the reader has what it wanted.
+/// A closed standard output is not a failure: its reader has stopped on purpose.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {

@@ -1,4 +1,4 @@
-//! `meshctl log`: log lines as they come, and those of the past.
+//! `meshctl log`: follows the daemon's log, or shows past lines.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ pub(super) fn run(
     Ok(Exit::Fine)
 }
 
-/// All that the daemon has recorded, a line each.
+/// Returns all lines that the daemon has recorded.
 pub(super) fn recorded(context: &Context) -> Result<String, Failure> {
     let mut client = context.connect()?;
     client.send(Request::Log {
@@ -65,7 +65,7 @@ pub(super) fn recorded(context: &Context) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Whether one of the fields at the end of a line names this node.
+/// True if one of the fields at the end of a line names this node.
 fn is_about(text: &str, node: &str) -> bool {
     let mut words = text.split(' ');
     words.any(|word| word.split_once('=').is_some_and(|(_, value)| value == node))

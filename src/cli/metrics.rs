@@ -1,4 +1,4 @@
-//! `meshctl metrics`: what Prometheus would get, for people and for node_exporter's textfile collector.
+//! `meshctl metrics`: prints the daemon's metrics, or writes them for node_exporter's textfile collector.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ pub(super) fn run(context: &Context, textfile: Option<PathBuf>) -> Outcome {
         return Err(Failure::odd_answer());
     };
     match textfile {
-        // Its collector reads what is there at any moment, and as another user.
+        // The collector runs as another user and may read at any moment.
         Some(file) => write_given(&file, text.as_bytes(), 0o644).map_err(|error| {
             let text = format!(
                 "cannot write {}: {error}; name a file in the directory that node_exporter was given with \

@@ -1,5 +1,5 @@
-//! `meshctl migrate status`: how far each node is on the way from tinc 1.0 to native, what blocks its next step, and
-//! what to do about it. Source: cli/meshctl.md section 5.
+//! `meshctl migrate status`: shows each node's progress from tinc 1.0 to native, the obstacle to its next step, and the
+//! remedy. Source: cli/meshctl.md section 5.
 
 mod advice;
 #[cfg(test)]
@@ -27,22 +27,22 @@ use crate::{
 
 use advice::{Facts, Line, Own, Runs, Todo};
 
-/// One node, ourselves first.
+/// One node; our own is first.
 #[derive(Debug, Serialize)]
 struct Row {
     name: String,
     up: bool,
     runs: Runs,
-    /// What is spoken with it now; of ourselves, the most that we speak.
+    /// The protocol in use with the node; for our own node, the best protocol it offers.
     speaks: Option<Dialect>,
-    /// The most that it speaks by its own word, also when it is down.
+    /// The best protocol that the node has announced, also while the node is down.
     offers: Option<Dialect>,
     /// The same words as in `peers`.
     #[serde(skip)]
     tunnel: String,
-    /// Why it is as it is, in the words of `peers`.
+    /// The reason for the state, in the words of `peers`.
     why: Option<Reason>,
-    /// What is left to do; null: nothing.
+    /// The work left to do; null if none.
     todo: Option<Todo>,
 }
 
@@ -51,7 +51,7 @@ struct Rows<'a> {
     rows: &'a [Row],
 }
 
-/// Exit code 10 while something is left to do.
+/// Returns exit code 10 while work is left to do.
 pub(super) fn status(context: &Context) -> Outcome {
     let mut client = context.connect()?;
     let answer = client.ask(Request::Status)?;
@@ -142,8 +142,8 @@ fn facts(source: &Source, own: &str, row: &PeerRow, edges: &[EdgeRow]) -> Facts 
     }
 }
 
-/// Whether a node names its local address in its edges, as tinc 1.1 and meshd do. A tinc 1.0 that told us of the
-/// edge of another may have left it out, so that there is none says something in the edge to us only.
+/// True if a node names its local address in its edges, as tinc 1.1 and meshd do. Only the edge to us counts: a tinc
+/// 1.0 that forwards another edge may have removed the address.
 fn names_local(name: &str, own: &str, edges: &[EdgeRow]) -> Option<bool> {
     let names = |edge: &&EdgeRow| edge.local_host != "unspec";
     let mut theirs = edges.iter().filter(|edge| edge.from == name);
@@ -154,14 +154,14 @@ fn names_local(name: &str, own: &str, edges: &[EdgeRow]) -> Option<bool> {
 }
 
 impl Facts {
-    /// Of a host file of which no node has been heard.
+    /// Describes a host file whose node is unknown to the mesh.
     fn unheard(source: &Source, name: &str) -> Self {
         let facts = Self::of_file(source, name);
         let host_file = facts.disk.clone().and_then(Result::ok).unwrap_or_default();
         Self { host_file, ..facts }
     }
 
-    /// What the host file says now, and nothing else.
+    /// Describes the present state of the host file alone.
     fn of_file(source: &Source, name: &str) -> Self {
         let node = NodeName::new(name).ok();
         Self {
@@ -179,7 +179,7 @@ impl Facts {
     }
 }
 
-/// Names of host files that no node of the mesh has.
+/// Returns names of host files that no node of the mesh has.
 fn unheard(source: &Source, own: &str, peers: &[PeerRow]) -> Vec<String> {
     let unheard = hosts::names(source)
         .into_iter()

@@ -1,4 +1,4 @@
-//! `meshctl reload`, `stop`, `retry`: what the daemon is told to do.
+//! `meshctl reload`, `stop`, `retry`: control the daemon.
 
 use meshd_api::proto::{Reloaded, Request, Response};
 
@@ -9,7 +9,7 @@ use crate::{
     output::{self, Frame},
 };
 
-/// Exit code 7 if a host file was not taken over, else 9 if something waits for a restart.
+/// Returns exit code 7 if a host file was not applied, else 9 if a change waits for a restart.
 pub(super) fn reload(context: &Context, request: Request) -> Outcome {
     let answer = context.ask(request)?;
     let Response::Reloaded(reloaded) = &answer.response else {

@@ -1,4 +1,4 @@
-//! Where output goes: data to standard output, words to standard error, and the JSON envelope.
+//! Output: data to standard output, messages to standard error, and the JSON envelope.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -10,7 +10,7 @@ use crate::{
     Exit, Failure, Outcome, args::Format, columns::wrapped, context::Context, escape, table::Table,
 };
 
-/// Who said it and when: the frame of every answer.
+/// The frame of every answer: net, node and time.
 pub(super) struct Frame<'a> {
     pub(super) net: Option<&'a str>,
     pub(super) node: Option<&'a str>,
@@ -37,11 +37,11 @@ struct Envelope<'a, T: Serialize> {
     data: &'a T,
 }
 
-/// What a command shows, in each form.
+/// Data that a command shows, in each form.
 pub(super) trait Show {
-    /// Lines above the table, and the table: for people.
+    /// Returns header lines and a table, for people.
     fn human(&self) -> (Vec<String>, Table);
-    /// The same for scripts: names and values that do not change.
+    /// Returns a table for scripts; its column names and values are stable.
     fn raw(&self) -> Table;
 }
 
@@ -70,14 +70,14 @@ pub(super) fn show<T: Serialize>(
     Ok(Exit::Fine)
 }
 
-/// The JSON envelope alone, for commands whose text is no table.
+/// Prints a JSON envelope, for commands whose text form is not a table.
 pub(super) fn json<T: Serialize>(name: &str, frame: &Frame<'_>, data: &T) -> Outcome {
     let text = envelope(name, frame, data)?;
     print(|out| out.write_all(&text))?;
     Ok(Exit::Fine)
 }
 
-/// The JSON envelope as a line, for commands that write it elsewhere.
+/// Returns the JSON envelope as a line, for commands that write it elsewhere.
 pub(super) fn envelope<T: Serialize>(
     name: &str,
     frame: &Frame<'_>,
@@ -97,47 +97,46 @@ pub(super) fn envelope<T: Serialize>(
     Ok(text)
 }
 
-/// The width of the terminal that standard output is, in characters; `None`: it is none.
+/// Returns the width of the terminal on standard output; `None` if it is not a terminal.
 fn width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(size.ws_col.into()).filter(|width| *width > 0)
 }
 
-/// Whether standard output is a terminal.
+/// True if standard output is a terminal.
 pub(super) fn to_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes text to standard output in one go, as [`escape::safe`] has it.
+/// Writes text to standard output at once, escaped by [`escape::safe`].
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Failure> {
     let mut text = Vec::new();
-    // What a failed write had to say before stays said.
+    // Text from before a failed write is still printed.
     let written = write(&mut text);
     bytes(escape::safe(&String::from_utf8_lossy(&text)).as_bytes())?;
     Ok(written?)
 }
 
-/// Writes to standard output as it is, what is no text or all our own.
+/// Writes bytes to standard output unescaped: binary data, or text that meshctl made.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     Ok(out.flush()?)
 }
 
-/// Says something on standard error; nothing for an empty text. A reader of it that is gone is no
-/// matter.
+/// Writes a message to standard error; nothing for an empty text. A closed standard error is ignored.
 pub(super) fn complain(text: &str) {
     if !text.is_empty() {
         say(&format!("meshctl: {text}"));
     }
 }
 
-/// Whether standard error is a terminal, so that somebody reads along.
+/// True if standard error is a terminal.
 pub(super) fn watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// One finding on standard error, as it stands.
+/// Writes a line to standard error without a prefix.
 pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{}", escape::safe(text));
 }

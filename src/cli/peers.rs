@@ -1,4 +1,4 @@
-//! `meshctl peers`: every node, how it is reached, and why not better.
+//! `meshctl peers`: shows every node, its path and its faults.
 
 use meshd_api::proto::{Request, Response, Status};
 use meshd_proto::mesh::reports::view::{PathKind, PeerRow, SubnetRow};
@@ -84,7 +84,7 @@ fn headline(
     parts.join(if utf8 { " · " } else { " - " })
 }
 
-/// `sptps`; with its cipher where there is a choice: `native AES-256-GCM`, `legacy aes-256-cbc sha256/4`.
+/// Returns the protocol; with its cipher where there is a choice: `native AES-256-GCM`, `legacy aes-256-cbc sha256/4`.
 pub(super) fn tunnel(row: &PeerRow) -> String {
     match (row.protocol.as_str(), &row.cipher) {
         ("none", _) => "-".into(),
@@ -99,7 +99,7 @@ impl Show for Peers {
             "", "NAME", "ADDRESS", "PATH", "TUNNEL", "ENDPOINT", ">RTT", ">MTU", ">RX", ">TX",
             ">SINCE", "NOTE",
         ];
-        // The symbol, NAME and PATH stay.
+        // The symbol, NAME and PATH are never dropped.
         let ranks = [0, 0, 2, 0, 8, 5, 1, 7, 3, 4, 6, SENTENCE];
         let mut table = Table::new(&names).ranked(&ranks);
         for row in &self.rows {

@@ -1,4 +1,4 @@
-//! `meshctl ping`: the way to a node, measured as packets go.
+//! `meshctl ping`: measures the path to a node.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use crate::{
 
 /// Time between two probes.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How much longer the daemon may take than the probe itself.
+/// Time that the daemon may take beyond the probe.
 const GRACE: Duration = Duration::from_secs(2);
-/// Longest wait for one probe, in milliseconds: the daemon takes no more.
+/// Longest wait for one probe, in milliseconds; the limit of the daemon.
 const MAX_WAIT: u128 = 60_000;
 
 #[derive(Serialize)]
@@ -28,7 +28,7 @@ struct Pings<'a> {
     loss_ratio: f64,
 }
 
-/// Exit code 1 if no probe was answered.
+/// Returns exit code 1 if no probe was answered.
 pub(super) fn run(context: &Context, node: &str, count: u32) -> Outcome {
     let mut client = context.connect()?;
     client.patience(Some(context.timeout() + GRACE))?;

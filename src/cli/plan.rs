@@ -1,4 +1,4 @@
-//! `meshctl plan`: what a reload would do.
+//! `meshctl plan`: shows the changes that a reload would make.
 
 use meshd_api::proto::{Plan, Request, Response};
 
@@ -9,7 +9,7 @@ use crate::{
     output::{self, Frame},
 };
 
-/// Exit code 0: nothing would change; 10: something would; 8: a reload would be refused.
+/// Returns exit code 0 without changes, 10 with changes, 8 if the daemon would refuse the reload.
 pub(super) fn run(context: &Context) -> Outcome {
     let answer = context.ask(Request::Plan)?;
     let Response::Plan(plan) = &answer.response else {

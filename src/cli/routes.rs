@@ -1,4 +1,4 @@
-//! `meshctl routes`: who owns which subnet, and where an address leads.
+//! `meshctl routes`: shows the owner of each subnet and the route of an address.
 
 use meshd_api::proto::{Request, Response};
 use meshd_proto::mesh::reports::view::{RouteRow, SubnetRow};
@@ -27,7 +27,7 @@ pub(super) fn all(context: &Context) -> Outcome {
     )
 }
 
-/// Exit code 4 for an address in no subnet, 1 for one whose owners are all unreachable.
+/// Returns exit code 4 for an address in no subnet, 1 if all owners are unreachable.
 pub(super) fn get(context: &Context, get: RoutesCommand) -> Outcome {
     let RoutesCommand::Get { address } = get;
     let answer = context.ask(Request::Route { address })?;
@@ -56,7 +56,7 @@ pub(super) fn get(context: &Context, get: RoutesCommand) -> Outcome {
     })
 }
 
-/// The best match with its way, then the others.
+/// Shows the best match with its path, then the other matches.
 fn lines(route: &RouteRow) -> Vec<String> {
     let mut lines = Vec::new();
     for row in &route.matches {

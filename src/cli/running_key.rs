@@ -1,4 +1,4 @@
-//! Whether the daemon that runs has the key that its file holds: until a restart it keeps the one that it read.
+//! Compares the key of the running daemon with the key in its file. The daemon keeps the key that it read at its start.
 
 use std::{
     fs,
@@ -18,10 +18,10 @@ use meshd_proto::link::Dialect;
 
 use crate::context::Context;
 
-/// How long a daemon may take to say its key: who asks has other things to do.
+/// Longest wait for the daemon's answer. The caller does not depend on it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The daemon that runs with this configuration directory, if there is one and we may ask.
+/// Returns the daemon that runs with this configuration directory, if it runs and we may ask it.
 pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
     let base = fs::canonicalize(base).ok()?;
     let mut sockets: Vec<PathBuf> = context.named_socket().into_iter().collect();
@@ -40,8 +40,8 @@ pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
     })
 }
 
-/// What to say if the running key is not the one of the files. Where the private key is closed to us the public one
-/// of our host file speaks for it.
+/// Returns a warning if the running key is not the key in the files. If we cannot read the private key, the public key
+/// of our host file counts.
 pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
     let source = Source {
         base: PathBuf::from(&status.config),
@@ -61,7 +61,7 @@ pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
         }
     };
     let running = PublicKey::from_base64(&status.public_key).ok()?;
-    // Without SPTPS the daemon has a stand-in key, which nobody sees.
+    // Without SPTPS the daemon uses a placeholder key that never leaves it.
     let stands_in = status.offers == Some(Dialect::Legacy) && says_no();
     if running == key || stands_in {
         return None;

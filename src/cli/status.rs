@@ -1,4 +1,4 @@
-//! `meshctl status`: the daemon in one screen.
+//! `meshctl status`: shows the state of the daemon on one screen.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `meshctl support`: what somebody needs who is to help, in one file without secrets.
+//! `meshctl support`: writes a support bundle, without secrets, into one tar file.
 //!
 //! Source: cli/meshctl.md section 4.3.
 
@@ -22,7 +22,7 @@ use meshd_os::{clock, files::write_given};
 
 use crate::{Exit, Failure, Outcome, args::Format, context::Context, log, output};
 
-/// What of the system is asked; those that there are not say so.
+/// Commands whose output goes into the bundle. A missing program is noted there.
 const COMMANDS: [(&str, &[&str]); 8] = [
     ("uname", &["-a"]),
     ("ip", &["-d", "-s", "link"]),
@@ -49,7 +49,7 @@ struct Data<'a> {
     members: Vec<&'a str>,
 }
 
-/// Exit code 1 if the bundle cannot be written; a daemon that does not run is part of what is told.
+/// Returns exit code 1 if the bundle cannot be written. The bundle notes a daemon that does not run.
 pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
     let mut bundle: Vec<(String, String)> = Vec::new();
     let running = context
@@ -70,7 +70,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
         .map_or_else(|| "meshd".into(), |net| format!("meshd@{net}"));
     let journal = ["-u", &unit, "-n", LINES, "--no-pager", "-o", "short-iso"];
     bundle.push(("log.txt".into(), said("journalctl", &journal)));
-    // Finer than the journal has it; who does not run has none.
+    // The daemon's memory has more levels than the journal.
     if let Ok(lines) = log::recorded(context) {
         bundle.push(("recorder.txt".into(), lines));
     }
@@ -121,7 +121,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
     Ok(Exit::Fine)
 }
 
-/// What the daemon says of itself and the mesh; gives where its files are, and its name.
+/// Adds the daemon's status and tables; returns the place of its files and its name.
 fn daemon(
     mut client: Client,
     bundle: &mut Vec<(String, String)>,
@@ -157,7 +157,7 @@ fn daemon(
     place.ok_or_else(Failure::odd_answer)
 }
 
-/// The configuration without its secrets, and the names of all other files beside it. Gives the secrets that stood in it.
+/// Adds the configuration without its secrets, and the names of all other files there. Returns the secrets.
 fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) -> Vec<String> {
     let mut secrets = Vec::new();
     let mut wanted = vec![config::main_file(source).to_path_buf()];
@@ -188,7 +188,7 @@ fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) -> Vec<String> 
     secrets
 }
 
-/// Everything that stands in files with secrets.
+/// Returns the content of all files with secrets.
 fn in_files(source: &Source) -> Vec<String> {
     let named = KEYS.iter().filter_map(|variable| {
         let (_, _, value) = config::place_of(source, None, variable)?;
@@ -207,7 +207,7 @@ fn in_files(source: &Source) -> Vec<String> {
     texts.flat_map(|text| redact::secrets(&text)).collect()
 }
 
-/// What a program says, on both its outputs, or why it cannot be run.
+/// Returns a program's output and error output, or the reason why it cannot run.
 fn said(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) => {

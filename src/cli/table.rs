@@ -9,23 +9,23 @@ use crate::{
     escape::paint,
 };
 
-/// Rows under names. Cells hold no tab and no newline: what daemon and files say is cleaned.
+/// Rows under column names. Tabs and newlines are removed from cells, because their text comes from daemons and files.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     names: Vec<&'static str>,
     right: Vec<bool>,
-    /// Of each column, as [`Need::rank`]; empty: all are shown, however narrow the terminal is.
+    /// Rank of each column, as in [`Need::rank`]. If empty, all columns are shown at any width.
     ranks: Vec<u8>,
     rows: Vec<Vec<String>>,
 }
 
 /// Characters between two columns.
 const GAP: usize = 2;
-/// Where a sentence begins that has a line of its own.
+/// Indent of a sentence on its own line.
 const INDENT: usize = 4;
 
 impl Table {
-    /// A table with these columns; a name that begins with `>` is that of a right-aligned one.
+    /// Makes a table with these columns; a name that begins with `>` marks a right-aligned one.
     pub(super) fn new(names: &[&'static str]) -> Self {
         let right = names.iter().map(|name| name.starts_with('>')).collect();
         let names = names
@@ -39,14 +39,14 @@ impl Table {
         }
     }
 
-    /// Says which columns are dropped first where a terminal is too narrow.
+    /// Sets the order in which columns are dropped on a narrow terminal.
     pub(super) fn ranked(self, ranks: &[u8]) -> Self {
         let ranks = ranks.to_vec();
         Self { ranks, ..self }
     }
 
-    /// As [`Self::text`] in `room` characters: columns are dropped by rank, sentences get lines of their own. What cannot be
-    /// dropped stays whole, and the terminal wraps it.
+    /// Formats as [`Self::text`] in `room` characters. Columns are dropped by rank, and sentences get their own lines.
+    /// Columns of rank 0 stay whole, and the terminal wraps them.
     pub(super) fn text_within(
         &self,
         out: &mut dyn Write,
@@ -105,7 +105,7 @@ impl Table {
         Ok(())
     }
 
-    /// These columns alone.
+    /// Keeps only these columns.
     fn only(&self, kept: &[usize]) -> Self {
         let of = |row: &Vec<String>| kept.iter().map(|at| row[*at].clone()).collect();
         Self {
@@ -121,7 +121,7 @@ impl Table {
         self.rows.push(cells.into_iter().map(clean).collect());
     }
 
-    /// Aligned text. A column without name in front is one of symbols, which get colours.
+    /// Writes aligned text. A nameless first column holds symbols, which get colours.
     pub(super) fn text(&self, out: &mut dyn Write, header: bool, color: bool) -> io::Result<()> {
         if self.rows.is_empty() {
             return Ok(());
@@ -158,7 +158,7 @@ impl Table {
         Ok(())
     }
 
-    /// Tab-separated values.
+    /// Writes tab-separated values.
     pub(super) fn tsv(&self, out: &mut dyn Write, header: bool) -> io::Result<()> {
         if header {
             writeln!(out, "{}", self.names.join("\t"))?;
@@ -169,7 +169,7 @@ impl Table {
     }
 }
 
-/// The symbols of `peers`: up by UDP, by TCP, by a relay, down.
+/// Returns the symbols of `peers`: up by UDP, by TCP, by a relay, down.
 pub(super) fn symbols(utf8: bool) -> [char; 4] {
     if utf8 {
         ['●', '◐', '◑', '○']
@@ -186,7 +186,7 @@ fn colour_of(symbol: char) -> Option<u8> {
     [32, 33, 36, 31].get(place).copied()
 }
 
-/// Bytes with at most three digits: `12k`, `4.1M`, `1.2G`; powers of 1000.
+/// Formats bytes with at most three digits: `12k`, `4.1M`, `1.2G`; powers of 1000.
 pub(super) fn bytes(n: u64) -> String {
     scaled(n, &["", "k", "M", "G", "T", "P", "E"])
 }
@@ -202,7 +202,7 @@ fn scaled(n: u64, units: &[&str]) -> String {
     format!("{value:.digits$}{}", units[unit])
 }
 
-/// A round trip: `0.4ms`, `12ms`, `1.2s`.
+/// Formats a round trip: `0.4ms`, `12ms`, `1.2s`.
 pub(super) fn round_trip(seconds: f64) -> String {
     let ms = seconds * 1000.0;
     match ms {
@@ -212,7 +212,7 @@ pub(super) fn round_trip(seconds: f64) -> String {
     }
 }
 
-/// An age in its two largest units at most: `40s`, `3m`, `2h`, `12d 4h`. `short` leaves the second out.
+/// Formats an age in at most two units: `40s`, `3m`, `2h`, `12d 4h`. `short` keeps one unit.
 pub(super) fn age(seconds: f64, short: bool) -> String {
     let s = seconds.max(0.0) as u64;
     let (first, second) = match s {
@@ -227,12 +227,12 @@ pub(super) fn age(seconds: f64, short: bool) -> String {
     }
 }
 
-/// The text of a value, `-` if there is none.
+/// Returns the text of a value, or `-`.
 pub(super) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
-/// The text of a value, empty if there is none: for scripts.
+/// Returns the text of a value, or an empty text, for scripts.
 pub(super) fn or_empty<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }

@@ -1,4 +1,4 @@
-//! `meshctl trace`: through whom packets for a node go, and how long each hop takes.
+//! `meshctl trace`: shows each hop of packets for a node, with its round trip.
 
 use serde::Serialize;
 
@@ -14,17 +14,17 @@ use crate::{
     why::{gather::Live, others::way, resolve::Target},
 };
 
-/// Hops at most: a way that is longer turns in a circle.
+/// Maximum number of hops; a longer path is a loop.
 const MAX: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Hop {
     node: String,
-    /// How packets come to it from the hop before, as that one says: null if it could not be asked.
+    /// Path from the previous hop, as that hop reports it; null if it cannot be asked.
     kind: Option<PathKind>,
-    /// From here to it and back.
+    /// Round trip from this node.
     rtt_seconds: Option<f64>,
-    /// What it is for.
+    /// Role of the hop: relay, or owner of a subnet.
     role: String,
 }
 
@@ -35,7 +35,7 @@ struct Data<'a> {
     hops: &'a [Hop],
 }
 
-/// Exit code 1 if the node is not reachable, 4 if there is none.
+/// Returns exit code 1 if the node is unreachable, 4 if it does not exist.
 pub(super) fn run(context: &Context, typed: &str) -> Outcome {
     let mut live = Live::open(context)?;
     let target = match live.world.resolve(typed) {
@@ -104,11 +104,11 @@ fn role(target: &Target) -> String {
     }
 }
 
-/// A node, and how packets come to it from the one before.
+/// A node, and the path to it from the previous one.
 type Next = (String, Option<PathKind>);
 
-/// The nodes between us and the target and itself: each that can be asked says where it sends what is for the target,
-/// the links between nodes say the rest. And whether it is reached.
+/// Returns the hops to the target and the target itself, and true if it is reached. Each node that answers reports its
+/// next hop; the graph supplies the other hops.
 fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> {
     let node = target.node.as_str();
     live.probe(&target.node)?;
@@ -173,12 +173,12 @@ fn lines(hops: &[Hop]) -> Vec<String> {
 }
 
 impl Live {
-    /// How a node sends to another one, if it can be asked; of our own what we see.
+    /// Returns the path of one node to another, if it can be asked; for our own node, from our daemon.
     fn path_between(&mut self, from: &str, to: &str) -> Result<Option<PathKind>, Failure> {
         Ok(self.told(from, to)?.map(|pair| pair.path))
     }
 
-    /// From here to a node and back: by a ping, or else by a question, which goes as a line.
+    /// Measures the round trip to a node by a ping, or else by a request over links.
     fn round_trip(&mut self, node: &str) -> Result<Option<f64>, Failure> {
         if let Some(rtt) = self.ping(node)? {
             return Ok(Some(rtt));

@@ -1,4 +1,4 @@
-//! A packet in a few words.
+//! Summarizes a packet in a few words.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use meshd_wire::{
     ip::{Packet, protocol},
 };
 
-/// An inner packet: an Ethernet frame or an IP packet.
+/// Summarizes an inner packet: an Ethernet frame or an IP packet.
 pub(super) fn inner(data: &[u8], frames: bool) -> String {
     if !frames {
         return ip(data);
@@ -120,7 +120,7 @@ mod tests {
             inner(&arp, true),
             "04:04:04:04:04:04 > ff:ff:ff:ff:ff:ff type 0806"
         );
-        // However little is left of it.
+        // Any truncation is accepted.
         for length in 0..frame.len() {
             let _ = (
                 inner(&frame[..length], true),

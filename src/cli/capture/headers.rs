@@ -1,4 +1,4 @@
-//! Headers for what has none in a capture, so that every reader shows it: UDP for datagrams, TCP for request lines.
+//! Adds headers to captured data, so that every reader shows it: UDP for datagrams, TCP for request lines.
 
 use std::{
     collections::BTreeMap,
@@ -9,29 +9,29 @@ use meshd_wire::ip::{self, protocol};
 
 const UDP: usize = 8;
 const TCP: usize = 20;
-/// PSH and ACK.
+/// Flags PSH and ACK.
 const FLAGS: u8 = 0x18;
 const TTL: u8 = 64;
 
-/// A datagram of `length` bytes, of which `data` is left, from one address to another.
+/// Makes a datagram of `length` bytes, of which `data` was captured.
 pub(super) fn udp([from, to]: [SocketAddr; 2], length: usize, data: &[u8]) -> Vec<u8> {
     let mut packet = ip_header([from, to], protocol::UDP, UDP + length);
     packet.extend_from_slice(&from.port().to_be_bytes());
     packet.extend_from_slice(&to.port().to_be_bytes());
     packet.extend_from_slice(&short(UDP + length));
-    // Zero would say that there is no checksum.
+    // Zero would mean "no checksum".
     packet.extend_from_slice(&[0, 1]);
     packet.extend_from_slice(data);
     ip::finish_checksum(&mut packet);
     packet
 }
 
-/// Links as TCP streams, so that readers put their lines together.
+/// Sequence numbers of links as TCP streams, so that readers reassemble their lines.
 #[derive(Debug, Default)]
 pub(super) struct Streams(BTreeMap<[SocketAddr; 2], u32>);
 
 impl Streams {
-    /// A segment with `length` bytes more, of which `data` is left, from one address to another.
+    /// Makes a segment with `length` more bytes, of which `data` was captured.
     pub(super) fn tcp(
         &mut self,
         [from, to]: [SocketAddr; 2],
@@ -56,7 +56,7 @@ impl Streams {
     }
 }
 
-/// The header of a packet with so many bytes behind it.
+/// Makes the header of a packet with `length` payload bytes.
 fn ip_header([from, to]: [SocketAddr; 2], protocol: u8, length: usize) -> Vec<u8> {
     match (from.ip(), to.ip()) {
         (IpAddr::V6(from), IpAddr::V6(to)) => {
@@ -68,7 +68,7 @@ fn ip_header([from, to]: [SocketAddr; 2], protocol: u8, length: usize) -> Vec<u8
             header
         }
         (from, to) => {
-            // Both are of one family, unless we could not find out what ours is.
+            // Both addresses have one family, unless our own address is unknown.
             let [from, to] = [from, to].map(|ip| match ip {
                 IpAddr::V4(ip) => ip,
                 IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
@@ -99,7 +99,7 @@ mod tests {
         [from, to].map(|addr| addr.parse().unwrap())
     }
 
-    /// The checksum over everything, as a receiver makes it: 0 if it is right.
+    /// Computes the checksum as a receiver does: 0 if it is correct.
     fn check(packet: &[u8]) -> u16 {
         let parsed = Packet::parse(packet).unwrap();
         let at = parsed.payload_offset().unwrap();

@@ -1,4 +1,4 @@
-//! `meshctl capture`: packets as they go, as text or as a file of pcapng.
+//! `meshctl capture`: shows packets live, as text or as a pcapng file.
 //!
 //! Source: cli/meshctl.md section 4.3.
 
@@ -35,29 +35,29 @@ use crate::{Exit, Failure, Outcome, args::Format, context::Context, output, tabl
 use headers::Streams;
 use pcapng::{Interface, LINKTYPE_ETHERNET, LINKTYPE_RAW, Packet, Writer};
 
-/// How soon a signal or the end of the time shows.
+/// Longest delay until a signal or the end of the time has an effect.
 const TURN: Duration = Duration::from_millis(200);
 
-/// What was asked for on the command line.
+/// Options of the command line.
 pub(super) struct Wanted {
     pub(super) peer: Option<String>,
-    /// At least one.
+    /// At least one kind.
     pub(super) kinds: Vec<PacketKind>,
-    /// A file, or `-`; text without it.
+    /// A file, or `-` for standard output; text without it.
     pub(super) write: Option<PathBuf>,
     pub(super) count: Option<u64>,
     pub(super) time: Option<Duration>,
     pub(super) snap: usize,
 }
 
-/// A packet with what text and files need of it.
+/// A packet with data for text and files.
 struct Shown<'a> {
     row: &'a PacketRow,
     data: Vec<u8>,
     frames: bool,
 }
 
-/// As JSON has it.
+/// A packet for JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     time: &'a str,
@@ -70,7 +70,7 @@ struct Line<'a> {
     text: &'a str,
 }
 
-/// Where packets go.
+/// Destination of packets.
 enum Sink {
     Text,
     File(Box<File>),
@@ -79,9 +79,9 @@ enum Sink {
 struct File {
     writer: Writer<Box<dyn Write>>,
     kinds: Vec<PacketKind>,
-    /// Whether packets begin with their IP header, and not with an Ethernet header.
+    /// True if packets begin with their IP header, and not with an Ethernet header.
     bare: bool,
-    /// Whether inner packets have theirs.
+    /// True if inner packets have an Ethernet header.
     frames: bool,
     streams: Streams,
 }
@@ -119,7 +119,7 @@ pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
         dropped: BTreeMap::new(),
     };
     let read = capture.read(&mut client, wanted.time, &ended);
-    // What was seen is kept, however it ended.
+    // Captured packets are kept after any end.
     capture.close()?;
     read
 }
@@ -128,14 +128,14 @@ struct Capture {
     sink: Sink,
     format: Format,
     frames: bool,
-    /// Packets that are still wanted.
+    /// Number of packets still wanted.
     left: u64,
     captured: BTreeMap<PacketKind, u64>,
     dropped: BTreeMap<PacketKind, u64>,
 }
 
 impl Capture {
-    /// Takes packets until there are enough, the time is over, or a signal came.
+    /// Reads packets until the count or the time is reached, or a signal arrives.
     fn read(&mut self, client: &mut Client, time: Option<Duration>, ended: &AtomicBool) -> Outcome {
         let start = clock::now();
         client.patience(Some(TURN))?;
@@ -149,7 +149,7 @@ impl Capture {
                 Err(error) => return Err(error.into()),
             }
         }
-        // What is under way still counts, and the last answer says what is missing.
+        // Packets in transit still count, and the last answer holds the drop counters.
         client.finish()?;
         client.patience(Some(Duration::from_secs(2)))?;
         while let Ok(Some(answer)) = client.receive() {
@@ -183,7 +183,7 @@ impl Capture {
         Ok(())
     }
 
-    /// Ends the file, and says how much there was.
+    /// Completes the file, and reports the counts.
     fn close(&mut self) -> Result<(), Failure> {
         let of = |counts: &BTreeMap<_, u64>, kind| counts.get(&kind).copied().unwrap_or_default();
         if let Sink::File(file) = &mut self.sink {
@@ -218,7 +218,7 @@ impl Sink {
                 Box::new(file)
             }
         };
-        // tcpdump (libpcap 1.10.3) reads no file with two link types, nor one with two interfaces of raw IP.
+        // tcpdump (libpcap 1.10.3) cannot read a file with two link types, or with two interfaces of raw IP.
         let bare = match wanted.kinds.as_slice() {
             [PacketKind::Inner] => !frames,
             [_] => true,
@@ -243,7 +243,7 @@ impl Sink {
             link_type,
         });
         let interfaces: Vec<_> = interfaces.collect();
-        // With the longest of the headers that are made up.
+        // Includes the longest synthesized headers.
         let snap = u32::try_from(wanted.snap + 74).unwrap_or(u32::MAX);
         Ok(Self::File(Box::new(File {
             writer: Writer::new(out, &interfaces, snap)?,
@@ -293,7 +293,7 @@ impl File {
 }
 
 impl Shown<'_> {
-    /// What it is, in a few words.
+    /// Describes the packet in a few words.
     fn text(&self) -> String {
         let row = self.row;
         match row.kind {
@@ -381,7 +381,7 @@ mod tests {
         }
     }
 
-    /// The data of all packets of a file that was made of these kinds in a mesh of frames or packets.
+    /// Returns the data of all packets in a file of these kinds, from a mesh of frames or packets.
     fn written(kinds: &[PacketKind], frames: bool) -> Vec<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");

@@ -1,4 +1,4 @@
-//! Files of pcapng: an interface for each kind of packet, the node's name as a comment of each packet.
+//! Writes pcapng files: an interface for each kind of packet, and the node's name as a comment of each packet.
 //!
 //! Source: draft-ietf-opsawg-pcapng, sections 4.1 to 4.6; the link types are tcpdump.org's.
 
@@ -23,28 +23,27 @@ pub(super) struct Interface<'a> {
     pub(super) link_type: u16,
 }
 
-/// A packet as the file has it.
+/// A packet in the file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packet<'a> {
     /// Nanoseconds since 1970.
     pub(super) time_ns: u64,
     pub(super) comment: &'a str,
     pub(super) received: bool,
-    /// How long it was.
+    /// Length of the packet.
     pub(super) length: u32,
-    /// What is left of it.
+    /// Captured bytes of it.
     pub(super) data: &'a [u8],
 }
 
-/// Writes a file, each block in one go and at once, so that a file that is cut off by the death of its writer ends
-/// with a whole block.
+/// Writes a file. Each block is written at once, so a file of a killed writer ends with a whole block.
 pub(super) struct Writer<W> {
     out: W,
     block: Vec<u8>,
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a file with these interfaces, of which each packet has at most `snap` bytes and its headers.
+    /// Begins a file with these interfaces. Each packet has at most `snap` bytes, headers included.
     pub(super) fn new(out: W, interfaces: &[Interface<'_>], snap: u32) -> io::Result<Self> {
         let mut writer = Self {
             out,
@@ -70,7 +69,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Writes a packet of the interface with this index.
+    /// Writes a packet of the given interface.
     pub(super) fn packet(&mut self, interface: u32, packet: &Packet<'_>) -> io::Result<()> {
         self.word(interface);
         self.time(packet.time_ns);
@@ -83,7 +82,7 @@ impl<W: Write> Writer<W> {
         self.end(PACKET)
     }
 
-    /// Writes how many packets of an interface there were by this time, those that are missing included.
+    /// Writes the counters of an interface at this time, including missing packets.
     pub(super) fn statistics(
         &mut self,
         interface: u32,
@@ -109,7 +108,7 @@ impl<W: Write> Writer<W> {
         self.block.extend_from_slice(&value.to_ne_bytes());
     }
 
-    /// The upper half stands first, whatever the byte order.
+    /// The upper half comes first in either byte order.
     fn time(&mut self, time_ns: u64) {
         self.word((time_ns >> 32) as u32);
         self.word(time_ns as u32);
@@ -120,7 +119,7 @@ impl<W: Write> Writer<W> {
         self.block.resize(self.block.len().next_multiple_of(4), 0);
     }
 
-    /// An option of at most 65,535 bytes; none for an empty one.
+    /// Writes an option of at most 65,535 bytes; nothing for an empty one.
     fn option(&mut self, code: u16, value: &[u8]) {
         if let (false, Ok(length)) = (value.is_empty(), u16::try_from(value.len())) {
             self.half(code);
@@ -129,7 +128,7 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// Writes the block; every block of ours has options, which end with an empty one.
+    /// Writes the block. Each of our blocks has options, which end with an empty one.
     fn end(&mut self, kind: u32) -> io::Result<()> {
         self.word(0);
         let length = (self.block.len() + 12) as u32;

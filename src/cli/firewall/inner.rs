@@ -1,5 +1,5 @@
-//! Rules for what comes out of the mesh, from Allow: text for each tool, without IO. With one rule there is an end: what no
-//! rule lets in stays out.
+//! Makes rules from Allow for traffic that leaves the mesh device: text for each tool, without IO. If one Allow line
+//! exists, all other traffic is dropped.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use meshd_wire::{NodeName, Prefix};
 
 type Hosts = BTreeMap<NodeName, Arc<Host>>;
 
-/// What our Allow lines say.
+/// The Allow lines of this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Inner {
     /// The device.
@@ -25,15 +25,15 @@ pub(super) struct Inner {
     pub(super) rules: Vec<Rule>,
 }
 
-/// One line with whom it means today.
+/// One Allow line with the nodes that match it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) line: Allow,
-    /// Subnets of those nodes; `None`: all there are.
+    /// Subnets of those nodes; `None`: all.
     pub(super) from: Option<BTreeSet<Prefix>>,
 }
 
-/// Something that must come in, or must not.
+/// A packet that the rules must accept or drop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Case {
     pub(super) node: NodeName,
@@ -44,7 +44,7 @@ pub(super) struct Case {
 }
 
 impl Inner {
-    /// `None`: there is no such line. `hosts` is what of the host files holds today.
+    /// Returns `None` if there is no Allow line. `hosts` holds the host-file statements in force now.
     pub(super) fn new(config: &Config, hosts: &Hosts, interface: &str) -> Option<Self> {
         let lines = config.shell.allow.iter();
         let rules: Vec<Rule> = lines.map(|line| rule_of(hosts, line)).collect();
@@ -54,7 +54,7 @@ impl Inner {
         })
     }
 
-    /// Lines for a table of nftables: sets and a chain `mesh` that lets in or drops, for who jumps there.
+    /// Returns lines for an nftables table: sets, and a chain `mesh` that accepts or drops.
     pub(super) fn nft(&self) -> String {
         let (mut sets, mut accepts) = (String::new(), String::new());
         for (number, rule) in self.rules.iter().enumerate() {
@@ -90,13 +90,13 @@ impl Inner {
                 );
             }
         }
-        // Neighbours of a TAP device are no flow that conntrack knows.
+        // conntrack has no flow for neighbour discovery on a TAP device.
         format!(
             "{sets}\tchain mesh {{\n\t\ticmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept\n{accepts}\t\tdrop\n\t}}\n"
         )
     }
 
-    /// Each rule for each subnet as this makes it of the subnet (none: any) and of what may be reached.
+    /// Makes each rule for each subnet and service, by `line`. The subnet is `None` for any source.
     fn each(&self, line: impl Fn(Option<&Prefix>, What) -> String) -> String {
         let mut text = String::new();
         for rule in &self.rules {
@@ -110,7 +110,7 @@ impl Inner {
         text
     }
 
-    /// Commands of ufw, for this machine and for what it forwards. `comment` marks them.
+    /// Returns commands of ufw, for this machine and for forwarded traffic. `comment` marks the rules.
     pub(super) fn ufw(&self, comment: &str) -> String {
         let on = &self.interface;
         let mut text = self.each(|from, to| {
@@ -132,7 +132,7 @@ impl Inner {
                 .map(|route| format!("ufw {route}allow in on {on} from {from}{what} {comment}\n"))
                 .concat()
         });
-        // ufw would take it for a change of a rule that lets all in.
+        // ufw would treat it as a change of a rule that admits all.
         let open = |rule: &Rule| rule.from.is_none() && rule.line.to == What::All;
         if self.rules.iter().any(open) {
             return text;
@@ -146,12 +146,13 @@ impl Inner {
         text
     }
 
-    /// Commands of firewalld: a zone of the device's own that drops all else. `zone` is its name.
+    /// Returns commands of firewalld: a zone of its own for the device, which drops all other traffic. `zone` is its
+    /// name.
     pub(super) fn firewalld(&self, zone: &str) -> String {
         let cmd = |rest: &str| format!("firewall-cmd --permanent {rest}\n");
         let of_zone = |rest: &str| cmd(&format!("--zone={zone} {rest}"));
         let device = &self.interface;
-        // A device is in one zone, and an earlier release may have named ours otherwise.
+        // A device is in one zone only, and an earlier release may have used another name.
         let mut text = format!(
             "case \"$(firewall-cmd --permanent --get-zone-of-interface={device} 2>/dev/null)\" in meshd_*) \
              firewall-cmd --permanent --remove-interface={device} \
@@ -191,8 +192,8 @@ impl Inner {
         text
     }
 
-    /// What must come in and what must not: the first address of each node, at each service that a line names and at one
-    /// that none does. ICMP is not looked at.
+    /// Returns test packets: the first address of each node, at each service in a line and at one other. ICMP is not
+    /// checked.
     pub(super) fn cases(&self, hosts: &Hosts) -> Vec<Case> {
         let mut services: BTreeSet<(&'static str, u16)> = BTreeSet::new();
         for rule in &self.rules {
@@ -237,7 +238,7 @@ impl Inner {
     }
 }
 
-/// Whom a line means.
+/// Returns the nodes that a line matches.
 fn rule_of(hosts: &Hosts, line: &Allow) -> Rule {
     let meant = hosts
         .iter()
@@ -251,7 +252,7 @@ fn rule_of(hosts: &Hosts, line: &Allow) -> Rule {
     }
 }
 
-/// Whether a port is part of it.
+/// True if the service includes the port.
 fn reaches(what: What, wanted: &str, port: u16) -> bool {
     match what {
         What::All => true,
@@ -275,7 +276,7 @@ fn of_family(all: &BTreeSet<Prefix>, v4: bool) -> Vec<String> {
     those.map(ToString::to_string).collect()
 }
 
-/// One port, or the first and the last.
+/// Formats one port, or a range of ports.
 fn span(first: u16, last: u16, between: char) -> String {
     match first == last {
         true => first.to_string(),

@@ -1,34 +1,34 @@
-//! Names of tables, zones and comments that no two nets share, however alike the names of the nets are.
+//! Makes names of tables, zones and comments. Different nets always get different names.
 
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
-/// In front of the name of a net.
+/// Prefix of the name of a net.
 const PREFIX: &str = "meshd_";
-/// Longest name of a zone of firewalld, in bytes. Source: what `firewall-cmd --new-zone` refuses.
+/// Longest name of a firewalld zone, in bytes. Source: the limit of `firewall-cmd --new-zone`.
 const ZONE: usize = 17;
-/// Longest name of a table, in bytes: nft takes 255, people read fewer.
+/// Longest name of a table, in bytes: nft accepts 255, but a short name is readable.
 const TABLE: usize = 64;
-/// Bytes of the hash that stand for a name which does not fit: 8 characters.
+/// Bytes of the hash in a shortened name: 8 characters.
 const HASHED: usize = 5;
 
-/// A zone of firewalld.
+/// Returns the firewalld zone.
 pub(super) fn zone(net: &str) -> String {
     PREFIX.to_owned() + &word(net, ZONE - PREFIX.len())
 }
 
-/// A table of nft.
+/// Returns the nft table.
 pub(super) fn table(net: &str) -> String {
     PREFIX.to_owned() + &word(net, TABLE)
 }
 
-/// The comment of a rule of ufw.
+/// Returns the comment of ufw rules.
 pub(super) fn comment(net: &str) -> String {
     format!("meshd {}", word(net, TABLE))
 }
 
-/// The name of the net if it has nothing but letters, digits and `_`, and at most `room` bytes. Else its beginning, `-` and
-/// a hash of the whole: a name that stays as it is has no `-`.
+/// Returns the name of the net if it has only letters, digits and `_`, and at most `room` bytes. Otherwise returns its
+/// beginning, `-` and a hash of the whole. An unchanged name has no `-`.
 fn word(net: &str, room: usize) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if net.len() <= room && !net.is_empty() && net.chars().all(plain) {
@@ -48,7 +48,7 @@ mod tests {
 
     use super::*;
 
-    /// Alike at the beginning, alike but for what no name may hold, and one that looks like the name made of another.
+    /// Covers equal beginnings, invalid characters, and a name that looks like a shortened one.
     #[test]
     fn no_two_nets_share_a_name_and_all_fit() {
         let long = "x".repeat(300);

@@ -1,5 +1,5 @@
-//! Whether nftables lets a packet in, from what `nft -j list ruleset` prints. Rules that use what is not understood
-//! here may match or not: where one of them decides, the answer is that it is not known.
+//! Evaluates nftables for a packet, from the output of `nft -j list ruleset`. If a rule with an unknown expression
+//! decides, the result is unknown.
 //!
 //! Source: libnftables-json(5).
 
@@ -9,42 +9,42 @@ use serde_json::Value;
 
 use meshd_wire::Prefix;
 
-/// How deep jumps are followed, as nftables itself.
+/// Maximum depth of jumps, as in nftables.
 const DEPTH: usize = 16;
 
-/// The first packet of a stranger's flow.
+/// The first packet of a new flow.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packet<'a> {
     /// `udp` or `tcp`.
     pub(super) protocol: &'static str,
     pub(super) port: u16,
-    /// From where, if that is known.
+    /// Source address, if known.
     pub(super) from: Option<IpAddr>,
-    /// In by which interface, if that is known; never that of the machine to itself.
+    /// Incoming interface, if known; never the loopback interface.
     pub(super) interface: Option<&'a str>,
 }
 
-/// What becomes of it.
+/// Result for the packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fate {
     Accepted,
-    /// By this rule or policy.
+    /// Dropped by this rule or policy.
     Dropped(String),
-    /// This rule decides, and it is not understood.
+    /// Decided by this rule, which meshctl cannot evaluate.
     Unknown(String),
 }
 
-/// What a rule or a chain makes of it, if anything.
+/// Result of a rule or chain.
 enum Turn {
-    /// On to the next rule.
+    /// Continue with the next rule.
     On,
     Accept,
     Drop(String),
-    /// Back to who has jumped here.
+    /// Return to the calling chain.
     Return,
 }
 
-/// Rules that may have ended it, by what they would have made of it.
+/// Rules that may have decided, by their verdict.
 #[derive(Default)]
 struct Doubt {
     accepted: Option<String>,
@@ -62,7 +62,7 @@ impl Doubt {
     }
 }
 
-/// The fate of a packet to this machine.
+/// Returns the result for a packet to this machine.
 pub(super) fn fate(ruleset: &Value, packet: Packet<'_>) -> Fate {
     let all: Vec<&Value> = ruleset["nftables"]
         .as_array()
@@ -105,7 +105,7 @@ fn is_input(chain: &Value, from: Option<IpAddr>) -> bool {
 
 struct Table<'a> {
     all: &'a [&'a Value],
-    /// The base chain: its family and table are those of all that it jumps to.
+    /// The base chain. Chains that it jumps to have the same family and table.
     chain: &'a Value,
     packet: Packet<'a>,
 }
@@ -116,7 +116,7 @@ impl Table<'_> {
         format!("{} {} {chain}", word("family"), word("table"))
     }
 
-    /// Goes through a chain, where `doubt` gets what may end it and is not understood.
+    /// Evaluates a chain; `doubt` collects possible verdicts of unknown rules.
     fn walk(&self, chain: &str, doubt: &mut Doubt, depth: usize) -> Turn {
         let rules = self.all.iter().filter_map(|object| object.get("rule"));
         for rule in rules.filter(|rule| self.is_of(rule) && rule["chain"] == chain) {
@@ -151,7 +151,7 @@ impl Table<'_> {
                 Some(false) => return Turn::On,
                 None => sure = false,
             }
-            // Passes for some packets only, or is a match of iptables.
+            // The statement matches some packets only, or is an iptables match.
             sure &= ["limit", "xt", "quota", "connlimit"]
                 .iter()
                 .all(|key| part.get(key).is_none());
@@ -167,7 +167,7 @@ impl Table<'_> {
         Turn::On
     }
 
-    /// What a statement makes of the packet; `None`: it decides nothing.
+    /// Returns the verdict of a statement for the packet; `None`: no verdict.
     fn verdict(&self, part: &Value, place: &str, doubt: &mut Doubt, depth: usize) -> Option<Turn> {
         let (kind, value) = part.as_object()?.iter().next()?;
         Some(match kind.as_str() {
@@ -186,7 +186,7 @@ impl Table<'_> {
         })
     }
 
-    /// Whether a match holds for the packet; `None`: that is not known.
+    /// True if a match applies to the packet; `None`: unknown.
     fn matches(&self, value: &Value) -> Option<bool> {
         let held = self.holds(&value["left"], &value["right"])?;
         match value["op"].as_str()? {
@@ -196,7 +196,7 @@ impl Table<'_> {
         }
     }
 
-    /// Whether what stands left of the packet is what stands right, or in it.
+    /// True if the left value of the packet equals the right value or is in it.
     fn holds(&self, left: &Value, right: &Value) -> Option<bool> {
         let Packet {
             protocol: ours,
@@ -226,7 +226,7 @@ impl Table<'_> {
                 let family = if v4? { "ipv4" } else { "ipv6" };
                 self.any(right, |value| is_word(value, family))
             }
-            // From a wire, whichever.
+            // Any interface but the loopback.
             (Some("iifname" | "iif"), _) if right == "lo" => Some(false),
             (Some("iifname" | "iif"), _) => {
                 let interface = interface?;
@@ -238,14 +238,14 @@ impl Table<'_> {
                     })
                 })
             }
-            // A stranger's first packet to this port was not sent on here from another.
+            // The first packet to this port is not a forwarded one.
             (_, Some("status")) => Some(false),
             (_, Some("state")) => self.any(right, |value| is_word(value, "new")),
             _ => None,
         }
     }
 
-    /// Whether any value holds of those that stand there; `None` if none is known to and one is not understood.
+    /// True if any of the values matches; `None` if none is known to match and one is unknown.
     fn any(&self, right: &Value, holds: impl Fn(&Value) -> Option<bool>) -> Option<bool> {
         let values = match (right.as_array(), right["set"].as_array(), right.as_str()) {
             (Some(all), ..) | (_, Some(all), _) => all.iter().collect(),
@@ -260,21 +260,21 @@ impl Table<'_> {
         }
     }
 
-    /// The elements of a named set.
+    /// Returns the elements of a named set.
     fn set(&self, name: &str) -> Option<Vec<&Value>> {
         let mut sets = self.all.iter().filter_map(|object| object.get("set"));
         let set = sets.find(|set| set["name"] == name && self.is_of(set))?;
         Some(set["elem"].as_array().into_iter().flatten().collect())
     }
 
-    /// Whether a chain, rule or set belongs to the table.
+    /// True if a chain, rule or set belongs to the table.
     fn is_of(&self, object: &Value) -> bool {
         ["family", "table"]
             .iter()
             .all(|key| object[key] == self.chain[key])
     }
 
-    /// The verdict of a map for the packet; `None`: that is not known.
+    /// Returns the verdict of a map for the packet; `None`: unknown.
     fn mapped<'v>(&self, vmap: &'v Value) -> Option<Option<&'v Value>> {
         for pair in vmap["data"]["set"].as_array()? {
             if self.holds(&vmap["key"], &pair[0])? {
@@ -285,7 +285,7 @@ impl Table<'_> {
     }
 }
 
-/// Whether a value is this number, or a range that holds it; `None` if it is something else.
+/// True if a value is this number, or a range that includes it; `None` for other values.
 fn is_number(value: &Value, number: u16) -> Option<bool> {
     let number = u64::from(number);
     if let Some(one) = value.as_u64() {
@@ -300,7 +300,7 @@ fn is_word(value: &Value, word: &str) -> Option<bool> {
     value.as_str().map(|text| text == word)
 }
 
-/// Likewise of an address, a prefix or a range of addresses.
+/// True if a value is this address, or a prefix or range that includes it; `None` for other values.
 fn is_address(value: &Value, address: IpAddr) -> Option<bool> {
     if let Some(text) = value.as_str() {
         return text.parse::<IpAddr>().ok().map(|one| one == address);

@@ -1,21 +1,21 @@
-//! Rules that let our peers in at our port, and nobody else there: text for each tool, without IO.
+//! Makes rules that admit only our peers at our port: text for each tool, without IO.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{inner::Inner, name};
 use crate::args::Tool;
 
-/// Whom rules are for.
+/// Input of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Net name, or that of the node where there is none.
+    /// Net name, or the node's name without a net.
     pub(super) name: String,
     pub(super) port: u16,
-    /// The interface by which all of them are reached, if it is one.
+    /// The interface to all peers, if it is the same for all.
     pub(super) interface: Option<String>,
     /// Numeric addresses of the peers.
     pub(super) addresses: BTreeSet<IpAddr>,
-    /// What Allow says of packets out of the mesh, if it says anything.
+    /// Rules from Allow, if Allow lines exist.
     pub(super) inner: Option<Inner>,
 }
 
@@ -53,13 +53,13 @@ impl Plan {
         all.collect()
     }
 
-    /// What our rules of ufw have at their end.
+    /// Returns the end of each of our ufw rules.
     fn mark(&self) -> String {
         format!("comment '{}'", name::comment(&self.name))
     }
 
-    /// Takes away what an earlier run has added, or rules for peers that are gone would stay and new ones come behind those
-    /// that deny.
+    /// Removes the rules of an earlier run. Otherwise rules for removed peers would stay, and new rules would follow
+    /// the deny rules.
     fn forget_ufw(&self) -> String {
         format!(
             "ufw show added | grep \"{}\\$\" | sed -e 's/^ufw route /ufw --force route delete /' -e 's/^ufw \\([a-z]\\)/ufw --force delete \\1/' | sh\n",
@@ -79,7 +79,7 @@ impl Plan {
         )
     }
 
-    /// Zones belong to interfaces there.
+    /// In firewalld a zone belongs to interfaces.
     fn firewalld(&self, from: &IpAddr, protocol: &str) -> String {
         let family = if from.is_ipv4() { "ipv4" } else { "ipv6" };
         let zone = self.interface.as_ref().map_or_else(String::new, |name| {
@@ -91,8 +91,8 @@ impl Plan {
         )
     }
 
-    /// A table of its own: it closes our port for others and leaves all else to the tables that there are. What another
-    /// table drops stays dropped: `--verify` tells.
+    /// Makes a separate table that closes our port for other sources. Other traffic is left to the other tables.
+    /// Packets dropped by another table stay dropped: `--verify` shows that.
     fn nft(&self) -> String {
         let (table, port) = (name::table(&self.name), self.port);
         let mut sets = String::new();
@@ -124,13 +124,13 @@ impl Plan {
             let mesh = &inner.interface;
             sets.push_str(&inner.nft());
             jump = format!("\t\tiifname \"{mesh}\" jump mesh\n");
-            // Between other nodes the kernel forwards with Forwarding = kernel: that is theirs to judge.
+            // With Forwarding = kernel the kernel forwards between other nodes. Those nodes filter such packets.
             forward = format!(
                 "\tchain forward {{\n\t\ttype filter hook forward priority filter; policy accept;\n\
                  \t\tct state established,related accept\n\t\tiifname \"{mesh}\" oifname != \"{mesh}\" jump mesh\n\t}}\n"
             );
         }
-        // Loading it again replaces it, whether it was there or not.
+        // Loading it again replaces the table, whether it exists or not.
         format!(
             "table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{sets}\tchain input {{\n\
              \t\ttype filter hook input priority filter; policy accept;\n\t\tiifname \"lo\" accept\n\

@@ -1,29 +1,29 @@
-//! Where nodes stand: forces between them, then room for their labels. The same graph is always the same picture.
+//! Places nodes: forces between them, then room for their labels. The same graph always gives the same picture.
 //!
 //! Source: Fruchterman and Reingold, "Graph Drawing by Force-directed Placement" (1991).
 
-/// Pairs of nodes that are looked at in all steps together: a second or two for the largest meshes.
+/// Maximum number of pair computations in all steps: about two seconds for the largest meshes.
 const WORK: usize = 40_000_000;
-/// Steps, at most and at least.
+/// Maximum and minimum number of steps.
 const STEPS: [usize; 2] = [400, 40];
-/// Rounds in which labels that lie on each other are moved apart, at most.
+/// Maximum number of rounds that move overlapping labels apart.
 const ROUNDS: usize = 300;
-/// How much the middle draws: what has no link stays in the picture.
+/// Attraction of the centre. It keeps unlinked nodes in the picture.
 const GRAVITY: f64 = 0.06;
-/// The angle between two that are placed one after the other: no two on one ray.
+/// Angle between consecutive nodes of the spiral: no two nodes are on one ray.
 const GOLDEN: f64 = 2.399_963_229_728_653;
 
 /// A place, in pixels.
 pub(super) type Place = [f64; 2];
 
-/// Places for `sizes.len()` boxes (width and height in pixels, around the place), so that none lies on another and
-/// those that `links` join are near each other.
+/// Places `sizes.len()` boxes (width and height in pixels, around the place) without overlap, and linked boxes near
+/// each other.
 pub(super) fn places(sizes: &[[f64; 2]], links: &[(usize, usize)]) -> Vec<Place> {
     let count = sizes.len();
     if count < 2 {
         return vec![[0.0; 2]; count];
     }
-    // What the boxes need, with as much again between them.
+    // The area of the boxes, and the same area between them.
     let area: f64 = sizes.iter().map(|[width, height]| width * height).sum();
     let ideal = (3.0 * area / count as f64).sqrt();
     let mut at = spiral(count, links, ideal);
@@ -32,7 +32,7 @@ pub(super) fn places(sizes: &[[f64; 2]], links: &[(usize, usize)]) -> Vec<Place>
     at
 }
 
-/// Where they begin: the best linked in the middle, then whoever they lead to.
+/// Returns start places: the node with the most links in the middle, then its neighbours.
 fn spiral(count: usize, links: &[(usize, usize)], ideal: f64) -> Vec<Place> {
     let mut next = vec![Vec::new(); count];
     for (a, b) in links {
@@ -65,7 +65,7 @@ fn spiral(count: usize, links: &[(usize, usize)], ideal: f64) -> Vec<Place> {
     places
 }
 
-/// Nodes push each other away, links pull, and everything grows colder.
+/// Moves nodes: they repel each other, links attract, and the temperature falls.
 fn settle(at: &mut [Place], links: &[(usize, usize)], ideal: f64) {
     let count = at.len();
     let [most, least] = STEPS;
@@ -89,7 +89,7 @@ fn settle(at: &mut [Place], links: &[(usize, usize)], ideal: f64) {
         }
         for (a, b) in links {
             let (way, far) = between(at[*a], at[*b]);
-            // A hub would draw all of its many ends into one knot.
+            // Otherwise a hub would pull all its neighbours into one knot.
             let many = degree[*a].min(degree[*b]).max(1) as f64;
             let pull = far * far / ideal / many.sqrt();
             for axis in 0..2 {
@@ -110,14 +110,14 @@ fn settle(at: &mut [Place], links: &[(usize, usize)], ideal: f64) {
     }
 }
 
-/// From `b` to `a`: the direction, and how far it is.
+/// Returns the direction from `b` to `a`, and the distance.
 fn between(a: Place, b: Place) -> (Place, f64) {
     let way = [a[0] - b[0], a[1] - b[1]];
     let far = way[0].hypot(way[1]).max(0.01);
     ([way[0] / far, way[1] / far], far)
 }
 
-/// Moves boxes that lie on each other apart, along the shorter way.
+/// Moves overlapping boxes apart, along the shorter axis.
 fn make_room(at: &mut [Place], sizes: &[[f64; 2]]) {
     for _ in 0..ROUNDS {
         let mut quiet = true;

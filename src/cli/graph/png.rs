@@ -1,4 +1,4 @@
-//! A scene as PNG: lines and discs by tiny-skia, letters from a bitmap font, so that no font need be installed.
+//! Draws a scene as PNG: lines and discs by tiny-skia, letters from a built-in bitmap font.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use tiny_skia::{
@@ -8,7 +8,7 @@ use tiny_skia::{
 
 use crate::graph::shapes::{LARGE, Scene, Shape};
 
-/// Longest side in pixels; larger scenes are drawn smaller, as no program would show them.
+/// Longest side in pixels. Larger scenes are scaled down, because viewers do not show them.
 const MAX_SIDE: f64 = 12_000.0;
 /// Width of the white edge of letters in pixels.
 const EDGE: i64 = 2;
@@ -99,7 +99,7 @@ fn rgb(colour: &str) -> [u8; 3] {
     [r, g, b]
 }
 
-/// Letters with a white edge around them, so that they can be read on lines.
+/// Draws letters with a white edge, so that they are readable on lines.
 fn words(sheet: &mut Pixmap, text: &str, at: [f64; 2], size: f64, centred: bool, colour: [u8; 3]) {
     let height = if size < LARGE {
         RasterHeight::Size16
@@ -109,7 +109,7 @@ fn words(sheet: &mut Pixmap, text: &str, at: [f64; 2], size: f64, centred: bool,
     let wide = get_raster_width(FontWeight::Regular, height);
     let all = (text.chars().count() * wide) as f64;
     let left = (if centred { at[0] - all / 2.0 } else { at[0] }).round() as i64;
-    // The font's boxes end below the base line.
+    // The boxes of the font end below the base line.
     let top = (at[1] - size * 0.8).round() as i64;
     let around = (-EDGE..=EDGE).flat_map(|x| (-EDGE..=EDGE).map(move |y| [x, y]));
     let around: Vec<[i64; 2]> = around.collect();

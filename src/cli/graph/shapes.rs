@@ -1,24 +1,24 @@
-//! A graph as lines, discs and words on a sheet: what SVG and PNG are made of.
+//! A graph as lines, discs and words on a sheet, for SVG and PNG.
 
 use crate::{
     graph::{Dot, Graph, Kind, layout},
     table::bytes,
 };
 
-/// Radius of a node, of our own a bit more.
+/// Radius of a node; our own node is larger.
 const RADIUS: f64 = 9.0;
-/// Around everything.
+/// Margin around the drawing.
 const MARGIN: f64 = 40.0;
-/// Size of names, of the title, and how wide a letter is in the first.
+/// Size of names, size of the title, and width of a letter in a name.
 pub(super) const SMALL: f64 = 16.0;
 pub(super) const LARGE: f64 = 20.0;
 const LETTER: f64 = 0.6;
-/// Above the nodes: title and legend.
+/// Height above the nodes, for title and legend.
 const HEAD: f64 = 70.0;
-/// Links among others, and links at all where there are very many.
+/// Colour of links between other nodes, and of all links in a large mesh.
 const GREY: &str = "#b8b8b8";
 
-/// Everything that is drawn, in this order; all in pixels, from the upper left corner.
+/// Shapes in drawing order, in pixels from the upper left corner.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scene {
     pub(super) size: [f64; 2],
@@ -37,10 +37,10 @@ pub(super) enum Shape {
         at: [f64; 2],
         radius: f64,
         colour: &'static str,
-        /// Only its edge.
+        /// Draw the outline only.
         hollow: bool,
     },
-    /// At the middle of its base line, or at its beginning.
+    /// Text, centred at its base line, or starting there.
     Words {
         at: [f64; 2],
         size: f64,
@@ -50,12 +50,12 @@ pub(super) enum Shape {
     },
 }
 
-/// How wide a text is.
+/// Returns the width of a text.
 fn width(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * LETTER
 }
 
-/// The lines under a node.
+/// Returns the lines below a node.
 fn label(dot: &Dot, traffic: bool) -> Vec<String> {
     let counted = dot.rx_bytes.zip(dot.tx_bytes).filter(|_| traffic);
     let counted = counted.map(|(rx, tx)| format!("in {} out {}", bytes(rx), bytes(tx)));
@@ -96,7 +96,7 @@ pub(super) fn scene(graph: &Graph) -> Scene {
     let size = fit(graph, &mut places, &sizes);
 
     let mut shapes = head(graph);
-    // Ours above the others'.
+    // Our links are drawn above the others.
     for ours in [false, true] {
         for line in graph
             .links
@@ -137,7 +137,7 @@ pub(super) fn scene(graph: &Graph) -> Scene {
     Scene { size, shapes }
 }
 
-/// Moves everything onto the sheet, and says how large that is.
+/// Moves everything onto the sheet, and returns the size of the sheet.
 fn fit(graph: &Graph, places: &mut [[f64; 2]], sizes: &[[f64; 2]]) -> [f64; 2] {
     let edge = |axis: usize, sign: f64| {
         let all = places.iter().zip(sizes);
@@ -162,7 +162,7 @@ fn fit(graph: &Graph, places: &mut [[f64; 2]], sizes: &[[f64; 2]]) -> [f64; 2] {
     [wide, (high[1] - low[1] + 2.0 * MARGIN + HEAD).ceil()]
 }
 
-/// With traffic, lines are as thick as what goes over them has digits.
+/// With traffic, the width of a line is the number of digits of its bytes.
 fn thickness(graph: &Graph, a: usize, b: usize) -> f64 {
     let sum = |dot: &Dot| {
         dot.rx_bytes
@@ -176,7 +176,7 @@ fn thickness(graph: &Graph, a: usize, b: usize) -> f64 {
     }
 }
 
-/// The kinds that there are, with how many of each.
+/// Returns the kinds in the graph, with the count of each.
 fn legend(graph: &Graph) -> Vec<(Kind, String)> {
     let count = |kind: Kind| graph.nodes.iter().filter(|dot| dot.kind == kind).count();
     let there = Kind::ALL.into_iter().filter(|kind| count(*kind) > 0);

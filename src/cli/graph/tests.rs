@@ -28,7 +28,7 @@ fn edges(links: &[(&str, &str)]) -> Vec<EdgeRow> {
     both.collect()
 }
 
-/// One of each kind.
+/// A graph with one node of each kind.
 fn small(traffic: bool) -> Graph {
     let peers = [
         peer("db", PathKind::Udp, "native"),
@@ -52,7 +52,7 @@ fn small(traffic: bool) -> Graph {
     graph
 }
 
-/// Hubs in a ring, and many that have links to two of them.
+/// Hubs in a ring, and many nodes that have links to two of them.
 fn large(count: usize) -> Graph {
     let name = |at: usize| format!("node_{at:03}");
     let hubs = 2 + count / 40;
@@ -150,7 +150,7 @@ fn graphviz_and_mermaid_get_all_nodes_and_links() {
     assert_eq!(mermaid.matches("classDef").count(), 6);
 }
 
-/// Boxes of words that lie on each other.
+/// Returns overlapping boxes of words.
 fn collisions(scene: &shapes::Scene) -> usize {
     let words: Vec<([f64; 2], usize)> = scene
         .shapes

@@ -10,7 +10,7 @@ use crate::{
     table::{bytes, symbols},
 };
 
-/// A line of links that are in no tree is broken after so many characters.
+/// Maximum width of a line of links outside of the tree, in characters.
 const WIDTH: usize = 100;
 
 fn mark(kind: Kind, utf8: bool) -> char {
@@ -36,7 +36,7 @@ fn shown(dot: &Dot, traffic: bool, utf8: bool) -> String {
     text
 }
 
-/// Our own node, whom it has links to, whom those have; then the links that are left, and who has none.
+/// Prints our node, its neighbours, and their neighbours; then the other links, and nodes without links.
 pub(super) fn tree(graph: &Graph, utf8: bool) -> String {
     let dots: BTreeMap<&str, &Dot> = graph
         .nodes
@@ -132,7 +132,7 @@ fn wrapped(out: &mut String, head: &str, words: &[String]) {
     out.push('\n');
 }
 
-/// Graphviz.
+/// Prints the graph for Graphviz.
 pub(super) fn dot(graph: &Graph) -> String {
     let mut out = String::from(
         "graph mesh {\n overlap = false;\n splines = true;\n node [shape = circle, style = filled, fontcolor = white];\n",
@@ -161,7 +161,7 @@ pub(super) fn dot(graph: &Graph) -> String {
     out
 }
 
-/// Mermaid; `end` and the like would be its own words, so nodes are numbered.
+/// Prints the graph for Mermaid. Nodes are numbered, because names such as `end` are keywords.
 pub(super) fn mermaid(graph: &Graph) -> String {
     let mut out = String::from("graph LR\n");
     let index = graph.index();

@@ -1,4 +1,4 @@
-//! Subnets that are announced and not believed.
+//! Reports announced subnets that are refused.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use meshd_proto::mesh::{
     reports::path_report::{RefusedRow, Rule},
 };
 
-/// Nodes that are named.
+/// Maximum number of named nodes.
 const NAMED: usize = 5;
 
-/// Says how many subnets of which nodes are not believed. StrictSubnets does what the operator asked for; all else is a
+/// Reports the number of refused subnets for each node. Refusals by StrictSubnets are intended; all others are a
 /// warning.
 pub(super) fn finding(rows: &[RefusedRow]) -> Option<Finding> {
     let first = rows.first()?;

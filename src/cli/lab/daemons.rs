@@ -19,16 +19,16 @@ use crate::lab::{
     world::{self, Droplet},
 };
 
-/// How long a daemon may take to answer its control socket.
+/// Longest wait for a daemon's control socket.
 const START: Duration = Duration::from_secs(15);
-/// How long it may take to stop.
+/// Longest wait for a daemon's end.
 const STOP: Duration = Duration::from_secs(10);
-/// How many lines of a log are shown.
+/// Number of log lines that are shown.
 const LAST_LINES: usize = 20;
 
-/// One running daemon. Dropping it does not end it: process 1's end does.
+/// A running daemon. Dropping the value does not stop it; the end of process 1 does.
 pub(super) struct Daemon {
-    /// Whose.
+    /// The droplet of the daemon.
     pub(super) droplet: Droplet,
     base: PathBuf,
     child: Child,
@@ -46,7 +46,7 @@ pub(super) fn start(root: &Path, droplets: &[Droplet]) -> anyhow::Result<Vec<Dae
     Ok(daemons)
 }
 
-/// Ends every daemon by SIGTERM and checks that it went of its own will and without an error.
+/// Stops every daemon by SIGTERM and checks that each exits without an error.
 pub(super) fn stop(daemons: &mut [Daemon]) -> anyhow::Result<()> {
     for daemon in daemons.iter() {
         let pid = Pid::from_child(&daemon.child);
@@ -89,7 +89,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            // The terminal's Ctrl-C is for the lab, which ends its daemons itself.
+            // Ctrl-C on the terminal reaches the lab only; the lab stops its daemons.
             .process_group(0);
         let child = world::within(&droplet.name, || command.spawn())?
             .with_context(|| format!("{}: start the daemon", droplet.name))?;
@@ -140,7 +140,7 @@ impl Daemon {
     }
 }
 
-/// The end of the log of the daemon of `droplet`, running or not.
+/// Returns the end of the log of the daemon of `droplet`, running or not.
 pub(super) fn last_lines(root: &Path, droplet: &Droplet) -> String {
     let text = fs::read(tree::directory(root, droplet).join("log")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -1,13 +1,12 @@
-//! `meshctl lab`: a whole mesh in one process tree, to look at and to believe in.
+//! `meshctl lab`: a whole mesh in one process tree, for demonstration.
 //!
 //! Droplets and one hostile tenant stand in network namespaces on one shared wire, inside a private
-//! network, mount and process-id namespace (as an ordinary user also a user namespace). The stages:
-//! [`run`] looks whether the machine can do it, moves into the namespaces and starts itself again as
-//! process 1 in there; that one ([`steps`]) builds the world, starts the daemons and checks them.
+//! network, mount and process-id namespace (as an ordinary user also a user namespace). [`run`] checks
+//! the machine, moves into the namespaces and starts meshctl again as process 1 of the namespace.
+//! Process 1 ([`steps`]) builds the world, starts the daemons and checks them.
 //!
-//! Nothing can stay behind, whatever happens: the kernel ends every process of the lab when process 1
-//! ends, process 1 is killed when the process that the user started ends, and all files lie in a
-//! tmpfs and all devices in namespaces that go with the last of them.
+//! The kernel removes everything at the end. It kills every process of the lab when process 1 ends, and
+//! process 1 when the process of the user ends. All files are in a tmpfs, all devices in namespaces.
 
 mod daemons;
 mod ping;
@@ -46,10 +45,10 @@ pub struct LabArgs {
     inside: Option<u32>,
 }
 
-/// What a shell reports for a process that Ctrl-C ended; ours too.
+/// Exit code of a process that Ctrl-C ended, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// Runs the lab. The code is 0 if every step held, 1 if not, 130 after Ctrl-C.
+/// Runs the lab. The exit code is 0 if every step succeeds, 1 if a step fails, 130 after Ctrl-C.
 #[must_use]
 pub fn run(args: &LabArgs) -> ExitCode {
     let mut report = Report::new(args);
@@ -98,7 +97,7 @@ fn check_machine() -> anyhow::Result<()> {
     bail!("/dev/net/tun cannot be opened ({error}): {remedy}")
 }
 
-/// Starts this program again as process 1 of the new process-id namespace and waits for it.
+/// Starts this program again as process 1 of the new process-id namespace and waits for its end.
 fn start_inside(args: &LabArgs) -> anyhow::Result<ExitCode> {
     let mut command = Command::new("/proc/self/exe");
     command
@@ -129,7 +128,7 @@ async fn supervise(mut command: tokio::process::Command, json: bool) -> anyhow::
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-    // Process 1 is gone only after every process of its namespace is.
+    // Process 1 ends after every other process of its namespace.
     child.kill().await?;
     if !json {
         report::say("\ninterrupted: every process, device and file of the lab is gone");

@@ -1,4 +1,4 @@
-//! ICMP echo from inside a namespace, so that no `ping` program is needed.
+//! ICMP echo from inside a namespace, without the program `ping`.
 
 use std::{
     io::{ErrorKind, Read as _},
@@ -13,13 +13,13 @@ use meshd_os::clock::now;
 
 use crate::lab::world;
 
-/// How long one echo may take before the next is sent.
+/// Wait for one echo before the next is sent.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Bytes of payload, as `ping` sends by default.
 const PAYLOAD: usize = 56;
 
-/// Sends echoes from the namespace `from` to `to` until one is answered, then measures a second one:
-/// the first may have waited for keys. Fails if nothing came before `deadline`.
+/// Sends echoes from the namespace `from` to `to` until one is answered, then measures a second one, because the first
+/// may wait for keys. Fails without an answer before `deadline`.
 pub(super) fn until_answered(
     from: &str,
     to: Ipv4Addr,
@@ -44,7 +44,7 @@ pub(super) fn until_answered(
 fn echo(socket: &Socket, to: Ipv4Addr, sequence: u16) -> anyhow::Result<Option<Duration>> {
     let start = now();
     if let Err(error) = socket.send_to(&request(sequence), &SocketAddrV4::new(to, 0).into()) {
-        // No route or device yet: the daemon is still setting it up.
+        // The device or its route does not exist yet: the daemon sets it up.
         tracing::debug!(%error, "echo not sent");
         socket.set_read_timeout(Some(PATIENCE))?;
     }
@@ -67,7 +67,7 @@ fn echo(socket: &Socket, to: Ipv4Addr, sequence: u16) -> anyhow::Result<Option<D
     }
 }
 
-/// An echo request. All share an identifier: the answers of one namespace are told apart by their source.
+/// Makes an echo request. All requests share one identifier: the source address tells the answers apart.
 fn request(sequence: u16) -> Vec<u8> {
     let mut packet = vec![8, 0, 0, 0];
     packet.extend(IDENTIFIER.to_be_bytes());
@@ -85,7 +85,7 @@ fn request(sequence: u16) -> Vec<u8> {
 
 const IDENTIFIER: u16 = 0x6d65;
 
-/// Whether an IPv4 packet is the answer of `to` to our request.
+/// True if an IPv4 packet is `to`'s answer to our request.
 fn answers(packet: &[u8], to: Ipv4Addr, sequence: u16) -> bool {
     let header = usize::from(packet.first().copied().unwrap_or(0) & 15) * 4;
     packet.len() == header + 8 + PAYLOAD

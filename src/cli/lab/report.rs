@@ -1,4 +1,4 @@
-//! What the lab found, as lines while it happens and as one JSON object.
+//! The lab's results: lines during the run, and one JSON object.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -12,23 +12,23 @@ use meshd_os::clock::now;
 
 use crate::lab::LabArgs;
 
-/// The JSON object of `meshctl lab --json`; fields are only added within a schema number.
+/// The JSON object of `meshctl lab --json`; within a schema number, fields are only added.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     schema: &'static str,
-    /// Whether every step held.
+    /// True if every step succeeded.
     ok: bool,
-    /// How many droplets.
+    /// Number of droplets.
     nodes: u8,
-    /// Since the start.
+    /// Seconds since the start.
     seconds: f64,
-    /// In order.
+    /// Steps in order.
     steps: Vec<Step>,
-    /// Round trips over the mesh, every ordered pair.
+    /// Round trips over the mesh, for every ordered pair.
     pub(super) pings: Vec<Ping>,
-    /// The transfer, if it came so far.
+    /// The transfer, if the lab reached it.
     pub(super) transfer: Option<Transfer>,
-    /// What the tenant saw and got.
+    /// The tenant's results.
     pub(super) tenant: Option<Tenant>,
     /// Rows of `meshctl peers`, by droplet.
     pub(super) peers: serde_json::Map<String, serde_json::Value>,
@@ -69,22 +69,22 @@ pub(super) struct Transfer {
     pub(super) bits_per_second: f64,
 }
 
-/// What the tenant saw of the wire and got out of the droplets.
+/// Frames that the tenant read and answers that it got.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Tenant {
     /// Frames that it read.
     pub(super) frames: u64,
     /// Bytes in them.
     pub(super) bytes: u64,
-    /// How often it saw the marker that was sent beside the mesh: proof that it sees the wire.
+    /// Number of control markers that the tenant saw. They travel outside of the mesh and prove that it sees the wire.
     pub(super) control_seen: u64,
-    /// How often it saw the marker that went through the mesh.
+    /// Number of markers from the mesh that the tenant saw.
     pub(super) secret_seen: u64,
     /// Datagrams that it sent to the droplets' port.
     pub(super) datagrams_sent: u64,
-    /// TCP connections that it opened to it.
+    /// TCP connections that it opened to the droplets' port.
     pub(super) connections_opened: u64,
-    /// Bytes that came back, by either.
+    /// Bytes that came back over UDP or TCP.
     pub(super) bytes_answered: u64,
 }
 
@@ -108,12 +108,12 @@ impl Report {
         }
     }
 
-    /// Whether every step so far held.
+    /// True if every step so far succeeded.
     pub(super) fn ok(&self) -> bool {
         self.ok
     }
 
-    /// Does one step, shows it, and keeps its outcome. `work` says in one sentence what it found.
+    /// Runs one step, shows it, and records its result. `work` returns its result in one sentence.
     pub(super) fn step<T>(
         &mut self,
         name: &'static str,
@@ -141,20 +141,20 @@ impl Report {
         }
     }
 
-    /// A step that failed before it began.
+    /// Records a step that failed before it began.
     pub(super) fn failed(&mut self, name: &'static str, title: &str, text: String) {
         self.show('✗', title, Duration::ZERO, &text);
         self.keep(name, false, Duration::ZERO, text);
     }
 
-    /// A line for people; nothing in JSON mode.
+    /// Prints a line for people; nothing in JSON mode.
     pub(super) fn note(&self, text: &str) {
         if !self.json {
             say(text);
         }
     }
 
-    /// Prints the object or the last line.
+    /// Prints the object, or the last line.
     pub(super) fn finish(&mut self) -> ExitCode {
         self.seconds = (now() - self.started).as_secs_f64();
         let held = self.steps.iter().filter(|step| step.ok).count();
@@ -205,7 +205,7 @@ impl Report {
     }
 }
 
-/// Prints a line. A closed pipe must not stop a lab before it has cleaned up.
+/// Prints a line. A closed pipe does not stop the lab before its cleanup.
 pub(super) fn say(text: &str) {
     print(&format!("{text}\n"));
 }
@@ -216,7 +216,7 @@ fn print(text: &str) {
     let _ = out.flush();
 }
 
-/// Waits before asking again for something that other processes do in their own time.
+/// Pause between two requests to another process.
 #[expect(
     clippy::disallowed_methods,
     reason = "the lab polls daemons that it started; nobody can wake it"

@@ -1,4 +1,4 @@
-//! The lab from the inside: process 1 builds it, lets it run and checks it, step by step.
+//! The lab from the inside: process 1 builds it, runs it and checks it, step by step.
 
 use std::{
     io::BufRead as _,
@@ -24,9 +24,9 @@ use crate::lab::{
     world::{self, Droplet},
 };
 
-/// How long all pairs together may take until each has its first answer.
+/// Longest wait for the first answers of all pairs.
 const CONVERGENCE: Duration = Duration::from_secs(60);
-/// Up to so many droplets the table of each is shown, else that of the first.
+/// Up to this number of droplets, the lab shows each one's table; above, only the first one's.
 const TABLES: usize = 4;
 
 /// Runs the lab as process 1 of its namespaces; `outside` is the process that the user started.
@@ -70,7 +70,7 @@ fn prepare(root: &Path, droplets: &[Droplet], report: &mut Report) -> Option<Rng
     })
 }
 
-/// From the first daemon's start to the last one's end. Each check runs even if one before failed.
+/// Runs from the start of the first daemon to the end of the last. A failed check does not stop the next one.
 fn live(root: &Path, droplets: &[Droplet], rng: &mut Rng, keep: Option<u32>, report: &mut Report) {
     let title = format!("{} daemons start", droplets.len());
     let started = report.step("daemons", &title, |_| {
@@ -146,7 +146,7 @@ fn ping_pairs(droplets: &[Droplet]) -> anyhow::Result<Vec<Ping>> {
         .concat())
 }
 
-/// The tenant listens to everything from before the transfer, then knocks.
+/// The tenant captures from before the transfer, then sends to every port.
 fn check_tenant(droplets: &[Droplet], rng: &mut Rng, report: &mut Report) {
     let (first, last) = (&droplets[0], &droplets[droplets.len() - 1]);
     let mut found = Tenant::default();
@@ -262,14 +262,14 @@ fn wait_for_enter(outside: u32, root: &Path, report: &Report) {
     ));
     let read = std::io::stdin().lock().read_line(&mut String::new());
     if !matches!(read, Ok(1..)) {
-        // Nobody is at the keyboard: only a signal ends the lab.
+        // Standard input is not a terminal: only a signal ends the lab.
         loop {
             thread::park();
         }
     }
 }
 
-/// The machine's first user namespace maps every id onto itself; one of our own maps one id.
+/// True in a user namespace. The machine's first one maps every id to itself; the lab's maps one id.
 fn in_user_namespace() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !map.contains("4294967295"))
 }

@@ -1,4 +1,4 @@
-//! The tenant's ear: a packet socket that reads every frame on the wire and looks for markers.
+//! The tenant's tap: a packet socket that reads every frame on the wire and searches for markers.
 
 use std::{
     io::{ErrorKind, Read as _},
@@ -20,25 +20,24 @@ use crate::lab::world;
 
 /// ETH_P_ALL in network byte order, as packet(7) wants it.
 const EVERY_PROTOCOL: i32 = 0x0300;
-/// Longer than any frame, offloaded ones included.
+/// More than any frame, including offloaded ones.
 const LONGEST: usize = 128 << 10;
-/// Kernel buffer asked for, in bytes: the whole transfer fits. Where the kernel gives less, frames
-/// go by unheard while the tap is behind.
+/// Requested kernel buffer, in bytes: the whole transfer fits. With a smaller buffer, a slow tap misses frames.
 const BUFFER: usize = 128 << 20;
-/// How long a read blocks before the tap looks whether it should stop.
+/// Longest blocking read before the tap checks for its end.
 const POLL: Duration = Duration::from_millis(10);
-/// How long the tap may take to read what is in its buffer.
+/// Longest wait for the tap to read its buffer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A tap that is listening.
+/// A running tap.
 pub(super) struct Tap {
     stop: Arc<AtomicBool>,
-    /// Told, to who is waiting for it, when a read found the buffer empty.
+    /// Signals a waiting thread when a read found the buffer empty.
     idle: Receiver<()>,
     thread: JoinHandle<anyhow::Result<Seen>>,
 }
 
-/// What went by.
+/// Frames that the tap read.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     /// Frames read.
@@ -61,7 +60,7 @@ impl Tap {
         })?
         .context("open a packet socket")?;
         if set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
-            // Only root of the whole machine may pass the limit.
+            // Only root of the whole machine may exceed the limit.
             socket
                 .set_recv_buffer_size(BUFFER)
                 .context("enlarge the packet socket's buffer")?;
@@ -76,14 +75,14 @@ impl Tap {
         Ok(Self { stop, idle, thread })
     }
 
-    /// Waits until the buffer is empty: the tap hears what comes next.
+    /// Waits until the buffer is empty: from then on the tap reads new frames.
     pub(super) fn catch_up(&self) -> anyhow::Result<()> {
         self.idle
             .recv_timeout(PATIENCE)
             .context("the tap does not keep up with the wire")
     }
 
-    /// Reads what is still in the buffer and tells what went by.
+    /// Reads the rest of the buffer and returns the counts.
     pub(super) fn finish(self) -> anyhow::Result<Seen> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
@@ -114,7 +113,7 @@ fn listen(
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                // Without a buffer of its own the channel takes nothing that nobody waits for.
+                // The channel has no buffer: a message without a waiting receiver is dropped.
                 let _nobody_waits = idle.try_send(());
                 if stop.load(Ordering::Relaxed) {
                     return Ok(seen);

@@ -1,4 +1,4 @@
-//! The hostile tenant: hears the whole wire, and knocks on everybody's port.
+//! The hostile tenant: it captures the whole wire and sends to every node's port.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -20,23 +20,23 @@ use crate::lab::{
 
 /// The port of every droplet's daemon.
 pub(super) const PORT: u16 = 655;
-/// How long the tenant waits for an answer that must not come.
+/// Wait for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(1500);
-/// How often each marker is sent.
+/// Number of times that each marker is sent.
 pub(super) const REPEATS: u64 = 20;
-/// The control marker goes to this port, in the clear.
+/// Port for the control marker, which is sent in the clear.
 const DISCARD: u16 = 9;
 
 /// The markers of one lab.
 pub(super) struct Markers {
-    /// Goes through the mesh.
+    /// The marker in the mesh.
     pub(super) secret: Vec<u8>,
-    /// Goes beside it.
+    /// The marker outside of the mesh.
     pub(super) control: Vec<u8>,
 }
 
 impl Markers {
-    /// New ones: nothing else on the wire can look like them.
+    /// Makes random markers: no other bytes on the wire equal them.
     pub(super) fn new(rng: &mut Rng) -> Self {
         let mut marker = |word| {
             format!(
@@ -51,14 +51,14 @@ impl Markers {
         }
     }
 
-    /// Starts the tenant's ear for them.
+    /// Starts the tenant's tap for the markers.
     pub(super) fn listen(&self) -> anyhow::Result<Tap> {
         Tap::start(TENANT, vec![self.control.clone(), self.secret.clone()])
     }
 }
 
-/// Sends both markers while the tenant listens. Holds if the tenant saw the control and never the
-/// secret, since `tap` was started.
+/// Sends both markers while the tenant captures. Succeeds if the tenant saw the control and never saw the secret, since
+/// `tap` was started.
 pub(super) fn hears_only_ciphertext(
     from: &Droplet,
     to: &Droplet,
@@ -83,15 +83,15 @@ pub(super) fn hears_only_ciphertext(
     Ok(())
 }
 
-/// Sends the control beside the mesh and the secret through it, and checks that the secret arrives
-/// in the clear on the other droplet's device.
+/// Sends the control outside of the mesh and the secret through it, and checks that the secret arrives in the clear on
+/// the other droplet's device.
 fn talk(from: &Droplet, to: &Droplet, markers: &Markers) -> anyhow::Result<()> {
     let open = |address| {
         let socket = UdpSocket::bind(SocketAddrV4::new(address, 0))?;
         socket.set_read_timeout(Some(SILENCE))?;
         std::io::Result::Ok(socket)
     };
-    // With a listener for the control no ICMP error repeats it.
+    // A listener for the control prevents an ICMP error that repeats it.
     let (inner, _listener) = world::within(&to.name, || {
         let listener = UdpSocket::bind(SocketAddrV4::new(to.outer, DISCARD))?;
         std::io::Result::Ok((open(to.inner)?, listener))
@@ -121,7 +121,7 @@ fn talk(from: &Droplet, to: &Droplet, markers: &Markers) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends garbage to every droplet's port. Holds if not one byte comes back.
+/// Sends garbage to every droplet's port. Succeeds if no byte comes back.
 pub(super) fn knocks(
     droplets: &[Droplet],
     found: &mut Tenant,
@@ -167,14 +167,14 @@ pub(super) fn knocks(
     })?
 }
 
-/// The time until then; not zero, which would mean "for ever".
+/// Returns the time until then; not zero, which would mean no timeout.
 fn left(until: Instant) -> Duration {
     until
         .saturating_duration_since(now())
         .max(Duration::from_millis(1))
 }
 
-/// Garbage of many lengths, and datagrams that claim to come from every droplet.
+/// Sends garbage of many lengths, and datagrams that claim to come from every droplet.
 fn throw_datagrams(
     to: SocketAddrV4,
     target: &Droplet,
@@ -190,7 +190,7 @@ fn throw_datagrams(
         found.datagrams_sent += 1;
     }
     for droplet in droplets.iter().filter(|d| d.name != target.name) {
-        // dst id zero = "you", then the id of the one that we pretend to be.
+        // A destination id of zero means the receiver; the id of the claimed sender follows.
         garbage[..6].fill(0);
         garbage[6..12].copy_from_slice(&NodeName::new(&droplet.name)?.id().0);
         socket.send(&garbage[..128])?;
@@ -199,7 +199,7 @@ fn throw_datagrams(
     Ok(socket)
 }
 
-/// Waits for an answer; counts its bytes. Being cut off is no answer, a closed UDP port is an error.
+/// Waits for an answer and counts its bytes. A closed connection is not an answer; a closed UDP port is an error.
 fn silent(
     droplet: &Droplet,
     by: &str,

@@ -19,11 +19,11 @@ use crate::lab::{
     world::{self, Droplet},
 };
 
-/// How much is sent at most, in bytes.
+/// Maximum amount, in bytes.
 const AMOUNT: u64 = 64 << 20;
-/// How long sending may take; then the stream ends where it is. A slow machine still has a lab.
+/// Longest sending time; then the stream ends early. So a slow machine still has a lab.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long either side waits for the other.
+/// Longest wait of either side for the other.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes in one write.
 const BLOCK: usize = 64 << 10;
@@ -32,7 +32,7 @@ const BLOCK: usize = 64 << 10;
 pub(super) fn run(from: &Droplet, to: &Droplet, marker: &[u8]) -> anyhow::Result<Transfer> {
     let (port, bound) = mpsc::channel();
     let ((sent, sent_hash), (bytes, hash, seconds)) = thread::scope(|scope| {
-        // The channel goes with the receiver: if that fails, the sender need not wait for it.
+        // The channel closes with the receiver: if it fails, the sender stops.
         let receiver = scope.spawn(move || {
             world::enter(&to.name)?;
             receive(SocketAddr::new(to.inner.into(), 0), &port)
@@ -46,7 +46,7 @@ pub(super) fn run(from: &Droplet, to: &Droplet, marker: &[u8]) -> anyhow::Result
         let received = receiver
             .join()
             .map_err(|_| anyhow!("the receiver panicked"))?;
-        // Where both failed, the receiver's error is the cause.
+        // If both fail, the receiver's error is the cause.
         let received = received.with_context(|| format!("{} could not receive", to.name))?;
         let sent = sent.with_context(|| format!("{} could not send", from.name))?;
         anyhow::Ok((sent, received))

@@ -1,4 +1,4 @@
-//! Keys and configuration trees, made on the spot, in the form that `tinc init` writes.
+//! Writes new keys and configuration trees in the form of `tinc init`.
 
 use std::{
     fs,
@@ -16,10 +16,10 @@ use crate::lab::{
     world::{DEVICE, Droplet},
 };
 
-/// MTU of the mesh devices in bytes: with it a full packet fits the wire's 1,500 after sealing.
+/// MTU of the mesh devices in bytes: a full packet still fits the wire's 1,500 bytes after sealing.
 const MTU: u16 = 1400;
 
-/// A generator seeded from the system.
+/// Returns a generator seeded from the system.
 pub(super) fn rng() -> anyhow::Result<Rng> {
     let mut seed = [0; 32];
     fs::File::open("/dev/urandom")
@@ -28,12 +28,12 @@ pub(super) fn rng() -> anyhow::Result<Rng> {
     Ok(Rng::new(seed))
 }
 
-/// Where the configuration of `droplet` lies.
+/// Returns the configuration directory of `droplet`.
 pub(super) fn directory(root: &Path, droplet: &Droplet) -> PathBuf {
     root.join(&droplet.name)
 }
 
-/// Writes every droplet's tree below `root`. All but the first droplet connect to the first.
+/// Writes every droplet's tree below `root`. All droplets but the first connect to the first.
 pub(super) fn write(root: &Path, droplets: &[Droplet], rng: &mut Rng) -> anyhow::Result<()> {
     let keys: Vec<PrivateKey> = droplets.iter().map(|_| PrivateKey::generate(rng)).collect();
     let hosts: Vec<String> = droplets
@@ -74,7 +74,7 @@ fn host_file(droplet: &Droplet, key: &PrivateKey) -> String {
     )
 }
 
-/// Writes a file that only its owner may read: keys are among them.
+/// Writes a file that only its owner may read, because some files hold keys.
 fn put(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     fs::OpenOptions::new()

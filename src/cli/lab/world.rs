@@ -24,7 +24,7 @@ pub(super) const TENANT: &str = "tenant";
 pub(super) const TENANT_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 /// Name of every droplet's mesh device.
 pub(super) const DEVICE: &str = "mesh0";
-/// The namespace that holds nothing but the bridge.
+/// The namespace of the bridge.
 const WIRE: &str = "wire";
 
 /// One droplet.
@@ -49,8 +49,8 @@ pub(super) fn droplets(count: u8) -> Vec<Droplet> {
         .collect()
 }
 
-/// Moves this process into a network and a mount namespace of its own; the next child will be
-/// process 1 of a process-id namespace. Without the right to do so, a user namespace comes first.
+/// Moves this process into its own network and mount namespaces. The next child will be process 1 of a process-id
+/// namespace. Without root, a user namespace comes first.
 pub(super) fn move_in() -> anyhow::Result<()> {
     let private = UnshareFlags::NEWNET | UnshareFlags::NEWNS | UnshareFlags::NEWPID;
     match unshare(private) {
@@ -59,7 +59,7 @@ pub(super) fn move_in() -> anyhow::Result<()> {
     }
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     unshare(private | UnshareFlags::NEWUSER).with_context(no_namespaces)?;
-    // Without this the kernel refuses a group map to ordinary users.
+    // Otherwise the kernel refuses a group map to ordinary users.
     fs::write("/proc/self/setgroups", "deny").context("write /proc/self/setgroups")?;
     fs::write("/proc/self/gid_map", format!("0 {group} 1")).context("write /proc/self/gid_map")?;
     fs::write("/proc/self/uid_map", format!("0 {user} 1")).context("write /proc/self/uid_map")
@@ -79,7 +79,7 @@ fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     rustix::thread::unshare(flags)
 }
 
-/// First act of process 1: it dies with the process outside, and its mounts are its own.
+/// First act of process 1: it makes the kernel kill it at the end of the process outside, and separates its mounts.
 pub(super) fn settle() -> anyhow::Result<()> {
     ensure!(
         std::process::id() == 1,
@@ -96,8 +96,8 @@ pub(super) fn settle() -> anyhow::Result<()> {
         .context("mount a tmpfs on /run")
 }
 
-/// Makes the namespaces, the wire and everybody's link to it. The bridge forgets every address at
-/// once, so it is a hub: the tenant gets each frame.
+/// Makes the namespaces, the wire and every link to it. The bridge forgets every address at once, so it works as a hub:
+/// the tenant receives each frame.
 pub(super) fn build(droplets: &[Droplet]) -> anyhow::Result<()> {
     let names: Vec<&str> = droplets
         .iter()
@@ -129,8 +129,7 @@ pub(super) fn build(droplets: &[Droplet]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does `work` in a thread that stands in the namespace `name`; sockets and processes made by it
-/// belong there.
+/// Runs `work` in a thread in the namespace `name`; its sockets and processes belong there.
 pub(super) fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! What keeps a node from its next step, and what to do about it: rules over facts, without IO.
+//! Finds the obstacle to a node's next step, and the remedy: rules over facts, without IO.
 
 use serde::Serialize;
 
@@ -7,28 +7,28 @@ use meshd_proto::{
     mesh::reports::view::{HostFile, Reason},
 };
 
-/// A variable that says no: `tinc.conf:3` and what it says.
+/// A line that disables a protocol: its place, as in `tinc.conf:3`, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) place: String,
     pub(super) value: String,
 }
 
-/// Ourselves: what is in force, and what stands in the files by now.
+/// Our own node: the configuration in force, and the present files.
 #[derive(Debug, Clone)]
 pub(super) struct Own {
     pub(super) name: String,
     pub(super) net: Option<String>,
     /// Configuration directory.
     pub(super) config: String,
-    /// The main file in it, and in TOML the key that MinProtocol is.
+    /// The main file in it, and, in TOML, the key of MinProtocol.
     pub(super) main: String,
     pub(super) pid: u32,
-    /// The most that we speak.
+    /// The best protocol that this node offers.
     pub(super) offers: Dialect,
     /// MinProtocol of the main file in force.
     pub(super) min: Option<Dialect>,
-    /// Whether there is a file with an Ed25519 key.
+    /// True if a file with an Ed25519 key exists.
     pub(super) key_file: bool,
     /// `ExperimentalProtocol = no`.
     pub(super) experimental: Option<Line>,
@@ -38,29 +38,29 @@ pub(super) struct Own {
     pub(super) min_line: Option<Line>,
 }
 
-/// Another node: what the daemon says, and what stands in its host file by now.
+/// Another node: the daemon's data, and its present host file.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     pub(super) name: String,
     pub(super) up: bool,
-    /// What its tunnel, else its link, speaks now.
+    /// The protocol of its tunnel, else of its link.
     pub(super) speaks: Option<Dialect>,
-    /// The most that it speaks by its own word; `None`: never heard of.
+    /// The best protocol that the node has announced; `None`: never heard of.
     pub(super) offers: Option<Dialect>,
-    /// The least that we speak with it.
+    /// The lowest protocol that we accept from the node.
     pub(super) min: Option<Dialect>,
     pub(super) host_file: HostFile,
-    /// What `peers` says of it.
+    /// The reason that `peers` shows.
     pub(super) why: Option<Reason>,
-    /// Whether its own edges name local addresses: tinc 1.0 never does. `None`: that cannot be known.
+    /// True if its own edges name local addresses: tinc 1.0 never does. `None`: unknown.
     pub(super) local: Option<bool>,
-    /// Its host file on disk; `None` if we may not read it.
+    /// Its host file on disk; `None` if this user may not read it.
     pub(super) disk: Option<Result<HostFile, String>>,
-    /// `MinProtocol = …` there.
+    /// `MinProtocol = …` in the host file.
     pub(super) min_line: Option<Line>,
 }
 
-/// Which program a node runs, as far as it can be known.
+/// The program that a node runs, as far as this node can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Runs {
@@ -73,14 +73,14 @@ pub(super) enum Runs {
     Unknown,
 }
 
-/// What is left to do about a node.
+/// Work left to do about a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Todo {
-    /// For programs; the texts may change.
+    /// A stable code for programs; the texts may change.
     pub(super) code: &'static str,
-    /// What it would speak after that; `None`: nothing else than now.
+    /// The protocol of the node after that; `None`: unchanged.
     pub(super) next: Option<Dialect>,
-    /// One sentence: what blocks it and what to do.
+    /// One sentence: the obstacle and the remedy.
     pub(super) text: String,
 }
 
@@ -89,7 +89,7 @@ fn todo(code: &'static str, next: Option<Dialect>, text: String) -> Option<Todo>
 }
 
 impl Own {
-    /// `-n NET ` of commands on any node.
+    /// `-n NET ` for commands on any node.
     fn net(&self) -> String {
         let net = self.net.as_ref();
         net.map_or_else(String::new, |net| format!("-n {net} "))
@@ -116,7 +116,7 @@ impl Own {
         }
     }
 
-    /// What is left to do here. `all_native`: every other node is as far as it can get.
+    /// Returns the work left to do on this node. `all_native`: every other node has finished.
     pub(super) fn todo(&self, all_native: bool) -> Option<Todo> {
         let (reload, restart, keygen) = (self.reload(), self.restart(), self.keygen());
         let next = Some(match self.offers {
@@ -181,7 +181,7 @@ impl Own {
 }
 
 impl Facts {
-    /// Which program it runs.
+    /// Returns the program that the node runs.
     pub(super) fn runs(&self) -> Runs {
         match self.most() {
             Some(Dialect::Native) => Runs::Meshd,
@@ -192,12 +192,12 @@ impl Facts {
         }
     }
 
-    /// The most that it can speak by all that is known.
+    /// Returns the best protocol that the node is known to support.
     fn most(&self) -> Option<Dialect> {
         self.offers.max(self.speaks)
     }
 
-    /// What is left to do about it.
+    /// Returns the work left to do about the node.
     pub(super) fn todo(&self, own: &Own) -> Option<Todo> {
         let name = &self.name;
         let reload = own.reload();
@@ -229,7 +229,7 @@ impl Facts {
         }
     }
 
-    /// What it can do more than it does, as far as it is for this node to allow it.
+    /// Returns the obstacle, if it is on this node.
     fn held_here(&self, own: &Own, speaks: Option<Dialect>, most: Option<Dialect>) -> Option<Todo> {
         let name = &self.name;
         let (reload, ours) = (own.reload(), &own.name);
@@ -266,7 +266,7 @@ impl Facts {
                 );
                 todo("native_fails", most, text)
             }
-            // Nothing was sent yet, or it is down: it will be native.
+            // No packet was sent yet, or the node is down: the tunnel will be native.
             (Dialect::Native, ..) => None,
         }
     }
@@ -281,7 +281,7 @@ impl Facts {
         todo("unknown", None, text)
     }
 
-    /// It is native, and its own host file would let it be less.
+    /// The node speaks native, but its host file allows less.
     fn may_fall_back(&self, own: &Own) -> Option<Todo> {
         let line = self
             .min_line
@@ -301,7 +301,7 @@ impl Facts {
             .is_some_and(|(line, min)| line.value != min.name())
     }
 
-    /// It speaks less than we allow, so nothing at all.
+    /// The node's protocol is below our minimum, so it has no link.
     fn forbidden(&self, own: &Own, most: Dialect) -> Option<Todo> {
         let name = &self.name;
         let line = self.min_line.as_ref().or(own.min_line.as_ref());
@@ -325,7 +325,7 @@ impl Facts {
         todo("forbidden", self.min, text)
     }
 
-    /// It speaks nothing but legacy by its own word.
+    /// The node announces only legacy.
     fn legacy_there(&self, own: &Own) -> Option<Todo> {
         let name = &self.name;
         let net = own.net.as_deref().unwrap_or("NET");

@@ -1,8 +1,8 @@
-//! What is cut out of a bundle before anybody else may read it.
+//! Removes secrets from a support bundle.
 
-/// What stands in the place of a secret.
+/// Text in place of a secret.
 pub(super) const CUT: &str = "(cut)";
-/// Words in the names of variables whose values are secret; those of files are not.
+/// Words in names of variables with secret values; variables that name files are not secret.
 const WORDS: [&str; 11] = [
     "private",
     "password",
@@ -16,7 +16,7 @@ const WORDS: [&str; 11] = [
     "apikey",
     "credential",
 ];
-/// Variables of host files whose values are keys that all may know, in both forms of files.
+/// Variables of host files with public keys, in both forms of files.
 const PUBLIC: [&str; 5] = [
     "ed25519publickey",
     "ed25519publickeynext",
@@ -24,7 +24,7 @@ const PUBLIC: [&str; 5] = [
     "ed25519",
     "native",
 ];
-/// How tokens of services begin.
+/// Prefixes of service tokens.
 const TOKENS: [&str; 7] = [
     "ghp_",
     "gho_",
@@ -34,10 +34,10 @@ const TOKENS: [&str; 7] = [
     "AKIA",
     "eyJ",
 ];
-/// Shortest text that is looked for as a secret: what is shorter stands everywhere.
+/// Shortest text that counts as a secret: a shorter one occurs by chance.
 const SHORTEST: usize = 16;
 
-/// The text of a configuration file, in either form, without its secrets.
+/// Returns the text of a configuration file, in either form, without its secrets.
 pub(super) fn config(text: &str) -> String {
     let mut out = String::new();
     let mut in_key = false;
@@ -57,7 +57,7 @@ pub(super) fn config(text: &str) -> String {
     out
 }
 
-/// A line of a secret variable keeps its name only; also where it is a comment.
+/// Removes the value from a line of a secret variable, also from a comment.
 fn without_value(line: &str) -> String {
     let bare = line.trim_start_matches(['#', ' ', '\t']);
     let end = bare.find(['=', ' ', '\t']).unwrap_or(bare.len());
@@ -68,8 +68,8 @@ fn without_value(line: &str) -> String {
     }
 }
 
-/// The secrets of a configuration file by their shape, wherever they stand: 32 bytes as base64 or hex that are no public
-/// key, tokens of services, passwords in addresses, and values of names that say so.
+/// Finds secrets in a configuration file by their shape, at any place: 32 bytes as base64 or hex other than public
+/// keys, service tokens, passwords in URLs, and values of names that mark a secret.
 pub(super) fn by_shape(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;
@@ -85,7 +85,7 @@ pub(super) fn by_shape(text: &str) -> Vec<String> {
         let apart = |c: char| c.is_whitespace() || "\"'{}[],;".contains(c);
         let mut named = false;
         for word in line.split(apart).filter(|word| !word.is_empty()) {
-            // `NAME=VALUE`, `NAME = VALUE` and the padding of base64 are told apart by what is left of the sign.
+            // The rest after `=` tells `NAME=VALUE`, `NAME = VALUE` and base64 padding apart.
             let (name, value) = match word.split_once('=') {
                 Some((name, value)) if !value.trim_matches('=').is_empty() => (name, value),
                 _ => ("", word),
@@ -101,7 +101,7 @@ pub(super) fn by_shape(text: &str) -> Vec<String> {
     found
 }
 
-/// Shortest value of a name that says that it is secret.
+/// Shortest secret value of a name that marks a secret.
 const SHORT: usize = 8;
 
 fn says_secret(name: &str) -> bool {
@@ -109,7 +109,7 @@ fn says_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("file")
 }
 
-/// 32 bytes in one of the forms that people make keys in.
+/// True for 32 bytes in a usual form of a key.
 fn is_key(word: &str) -> bool {
     let hex = word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let digits = word.trim_end_matches('=');
@@ -128,7 +128,7 @@ fn is_token(word: &str) -> bool {
     word.len() >= SHORTEST && TOKENS.iter().any(|start| word.starts_with(start))
 }
 
-/// That of `scheme://user:password@host`.
+/// Returns the password of `scheme://user:password@host`.
 fn password(word: &str) -> Option<String> {
     let (_, rest) = word.split_once("://")?;
     let (user, _) = rest.split_once('@')?;
@@ -136,7 +136,7 @@ fn password(word: &str) -> Option<String> {
     (!password.is_empty()).then(|| password.to_owned())
 }
 
-/// The words of files that hold secrets, each of which may stand nowhere else.
+/// Returns the words of a secret file. None of them may appear elsewhere in the bundle.
 pub(super) fn secrets(file: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(file);
     let words = text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '='));
@@ -144,7 +144,7 @@ pub(super) fn secrets(file: &[u8]) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// A text without these, wherever they came from.
+/// Returns the text without these secrets.
 pub(super) fn without(text: &str, secrets: &[String]) -> String {
     let mut text = text.to_owned();
     for secret in secrets {

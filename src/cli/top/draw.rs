@@ -19,12 +19,12 @@ use crate::{
 /// Characters between two columns.
 const GAP: u16 = 2;
 
-/// What a frame is made of.
+/// Input of a frame.
 pub(super) struct Picture<'a> {
     pub(super) state: &'a State,
-    /// Nothing before the first answer.
+    /// `None` before the first answer.
     pub(super) screen: Option<&'a Screen>,
-    /// Why there is no new answer, if so.
+    /// The reason why there is no new answer.
     pub(super) trouble: Option<&'a str>,
     pub(super) color: bool,
 }
@@ -87,7 +87,7 @@ impl Picture<'_> {
         Line::from(spans)
     }
 
-    /// The rows that there is room for, as text.
+    /// Returns the rows that fit, as text.
     fn shown(&self, screen: &Screen, room: usize) -> Vec<Vec<String>> {
         let first = self.state.first.min(screen.rows.len().saturating_sub(room));
         let rows = screen.rows.iter().skip(first).take(room);
@@ -95,7 +95,7 @@ impl Picture<'_> {
         rows.map(|row| row.iter().map(clean).collect()).collect()
     }
 
-    /// The columns that fit; `None`: not even those that must not be missing.
+    /// Returns the columns that fit; `None`: the required ones do not fit.
     fn table(
         &self,
         screen: &Screen,
@@ -135,7 +135,7 @@ impl Picture<'_> {
     }
 }
 
-/// Name and state of each row, wrapped: for a terminal that is narrower than a name.
+/// Shows name and state of each row, wrapped, on a terminal that is narrower than a name.
 fn names_only(shown: &[Vec<String>]) -> Paragraph<'static> {
     let lines = shown
         .iter()
@@ -143,7 +143,7 @@ fn names_only(shown: &[Vec<String>]) -> Paragraph<'static> {
     Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false })
 }
 
-/// The first parts of the head that fit, each of them whole.
+/// Returns the first parts of the head that fit, each whole.
 fn parts(head: &str, room: usize) -> String {
     let mut shown = String::new();
     for part in head.split("  ") {
@@ -156,7 +156,7 @@ fn parts(head: &str, room: usize) -> String {
     shown
 }
 
-/// Which column goes first where there is no room, by its name for scripts: as [`Need::rank`].
+/// Returns the rank of a column, by its name for scripts: see [`Need::rank`].
 fn rank(column: &str) -> u8 {
     match column {
         "name" | "path" | "message" | "reason" | "thread" => 0,
@@ -273,12 +273,12 @@ mod tests {
         };
         let lines = drawn(&state, true, None, 5);
         assert!(lines[3].starts_with("old_03"), "{lines:#?}");
-        // However small the terminal is.
+        // Any terminal size is accepted.
         for height in 1..5 {
             assert_eq!(drawn(&state, true, None, height).len(), usize::from(height));
         }
     }
-    /// A mesh of many nodes with alike names, long round trips and large figures.
+    /// A mesh of many nodes with similar names, long round trips and large numbers.
     fn large() -> [Shot; 2] {
         [shot(10.0, 100), shot(12.0, 200)].map(|mut shot| {
             let row = shot.peers[0].clone();
@@ -300,7 +300,7 @@ mod tests {
         })
     }
 
-    /// In every view each word on the screen is one that the widest terminal shows too, and each name is there.
+    /// In every view, each word on the screen appears on the widest terminal too, and each name is there.
     #[test]
     fn no_name_and_no_number_is_ever_cut() {
         let shots = large();
@@ -311,7 +311,7 @@ mod tests {
             };
             let words = |width| -> Vec<String> {
                 let lines = drawn_of(&shots, &state, true, None, (width, 20));
-                // What is below the views' own line; the last one are the keys.
+                // Lines below the tabs; the last line shows the keys.
                 let lines = lines[2..19].iter();
                 lines
                     .flat_map(|line| line.split_whitespace().map(str::to_owned))
@@ -343,7 +343,7 @@ mod tests {
                 }
             }
         }
-        // Narrower than a name it wraps, and nothing is lost.
+        // A terminal narrower than a name wraps, and nothing is lost.
         let lines = drawn_of(&shots, &State::default(), true, None, (10, 60));
         let text: String = lines[2..].concat();
         assert!(text.contains("cache_frankfurt_11"), "{lines:#?}");

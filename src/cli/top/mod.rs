@@ -1,4 +1,4 @@
-//! `meshctl top`: rates by the second, on a terminal or as text for logs.
+//! `meshctl top`: rates per second, on a terminal or as text for logs.
 //!
 //! Source: cli/meshctl.md section 4.3.
 
@@ -45,23 +45,23 @@ use draw::Picture;
 use rows::Shot;
 use state::{State, View};
 
-/// How soon a key, a signal or an answer shows.
+/// Longest delay until a key, signal or answer has an effect.
 const TURN: Duration = Duration::from_millis(100);
 
-/// What was asked for on the command line.
+/// Options of the command line.
 pub(super) struct Wanted {
-    /// Text, a frame after the other.
+    /// Print text, one frame after another.
     pub(super) batch: bool,
-    /// So many frames of text.
+    /// Number of frames of text.
     pub(super) count: Option<u32>,
     /// Time between two answers.
     pub(super) interval: Duration,
-    /// The view to begin with; of text the only one.
+    /// The first view; in text the only one.
     pub(super) view: Option<View>,
 }
 
 pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
-    // A daemon that is not there, or lets us not look, is said as for every other command.
+    // A missing daemon, or a missing permission, is reported as for every other command.
     let first = ask(context)?;
     let text = wanted.batch || wanted.count.is_some() || context.format != Format::Table;
     if text {
@@ -77,7 +77,7 @@ pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
     interactive(context, wanted, first)
 }
 
-/// One look at the daemon.
+/// Asks the daemon for one sample.
 fn ask(context: &Context) -> Result<Shot, Failure> {
     let mut client = context.connect()?;
     let Response::Peers(peers) = client.ask(Request::Peers)?.response else {
@@ -96,7 +96,7 @@ fn ask(context: &Context) -> Result<Shot, Failure> {
     })
 }
 
-/// Waits for what is left of an interval that began at `start`.
+/// Waits for the rest of an interval that began at `start`.
 fn pause(interval: Duration, start: Instant) {
     let left = || interval.saturating_sub(clock::now().saturating_duration_since(start));
     while !left().is_zero() {
@@ -124,7 +124,7 @@ fn batch(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
                 frame(context, views, &last, &now)?;
                 last = now;
             }
-            // On standard output: it stands where its frame would.
+            // On standard output, in place of the frame.
             Err(failure) if context.format == Format::Table => {
                 output::print(|out| writeln!(out, "{}", gone(&failure)))?;
             }
@@ -139,7 +139,7 @@ fn gone(failure: &Failure) -> String {
     format!("{first}; trying again")
 }
 
-/// One frame of text: the head, then each view under its name.
+/// Prints one frame of text: the head, then each view under its name.
 fn frame(context: &Context, views: &[View], before: &Shot, now: &Shot) -> Result<(), Failure> {
     let screens = views.iter().map(|view| {
         let state = State {
@@ -184,7 +184,7 @@ fn frame(context: &Context, views: &[View], before: &Shot, now: &Shot) -> Result
     })
 }
 
-/// Asks again and again, so that the terminal need not wait for a daemon that does not answer.
+/// Asks repeatedly on a thread, so that a slow daemon does not block the terminal.
 fn follow(context: Context, interval: Duration) -> mpsc::Receiver<Result<Shot, Failure>> {
     let (answers, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -199,19 +199,18 @@ fn follow(context: Context, interval: Duration) -> mpsc::Receiver<Result<Shot, F
     receiver
 }
 
-/// The terminal as it was, however we end. A panic ends in the hook of ratatui, which does the same.
+/// Restores the terminal at the end. After a panic, ratatui's hook does the same.
 struct Restored;
 
 impl Drop for Restored {
     fn drop(&mut self) {
-        // Of a terminal that is gone nobody need be told.
+        // The terminal may have closed: then there is nothing to restore.
         let _ = ratatui::try_restore();
         let _ = execute!(io::stdout(), Show);
     }
 }
 
-/// Reads keys until nobody wants them. On a thread of its own: a terminal that went away is read again and again there, and
-/// never lets go.
+/// Reads keys until the receiver is dropped. It runs on its own thread: reading from a closed terminal never ends.
 fn keys() -> mpsc::Receiver<KeyEvent> {
     let (pressed, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -225,7 +224,7 @@ fn keys() -> mpsc::Receiver<KeyEvent> {
     receiver
 }
 
-/// Whether the terminal on standard input went away.
+/// True if the terminal on standard input was closed.
 fn hung_up() -> bool {
     let input = io::stdin();
     let mut polled = [PollFd::new(&input, PollFlags::empty())];
@@ -236,7 +235,7 @@ fn hung_up() -> bool {
 fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
-        // A second one ends us where the terminal takes nothing any more.
+        // A second signal ends the process if the terminal blocks.
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&ended))?;
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
@@ -257,7 +256,7 @@ fn turn(
         view: wanted.view.unwrap_or_default(),
         ..State::default()
     };
-    // Its drop panics where neither the terminal nor standard error takes anything; `Restored` does what it does.
+    // Its drop panics if neither the terminal nor standard error accepts output; `Restored` does the same work.
     let mut terminal = ManuallyDrop::new(terminal);
     let (mut before, mut now, mut trouble) = (None, first, None);
     let keys = keys();

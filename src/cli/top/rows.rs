@@ -1,4 +1,4 @@
-//! From two answers of the daemon to rows of rates. Nothing here looks at a clock, a terminal or a socket.
+//! Computes rows of rates from two answers of the daemon, without clock, terminal or socket.
 
 use serde_json::{Map, Value};
 
@@ -11,7 +11,7 @@ use crate::{
     top::state::{State, View},
 };
 
-/// What the daemon said at one moment.
+/// Answers of the daemon at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shot {
     pub(super) net: Option<String>,
@@ -21,15 +21,15 @@ pub(super) struct Shot {
     pub(super) status: Status,
 }
 
-/// A column: its name for people (`>` as in [`Table::new`]) and the one for scripts, which does not change.
+/// A column: its name for people (`>` as in [`Table::new`]) and its stable name for scripts.
 pub(super) type Column = (&'static str, &'static str);
 
-/// What one cell shows.
+/// The content of one cell.
 #[derive(Debug, Clone)]
 pub(super) enum Cell {
     /// A word or sentence.
     Text(String),
-    /// A figure, if it is known, and how people read it.
+    /// A number, if known, and its format for people.
     Figure(Option<f64>, fn(f64) -> String),
 }
 
@@ -100,7 +100,7 @@ const THREADS: &[Column] = &[
     ("READS", "reads"),
 ];
 
-/// The columns of a view.
+/// Returns the columns of a view.
 pub(super) fn columns(view: View) -> &'static [Column] {
     match view {
         View::Peers => PEERS,
@@ -110,8 +110,8 @@ pub(super) fn columns(view: View) -> &'static [Column] {
     }
 }
 
-/// Seconds between two answers by the daemon's own clock; `None` where there is no answer before, or it is that of
-/// another process: its counters began anew.
+/// Returns seconds between two answers by the daemon's clock. Returns `None` without an earlier answer, or if the
+/// earlier one came from another process, whose counters differ.
 fn span(before: Option<&Shot>, now: &Shot) -> Option<f64> {
     let before = before?;
     let same = before.status.pid == now.status.pid && before.node == now.node;
@@ -119,12 +119,12 @@ fn span(before: Option<&Shot>, now: &Shot) -> Option<f64> {
     (same && seconds > 0.0).then_some(seconds)
 }
 
-/// How much a counter has grown a second; `None` where it was not there, or went back.
+/// Returns the growth of a counter per second; `None` if the counter was absent or went back.
 fn rate(before: Option<u64>, now: u64, seconds: Option<f64>) -> Option<f64> {
     Some(now.checked_sub(before?)? as f64 / seconds?)
 }
 
-/// A rate as people read it: at most three digits.
+/// Formats a rate for people: at most three digits.
 fn per_second(rate: f64) -> String {
     match rate {
         _ if rate > 0.0 && rate < 9.95 => format!("{rate:.1}"),
@@ -144,7 +144,7 @@ fn young(seconds: f64) -> String {
     age(seconds, true)
 }
 
-/// What a view shows of two answers, sorted and filtered as the state says.
+/// Makes a view from two answers, sorted and filtered by the state.
 pub(super) fn screen(state: &State, before: Option<&Shot>, now: &Shot) -> Screen {
     let seconds = span(before, now);
     let mut rows = match state.view {
@@ -166,7 +166,7 @@ pub(super) fn screen(state: &State, before: Option<&Shot>, now: &Shot) -> Screen
     }
 }
 
-/// Words from the first to the last, figures from the largest to the smallest, unknown ones behind.
+/// Sorts words in ascending order, numbers in descending order, unknown numbers last.
 fn sort(rows: &mut [Vec<Cell>], column: usize) {
     rows.sort_by(|a, b| match (a.get(column), b.get(column)) {
         (Some(Cell::Text(a)), Some(Cell::Text(b))) => a.cmp(b),
@@ -180,7 +180,7 @@ fn sort(rows: &mut [Vec<Cell>], column: usize) {
 
 fn head(before: Option<&Shot>, now: &Shot, seconds: Option<f64>) -> String {
     let (status, mesh) = (&now.status, &now.status.mesh);
-    // Of the nodes whose rate is known: others come and go.
+    // Only nodes with a known rate count: nodes come and go.
     let bits = |of: fn(&PeerRow) -> u64| {
         let rates = now.peers.iter();
         let rates = rates.filter_map(|row| rate(old(before, row).map(of), of(row), seconds));
@@ -216,7 +216,7 @@ fn head(before: Option<&Shot>, now: &Shot, seconds: Option<f64>) -> String {
     parts.join("  ")
 }
 
-/// What was said of the same node before.
+/// Returns the earlier row of the same node.
 fn old<'a>(before: Option<&'a Shot>, row: &PeerRow) -> Option<&'a PeerRow> {
     let mut rows = before?.peers.iter();
     rows.find(|old| old.name == row.name)
@@ -277,7 +277,7 @@ fn meta(before: Option<&Shot>, now: &Shot, seconds: Option<f64>) -> Vec<Vec<Cell
     rows.collect()
 }
 
-/// Reasons that nothing was dropped for are left out of answers: their count is 0.
+/// Answers omit reasons without drops: their count is 0.
 fn drops(before: Option<&Shot>, now: &Shot, seconds: Option<f64>) -> Vec<Vec<Cell>> {
     let drops = now.status.drops.iter().filter(|(_, all)| **all > 0);
     let rows = drops.map(|(reason, all)| {
@@ -327,12 +327,12 @@ fn threads(before: Option<&Shot>, now: &Shot, seconds: Option<f64>) -> Vec<Vec<C
 }
 
 impl Screen {
-    /// For people.
+    /// Makes a table for people.
     pub(super) fn human(&self) -> Table {
         self.table(|(human, _)| human, Cell::text)
     }
 
-    /// For scripts.
+    /// Makes a table for scripts.
     pub(super) fn raw(&self) -> Table {
         self.table(|(_, raw)| raw, Cell::raw)
     }
@@ -346,7 +346,7 @@ impl Screen {
         table
     }
 
-    /// For programs: an object a row.
+    /// Makes an object for each row, for programs.
     pub(super) fn values(&self) -> Vec<Map<String, Value>> {
         let object = |row: &Vec<Cell>| {
             let pairs = self.columns.iter().zip(row);

@@ -1,4 +1,4 @@
-//! What is shown, and what keys do to it.
+//! State of the display, and the effect of keys.
 
 use clap::ValueEnum;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
@@ -9,10 +9,10 @@ use crate::top::rows;
 
 /// Longest filter, in characters.
 const MAX_FILTER: usize = 64;
-/// Rows that a page key goes on by.
+/// Rows that a page key scrolls.
 const PAGE: usize = 10;
 
-/// What a screen of `top` is about.
+/// Views of `top`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum View {
     /// Traffic of each node.
@@ -27,10 +27,10 @@ pub enum View {
 }
 
 impl View {
-    /// In the order of their keys.
+    /// Views in the order of their keys.
     pub const ALL: [Self; 4] = [Self::Peers, Self::Meta, Self::Drops, Self::Threads];
 
-    /// Its word.
+    /// Returns the view's name.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -46,25 +46,25 @@ impl View {
     }
 }
 
-/// What is shown.
+/// State of the display.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) view: View,
-    /// The column that each view is sorted by.
+    /// The sort column of each view.
     pub(super) sort: [usize; View::ALL.len()],
-    /// Only nodes with this path.
+    /// Show only nodes with this path.
     pub(super) path: Option<PathKind>,
-    /// Only rows with this text in them.
+    /// Show only rows that contain this text.
     pub(super) filter: String,
-    /// Whether keys go into the filter.
+    /// True while keys edit the filter.
     pub(super) typing: bool,
-    /// The first row shown, if there are so many.
+    /// The first row shown.
     pub(super) first: usize,
     pub(super) quit: bool,
 }
 
 impl State {
-    /// The column that rows are sorted by.
+    /// Returns the sort column.
     pub(super) fn sorted_by(&self) -> usize {
         self.sort[self.view as usize]
     }
@@ -75,7 +75,7 @@ impl State {
         *column = (*column + by) % columns;
     }
 
-    /// One key.
+    /// Handles one key.
     pub(super) fn key(&mut self, key: KeyEvent) {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {

@@ -1,4 +1,4 @@
-//! What is known of a node and of the way to it, as plain values: [`super::judge`] needs nothing else.
+//! Facts about a node and the path to it, as plain values. [`super::judge`] reads nothing else.
 
 use serde::Serialize;
 
@@ -8,81 +8,81 @@ use meshd_proto::mesh::reports::{
 };
 use meshd_wire::NodeName;
 
-/// All of it. The host file is that on disk, the rest what the daemon has in force.
+/// All facts. The host file is read from disk; the rest is the daemon's state.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
     /// Our own node.
     pub(super) own: String,
-    /// `-n NET ` of commands, or nothing.
+    /// `-n NET ` for commands, or nothing.
     pub(super) net: String,
-    /// What to type so that the daemon reads its files anew.
+    /// The command that makes the daemon reload its files.
     pub(super) reload: String,
-    /// Addresses that nobody reaches us by, each with the reason.
+    /// ListenAddress lines that no interface has, each with the reason.
     pub(super) not_listening: Vec<String>,
     /// The main file.
     pub(super) main: String,
     pub(super) node: NodeName,
-    /// What was asked for, if that was an address or a subnet.
+    /// The request, if it was an address or a subnet.
     pub(super) asked: Option<String>,
-    /// What the asked address lies in, best first; all of the node's subnets if it was asked for by name.
+    /// Subnets that hold the requested address, best first; all of the node's subnets if it was asked for by name.
     pub(super) subnets: Vec<SubnetRow>,
-    /// The subnet that was asked for is announced and not believed: which, and why.
+    /// The requested subnet and the reason, if it is announced but refused.
     pub(super) refused: Option<(String, String)>,
     pub(super) disk: Disk,
-    /// What the daemon sees; `None`: it was not asked.
+    /// The daemon's view of the node; `None`: the daemon was not asked.
     pub(super) sight: Option<NodeReport>,
     pub(super) there: There,
-    /// `03:12:44`: since when probes stay unanswered.
+    /// Start of the unanswered probes, as in `03:12:44`.
     pub(super) silent_since: Option<String>,
     pub(super) kernel: Kernel,
     pub(super) firewall: Firewall,
 }
 
-/// The host file as it stands there now.
+/// The present host file on disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
-    /// What it is good for, or the first mistake in it; `None` if we may not look.
+    /// State of the host file, or its first mistake; `None` if this user may not read it.
     pub(super) file: Option<Result<HostFile, String>>,
     /// Fingerprint of its Ed25519 key.
     pub(super) fingerprint: Option<String>,
-    /// It is expired or revoked by now.
+    /// The reason, if the node is expired or revoked.
     pub(super) shut_out: Option<String>,
     /// Address lines.
     pub(super) addresses: Vec<String>,
     /// Subnet lines.
     pub(super) subnets: Vec<String>,
-    /// `tinc.conf:3`: where MinProtocol stands that counts for it.
+    /// Place of the MinProtocol that applies to the node, as in `tinc.conf:3`.
     pub(super) min_place: Option<String>,
-    /// Where TCPOnly stands.
+    /// Place of TCPOnly.
     pub(super) tcp_only_place: Option<String>,
 }
 
-/// What the other end says of the way.
+/// The other end's view of the path.
 #[derive(Debug, Clone, Default)]
 pub(super) enum There {
-    /// It was not asked, as there was nothing to ask or no way to.
+    /// The other end was not asked: there was no reason, or no path.
     #[default]
     NotAsked,
-    /// It is no meshd that speaks native.
+    /// The other end does not run a meshd with native.
     CannotBeAsked,
-    /// It did not answer.
+    /// The other end did not answer.
     Silent,
-    /// This.
+    /// The other end's report.
     Says(Box<PathReport>),
 }
 
-/// Where the kernel sends packets for the address.
+/// The interface that the kernel uses for the address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kernel {
     NotLooked(String),
-    /// Out of this interface; ours is the other one.
+    /// This interface; `ours` is the mesh device.
     To {
         address: String,
         interface: String,
         ours: String,
         source: Option<String>,
     },
-    /// Nowhere.
+    /// None.
     No {
         address: String,
         ours: String,
@@ -90,18 +90,18 @@ pub(super) enum Kernel {
     },
 }
 
-/// Whether the firewall of this machine lets our port in, as far as it can be seen.
+/// Tells whether this machine's firewall admits our port, as far as visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Firewall {
     NotLooked(String),
     Open(String),
-    /// By which rule it is closed.
+    /// Closed by this rule.
     Closed(String),
-    /// Rules that we cannot follow decide.
+    /// A rule that meshctl cannot evaluate decides.
     Unsure(String),
 }
 
-/// One step of the way from a name to a packet that arrives.
+/// One step from a name to a delivered packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Name {
@@ -134,13 +134,13 @@ impl Name {
     }
 }
 
-/// How a step stands.
+/// State of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum State {
     Fine,
     Broken,
-    /// Not tried, or meant so.
+    /// Not tried, or intended.
     Skipped,
 }
 
@@ -150,7 +150,7 @@ pub(super) struct Step {
     pub(super) state: State,
     /// One sentence.
     pub(super) text: String,
-    /// What to do about it, if it is broken.
+    /// The remedy, if the step is broken.
     #[serde(skip)]
     pub(super) cure: String,
 }

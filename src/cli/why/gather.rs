@@ -1,4 +1,4 @@
-//! Where the facts come from: the daemon, the other end, the files, the kernel.
+//! Gathers the facts from the daemon, the other end, the files and the kernel.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -26,18 +26,18 @@ use crate::{
     },
 };
 
-/// Probes that are sent before the way is judged, and the pause after one that did not go by UDP.
+/// Number of probes before the path is judged. A pause follows a probe that did not go by UDP.
 pub(super) const PROBES: u8 = 3;
 const PAUSE: Duration = Duration::from_millis(400);
-/// How long one of them may take.
+/// Longest wait for one probe.
 const PATIENCE_MS: u64 = 700;
-/// How long the other end may take to answer; a handshake may come before that.
+/// Longest wait for the other end's answer; it includes a handshake.
 const ASK_MS: u64 = 2_500;
 
-/// A daemon that answers.
+/// A connection to a daemon that answers.
 pub(crate) struct Live {
     client: Client,
-    /// Its first answer, for the frame of ours.
+    /// The first answer; it supplies the frame of our output.
     pub(crate) answer: Answer,
     status: Status,
     source: Source,
@@ -144,7 +144,7 @@ impl Live {
         })
     }
 
-    /// Has the daemon try the way, as traffic would.
+    /// Makes the daemon probe the path as traffic would.
     pub(crate) fn probe(&mut self, node: &NodeName) -> Result<(), Failure> {
         for _ in 0..PROBES {
             let request = Request::Ping {
@@ -181,7 +181,7 @@ impl Live {
                 ..
             }) => Ok(*sight),
             Ok(_) => Err(Failure::odd_answer()),
-            // It has a host file, and nobody has spoken of it yet.
+            // The node has a host file, but no node has announced it yet.
             Err(ClientError::Refused(refused)) if refused.code == ErrorCode::Unknown => {
                 Ok(unheard(&self.source, node))
             }
@@ -189,7 +189,7 @@ impl Live {
         }
     }
 
-    /// What a node says of another.
+    /// Asks a node for its view of another node.
     fn ask(&mut self, node: &str, about: &str) -> Result<There, Failure> {
         let request = Request::AskNode {
             node: node.into(),
@@ -203,7 +203,7 @@ impl Live {
         }
     }
 
-    /// What a node says of another, and we of it if the node is our own; `None` if it cannot be asked.
+    /// Returns a node's view of another one, or our own view if `node` is our node. `None` if the node cannot be asked.
     pub(crate) fn told(&mut self, node: &str, about: &str) -> Result<Option<PathReport>, Failure> {
         let name = |text: &str| NodeName::new(text).map_err(|_| Failure::odd_answer());
         if node == self.world.own {
@@ -219,7 +219,7 @@ impl Live {
         }
     }
 
-    /// A round trip, if there is an answer.
+    /// Measures a round trip, if the node answers.
     pub(crate) fn ping(&mut self, node: &str) -> Result<Option<f64>, Failure> {
         let request = Request::Ping {
             node: node.into(),
@@ -231,7 +231,7 @@ impl Live {
         }
     }
 
-    /// Another node, and what it says of the other end.
+    /// Returns another node with its view of the other end.
     pub(super) fn end(&mut self, target: &Target, other: &NodeName) -> Result<End, Failure> {
         let node = &target.node;
         let sight = self.sight(node)?;
@@ -317,7 +317,7 @@ impl Files {
     }
 }
 
-/// `03:12:44`: since when probes of an end stay unanswered.
+/// Returns the start of an end's unanswered probes, as in `03:12:44`.
 pub(super) fn silent_since(pair: &PathReport) -> Option<String> {
     let seconds = pair.udp.silent_seconds?;
     let ago = Duration::try_from_secs_f64(seconds).ok()?;
@@ -357,7 +357,7 @@ fn disk(source: &Source, node: &NodeName) -> Disk {
     }
 }
 
-/// A node of which the daemon has not heard.
+/// Describes a node that the daemon has not heard of.
 fn unheard(source: &Source, node: &NodeName) -> NodeReport {
     let file = hosts::file(source, node).and_then(Result::ok);
     let host = config::load_host(source, node).ok();
@@ -377,7 +377,7 @@ fn unheard(source: &Source, node: &NodeName) -> NodeReport {
     }
 }
 
-/// Where the kernel sends what is for the target.
+/// Returns the kernel's route for the target.
 fn kernel(target: &Target, interface: Option<&str>) -> Kernel {
     let Some(ours) = interface else {
         return Kernel::NotLooked("not looked at: meshd has no device".into());
@@ -411,7 +411,7 @@ fn kernel(target: &Target, interface: Option<&str>) -> Kernel {
     }
 }
 
-/// The address of a host, or the first one of a network.
+/// Returns the address of a host, or the first address of a network.
 fn first_address(subnet: &str) -> Option<IpAddr> {
     match subnet.parse::<Subnet>().ok()?.prefix {
         Prefix::V4(net, 31..) => Some(net.into()),

@@ -1,4 +1,4 @@
-//! From facts to the first broken step: rules without IO, in the order in which a packet needs them.
+//! Finds the first broken step: rules over facts, without IO, in the order of a packet's path.
 //!
 //! Source: cli/meshctl.md section 4.3.
 
@@ -15,18 +15,18 @@ use crate::{
     why::facts::{Facts, Name, State, Step},
 };
 
-/// What is said in the end.
+/// The result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// `db_02 172.20.0.22: reachable, but over TCP (expected UDP)`
     pub(super) headline: String,
     pub(super) steps: Vec<Step>,
-    /// The next command, or what to do.
+    /// The next command, or the remedy.
     pub(super) advice: String,
 }
 
 impl Verdict {
-    /// The first broken step.
+    /// Returns the first broken step.
     pub(super) fn broken(&self) -> Option<&Step> {
         self.steps.iter().find(|step| step.state == State::Broken)
     }
@@ -96,7 +96,7 @@ impl Facts {
         Step::fine(Name::Resolve, text)
     }
 
-    /// Whether it may not speak the most that it offers.
+    /// Returns the node's best protocol and the required minimum, if the minimum forbids it.
     fn forbidden(&self) -> Option<(Dialect, Dialect)> {
         let peer = &self.sight.as_ref()?.peer;
         let (offers, min) = peer.offers.zip(peer.min_protocol)?;
@@ -200,7 +200,7 @@ impl Facts {
         format!("hosts/{}, ed25519 {short}…", self.node)
     }
 
-    /// Somebody is there who does not prove the key, or does not take ours.
+    /// Returns a step if a peer at the address does not prove the key, or refuses ours.
     fn unproven(&self, sight: &NodeReport) -> Option<Step> {
         let (node, own, net) = (&self.node, &self.own, &self.net);
         let cure = format!(
@@ -293,7 +293,7 @@ impl Facts {
     }
 }
 
-/// In words how it is reached.
+/// Describes the path to the node.
 fn how(sight: &NodeReport) -> String {
     let pair = &sight.pair;
     let meant = pair.tcp_only_here || pair.tcp_only_there;
@@ -313,7 +313,7 @@ fn how(sight: &NodeReport) -> String {
     }
 }
 
-/// Whether MinProtocol has ended a link: the link's own sentence names it.
+/// True if MinProtocol ended a link: the link's error names it.
 fn is_policy(missed: &DialFailureRow) -> bool {
     missed.fault == DialFault::Handshake && missed.text.contains("MinProtocol")
 }

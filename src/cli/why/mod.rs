@@ -1,4 +1,4 @@
-//! `meshctl why`: the first broken step between a name and a packet that arrives.
+//! `meshctl why`: finds the first broken step between a name and a delivered packet.
 
 mod facts;
 pub(super) mod gather;
@@ -38,15 +38,14 @@ struct Data<'a> {
     headline: &'a str,
     steps: &'a [Step],
     advice: &'a str,
-    /// What our daemon sees; null if it was not asked, or between two others.
+    /// Our daemon's view; null if it was not asked, or for two other nodes.
     sight: Option<&'a NodeReport>,
-    /// What the ends say of each other, as far as they were asked and have answered: of `to` what `from` says, and
-    /// the other way round.
+    /// The ends' views of each other, if they were asked and answered: `from`'s view of `to`, and the other way round.
     from_says: Option<&'a PathReport>,
     to_says: Option<&'a PathReport>,
 }
 
-/// Exit code 1 if something is broken, 4 if there is no such node.
+/// Returns exit code 1 if a step is broken, 4 if the node does not exist.
 pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outcome {
     if context.offline() {
         return offline(context, first, second);
@@ -135,7 +134,7 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
     }
 }
 
-/// From the files alone.
+/// Judges from the files alone.
 fn offline(context: &Context, first: &str, second: Option<&str>) -> Outcome {
     let files = Files::open(context)?;
     let own = files.world.own.clone();
@@ -196,7 +195,7 @@ fn ourselves(net: &str, target: &Target) -> Verdict {
     }
 }
 
-/// The name or address means no node.
+/// The name or address belongs to no node.
 fn nobody(
     context: &Context,
     frame: &Frame<'_>,
@@ -212,7 +211,7 @@ fn nobody(
     show(context, frame, ends, &verdict, Said::default())
 }
 
-/// What is shown as it was said, for programs.
+/// The result for programs.
 #[derive(Default)]
 struct Said<'a> {
     sight: Option<&'a NodeReport>,
@@ -270,7 +269,7 @@ fn exit(verdict: &Verdict) -> Exit {
     }
 }
 
-/// The verdict for people.
+/// Formats the verdict for people.
 fn lines(verdict: &Verdict, utf8: bool, color: bool) -> Vec<String> {
     let width = verdict
         .steps
@@ -302,7 +301,7 @@ fn lines(verdict: &Verdict, utf8: bool, color: bool) -> Vec<String> {
     lines
 }
 
-/// Without what a terminal would take for a command: other nodes have written some of it.
+/// Removes terminal control sequences: other nodes supply parts of the text.
 fn clean(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }

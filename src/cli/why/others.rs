@@ -1,5 +1,4 @@
-//! Both ends of a way: what each of them sees of the other, as far as it tells, and what the graph tells of an end that
-//! cannot be asked.
+//! Judges both ends of a path: each end's view of the other, and the graph where an end cannot be asked.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,23 +19,23 @@ use crate::why::{
     way::hears,
 };
 
-/// One end that is not ours.
+/// One end that is not our node.
 #[derive(Debug, Clone)]
 pub(super) struct End {
-    /// What was asked for, and whose it is.
+    /// The request and its owner.
     pub(super) target: Target,
-    /// Whether we reach it.
+    /// True if this node reaches it.
     pub(super) up: bool,
-    /// The most that it speaks, as far as we have heard.
+    /// The best protocol that the end has announced.
     pub(super) offers: Option<Dialect>,
-    /// What it says of the other end.
+    /// The end's view of the other end.
     pub(super) there: There,
-    /// Since when its probes stay unanswered, as it says.
+    /// Start of its unanswered probes, as it reports it.
     pub(super) silent_since: Option<String>,
 }
 
 impl End {
-    /// As we see the end, and what it says.
+    /// Combines our view of the end with its own report.
     pub(super) fn new(target: &Target, sight: &NodeReport, there: There) -> Self {
         Self {
             target: target.clone(),
@@ -55,17 +54,17 @@ impl End {
     }
 }
 
-/// The steps of the way from one end to the other.
+/// The steps from one end to the other.
 #[derive(Debug, Clone)]
 pub(super) struct Side {
     pub(super) name: String,
     pub(super) steps: Vec<Step>,
-    /// Whether it has told all that it can: nothing is read from the graph.
+    /// True if the end reported all its facts, so that none comes from the graph.
     pub(super) told: bool,
 }
 
 impl Side {
-    /// What `end` tells of the way to `other`. `net` is `-n NET ` of commands, `edges` is the graph as we see it.
+    /// Returns the steps from `end` to `other`. `net` is `-n NET ` for commands, `edges` is our graph.
     pub(super) fn of(
         net: &str,
         end: &End,
@@ -89,7 +88,7 @@ impl Side {
     }
 }
 
-/// What the end has told, as if we stood there. Its files, its kernel and its firewall it does not tell.
+/// Returns the facts that the end reported. Its files, kernel and firewall stay unknown.
 fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &PathReport) -> Facts {
     let own = end.name().to_string();
     let node = other.node.clone();
@@ -124,7 +123,7 @@ fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &PathRepo
     }
 }
 
-/// What the graph says, of an end that tells nothing, or, as an older meshd, the way itself and no more (`told`).
+/// Returns steps from the graph, for an end that reports nothing. If `told`, an older meshd reported the path only.
 fn by_graph(
     net: &str,
     end: &End,
@@ -217,7 +216,7 @@ fn meta_path(net: &str, end: &End, to: &str, edges: &[EdgeRow]) -> Step {
     }
 }
 
-/// Judges the way between two nodes by what both ends see.
+/// Judges the path between two nodes by the views of both ends.
 pub(super) fn judge(net: &str, sides: &[Side; 2], targets: [&Target; 2]) -> Verdict {
     let [a, b] = sides;
     let asked = targets.map(|target| match (&target.asked, target.subnets.first()) {
@@ -258,14 +257,14 @@ pub(super) fn judge(net: &str, sides: &[Side; 2], targets: [&Target; 2]) -> Verd
     }
 }
 
-/// One step, as both ends see it.
+/// Joins one step of both ends.
 fn joined((a, one): (&str, &Step), (b, two): (&str, &Step)) -> Step {
     let broken = [(a, one), (b, two)]
         .into_iter()
         .find(|(_, step)| step.state == State::Broken);
     Step {
         name: one.name,
-        // What one end cannot tell is not fine because the other finds nothing.
+        // An unknown state at one end does not become fine because the other end finds no fault.
         state: match [one.state, two.state] {
             [State::Broken, _] | [_, State::Broken] => State::Broken,
             [State::Fine, State::Fine] => State::Fine,
@@ -279,7 +278,7 @@ fn joined((a, one): (&str, &Step), (b, two): (&str, &Step)) -> Step {
     }
 }
 
-/// What is to be done on a node; advice that names one stands for itself.
+/// Prefixes advice with a node, unless the advice names one.
 fn on(node: &str, cure: &str) -> String {
     let names = ["On ", "One of ", "Likely ", "Look at "];
     match names.iter().any(|begin| cure.starts_with(begin)) {
@@ -288,7 +287,7 @@ fn on(node: &str, cure: &str) -> String {
     }
 }
 
-/// Adds to what we see what the other end sees: where it finds a step broken that is not for us.
+/// Adds the other end's view: a step that it finds broken and that the remedy does not place on our node.
 pub(super) fn add(verdict: &mut Verdict, theirs: &Side) {
     for (step, there) in verdict.steps.iter_mut().zip(&theirs.steps) {
         if there.state == State::Broken && step.state != State::Broken {
@@ -301,7 +300,7 @@ pub(super) fn add(verdict: &mut Verdict, theirs: &Side) {
     }
 }
 
-/// The shortest chain of edges that both ends of each have told.
+/// Returns the shortest chain of edges that both ends announce.
 pub(crate) fn way(edges: &[EdgeRow], from: &str, to: &str) -> Option<Vec<String>> {
     let mut next: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for edge in edges {

@@ -1,4 +1,4 @@
-//! From what was typed, a name, an address or a subnet, to a node.
+//! Resolves a typed name, address or subnet to a node.
 
 use std::net::IpAddr;
 
@@ -9,34 +9,34 @@ use meshd_proto::mesh::reports::{
 };
 use meshd_wire::{NodeName, Prefix, Subnet};
 
-/// Names that are suggested at most.
+/// Maximum number of suggested names.
 const SUGGESTED: usize = 3;
 
-/// All that a name or an address can mean.
+/// Known names and subnets.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct World {
     pub(crate) own: String,
     /// All other nodes.
     pub(crate) names: Vec<String>,
-    /// In the order in which they are asked.
+    /// In order of preference.
     pub(crate) subnets: Vec<SubnetRow>,
     pub(crate) refused: Vec<RefusedRow>,
 }
 
-/// What was meant.
+/// The node that the request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) node: NodeName,
-    /// What was typed, if it was no name.
+    /// The typed text, if it is not a name.
     pub(crate) asked: Option<String>,
-    /// What it lies in, best first; of a name all that it owns, and others that own the same.
+    /// Subnets that hold the request, best first. For a name: its subnets, and other owners of the same subnets.
     pub(crate) subnets: Vec<SubnetRow>,
-    /// Its only owner is not believed: subnet and why.
+    /// The subnet and the reason, if its only owner's announcement is refused.
     pub(crate) refused: Option<(String, String)>,
 }
 
 impl World {
-    /// Errors: one sentence, and what to do about it.
+    /// Errors are one sentence with a remedy.
     pub(crate) fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
         if let Ok(address) = typed.parse::<IpAddr>() {
             let all = "`meshctl routes` lists all";
@@ -67,7 +67,7 @@ impl World {
             .filter(|row| fits(&row.subnet))
             .cloned()
             .collect();
-        // The longest prefix first; who serves it before who would.
+        // The longest prefix comes first; among equal ones, the active owner.
         let length = |row: &SubnetRow| {
             row.subnet
                 .parse::<Subnet>()

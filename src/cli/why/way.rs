@@ -1,4 +1,4 @@
-//! The steps of the way itself: from the first link to the firewall. Rules without IO, as those of [`super::judge`].
+//! Steps of the path itself, from the first link to the firewall. Rules without IO, as in [`super::judge`].
 
 use meshd_proto::mesh::reports::{
     path_report::{DialFailureRow, NodeReport, PathReport},
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// A probe that came so lately shows that our probes come through; keepalives are 10 s apart.
+/// A probe within this time shows that probes arrive; keepalives are 10 s apart.
 const LATELY: f64 = 12.0;
 
 impl Facts {
@@ -108,7 +108,7 @@ impl Facts {
         }
     }
 
-    /// The sockets that are missing on this end, and what to do.
+    /// Returns a step for sockets that are missing on this end, with the remedy.
     fn deaf(&self, name: Name) -> Step {
         let text = format!(
             "this node does not listen on {}",
@@ -239,7 +239,7 @@ impl Facts {
             () if udp.unanswered == 0 || udp.address.is_none() => {
                 return Step::skipped(name, "not tried: no address is known, or nothing was sent");
             }
-            // The other end sends none for our sake: its answer may be on its way.
+            // The other end sends no probes for this check; its answer may still be in transit.
             () if udp.unanswered < PROBES => {
                 return Step::skipped(name, "only just tried: no reply yet; ask again in a second");
             }
@@ -453,7 +453,7 @@ impl Facts {
     }
 }
 
-/// Whether our last probes have arrived there.
+/// True if our last probes arrived there.
 pub(super) fn hears(there: &PathReport) -> bool {
     there
         .udp
@@ -461,7 +461,7 @@ pub(super) fn hears(there: &PathReport) -> bool {
         .is_some_and(|seconds| seconds < LATELY)
 }
 
-/// Whether the neighbour that lines go to is all that is between.
+/// True if the neighbour that lines go to is the only relay.
 fn via_is(sight: &NodeReport, hop: &str) -> bool {
     sight.pair.via.as_deref() == Some(hop)
 }

@@ -101,7 +101,7 @@ fn the_interface_counts_where_it_is_known() {
         let mut wild = ruleset();
         wild["nftables"][10]["rule"]["expr"][0]["match"]["right"] = json!("eth1*");
         assert_eq!(super::fate(&wild, packet), fate);
-        // What is of ICMP is not for it.
+        // ICMP matches do not apply to this packet.
         let mut icmp = ruleset();
         icmp["nftables"][7]["rule"]["expr"] = json!([
             {"match": {"op": "==", "left": {"payload": {"protocol": "icmpv6", "field": "type"}}, "right": "nd-neighbor-solicit"}},
@@ -137,7 +137,7 @@ fn no_rules_and_no_sense_let_everything_in_and_never_panic() {
     assert!(matches!(fate(&endless, packet), Fate::Dropped(_)));
 }
 
-/// ufw and firewalld through iptables: what nft cannot translate.
+/// Rules of ufw and firewalld through iptables, which nft cannot translate.
 #[test]
 fn what_is_not_understood_and_may_decide_leaves_it_open() {
     let mut rules = ruleset();
@@ -154,7 +154,7 @@ fn what_is_not_understood_and_may_decide_leaves_it_open() {
         fate(&rules, packet),
         Fate::Unknown("rule 15 of inet filter input".into())
     );
-    // It is dropped whether that rule fits or not.
+    // Dropped, whether that rule matches or not.
     rules["nftables"][12]["rule"]["expr"] = json!([xt, {"drop": null}]);
     assert_eq!(
         fate(&rules, packet),

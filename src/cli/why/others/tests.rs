@@ -38,7 +38,7 @@ fn target(name: &str, subnets: &[&str]) -> Target {
     }
 }
 
-/// A node that says this of another: a node in order, changed so.
+/// A node's report about another: a healthy node, with one change.
 fn says(change: impl FnOnce(&mut NodeReport)) -> There {
     let mut sight = sight();
     sight.nexthop = Some("web".into());
@@ -50,7 +50,7 @@ fn fine() -> There {
     says(|_| ())
 }
 
-/// Without what older ones do not tell.
+/// Removes facts that older versions do not report.
 fn older(there: There) -> There {
     match there {
         There::Says(pair) => There::Says(Box::new(PathReport {
@@ -75,7 +75,7 @@ fn tinc() -> There {
     There::CannotBeAsked
 }
 
-/// What a and b say of each other, with what of the graph, what is the first broken step, and parts of what is said.
+/// A case: reports of a and b, the graph, the first broken step, and parts of the output.
 type Case = (
     &'static str,
     [There; 2],
