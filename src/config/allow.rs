@@ -1,5 +1,5 @@
-//! Allow: who of the mesh may reach which port of ours. Not meshd filters by it but the firewall that
-//! `meshctl firewall` writes.
+//! Allow: lets nodes of the mesh reach ports of this node. meshd does not filter; the firewall rules of `meshctl
+//! firewall` do.
 //!
 //! Source: config/toml.md section 3.
 
@@ -13,9 +13,9 @@ use crate::values;
 /// One rule: `FROM TO`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Allow {
-    /// Whose packets.
+    /// Source nodes.
     pub from: Whom,
-    /// What of ours they may reach.
+    /// Services that they may reach.
     pub to: What,
 }
 
@@ -49,7 +49,7 @@ pub enum What {
 }
 
 impl Whom {
-    /// Errors: one sentence.
+    /// Parses a source. The error is one sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text == "*" {
             return Ok(Self::All);
@@ -62,7 +62,7 @@ impl Whom {
         })
     }
 
-    /// Whether a node is meant, by its name and host file.
+    /// True if it matches a node, by name and host file.
     #[must_use]
     pub fn means(&self, name: &NodeName, host: &Host) -> bool {
         match self {
@@ -74,7 +74,7 @@ impl Whom {
 }
 
 impl What {
-    /// Errors: one sentence.
+    /// Parses a service. The error is one sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
@@ -109,7 +109,7 @@ impl What {
 }
 
 impl Allow {
-    /// From `FROM TO`. Errors: one sentence.
+    /// Parses `FROM TO`. The error is one sentence.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (from, to) = text.rsplit_once([' ', '\t']).ok_or_else(|| {
             format!("{text:?} is no rule; write FROM TO, like `role=web tcp/3306`")

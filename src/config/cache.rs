@@ -1,8 +1,8 @@
-//! Addresses that worked: one text file a node under `cache/`.
+//! Caches addresses that worked: one text file for each node under `cache/`.
 //!
-//! tinc keeps binary files `cache/NODE` there, in a layout that differs between its builds. Ours are
-//! `cache/NODE.meshd`, a name that no node can have, so neither program ever reads the other's. Under
-//! systemd, where the configuration is not ours to write, they are in the unit's CacheDirectory=.
+//! tinc keeps binary files `cache/NODE` there, in a layout that differs between its builds. meshd's files are
+//! `cache/NODE.meshd`, a name that no node can have, so neither program reads the other's files. Under systemd, where
+//! meshd cannot write the configuration, the files are in the unit's CacheDirectory=.
 
 use std::{
     env,
@@ -17,31 +17,31 @@ use meshd_wire::{NodeName, address::zone};
 
 use crate::files;
 
-/// Addresses kept a node.
+/// Maximum number of cached addresses of a node.
 pub const MAX_CACHED: usize = 8;
 
 const HEAD: &str = "# meshd addresses";
 
-/// The file for a node.
+/// Returns the file of a node.
 #[must_use]
 pub fn path(base: &Path, node: &NodeName) -> PathBuf {
     dir(base, env::var_os("CACHE_DIRECTORY")).join(format!("{node}.meshd"))
 }
 
-/// The directory of these files, made where it is missing.
+/// Returns the directory of these files, and makes it if it is missing.
 pub fn make_dir(base: &Path) -> io::Result<PathBuf> {
     let dir = dir(base, env::var_os("CACHE_DIRECTORY"));
     fs::create_dir_all(&dir)?;
     Ok(dir)
 }
 
-/// `given` is what systemd says, which makes that directory for us (systemd.exec(5)).
+/// `given` is the directory that systemd made (systemd.exec(5)).
 fn dir(base: &Path, given: Option<OsString>) -> PathBuf {
     given.map_or_else(|| base.join("cache"), PathBuf::from)
 }
 
-/// The remembered addresses of a node, most recent first; empty if there are none or the file is
-/// not ours. Lines that are no address are passed over.
+/// Returns the cached addresses of a node, most recent first. Empty without a file, or if the file is not meshd's.
+/// Invalid lines are skipped.
 #[must_use]
 pub fn read(base: &Path, node: &NodeName) -> Vec<SocketAddr> {
     let bytes = files::read_text(&path(base, node)).unwrap_or_default();
@@ -53,19 +53,18 @@ pub fn read(base: &Path, node: &NodeName) -> Vec<SocketAddr> {
     addrs.take(MAX_CACHED).collect()
 }
 
-/// Writes the addresses of a node, most recent first, at most [`MAX_CACHED`]; the directory is made
-/// where it is missing.
+/// Writes the addresses of a node, most recent first, at most [`MAX_CACHED`]. Makes the directory if it is missing.
 pub fn write(base: &Path, node: &NodeName, addrs: &[SocketAddr]) -> io::Result<()> {
     let path = path(base, node);
     path.parent().map_or(Ok(()), fs::create_dir_all)?;
-    // A zone is a number of this boot.
+    // A zone number is valid for the present boot only.
     let lasting = addrs.iter().filter(|addr| zone(**addr).is_none());
     let lines = lasting.take(MAX_CACHED).map(|addr| format!("{addr}\n"));
     let text = format!("{HEAD}\n{}", lines.collect::<String>());
     write_atomic(&path, text.as_bytes(), 0o644)
 }
 
-/// `addrs` with `addr` put first.
+/// Returns `addrs` with `addr` first.
 #[must_use]
 pub fn remember(addrs: &[SocketAddr], addr: SocketAddr) -> Vec<SocketAddr> {
     let others = addrs.iter().copied().filter(|a| *a != addr);

@@ -1,4 +1,4 @@
-//! What only shows when all host files are seen together.
+//! Checks across all host files.
 //!
 //! Source: config/toml.md section 4.
 
@@ -13,7 +13,7 @@ use meshd_wire::{NodeName, Subnet};
 
 use crate::{Problem, Source, host, merged::Entry};
 
-/// Host files that are no node's, because of one character: dots, backups and scripts have other names.
+/// Warns of host files whose names are invalid by one character. Dots, backups and scripts have other names.
 pub(super) fn no_nodes(names: &[String]) -> Vec<Problem> {
     let is_near = |name: &&String| {
         let stem = name.strip_suffix(".toml").unwrap_or(name);
@@ -32,7 +32,7 @@ pub(super) fn no_nodes(names: &[String]) -> Vec<Problem> {
     .collect()
 }
 
-/// Two nodes with one key: whoever holds it can be either.
+/// Warns of two nodes with one key: the holder of the key can act as either.
 pub(super) fn twins(source: &Source, hosts: &BTreeMap<NodeName, Arc<Host>>) -> Vec<Problem> {
     let mut seen = BTreeMap::new();
     let keyed = hosts
@@ -48,8 +48,8 @@ pub(super) fn twins(source: &Source, hosts: &BTreeMap<NodeName, Arc<Host>>) -> V
     problems
 }
 
-/// One subnet of two nodes, with one weight: nobody can tell which of them gets its packets. Other weights are how
-/// one stands in for the other.
+/// Warns of one subnet of two nodes with one weight: the owner is ambiguous. With other weights, one owner is the
+/// backup of the other.
 pub(super) fn same_subnets(lines: &[Entry]) -> Vec<Problem> {
     let mut seen: BTreeMap<Subnet, &Entry> = BTreeMap::new();
     let mut problems = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn same_subnets(lines: &[Entry]) -> Vec<Problem> {
     problems
 }
 
-/// Warns of more Subnet lines in one file than a node takes that does not have them in its copy of the file.
+/// Warns of a file with more Subnet lines than other nodes accept without their own copy of the file.
 pub(super) fn many_subnets(lines: &[Entry]) -> Vec<Problem> {
     let mut counts: BTreeMap<&Path, (usize, Option<&Entry>)> = BTreeMap::new();
     for line in lines {

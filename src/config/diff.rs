@@ -1,6 +1,6 @@
-//! What a reload changes, in words, and which variables wait for a restart.
+//! Describes the changes of a reload, and the variables that need a restart.
 //!
-//! Both sides are compared by content: order, comments and file times never matter.
+//! Compares content: order, comments and file times do not matter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,14 +20,14 @@ use crate::{Config, Problem, Shell};
 /// The difference of two configurations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// One sentence each, in the order of the files: ours first, then host files by name.
+    /// One sentence each, in the order of the files: our files first, then host files by name.
     pub changed: Vec<String>,
-    /// Variables whose new value waits for a restart, in the spelling of the table.
+    /// Variables whose new value needs a restart, in the spelling of the table.
     pub restart_needed: Vec<&'static str>,
 }
 
 impl Diff {
-    /// Whether nothing changed.
+    /// True without changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.restart_needed.is_empty()
@@ -63,7 +63,7 @@ impl Diff {
     }
 }
 
-/// Whether some script runs by the new RunScripts that the process for scripts does not run.
+/// True if the new RunScripts adds a script that the script process did not start with.
 fn runs_more(old: Option<&[&str]>, new: Option<&[&str]>) -> bool {
     match (old, new) {
         (None, _) => false,
@@ -72,7 +72,7 @@ fn runs_more(old: Option<&[&str]>, new: Option<&[&str]>) -> bool {
     }
 }
 
-/// A value for people: what may be there or not without the words of the language.
+/// Formats a value for people, without Rust's `Some` and `None`.
 fn shown(value: &impl Debug) -> String {
     let text = format!("{value:?}");
     match text
@@ -85,7 +85,7 @@ fn shown(value: &impl Debug) -> String {
     }
 }
 
-/// What is different in `new`.
+/// Returns the changes from `old` to `new`.
 #[must_use]
 pub fn diff(old: &Config, new: &Config) -> Diff {
     let mut diff = Diff::default();
@@ -94,8 +94,8 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     diff
 }
 
-/// How many files say another thing than what is in force, or nothing that can be used. All but host files count as
-/// one.
+/// Returns the number of files that differ from the running configuration, or that are unusable. All files but host
+/// files count as one.
 #[must_use]
 pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
     let changed = match read {
@@ -106,7 +106,7 @@ pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
         let first = line.split(' ').next().unwrap_or_default();
         first.strip_prefix("hosts/").unwrap_or_default().to_owned()
     });
-    // What is taken over but for a line is in force.
+    // A partly applied file is in force.
     let broken = match read {
         Ok(new) => new.not_taken.clone(),
         Err(problems) => {
@@ -122,7 +122,7 @@ pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
 }
 
 fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
-    // Taken apart in full, so that a new field cannot be forgotten here.
+    // Destructured in full, so that a new field cannot be forgotten here.
     let Settings {
         name,
         key,

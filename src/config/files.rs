@@ -1,4 +1,4 @@
-//! Reading files of the configuration: regular files of bounded size only, nothing that blocks.
+//! Reads files of the configuration: only regular files of limited size, without blocking.
 //!
 //! Source: T34, T44 of proto/threat-model.md.
 
@@ -16,13 +16,13 @@ use rustix::fs::OFlags;
 /// Largest configuration file in bytes.
 pub const MAX_FILE: u64 = 1 << 20;
 
-/// Why a file was not read.
+/// Reason why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// There is no such file.
     #[error("no such file")]
     Missing,
-    /// The system refused, or the path leads in a circle.
+    /// The system refused access, or the path is a loop.
     #[error("cannot be read: {0}")]
     Io(io::Error),
     /// Not a regular file.
@@ -45,10 +45,10 @@ impl From<io::Error> for FileError {
     }
 }
 
-/// The bytes of a text file. Symlinks are followed; what they lead to must be a regular file of at
-/// most [`MAX_FILE`] bytes without NUL.
+/// Returns the bytes of a text file. Follows symbolic links. The target must be a regular file of at most [`MAX_FILE`]
+/// bytes without NUL.
 pub fn read_text(path: &Path) -> Result<Vec<u8>, FileError> {
-    // Looked at before it is opened, as opening some devices does something, and again afterwards.
+    // Checked before it is opened, because opening some devices has an effect, and again afterwards.
     check(&fs::metadata(path)?)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = OpenOptions::new()
@@ -68,7 +68,7 @@ pub fn read_text(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
-/// Directories of the files that were read so far, behind all links: what a process that locks itself in must go on reading.
+/// Resolved directories of the files read so far. The sandbox must keep them readable.
 static PLACES: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 fn note(path: &Path) {
@@ -81,7 +81,7 @@ fn note(path: &Path) {
     }
 }
 
-/// The directories in which files of a configuration were found so far, also behind links and outside of its own directory.
+/// Returns the resolved directories of the files read so far, including those outside of the configuration directory.
 #[must_use]
 pub fn places() -> Vec<PathBuf> {
     let places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,8 +108,8 @@ fn check(metadata: &fs::Metadata) -> Result<(), FileError> {
     Ok(())
 }
 
-/// The names in a directory, sorted; empty if there is none. Names that are not UTF-8 are left out:
-/// no name of ours has other bytes.
+/// Returns the names in a directory, sorted; empty if it does not exist. Names that are not UTF-8 are omitted, because
+/// no file of meshd has one.
 pub fn names(dir: &Path) -> Result<Vec<String>, FileError> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

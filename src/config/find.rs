@@ -1,4 +1,4 @@
-//! Which directory a configuration is in: the options `-c` and `-n`, and the variable NETNAME.
+//! Finds the directory of a configuration: options `-c` and `-n`, and the variable NETNAME.
 //!
 //! Source: config/tinc.md section 1.5.
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::toml;
 
-/// Where nets are looked for, first match wins. Without a net name the directory itself is meant.
+/// Directories of nets; the first match wins. Without a net name, the directory itself is the configuration.
 pub const ROOTS: [&str; 2] = ["/etc/meshd", "/etc/tinc"];
 
 /// A configuration directory that was found.
@@ -16,14 +16,14 @@ pub struct Found {
     pub base: PathBuf,
     /// The net name, if there is one.
     pub net: Option<String>,
-    /// Words for standard error: two options where one counts, an odd name.
+    /// Warnings for standard error: two options where one counts, an odd name.
     pub notes: Vec<String>,
 }
 
-/// Why none was found.
+/// Reason why no configuration was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
-    /// The net name could lead out of its directory, or cannot be shown.
+    /// The net name could lead out of its directory, or is not printable.
     #[error(
         "Invalid character in netname {0:?}: no leading dot, slash, backslash or control character"
     )]
@@ -31,13 +31,13 @@ pub enum FindError {
     /// No directory of that name.
     #[error("no such net: there is neither {} nor {}; name its directory with -c", .0[0].display(), .0[1].display())]
     NoNet([PathBuf; 2]),
-    /// The directory named with `-c` cannot be used.
+    /// The directory of `-c` is unusable.
     #[error("cannot use the configuration directory {}: {}", .0.display(), .1)]
     Directory(PathBuf, String),
 }
 
-/// A checked net name; `None` for the empty name and for `.`, which mean "no net". The second part
-/// is what is odd about it.
+/// Returns a checked net name; `None` for the empty name and for `.`, which mean "no net". The second part is a
+/// warning.
 pub fn net_name(text: &str) -> Result<(Option<String>, Option<String>), FindError> {
     if matches!(text, "" | ".") {
         return Ok((None, None));
@@ -51,9 +51,8 @@ pub fn net_name(text: &str) -> Result<(Option<String>, Option<String>), FindErro
     Ok((Some(text.into()), note))
 }
 
-/// The directory and net of `-c` and `-n`; `netname` is the environment variable NETNAME, which
-/// counts where `-n` is not given. A relative directory starts at the current one. Does not look
-/// into the directory.
+/// Returns the directory and net of `-c` and `-n`. `netname` is the environment variable NETNAME, which counts without
+/// `-n`. A relative directory starts at the current one. Does not read the directory.
 pub fn find(
     directory: Option<&Path>,
     net: Option<&str>,
@@ -62,7 +61,7 @@ pub fn find(
     find_in(ROOTS.map(Path::new), directory, net, netname)
 }
 
-/// [`find`] with other roots than [`ROOTS`].
+/// Does the same as [`find`], with other roots than [`ROOTS`].
 pub fn find_in(
     roots: [&Path; 2],
     directory: Option<&Path>,

@@ -1,4 +1,4 @@
-//! Host files: `hosts/NAME`, one a node. A broken one costs that node only.
+//! Host files: `hosts/NAME`, one for each node. An invalid one affects that node only.
 //!
 //! Source: config/tinc.md sections 1.1 and 2.2, T44 of proto/threat-model.md.
 
@@ -29,40 +29,40 @@ use crate::{
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
-/// How long before Expires warnings begin.
+/// Warnings begin this long before Expires.
 const WARN_BEFORE: u64 = 30 * DAY;
 
-/// What a host file gave.
+/// Content of a host file.
 pub(super) struct HostFile {
-    /// `None`: it is torn or its key is bad, so that nothing in it can be relied on.
+    /// `None`: the file is torn or its key is invalid, so all of it is unreliable.
     pub(super) host: Option<Host>,
-    /// An error among them means that something in the file was not understood.
+    /// Problems; an error means that meshd did not understand part of the file.
     pub(super) problems: Vec<Problem>,
     /// Its Subnet lines.
     pub(super) subnets: Vec<merged::Entry>,
-    /// A key that cannot be read, where the node has an RSA key as well: what it costs depends on our own keys.
+    /// An unreadable key of a node that has an RSA key too. Its consequence depends on our own keys.
     pub(super) bad_key: Option<Problem>,
-    /// Whether its last line has no newline: it may just be written, or its editor writes none.
+    /// True if its last line has no newline: the file may be incomplete.
     pub(super) unterminated: bool,
-    /// Whether its end is missing: that of a block, or of a last line that cannot be read.
+    /// True if its end is missing: the end of a block, or an unreadable last line.
     pub(super) cut_short: bool,
 }
 
-/// The host file of `name`, at need. Errors: everything that makes the file unusable.
+/// Reads the host file of `name`. Errors: all problems that make the file unusable.
 pub fn load_host(source: &Source, name: &NodeName) -> Result<Host, Vec<Problem>> {
     let options = merged::options(&source.options, &mut Vec::new());
     let file = read(source, name, &options);
     file.host.ok_or(file.problems)
 }
 
-/// Whether a file ends in the middle of a line that cannot be read: it may just be written.
+/// True if a file ends in an unreadable line: the file may be incomplete.
 fn ends_in_bad_line(bytes: &[u8], problems: &[Problem]) -> bool {
     let last = bytes.split(|byte| *byte == b'\n').count();
     let mut bad = problems.iter().filter(|problem| problem.error);
     bad.any(|problem| problem.line == last)
 }
 
-/// A warning where a host file holds a private key: who has the file is that node.
+/// Warns if a host file holds a private key, because every reader of the file can act as that node.
 pub(super) fn private_block(shown: &Path, bytes: &[u8]) -> Option<Problem> {
     let mut lines = bytes.split(|byte| *byte == b'\n').zip(1..);
     let (_, line) = lines.find(|(line, _)| {
@@ -83,7 +83,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
     let (mut unterminated, mut cut_short) = (false, false);
     problems.extend(two_forms(source, name));
     if let Some((bytes, lines)) = read_lines(source, &shown, Trouble::is_tear, &mut problems) {
-        // An empty file is what a copy in progress looks like.
+        // An empty file may be a copy in progress.
         let has_key = keys::public_block(&bytes).is_some()
             || bytes.windows(11).any(|text| text == b"PUBLIC KEY-");
         if lines.lines.is_empty() && !has_key && problems.is_empty() {
@@ -93,7 +93,8 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
                 "says nothing; copy it from that node again",
             ));
         }
-        // A block without an end costs what stands behind it, as in tinc; unless that is more than the block.
+        // A block without an end hides the lines after it, as in tinc. If it hides more than its own content, that is
+        // an error.
         let open = open_block(&lines, &bytes);
         unterminated = !toml::is_toml(&shown) && !bytes.ends_with(b"\n");
         let torn = problems.iter().any(|p| p.error && Some(p.line) != open);
@@ -107,7 +108,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         let mut key = key(&tree, base, &shown, &bytes, &mut bad);
         let needed = key.flatten().is_none();
         let rsa = legacy::public_key(&tree, base, &shown, &bytes, needed, &mut problems);
-        // The RSA key of a node is good whatever has become of its other one.
+        // The RSA key stays valid if the other key is invalid.
         if key.is_none() && rsa.is_some() {
             (key, bad_key) = (Some(None), bad.pop());
         }
@@ -146,7 +147,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
     }
 }
 
-/// The line of a block without an end behind which nothing but its own content was lost.
+/// Returns the line of a block without an end that hides only its own content.
 fn open_block(lines: &Lines, bytes: &[u8]) -> Option<usize> {
     let open = lines
         .remarks
@@ -157,8 +158,8 @@ fn open_block(lines: &Lines, bytes: &[u8]) -> Option<usize> {
     (!keys.any(|key| vars::find(&key).is_some())).then_some(open.number)
 }
 
-/// The host file of a node, relative to the configuration directory: `hosts/NAME`, unless there is only
-/// `hosts/NAME.toml`.
+/// Returns the host file of a node, relative to the configuration directory: `hosts/NAME`, or `hosts/NAME.toml` if only
+/// that exists.
 #[must_use]
 pub fn host_path(source: &Source, name: &NodeName) -> PathBuf {
     let [tincs, ours] = forms(name);
@@ -173,7 +174,7 @@ fn forms(name: &NodeName) -> [PathBuf; 2] {
     [dir.join(name.as_str()), dir.join(format!("{name}.toml"))]
 }
 
-/// Nobody could tell which of two files counts.
+/// Warns of two files for one node, because the choice is ambiguous.
 pub(super) fn two_forms(source: &Source, name: &NodeName) -> Option<Problem> {
     let [tincs, ours] = forms(name);
     let both = source.has(&tincs) && source.has(&ours);
@@ -183,14 +184,14 @@ pub(super) fn two_forms(source: &Source, name: &NodeName) -> Option<Problem> {
     })
 }
 
-/// What of a host file may hold keys as PEM.
+/// Returns the text of a host file that may hold PEM keys.
 pub(super) fn pem_text(source: &Source, shown: &Path) -> Vec<u8> {
     let read = read_lines(source, shown, |_| false, &mut Vec::new());
     read.map(|(text, _)| text).unwrap_or_default()
 }
 
-/// What of a file may hold keys as PEM, and what the lexer made of it; `None` (with an error) if it cannot be read.
-/// `broken` says what of the lexer's remarks is an error.
+/// Returns the text that may hold PEM keys, and the parsed lines; `None` (with an error) if the file is unreadable.
+/// `broken` selects the remarks that are errors.
 pub(super) fn read_lines(
     source: &Source,
     shown: &Path,
@@ -231,8 +232,8 @@ pub(super) fn read_lines(
     Some((bytes, lines))
 }
 
-/// The node's key: the line, else the file that is named, else the block in the host file itself.
-/// Outer `None`: there is one and it is bad.
+/// Returns the node's key: the line, else the named file, else the block in the host file. Outer `None`: the key exists
+/// and is invalid.
 #[expect(
     clippy::option_option,
     reason = "no key is a legal host file, a bad key is not"
@@ -269,8 +270,8 @@ pub(super) fn key(
     }
 }
 
-/// The secret that we share with this node alone, if there is a file for it. Outer `None`: there is one
-/// and it is bad.
+/// Returns the secret that we share with this node only, if its file exists. Outer `None`: the file exists and is
+/// invalid.
 #[expect(
     clippy::option_option,
     reason = "no secret is legal, a bad secret is not"
@@ -287,8 +288,8 @@ fn psk(
     }
 }
 
-/// Further keys, MinProtocol and how long all of it holds. `None` if one of them is there and bad: to go on
-/// without it would ask less of the node than the file does.
+/// Reads further keys, MinProtocol and validity times. Returns `None` if one of them is invalid: without it, the node
+/// would be trusted more than the file says.
 fn restrictions(reader: &mut Reader<'_>, host: Host) -> Option<Host> {
     let before = reader.problems.len();
     let host = Host {
@@ -307,7 +308,7 @@ fn restrictions(reader: &mut Reader<'_>, host: Host) -> Option<Host> {
     (reader.problems.len() == before).then_some(host)
 }
 
-/// MinProtocol, if it is there.
+/// Returns MinProtocol, if set.
 pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
     reader.tree.first("MinProtocol")?;
     Some(match reader.word("MinProtocol") {
@@ -317,13 +318,13 @@ pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
     })
 }
 
-/// SourceCheck, if it is there.
+/// Returns SourceCheck, if set.
 fn source_check(reader: &mut Reader<'_>) -> Option<SourceCheck> {
     reader.tree.first("SourceCheck")?;
     Some(super::resolve::source_check(reader))
 }
 
-/// A warning where Expires is near, or past.
+/// Warns if Expires is near or past.
 fn ending(tree: &Tree, host: &Host, now: u64) -> Option<Problem> {
     let entry = tree.first("Expires").filter(|_| host.revoked.is_none())?;
     let text = match host.expires?.checked_sub(now) {
@@ -348,14 +349,14 @@ fn unix_now() -> u64 {
     since.unwrap_or_default().as_secs()
 }
 
-/// Everything but the keys.
+/// Reads all variables but the keys.
 fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
     let port = reader
         .one("Port", values::port)
         .unwrap_or(values::DEFAULT_PORT);
     let tcp_only = reader.flag("TCPOnly");
     let [null_cipher, null_digest] = legacy::nulls(reader);
-    // Of that node's firewall; here only its mistakes count.
+    // It is for that node's firewall; here only its mistakes count.
     reader.each("Allow", Allow::parse);
     Host {
         null_cipher,
@@ -373,7 +374,7 @@ fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
     }
 }
 
-/// Address lines.
+/// Reads Address lines.
 fn addresses(reader: &mut Reader<'_>, port: u16) -> Vec<HostAddress> {
     for entry in reader.tree.all("Address") {
         if let Some((host, port)) = entry.value.split_once(':')
@@ -390,7 +391,7 @@ fn addresses(reader: &mut Reader<'_>, port: u16) -> Vec<HostAddress> {
     reader.each("Address", |text| values::address(text, port))
 }
 
-/// PMTU, in bytes with the Ethernet header.
+/// Reads PMTU, in bytes with the Ethernet header.
 pub(super) fn pmtu(reader: &mut Reader<'_>) -> Option<u16> {
     let pmtu = reader.int("PMTU").filter(|pmtu| *pmtu > 0)?;
     Some(u16::try_from(pmtu).unwrap_or(MTU).min(MTU))

@@ -1,4 +1,4 @@
-//! Key files: reading with a look at their mode, writing with the old keys commented out.
+//! Key files: reads them with a check of their mode, and writes them with old keys commented out.
 //!
 //! Source: config/tinc.md section 1.7.
 
@@ -18,12 +18,13 @@ use meshd_os::files::write_durable;
 
 use crate::{Problem, files, tincconf, toml};
 
-/// Mode of a private key file, and of what holds one.
+/// Mode of a private key file, and of a temporary file for it.
 const PRIVATE_MODE: u32 = 0o600;
-/// Mode of a host file that we make.
+/// Mode of a new host file.
 const HOST_MODE: u32 = 0o644;
 
-/// The text of a private key file; too open a mode is a warning. `shown` is the name of the file in messages.
+/// Returns the text of a private key file. A file mode that is too open causes a warning. `shown` is the name of the
+/// file in messages.
 pub(super) fn read_private_text(
     path: &Path,
     shown: &Path,
@@ -52,7 +53,7 @@ pub(super) fn read_private_text(
     Some(bytes)
 }
 
-/// What to do about a private key that cannot be read.
+/// Returns the remedy for an unreadable private key.
 fn hint(error: &files::FileError) -> &'static str {
     match error {
         files::FileError::Missing => "; `meshctl keygen` makes a key",
@@ -63,7 +64,7 @@ fn hint(error: &files::FileError) -> &'static str {
     }
 }
 
-/// Our private key; see [`read_private_text`].
+/// Reads our private key; see [`read_private_text`].
 pub(super) fn read_private(
     path: &Path,
     shown: &Path,
@@ -83,8 +84,8 @@ pub(super) fn read_private(
     }
 }
 
-/// 32 secret bytes as text: 64 hex digits, or base64 as `openssl rand -base64 32` and `wg genpsk` print
-/// it. Unlike tinc's key files, one that others may read is an error. `shown` is its name in messages.
+/// Reads 32 secret bytes as text: 64 hex digits, or base64 as `openssl rand -base64 32` and `wg genpsk` print it. A
+/// file that other users may read is an error, unlike with tinc's key files. `shown` is its name in messages.
 pub(super) fn read_secret(
     path: &Path,
     shown: &Path,
@@ -93,7 +94,7 @@ pub(super) fn read_secret(
     let read = files::read_text(path).map(Zeroizing::new);
     let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
     let error = match read {
-        // Nobody but the operator makes these.
+        // Only the operator can make such a file.
         Err(files::FileError::Missing) => files::FileError::Missing.to_string(),
         Err(error) => format!("{error}{}", hint(&error)),
         Ok(_) if mode & 0o077 != 0 => format!(
@@ -127,7 +128,7 @@ fn secret(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
     Some(secret)
 }
 
-/// The public key in the first block `ED25519 PUBLIC KEY` of a file; `None` if there is no such block.
+/// Returns the public key in the first block `ED25519 PUBLIC KEY` of a file; `None` without such a block.
 pub(super) fn public_block(bytes: &[u8]) -> Option<Result<PublicKey, String>> {
     match PublicKey::from_pem(&String::from_utf8_lossy(bytes)) {
         Err(KeyError::NoPem(_)) => None,
@@ -135,18 +136,18 @@ pub(super) fn public_block(bytes: &[u8]) -> Option<Result<PublicKey, String>> {
     }
 }
 
-/// The public key of a host file's line.
+/// Parses the public key of a host file's line.
 pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKey: {error}"))
 }
 
-/// The native key of a host file's line.
+/// Parses the native key of a host file's line.
 pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
     StaticPublic::from_base64(text)
         .ok_or_else(|| "NativePublicKey: no X25519 key of 43 characters of A-Z a-z 0-9 + /".into())
 }
 
-/// The private key in the file `path`; `None` if there is no such file, or nothing but comments in it.
+/// Returns the private key in the file `path`; `None` if the file is missing or holds only comments.
 pub fn kept_private(path: &Path) -> io::Result<Option<PrivateKey>> {
     let bytes = match files::read_text(path) {
         Ok(bytes) => Zeroizing::new(bytes),
@@ -163,14 +164,14 @@ pub fn kept_private(path: &Path) -> io::Result<Option<PrivateKey>> {
     Ok(Some(key))
 }
 
-/// Whether the file holds an RSA private key that is in force.
+/// True if the file holds an active RSA private key.
 #[must_use]
 pub fn has_rsa(path: &Path) -> bool {
     let text = files::read_text(path).map(Zeroizing::new);
     text.is_ok_and(|text| RsaPrivate::from_pem(&String::from_utf8_lossy(&text)).is_ok())
 }
 
-/// Where a new private key waits until both halves are in their files: whoever finds it completes that.
+/// Returns the file in which a new private key waits until both halves are written. A later run completes the pair.
 #[must_use]
 pub fn unfinished(private: &Path) -> PathBuf {
     beside(private, ".unfinished")
@@ -182,20 +183,20 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Puts a new pair into its two files so that it can be completed wherever it is cut short. Says whether an older private
-/// key was disabled.
+/// Writes a new pair into its two files, so that a later run can complete an interrupted write. Returns true if an
+/// older private key was disabled.
 pub fn write_pair(private: &Path, public: &Path, key: &PrivateKey) -> io::Result<bool> {
     write_durable(&unfinished(private), key.to_pem().as_bytes(), PRIVATE_MODE)?;
     complete_pair(private, public, key)
 }
 
-/// Does what is left of [`write_pair`], which may be all of it.
+/// Completes the rest of [`write_pair`].
 pub fn complete_pair(private: &Path, public: &Path, key: &PrivateKey) -> io::Result<bool> {
     let line = public_line(public, &key.public());
     if !existing(public)?.lines().any(|there| there == line) {
         write_public(public, &key.public())?;
     }
-    // A private key that is in its file has disabled the older one already.
+    // A private key in its file means that the older one is already disabled.
     let disabled = match kept_private(private) {
         Ok(Some(there)) if there.public() == key.public() => false,
         _ => write_private(private, key)?,
@@ -204,7 +205,7 @@ pub fn complete_pair(private: &Path, public: &Path, key: &PrivateKey) -> io::Res
     Ok(disabled)
 }
 
-/// Removes what a write of this file has left that was cut short.
+/// Removes temporary files of an interrupted write of this file.
 pub fn forget_drafts(path: &Path) {
     let Some((dir, name)) = path.parent().zip(path.file_name()) else {
         return;
@@ -218,12 +219,12 @@ pub fn forget_drafts(path: &Path) {
     }
 }
 
-/// Puts a private key into `path` (mode 0600). Says whether an older one there was disabled.
+/// Writes a private key into `path` (mode 0600). Returns true if an older one was disabled.
 pub fn write_private(path: &Path, key: &PrivateKey) -> io::Result<bool> {
     replace_private(path, Kind::Ed25519, &key.to_pem())
 }
 
-/// Puts a public key into the host file `path`. Says whether an older one there was disabled.
+/// Writes a public key into the host file `path`. Returns true if an older one was disabled.
 pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
     match toml::is_toml(path) {
         true => put_first(path, "ed25519", &public_line(path, key)),
@@ -235,7 +236,7 @@ pub fn write_public(path: &Path, key: &PublicKey) -> io::Result<bool> {
     }
 }
 
-/// The line of a host file that says a node's public key, in the form that the file has by its name.
+/// Returns the line with a node's public key, in the form that the file's name implies.
 #[must_use]
 pub fn public_line(path: &Path, key: &PublicKey) -> String {
     match toml::is_toml(path) {
@@ -244,8 +245,8 @@ pub fn public_line(path: &Path, key: &PublicKey) -> String {
     }
 }
 
-/// Puts an RSA key of tinc 1.0 into `private` (mode 0600) and its public half into `public`, a host file or one of its
-/// own. Says whether an older one was disabled.
+/// Writes an RSA key of tinc 1.0 into `private` (mode 0600), and its public half into `public`, a host file or a
+/// separate file. Returns true if an older one was disabled.
 pub fn write_rsa(private: &Path, public: &Path, key: &RsaPrivate) -> io::Result<bool> {
     let disabled = replace_private(private, Kind::Rsa, &key.to_pem())?;
     let pem = key.public().to_pem();
@@ -272,8 +273,8 @@ fn replace_public(path: &Path, kind: Kind, text: &str) -> io::Result<bool> {
     Ok(disabled)
 }
 
-/// Puts a key of TOML in front of everything, where no table has begun yet, and makes what it replaces a comment.
-/// Says whether there was such.
+/// Writes a TOML key at the front, before any table, and comments out the key that it replaces. Returns true if there
+/// was one.
 fn put_first(path: &Path, name: &str, line: &str) -> io::Result<bool> {
     let path = &behind_links(path);
     let old = existing(path)?;
@@ -286,7 +287,7 @@ fn put_first(path: &Path, name: &str, line: &str) -> io::Result<bool> {
         let starts = !open && is_it(line);
         found |= starts;
         let disabled = open || starts;
-        // The only value of several lines that such a key has is PEM text.
+        // The only multi-line value of such a key is PEM text.
         let marks = line.matches("'''").count() + line.matches("\"\"\"").count();
         open = disabled && open != (marks % 2 == 1);
         text.push_str(if disabled { "# " } else { "" });
@@ -298,7 +299,7 @@ fn put_first(path: &Path, name: &str, line: &str) -> io::Result<bool> {
     Ok(found)
 }
 
-/// The file that a link leads to: it is replaced, and the link stays.
+/// Returns the target of a symbolic link: the target is replaced, and the link stays.
 fn behind_links(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.into())
 }
@@ -311,7 +312,7 @@ fn existing(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Which keys a text holds.
+/// Kinds of keys in a text.
 #[derive(Clone, Copy)]
 enum Kind {
     Ed25519,
@@ -319,7 +320,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What its PEM blocks are called.
+    /// Returns the labels of its PEM blocks.
     const fn blocks(self) -> &'static [&'static str] {
         match self {
             Self::Ed25519 => &["ED25519 PRIVATE KEY", "ED25519 PUBLIC KEY"],
@@ -332,7 +333,7 @@ impl Kind {
         }
     }
 
-    /// The variable that holds a public key.
+    /// Returns the variable that holds a public key.
     const fn variable(self) -> &'static str {
         match self {
             Self::Ed25519 => "Ed25519PublicKey",
@@ -341,8 +342,8 @@ impl Kind {
     }
 }
 
-/// The text with `#` before every line of a key of this kind, as tinc 1.1 disables keys; and whether
-/// there was one. Ends with a newline unless empty.
+/// Returns the text with `#` before every line of a key of this kind, as tinc 1.1 disables keys, and true if there was
+/// one. The text ends with a newline unless empty.
 fn disable_keys(text: &str, kind: Kind) -> (String, bool) {
     let (mut out, mut in_block, mut disabled) = (String::new(), false, false);
     for line in text.lines() {

@@ -1,4 +1,4 @@
-//! What belongs to the legacy protocol of tinc 1.0: RSA keys, cipher, digest, MAC and compression.
+//! Variables of tinc 1.0's legacy protocol: RSA keys, cipher, digest, MAC and compression.
 //!
 //! Source: config/tinc.md section 2, wire/tinc-1.0.md sections 1.4 and 8.
 
@@ -18,11 +18,11 @@ use crate::{
     merged::{Entry, Reader, Tree},
 };
 
-/// Where tinc keeps the private key if PrivateKeyFile does not say so.
+/// Default of PrivateKeyFile in tinc.
 pub(super) const PRIVATE_KEY: &str = "rsa_key.priv";
 
-/// A node's RSA key: the number, else the file that is named, else the block in the host file itself. A bad one is a
-/// problem; `needed` says whether that is an error: whether it is all that the node has.
+/// Reads a node's RSA key: the number, else the named file, else the block in the host file. An invalid one is a
+/// problem, and an error if `needed`: if the node has no other key.
 pub(super) fn public_key(
     tree: &Tree,
     base: &Path,
@@ -72,7 +72,7 @@ pub(super) fn public_key(
     }
 }
 
-/// The name of our private key file, and whether the configuration names it.
+/// Returns the name of our private key file, and true if the configuration names it.
 pub(super) fn private_key_file(tree: &Tree) -> (PathBuf, bool) {
     match tree.first("PrivateKeyFile") {
         Some(entry) => (PathBuf::from(&entry.value), true),
@@ -80,7 +80,7 @@ pub(super) fn private_key_file(tree: &Tree) -> (PathBuf, bool) {
     }
 }
 
-/// Our RSA private key: the number, which needs the public one beside it, or the file.
+/// Reads our RSA private key: the number, which needs the public number beside it, or the file.
 pub(super) fn private_key(
     tree: &Tree,
     path: &Path,
@@ -117,7 +117,7 @@ pub(super) fn private_key(
     }
 }
 
-/// How packets to us are to be made.
+/// Reads the suite of packets to this node.
 pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     let usual = Suite::default_of_tinc();
     let cipher = reader.one("Cipher", |name| {
@@ -137,13 +137,13 @@ pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     let digest = digest.unwrap_or(usual.digest);
     let size = digest.map_or(0, |digest| digest.size);
     let most = i32::try_from(size).unwrap_or(0);
-    // Without a digest any length will do, as in tinc: there is no MAC.
+    // Without a digest any length is valid, as in tinc: there is no MAC.
     let most = if digest.is_none() { i32::MAX } else { most };
     let mac = reader.number_if("MACLength", 0, most);
     let mac = mac.map_or(usual.mac, |mac| mac.unsigned_abs() as usize);
     let level = reader.number("Compression", 0, MAX_LEVEL.into());
     if let (true, Some(entry)) = (level > MAX_LEGACY.into(), reader.tree.first("Compression")) {
-        // Seen with 1.1~pre18: it drops the key, and after a minute the link.
+        // Observed with 1.1~pre18: it drops the key, and after a minute the link.
         let text = "Compression = 12 is LZ4: a tinc 1.1 that is built without it, as Debian's is, refuses our keys; 1 to 9 is for all";
         reader.problems.push(entry.warning(text));
     }
@@ -155,7 +155,7 @@ pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     }
 }
 
-/// Whether packets to a node may go without cipher, and without MAC, as far as its host file says.
+/// Returns true for each of cipher and MAC if the host file allows packets without it.
 pub(super) fn nulls(reader: &mut Reader<'_>) -> [bool; 2] {
     let says = |name| {
         let entry = reader.tree.first(name);

@@ -1,4 +1,4 @@
-//! The configuration of a real tinc, and what meshd makes of it.
+//! Reads the configuration of tinc and meshd.
 //!
 //! Source: config/tinc.md sections 1 and 2.
 
@@ -40,21 +40,21 @@ pub use load::{expand_name, load, main_file, own_name, own_public, place_of, pri
 
 use meshd_proto::mesh::Settings;
 
-/// Where a configuration comes from: the options `-c`, `-n` and `-o` of the daemon.
+/// Origin of a configuration: the options `-c`, `-n` and `-o` of the daemon.
 #[derive(Debug, Clone, Default)]
 pub struct Source {
     /// The directory (tinc's CONFBASE), already resolved.
     pub base: PathBuf,
-    /// The net name, if one was given.
+    /// The net name, if given.
     pub net: Option<String>,
     /// `-o [NODE.]KEY=VALUE`, in order.
     pub options: Vec<String>,
-    /// A file that is looked at as if it stood in the directory: where, and what is there.
+    /// A file to check as if it stood in the directory: its place, and its real path.
     pub instead: Option<(PathBuf, PathBuf)>,
 }
 
 impl Source {
-    /// Where a file of the directory is read.
+    /// Returns the path from which a file of the directory is read.
     #[must_use]
     pub fn path(&self, shown: &Path) -> PathBuf {
         match &self.instead {
@@ -63,7 +63,7 @@ impl Source {
         }
     }
 
-    /// The names in a directory of it, sorted, as [`files::names`].
+    /// Returns the names in one of its directories, sorted, as [`files::names`].
     fn names(&self, dir: &Path) -> Result<Vec<String>, files::FileError> {
         let mut names = files::names(&self.base.join(dir))?;
         if let Some((place, _)) = &self.instead
@@ -81,23 +81,23 @@ impl Source {
     }
 }
 
-/// Something to say about the configuration.
+/// An error or warning about the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Whether it stops us (or, in a host file, costs that node).
+    /// True if it stops meshd (or, in a host file, disables that node).
     pub error: bool,
-    /// Which file, relative to the directory where it lies in it.
+    /// The file, relative to the configuration directory if it is inside.
     pub file: PathBuf,
     /// Line, from 1; 0 = the whole file.
     pub line: usize,
     /// Column in characters from 1; 0 = the whole line.
     pub column: usize,
-    /// What and what to do, one sentence without the place.
+    /// The problem and the remedy: one sentence without the place.
     pub text: String,
 }
 
 impl Problem {
-    /// Something that stops us, or costs a node.
+    /// Makes an error.
     pub fn error(file: &Path, line: usize, text: impl Into<String>) -> Self {
         let (file, text) = (file.into(), text.into());
         Self {
@@ -109,7 +109,7 @@ impl Problem {
         }
     }
 
-    /// Something that the operator should know.
+    /// Makes a warning.
     pub fn warning(file: &Path, line: usize, text: impl Into<String>) -> Self {
         let problem = Self::error(file, line, text);
         Self {
@@ -132,24 +132,24 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A configuration that was read completely.
+/// A completely read configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where it came from.
+    /// Its origin.
     pub source: Source,
-    /// What the mesh needs.
+    /// Settings of the mesh.
     pub settings: Arc<Settings>,
-    /// What only the shell needs.
+    /// Settings of the daemon around the mesh.
     pub shell: Arc<Shell>,
-    /// Warnings, and errors that cost one node only, or one line.
+    /// Warnings, and errors that affect only one node or one line.
     pub problems: Vec<Problem>,
-    /// Host files that nothing was taken from, relative to the directory: on a reload their last good version, if
-    /// there was one, stays in force.
+    /// Host files that were not applied, relative to the directory. On a reload, their last good version stays in
+    /// force.
     pub not_taken: Vec<PathBuf>,
 }
 
 impl Config {
-    /// That Allow is not the daemon's to enforce, if there is any.
+    /// Returns a note that meshd does not enforce Allow, if an Allow line exists.
     #[must_use]
     pub fn not_filtered(&self) -> Option<String> {
         let net = self.source.net.as_ref();
@@ -164,7 +164,7 @@ impl Config {
     }
 }
 
-/// Which addresses are used.
+/// Address family of sockets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AddressFamily {
     /// IPv4 only.
@@ -176,7 +176,7 @@ pub enum AddressFamily {
     Any,
 }
 
-/// The kind of our device.
+/// Kind of our device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeviceType {
     /// A TUN device.
@@ -184,11 +184,11 @@ pub enum DeviceType {
     Tun,
     /// A TAP device.
     Tap,
-    /// No device at all: for relays.
+    /// No device: for relays.
     Dummy,
 }
 
-/// MetricsListen (meshd only): where metrics are asked for.
+/// MetricsListen (meshd only): where the daemon serves metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum MetricsListen {
     /// A socket beside the control socket: `unix`.
@@ -202,15 +202,15 @@ pub enum MetricsListen {
     Tcp(SocketAddr),
 }
 
-/// How far the daemon locks itself in once all is open.
+/// Level of the sandbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sandbox {
-    /// Not at all.
+    /// No sandbox.
     Off,
-    /// It can start no program and make no system call that it has no use for; scripts are run by another process.
+    /// The daemon can start no program and make only listed system calls; another process runs scripts.
     #[default]
     Normal,
-    /// And no script is run but tinc-up.
+    /// As `Normal`, and no script runs but tinc-up.
     High,
 }
 
@@ -223,9 +223,9 @@ pub struct Shell {
     pub device: Option<PathBuf>,
     /// DeviceType.
     pub device_type: DeviceType,
-    /// InterfaceAddress (meshd only): addresses with prefix length that we set by netlink.
+    /// InterfaceAddress (meshd only): addresses with prefix length, set by netlink.
     pub interface_addresses: Vec<(std::net::IpAddr, u8)>,
-    /// InterfaceRoute (meshd only): networks that we route into the device by netlink.
+    /// InterfaceRoute (meshd only): networks routed into the device by netlink.
     pub interface_routes: Vec<(std::net::IpAddr, u8)>,
     /// `InterfaceRoute = auto`: a route for every subnet of a reachable node.
     pub interface_routes_auto: bool,
@@ -235,7 +235,7 @@ pub struct Shell {
     pub port: u16,
     /// BindToAddress and ListenAddress, resolved; empty = wildcard of every family.
     pub listen: Vec<SocketAddr>,
-    /// The source of outgoing TCP (BindToAddress, when there is one of the family).
+    /// Source addresses of outgoing TCP: BindToAddress, if one of the family exists.
     pub bind: Vec<SocketAddr>,
     /// BindToInterface.
     pub bind_to_interface: Option<String>,
@@ -245,9 +245,9 @@ pub struct Shell {
     pub fwmark: u32,
     /// MetricsListen.
     pub metrics_listen: MetricsListen,
-    /// When our private key was made, as far as the file knows.
+    /// Time of our private key, from its file.
     pub key_made: Option<SystemTime>,
-    /// Workers; 0 = as many as processors.
+    /// Workers; 0 = one for each processor.
     pub workers: usize,
     /// UDPRcvBuf in bytes; 0 = the system's.
     pub udp_rcvbuf: usize,
@@ -257,11 +257,11 @@ pub struct Shell {
     pub scripts_interpreter: Option<String>,
     /// ScriptsExtension.
     pub scripts_extension: String,
-    /// RunScripts, without `none`; `None`: all of them.
+    /// RunScripts, without `none`; `None`: all scripts.
     pub run_scripts: Option<Vec<&'static str>>,
-    /// RunScripts as the process for scripts was told it at the start: a reload cannot allow more.
+    /// RunScripts at the start of the script process: a reload cannot add scripts.
     pub scripts_at_start: Option<Vec<&'static str>>,
-    /// Allow (meshd only), sorted: of the firewall that `meshctl firewall` writes, not of the daemon.
+    /// Allow (meshd only), sorted: for `meshctl firewall`, not for the daemon.
     pub allow: Vec<allow::Allow>,
     /// Sandbox.
     pub sandbox: Sandbox,
@@ -269,6 +269,6 @@ pub struct Shell {
     pub nice: Option<i32>,
     /// LogLevel: tinc's debug level, used when no `-d` raised it.
     pub log_level: u8,
-    /// Whether DF is set on UDP sockets (PMTUDiscovery).
+    /// True if UDP sockets set DF (PMTUDiscovery).
     pub pmtu_discovery: bool,
 }

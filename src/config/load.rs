@@ -1,4 +1,4 @@
-//! Reading a whole configuration: which files, in which order, and whose fault is what.
+//! Reads a whole configuration: selects the files, their order, and the severity of problems.
 //!
 //! Source: config/tinc.md sections 1.1 and 1.5, proto/design.md section 2.5 (c).
 
@@ -22,13 +22,13 @@ use crate::{
     toml,
 };
 
-/// Host files that are read; more nodes than that are no mesh of ours (proto/threat-model.md section 5.6).
+/// Maximum number of host files (proto/threat-model.md section 5.6).
 const MAX_HOSTS: usize = 16_384;
 
-/// Reads everything anew. `last` is the configuration in force, on a reload: a host file that is
-/// broken now keeps what it said then, one that is gone is gone. Blocks, also on name resolution.
+/// Reads all files. On a reload, `last` is the configuration in force: an invalid host file keeps its last version, a
+/// removed one is removed. Blocks, also on name resolution.
 ///
-/// Errors: all problems of the whole tree at once, if at least one of them concerns us and not only
+/// Errors: all problems of the whole tree, if at least one of them affects this node.
 /// another node.
 pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Problem>> {
     let mut ours = Vec::new();
@@ -39,7 +39,7 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     if let (Some(name), Some(last), Some(entry)) = (&name, last, tree.first("Name"))
         && *name != last.settings.name
     {
-        // All else in the tree is another node's then: its subnets are not ours to announce.
+        // The tree would then be another node's, whose subnets we must not announce.
         let text = format!(
             "Name is {name}, but {} is running: restart to change it",
             last.settings.name
@@ -47,8 +47,8 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
         ours.push(entry.error(&text));
     }
     if let Some(name) = &name {
-        // At start tinc goes on with what it could read of the own host file. On a reload that would
-        // withdraw what a torn file does not hold any more, so there it stops the reload.
+        // At start, tinc uses the readable part of its own host file. On a reload, that would withdraw subnets that a
+        // torn file has lost, so the reload stops.
         let problems = if last.is_some() {
             &mut ours
         } else {
@@ -86,20 +86,21 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
     }
 }
 
-/// What came of the host files, besides what they say.
+/// Results of reading the host files, besides their content.
 #[derive(Default)]
 struct Taken {
-    /// Remarks on them.
+    /// Problems of the files.
     problems: Vec<Problem>,
-    /// All Subnet lines, those of our own file included.
+    /// All Subnet lines, including our own file's.
     subnets: Vec<Entry>,
-    /// Those that nothing was taken from.
+    /// Files that were not applied.
     not: Vec<PathBuf>,
-    /// Ed25519 keys that cannot be read, of nodes with an RSA key.
+    /// Unreadable Ed25519 keys of nodes with an RSA key.
     bad_keys: Vec<Problem>,
 }
 
-/// What a key that cannot be read costs a node with an RSA key; `keys`: whether we have an Ed25519 and an RSA key.
+/// Sets the consequence of an unreadable key for a node with an RSA key. `keys`: true if we have an Ed25519 key, and an
+/// RSA key.
 fn cost(bad: Problem, keys: Option<(bool, bool)>) -> Problem {
     let (sptps, rsa) = keys.unwrap_or((true, true));
     let what = match (sptps, rsa) {
@@ -116,7 +117,7 @@ fn cost(bad: Problem, keys: Option<(bool, bool)>) -> Problem {
     }
 }
 
-/// Our name as tinc.conf, conf.d and the options have it, for whoever needs no more than that.
+/// Returns our name from tinc.conf, conf.d and the options.
 pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
     let mut problems = Vec::new();
     let options = merged::options(&source.options, &mut problems);
@@ -126,7 +127,7 @@ pub fn own_name(source: &Source) -> Result<NodeName, Vec<Problem>> {
         .ok_or(problems)
 }
 
-/// The Ed25519 key by which others know us, as our own files say; `None`: they say none, or it cannot be read.
+/// Returns our public Ed25519 key from our own files; `None`: missing or unreadable.
 #[must_use]
 pub fn own_public(source: &Source) -> Option<PublicKey> {
     let mut unheard = Vec::new();
@@ -139,7 +140,7 @@ pub fn own_public(source: &Source) -> Option<PublicKey> {
     host::key(&tree, &source.base, &shown, &text, &mut unheard)?
 }
 
-/// The file of our Ed25519 private key.
+/// Returns the file of our Ed25519 private key.
 #[must_use]
 pub fn private_path(source: &Source) -> PathBuf {
     let named = place_of(source, None, "Ed25519PrivateKeyFile");
@@ -147,8 +148,8 @@ pub fn private_path(source: &Source) -> PathBuf {
     source.base.join(named)
 }
 
-/// Where a variable of ours stands that counts, or of the host file of `node`: file, line and value. Files that
-/// cannot be read hold nothing.
+/// Returns file, line and value of the effective line of a variable of ours, or of the host file of `node`. Unreadable
+/// files count as empty.
 #[must_use]
 pub fn place_of(
     source: &Source,
@@ -176,7 +177,7 @@ pub fn place_of(
     Some((entry.file.clone(), entry.line, entry.value.clone()))
 }
 
-/// Options without node, tinc.conf and conf.d.
+/// Merges options without node, tinc.conf and conf.d.
 fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Problem>) -> Tree {
     let mut tree = Tree::default();
     tree.add_options(options, None);
@@ -215,7 +216,7 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
     tree
 }
 
-/// The main file, relative to the configuration directory: tinc.conf, unless there is only meshd.toml.
+/// Returns the main file, relative to the configuration directory: tinc.conf, or meshd.toml if only that exists.
 #[must_use]
 pub fn main_file(source: &Source) -> &'static Path {
     let (tincs, ours) = (Path::new("tinc.conf"), Path::new(toml::MAIN));
@@ -267,8 +268,8 @@ fn name_of(tree: &Tree, problems: &mut Vec<Problem>) -> Option<NodeName> {
     }
 }
 
-/// `$VAR` is environment variable VAR, or the host name for an unset HOST; every byte of it that is
-/// not alphanumeric becomes `_`. Other names stay as they are.
+/// Expands `$VAR`: environment variable VAR, or the host name for an unset HOST; every byte that is not alphanumeric
+/// becomes `_`. Other names stay.
 pub fn expand_name(
     value: &str,
     env: impl Fn(&str) -> Option<String>,
@@ -329,7 +330,7 @@ fn hosts(
         Vec::new()
     });
     if last.is_some() && !source.base.join(dir).is_dir() {
-        // Somebody is moving the tree about: that is no reason to cut everybody.
+        // The operator may be moving the tree; that must not end all links.
         let text = "no such directory; the configuration in force stays until it is back";
         ours.push(Problem::error(dir, 0, text));
     }
@@ -355,7 +356,7 @@ fn hosts(
         let both = file.host.as_ref().zip(known);
         let lost = both.and_then(|(host, known)| what_is_lost(host, known, &file));
         let host = match (file.host, lost) {
-            // As a start takes it: a bad line is lost, and the rest counts.
+            // As at a start: an invalid line is skipped, and the rest counts.
             (Some(host), None) => {
                 taken.bad_keys.extend(file.bad_key);
                 Some(Arc::new(host))
@@ -379,8 +380,8 @@ fn hosts(
     hosts
 }
 
-/// What a file that is read anew has lost of `known`, its version in force, as one has that is just being written. A
-/// start has no better version; a reload has.
+/// Returns the part of `known`, the version in force, that a new file lacks, as an incomplete file would. Used on a
+/// reload, which can keep the better version.
 fn what_is_lost(new: &Host, known: &Host, file: &HostFile) -> Option<&'static str> {
     let keyless = new.key.is_none() && new.rsa.is_none();
     let mut subnets = known.subnets.iter();

@@ -1,5 +1,4 @@
-//! The merged configuration: every line and option in the order in which tinc prefers them, and the
-//! typed look at it.
+//! The merged configuration: every line and option in tinc's order of preference, and typed access to it.
 //!
 //! Source: config/tinc.md sections 1.1, 1.3 and 1.4.
 
@@ -16,7 +15,7 @@ use crate::{
     vars::{self, Honoured, Ignoring, Kind, Var},
 };
 
-/// One `KEY = VALUE` and where it stands.
+/// One `KEY = VALUE` and its place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) key: String,
@@ -57,8 +56,8 @@ impl Entry {
         !self.is_option && self.file.starts_with("hosts")
     }
 
-    /// Options first in their order; then by line number, whatever the file; then by file. Of what is in TOML our
-    /// own files come before the host file.
+    /// Returns the sort key: options first, in order; then lines by number, in any file; then by file. In TOML, our own
+    /// files come before the host file.
     fn rank(&self) -> (bool, bool, usize, &[u8]) {
         let file = self.file.as_os_str().as_encoded_bytes();
         let later = toml::is_toml(&self.file) && self.is_in_hosts();
@@ -66,7 +65,7 @@ impl Entry {
     }
 }
 
-/// Reads the options; a malformed one is an error that names its number.
+/// Parses the options; an invalid one is an error with its number.
 pub(super) fn options(texts: &[String], problems: &mut Vec<Problem>) -> Vec<CliOption> {
     let mut options = Vec::new();
     for (index, text) in texts.iter().enumerate() {
@@ -103,7 +102,7 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn add_lines(&mut self, file: &Path, lines: Lines) {
         if toml::is_toml(file) && !file.starts_with("hosts") {
-            // A later file beats an earlier one, but for arrays, which grow.
+            // A later file overrides an earlier one, except for arrays, which grow.
             let beaten = |entry: &Entry| {
                 let single = vars::find(&entry.key).is_some_and(|var| !var.multiple);
                 single && lines.lines.iter().any(|line| line.key == entry.key)
@@ -130,7 +129,7 @@ impl Tree {
         self.sort();
     }
 
-    /// What holds where no line says otherwise.
+    /// Adds a default for a variable without a line.
     pub(super) fn set_default(&mut self, file: &Path, key: &'static str, value: &str) {
         if self.first(key).is_none() {
             self.entries.push(Entry {
@@ -142,7 +141,7 @@ impl Tree {
         }
     }
 
-    /// Whether our own files are in TOML.
+    /// True if our own files are in TOML.
     pub(super) fn is_toml(&self) -> bool {
         let mut entries = self.entries.iter();
         entries.any(|entry| entry.file == Path::new(toml::MAIN))
@@ -152,7 +151,7 @@ impl Tree {
         self.entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
     }
 
-    /// All instances of a variable, the preferred one first.
+    /// Returns all instances of a variable, the preferred one first.
     pub(super) fn all(&self, name: &'static str) -> impl Iterator<Item = &Entry> {
         debug_assert!(vars::find(name).is_some(), "{name} is not in the table");
         self.entries
@@ -160,13 +159,14 @@ impl Tree {
             .filter(move |e| e.key.eq_ignore_ascii_case(name))
     }
 
-    /// The instance of a single-valued variable that counts.
+    /// Returns the effective instance of a single-valued variable.
     pub(super) fn first(&self, name: &'static str) -> Option<&Entry> {
         self.all(name).next()
     }
 
-    /// Takes out what may start programs or names our secrets, but stands in a host file. `ours`: in our own, where
-    /// tinc takes it from. Gives what costs that file's node, and what stops us: what is not safe to go on without.
+    /// Removes variables from a host file that may start programs or that name our secrets. `ours`: the file is our
+    /// own, where tinc accepts them. Returns the errors that disable that file's node, and the errors that stop meshd
+    /// because ignoring the line is unsafe.
     pub(super) fn drop_misplaced(&mut self, ours: bool) -> (Vec<Problem>, Vec<Problem>) {
         let (mut told, mut refused) = (Vec::new(), Vec::new());
         self.entries.retain(|entry| {
@@ -192,15 +192,15 @@ impl Tree {
         (told, refused)
     }
 
-    /// Takes out of our own tree what our host file says to others: it does not say how we judge them.
+    /// Removes variables of our host file that other nodes apply to us. They do not affect our own checks.
     pub(super) fn drop_told_to_others(&mut self) {
         let told = |entry: &Entry| entry.key.eq_ignore_ascii_case("SourceCheck");
         self.entries
             .retain(|entry| !(entry.is_in_hosts() && told(entry)));
     }
 
-    /// Says which lines count for nothing: unknown names, repetitions, and (`ours`) variables that
-    /// meshd does not honour yet, each once. Where ignoring one of these is not safe, it is an error.
+    /// Returns remarks on ineffective lines: unknown names, repetitions, and (`ours`) unsupported variables, each once.
+    /// If ignoring one is unsafe, it is an error.
     pub(super) fn remarks(&self, ours: bool) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut seen = BTreeSet::new();
@@ -225,8 +225,8 @@ impl Tree {
         problems
     }
 
-    /// A remark about an instance that another one beats. An option that beats a line does so on
-    /// purpose.
+    /// Returns a remark on an instance that another one overrides. An option overrides a line on purpose, without a
+    /// remark.
     fn repeated(&self, entry: &Entry, var: &'static Var) -> Option<Problem> {
         let winner = self.first(var.name).filter(|w| !w.is_option)?;
         let (file, line) = (winner.file.display(), winner.line);
@@ -235,8 +235,7 @@ impl Tree {
     }
 }
 
-/// A remark about a variable that meshd does not honour, unless the value is the default: an error if ignoring it is
-/// not safe.
+/// Returns a remark on an unsupported variable with a value other than the default: an error if ignoring it is unsafe.
 fn not_honoured(entry: &Entry, var: &Var) -> Option<Problem> {
     let Honoured::NotYet(ignoring) = var.honoured else {
         return None;
@@ -273,7 +272,7 @@ fn unknown(key: &str) -> String {
     }
 }
 
-/// Typed values out of a tree; what is wrong with them collects in `problems`.
+/// Reads typed values from a tree, and collects their problems in `problems`.
 pub(super) struct Reader<'a> {
     pub(super) tree: &'a Tree,
     pub(super) problems: Vec<Problem>,
@@ -285,7 +284,7 @@ impl<'a> Reader<'a> {
         Self { tree, problems }
     }
 
-    /// `yes` or `no`; anything else counts as absent, and is an error where the variable guards.
+    /// Reads `yes` or `no`. Any other value counts as absent, and is an error if the variable guards.
     pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
         let entry = self.tree.first(name)?;
         match entry.value.to_ascii_lowercase().as_str() {
@@ -299,14 +298,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// As [`Self::boolean`], with the default of the table.
+    /// Reads as [`Self::boolean`], with the default of the table.
     pub(super) fn flag(&mut self, name: &'static str) -> bool {
         let default = default(name) == "yes";
         self.boolean(name).unwrap_or(default)
     }
 
-    /// What is wrong with a value, and (`else_said`) what is made of it. Where the variable guards it is an error, and nothing is
-    /// made of it.
+    /// Adds a problem of a value, with its consequence (`else_said`). If the variable guards, it is an error without a
+    /// consequence.
     fn unread(&mut self, entry: &Entry, text: String, else_said: &str) {
         let guards = vars::find(&entry.key).is_some_and(Var::guards);
         self.problems.push(match guards {
@@ -315,8 +314,8 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// A number of 32 bits with sign; junk behind it is ignored, no digits count as absent. Both are errors where the
-    /// variable guards.
+    /// Reads a signed 32-bit number. Text after it is ignored; a value without digits counts as absent. Both are errors
+    /// if the variable guards.
     pub(super) fn int(&mut self, name: &'static str) -> Option<i32> {
         let entry = self.tree.first(name)?;
         let Some((number, junk)) = leading_int(&entry.value) else {
@@ -331,14 +330,14 @@ impl<'a> Reader<'a> {
         Some(number)
     }
 
-    /// A number at least `min`, at most `max`, else the default of the table (0 if it has none).
-    /// A number out of range is an error.
+    /// Reads a number from `min` to `max`, else returns the default of the table (0 without one). A number out of range
+    /// is an error.
     pub(super) fn number(&mut self, name: &'static str, min: i32, max: i32) -> i32 {
         self.number_if(name, min, max)
             .unwrap_or_else(|| default(name).parse().unwrap_or(0))
     }
 
-    /// As [`Self::number`]; `None` if it is absent.
+    /// Reads as [`Self::number`]; `None` if absent.
     pub(super) fn number_if(&mut self, name: &'static str, min: i32, max: i32) -> Option<i32> {
         let number = self.int(name)?;
         if (min..=max).contains(&number) {
@@ -353,8 +352,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// Whole seconds, at least 1. Less counts as absent: tinc takes it and then does the thing all the
-    /// time.
+    /// Reads whole seconds, at least 1. A lower value counts as absent: tinc accepts it and then repeats the action all
+    /// the time.
     pub(super) fn seconds(&mut self, name: &'static str) -> Duration {
         let usual = default(name).parse().unwrap_or(1);
         let seconds = match self.int(name).map(u64::try_from) {
@@ -370,7 +369,7 @@ impl<'a> Reader<'a> {
         Duration::from_secs(seconds)
     }
 
-    /// One of the words of the table, in its spelling there. Another word is an error.
+    /// Reads one of the words of the table, and returns the table's spelling. Another word is an error.
     pub(super) fn word(&mut self, name: &'static str) -> &'static str {
         let Some(entry) = self.tree.first(name) else {
             return default(name);
@@ -387,7 +386,7 @@ impl<'a> Reader<'a> {
         found.copied().unwrap_or_else(|| default(name))
     }
 
-    /// Each instance through `parse`; what it refuses is an error and left out.
+    /// Parses each instance; an invalid one is an error and is skipped.
     pub(super) fn each<T, E: ToString>(
         &mut self,
         name: &'static str,
@@ -403,7 +402,7 @@ impl<'a> Reader<'a> {
         values
     }
 
-    /// The instance that counts through `parse`; what it refuses is an error and counts as absent.
+    /// Parses the effective instance; an invalid one is an error and counts as absent.
     pub(super) fn one<T, E: ToString>(
         &mut self,
         name: &'static str,
@@ -418,7 +417,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The text as it stands.
+    /// Returns the raw text.
     pub(super) fn text(&self, name: &'static str) -> Option<String> {
         self.tree.first(name).map(|e| e.value.clone())
     }
@@ -428,7 +427,7 @@ fn default(name: &str) -> &'static str {
     vars::find(name).map_or("", |v| v.default)
 }
 
-/// Blanks, sign, digits; saturates. The second part is what follows, without blanks before it.
+/// Parses blanks, sign and digits; saturates. The second part is the rest, without leading blanks.
 fn leading_int(text: &str) -> Option<(i32, &str)> {
     let text = text.trim_start();
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);

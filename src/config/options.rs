@@ -1,5 +1,5 @@
-//! The daemon's command line, as tincd reads it: GNU long options (unambiguous beginnings,
-//! `--opt=value` and `--opt value`), optional values that swallow their neighbour.
+//! The daemon's command line, with tincd's syntax: GNU long options (unambiguous prefixes, `--opt=value` and `--opt
+//! value`), and optional values that consume the next argument.
 //!
 //! Source: config/tinc.md section 4.1.
 
@@ -10,18 +10,18 @@ use std::{
 
 use rustix::process::Signal;
 
-/// The name that the program was called by.
+/// The name by which the program was called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Called {
-    /// Any but tincd's.
+    /// Any other name.
     #[default]
     Meshd,
-    /// `tincd`: options, places and manners are tincd's.
+    /// `tincd`: options, paths and behaviour are tincd's.
     Tincd,
 }
 
 impl Called {
-    /// By the first word of the command line.
+    /// Returns the name in the first word of the command line.
     #[must_use]
     pub fn by(program: Option<&OsStr>) -> Self {
         match program.map(Path::new).and_then(Path::file_name) {
@@ -30,14 +30,14 @@ impl Called {
         }
     }
 
-    /// Whether the first word of a command line names the daemon: `meshd` or `tincd`.
+    /// True if the first word of a command line names the daemon: `meshd` or `tincd`.
     #[must_use]
     pub fn is_daemon(program: Option<&OsStr>) -> bool {
         let name = program.map(Path::new).and_then(Path::file_name);
         name.is_some_and(|name| name == "meshd" || name == "tincd")
     }
 
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,14 +47,14 @@ impl Called {
     }
 }
 
-/// What the command line asks for.
+/// Action that the command line requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Run the daemon.
     Run(Box<Options>),
     /// tincd's `-k`: send a signal to the daemon that runs.
     Kill(Box<Options>, Signal),
-    /// tincd's `-K`: make an RSA key of so many bits.
+    /// tincd's `-K`: make an RSA key of this many bits.
     GenerateKeys(Box<Options>, u32),
     /// Print the help.
     Help,
@@ -65,11 +65,11 @@ pub enum Command {
 /// Options of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// The name that the program was called by.
+    /// The name by which the program was called.
     pub called: Called,
-    /// `-D`. Only tincd does otherwise.
+    /// `-D`. It has an effect for tincd only.
     pub no_detach: bool,
-    /// We are the half of a tincd that stays in the background.
+    /// True for the background half of a tincd.
     pub detached: bool,
     /// `-c DIR`.
     pub config: Option<PathBuf>,
@@ -77,17 +77,17 @@ pub struct Options {
     pub net: Option<String>,
     /// `-o [NODE.]KEY=VALUE`, in order.
     pub options: Vec<String>,
-    /// `-d[N]`: tinc's debug level, if any was given.
+    /// `-d[N]`: tinc's debug level, if given.
     pub debug: Option<u8>,
-    /// `--logfile[=F]`: `Some(None)` is the default place.
+    /// `--logfile[=F]`: `Some(None)` is the default file.
     pub logfile: Option<Option<PathBuf>>,
-    /// `-s`: log for syslog, which reads our standard error under systemd.
+    /// `-s`: log for syslog, which reads standard error under systemd.
     pub syslog: bool,
     /// `--pidfile=F`.
     pub pidfile: Option<PathBuf>,
     /// `-L`: keep all memory in RAM.
     pub mlock: bool,
-    /// `-R`: change the root to the configuration directory.
+    /// `-R`: change the root directory to the configuration directory.
     pub chroot: bool,
     /// `-U USER`.
     pub user: Option<String>,
@@ -167,7 +167,7 @@ enum Value {
     Required,
 }
 
-/// What the foreground half of a tincd says to the other half.
+/// Option that the foreground half of a tincd passes to the background half.
 pub const DETACHED: &str = "detached";
 
 type Row = (Name, Option<char>, &'static str, Value);
@@ -189,7 +189,7 @@ const TABLE: [Row; 14] = [
     (Name::Version, None, "version", Value::None),
 ];
 
-/// What only tincd has.
+/// Options of tincd only.
 const TINCD: [Row; 3] = [
     (Name::Kill, Some('k'), "kill", Value::Optional),
     (
@@ -209,7 +209,7 @@ fn table(called: Called) -> impl Iterator<Item = &'static Row> {
     TABLE.iter().chain(more)
 }
 
-/// Reads the arguments after the program name. The error is one sentence for the operator.
+/// Parses the arguments after the program name. The error is one sentence for the operator.
 pub fn parse(called: Called, args: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let mut args = args.into_iter().peekable();
     let mut options = Options {
@@ -257,7 +257,7 @@ pub fn parse(called: Called, args: impl IntoIterator<Item = String>) -> Result<C
     })
 }
 
-/// What ends the program before it runs as a daemon; the first one given counts.
+/// Options that end the program before it runs as a daemon; the first one given counts.
 enum Early {
     Help,
     Version,
@@ -265,10 +265,10 @@ enum Early {
     GenerateKeys(u32),
 }
 
-/// Length of new RSA keys in bits, as tinc 1.0 has it.
+/// Length of new RSA keys in bits, tinc 1.0's default.
 const RSA_BITS: u32 = 2048;
 
-/// A signal by its name (with or without SIG) or number, as `-k` takes it.
+/// Parses a signal for `-k`: a name (with or without SIG) or a number.
 fn signal(text: &str) -> Result<Signal, String> {
     let name = text.to_ascii_uppercase();
     Ok(match name.strip_prefix("SIG").unwrap_or(&name) {
@@ -290,7 +290,7 @@ fn signal(text: &str) -> Result<Signal, String> {
     })
 }
 
-/// Finds a long option by its name or an unambiguous beginning of it.
+/// Finds a long option by its name or an unambiguous prefix.
 fn long_option(called: Called, text: &str) -> Result<(Name, Value), String> {
     let begins = |row: &&Row| row.2.starts_with(text) && row.0 != Name::Detached;
     let mut rows = table(called).filter(begins);
@@ -329,7 +329,7 @@ fn apply(
         Name::Net => options.net = value,
         Name::Option => options.options.extend(value),
         Name::Debug => {
-            // atoi, as tincd does: a word is 0.
+            // Parses as atoi, like tincd: a word is 0.
             let digits = |text: String| -> String {
                 text.chars().take_while(char::is_ascii_digit).collect()
             };
@@ -350,7 +350,7 @@ fn apply(
                     .parse()
                     .map_err(|_| format!("{text:?} is no length of a key in bits"))?,
             };
-            // tincd rounds it too.
+            // tincd rounds the length too.
             *early = early.take().or(Some(Early::GenerateKeys(bits / 8 * 8)));
         }
         Name::Mlock => options.mlock = true,
@@ -376,7 +376,7 @@ fn apply(
     Ok(())
 }
 
-/// Paths are taken from where we were started, whatever directory we change to.
+/// Makes a path absolute, because the daemon may change its directory.
 fn absolute(path: String) -> PathBuf {
     std::path::absolute(&path).unwrap_or_else(|_| path.into())
 }

@@ -1,4 +1,4 @@
-//! From the merged lines to typed settings. Defaults are those of the table, which are tinc 1.1's.
+//! Converts merged lines to typed settings. Defaults are those of the table, which are tinc 1.1's.
 //!
 //! Source: config/tinc.md section 2.
 
@@ -33,14 +33,14 @@ use crate::{
     shell, values,
 };
 
-/// Where tinc keeps the private key if Ed25519PrivateKeyFile does not say so.
+/// Default of Ed25519PrivateKeyFile in tinc.
 pub(super) const ED25519_KEY: &str = "ed25519_key.priv";
-/// PingInterval if it is below 1, in seconds.
+/// PingInterval for a value below 1, in seconds.
 const PING_NEVER: u64 = 86_400;
-/// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB a node. More counts as this.
+/// Largest replay window in bytes of 8 packets: 512 Ki packets, 64 KiB for each node. Higher values are lowered to it.
 const MAX_REPLAY_BYTES: i32 = 65_536;
 
-/// Settings and shell; `None` if there is no name or no key. Every error goes to `problems`.
+/// Returns the settings; `None` without a name or key. Adds every error to `problems`.
 pub(super) fn build(
     source: &Source,
     tree: &Tree,
@@ -82,7 +82,7 @@ fn mode(reader: &mut Reader<'_>) -> Mode {
     }
 }
 
-/// The kind of device. Refuses what would make us behave as something else than the file says.
+/// Returns the kind of device. Refuses combinations that would change the meaning of the file.
 fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
     let device = match reader.word("DeviceType") {
         "" if mode == Mode::Router => "tun",
@@ -113,7 +113,7 @@ fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
     }
 }
 
-/// Refuses rules where nobody knows whose an address is, and warns of those that let nobody in.
+/// Refuses rules in modes where an address has no owner, and warns of rules that match no node.
 fn check_allow(
     reader: &mut Reader<'_>,
     own: Option<&NodeName>,
@@ -160,10 +160,10 @@ fn options(reader: &mut Reader<'_>) -> Options {
     Options(bits).with_minor(Options::OUR_MINOR)
 }
 
-/// What nobody but us may know.
+/// Our secrets.
 struct Secrets {
     key: Arc<PrivateKey>,
-    /// Whether `key` is more than a stand-in.
+    /// True if `key` is not a placeholder.
     sptps: bool,
     rsa: Option<Arc<RsaPrivate>>,
     native: Arc<StaticSecret>,
@@ -186,7 +186,7 @@ fn secrets(
         problems,
     )?;
     let shown = ed25519_file(tree);
-    // A directory of tinc 1.0 has no such file: then we are one more 1.0, as tinc 1.1 would be.
+    // A directory of tinc 1.0 has no such file. Then meshd acts as a 1.0, as tinc 1.1 does.
     let missing = experimental.is_none() && !source.base.join(&shown).exists();
     let sptps = experimental != Some(false) && !(missing && rsa.is_some());
     if missing && !sptps {
@@ -201,7 +201,7 @@ fn secrets(
         (true, _) => read_or_keep(source, &shown, last.map(|last| &last.key), |path| {
             keys::read_private(path, &shown, tree.is_toml(), problems).map(Arc::new)
         }),
-        // Nobody ever sees it; as secret as our other key, and the same at every reload.
+        // A placeholder that never leaves the daemon. It is as secret as the RSA key, and equal at every reload.
         (false, Some(rsa)) => Some(Arc::new(PrivateKey::from_seed(&rsa.stand_in_seed()))),
         (false, None) => {
             let text = "ExperimentalProtocol = no leaves us nothing but RSA, and there is no rsa_key.priv; remove the line, or restore that file";
@@ -233,7 +233,7 @@ fn secrets(
     })
 }
 
-/// Our RSA key, if we have one. Outer `None`: there is one and it is bad.
+/// Reads our RSA key, if it exists. Outer `None`: it exists and is invalid.
 #[expect(
     clippy::option_option,
     reason = "no RSA key is legal, a bad one is not"
@@ -255,7 +255,7 @@ fn own_rsa(
     key.map(Some)
 }
 
-/// Others refuse us in legacy if the RSA key that our host file shows is not ours.
+/// Warns if the RSA key in our host file is not ours, because other nodes then refuse us in legacy.
 fn check_own_rsa(
     source: &Source,
     name: &NodeName,
@@ -272,14 +272,14 @@ fn check_own_rsa(
         Some(_) => {
             "its RSA public key is not that of our private key, so others refuse us in the legacy protocol"
         }
-        // Only a node that speaks nothing else has to show one.
+        // Only a node without another key needs an RSA key there.
         None if secrets.sptps => return,
         None => "it has no RSA public key that others could know us by",
     };
     problems.push(Problem::warning(&shown, 0, text));
 }
 
-/// On a reload without root's rights (-U) a secret file may be closed to us: what it held at start stays.
+/// Reads a secret file, or keeps its value from the start: after -U, a reload may lack the permission to read it.
 fn read_or_keep<T: Clone>(
     source: &Source,
     shown: &Path,
@@ -293,7 +293,7 @@ fn read_or_keep<T: Clone>(
     }
 }
 
-/// Others refuse us if the public key that our host file shows is not ours.
+/// Warns if the public key in our host file is not ours, because other nodes then refuse us.
 fn check_own_key(
     source: &Source,
     name: &NodeName,
@@ -305,7 +305,7 @@ fn check_own_key(
     let text = host::pem_text(source, &shown);
     let mut found = Vec::new();
     let public = host::key(tree, &source.base, &shown, &text, &mut found);
-    // Our own host file is for others to read: nothing in it about keys stops us.
+    // Other nodes use our own host file: its key problems do not stop us.
     problems.extend(found.into_iter().map(|problem| Problem {
         error: false,
         ..problem
@@ -319,7 +319,7 @@ fn check_own_key(
     problems.push(Problem::warning(&shown, 0, text));
 }
 
-/// Others refuse us on native links if our host file shows another native key than ours.
+/// Warns if our host file shows another native key, because other nodes then refuse our native links.
 fn check_native_key(
     source: &Source,
     name: &NodeName,
@@ -342,7 +342,7 @@ fn check_native_key(
     problems.push(Problem::warning(&host::host_path(source, name), 0, text));
 }
 
-/// Whether we offer native, and what nodes must speak at least whose host files do not say so.
+/// Returns true if we offer native, and the lowest protocol for nodes whose host files set none.
 fn protocols(reader: &mut Reader<'_>, sptps: bool) -> (bool, Option<MinProtocol>) {
     let native = reader.flag("Native") && sptps;
     let min = host::min_protocol(reader);
@@ -442,7 +442,7 @@ fn pings(reader: &mut Reader<'_>) -> (Duration, Duration) {
     (Duration::from_secs(interval), Duration::from_secs(timeout))
 }
 
-/// A subnet that is none costs only its line, as a peer's would (config/tinc.md section 1.4).
+/// An invalid subnet affects only its line, as a peer's would (config/tinc.md section 1.4).
 fn broadcast_subnets(reader: &mut Reader<'_>) -> Vec<Subnet> {
     let before = reader.problems.len();
     let subnets = reader.each("BroadcastSubnet", Subnet::from_config);
@@ -452,7 +452,7 @@ fn broadcast_subnets(reader: &mut Reader<'_>) -> Vec<Subnet> {
     subnets
 }
 
-/// Invalid names and names without host file are told and skipped; ours is skipped.
+/// Reports and skips invalid names and names without a host file. Skips our own name.
 fn connect_to(
     reader: &mut Reader<'_>,
     own: &NodeName,
@@ -511,7 +511,7 @@ fn route(reader: &mut Reader<'_>, tunnel_server: bool, mode: Mode) -> RouteSetti
     }
 }
 
-/// SourceCheck, of the server or of a host file.
+/// Reads SourceCheck of our files or of a host file.
 pub(super) fn source_check(reader: &mut Reader<'_>) -> SourceCheck {
     match reader.word("SourceCheck") {
         "no" => SourceCheck::No,
@@ -520,7 +520,7 @@ pub(super) fn source_check(reader: &mut Reader<'_>) -> SourceCheck {
     }
 }
 
-/// The file of our Ed25519 key.
+/// Returns the file of our Ed25519 key.
 pub(super) fn ed25519_file(tree: &Tree) -> PathBuf {
     let named = tree.first("Ed25519PrivateKeyFile");
     named.map_or_else(|| ED25519_KEY.into(), |entry| (&entry.value).into())

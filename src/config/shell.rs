@@ -1,4 +1,4 @@
-//! The settings of the daemon around the mesh.
+//! Settings of the daemon around the mesh.
 //!
 //! Source: config/tinc.md section 2.
 
@@ -15,10 +15,10 @@ use crate::{
     values,
 };
 
-/// Sockets that we listen on, at most, an address family counting as one. Source: tinc 1.1.
+/// Maximum number of listening sockets, one for each address family. Source: tinc 1.1.
 const MAX_LISTEN: usize = 8;
 
-/// When the file of our key was last written.
+/// Returns the last write time of our key file.
 fn key_made(source: &Source, tree: &Tree) -> Option<SystemTime> {
     let file = source.base.join(ed25519_file(tree));
     file.metadata().and_then(|data| data.modified()).ok()
@@ -97,8 +97,8 @@ pub(super) fn shell(
     }
 }
 
-/// What we listen on, and the one address a family that we dial from: that of BindToAddress, if
-/// exactly one socket of it has the family.
+/// Returns the listening addresses, and one source address for each family: BindToAddress, if exactly one of its
+/// sockets has the family.
 fn sockets(
     reader: &mut Reader<'_>,
     port: u16,
@@ -131,7 +131,7 @@ fn sockets(
     (listen, bind.map(|a| SocketAddr::new(a.ip(), 0)).collect())
 }
 
-/// RunScripts: `None` if it is not there.
+/// Reads RunScripts: `None` if absent.
 fn run_scripts(reader: &mut Reader<'_>) -> Option<Vec<&'static str>> {
     reader.tree.first("RunScripts")?;
     let mut scripts = reader.each("RunScripts", values::script);

@@ -1,45 +1,43 @@
-//! The line lexer of tinc's daemon: `Key = Value` lines, comments, PEM blocks. Total: every byte
-//! sequence gives entries and remarks, nothing panics.
+//! The line lexer of tinc's daemon: `Key = Value` lines, comments, PEM blocks. It accepts every byte sequence, returns
+//! entries and remarks, and never panics.
 //!
-//! Source: config/tinc.md section 1.2; what it leaves open was measured on tinc
-//! 1.0.36 and 1.1~pre18.
+//! Source: config/tinc.md section 1.2; undocumented behaviour was measured on tinc 1.0.36 and 1.1~pre18.
 
-/// Longest line in bytes without its newline. A longer one is cut here, and the rest is a line of
-/// its own, as tinc has it.
+/// Longest line in bytes without its newline. A longer one is split here, and the rest is a separate line, as in tinc.
 pub const MAX_LINE: usize = 2048;
 
 /// One `Key = Value` line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// As written; keys compare without regard to case. Never empty.
+    /// As written; comparison ignores case. Never empty.
     pub key: String,
-    /// All that follows the separator; never empty.
+    /// The text after the separator; never empty.
     pub value: String,
     /// Line number, from 1.
     pub number: usize,
-    /// Where in the line the value starts, in characters from 1; 0 in tinc's form, where that is plain.
+    /// Column of the value, in characters from 1; 0 in tinc's form, where the column is obvious.
     pub column: usize,
 }
 
-/// A place where the lexer dropped something.
+/// A place where the lexer dropped text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     /// Line number, from 1.
     pub number: usize,
-    /// What happened.
+    /// The problem.
     pub what: Trouble,
 }
 
-/// What can be wrong with the form of a file.
+/// Errors in the form of a file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// A key without a value: tinc stops reading the file here.
     #[error("no value for {0:?}; give it one or delete the line (nothing after it is read)")]
     NoValue(String),
-    /// A PEM block without its end: it swallows the rest of the file.
+    /// A PEM block without its end: it hides the rest of the file.
     #[error("this -----BEGIN line has no -----END line, so nothing after it is read")]
     OpenBlock,
-    /// The line begins with a blank and therefore counts for nothing.
+    /// The line begins with a blank, so it is ignored.
     #[error("the line begins with a blank, so it is ignored; remove the blank")]
     LeadingBlank,
     /// The line was longer than [`MAX_LINE`] bytes.
@@ -48,25 +46,25 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// Whether tinc counts the file as failed.
+    /// True if tinc rejects the file for it.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::NoValue(_))
     }
 
-    /// Whether lines that somebody wrote are lost, as where a file was cut short.
+    /// True if lines are lost, as in a file that was cut short.
     #[must_use]
     pub fn is_tear(&self) -> bool {
         self.is_failure() || matches!(self, Self::OpenBlock)
     }
 }
 
-/// Everything in one file.
+/// The content of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines {
-    /// The lines that say something, in order.
+    /// Lines with content, in order.
     pub lines: Vec<Line>,
-    /// What was dropped, in order.
+    /// Dropped text, in order.
     pub remarks: Vec<Remark>,
 }
 
@@ -123,7 +121,7 @@ pub fn parse(bytes: &[u8]) -> Lines {
     out
 }
 
-/// Splits `KEY[ \t]*=?[ \t]*VALUE`; trailing blanks go. Also the form of the option `-o`.
+/// Splits `KEY[ \t]*=?[ \t]*VALUE` and removes trailing blanks. The option `-o` uses the same form.
 #[must_use]
 pub fn split(line: &str) -> (String, String) {
     let blanks = [' ', '\t'];
@@ -135,8 +133,8 @@ pub fn split(line: &str) -> (String, String) {
     (line[..end].into(), value.into())
 }
 
-/// Lines without newline and without one CR before it, each with whether it was cut off. A CR that no
-/// newline follows is part of its line.
+/// Returns lines without newline and without one CR before it, each with true if it was split. A CR without a newline
+/// is part of its line.
 fn physical_lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
@@ -157,7 +155,7 @@ fn physical_lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     })
 }
 
-/// A key for a message: files may hold anything.
+/// Shortens a key for a message: files may hold any text.
 fn shorten(key: &str) -> String {
     key.chars().take(64).collect()
 }

@@ -1,4 +1,4 @@
-//! Values that are more than a word or a number: ports, addresses, prefixes.
+//! Structured values: ports, addresses, prefixes.
 //!
 //! Source: config/tinc.md section 1.4.
 
@@ -13,10 +13,10 @@ use meshd_wire::Subnet;
 
 use crate::{AddressFamily, MetricsListen, files, toml::keys::NO_SCRIPTS};
 
-/// The port of a node whose files name none.
+/// Default port of a node.
 pub(super) const DEFAULT_PORT: u16 = 655;
 
-/// What RunScripts may name; hosts/NAME-up and -down count as host-up and host-down.
+/// Values of RunScripts; hosts/NAME-up and -down count as host-up and host-down.
 const SCRIPTS: [&str; 6] = [
     "tinc-up",
     "tinc-down",
@@ -26,7 +26,7 @@ const SCRIPTS: [&str; 6] = [
     "subnet-down",
 ];
 
-/// A port: a number, or the name of a service in /etc/services.
+/// Parses a port: a number, or the name of a service in /etc/services.
 pub(super) fn port(text: &str) -> Result<u16, String> {
     let wrong = || format!("{text:?} is no port; write a number from 0 to 65535");
     if text.bytes().all(|b| b.is_ascii_digit()) {
@@ -46,7 +46,7 @@ fn service(name: &str) -> Option<u16> {
     })
 }
 
-/// A time in seconds since 1970: RFC 3339, UTC.
+/// Parses a time in RFC 3339, UTC; returns seconds since 1970.
 pub(super) fn moment(text: &str) -> Result<u64, String> {
     let since = humantime::parse_rfc3339(text)
         .ok()
@@ -56,7 +56,7 @@ pub(super) fn moment(text: &str) -> Result<u64, String> {
     })
 }
 
-/// `NAME=VALUE`; a name is what metrics and shells take as one.
+/// Parses `NAME=VALUE`; the name must be valid in metrics and shells.
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
     let parts = text
         .split_once('=')
@@ -76,7 +76,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A script's name, or `none`.
+/// Parses a script's name, or `none`.
 pub(super) fn script(text: &str) -> Result<&'static str, String> {
     let known = SCRIPTS
         .iter()
@@ -90,7 +90,7 @@ pub(super) fn script(text: &str) -> Result<&'static str, String> {
     })
 }
 
-/// `HOST [PORT]`, split at the first blank.
+/// Parses `HOST [PORT]`, split at the first blank.
 pub(super) fn address(text: &str, default_port: u16) -> Result<HostAddress, String> {
     let (host, port_text) = match text.split_once([' ', '\t']) {
         Some((host, rest)) => (host, Some(rest.trim())),
@@ -111,7 +111,7 @@ pub(super) fn address(text: &str, default_port: u16) -> Result<HostAddress, Stri
     })
 }
 
-/// What to listen on: `ADDRESS|* [PORT]`. Names are resolved here, and may block.
+/// Parses a listening address: `ADDRESS|* [PORT]`. Resolves names here, and may block.
 pub(super) fn listen(
     text: &str,
     default_port: u16,
@@ -142,7 +142,7 @@ pub(super) fn listen(
     Ok(found)
 }
 
-/// MetricsListen. No names: who may ask must not depend on a resolver.
+/// Parses MetricsListen. Names are refused, because access must not depend on a resolver.
 pub(super) fn metrics_listen(text: &str) -> Result<MetricsListen, String> {
     Ok(match text {
         "unix" => MetricsListen::Beside,
@@ -157,7 +157,7 @@ pub(super) fn metrics_listen(text: &str) -> Result<MetricsListen, String> {
     })
 }
 
-/// `ADDRESS/LENGTH`, host bits allowed: an address with the size of its network.
+/// Parses `ADDRESS/LENGTH`, with host bits: an address with the size of its network.
 pub(super) fn interface_address(text: &str) -> Result<(IpAddr, u8), String> {
     let wrong = || format!("{text:?} is not of the form ADDRESS/LENGTH");
     let (address, length) = text.split_once('/').ok_or_else(wrong)?;
@@ -167,7 +167,7 @@ pub(super) fn interface_address(text: &str) -> Result<(IpAddr, u8), String> {
     Ok((address, length.ok_or_else(wrong)?))
 }
 
-/// A network to route: `NETWORK/LENGTH`; `None` is `auto`.
+/// Parses a network to route: `NETWORK/LENGTH`; `None` is `auto`.
 pub(super) fn interface_route(text: &str) -> Result<Option<(IpAddr, u8)>, String> {
     if text.eq_ignore_ascii_case("auto") {
         return Ok(None);
@@ -177,7 +177,7 @@ pub(super) fn interface_route(text: &str) -> Result<Option<(IpAddr, u8)>, String
     Ok(Some(route))
 }
 
-/// A name of a network interface: 1 to 15 bytes are kept, as tinc does.
+/// Parses the name of a network interface and keeps at most 15 bytes, as tinc does.
 pub(super) fn interface_name(text: &str) -> Result<String, String> {
     let bad =
         |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control() || !c.is_ascii();

@@ -1,5 +1,5 @@
-//! From tinc's form to TOML and back, file by file, with the comments. What one of the forms cannot say is told and
-//! left as a comment; what was said is compared afterwards.
+//! Converts tinc's form to TOML and back, file by file, with comments. Lines that the other form cannot express become
+//! comments and problems. Afterwards the meaning of both texts is compared.
 //!
 //! Source: config/toml.md section 3.
 
@@ -22,28 +22,29 @@ use crate::{
 pub struct Converted {
     /// The text.
     pub text: String,
-    /// What could not be said in it, with its place in the old file; an error among them: more than a comment is lost.
+    /// Lines that the form cannot express, with their place in the old file. An error means that more than a comment is
+    /// lost.
     pub problems: Vec<Problem>,
 }
 
 /// One variable with the comments above it.
 struct Item {
-    /// Without their marks.
+    /// Comments without their marks.
     comments: Vec<String>,
     line: Line,
 }
 
-/// What a file says, in the order in which it does.
+/// The content of a file, in order.
 struct Content {
     items: Vec<Item>,
-    /// Comments behind the last of them.
+    /// Comments after the last variable.
     tail: Vec<String>,
-    /// PEM blocks, whole.
+    /// Complete PEM blocks.
     pem: String,
 }
 
 impl Content {
-    /// Puts comments, each with its line number, in front of what they stand at or above.
+    /// Attaches comments, by line number, to the variables that follow them.
     fn new(lines: Vec<Line>, comments: Vec<(usize, String)>, pem: String) -> Self {
         let mut comments = comments.into_iter().peekable();
         let mut items = Vec::new();
@@ -62,7 +63,8 @@ impl Content {
     }
 }
 
-/// What lines say, whatever their order and spelling: of a variable that stands once, the first counts.
+/// Returns the meaning of lines, without regard to order and spelling: of a single-valued variable, the first line
+/// counts.
 fn meaning<'a>(lines: impl IntoIterator<Item = &'a Line>) -> BTreeMap<&'static str, Vec<String>> {
     let mut all: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     for line in lines {
@@ -81,7 +83,7 @@ fn meaning<'a>(lines: impl IntoIterator<Item = &'a Line>) -> BTreeMap<&'static s
             values.push(value);
         }
     }
-    // The same as no line.
+    // Equal to no line.
     if all
         .get("ExperimentalProtocol")
         .is_some_and(|values| values[0] == "yes")
@@ -91,7 +93,7 @@ fn meaning<'a>(lines: impl IntoIterator<Item = &'a Line>) -> BTreeMap<&'static s
     all
 }
 
-/// An error for each variable that says another thing after the conversion than before.
+/// Adds an error for each variable whose meaning changes in the conversion.
 fn compare(shown: &Path, before: &[Line], after: &[Line], problems: &mut Vec<Problem>) {
     let (old, new) = (meaning(before), meaning(after));
     for name in old

@@ -1,4 +1,4 @@
-//! To tinc's form.
+//! Conversion to tinc's form.
 
 use std::{fmt::Write, path::Path};
 
@@ -10,7 +10,7 @@ use crate::{
     toml::{self, keys::File},
 };
 
-/// A TOML file of these keys in tinc's form. `shown` is its name in messages.
+/// Converts a TOML file of these keys to tinc's form. `shown` is its name in messages.
 #[must_use]
 pub fn to_tinc(text: &str, file: File, shown: &Path) -> Converted {
     let mut problems = Vec::new();
@@ -30,7 +30,7 @@ pub fn to_tinc(text: &str, file: File, shown: &Path) -> Converted {
     let main = shown.file_name().is_some_and(|name| name == toml::MAIN);
     let adds = main && !before.iter().any(strict);
     if adds {
-        // The default is another one.
+        // The default differs.
         line("StrictSubnets = yes");
     }
     tail.iter().for_each(|comment| line(&format!("#{comment}")));
@@ -48,7 +48,7 @@ pub fn to_tinc(text: &str, file: File, shown: &Path) -> Converted {
     }
 }
 
-/// Each comment without its mark, and its line.
+/// Returns each comment without its mark, with its line.
 fn comments(text: &str) -> Vec<(usize, String)> {
     let mut comments = Vec::new();
     let (mut line, mut from) = (1, 0);

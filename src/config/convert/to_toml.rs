@@ -1,4 +1,4 @@
-//! To TOML.
+//! Conversion to TOML.
 
 use std::{fmt::Write, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
     vars,
 };
 
-/// A file in tinc's form as one of these keys. `shown` is its name in messages.
+/// Converts a file in tinc's form to these keys. `shown` is its name in messages.
 #[must_use]
 pub fn to_toml(text: &str, file: File, shown: &Path) -> Converted {
     let lines = tincconf::parse(text.as_bytes());
@@ -35,7 +35,7 @@ pub fn to_toml(text: &str, file: File, shown: &Path) -> Converted {
     let text = writer.out;
     let mut after = toml::parse(&text, shown, file, &mut problems).lines.lines;
     if !before.iter().any(is_strict) {
-        // Said only because the defaults differ.
+        // Added only because the defaults differ.
         after.retain(|line| !is_strict(line));
     }
     let known = before.iter().filter(|line| {
@@ -52,7 +52,7 @@ fn is_strict(line: &Line) -> bool {
     line.key.eq_ignore_ascii_case("StrictSubnets")
 }
 
-/// The lexer's lines with what it passes over.
+/// Combines the lexer's lines with the comments that it skips.
 fn read(text: &str, lines: Lines) -> Content {
     let (mut comments, mut pem, mut inside) = (Vec::new(), String::new(), false);
     for (number, line) in (1..).zip(text.lines()) {
@@ -99,7 +99,7 @@ impl Writer<'_> {
             });
             let all: Vec<_> = all.filter(|(_, items)| !items.is_empty()).collect();
             if main && table == "trust" && !all.iter().any(|(key, _)| key.var == "StrictSubnets") {
-                // The default is another one.
+                // The default differs.
                 self.line("\n[trust]\nstrict_subnets = false");
             } else if !all.is_empty() && !table.is_empty() {
                 self.line(&format!("\n[{table}]"));
@@ -125,7 +125,7 @@ impl Writer<'_> {
         self.comments(&tail);
     }
 
-    /// Behind all other tables, as it is one.
+    /// A rule is a table, so it follows all other tables.
     fn rule(&mut self, item: &Item) {
         match Allow::parse(&item.line.value) {
             Ok(Allow { from, to }) => {
@@ -198,7 +198,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Keeps as a comment what cannot be said.
+    /// Keeps a line without a TOML form as a comment.
     fn lost(&mut self, item: &Item, why: &str) {
         let line = &item.line;
         let text = format!("{} {why}; it is left as a comment", line.key);
@@ -221,7 +221,7 @@ impl Writer<'_> {
     }
 }
 
-/// The value as TOML; `None` where there is none that means the same.
+/// Returns the value as TOML; `None` without an equal one.
 fn value(key: &Key, text: &str) -> Option<String> {
     let number = || text.trim().parse::<i64>().ok();
     Some(match key.form {
@@ -247,7 +247,7 @@ fn value(key: &Key, text: &str) -> Option<String> {
     })
 }
 
-/// `HOST PORT` as `HOST:PORT`.
+/// Returns `HOST PORT` as `HOST:PORT`.
 fn endpoint(text: &str) -> String {
     let mut words = text.split_whitespace();
     match (words.next().unwrap_or_default(), words.next()) {
@@ -257,7 +257,7 @@ fn endpoint(text: &str) -> String {
     }
 }
 
-/// Strings of JSON are strings of TOML, but for one character.
+/// JSON strings are TOML strings, with one exception.
 fn quoted(text: &str) -> String {
     let text = serde_json::Value::from(text).to_string();
     text.replace('\u{7f}', "\\u007f")

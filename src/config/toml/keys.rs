@@ -1,4 +1,4 @@
-//! Every key of meshd.toml and hosts/NAME.toml, and the variable that it is.
+//! Every key of meshd.toml and hosts/NAME.toml, with its variable.
 //!
 //! Source: config/toml.md section 3.
 
@@ -9,19 +9,19 @@ use crate::vars::{self, Place};
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key {
-    /// The table that it stands in; empty: none.
+    /// Its table; empty: no table.
     pub table: &'static str,
     /// Its name.
     pub name: &'static str,
     /// The variable of tinc, or of meshd.
     pub var: &'static str,
-    /// What its value looks like.
+    /// Form of its value.
     pub form: Form,
-    /// Whether the value is an array.
+    /// True if the value is an array.
     pub many: bool,
 }
 
-/// What a value looks like.
+/// Form of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Text in quotes.
@@ -46,15 +46,14 @@ pub enum Form {
     Access,
 }
 
-/// Who may be spoken to in legacy (`trust.legacy`): the word, and the variable and value that it is; none where
-/// that is how it is anyway.
+/// Values of `trust.legacy`, which limits legacy: the word, and its variable and value; none for the default.
 pub const ACCESS: [(&str, Option<(&str, &str)>); 3] = [
     ("never", Some(("MinProtocol", "sptps"))),
     ("listed", None),
     ("always", Some(("ExperimentalProtocol", "no"))),
 ];
 
-/// The keys of a rule: who, and what they may reach. Its value in tinc's form is that of both.
+/// The keys of a rule: source and service. Its value in tinc's form joins both.
 pub const RULE: [&str; 2] = ["from", "to"];
 
 const fn one(table: &'static str, name: &'static str, var: &'static str, form: Form) -> Key {
@@ -198,23 +197,23 @@ pub const HOST: &[Key] = &[
     many("labels", "NAME", "Label", Labelled),
 ];
 
-/// The variable whose empty array is a word of its own.
+/// The variable whose empty array has a word of its own.
 pub const SCRIPTS: &str = "RunScripts";
-/// What it says where no script is to run.
+/// The word for no scripts.
 pub const NO_SCRIPTS: &str = "none";
-/// The PEM text of an RSA public key in a host file: no variable, but what stands in the file itself.
+/// The key of an RSA public key as PEM in a host file. In tinc's form it is a block, not a variable.
 pub const RSA_TEXT: &str = "rsa";
-/// The one version of the layout, the key `schema` of meshd.toml.
+/// The only version of the layout, the key `schema` of meshd.toml.
 pub const SCHEMA: i64 = 1;
 
-/// Variables that no key stands for, each with why.
+/// Variables without a key, each with the reason.
 pub const WITHOUT_KEY: [(&str, &str); 1] = [(
     "PrivateKey",
     "a secret in a file that is handed about: keys.rsa names a file",
 )];
 
 impl Key {
-    /// How to name it to people: `connect.to`.
+    /// Returns its path for messages: `connect.to`.
     #[must_use]
     pub fn path(&self) -> String {
         match self.table {
@@ -223,7 +222,7 @@ impl Key {
         }
     }
 
-    /// What a value must be, for people.
+    /// Returns the required form of a value, for people.
     #[must_use]
     pub const fn wanted(&self) -> &'static str {
         match self.form {
@@ -240,7 +239,7 @@ impl Key {
     }
 }
 
-/// Which keys a file has.
+/// Kinds of files, by their keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum File {
     /// meshd.toml, or one of conf.d.
@@ -250,7 +249,7 @@ pub enum File {
 }
 
 impl File {
-    /// Its keys.
+    /// Returns its keys.
     #[must_use]
     pub const fn keys(self) -> &'static [Key] {
         match self {
@@ -259,14 +258,14 @@ impl File {
         }
     }
 
-    /// The key of a table.
+    /// Returns the key of a table.
     #[must_use]
     pub fn find(self, table: &str, name: &str) -> Option<&'static Key> {
         let mut keys = self.keys().iter();
         keys.find(|key| key.table == table && (key.name == name || key.form == Labelled))
     }
 
-    /// What to say of a key that there is not in this table.
+    /// Returns advice on an unknown key of a table.
     #[must_use]
     pub fn advice(self, table: &str, name: &str) -> String {
         let keys = self.keys();
@@ -274,7 +273,7 @@ impl File {
             "" => format!("`{}`", key.name),
             table => format!("`{}` in [{table}]", key.name),
         };
-        // In the words of tinc.
+        // The key may be a variable name of tinc.
         if let Some(var) = vars::find(name) {
             if let Some(key) = keys.iter().find(|key| key.var == var.name) {
                 return format!("it is {} here", place(key));

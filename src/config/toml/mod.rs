@@ -1,5 +1,5 @@
 //! The TOML form of the configuration, for management tools: meshd.toml, conf.d/*.toml and hosts/NAME.toml. It is
-//! read into the same lines as tinc's form; only what stands around values is checked here.
+//! converted to lines of tinc's form; only the structure of values is checked here.
 //!
 //! Source: config/toml.md sections 1 to 4.
 
@@ -24,22 +24,22 @@ use crate::{
 /// The main file.
 pub const MAIN: &str = "meshd.toml";
 
-/// Whether a file is in this form, by its name.
+/// True if a file is in this form, by its name.
 pub(super) fn is_toml(file: &Path) -> bool {
     file.extension()
         .is_some_and(|extension| extension == "toml")
 }
 
-/// A file, looked at.
+/// A parsed file.
 #[derive(Debug, Default)]
 pub(super) struct Document {
-    /// What it says, as lines of tinc's form.
+    /// Its content, as lines of tinc's form.
     pub(super) lines: Lines,
     /// The RSA public key in it, as PEM.
     pub(super) rsa: Option<String>,
 }
 
-/// Reads one file of these keys. Everything that is wrong with it is an error in `problems`.
+/// Parses a file with these keys. Every mistake is an error in `problems`.
 pub(super) fn parse(text: &str, shown: &Path, file: File, problems: &mut Vec<Problem>) -> Document {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reading = Reading {
@@ -98,7 +98,7 @@ impl Reading<'_> {
         self.file.keys().iter().any(|key| key.table == name)
     }
 
-    /// Keys that are no variables.
+    /// Handles keys that are not variables.
     fn special(&mut self, name: &str, value: &Spanned<DeValue<'_>>) -> bool {
         let host = self.file == File::Host;
         match (name, value.get_ref()) {
@@ -143,7 +143,7 @@ impl Reading<'_> {
         }
     }
 
-    /// `{ from = "role=web", to = "tcp/3306" }`, looked at part by part so that each mistake has its place.
+    /// Handles `{ from = "role=web", to = "tcp/3306" }` part by part, so that each mistake has its place.
     fn rule(&mut self, key: &'static keys::Key, value: &Spanned<DeValue<'_>>, rule: &DeTable<'_>) {
         let mut parts = keys::RULE.map(|_| None);
         let mut sound = true;
@@ -217,7 +217,7 @@ impl Reading<'_> {
         });
     }
 
-    /// Line and column of a byte, both from 1; columns count characters.
+    /// Returns line and column of a byte, both from 1; columns count characters.
     fn place(&self, at: usize) -> (usize, usize) {
         let before = self.text.get(..at).unwrap_or(self.text);
         let start = before.rfind('\n').map_or(0, |end| end + 1);

@@ -1,4 +1,4 @@
-//! TOML values as the text that tinc's form has for them.
+//! Converts TOML values to text of tinc's form.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use bytesize::ByteSize;
 
 use super::keys::{ACCESS, Form, Key};
 
-/// The variable and its text; `None` where the value says what holds anyway. `name`: what stands for the key in the
-/// file. Errors: what is wrong, to follow the name of the key.
+/// Returns the variable and its text; `None` if the value is the default. `name` is the key in the file. Errors follow
+/// the name of the key in a message.
 pub(super) fn read(
     key: &Key,
     name: &str,
@@ -35,7 +35,7 @@ pub(super) fn read(
     if text.is_empty() {
         return Err("must not be empty; leave the key out".into());
     }
-    // The form of tinc that it may be converted to has no way to write them.
+    // tinc's form, to which the file may be converted, cannot express them.
     match text.chars().any(char::is_control) || text != text.trim() {
         true => Err("must be one line without blanks around it".into()),
         false => Ok(Some((key.var, text))),
@@ -52,7 +52,7 @@ fn kind(value: &DeValue<'_>) -> String {
     }
 }
 
-/// The number, if it has no more than 63 bits.
+/// Returns the number, if it fits into 63 bits.
 pub(super) fn integer(number: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
@@ -77,7 +77,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("must be a size like \"64KiB\" or a number of bytes, not {text:?}"))
 }
 
-/// `HOST:PORT` as tinc writes it, `HOST PORT`.
+/// Returns `HOST:PORT` in tinc's form, `HOST PORT`.
 fn endpoint(text: &str) -> Result<String, String> {
     let bad =
         || format!("must be \"HOST\", \"HOST:PORT\", \"IPV6\" or \"[IPV6]:PORT\", not {text:?}");
@@ -93,7 +93,7 @@ fn endpoint(text: &str) -> Result<String, String> {
         };
     }
     match text.split_once(':') {
-        // An IPv6 address by itself.
+        // An IPv6 address without port.
         Some((_, rest)) if rest.contains(':') => Ok(text.into()),
         Some((host, port)) if !host.is_empty() && !port.is_empty() => Ok(format!("{host} {port}")),
         Some(_) => Err(bad()),
