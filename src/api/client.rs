@@ -12,28 +12,28 @@ use crate::{
     proto::{Answer, ControlError, Envelope, Request, Response, VERSION},
 };
 
-/// Why there was no answer.
+/// Reason why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No process listens on the socket.
     #[error("meshd is not running: nobody listens on {}", .0.display())]
     NotRunning(PathBuf),
-    /// The system does not let us.
+    /// The system denies access to the socket.
     #[error("no permission to use {}", .0.display())]
     Permission(PathBuf),
     /// No answer in time.
     #[error("no answer from meshd in time")]
     Timeout,
-    /// The connection broke.
+    /// The connection failed.
     #[error("the connection to meshd broke: {0}")]
     Io(io::Error),
-    /// The daemon hung up.
+    /// The daemon closed the connection.
     #[error("meshd hung up")]
     Closed,
-    /// The daemon answered something that is no answer.
+    /// The daemon's answer is invalid.
     #[error("the answer of meshd was {0}")]
     Codec(#[from] CodecError),
-    /// The daemon is of another version than we.
+    /// The daemon has another protocol version.
     #[error("meshd speaks version {0} of the control protocol, we speak version {VERSION}")]
     Version(u32),
     /// The daemon refused.
@@ -59,7 +59,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to a control socket. Each later read or write may take `timeout`.
+    /// Connects to a control socket. Each later read or write may take at most `timeout`.
     pub fn connect(socket: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
@@ -74,19 +74,19 @@ impl Client {
         Ok(client)
     }
 
-    /// How long each read or write may take; `None`: for ever.
+    /// Sets the longest time of each read or write; `None`: no limit.
     pub fn patience(&self, timeout: Option<Duration>) -> Result<(), ClientError> {
         self.stream.set_read_timeout(timeout)?;
         Ok(self.stream.set_write_timeout(timeout)?)
     }
 
-    /// Asks and waits for the answer. A refusal is an error.
+    /// Sends a request and waits for its answer. A refusal is an error.
     pub fn ask(&mut self, request: Request) -> Result<Answer, ClientError> {
         self.send(request)?;
         self.receive()?.ok_or(ClientError::Closed)
     }
 
-    /// Asks only.
+    /// Sends a request without waiting.
     pub fn send(&mut self, request: Request) -> Result<(), ClientError> {
         let line = codec::encode(&Envelope {
             v: VERSION,
@@ -95,12 +95,13 @@ impl Client {
         Ok(self.stream.write_all(&line)?)
     }
 
-    /// Says that nothing more will be asked; answers still come.
+    /// Ends the requests; answers still arrive.
     pub fn finish(&self) -> Result<(), ClientError> {
         Ok(self.stream.shutdown(std::net::Shutdown::Write)?)
     }
 
-    /// The next answer; after [`ClientError::Timeout`] it may be asked for again. `None` when the daemon closes the connection.
+    /// Returns the next answer. After [`ClientError::Timeout`], the caller may try again. Returns `None` when the
+    /// daemon closes the connection.
     pub fn receive(&mut self) -> Result<Option<Answer>, ClientError> {
         let mut chunk = [0; 16 << 10];
         loop {
@@ -121,7 +122,7 @@ fn understand(line: &[u8]) -> Result<Answer, ClientError> {
     let answer: Answer = match codec::decode(line) {
         Ok(answer) => answer,
         Err(error) => {
-            // An answer of another version may have another form: then its version is the message.
+            // An answer of another version may have another form, so its version is checked first.
             let v = codec::decode::<serde_json::Value>(line).ok();
             let v = v.and_then(|value| u32::try_from(value.get("v")?.as_u64()?).ok());
             return Err(v
@@ -145,7 +146,7 @@ mod tests {
     const PATIENT: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(50);
 
-    /// A daemon that takes one request and says `reply`; the client's view of it.
+    /// Runs a daemon that reads one request and sends `reply`; returns the client's result.
     fn against(reply: &'static [u8], patience: Duration) -> Result<Answer, ClientError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");

@@ -1,15 +1,15 @@
-//! JSON lines, bounded in both directions.
+//! JSON lines with a maximum length in both directions.
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Longest answer line in bytes that a client takes: the dump of a mesh at its limits. Requests are
-/// bounded by [`super::proto::MAX_LINE`].
+/// Longest answer line in bytes that a client accepts: the dump of a mesh at its limits. The limit of requests is
+/// [`super::proto::MAX_LINE`].
 pub const MAX_ANSWER: usize = 64 << 20;
 
-/// Why a line was not taken.
+/// Reason why a line was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum CodecError {
-    /// Longer than the bound.
+    /// Longer than the limit.
     #[error("a line of more than {0} bytes")]
     TooLong(usize),
     /// Not JSON, or not of the expected form.
@@ -17,29 +17,29 @@ pub enum CodecError {
     Json(#[from] serde_json::Error),
 }
 
-/// One value as a line with its newline. JSON text never holds one inside.
+/// Encodes one value as a line with its newline. JSON text contains no newline.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut line = serde_json::to_vec(value)?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// The value of a line, with or without its newline.
+/// Decodes a line, with or without its newline.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, CodecError> {
     Ok(serde_json::from_slice(line)?)
 }
 
-/// Cuts a byte stream into lines.
+/// Splits a byte stream into lines.
 #[derive(Debug)]
 pub struct Lines {
     buffer: Vec<u8>,
-    /// Bytes at the front that hold no newline.
+    /// Number of bytes at the front without a newline.
     searched: usize,
     limit: usize,
 }
 
 impl Lines {
-    /// Lines of at most `limit` bytes without newline; so much may be buffered, and one read more.
+    /// Accepts lines of at most `limit` bytes without newline. The buffer holds at most that and one read.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         let (buffer, searched) = (Vec::new(), 0);
@@ -50,13 +50,13 @@ impl Lines {
         }
     }
 
-    /// Appends what was read.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next complete line without its newline. Call until `None` after every [`Self::push`].
-    /// After an error the stream is of no use any more.
+    /// Returns the next complete line without its newline. Call until `None` after every [`Self::push`]. After an error
+    /// the stream is unusable.
     pub fn next_line(&mut self) -> Result<Option<Vec<u8>>, CodecError> {
         let found = self.buffer[self.searched..]
             .iter()

@@ -1,4 +1,4 @@
-//! The control socket: requests and responses, one JSON object a line.
+//! The control socket: requests and responses, one JSON object per line.
 
 pub mod client;
 pub mod codec;
@@ -6,7 +6,7 @@ pub mod proto;
 
 use std::path::{Path, PathBuf};
 
-/// Where daemons keep their control sockets and process ids.
+/// Directory of control sockets and pid files.
 pub const RUN_DIR: &str = "/run/meshd";
 
 /// The control socket of the daemon of `net`, or of the one that was started with `--pidfile`:
@@ -23,14 +23,14 @@ pub fn socket_path(net: Option<&str>, pidfile: Option<&Path>) -> PathBuf {
     pidfile.with_file_name(format!("{stem}.meshd.sock"))
 }
 
-/// Where the daemon with this control socket is asked for metrics, if it is by a socket of no other place.
+/// Returns the metrics socket that belongs to this control socket by default.
 #[must_use]
 pub fn metrics_path(socket: &Path) -> PathBuf {
-    // No `.sock`: what ends so is somebody's control socket.
+    // Not `.sock`: that suffix marks a control socket.
     socket.with_extension("metrics")
 }
 
-/// The pid file of the daemon of `net` if no `--pidfile` says otherwise.
+/// Returns the pid file of the daemon of `net` without `--pidfile`.
 #[must_use]
 pub fn pid_path(net: Option<&str>) -> PathBuf {
     let net = net.unwrap_or("meshd");

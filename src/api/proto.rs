@@ -13,12 +13,12 @@ use meshd_proto::{
     },
 };
 
-/// Version of this protocol. A daemon refuses a request of another one with [`ErrorCode::Version`].
+/// Version of this protocol. A daemon answers a request of another version with [`ErrorCode::Version`].
 pub const VERSION: u32 = 1;
 /// Longest line in bytes.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// Most bytes of each packet that a capture may want.
+/// Maximum bytes of each packet in a capture.
 pub const MAX_SNAP: usize = 262_144;
 
 /// One request line: `{"v":1,"cmd":"peers"}`.
@@ -26,97 +26,98 @@ pub const MAX_SNAP: usize = 262_144;
 pub struct Envelope {
     /// [`VERSION`].
     pub v: u32,
-    /// What is wanted.
+    /// The request.
     #[serde(flatten)]
     pub request: Request,
 }
 
-/// What a client may ask.
+/// Requests of a client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Request {
-    /// All nodes but ourselves.
+    /// All nodes but our own.
     Peers,
-    /// The daemon in one screen.
+    /// The state of the daemon.
     Status,
     /// All subnets.
     Routes,
-    /// Where one address leads.
+    /// The route of one address.
     Route {
         /// The address.
         address: std::net::IpAddr,
     },
     /// `dump nodes`.
     Nodes,
-    /// `dump edges`; `dump graph` is drawn from it and from the nodes.
+    /// `dump edges`; `dump graph` uses it and the nodes.
     Edges,
     /// `dump subnets`.
     Subnets,
     /// `dump connections`.
     Connections,
-    /// What is measured, in the text format of Prometheus.
+    /// All metrics, in Prometheus text format.
     Metrics,
-    /// Stream log lines until the client goes. Root only.
+    /// Stream log lines until the client closes the connection. Root only.
     Log {
-        /// tinc's debug level, 0 to 10; `None`: the daemon's own.
+        /// tinc's debug level, 0 to 10; `None`: the daemon's level.
         level: Option<u8>,
-        /// Begin with the recorded lines of so many seconds.
+        /// Begin with the recorded lines of the last seconds, this many.
         #[serde(default)]
         since_seconds: u64,
-        /// End with them.
+        /// Stop after the recorded lines.
         #[serde(default)]
         past: bool,
     },
-    /// Stream copies of packets until the client closes its half of the connection; one client at a time. Root only.
+    /// Stream copies of packets until the client closes its half of the connection. Only one client at a time. Root
+    /// only.
     Capture {
-        /// Which.
+        /// Kinds of packets.
         kinds: Vec<PacketKind>,
-        /// Only those of this node.
+        /// Only packets of this node.
         #[serde(default)]
         peer: Option<String>,
-        /// Bytes of each that are wanted, at most [`MAX_SNAP`].
+        /// Bytes captured of each packet, at most [`MAX_SNAP`].
         snap: usize,
     },
-    /// Read the configuration anew. Root only.
+    /// Reload the configuration. Root only.
     Reload {
-        /// Also where many nodes are cut by it.
+        /// Reload even if many nodes are disconnected.
         #[serde(default)]
         yes: bool,
-        /// Go back to the old one unless [`Self::Confirm`] comes within so many seconds, at most 86,400.
+        /// Undo the reload unless [`Self::Confirm`] arrives within this many seconds, at most 86,400.
         #[serde(default)]
         confirm_seconds: Option<u64>,
     },
-    /// What a reload would do.
+    /// The changes that a reload would make.
     Plan,
-    /// Keep what the last reload changed. Root only.
+    /// Confirm the last reload. Root only.
     Confirm,
-    /// Go back to the configuration before the last reload that changed something. Root only.
+    /// Restore the configuration before the last reload that changed something. Root only.
     Undo,
     /// Stop the daemon. Root only.
     Stop,
-    /// Dial now. Root only.
+    /// Dial missing links now. Root only.
     Retry,
-    /// What we see of one node.
+    /// Our view of one node.
     Sight {
         /// The node.
         node: String,
     },
-    /// All subnets that are announced and not believed.
+    /// All announced subnets that are refused.
     Refused,
-    /// Ask a node what it sees of another one.
+    /// Ask a node for its view of another one.
     AskNode {
-        /// Whom to ask.
+        /// The node to ask.
         node: String,
-        /// Of whom.
+        /// The other node.
         about: String,
-        /// How long to wait, in milliseconds, at most 60,000.
+        /// Longest wait, in milliseconds, at most 60,000.
         timeout_ms: u64,
     },
-    /// Measure the way to a node once.
+    /// Measure the round trip to a node once.
     Ping {
         /// The node.
         node: String,
-        /// How long to wait, in milliseconds, at most 60,000.
+        /// Longest wait, in milliseconds, at most 60,000.
         timeout_ms: u64,
     },
 }
@@ -141,7 +142,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Response {
-    /// To [`Request::Peers`], in order of names.
+    /// To [`Request::Peers`], sorted by name.
     Peers(Vec<PeerRow>),
     /// To [`Request::Status`].
     Status(Box<Status>),
@@ -159,9 +160,9 @@ pub enum Response {
     Metrics(String),
     /// One line of [`Request::Log`].
     Log(LogLine),
-    /// First to [`Request::Capture`].
+    /// First answer to [`Request::Capture`].
     Capturing(Capturing),
-    /// To [`Request::Capture`], as often as there is something, and once at the end.
+    /// To [`Request::Capture`]: repeated while packets arrive, and once at the end.
     Captured(Captured),
     /// To [`Request::Reload`] and [`Request::Undo`].
     Reloaded(Reloaded),
@@ -171,7 +172,7 @@ pub enum Response {
     Sight(Box<NodeReport>),
     /// To [`Request::Refused`].
     Refused(Vec<RefusedRow>),
-    /// To [`Request::AskNode`]; `None`: no answer in time, or that node knows no such node.
+    /// To [`Request::AskNode`]; `None`: no answer in time, or the other node is unknown there.
     Told(Option<Box<PathReport>>),
     /// To [`Request::Ping`].
     Ping(Pong),
@@ -181,7 +182,7 @@ pub enum Response {
     Error(ControlError),
 }
 
-/// The daemon in one screen.
+/// State of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// meshd's version.
@@ -190,18 +191,18 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since start.
     pub uptime_seconds: f64,
-    /// Name of the device, if there is one.
+    /// Name of the device, if one exists.
     pub interface: Option<String>,
     /// Its MTU in bytes.
     pub mtu: Option<u32>,
-    /// Addresses that we listen on, `ADDR:PORT`.
+    /// Addresses of our listening sockets, `ADDR:PORT`.
     pub listen: Vec<String>,
-    /// Addresses of the configuration that nobody reaches us by, each with the reason.
+    /// Configured addresses without a working socket, each with the reason.
     #[serde(default)]
     pub not_listening: Vec<String>,
-    /// Our key, as host files write it.
+    /// Our public key, as host files write it.
     pub public_key: String,
-    /// The most that we speak: only legacy without an Ed25519 key, no native with `Native = no`.
+    /// Best protocol that we offer: legacy without an Ed25519 key, SPTPS with `Native = no`.
     #[serde(default)]
     pub offers: Option<Dialect>,
     /// MinProtocol of tinc.conf, if it is set.
@@ -214,26 +215,25 @@ pub struct Status {
     /// Packet-path techniques in use, as words: `tun_tso`, `tun_uso`, `udp_gso`, `udp_gro`,
     /// `recvmmsg`.
     pub offloads: Vec<String>,
-    /// Those of them that the kernel or the device does not have.
+    /// Techniques that the kernel or the device lacks.
     #[serde(default)]
     pub offloads_missing: Vec<String>,
     /// The packet threads.
     #[serde(default)]
     pub threads: Vec<ThreadRow>,
-    /// Dropped packets by reason (snake case), zeros left out.
+    /// Dropped packets by reason (snake case), without zeros.
     pub drops: std::collections::BTreeMap<String, u64>,
-    /// Request lines over links since start, by type in the words of the protocol: those that came, those that
-    /// were sent.
+    /// Request lines over links since start, by type in the protocol's words: received, then sent.
     #[serde(default)]
     pub messages: std::collections::BTreeMap<String, [u64; 2]>,
-    /// Bytes that wait for links to take them.
+    /// Bytes in output queues of links.
     #[serde(default)]
     pub meta_queue_bytes: usize,
-    /// The mesh itself.
+    /// State of the mesh.
     pub mesh: MeshStatus,
     /// Warnings about the configuration in force.
     pub problems: Vec<String>,
-    /// System calls that the sandbox has refused us since the start, by name.
+    /// System calls that the sandbox has refused since the start, by name.
     #[serde(default)]
     pub refused_calls: std::collections::BTreeMap<String, u64>,
 }
@@ -243,18 +243,18 @@ pub struct Status {
 pub struct ThreadRow {
     /// Name of the thread, as `top -H` shows it.
     pub name: String,
-    /// Whether it has a queue of the device.
+    /// True if the thread has a queue of the device.
     pub device: bool,
     /// Its UDP sockets, `ADDR:PORT`.
     pub sockets: Vec<String>,
-    /// How often it woke up since start; a second apart at most.
+    /// Number of wake-ups since start; they are at most a second apart.
     pub beats: u64,
-    /// Seconds since that last grew, as seen once a second; `None`: not looked at yet.
+    /// Seconds since `beats` last grew, checked once a second; `None`: not checked yet.
     pub beat_age_seconds: Option<f64>,
-    /// Seconds that it has run on a processor since start; `None` where /proc does not say.
+    /// Processor time in seconds since start; `None` if /proc does not report it.
     #[serde(default)]
     pub run_seconds: Option<f64>,
-    /// Packets that it dropped by reason, as in [`Status::drops`].
+    /// Packets that the thread dropped, by reason, as in [`Status::drops`].
     pub drops: std::collections::BTreeMap<String, u64>,
 }
 
@@ -272,7 +272,7 @@ pub struct LogLine {
 /// A capture has begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capturing {
-    /// Whether inner packets are Ethernet frames (switch and hub mode).
+    /// True if inner packets are Ethernet frames (switch and hub mode).
     pub frames: bool,
 }
 
@@ -281,7 +281,7 @@ pub struct Capturing {
 pub struct Captured {
     /// The packets.
     pub packets: Vec<PacketRow>,
-    /// Packets since the start of the capture that the client read too late for, by kind.
+    /// Packets lost since the start of the capture because the client read too slowly, by kind.
     pub dropped: std::collections::BTreeMap<PacketKind, u64>,
 }
 
@@ -290,94 +290,94 @@ pub struct Captured {
 pub struct PacketRow {
     /// Wall time in nanoseconds since 1970.
     pub time_ns: u64,
-    /// What of.
+    /// Kind of the packet.
     pub kind: PacketKind,
-    /// Whose tunnel, address or link, if it is known.
+    /// Node of its tunnel, address or link, if known.
     pub peer: Option<String>,
-    /// Whether it came from there.
+    /// True if we received the packet from that node.
     pub received: bool,
-    /// Our address, `ADDR:PORT`; none for inner packets. Of datagrams the address is what the kernel would choose.
+    /// Our address, `ADDR:PORT`; none for inner packets. For datagrams, the address that the kernel would choose.
     pub local: Option<std::net::SocketAddr>,
-    /// The other end's, likewise.
+    /// Address of the other end, in the same form.
     pub remote: Option<std::net::SocketAddr>,
     /// Length in bytes.
     pub length: usize,
-    /// Its first bytes: of inner packets the IP packet or frame, of outer ones what UDP carries, of meta ones the line
-    /// without LF and without keys. Base64 (RFC 4648 section 4).
+    /// First bytes of the packet: the IP packet or frame of an inner one, the UDP payload of an outer one, the line
+    /// without LF and keys of a meta one. Base64 (RFC 4648 section 4).
     pub data: String,
 }
 
-/// What a reload did.
+/// Result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// What changed, one sentence each.
+    /// Changes, one sentence each.
     pub changed: Vec<String>,
     /// Variables that changed and need a restart.
     pub restart_needed: Vec<String>,
     /// Warnings and errors that cost one node only.
     pub problems: Vec<String>,
-    /// Host files that nothing was taken from, as paths relative to the configuration directory.
+    /// Host files that were not applied, as paths relative to the configuration directory.
     #[serde(default)]
     pub not_taken: Vec<String>,
 }
 
-/// What a reload would do.
+/// Expected result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// What would change, one sentence each.
+    /// Changes, one sentence each.
     pub changed: Vec<String>,
     /// Variables that changed and need a restart.
     pub restart_needed: Vec<String>,
     /// Warnings and errors that cost one node only.
     pub problems: Vec<String>,
-    /// Nodes with a path that would be cut.
+    /// Reachable nodes that a reload would disconnect.
     pub cut: Vec<String>,
-    /// Nodes with a path.
+    /// Number of reachable nodes.
     pub live: usize,
-    /// How many of them a reload may cut unasked.
+    /// Number of nodes that a reload may disconnect without `yes`.
     pub may_cut: usize,
-    /// Why a reload would be refused, if so.
+    /// Reason why a reload would be refused.
     pub refused: Option<String>,
 }
 
 /// One measured round trip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pong {
-    /// Round trip in seconds; `None`: nothing came back in time.
+    /// Round trip in seconds; `None`: no answer in time.
     pub rtt_seconds: Option<f64>,
-    /// How the probe went.
+    /// Path of the probe.
     pub path: PathKind,
-    /// By which address, or through which node.
+    /// Address of the endpoint, or name of the relay.
     pub endpoint: Option<String>,
-    /// Path MTU known by now, in bytes of an inner IP packet.
+    /// Known path MTU, in bytes of an inner IP packet.
     pub pmtu_bytes: Option<u16>,
 }
 
-/// Why a request was not done.
+/// Reason why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlError {
-    /// For programs.
+    /// Code for programs.
     pub code: ErrorCode,
     /// One sentence for people.
     pub text: String,
 }
 
-/// Kinds of refusal; meshctl makes its exit code from it.
+/// Kinds of errors; meshctl derives its exit code from them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// Another protocol version.
     Version,
-    /// The line was no request.
+    /// The line is not a request.
     Malformed,
-    /// The caller may not do that.
+    /// The caller lacks the permission.
     Permission,
     /// No such node, subnet or address.
     Unknown,
     /// The configuration on disk is invalid; the old one stays in force.
     Config,
-    /// It would cut more nodes than may be cut unasked, or there is nothing to confirm or to undo.
+    /// The reload would disconnect too many nodes, or nothing is left to confirm or undo.
     Refused,
-    /// Too many clients, or stopping.
+    /// Too many clients, or the daemon is stopping.
     Busy,
 }
