@@ -1,4 +1,4 @@
-//! `meshctl capture`: who may have one, what the driver sees of packets, and the rows that the client gets.
+//! `meshctl capture`: checks the request, records packets of the driver, and makes rows for the client.
 //!
 //! Source: cli/meshctl.md section 4.3.
 
@@ -24,12 +24,12 @@ use meshd_wire::{NodeName, Request};
 
 use crate::{Reply, control, driver::Driver, links::Links};
 
-/// Packets that one answer holds at most. With those of the ring a capture is never more than 9 MiB.
+/// Maximum number of packets in one answer. With those of the ring, a capture uses at most 9 MiB.
 pub(super) const AT_ONCE: usize = 64;
-/// Addresses of other ends that are remembered with ours.
+/// Maximum number of remembered remote addresses with our local address.
 const MAX_ENDS: usize = 1024;
 
-/// What a request for a capture means, or why it is refused.
+/// Returns the filter of a request, or the error answer.
 pub(super) fn filter(
     kinds: &[PacketKind],
     peer: Option<&str>,
@@ -50,7 +50,7 @@ pub(super) fn filter(
 }
 
 impl Driver {
-    /// Lets a client see packets, if nobody else does.
+    /// Starts a capture for a client, unless another one runs.
     pub(super) fn capture(&mut self, tap: Arc<Tap>, reply: Reply) {
         self.end_capture();
         let known = |peer: &NodeName| self.mesh.has_node(peer);
@@ -74,7 +74,7 @@ impl Driver {
         let _ = reply.send(Response::Capturing(Capturing { frames }));
     }
 
-    /// Ends a capture that nobody reads any more.
+    /// Ends a capture whose client has left.
     pub(super) fn end_capture(&mut self) {
         if let Some(tap) = self.tap.take_if(|tap| tap.is_closed()) {
             tracing::info!(dropped = ?tap.dropped(), "a capture has ended");
@@ -92,7 +92,7 @@ impl Driver {
     }
 }
 
-/// Shows a request line of a link, without keys. Of one that makes no sense, only its length: who knows what it is.
+/// Records a request line of a link, without keys. Of an invalid line it records only the length.
 pub(super) fn line(tap: &Tap, links: &Links, (link, received): (LinkId, bool), line: &[u8]) {
     if !tap.wants(PacketKind::Meta) {
         return;
@@ -105,7 +105,7 @@ pub(super) fn line(tap: &Tap, links: &Links, (link, received): (LinkId, bool), l
     tap.show(PacketKind::Meta, (Some(peer), received), Some(ends), shown);
 }
 
-/// What is shown of a line where that is not the line itself.
+/// Returns the text in place of a line that must not be recorded as it is.
 fn shown(line: &[u8]) -> Option<Vec<u8>> {
     match Request::parse(line) {
         Ok(request) => request.without_key().map(String::into_bytes),
@@ -113,12 +113,12 @@ fn shown(line: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// What the kernel chooses where a socket has no address of its own, by the other end.
+/// Local addresses that the kernel chooses for sockets without one, by remote address.
 #[derive(Default)]
 pub(super) struct Ends(BTreeMap<IpAddr, IpAddr>);
 
 impl Ends {
-    /// A packet as the client gets it.
+    /// Makes the client's row of a packet.
     pub(super) fn row(&mut self, seen: Seen) -> PacketRow {
         let since = seen.at.duration_since(SystemTime::UNIX_EPOCH);
         let time_ns = since.unwrap_or_default().as_nanos();
@@ -147,7 +147,7 @@ impl Ends {
     }
 }
 
-/// An answer with these packets.
+/// Makes an answer with these packets.
 pub(super) fn captured(packets: Vec<PacketRow>, tap: &Tap) -> Captured {
     let dropped = PacketKind::ALL.into_iter().zip(tap.dropped());
     Captured {
@@ -165,7 +165,7 @@ mod tests {
         for (line, what) in [
             ("16 a b C0FFEE -1 -1 -1 0", Some("16 a b KEY -1 -1 -1 0")),
             ("15 a b 15 C0FFEE", Some("15 a b 15 KEY")),
-            // Half an ANS_KEY is none.
+            // An incomplete ANS_KEY is not a request.
             ("16 a b C0FFEE", Some("(13 bytes that are no request)")),
             ("1 94 64 0 0 C0FFEE", Some("(18 bytes that are no request)")),
             ("10 5a a 10.0.0.1", None),

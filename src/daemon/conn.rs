@@ -1,4 +1,5 @@
-//! Meta connections as sockets: accept, connect, one reading and one writing task each; bytes only.
+//! Meta connections as sockets: accept, connect, and one reading and one writing task each. This module handles bytes
+//! only.
 
 pub mod admission;
 
@@ -22,16 +23,16 @@ use meshd_proto::mesh::{event::LinkId, reports::view::DialFault};
 
 use crate::Event;
 
-/// Bytes read at once.
+/// Size of one read, in bytes.
 const CHUNK: usize = 16 << 10;
-/// Chunks of one connection that the driver has not taken yet: 64 KiB a connection on the way in.
-/// Source: proto/threat-model.md section 5.6.
+/// Maximum number of chunks of one connection that wait for the driver: 64 KiB of input for each connection. Source:
+/// proto/threat-model.md section 5.6.
 const CHUNKS: usize = 4;
-/// How long the other end may take nothing while something waits for it. Source: T36 of proto/threat-model.md.
+/// Longest time without progress at the other end while output waits. Source: T36 of proto/threat-model.md.
 pub const STALL: Duration = Duration::from_secs(10);
-/// Connections that the kernel holds for us until they are accepted.
+/// Length of the kernel's accept queue.
 const BACKLOG: i32 = 128;
-/// Pause after an accept that failed for want of descriptors or memory, so that we do not spin.
+/// Pause after a failed accept, when descriptors or memory are exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens a listening socket.
@@ -43,14 +44,14 @@ pub fn listen(addr: SocketAddr, options: &SocketOptions) -> io::Result<TcpListen
     TcpListener::from_std(socket.into())
 }
 
-/// A listening socket that was kept open for us.
+/// Takes over a listening socket that was kept open over a restart.
 pub fn adopt(socket: OwnedFd) -> io::Result<TcpListener> {
     let socket = Socket::from(socket);
     socket.set_nonblocking(true)?;
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts on `listener` for as long as `open` says so; each connection is an [`Event::Accepted`].
+/// Accepts on `listener` while `open` is true; each connection is an [`Event::Accepted`].
 pub fn accept(listener: TcpListener, mut open: watch::Receiver<bool>, events: mpsc::Sender<Event>) {
     tokio::spawn(async move {
         while open.wait_for(|open| *open).await.is_ok() {
@@ -107,7 +108,7 @@ async fn connect(
     TcpSocket::from_std_stream(socket.into()).connect(to).await
 }
 
-/// A connection that is read and written by its tasks. Dropping it closes the socket at once.
+/// A connection with its reading and writing tasks. Dropping it closes the socket at once.
 #[derive(Debug)]
 pub struct Wire {
     output: mpsc::UnboundedSender<Bytes>,
@@ -117,13 +118,13 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Starts the tasks: what arrives is [`Event::Read`], what was written [`Event::Written`], the end
+    /// Starts the tasks: received bytes are [`Event::Read`], written bytes [`Event::Written`], the end
     /// [`Event::Closed`].
     #[must_use]
     pub fn start(link: LinkId, stream: TcpStream, events: mpsc::Sender<Event>) -> Self {
         let _ = stream.set_nodelay(true);
         let (read, write) = stream.into_split();
-        // Unbounded in messages: the link bounds its bytes (link::MAX_QUEUE).
+        // The number of messages is unbounded, because the link limits its bytes (link::MAX_QUEUE).
         let (output, queue) = mpsc::unbounded_channel();
         let credit = Arc::new(Semaphore::new(CHUNKS));
         let reader = tokio::spawn(read_all(link, read, Arc::clone(&credit), events.clone()));
@@ -136,25 +137,25 @@ impl Wire {
         }
     }
 
-    /// Queues bytes.
+    /// Queues bytes for output.
     pub fn write(&self, bytes: Bytes) {
         let _ = self.output.send(bytes);
     }
 
-    /// The driver has taken one [`Event::Read`]: one more chunk may come.
+    /// Tells the reading task that the driver has taken one [`Event::Read`].
     pub fn taken(&self) {
         self.credit.add_permits(1);
     }
 
-    /// Reads no more, so that the kernel holds what the other side sends.
+    /// Stops reading, so that the kernel holds further input.
     pub fn mute(&self) {
         self.reader.abort();
     }
 
-    /// Closes once what is queued was written, or the other end has stalled.
+    /// Closes after the queued output is written, or after a stall of the other end.
     pub fn finish(mut self) {
         self.reader.abort();
-        // The writing task ends when this sender is the last to go.
+        // The writing task ends when this last sender is dropped.
         let (closed, _) = mpsc::unbounded_channel();
         self.output = closed;
         self.writer = tokio::spawn(std::future::ready(())).abort_handle();

@@ -1,4 +1,4 @@
-//! The control socket: who may ask what, and the way of a request to the driver and back.
+//! The control socket: checks the rights of a caller, and passes requests to the driver and answers back.
 //!
 //! Sources: proto/design.md section 2.5 (d), T40 of proto/threat-model.md.
 
@@ -36,25 +36,25 @@ use meshd_os::clock;
 
 use crate::{Event, capture, log::Log, startup::open};
 
-/// Most clients at the same time. Source: T40 of proto/threat-model.md.
+/// Maximum number of clients. Source: T40 of proto/threat-model.md.
 const MAX_CLIENTS: usize = 32;
-/// Places of these that only who may do everything gets, so that those who may look cannot keep them out.
+/// Places reserved for callers with all rights, so that callers with read access cannot exclude them.
 const KEPT_PLACES: usize = 4;
-/// How long a client may say nothing, or not read, so that idle ones do not keep others out.
+/// Longest time of a client without a request, or without reading, so that idle clients do not hold places.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a caller may do.
+/// Rights of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Everything: root, and who runs the daemon.
+    /// All requests: root, and the user of the daemon.
     All,
-    /// Look: the socket's group.
+    /// Read-only requests: members of the socket's group.
     Look,
-    /// Nothing.
+    /// No request.
     None,
 }
 
-/// What a caller of these ids may do on a socket of group `group`, to a daemon of user `daemon`.
+/// Returns the rights of a caller with these ids on a socket of group `group`, for a daemon of user `daemon`.
 #[must_use]
 pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
     if uid == 0 || uid == daemon {
@@ -66,7 +66,7 @@ pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
     }
 }
 
-/// Whether a request changes nothing and tells nothing that is root's.
+/// True if a request changes nothing and reveals nothing that only root may see.
 fn only_looks(request: &Request) -> bool {
     match request {
         Request::Log { .. }
@@ -93,7 +93,7 @@ fn only_looks(request: &Request) -> bool {
     }
 }
 
-/// Opens the control socket. A daemon that answers on it is an error; a dead one's socket is replaced.
+/// Opens the control socket. A running daemon on it is an error; the socket of a dead daemon is replaced.
 pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!(
@@ -104,12 +104,12 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     open_socket(path).context("no control socket")
 }
 
-/// Opens a socket for root and our group in the place of one that nobody serves any more.
+/// Opens a socket for root and our group. It replaces a socket without a listener.
 pub(super) fn open_socket(path: &Path) -> anyhow::Result<UnixListener> {
     open::make_run_dir(path)?;
     let _ = std::fs::remove_file(path);
     let place = || format!("cannot open the socket {}", path.display());
-    // Made for nobody, then opened: there is no moment at which others could connect.
+    // The socket is made without permissions and then opened, so that other users can connect at no time.
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(path);
     rustix::process::umask(umask);
@@ -120,7 +120,7 @@ pub(super) fn open_socket(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// What every answer says of us.
+/// The sender in every answer.
 #[derive(Debug, Clone)]
 pub struct Sender {
     /// The net name.
@@ -129,7 +129,7 @@ pub struct Sender {
     pub node: String,
 }
 
-/// Serves clients for as long as the runtime lives; requests become [`Event::Control`].
+/// Serves clients while the runtime lives; requests become [`Event::Control`].
 pub fn serve(
     listener: UnixListener,
     path: &Path,
@@ -153,7 +153,7 @@ pub fn serve(
                 log: log.clone(),
                 events: events.clone(),
             };
-            // Who is turned away holds no place, however long it stays.
+            // A rejected client holds no place.
             let place = places.take(client.rights);
             tokio::spawn(async move {
                 let Some(_place) = place else {
@@ -167,15 +167,15 @@ pub fn serve(
     });
 }
 
-/// The places of clients; at most [`MAX_CLIENTS`] are taken.
+/// Places of clients; at most [`MAX_CLIENTS`] are taken.
 #[derive(Default)]
 struct Places(Arc<AtomicUsize>);
 
-/// One of them, for as long as it lives.
+/// One place, held while the value lives.
 struct Place(Arc<AtomicUsize>);
 
 impl Places {
-    /// A place for a client with these rights, if there is one. Called by one task only.
+    /// Takes a place for a client with these rights, if one is free. Only one task calls it.
     fn take(&self, rights: Rights) -> Option<Place> {
         let most = match rights {
             Rights::All => MAX_CLIENTS,
@@ -195,7 +195,7 @@ impl Drop for Place {
     }
 }
 
-/// The kernel's word for who connected.
+/// Returns the rights of a client from the kernel's peer credentials.
 fn rights_of(stream: &UnixStream, daemon: u32, group: u32) -> Rights {
     let Ok(peer) = stream.peer_cred() else {
         return Rights::None;
@@ -213,7 +213,7 @@ struct Client {
     events: mpsc::Sender<Event>,
 }
 
-/// The version, whatever else a line holds.
+/// The version of a line; other content is ignored.
 #[derive(Deserialize)]
 struct Versioned {
     v: u32,
@@ -285,13 +285,13 @@ impl Client {
                     Some(line) => self.answer(Response::Log(line)).await?,
                     None => return Ok(()),
                 },
-                // A client that has anything to say, or goes, wants no more.
+                // Any input of the client, or its end, stops the stream.
                 _ = self.stream.read(&mut byte) => return Ok(()),
             }
         }
     }
 
-    /// Streams packets until the client wants no more: it closes its half, or goes, or does not read for long.
+    /// Streams packets until the client closes its half of the connection, leaves, or does not read for long.
     async fn capture(&mut self, filter: Filter) -> io::Result<()> {
         let (tap, mut packets) = Tap::open(filter);
         let tap = Arc::new(tap);
@@ -319,7 +319,7 @@ impl Client {
             if over {
                 return Ok(());
             }
-            // The control plane goes first, however much there is to show.
+            // The control plane has priority over captured packets.
             tokio::task::yield_now().await;
         }
     }
@@ -337,7 +337,7 @@ impl Client {
     }
 }
 
-/// Reads a request, and refuses what its sender may not ask.
+/// Decodes a request, and checks the rights of its sender.
 fn understand(line: &[u8], rights: Rights) -> Result<Request, Response> {
     let malformed = |e: codec::CodecError| error(ErrorCode::Malformed, e.to_string());
     let Versioned { v } = codec::decode(line).map_err(malformed)?;
@@ -358,7 +358,7 @@ fn understand(line: &[u8], rights: Rights) -> Result<Request, Response> {
     Ok(request)
 }
 
-/// An answer that says no.
+/// Makes an error answer.
 #[must_use]
 pub fn error(code: ErrorCode, text: String) -> Response {
     Response::Error(ControlError { code, text })

@@ -1,5 +1,5 @@
-//! The driver: one task that owns mesh, links and configuration. It takes what has come, lets the
-//! mesh settle once, and does what the mesh wants done.
+//! The driver: one task that owns mesh, links and configuration. It collects events, lets the mesh settle once, and
+//! carries out the mesh's outputs.
 
 use std::{
     net::IpAddr,
@@ -52,16 +52,16 @@ use crate::{
     validity::Terms,
 };
 
-/// Events and punts taken before the mesh settles.
+/// Maximum number of events and punts before the mesh settles.
 const BATCH: usize = 256;
-/// Rounds of outputs that make new inputs at once, before the loop looks at anything else.
+/// Maximum number of rounds of outputs that make new inputs, before the loop handles other events.
 const ROUNDS: usize = 16;
-/// How often fresh entropy is mixed in. Source: proto/design.md section 2.1.
+/// Interval of fresh entropy. Source: proto/design.md section 2.1.
 const ENTROPY: Duration = Duration::from_secs(3600);
-/// How often the driver looks after itself: workers, held log lines.
+/// Interval of housekeeping: workers, held log lines.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Everything that the one task owns.
+/// State of the driver's task.
 pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) mesh: Mesh,
@@ -73,49 +73,49 @@ pub(super) struct Driver {
     pub(super) workers: Option<fastpath::Handle>,
     pub(super) tun: Option<Arc<Tun>>,
     pub(super) udp: Vec<Arc<UdpSocket>>,
-    /// Of all workers; the first one's are also [`Self::tun`] and [`Self::udp`].
+    /// Queues of all workers; the first one's are also [`Self::tun`] and [`Self::udp`].
     pub(super) queues: Vec<Queue>,
     pub(super) events: mpsc::Sender<Event>,
-    /// What the driver itself dropped.
+    /// Packets that the driver dropped.
     pub(super) drops: DropCounts,
     pub(super) started: Instant,
-    /// The port that we really listen on.
+    /// The actual listening port.
     pub(super) port: u16,
     pub(super) reloads: Reloads,
-    /// Clients that wait for us to have stopped.
+    /// Clients that wait for the stop.
     pub(super) stopping: Option<Vec<Reply>>,
-    /// Whether [`Self::stop`] is under way.
+    /// True while [`Self::stop`] runs.
     pub(super) leaving: bool,
-    /// Who is to run scripts, until tinc-up runs.
+    /// The script process, before tinc-up starts.
     pub(super) prepared: Option<Prepared>,
-    /// The process group of tinc-up while that runs.
+    /// The process group of a running tinc-up.
     pub(super) rising: Option<i32>,
-    /// Whether tinc-down has ended.
+    /// True after tinc-down has ended.
     pub(super) device_down: bool,
     pub(super) sockets: SocketOptions,
     resolver: Resolver,
     pub(super) routes: Option<Follower>,
-    /// When routes go that were kept over a restart and that nobody has claimed.
+    /// Time at which kept routes without an owner are removed after a restart.
     pub(super) routes_settle: Option<Instant>,
     pub(super) note: Note,
     pub(super) dropping: privileges::Drop,
-    /// Beside the configuration.
+    /// Files beside the configuration.
     pub(super) files: sandbox::Files,
     pub(super) listeners: Vec<tokio::net::TcpListener>,
     pub(super) listening: Listening,
-    /// Where workers leave what is for the mesh.
+    /// Queue of inputs from workers for the mesh.
     pub(super) punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-    /// For the mesh, from what we did for it.
+    /// Inputs for the mesh from its own outputs.
     pub(super) inputs: Vec<Input>,
-    /// Room for what has come.
+    /// Buffer of events.
     batch: Vec<Event>,
     pub(super) watchdog: Watchdog,
     pub(super) pulse: Pulse,
-    /// The capture, if there is one.
+    /// The capture, if one runs.
     pub(super) tap: Option<Arc<Tap>>,
     pub(super) busy: Busy,
     pub(super) drift: Drift,
-    /// Whether the last reload was taken over.
+    /// True if the last reload was applied.
     pub(super) reload_worked: bool,
     pub(super) past: Past,
     pub(super) terms: Terms,
@@ -125,7 +125,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// A driver over what was opened. Nothing runs yet.
+    /// Makes a driver over opened resources. Nothing runs yet.
     pub(super) fn new(
         mut config: Config,
         log: Log,
@@ -168,7 +168,7 @@ impl Driver {
             udp,
         };
         let mut queues: Vec<Queue> = sockets.udp.into_iter().map(queue).collect();
-        // Each thread's neighbour takes what should not wait in the thread's own queue.
+        // Each thread writes packets that must not wait in its own queue to its neighbour's queue.
         let next: Vec<_> = queues.iter().map(|queue| queue.tun.clone()).collect();
         for (queue, aside) in queues.iter_mut().zip(next.into_iter().cycle().skip(1)) {
             queue.aside = aside;
@@ -223,7 +223,7 @@ impl Driver {
         })
     }
 
-    /// Runs until it is told to stop, then stops in order.
+    /// Runs until a stop request, then stops in order.
     pub(super) async fn run(&mut self, mut events: mpsc::Receiver<Event>) -> anyhow::Result<()> {
         tracing::info!(
             node = %self.config.settings.name, version = env!("CARGO_PKG_VERSION"),
@@ -231,12 +231,12 @@ impl Driver {
         );
         self.bring_device_up();
         let turned = self.turn(&mut events).await;
-        // A failure stops us in order too: scripts undo what scripts did.
+        // After a failure the daemon also stops in order: scripts undo the work of scripts.
         let stopped = self.stop(events).await;
         turned.and(stopped)
     }
 
-    /// The loop, until it is told to stop.
+    /// Runs the loop until a stop request.
     async fn turn(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
         while self.stopping.is_none() {
             self.turn_once(events, None).await?;
@@ -244,7 +244,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Waits for something to come, at most until `limit`, and does all that follows from it.
+    /// Waits for events, at most until `limit`, and handles them.
     pub(super) async fn turn_once(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
@@ -270,12 +270,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Whether the start is over: workers run and the mesh may act.
+    /// True after the start: workers run and the mesh may act.
     pub(super) fn is_up(&self) -> bool {
         self.workers.is_some()
     }
 
-    /// Tells the service manager that we are up, or up again.
+    /// Reports readiness to the service manager.
     pub(super) fn tell_ready(&self) {
         let name = &self.config.settings.name;
         systemd::ready(&format!("{name} listens on port {}", self.port));
@@ -347,13 +347,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Stops the loop; whoever asked hears when it is over.
+    /// Stops the loop; the reply is sent after the stop.
     pub(super) fn ask_stop(&mut self, reply: Option<Reply>) {
         self.stopping.get_or_insert_default().extend(reply);
     }
 
-    /// Lets the mesh take everything that has come, settle once, and say what it wants, as long as
-    /// that makes new inputs at once.
+    /// Passes all inputs to the mesh, lets it settle once, and carries out its outputs, while these make new inputs.
     pub(super) fn work(&mut self, now: Instant) {
         for _ in 0..ROUNDS {
             self.links.flush(&mut self.inputs);
@@ -378,8 +377,7 @@ impl Driver {
         self.hooks.start_due(now);
     }
 
-    /// Host files that appeared since the last reload become part of the settings before the links
-    /// that they let in are up.
+    /// Adds host files that appeared since the last reload to the settings, before the links that use them are up.
     fn adopt_found(&mut self) {
         let found = self.keys.take_found();
         if found.is_empty() {
@@ -393,12 +391,12 @@ impl Driver {
         self.use_settings(Arc::new(settings));
     }
 
-    /// Queues something for the mesh.
+    /// Queues an input for the mesh.
     pub(super) fn tell_mesh(&mut self, input: Input) {
         self.inputs.push(input);
     }
 
-    /// Makes these the settings of everyone.
+    /// Puts settings in force everywhere.
     pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
         let held = self.terms.of(&settings);
         self.config.settings = settings;
@@ -407,7 +405,7 @@ impl Driver {
         self.inputs.push(Input::Config(held));
     }
 
-    /// Whether some node is known to come from this address.
+    /// True if a known node may come from this address.
     fn is_known_addr(&self, ip: IpAddr) -> bool {
         let text = ip.to_string();
         let hosts = self.config.settings.hosts.values();
@@ -419,7 +417,7 @@ impl Driver {
         all.any(|known| known) || self.resolver.is_known_addr(ip)
     }
 
-    /// Deadlines of the shell's own parts.
+    /// Handles deadlines of the shell's parts.
     fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
         if !self.is_up() {
             return Ok(());
@@ -463,7 +461,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Notes for who comes after us what it cannot know.
+    /// Writes the note for the daemon after a restart.
     pub(super) fn write_note(&mut self) {
         if self.note.is_kept() {
             let routes = self.routes.iter().flat_map(Follower::routes);
@@ -474,7 +472,7 @@ impl Driver {
         }
     }
 
-    /// When the loop must turn even if nothing comes.
+    /// Returns the time of the next turn without events.
     fn poll_timeout(&self) -> Instant {
         if !self.is_up() {
             return clock::now() + TICK;
@@ -493,7 +491,7 @@ impl Driver {
     }
 }
 
-/// The settings with the port that the kernel gave us, where it was ours to find out.
+/// Returns the settings with the actual port, if the kernel chose it.
 pub(super) fn with_port(settings: &Arc<Settings>, port: u16) -> Arc<Settings> {
     if settings.port == port {
         return Arc::clone(settings);
@@ -504,7 +502,7 @@ pub(super) fn with_port(settings: &Arc<Settings>, port: u16) -> Arc<Settings> {
     })
 }
 
-/// Who we are on links that are made from now on.
+/// Returns our identity for new links.
 fn identity(settings: &Settings) -> Arc<Identity> {
     Arc::new(Identity {
         name: settings.name.clone(),

@@ -1,7 +1,7 @@
-//! What outlives us in the service manager's descriptor store: the queues of the device, the listening sockets, and a
-//! note to our successor. The store goes with the unit: what `systemctl stop` ends is not kept.
+//! The service manager's descriptor store over a restart: queues of the device, listening sockets, and a note for the
+//! next daemon. `systemctl stop` empties the store.
 //!
-//! Source: proto/native-link.md section 7. No key is ever among it.
+//! Source: proto/native-link.md section 7. The store never holds a key.
 
 use std::{
     collections::BTreeSet,
@@ -17,29 +17,29 @@ use std::{
 use meshd_dataplane::io::fdstore;
 use meshd_wire::NodeName;
 
-/// Kinds of what is kept.
+/// Kinds of stored descriptors.
 pub(super) const TUN: &str = "tun";
 pub(super) const TCP: &str = "tcp";
 pub(super) const UDP: &str = "udp";
 pub(super) const NOTE: &str = "note";
-/// Longest note that is read, in bytes: 16,384 nodes have shorter ones.
+/// Longest note, in bytes: the note of 16,384 nodes is shorter.
 const MAX_NOTE: u64 = 4 << 20;
 
-/// The store as it was at our start, and what of it is in use.
+/// The store at our start, and the descriptors in use.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    /// Not taken yet.
+    /// Descriptors that are not taken yet.
     fds: Vec<(String, OwnedFd)>,
     /// Names in use.
     names: BTreeSet<String>,
-    /// Opened by us.
+    /// Descriptors that we opened.
     fresh: Vec<(&'static str, OwnedFd)>,
-    /// Names of those that were let go.
+    /// Names of released descriptors.
     gone: Vec<String>,
 }
 
 impl Kept {
-    /// What our predecessor left.
+    /// Takes over the store of the previous daemon.
     pub(super) fn inherit() -> Self {
         let fds = fdstore::inherited();
         let names = fds.iter().map(|(name, _)| name.clone()).collect();
@@ -50,13 +50,13 @@ impl Kept {
         }
     }
 
-    /// Whether any of a kind was let go: then somebody may still have a copy for a moment, if only what the service manager has
-    /// just forked, and device or port are not free yet.
+    /// True if a descriptor of this kind was released. A fork of the service manager may still hold a copy for a
+    /// moment, so device or port may not be free yet.
     pub(super) fn has_let_go(&self, kind: &str) -> bool {
         self.gone.iter().any(|name| is_of(name, kind))
     }
 
-    /// Takes the first of a kind that fits.
+    /// Takes the first descriptor of a kind that fits.
     pub(super) fn take(
         &mut self,
         kind: &str,
@@ -69,7 +69,7 @@ impl Kept {
         Some(self.fds.remove(at).1)
     }
 
-    /// Notes something that is to be kept, once [`Self::commit`] is called.
+    /// Notes a descriptor to store at [`Self::commit`].
     pub(super) fn keep(&mut self, kind: &'static str, fd: impl AsFd) {
         match fd.as_fd().try_clone_to_owned() {
             Ok(copy) => self.fresh.push((kind, copy)),
@@ -77,12 +77,12 @@ impl Kept {
         }
     }
 
-    /// Forgets what was noted: it came to nothing.
+    /// Forgets the noted descriptors after a failure.
     pub(super) fn forget(&mut self) {
         self.fresh.clear();
     }
 
-    /// Has all kept that was noted.
+    /// Stores all noted descriptors.
     pub(super) fn commit(&mut self) {
         for (kind, fd) in std::mem::take(&mut self.fresh) {
             let mut names = (0_u32..).map(|number| format!("{kind}.{number}"));
@@ -95,8 +95,8 @@ impl Kept {
         }
     }
 
-    /// Closes those that do not fit (their name, and what it stands for), here and in the store. Afterwards their names
-    /// and addresses are free.
+    /// Closes descriptors that do not fit, by name and descriptor, here and in the store. Afterwards their names and
+    /// addresses are free.
     pub(super) fn retain(&mut self, fits: impl Fn(&str, BorrowedFd<'_>) -> bool) {
         let all = std::mem::take(&mut self.fds);
         let (stay, go): (Vec<_>, Vec<_>) = all
@@ -120,7 +120,7 @@ impl Kept {
         }
     }
 
-    /// The note of our predecessor, which is ours from now on. Where nobody would keep it there is none.
+    /// Takes over the note of the previous daemon. There is none without a descriptor store.
     pub(super) fn note(&mut self) -> Note {
         let old = self.take(NOTE, |_| true).map(File::from);
         let last = old.as_ref().map(read).unwrap_or_default();
@@ -139,37 +139,37 @@ impl Kept {
     }
 }
 
-/// Whether this is the name of something of this kind.
+/// True if the name is of this kind.
 pub(super) fn is_of(name: &str, kind: &str) -> bool {
     name.strip_prefix(kind)
         .is_some_and(|rest| rest.starts_with('.'))
 }
 
-/// What a note says.
+/// Content of a note.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Last {
-    /// Who was linked with us, and where it listens.
+    /// Linked nodes and their listening addresses.
     pub(super) neighbours: Vec<(NodeName, SocketAddr)>,
-    /// Routes that followed subnets into the device.
+    /// Routes of InterfaceRoute = auto.
     pub(super) routes: Vec<(IpAddr, u8)>,
 }
 
-/// A note to who comes after us: a file in memory that the service manager holds too, so that it is there after kill -9.
+/// A note for the next daemon: a file in memory that the service manager stores too, so that it survives kill -9.
 #[derive(Debug)]
 pub(super) struct Note {
     file: Option<File>,
     written: String,
-    /// What it said when we started.
+    /// Its content at our start.
     pub(super) last: Last,
 }
 
 impl Note {
-    /// Whether anybody will read it.
+    /// True if a later daemon can read it.
     pub(super) fn is_kept(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Writes what is true now, if that is new.
+    /// Writes the present state, if it has changed.
     pub(super) fn write(&mut self, now: &Last) {
         let Some(file) = &self.file else {
             return;
@@ -178,7 +178,7 @@ impl Note {
         if text == self.written {
             return;
         }
-        // Should we die between the two, lines of before follow: they were true a moment ago.
+        // If we die between the two calls, old lines follow: they were true a moment ago.
         let written = file.write_all_at(text.as_bytes(), 0);
         match written.and_then(|()| file.set_len(text.len() as u64)) {
             Ok(()) => self.written = text,
@@ -199,7 +199,7 @@ impl Last {
         text
     }
 
-    /// Lines that make no sense are left out: another version may have written them.
+    /// Skips invalid lines: another version may have written them.
     fn parse(text: &str) -> Self {
         let mut last = Self::default();
         for line in text.lines() {

@@ -1,7 +1,7 @@
-//! The operator's scripts: tinc-up, host-up, subnet-up and their opposites.
+//! The operator's scripts: tinc-up, host-up, subnet-up and their counterparts.
 //!
-//! Run without a shell, in an environment of nothing but tinc's variables, never awaited by the
-//! packet path. Sources: config/tinc.md section 3, proto/threat-model.md section 4, T33.
+//! Scripts run without a shell, with tinc's variables as their only environment. The packet path never waits for them.
+//! Sources: config/tinc.md section 3, proto/threat-model.md section 4, T33.
 
 mod call;
 pub mod monitor;
@@ -27,10 +27,10 @@ use run::{Order, Running, Say};
 /// The search path of every script.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What all scripts are told, and how they are run.
+/// Parameters of all scripts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Scripts {
-    /// The configuration directory: where the scripts lie, and their working directory.
+    /// The configuration directory: it holds the scripts and is their working directory.
     #[serde(with = "bytes")]
     pub base: PathBuf,
     /// NETNAME, if there is one.
@@ -45,12 +45,12 @@ pub struct Scripts {
     pub interpreter: Option<String>,
     /// ScriptsExtension.
     pub extension: String,
-    /// RunScripts; `None`: all of them.
+    /// RunScripts; `None`: all scripts.
     pub run: Option<Vec<String>>,
 }
 
 impl Scripts {
-    /// The whole environment of a call.
+    /// Returns the whole environment of a call.
     #[must_use]
     pub fn environment(&self, call: &Call) -> Vec<(&'static str, String)> {
         let (device, interface) = &self.device;
@@ -66,14 +66,14 @@ impl Scripts {
         env
     }
 
-    /// Whether a script may run at all (RunScripts).
+    /// True if RunScripts allows the script.
     #[must_use]
     pub fn may_run(&self, call: &Call) -> bool {
         let run = self.run.as_ref();
         run.is_none_or(|run| run.iter().any(|script| script == call.kind()))
     }
 
-    /// All that has to be known to run a script.
+    /// Returns all parameters of a script run.
     fn order(&self, call: &Call) -> Order {
         let env = self.environment(call).into_iter();
         let words = self
@@ -96,7 +96,7 @@ impl Scripts {
     }
 }
 
-/// A path as its bytes: it need not be text.
+/// Serializes a path as bytes, because it may not be UTF-8.
 mod bytes {
     use std::{
         ffi::OsString,
@@ -115,19 +115,19 @@ mod bytes {
     }
 }
 
-/// Who runs scripts.
+/// The process that runs scripts.
 #[derive(Debug, Clone)]
 pub enum Runner {
     /// This process.
     Here,
-    /// One that stays outside of our sandbox.
+    /// A process outside of our sandbox.
     Monitor(Monitor),
-    /// Nobody: Sandbox = high, once tinc-up has ended.
+    /// None: Sandbox = high, after tinc-up has ended.
     Nobody,
 }
 
 impl Runner {
-    /// Kills the process group of tinc-up, which the daemon itself has started.
+    /// Kills the process group of tinc-up, which the daemon started.
     pub fn kill(&self, group: i32) {
         match self {
             Self::Monitor(monitor) => monitor.kill(),
@@ -147,19 +147,19 @@ impl Runner {
     }
 }
 
-/// The scripts that wait and run.
+/// Waiting and running scripts.
 #[derive(Debug)]
 pub struct Hooks {
-    /// What they are told.
+    /// Their parameters.
     pub scripts: Scripts,
-    /// Who runs them.
+    /// The process that runs them.
     pub runner: Runner,
     queue: Queue,
     done: mpsc::Sender<Event>,
 }
 
 impl Hooks {
-    /// Nothing waits. The end of each script is told by an event to `done`.
+    /// Starts without scripts. The end of each script is an event to `done`.
     #[must_use]
     pub fn new(scripts: Scripts, done: mpsc::Sender<Event>, now: Instant) -> Self {
         Self {
@@ -170,7 +170,7 @@ impl Hooks {
         }
     }
 
-    /// Queues the scripts of an event. Those that are not there cost nothing.
+    /// Queues the scripts of an event. A missing script costs nothing.
     pub fn push(&mut self, event: &HookEvent) {
         for call in Call::of(event) {
             let runs = self.scripts.may_run(&call);
@@ -180,7 +180,7 @@ impl Hooks {
         }
     }
 
-    /// Starts what may start now.
+    /// Starts the scripts that may start now.
     pub fn start_due(&mut self, now: Instant) {
         while let Some(call) = self.queue.next(now) {
             let (runner, done) = (self.runner.clone(), self.done.clone());
@@ -193,18 +193,18 @@ impl Hooks {
         }
     }
 
-    /// A script of this lane has ended.
+    /// Handles the end of a script of this lane.
     pub fn finished(&mut self, lane: &str) {
         self.queue.finished(lane);
     }
 
-    /// When [`Self::start_due`] should be called again; `None` while nothing waits for the time.
+    /// Returns the next time for [`Self::start_due`]; `None` if no script waits for a time.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.queue.poll_timeout()
     }
 
-    /// Whether nothing waits and nothing runs.
+    /// True if no script waits or runs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.queue.is_idle()
@@ -224,11 +224,12 @@ pub async fn run_down(runner: &Runner, scripts: &Scripts) {
     }
 }
 
-/// tinc-up while it runs.
+/// A running tinc-up.
 pub struct DeviceUp(Running);
 
 impl DeviceUp {
-    /// Starts it, with the rights that we have now; none where there is none, or it cannot be run, which the log says.
+    /// Starts it, with the rights that we have now. Returns `None` if it is missing or cannot run; the log has the
+    /// reason.
     #[must_use]
     pub fn begin(scripts: &Scripts) -> Option<Self> {
         let call = Call::Device { up: true };
@@ -236,13 +237,13 @@ impl DeviceUp {
         run::begin(&order, &to_log(&order), false).ok().map(Self)
     }
 
-    /// Its process group, as a process number, for [`Runner::kill`].
+    /// Returns its process group, as a process number, for [`Runner::kill`].
     #[must_use]
     pub fn group(&self) -> Option<i32> {
         self.0.group()
     }
 
-    /// Waits for its end; `false` where it takes longer than it may.
+    /// Waits for its end; `false` if it exceeds its time limit.
     pub async fn end(&mut self) -> bool {
         let status = self.0.wait().await;
         status.map(|status| self.0.judge(status)).is_some()

@@ -1,5 +1,5 @@
-//! Ed25519 keys that nodes told over links which their RSA keys authenticate: for the operator, and with LearnKeys
-//! for the host file. Source: wire/tinc-1.1.md section 3.4.
+//! Handles Ed25519 keys that nodes send over RSA-authenticated links: reports them, and with LearnKeys writes them to
+//! the host file. Source: wire/tinc-1.1.md section 3.4.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use meshd_wire::NodeName;
 use crate::driver::Driver;
 
 impl Driver {
-    /// Takes what links were told.
+    /// Takes the keys that links received.
     pub(super) fn adopt_told_keys(&mut self, now: Instant) {
         for told in self.links.take_upgraded() {
             let settings = &self.config.settings;
@@ -29,7 +29,7 @@ impl Driver {
         }
     }
 
-    /// Makes a key part of the settings and of its host file.
+    /// Adds a key to the settings and to its host file.
     fn learn(&mut self, node: NodeName, key: PublicKey) {
         let mut settings = Settings::clone(&self.config.settings);
         if let Some(host) = settings.hosts.get_mut(&node) {
@@ -38,7 +38,7 @@ impl Driver {
         self.use_settings(Arc::new(settings));
         let source = &self.config.source;
         let path = source.path(&host_path(source, &node));
-        // The next connection is made with the key, and a reload reads it from there.
+        // The next connection uses the key, and a reload reads it from the file.
         match keys::write_public(&path, &key) {
             Ok(_) => {
                 tracing::warn!(%node, %key, "learned its Ed25519 key over a link that its RSA key authenticates (LearnKeys)");

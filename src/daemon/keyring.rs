@@ -1,4 +1,4 @@
-//! Host keys for incoming links: those in force, and host files that came since the last reload.
+//! Host keys for incoming links: the settings in force, and host files that appeared since the last reload.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,33 +16,33 @@ use meshd_proto::{
 };
 use meshd_wire::NodeName;
 
-/// How long a name without host file is not looked for again. Source: proto/threat-model.md section 4.
+/// Time before a name without a host file is looked up again. Source: proto/threat-model.md section 4.
 const NEGATIVE: Duration = Duration::from_secs(1);
-/// RSA operations a second for links that are not authenticated, from addresses of nodes and from others each: about
-/// 2 ms of work for a key of 2048 bits. Source: T37 of proto/threat-model.md.
+/// RSA operations per second for unauthenticated links, separately for addresses of nodes and other addresses: about 2
+/// ms of work for a key of 2048 bits. Source: T37 of proto/threat-model.md.
 const RSA_RATE: u32 = 20;
-/// How long a node that was told our Ed25519 key, or has told its own, is not told again: it may be unable to store it.
+/// Time before a node that exchanged Ed25519 keys with us gets ours again: it may be unable to store the key.
 const UPGRADE_EVERY: Duration = Duration::from_secs(600);
-/// How many of them at once.
+/// Burst of RSA operations.
 const RSA_BURST: usize = 40;
-/// Most names remembered as unknown; then all unknown names wait for the second to pass.
+/// Maximum number of remembered unknown names; above, all unknown names wait for the second to pass.
 const MAX_UNKNOWN: usize = 256;
 
-/// The keys of the host files.
+/// Keys of the host files.
 pub struct HostKeys {
     source: Source,
     settings: Arc<Settings>,
     now: Cell<Instant>,
     unknown: RefCell<BTreeMap<NodeName, Instant>>,
-    /// RSA operations for strangers, and for those who call from an address of some node.
+    /// RSA operations for unknown addresses, and for addresses of nodes.
     rsa: [RefCell<Bucket>; 2],
     found: RefCell<Vec<(NodeName, Arc<Host>)>>,
-    /// When nodes and we have told each other Ed25519 keys.
+    /// Time of the last exchange of Ed25519 keys, by node.
     upgraded: BTreeMap<NodeName, Instant>,
 }
 
 impl HostKeys {
-    /// Keys of this configuration.
+    /// Uses the keys of this configuration.
     #[must_use]
     pub fn new(source: Source, settings: Arc<Settings>, now: Instant) -> Self {
         Self {
@@ -56,34 +56,34 @@ impl HostKeys {
         }
     }
 
-    /// Takes over a new configuration.
+    /// Uses a new configuration.
     pub fn replace(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
         self.unknown.borrow_mut().clear();
     }
 
-    /// Looks for host files in another place: the root was changed.
+    /// Uses another directory of host files, after a change of the root directory.
     pub fn rebase(&mut self, source: Source) {
         self.source = source;
     }
 
-    /// Sets the time for the look-ups that follow.
+    /// Sets the time of the following lookups.
     pub fn set_now(&self, now: Instant) {
         self.now.set(now);
     }
 
-    /// Host files that were read since the last call and are not part of the settings.
+    /// Returns host files read since the last call that are not part of the settings.
     pub fn take_found(&self) -> Vec<(NodeName, Arc<Host>)> {
         self.found.take()
     }
 
-    /// Ed25519 keys were told: not again soon.
+    /// Records an exchange of Ed25519 keys, to delay the next one.
     pub fn note_upgrade(&mut self, node: NodeName, now: Instant) {
         self.set_now(now);
         self.upgraded.insert(node, now);
     }
 
-    /// Whether keys were told so lately that to tell them again would not help.
+    /// True if keys were exchanged so recently that a repetition would not help.
     fn told_lately(&self, node: &NodeName) -> bool {
         let age = |at: &Instant| self.now.get().saturating_duration_since(*at);
         self.upgraded
@@ -91,7 +91,7 @@ impl HostKeys {
             .is_some_and(|at| age(at) < UPGRADE_EVERY)
     }
 
-    /// The host file of a node: of the settings, or from the disk.
+    /// Returns the host file of a node, from the settings or from disk.
     fn load(&self, name: &NodeName) -> Option<Credentials> {
         let now = self.now.get();
         let mut unknown = self.unknown.borrow_mut();
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use meshd_crypto::{PrivateKey, Rng, rsa::RsaPrivate};
 
-    /// A node that was told our key and comes again without it is not told again for a while.
+    /// A node that got our key and connects without it does not get the key again for a while.
     #[test]
     fn keys_are_told_once_in_ten_minutes() {
         let text = include_str!("../../tests/vectors/tinc-1.0.json");

@@ -1,9 +1,9 @@
 //! The daemon: the tokio shell on one thread, around links, mesh and packet threads.
 //!
-//! Start: the process that will run scripts, configuration, sockets, device, pid file and control socket, then netlink settings and
-//! tinc-up (awaited, while control requests and signals are served), own subnet-up, priority,
-//! privileges, packet threads, READY, dial. Stop: links, host-down and subnet-down of the others, our
-//! own subnet-down, tinc-down, pid file and socket removed.
+//! Start: script process, configuration, sockets, device, pid file and control socket; then netlink settings and
+//! tinc-up (awaited, while control requests and signals are served), subnet-up of own subnets, priority, privileges,
+//! packet threads, READY, dials. Stop: host-down and subnet-down of other nodes, subnet-down of own subnets, tinc-down,
+//! then links, pid file and socket.
 
 mod capture;
 pub mod conn;
@@ -57,53 +57,53 @@ use hooks::monitor::Prepared;
 use log::{Log, Target};
 use meshd_config::options::{self, Called, Command, Options};
 
-/// What the tasks around the driver tell it.
+/// Events for the driver from its tasks.
 #[derive(Debug)]
 pub enum Event {
-    /// Somebody connected.
+    /// An incoming connection.
     Accepted(TcpStream, SocketAddr),
     /// An attempt to connect, by its number, has ended.
     Dialled(u64, Result<TcpStream, (DialFault, String)>),
     /// Bytes of a meta connection.
     Read(LinkId, Bytes),
-    /// So many bytes have reached the kernel.
+    /// This many bytes have reached the kernel.
     Written(LinkId, usize),
-    /// A meta connection is at its end, and why.
+    /// A meta connection has ended, for this reason.
     Closed(LinkId, String),
-    /// A name was looked up.
+    /// A name was resolved.
     Resolved(resolve::Resolved),
-    /// Netlink settings are made: tinc-up may begin.
+    /// The netlink settings are done: tinc-up may start.
     DeviceRising,
-    /// Whether tinc-up has ended; else it may take no longer.
+    /// tinc-up has ended (true) or reached its time limit (false).
     DeviceUp(bool),
     /// tinc-down has ended.
     DeviceDown,
-    /// Who runs our scripts is no more.
+    /// The script process has ended.
     MonitorGone,
     /// A script of this lane has ended.
     HookDone(String),
-    /// A client asks.
+    /// A request of a client.
     Control(Request, Reply),
-    /// A client wants to see packets.
+    /// A client starts a capture.
     Capture(Arc<Tap>, Reply),
-    /// A signal came.
+    /// A signal arrived.
     Signal(signals::Ask),
-    /// So many files are not what is in force.
+    /// Number of files that differ from the configuration in force.
     Drifted(usize),
     /// A reload has read the files.
     Reloaded(Box<Result<Config, Vec<Problem>>>, reload::Purpose),
 }
 
-/// Where the answer to a client goes.
+/// Channel for the answer to a client.
 pub type Reply = oneshot::Sender<Response>;
 
 /// Ports below this one need CAP_NET_BIND_SERVICE.
 const PRIVILEGED: u16 = 1024;
 
-/// Events that wait for the driver; senders wait beyond.
+/// Capacity of the driver's queue; senders wait if it is full.
 const EVENTS: usize = 1024;
 
-/// The whole program: options to exit code. 0 after a stop, 1 where it could not start.
+/// Runs the whole program, from options to exit code: 0 after a stop, 1 after a failed start.
 #[must_use]
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os();
@@ -143,10 +143,9 @@ pub fn main() -> ExitCode {
     if options.detached {
         tincd::leave_session();
     }
-    // Before anything is open or known that is not for it.
+    // The fork must come before anything is open or known that the process must not have.
     let prepared = (!detaches).then(|| Prepared::start(options.detached));
-    // The file that we were started from may have another name (meshctl): pidof, killall and tincd::refuse_second go
-    // by this one.
+    // The executable may have another name (meshctl): pidof, killall and tincd::refuse_second use this one.
     let _ = rustix::thread::set_name(match called {
         Called::Meshd => c"meshd",
         Called::Tincd => c"tincd",
@@ -154,7 +153,7 @@ pub fn main() -> ExitCode {
     let code = run(&options, prepared).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         if options.detached {
-            // As long as nothing is open this is still a terminal.
+            // Until the daemon has opened everything, standard error is the terminal.
             eprintln!("{}: {error:#}", called.name());
         }
         ExitCode::FAILURE
@@ -163,10 +162,10 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// `prepared`: who is to run scripts; none where this process only starts another one.
+/// `prepared`: the script process; `None` if this process only starts another one.
 fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Result<ExitCode> {
     let log = match &prepared {
-        // What is wrong with the configuration is for the terminal.
+        // Problems of the configuration go to the terminal.
         None => Log::new(Target::Stderr, options.debug.unwrap_or(0))?,
         Some(_) => open_log(options, options.net.as_deref()),
     };
@@ -187,12 +186,12 @@ fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Res
         .build()
         .context("cannot start the runtime")?;
     let done = runtime.block_on(serve(options, config, log, prepared));
-    // Name look-ups that hang must not hold up the exit.
+    // A name lookup that hangs must not delay the exit.
     runtime.shutdown_background();
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Where the configuration is, and words about it. tincd looks into tinc's directory first.
+/// Returns the place of the configuration, and warnings. tincd prefers tinc's directory.
 fn source(options: &Options) -> Result<(Source, Vec<String>), config::find::FindError> {
     let netname = std::env::var("NETNAME").ok();
     let mut roots = config::find::ROOTS.map(Path::new);
@@ -214,7 +213,7 @@ fn source(options: &Options) -> Result<(Source, Vec<String>), config::find::Find
     Ok((source, found.notes))
 }
 
-/// A log that cannot be opened is no reason not to run (config/tinc.md section 4.3).
+/// The daemon also runs without its log file (config/tinc.md section 4.3).
 fn open_log(options: &Options, net: Option<&str>) -> Log {
     let tincd = options.called == Called::Tincd;
     let target = match &options.logfile {
@@ -235,7 +234,7 @@ fn open_log(options: &Options, net: Option<&str>) -> Log {
     })
 }
 
-/// Loads the configuration and says what is wrong with it: every problem, not the first one.
+/// Loads the configuration and reports all its problems.
 fn load(source: &Source) -> anyhow::Result<Config> {
     match config::load(source, None) {
         Ok(config) => {
@@ -262,7 +261,7 @@ fn load(source: &Source) -> anyhow::Result<Config> {
     }
 }
 
-/// Where our files are.
+/// Paths of the daemon's files.
 #[derive(Debug, Clone)]
 struct Places {
     pid: PathBuf,
@@ -279,7 +278,7 @@ async fn serve(
         (Sandbox::Normal, prepared) => {
             Some(prepared.context("cannot start the process that runs scripts")?)
         }
-        // Nobody but us runs scripts.
+        // No other process runs scripts.
         (Sandbox::Off | Sandbox::High, prepared) => {
             prepared.into_iter().for_each(Prepared::dismiss);
             None
@@ -296,7 +295,7 @@ async fn serve(
     };
     let (events, queue) = mpsc::channel(EVENTS);
     signals::catch(&events).context("cannot catch signals")?;
-    // The socket first: it tells whether another one runs, before anything of its is touched.
+    // The socket comes first: it shows whether another daemon runs, before any of its files is touched.
     let control = control::bind(&places.socket)?;
     let started = start_driver(options, config, &log, (&places, prepared), &events).await;
     let done = match started {
@@ -336,7 +335,7 @@ async fn start_driver(
     let device = startup::open::open_device(&config.shell, mode, &mut kept).await?;
     let sockets = startup::open::open_sockets(&config.shell, &device, &mut kept).await?;
     let note = kept.note();
-    // Those of threads that are no more.
+    // Releases descriptors of threads that do not exist any more.
     kept.retain(|_, _| false);
     kept.commit();
     startup::open::make_run_dir(&places.pid)?;

@@ -1,5 +1,4 @@
-//! The driver's meta connections: which sockets there are, which [`Link`] each feeds, what becomes of
-//! them when they fail.
+//! The driver's meta connections: their sockets, the [`Link`] that each feeds, and their failures.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,35 +32,35 @@ use crate::{
     keyring::HostKeys,
 };
 
-/// All meta connections and the attempts to make one.
+/// All meta connections and pending dials.
 pub(super) struct Links {
     conns: SlotMap<LinkId, Conn>,
     dials: BTreeMap<u64, Dial>,
     dials_made: u64,
-    /// How many handshakes with a node that we dialled came to nothing: the next one calls its next
-    /// native key, as it may be changing from one to the other.
+    /// Number of failed handshakes with a node that we dialled. The next attempt uses the node's next native key,
+    /// because the node may be changing keys.
     failed: BTreeMap<NodeName, usize>,
     admission: Admission,
-    /// Whether the listening sockets are looked at.
+    /// True if the listening sockets are read.
     open: watch::Sender<bool>,
-    /// Links with something to write or to report.
+    /// Links with output or events.
     touched: BTreeSet<LinkId>,
-    /// Ed25519 keys that were told and that nobody has asked for yet.
+    /// Received Ed25519 keys that the driver has not taken yet.
     upgraded: Vec<Upgraded>,
     outward: Outward,
     rng: Rng,
     events: mpsc::Sender<Event>,
 }
 
-/// What every connection of ours is made with.
+/// Parameters of outgoing connections.
 pub(super) struct Outward {
-    /// Who we are.
+    /// Our identity.
     pub(super) identity: Arc<Identity>,
-    /// Mark and interface of sockets.
+    /// Firewall mark and interface of sockets.
     pub(super) options: SocketOptions,
     /// Source addresses.
     pub(super) bind: Vec<SocketAddr>,
-    /// How long connecting may take, and then the handshake: PingTimeout.
+    /// Longest time to connect, and then for the handshake: PingTimeout.
     pub(super) limit: Duration,
 }
 
@@ -71,29 +70,29 @@ struct Conn {
     stage: Stage,
     remote: SocketAddr,
     local: SocketAddr,
-    /// Bytes that the kernel takes before the mesh is told of room, if it has asked.
+    /// Bytes that the kernel must accept before the mesh gets its room event, if it asked.
     ahead: Option<usize>,
 }
 
 enum Stage {
-    /// Somebody connected to us.
+    /// An incoming unauthenticated connection.
     Stranger,
-    /// We called this node.
+    /// A connection that we dialled to this node.
     Dialled(NodeName, Round),
-    /// The mesh knows it.
+    /// A connection that the mesh knows.
     Up,
-    /// A stranger that misbehaved: silent until its time is over, then closed.
+    /// An unauthenticated connection that misbehaved: silent until its time expires, then closed.
     Held,
 }
 
-/// Which of the connections of one attempt to reach a node. Those after the first are for where one side has no
-/// Ed25519 key of the other.
+/// Connection within one attempt to reach a node. Later connections serve nodes where one side lacks the other's
+/// Ed25519 key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Round {
     First,
-    /// To tell keys.
+    /// Exchange keys.
     Upgrade,
-    /// With the keys that were told.
+    /// Use the exchanged keys.
     Last,
 }
 
@@ -105,7 +104,7 @@ struct Dial {
 }
 
 impl Links {
-    /// No connections; nothing is accepted until [`Self::flush`].
+    /// Starts without connections; accepts none until [`Self::flush`].
     #[must_use]
     pub(super) fn new(
         outward: Outward,
@@ -128,14 +127,13 @@ impl Links {
         }
     }
 
-    /// Tells accepting tasks whether to look at their sockets.
+    /// Tells accepting tasks whether to read their sockets.
     #[must_use]
     pub(super) fn open(&self) -> watch::Receiver<bool> {
         self.open.subscribe()
     }
 
-    /// Changes who we are, and the time that connecting and authenticating may take, for connections
-    /// that are made from now on.
+    /// Changes our identity and the time limits of new connections.
     pub(super) fn configure(&mut self, identity: Arc<Identity>, limit: Duration) {
         self.outward.identity = identity;
         self.outward.limit = limit;
@@ -146,7 +144,7 @@ impl Links {
         self.rng.add_entropy(entropy);
     }
 
-    /// Somebody connected to us. `known`: from an address of some node.
+    /// Handles an incoming connection. `known`: from an address of a known node.
     pub(super) fn accepted(
         &mut self,
         stream: TcpStream,
@@ -213,7 +211,7 @@ impl Links {
         self.dials.insert(self.dials_made, dial);
     }
 
-    /// Gives up what is not up yet towards a node.
+    /// Cancels dials and handshakes with a node.
     pub(super) fn cancel_dial(&mut self, node: &NodeName) {
         self.dials.retain(|_, dial| {
             let other = dial.node != *node;
@@ -226,7 +224,7 @@ impl Links {
             .retain(|_, conn| !matches!(&conn.stage, Stage::Dialled(name, _) if name == node));
     }
 
-    /// An attempt of [`Self::dial`] has ended.
+    /// Handles the end of an attempt of [`Self::dial`].
     pub(super) fn dialled(
         &mut self,
         dial: u64,
@@ -297,7 +295,7 @@ impl Links {
         self.touched.insert(id);
     }
 
-    /// Bytes came.
+    /// Handles received bytes.
     pub(super) fn read(&mut self, id: LinkId, data: &[u8], keys: &HostKeys, now: Instant) {
         if let Some(conn) = self.conns.get_mut(id) {
             keys.set_now(now);
@@ -307,7 +305,7 @@ impl Links {
         }
     }
 
-    /// Bytes were taken by the kernel. Returns whether the mesh is to be told of room.
+    /// Handles bytes that the kernel accepted. Returns true if the mesh must get its room event.
     pub(super) fn written(&mut self, id: LinkId, count: usize) -> bool {
         let Some(conn) = self.conns.get_mut(id) else {
             return false;
@@ -318,8 +316,8 @@ impl Links {
         ahead.is_some() && conn.ahead.is_none()
     }
 
-    /// Whether the kernel has taken all that was sent so far, but [`ROOM_LEFT`] bytes. If not,
-    /// [`Self::written`] says when: what is sent meanwhile does not count.
+    /// True if the kernel has accepted all output but [`ROOM_LEFT`] bytes. Otherwise [`Self::written`] reports that
+    /// later; newer output does not count.
     pub(super) fn ask_room(&mut self, id: LinkId) -> bool {
         let Some(conn) = self.conns.get_mut(id) else {
             return false;
@@ -329,18 +327,18 @@ impl Links {
         conn.ahead.is_none()
     }
 
-    /// A socket failed or was closed by the other end.
+    /// Handles a failed or closed socket.
     pub(super) fn closed(&mut self, id: LinkId, why: &str) -> Option<Input> {
         self.down(id, why, false)
     }
 
-    /// Who is at the other end of a connection, and both ends' addresses, ours first.
+    /// Returns the node of a connection, and both ends' addresses, ours first.
     pub(super) fn ends(&self, id: LinkId) -> Option<(&NodeName, [SocketAddr; 2])> {
         let conn = self.conns.get(id)?;
         Some((conn.link.peer()?, [conn.local, conn.remote]))
     }
 
-    /// Sends a line. It goes out with [`Self::flush`], as everything does.
+    /// Queues a line. [`Self::flush`] sends it.
     pub(super) fn send_line(&mut self, id: LinkId, line: &[u8]) {
         if let Some(conn) = self.conns.get_mut(id) {
             conn.link.send_line(line);
@@ -348,21 +346,21 @@ impl Links {
         }
     }
 
-    /// Sends a frame. Returns `false` if it was dropped.
+    /// Queues a frame. Returns `false` if it was dropped.
     pub(super) fn send_frame(&mut self, id: LinkId, frame: &[u8]) -> bool {
         self.touched.insert(id);
         let conn = self.conns.get_mut(id);
         conn.is_some_and(|conn| conn.link.send_frame(frame))
     }
 
-    /// Sends a relay datagram. Returns `false` if it was dropped.
+    /// Queues a relay datagram. Returns `false` if it was dropped.
     pub(super) fn send_relayed(&mut self, id: LinkId, datagram: &[u8]) -> bool {
         self.touched.insert(id);
         let conn = self.conns.get_mut(id);
         conn.is_some_and(|conn| conn.link.send_relayed(datagram))
     }
 
-    /// Closes a link for the mesh, after what it has to say.
+    /// Closes a link for the mesh, after its pending output.
     pub(super) fn close(&mut self, id: LinkId) {
         if let Some(mut conn) = self.conns.remove(id) {
             self.admission.remove(id);
@@ -371,12 +369,12 @@ impl Links {
         }
     }
 
-    /// Bytes of all links that are not on their way yet.
+    /// Returns the queued bytes of all links.
     pub(super) fn queued(&self) -> usize {
         self.conns.values().map(|conn| conn.link.queued()).sum()
     }
 
-    /// Lets deadlines act: handshakes, and strangers whose time is over.
+    /// Handles deadlines of handshakes and of unauthenticated connections.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for (id, conn) in &mut self.conns {
             if conn.link.poll_timeout().is_some_and(|due| due <= now) {
@@ -390,7 +388,7 @@ impl Links {
         }
     }
 
-    /// When [`Self::handle_timeout`] should be called.
+    /// Returns the next time for [`Self::handle_timeout`].
     #[must_use]
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let links = self.conns.values();
@@ -398,7 +396,7 @@ impl Links {
         due.chain(self.admission.poll_timeout()).min()
     }
 
-    /// Writes what waits, and reports what links have to say.
+    /// Writes queued output, and reports events of links.
     pub(super) fn flush(&mut self, inputs: &mut Vec<Input>) {
         while let Some(id) = self.touched.pop_first() {
             while let Some(event) = self.conns.get_mut(id).and_then(|c| c.link.poll_event()) {
@@ -408,7 +406,7 @@ impl Links {
                 && write(conn)
                 && matches!(conn.stage, Stage::Stranger)
             {
-                // It has named a node that we know, or we would have no answer for it.
+                // The peer has named a known node, otherwise we would have no answer for it.
                 self.admission.spoke(id);
             }
         }
@@ -442,7 +440,7 @@ impl Links {
         }
     }
 
-    /// Ed25519 keys were told: the next connection may be another.
+    /// Handles an exchange of Ed25519 keys; another connection may follow.
     fn end_upgrade(&mut self, id: LinkId, upgraded: Upgraded) -> Option<Input> {
         let conn = self.conns.get(id)?;
         let (addr, told, key) = (conn.remote, upgraded.told, upgraded.key);
@@ -468,12 +466,12 @@ impl Links {
         })
     }
 
-    /// Ed25519 keys that were told since the last call.
+    /// Returns Ed25519 keys received since the last call.
     pub(super) fn take_upgraded(&mut self) -> Vec<Upgraded> {
         std::mem::take(&mut self.upgraded)
     }
 
-    /// A link has failed: takes it out, or holds a stranger's silently.
+    /// Handles a failed link: removes it, or holds an unauthenticated one silently.
     fn down(&mut self, id: LinkId, why: &str, hold: bool) -> Option<Input> {
         let conn = self.conns.get_mut(id)?;
         let addr = conn.remote;
@@ -514,7 +512,7 @@ impl Links {
     }
 }
 
-/// Hands a link's output to its socket. Returns whether there was any.
+/// Passes a link's output to its socket. Returns true if there was output.
 fn write(conn: &mut Conn) -> bool {
     let output: Bytes = conn.link.take_output();
     let any = !output.is_empty();

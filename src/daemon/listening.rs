@@ -1,7 +1,8 @@
-//! Listening sockets that do not work yet: the address is on no interface (IPv6: not verified yet), or the port was taken.
+//! Listening sockets that do not work yet: no interface has the address (or IPv6 has not verified it), or the port was
+//! taken.
 //!
-//! A socket can be bound before its address exists (IP_FREEBIND), which needs no rights later. Packets of our own leave by the
-//! first socket of a family whose address is there.
+//! A socket can be bound before its address exists (IP_FREEBIND), which needs no rights later. Own packets leave by the
+//! first socket of a family with an existing address.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -18,26 +19,26 @@ use meshd_dataplane::{
 
 use crate::{conn, driver::Driver, privileges, startup::open};
 
-/// How often a socket that could not be opened is tried again.
+/// Interval of attempts to open a failed socket.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The state of the listening sockets.
 #[derive(Debug, Default)]
 pub(super) struct Listening {
-    /// As the configuration orders them.
+    /// Addresses in the order of the configuration.
     wanted: Vec<IpAddr>,
-    /// All that are open.
+    /// Open sockets.
     open: Vec<SocketAddr>,
-    /// Those whose address no interface has.
+    /// Open sockets whose address no interface has.
     away: Vec<SocketAddr>,
-    /// Addresses that could not be opened, and why.
+    /// Addresses that failed to open, each with the reason.
     failed: Vec<(SocketAddr, String)>,
-    /// When they are tried again.
+    /// Time of the next attempt.
     retry: Option<Instant>,
 }
 
 impl Listening {
-    /// Of the wanted ones these are open, and those have failed.
+    /// Records which of the wanted addresses are open, and which have failed.
     pub(super) fn new(
         wanted: &[SocketAddr],
         open: &[Arc<UdpSocket>],
@@ -51,7 +52,7 @@ impl Listening {
         }
     }
 
-    /// A line for each socket that nobody can reach us by, and why.
+    /// Returns a line for each unreachable address, with the reason.
     pub(super) fn missing(&self) -> Vec<String> {
         let away = self.away.iter();
         let away = away.map(|addr| format!("{addr} (no interface has this address)"));
@@ -60,7 +61,7 @@ impl Listening {
         away.chain(failed).collect()
     }
 
-    /// Where a socket stands among all: those that work first.
+    /// Returns the rank of a socket: working ones come first.
     fn rank(&self, addr: SocketAddr) -> (bool, Option<usize>) {
         let place = self.wanted.iter().position(|ip| *ip == addr.ip());
         (self.away.contains(&addr), place)
@@ -68,7 +69,7 @@ impl Listening {
 }
 
 impl Driver {
-    /// Looks which listening sockets work by now, and tries again those that could not be opened.
+    /// Checks which listening sockets work now, and retries the failed ones.
     pub(super) fn look_at_sockets(&mut self, now: Instant) -> anyhow::Result<()> {
         let all = self.listening.open.iter().copied();
         let away: Vec<SocketAddr> = all.filter(|addr| !udp::is_here(addr.ip())).collect();
@@ -109,7 +110,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Opens what could not be opened before. Returns whether anything is open now that was not.
+    /// Retries the failed addresses. Returns true if a new socket is open.
     fn open_failed(&mut self) -> bool {
         let before = self.listening.failed.len();
         let workers = self.queues.len();
@@ -129,7 +130,7 @@ impl Driver {
         self.listening.failed.len() < before
     }
 
-    /// Has packet threads run over the sockets as they are now, in the place of those that run.
+    /// Restarts the packet threads with the present sockets.
     fn restart_workers(&mut self) -> anyhow::Result<()> {
         let Some(workers) = self.workers.take() else {
             return Ok(());
@@ -164,7 +165,7 @@ impl Driver {
 mod tests {
     use super::*;
 
-    /// What comes late sends as if it had been there from the start.
+    /// A late socket sends as if it had existed from the start.
     #[test]
     fn sockets_that_work_come_first_and_then_as_the_configuration_has_them() {
         let addr = |text: &str| -> SocketAddr { text.parse().unwrap() };

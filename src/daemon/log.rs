@@ -1,7 +1,7 @@
-//! Log lines: to standard error, a file or syslog, and to whoever follows with `meshctl log -f`.
+//! The log: writes lines to standard error, a file or syslog, and to followers (`meshctl log -f`).
 //!
-//! Sources: config/tinc.md section 4.3 (levels, reopening), T41 of proto/threat-model.md (at most 20 lines
-//! a second of a class, remote text escaped and cut).
+//! Sources: config/tinc.md section 4.3 (levels, reopening), T41 of proto/threat-model.md (at most 20 lines per second
+//! of a class, remote text escaped and cut).
 
 mod limit;
 mod recorder;
@@ -34,35 +34,35 @@ use limit::{Limiter, Passes};
 use recorder::Recorder;
 use writer::Writer;
 
-/// Lines that a slow follower may be behind before it loses some. Memory: at most 1 MiB.
+/// Maximum number of lines that a slow follower may lag before it loses some. Memory: at most 1 MiB.
 const FOLLOW: usize = 512;
-/// How long the end of the daemon waits for the reader of the last lines.
+/// Longest wait for the reader of the last lines at the daemon's end.
 const LAST_LINES: Duration = Duration::from_secs(1);
 /// The log of the whole process.
 static INSTALLED: OnceLock<Log> = OnceLock::new();
 /// Highest debug level of tinc.
 const MAX_LEVEL: u8 = 10;
 
-/// Where lines go besides the followers.
+/// Target of lines, besides followers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Standard error, each line with its time.
     Stderr,
     /// Standard error without time, with a syslog priority in front: the journal keeps the time.
     Journal,
-    /// A file, opened anew by [`Log::reopen`].
+    /// A file, reopened by [`Log::reopen`].
     File(PathBuf),
-    /// syslog's socket, as facility daemon, under this name. Where nobody listens lines are lost.
+    /// syslog's socket, as facility daemon, under this name. Lines are lost without a listener.
     Syslog(String),
 }
 
-/// Where syslog listens. Source: syslog(3).
+/// Path of syslog's socket. Source: syslog(3).
 const SYSLOG: &str = "/dev/log";
 /// syslog's facility for daemons. Source: RFC 3164 section 4.1.1.
 const DAEMON: u8 = 3 << 3;
 
 impl Target {
-    /// Standard error, in the form that its reader wants: systemd names the journal's stream.
+    /// Returns standard error in the form for its reader: systemd names the journal's stream.
     #[must_use]
     pub fn stderr() -> Self {
         if std::env::var_os("JOURNAL_STREAM").is_some() {
@@ -72,7 +72,7 @@ impl Target {
         }
     }
 
-    /// A line as it is written here.
+    /// Formats a line for the target.
     fn whole(&self, level: Level, time: &str, text: &str) -> Vec<u8> {
         match self {
             Self::Journal => format!("<{}>{text}\n", priority(level)).into_bytes(),
@@ -89,26 +89,26 @@ struct Inner {
     target: Target,
     /// tinc's debug level for the target.
     level: AtomicU8,
-    /// The same, raised to what the most curious follower wants.
+    /// The level raised to the highest level of a follower.
     wanted: AtomicU8,
     followed: Mutex<Vec<u8>>,
     writer: Arc<Writer>,
     syslog: Option<UnixDatagram>,
     limiter: Mutex<Limiter<&'static Metadata<'static>>>,
     lines: broadcast::Sender<(Level, LogLine)>,
-    /// Held while a line goes to the followers too, so that who begins with the recorded ones misses none.
+    /// Locked while a line also goes to followers, so that a new follower with recorded lines misses none.
     recorder: Mutex<Recorder>,
 }
 
-/// What a follower holds; dropping it lowers the level again.
+/// A follower; dropping it lowers the level again.
 pub struct Follower {
     inner: Arc<Inner>,
     level: u8,
     lines: broadcast::Receiver<(Level, LogLine)>,
 }
 
-/// The least severe lines that a debug level of tinc lets through: 0 to 2 tell what changed, 3 and 4
-/// what was decided, 5 and up each packet (in debug builds).
+/// Returns the least severe lines that a debug level of tinc admits: 0 to 2 changes, 3 and 4 decisions, 5 and above
+/// each packet (in debug builds).
 #[must_use]
 pub fn severity(level: u8) -> Level {
     match level {
@@ -119,13 +119,13 @@ pub fn severity(level: u8) -> Level {
 }
 
 impl Log {
-    /// A log that is not yet installed. A file that cannot be opened is an error.
+    /// Makes a log that is not installed yet. A file that cannot be opened is an error.
     pub fn new(target: Target, level: u8) -> io::Result<Self> {
         let file = match &target {
             Target::File(path) => Some(open(path)?),
             Target::Stderr | Target::Journal | Target::Syslog(_) => None,
         };
-        // Not bound to a name; connected now, before a chroot may hide its place.
+        // Not bound to a name; connected now, because a chroot may hide its path.
         let syslog = match &target {
             Target::Syslog(_) => UnixDatagram::unbound().ok(),
             _ => None,
@@ -154,27 +154,28 @@ impl Log {
         })))
     }
 
-    /// Makes it the log of the whole process. Only the first one becomes it.
+    /// Installs it as the log of the whole process. Only the first call has an effect.
     pub fn install(&self) {
         let layer = LogLayer(Arc::clone(&self.0));
         let _ = tracing::subscriber::set_global_default(registry().with(layer));
         let _ = INSTALLED.set(self.clone());
     }
 
-    /// Has a thread write from now on, so that nobody else waits for a reader that hangs. It has the rights of who calls this.
+    /// Starts a thread that writes from now on, so that a blocked reader delays no other thread. The thread has the
+    /// caller's rights.
     pub fn start_writer(&self) {
         if let Err(error) = self.0.writer.start() {
             tracing::warn!(%error, "no thread for the log: a reader that hangs holds us up");
         }
     }
 
-    /// Lines that were lost since the start because the reader was too slow.
+    /// Returns the number of lines lost because the reader was too slow.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.0.writer.lost()
     }
 
-    /// tinc's debug level in force.
+    /// Returns tinc's debug level in force.
     #[must_use]
     pub fn level(&self) -> u8 {
         self.0.level.load(Ordering::Relaxed)
@@ -186,7 +187,7 @@ impl Log {
         self.0.reckon();
     }
 
-    /// The file, if it is one.
+    /// Returns the log file, if the target is a file.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match &self.0.target {
@@ -195,7 +196,7 @@ impl Log {
         }
     }
 
-    /// Opens the log file anew, after it was moved away. On an error the old one stays.
+    /// Reopens the log file after it was moved. On an error the old file stays open.
     pub fn reopen(&self) -> io::Result<()> {
         if let Target::File(path) = &self.0.target {
             self.0.writer.reopen(open(path)?);
@@ -203,8 +204,8 @@ impl Log {
         Ok(())
     }
 
-    /// The recorded lines no older than `age`, and a follower of all that come after them, as at debug level `level`
-    /// (default: the daemon's).
+    /// Returns the recorded lines not older than `age`, and a follower of later lines, at debug level `level` (default:
+    /// the daemon's).
     #[must_use]
     pub fn follow(&self, age: Duration, level: Option<u8>) -> (Vec<LogLine>, Follower) {
         let level = level.unwrap_or_else(|| self.level()).min(MAX_LEVEL);
@@ -223,7 +224,7 @@ impl Log {
         (lines, follower)
     }
 
-    /// Says how many lines were held back of classes that have fallen silent. Call it now and then.
+    /// Reports the number of suppressed lines of classes that are silent now. The caller must call it regularly.
     pub fn flush(&self) {
         let held = lock(&self.0.limiter).expire(clock::now());
         for (metadata, count) in held {
@@ -232,7 +233,7 @@ impl Log {
         }
     }
 
-    /// Prints lines that an operator asked for, however many they are.
+    /// Writes lines that an operator requested, without a rate limit.
     pub fn dump(&self, lines: impl IntoIterator<Item = String>) {
         lines
             .into_iter()
@@ -241,7 +242,7 @@ impl Log {
 }
 
 impl Follower {
-    /// The next line; `None` when the daemon ends. Lines that came too fast are left out.
+    /// Returns the next line; `None` when the daemon ends. Lines that came too fast are skipped.
     pub async fn next(&mut self) -> Option<LogLine> {
         loop {
             match self.lines.recv().await {
@@ -272,7 +273,7 @@ impl Inner {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
-    /// Whether lines of this kind go anywhere. Of other crates only warnings do.
+    /// True if lines of this kind have a receiver. Of other crates only warnings are logged.
     fn lets(&self, metadata: &Metadata<'_>, level: u8) -> bool {
         let ours = metadata.target().starts_with("meshd");
         *metadata.level() <= if ours { severity(level) } else { Level::WARN }
@@ -307,14 +308,14 @@ impl Inner {
         let _ = self.lines.send((level, line));
     }
 
-    /// A line that cannot be written has nowhere else to go.
+    /// Errors are ignored: a line that cannot be written has no other target.
     fn write(&self, level: Level, line: &LogLine) {
         let LogLine { time, text, .. } = line;
         if let (Target::Syslog(name), Some(socket)) = (&self.target, &self.syslog) {
             let (priority, pid) = (DAEMON | priority(level), std::process::id());
             let whole = format!("<{priority}>{name}[{pid}]: {text}");
             if socket.send(whole.as_bytes()).is_err() {
-                // It was started anew.
+                // syslog has restarted.
                 let _ = socket.send_to(whole.as_bytes(), SYSLOG);
                 let _ = socket.connect(SYSLOG);
             }
@@ -324,19 +325,19 @@ impl Inner {
     }
 }
 
-/// Writes a short line to standard error past the log, unless its reader is behind.
+/// Writes a short line to standard error outside of the log, unless its reader blocks.
 pub(super) fn try_stderr(line: &str) {
     writer::try_stderr(line.as_bytes());
 }
 
-/// Waits a moment until the last lines of the process's log are written.
+/// Waits a moment until the last lines of the log are written.
 pub fn drain() {
     if let Some(log) = INSTALLED.get() {
         log.0.writer.drain(LAST_LINES);
     }
 }
 
-/// syslog's priority of a level.
+/// Returns syslog's priority of a level.
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -351,7 +352,7 @@ fn open(path: &Path) -> io::Result<File> {
     options.append(true).create(true).mode(0o640).open(path)
 }
 
-/// A panic while a line was printed leaves nothing half done that matters.
+/// A panic while a line was written leaves no harmful state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -399,7 +400,7 @@ mod tests {
             .iter()
             .filter(|line| line.contains("flood i="))
             .count();
-        // The loop may cross one second's boundary, not more.
+        // The loop may cross one boundary of a second.
         assert!(
             (limit::MAX_LINES..=2 * limit::MAX_LINES).contains(&floods),
             "{floods}"

@@ -1,5 +1,5 @@
-//! What the mesh wants done, done: lines to links, packets to sockets and device, names to the
-//! resolver, events to scripts.
+//! Carries out the mesh's outputs: lines to links, packets to sockets and device, names to the resolver, events to
+//! scripts.
 
 use std::net::SocketAddr;
 
@@ -14,7 +14,7 @@ use meshd_wire::NodeName;
 use crate::{capture, driver::Driver, resolve::Resolver};
 
 impl Driver {
-    /// Does one thing.
+    /// Carries out one output.
     pub(super) fn output(&mut self, output: Output) {
         match output {
             Output::SendLine { to, line } => {
@@ -74,7 +74,7 @@ impl Driver {
                 if let Some(routes) = &mut self.routes {
                     routes.follow(&event, &self.config.settings.name);
                 }
-                // What nodes do while we leave is nobody's business any more.
+                // During the stop, changes of other nodes are ignored.
                 if !self.leaving {
                     self.hooks.push(&event);
                 }

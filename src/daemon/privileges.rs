@@ -1,9 +1,9 @@
-//! Giving up rights once everything is open: user, root directory, capabilities, memory, priority.
+//! Drops rights after everything is open: user, root directory, capabilities, memory, priority.
 //!
-//! Source: config/tinc.md section 4.4. Two knowing departures: of root's rights CAP_NET_ADMIN
-//! stays, for us and not for scripts, while something needs it later (see [`Keep`]); and users come from
-//! /etc/passwd only, not from a directory service. Scripts have no_new_privs and the bounding set of the
-//! unit where no service manager gave them theirs ([`bound_scripts`]): under tinc they could use sudo as the user of -U.
+//! Source: config/tinc.md section 4.4. There are two deliberate departures. Of root's rights CAP_NET_ADMIN stays, for
+//! the daemon and not for scripts, while a later task needs it (see [`Keep`]). Users come from /etc/passwd only, not
+//! from a directory service. If no service manager has set them, scripts get no_new_privs and the bounding set of the
+//! unit ([`bound_scripts`]): under tinc they could use sudo as the user of -U.
 
 use meshd_os::users::{self, User};
 use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};
@@ -14,7 +14,7 @@ use rustix::{
     process::{DumpableBehavior, Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
 };
 
-/// Why rights could not be given up. All of them stop the start.
+/// Reason why rights could not be dropped. Each one stops the start.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// No such user.
@@ -23,50 +23,49 @@ pub enum PrivilegeError {
     /// A step failed.
     #[error("cannot {step}: {error}")]
     Step {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
-    /// Threads run already, which would keep the old rights.
+    /// Other threads run already, which would keep the old rights.
     #[error("{0} threads run while rights are given up (this is a bug)")]
     Threads(usize),
-    /// The capabilities are not what was asked for.
+    /// The remaining capabilities differ from the requested ones.
     #[error("capabilities are still {0:?} after dropping them")]
     Kept(CapsHashSet),
 }
 
-/// What is asked for.
+/// Rights to drop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Drop {
     /// `-U`.
     pub user: Option<String>,
     /// `-R`: the new root.
     pub chroot: Option<PathBuf>,
-    /// What is still needed afterwards.
+    /// Rights to keep.
     pub keep: Keep,
 }
 
 /// Capabilities that stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// CAP_NET_ADMIN: for routes that come and go with subnets (InterfaceRoute = auto), or a mark on
-    /// new outgoing sockets (FWMark).
+    /// CAP_NET_ADMIN: for routes of InterfaceRoute = auto, or a mark on new outgoing sockets (FWMark).
     pub net_admin: bool,
     /// CAP_IPC_LOCK: see [`lock_memory`].
     pub ipc_lock: bool,
-    /// CAP_DAC_READ_SEARCH: for keys and host files that belong to others, where we are root (see [`Keep::of_root`]).
+    /// CAP_DAC_READ_SEARCH: for keys and host files of other users, as root (see [`Keep::of_root`]).
     pub read: bool,
-    /// CAP_NET_BIND_SERVICE: for a port below 1024 that could not be opened at the start.
+    /// CAP_NET_BIND_SERVICE: for a port below 1024 that failed to open at the start.
     pub bind: bool,
-    /// CAP_DAC_OVERRIDE: for what we write to, where it belongs to others.
+    /// CAP_DAC_OVERRIDE: for files of other users that we write.
     pub write: bool,
 }
 
 impl Keep {
-    /// With what root needs to go on as it has begun, and nobody else gets: it reads what belongs to others, as keys of the user
-    /// `meshd` do and host files may from one reload to the next; it writes to what belongs to others if one of `places` does.
-    /// What is root's it may read and write as its owner.
+    /// Adds capabilities that only root needs and gets. Root reads files of other users, such as keys of the user
+    /// `meshd`. Root writes to files of other users if one of `places` is another user's. Root accesses its own files
+    /// as their owner.
     #[must_use]
     pub fn of_root(self, places: &[PathBuf]) -> Self {
         let root = rustix::process::geteuid().is_root();
@@ -79,13 +78,13 @@ impl Keep {
     }
 }
 
-/// Whether the user is there, before anything is opened.
+/// Checks that the user exists, before anything is opened.
 pub fn check(user: Option<&str>) -> Result<(), PrivilegeError> {
     user.map_or(Ok(()), |name| find_user(name).map(drop))
 }
 
-/// Keeps all memory, present and future, in RAM. Returns whether a limit is left that only
-/// CAP_IPC_LOCK overcomes: without it an allocation would fail some day and end us.
+/// Locks all present and future memory in RAM. Returns true if a limit remains that only CAP_IPC_LOCK overrides:
+/// without it an allocation would fail later and end the daemon.
 pub fn lock_memory() -> Result<bool, PrivilegeError> {
     let unlimited = Rlimit {
         current: None,
@@ -97,13 +96,13 @@ pub fn lock_memory() -> Result<bool, PrivilegeError> {
     Ok(getrlimit(Resource::Memlock).current.is_some())
 }
 
-/// Sets the nice value of this thread and those that it will start.
+/// Sets the nice value of this thread and of its later threads.
 pub fn set_nice(nice: i32) -> Result<(), PrivilegeError> {
     let set = rustix::process::setpriority_process(None, nice);
     step("set ProcessPriority", set)
 }
 
-/// Becomes the user in the new root. Must run before any other thread does: rights belong to threads.
+/// Switches to the user in the new root. No other thread may run yet: rights belong to threads.
 pub fn drop_to(drop: &Drop) -> Result<(), PrivilegeError> {
     let user = drop.user.as_deref().map(find_user).transpose()?;
     if user.is_some() || drop.chroot.is_some() {
@@ -136,7 +135,7 @@ pub fn drop_to(drop: &Drop) -> Result<(), PrivilegeError> {
             reduce(drop.keep)?;
         }
     }
-    // Keys in memory are for nobody's core file.
+    // Keys in memory must not get into a core file.
     let behavior = DumpableBehavior::NotDumpable;
     step(
         "forbid core files",
@@ -160,7 +159,7 @@ fn single_threaded() -> Result<(), PrivilegeError> {
     }
 }
 
-/// Clears every capability but what is kept, and reads back that it is so.
+/// Clears all other capabilities, and verifies that.
 fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
     let wanted = [
         (keep.net_admin, Capability::CAP_NET_ADMIN),
@@ -174,10 +173,11 @@ fn reduce(keep: Keep) -> Result<(), PrivilegeError> {
         .filter_map(|(keep, cap)| keep.then_some(cap))
         .filter(|cap| caps::has_cap(None, CapSet::Permitted, *cap).unwrap_or(false))
         .collect();
-    // Not read back, 41 calls a thread: what is not inheritable cannot be ambient (capabilities(7)).
+    // Not verified, because that takes 41 calls for each thread: a capability that is not inheritable cannot be ambient
+    // (capabilities(7)).
     caps::clear(None, CapSet::Ambient).map_err(failed)?;
     clear(CapSet::Inheritable)?;
-    // The effective set must never hold more than the permitted one.
+    // The effective set must never exceed the permitted one.
     clear(CapSet::Effective)?;
     for set in [CapSet::Permitted, CapSet::Effective] {
         caps::set(None, set, &kept).map_err(failed)?;
@@ -207,8 +207,8 @@ fn failed(error: caps::errors::CapsError) -> PrivilegeError {
     }
 }
 
-/// Drops every capability but those that are still needed, root's too, for good: no program that we start gets one either,
-/// where we may say so. Must run before any other thread does.
+/// Drops every capability that is not needed, root's too, for good. Programs that we start get none either, if we may
+/// set that. No other thread may run yet.
 pub fn drop_capabilities(keep: Keep) -> Result<(), PrivilegeError> {
     single_threaded()?;
     if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(failed)? {
@@ -217,7 +217,8 @@ pub fn drop_capabilities(keep: Keep) -> Result<(), PrivilegeError> {
     reduce(keep)
 }
 
-/// What programs that root's scripts start may have at most: the set of packaging/debian/meshd-tinc/meshd-tinc@.tinc.service.
+/// Maximum capabilities of programs that root's scripts start: the set of
+/// packaging/debian/meshd-tinc/meshd-tinc@.tinc.service.
 const OF_SCRIPTS: [Capability; 7] = [
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_BIND_SERVICE,
@@ -228,8 +229,8 @@ const OF_SCRIPTS: [Capability; 7] = [
     Capability::CAP_SETGID,
 ];
 
-/// Bounds what scripts of this process can ever get, as our unit does: no more capabilities than `OF_SCRIPTS`, and none by
-/// programs with the set-user-ID bit. Where a service manager has started the daemon its unit says so, or says otherwise.
+/// Limits the rights of this process's scripts, as our unit does: no capabilities beyond `OF_SCRIPTS`, and none from
+/// set-user-ID programs. If a service manager started the daemon, its unit sets the limits.
 pub fn bound_scripts() -> Result<(), PrivilegeError> {
     if is_managed() {
         return Ok(());
@@ -245,14 +246,14 @@ pub fn bound_scripts() -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// Whether a service manager has started the daemon, whose child asks. Source: systemd.exec(5).
+/// True if a service manager started the daemon; called in its child. Source: systemd.exec(5).
 fn is_managed() -> bool {
     let daemon = rustix::process::getppid().map(|daemon| daemon.to_string());
     let started = std::env::var("SYSTEMD_EXEC_PID").ok();
     std::env::var_os("NOTIFY_SOCKET").is_some() || started.is_some() && started == daemon
 }
 
-/// Gives up what this process has beyond what programs can get that it starts.
+/// Drops rights of this process that its programs cannot get.
 pub fn keep_bounded() -> Result<(), PrivilegeError> {
     let bounding = caps::read(None, CapSet::Bounding).map_err(failed)?;
     for set in [CapSet::Effective, CapSet::Permitted] {
@@ -270,7 +271,7 @@ pub fn drop_thread_capabilities() {
     reduce_thread(Keep::default());
 }
 
-/// The same where memory is locked under a limit.
+/// Does the same, but keeps CAP_IPC_LOCK for memory that is locked under a limit.
 pub fn keep_thread_memory_lock() {
     reduce_thread(Keep {
         ipc_lock: true,

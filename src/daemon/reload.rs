@@ -1,7 +1,7 @@
-//! A reload: read everything off the driver's thread, compare, tell the mesh, answer.
+//! A reload: reads all files off the driver's thread, compares them, updates the mesh, and answers.
 //!
-//! Source: proto/design.md section 2.5 (c). An unusable tree changes nothing, and every problem of it
-//! is said; tinc would exit on a signal (config/tinc.md section 4.5).
+//! Source: proto/design.md section 2.5 (c). An unusable tree changes nothing, and all its problems are reported. tinc
+//! would exit on a signal (config/tinc.md section 4.5).
 
 pub(crate) mod queue;
 
@@ -26,22 +26,22 @@ use crate::{
     systemd,
 };
 
-/// Configurations that can be gone back to.
+/// Number of configurations kept for undo.
 const KEPT: usize = 3;
-/// Of so many live nodes a reload may cut one unasked. Source: config/toml.md section 5, rule 6.
+/// A reload may disconnect one of this many live nodes without `yes`. Source: config/toml.md section 5, rule 6.
 const ONE_OF: usize = 10;
 
-/// What the files are read for.
+/// Purpose of reading the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To be taken over.
+    /// To apply them.
     Reload {
-        /// Whoever is cut by it.
+        /// Apply them even if nodes are disconnected.
         yes: bool,
-        /// Unless it is confirmed within this time it is undone.
+        /// Undo the reload unless it is confirmed within this time.
         confirm: Option<Duration>,
     },
-    /// To be compared.
+    /// To compare them.
     Plan,
 }
 
@@ -49,12 +49,12 @@ fn texts(of: &[impl ToString]) -> Vec<String> {
     of.iter().map(ToString::to_string).collect()
 }
 
-/// What was in force before.
+/// Earlier configurations.
 #[derive(Debug, Default)]
 pub(super) struct Past {
-    /// The latest last.
+    /// Configurations; the latest is last.
     kept: VecDeque<Config>,
-    /// When the last of them comes back, if nobody confirms.
+    /// Time at which the last configuration is restored without a confirmation.
     until: Option<Instant>,
 }
 
@@ -65,13 +65,13 @@ impl Past {
 }
 
 impl Driver {
-    /// Has the files read once the start is over and no other reload runs.
+    /// Queues a reload. It reads the files after the start and after a running reload.
     pub(super) fn reload(&mut self, purpose: Purpose, reply: Option<Reply>) {
         self.reloads.ask(purpose, reply);
         self.begin_reload();
     }
 
-    /// Starts to read the files for who waits, if that may begin now. [`Event::Reloaded`] follows.
+    /// Starts to read the files for the next queued reload, if possible now. [`Event::Reloaded`] follows.
     pub(super) fn begin_reload(&mut self) {
         while self.is_up()
             && let Some(purpose) = self.reloads.begin()
@@ -106,7 +106,7 @@ impl Driver {
         });
     }
 
-    /// The files were read.
+    /// Handles files that were read.
     pub(super) fn reloaded(
         &mut self,
         result: Result<Config, Vec<Problem>>,
@@ -158,7 +158,7 @@ impl Driver {
         Response::Reloaded(done)
     }
 
-    /// What a reload of this would do.
+    /// Returns the expected result of a reload.
     fn plan(&self, new: &Config) -> Plan {
         let diff = diff::diff(&self.config, new);
         let cut = self.cut_by(new);
@@ -173,18 +173,18 @@ impl Driver {
         }
     }
 
-    /// The live nodes that a reload of this would cut.
+    /// Returns the live nodes that a reload would disconnect.
     fn cut_by(&self, new: &Config) -> Vec<NodeName> {
         let new = Arc::new(self.as_taken_over(new));
         self.mesh.cut_by(&new.at(clock::unix()))
     }
 
-    /// How many live nodes a reload may cut unasked.
+    /// Returns the number of live nodes that a reload may disconnect without `yes`.
     fn may_cut(&self) -> usize {
         (self.mesh.live_nodes() / ONE_OF).max(1)
     }
 
-    /// Why a reload of this that cuts these nodes is refused unless it is told to go on, if it is.
+    /// Returns the reason to refuse a reload without `yes`.
     fn refuses(&self, new: &Config, cut: &[NodeName]) -> Option<String> {
         let (count, may_cut) = (cut.len(), self.may_cut());
         self.empties(new).or_else(|| {
@@ -201,13 +201,13 @@ impl Driver {
         })
     }
 
-    /// Why a reload of this is refused in any case, if it is.
+    /// Returns the reason to refuse a reload in any case.
     fn empties(&self, new: &Config) -> Option<String> {
         let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
         emptied.then(|| "hosts/ holds no usable file any more; bring them back".to_owned())
     }
 
-    /// Keeps what the last reload changed.
+    /// Confirms the last reload.
     pub(super) fn confirm(&mut self) -> Response {
         match self.past.until.take() {
             Some(_) => Response::Done(true),
@@ -219,7 +219,7 @@ impl Driver {
         }
     }
 
-    /// Goes back to what was in force before the last reload; the files stay as they are.
+    /// Restores the configuration before the last reload; the files stay as they are.
     pub(super) fn undo(&mut self) -> Response {
         self.past.until = None;
         match self.past.kept.pop_back() {
@@ -232,7 +232,7 @@ impl Driver {
         }
     }
 
-    /// Undoes a reload that nobody has confirmed in time.
+    /// Undoes a reload without a confirmation in time.
     pub(super) fn expire_confirmation(&mut self, now: Instant) {
         if self.past.until.is_some_and(|until| until <= now) {
             tracing::warn!(
@@ -242,7 +242,7 @@ impl Driver {
         }
     }
 
-    /// The settings of a new configuration, but for what waits for a restart.
+    /// Returns the settings of a new configuration, without parts that need a restart.
     fn as_taken_over(&self, new: &Config) -> Settings {
         let old = &self.config;
         let mut settings = Settings::clone(&with_port(&new.settings, self.port));
@@ -255,13 +255,13 @@ impl Driver {
         settings
     }
 
-    /// Makes a new configuration the one in force, except for what waits for a restart: that part of
-    /// the old one stays, so that the next reload still tells of it.
+    /// Puts a new configuration in force, except for parts that need a restart: the old values stay, so that the next
+    /// reload reports them again.
     fn take_over(&mut self, mut new: Config) -> Reloaded {
         let diff = diff::diff(&self.config, &new);
         let settings = self.as_taken_over(&new);
         let mut shell = config::Shell::clone(&self.config.shell);
-        // More scripts than before are refused by the process that runs them: it was told before we locked ourselves in.
+        // The script process refuses additional scripts: it got its list before the daemon entered its sandbox.
         if !diff.restart_needed.contains(&"RunScripts") {
             shell.run_scripts = new.shell.run_scripts.clone();
         }

@@ -1,4 +1,4 @@
-//! Host names to addresses, off the driver's thread, with the last good answer kept.
+//! Resolves host names off the driver's thread, and keeps the last good answer.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -9,11 +9,11 @@ use meshd_wire::NodeName;
 
 use crate::Event;
 
-/// How long a name server may take.
+/// Longest wait for a name server.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Most names whose answers are kept. Memory: about 500 bytes each.
+/// Maximum number of names with kept answers. Memory: about 500 bytes each.
 const MAX_KEPT: usize = 1024;
-/// Most addresses of one answer.
+/// Maximum number of addresses in an answer.
 const MAX_ADDRESSES: usize = 16;
 
 /// The last good answers.
@@ -22,10 +22,10 @@ pub struct Resolver {
     last: BTreeMap<String, Vec<SocketAddr>>,
 }
 
-/// An answer on its way back.
+/// An answer for the driver.
 #[derive(Debug)]
 pub struct Resolved {
-    /// For whom it was asked.
+    /// The node of the request.
     pub node: NodeName,
     /// The name.
     pub host: String,
@@ -36,7 +36,7 @@ pub struct Resolved {
 }
 
 impl Resolver {
-    /// Asks for a name on the blocking pool; [`Event::Resolved`] follows.
+    /// Resolves a name on the blocking pool; [`Event::Resolved`] follows.
     pub fn ask(node: NodeName, host: String, port: u16, events: &mpsc::Sender<Event>) {
         let events = events.clone();
         tokio::spawn(async move {
@@ -54,7 +54,7 @@ impl Resolver {
         });
     }
 
-    /// The addresses to use: those of the answer, or of the last one that had any.
+    /// Returns the addresses to use: those of the answer, or of the last answer with addresses.
     pub fn settle(&mut self, resolved: &Resolved) -> Vec<SocketAddr> {
         let with_port = |addr: &SocketAddr| {
             let mut addr = *addr;
@@ -72,7 +72,7 @@ impl Resolver {
         resolved.addrs.clone()
     }
 
-    /// Whether an address is one that some name resolved to.
+    /// True if a name resolved to this address.
     #[must_use]
     pub fn is_known_addr(&self, ip: std::net::IpAddr) -> bool {
         self.last.values().flatten().any(|addr| addr.ip() == ip)

@@ -1,5 +1,5 @@
-//! Our device's addresses and routes: once at the start, and with the subnets of reachable nodes
-//! where InterfaceRoute = auto.
+//! Addresses and routes of our device: set once at the start, and with InterfaceRoute = auto updated with the subnets
+//! of reachable nodes.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -10,7 +10,7 @@ use meshd_os::netlink::{Interface, NetlinkError};
 use meshd_proto::mesh::HookEvent;
 use meshd_wire::{NodeName, Prefix};
 
-/// Makes the settings of the configuration; what fails is said, and the rest still made.
+/// Applies the configuration; logs failures and continues.
 pub(super) async fn configure(shell: &Shell, interface: &str) {
     let asked = !shell.interface_addresses.is_empty()
         || !shell.interface_routes.is_empty()
@@ -39,7 +39,7 @@ pub(super) async fn configure(shell: &Shell, interface: &str) {
     }
 }
 
-/// Keeps a route into the device for every prefix that a reachable node owns.
+/// Keeps a route into the device for every prefix of a reachable node.
 #[derive(Debug)]
 pub(super) struct Follower {
     changes: mpsc::UnboundedSender<(bool, IpAddr, u8)>,
@@ -47,15 +47,15 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Follows subnets on this device; its task does the work, in order. Routes that are there already, kept over a
-    /// restart, count as ours (`me`) until [`Self::settle`].
+    /// Follows subnets on this device; its task works in order. Existing routes from before a restart count as ours
+    /// (`me`) until [`Self::settle`].
     pub(super) fn start(
         interface: &str,
         kept: &[(IpAddr, u8)],
         me: &NodeName,
     ) -> Result<Self, NetlinkError> {
         let device = Interface::open(interface)?;
-        // At most two messages a change of a prefix whose number the mesh bounds.
+        // At most two messages for each change of a prefix, and the mesh limits the number of prefixes.
         let (changes, mut queue) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some((up, net, len)) = queue.recv().await {
@@ -75,19 +75,19 @@ impl Follower {
         })
     }
 
-    /// Takes away the kept routes that no node has claimed meanwhile.
+    /// Removes kept routes that no node has claimed.
     pub(super) fn settle(&mut self, me: &NodeName) {
         for change in settle(&mut self.owners, me) {
             let _ = self.changes.send(change);
         }
     }
 
-    /// The routes that there are.
+    /// Returns the present routes.
     pub(super) fn routes(&self) -> impl Iterator<Item = (IpAddr, u8)> + '_ {
         self.owners.keys().filter_map(network)
     }
 
-    /// Takes a subnet's coming or going.
+    /// Handles a subnet that appears or disappears.
     pub(super) fn follow(&mut self, event: &HookEvent, me: &NodeName) {
         if let Some(change) = change(&mut self.owners, event, me) {
             let _ = self.changes.send(change);
@@ -103,7 +103,7 @@ fn network(prefix: &Prefix) -> Option<(IpAddr, u8)> {
     }
 }
 
-/// The routes to remove whose only owner is ourselves.
+/// Returns the routes to remove, whose only owner is our node.
 fn settle(owners: &mut BTreeMap<Prefix, Vec<NodeName>>, me: &NodeName) -> Vec<(bool, IpAddr, u8)> {
     let mut gone = Vec::new();
     owners.retain(|prefix, of| {
@@ -116,7 +116,7 @@ fn settle(owners: &mut BTreeMap<Prefix, Vec<NodeName>>, me: &NodeName) -> Vec<(b
     gone
 }
 
-/// The route to add or remove, if the first owner came or the last one went.
+/// Returns the route to add or remove, after the first owner came or the last one left.
 fn change(
     owners: &mut BTreeMap<Prefix, Vec<NodeName>>,
     event: &HookEvent,

@@ -1,12 +1,12 @@
-//! What the daemon gives up once all is open, beside what its unit takes from it: files that are none of its business, system
-//! calls that it never makes, and capabilities. Scripts are run by a process that was started before ([`super::hooks::monitor`]).
-//! Source: proto/threat-model.md section 4.
+//! The sandbox: after everything is open, the daemon drops access to other files, unused system calls, and
+//! capabilities, in addition to the restrictions of its unit. A process that started earlier runs scripts
+//! ([`super::hooks::monitor`]). Source: proto/threat-model.md section 4.
 //!
-//! What Landlock refuses is not counted as refused system calls are: the kernel tells of it in its audit log only.
+//! Refusals of Landlock are not counted as refused system calls are: the kernel reports them only in its audit log.
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod calls;
-/// Nobody has made a list there.
+/// There is no list for this processor.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod calls {
     pub fn forbid() -> Result<(), super::SandboxError> {
@@ -32,44 +32,44 @@ use syscalls::Sysno;
 
 pub use calls::forbid;
 
-/// Why the filter is not in force.
+/// Reason why the sandbox is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// Rules for files were not made, or not taken.
+    /// The Landlock rules were not made, or the kernel refused them.
     #[error("cannot forbid files: {0}")]
     Files(#[from] landlock::RulesetError),
-    /// It was not made, or the kernel did not take it.
+    /// The filter was not made, or the kernel refused it.
     #[error("cannot forbid system calls: {0}")]
     Filter(#[from] seccompiler::Error),
-    /// Nobody would answer what is refused.
+    /// The handler of refused calls could not be installed.
     #[error("cannot answer refused system calls: {0}")]
     Handler(std::io::Error),
-    /// No filter can be made for this kind of processor.
+    /// There is no filter for this kind of processor.
     #[error("cannot forbid system calls on this kind of processor")]
     Processor,
 }
 
-/// What name look-ups read, with the libraries that they load, and what the kernel tells. Whole directories, as files there are
-/// replaced by new ones.
+/// Paths that name lookups and their libraries read, and state of the kernel. They are whole directories, because files
+/// there are replaced.
 const READ: [&str; 8] = [
     "/etc", "/run", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev",
 ];
-/// Where to write what is for nobody.
+/// Path for output that is discarded.
 const NULL: &str = "/dev/null";
-/// What Landlock is asked for; older kernels have less of it.
+/// Requested version of Landlock; older kernels support less.
 const ASKED: ABI = ABI::V6;
 
-/// Directories, with all below them.
+/// Directories with everything below them.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    /// To read, beside those that everybody needs.
+    /// Directories to read, in addition to [`READ`].
     pub read: Vec<PathBuf>,
-    /// To write to, and read.
+    /// Directories to write and read.
     pub write: Vec<PathBuf>,
 }
 
-/// Refuses all other files to this thread and those that it will start, and to signal or to call by an abstract socket anybody
-/// outside. Returns whether the kernel does all of that. There is no way back.
+/// Forbids all other files, signals to other processes, and abstract sockets, for this thread and its later threads.
+/// Returns true if the kernel enforces all of it. It cannot be undone.
 pub fn confine(files: &Files) -> Result<bool, SandboxError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let rules = Ruleset::default().handle_access(AccessFs::from_all(ASKED))?;
@@ -92,12 +92,12 @@ pub fn confine(files: &Files) -> Result<bool, SandboxError> {
     Ok(status.ruleset == RulesetStatus::FullyEnforced)
 }
 
-/// All but to run what was written.
+/// Returns all rights but execution of written files.
 fn writing() -> landlock::BitFlags<AccessFs> {
     AccessFs::from_all(ASKED) & !landlock::BitFlags::from(AccessFs::Execute)
 }
 
-/// The system calls that were refused since the start, by name, and how often.
+/// Returns the system calls refused since the start, by name, with counts.
 #[must_use]
 pub fn refused() -> BTreeMap<String, u64> {
     let named = |(number, count)| {
@@ -107,12 +107,12 @@ pub fn refused() -> BTreeMap<String, u64> {
     calls::counts().map(named).collect()
 }
 
-/// Of which refused calls the log has a line.
+/// Refused calls that the log has reported.
 #[derive(Debug, Default)]
 pub struct Told(BTreeSet<String>);
 
 impl Told {
-    /// Says of each call once that it was refused.
+    /// Reports each refused call once.
     pub fn tell(&mut self) {
         for (call, count) in refused() {
             if self.0.insert(call.clone()) {
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use meshd_dataplane::io::sigsys::attempt;
 
-    /// What no daemon does, and what would make little of the rest.
+    /// Calls that the daemon never makes, and that would weaken the rest of the filter.
     const NEVER: [i64; 32] = [
         libc::SYS_ptrace,
         libc::SYS_process_vm_readv,
@@ -194,10 +194,10 @@ mod tests {
         attempt(call).err().and_then(|error| error.raw_os_error())
     }
 
-    /// What is refused to root.
+    /// Tries calls that are refused to root.
     fn probe() {
         probe_files();
-        // kill(-1, -1) and clone with all flags do nothing either.
+        // kill(-1, -1) and clone with all flags have no effect either.
         let proven: Vec<i64> = NEVER
             .into_iter()
             .filter(|call| tried(*call) != Some(libc::EPERM))
@@ -212,7 +212,7 @@ mod tests {
                 Sysno::new(call as usize)
             );
         }
-        // For these C libraries have another way.
+        // These C libraries fall back to another call.
         for call in [libc::SYS_clone3, 509] {
             assert_eq!(tried(call), Some(libc::ENOSYS), "{call}");
         }
@@ -262,7 +262,7 @@ mod tests {
             Some(io::ErrorKind::PermissionDenied),
             "execve"
         );
-        // And what a daemon does.
+        // Calls that the daemon makes.
         TcpListener::bind("127.0.0.1:0").unwrap();
         UdpSocket::bind("[::1]:0")
             .or_else(|_| UdpSocket::bind("127.0.0.1:0"))
@@ -314,7 +314,7 @@ mod tests {
         let elsewhere = other.join("file");
         let thread = std::thread::spawn(move || fs::read(elsewhere).is_err());
         assert!(thread.join().unwrap(), "of threads to come");
-        // Nobody may tidy up there now.
+        // No process may remove it now.
         let _ = dir.keep();
     }
 
@@ -325,7 +325,7 @@ mod tests {
         );
     }
 
-    /// The filter is for a process and for good, so these tests have one of their own.
+    /// The filter applies to a whole process for good, so these tests have a separate one.
     const CHILD: &str = "MESHD_TEST_SANDBOX";
 
     fn in_a_child(test: &str, switch: &str) -> Output {

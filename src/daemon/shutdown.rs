@@ -1,7 +1,7 @@
-//! The way out: scripts of everything that goes down with us, our own subnets, tinc-down, then the links.
+//! Stops the daemon: scripts of disappearing nodes and subnets, of our own subnets, tinc-down, then the links.
 //!
-//! tinc closes its links first. Here packets flow on while scripts run, as all that follows is a gap where this is a
-//! restart; nobody can tell us whether it is one. Order of the scripts: config/tinc.md section 3.3.
+//! tinc closes its links first. meshd forwards packets while scripts run, because the stop may be a restart, and the
+//! daemon cannot tell. Order of the scripts: config/tinc.md section 3.3.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,11 @@ use meshd_proto::mesh::HookEvent;
 
 use crate::{Event, driver::Driver, hooks, systemd};
 
-/// How long scripts of nodes and subnets may hold up the exit. systemd's stop limit of tinc's unit is
-/// 5 s.
+/// Longest delay of the exit by scripts of nodes and subnets. The stop limit of tinc's systemd unit is 5 s.
 const SCRIPTS: Duration = Duration::from_secs(3);
 
 impl Driver {
-    /// Stops everything in order. A second signal ends it at once, with an error.
+    /// Stops everything in order. A second signal stops at once, with an error.
     pub(super) async fn stop(&mut self, mut events: mpsc::Receiver<Event>) -> anyhow::Result<()> {
         tracing::info!("stopping");
         systemd::stopping();
@@ -61,14 +60,14 @@ impl Driver {
             for reply in clients {
                 let _ = reply.send(Response::Done(true));
             }
-            // Lets the clients' tasks write that.
+            // Lets the clients' tasks write their answers.
             tokio::task::yield_now().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    /// Goes on until no script is left, or to the limit.
+    /// Runs until no script is left, or to the limit.
     async fn last_hooks(
         &mut self,
         events: &mut mpsc::Receiver<Event>,

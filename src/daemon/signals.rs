@@ -9,14 +9,14 @@ use tokio::{
 
 use crate::Event;
 
-/// What a signal asks for.
+/// Requests by signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// HUP: read the configuration anew, open the log anew.
+    /// HUP: reload the configuration and reopen the log.
     Reload,
-    /// ALRM: dial now.
+    /// ALRM: dial missing links now.
     Retry,
-    /// INT, TERM, QUIT: stop; the second one at once.
+    /// INT, TERM, QUIT: stop; the second signal stops at once.
     Stop,
     /// USR1: log the connections.
     LogConnections,
@@ -24,7 +24,7 @@ pub enum Ask {
     LogGraph,
 }
 
-/// Catches the signals for the life of the runtime.
+/// Catches the signals while the runtime lives.
 pub fn catch(events: &mpsc::Sender<Event>) -> io::Result<()> {
     for (kind, ask) in [
         (SignalKind::hangup(), Ask::Reload),

@@ -1,4 +1,4 @@
-//! The daemon in one screen.
+//! The state of the daemon, for `meshctl status`.
 
 use std::{
     collections::BTreeMap,
@@ -12,14 +12,14 @@ use meshd_proto::route::{DropCounts, DropReason};
 
 use crate::{driver::Driver, metrics, sandbox};
 
-/// When the packet threads were last seen to turn.
+/// Heartbeats of the packet threads.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     seen: Vec<(u64, Instant)>,
 }
 
 impl Pulse {
-    /// Takes the heartbeats of now.
+    /// Records the present heartbeats.
     pub(super) fn feel(&mut self, beats: &[u64], now: Instant) {
         self.seen.truncate(beats.len());
         for ((last, at), beat) in self.seen.iter_mut().zip(beats) {
@@ -31,18 +31,18 @@ impl Pulse {
         self.seen.extend(new.iter().map(|beat| (*beat, now)));
     }
 
-    /// Seconds since thread `index` was last seen to turn.
+    /// Returns seconds since the last heartbeat of thread `index`.
     fn age(&self, index: usize, now: Instant) -> Option<f64> {
         let (_, at) = self.seen.get(index)?;
         Some(now.saturating_duration_since(*at).as_secs_f64())
     }
 }
 
-/// What makes the packet path fast, as words.
+/// Techniques of the packet path, as words.
 pub(super) struct Offloads {
-    /// In use.
+    /// Techniques in use.
     pub(super) have: Vec<String>,
-    /// What kernel or device lacks; without a device, nothing of a device.
+    /// Techniques that kernel or device lacks; without a device, none of a device.
     pub(super) lack: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ impl Driver {
         }
     }
 
-    /// What of the fast path there is here.
+    /// Returns the techniques of this system.
     pub(super) fn offloads(&self) -> Offloads {
         let tun = self.tun.as_ref().map(|tun| tun.offloads());
         let all = [
@@ -103,7 +103,7 @@ impl Driver {
         }
     }
 
-    /// What the driver and all packet threads dropped.
+    /// Returns drops of the driver and of all packet threads.
     pub(super) fn drops(&self) -> DropCounts {
         let mut sum = self.drops.clone();
         let workers = self.workers.as_ref().map(fastpath::Handle::drops);
@@ -151,7 +151,7 @@ fn labelled(drops: DropCounts) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The label of a reason: `LoopingBack` is `looping_back`.
+/// Returns the label of a reason: `LoopingBack` is `looping_back`.
 pub(super) fn label(reason: DropReason) -> String {
     let mut label = String::new();
     for c in format!("{reason:?}").chars() {

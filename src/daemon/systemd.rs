@@ -1,27 +1,27 @@
-//! Words to the service manager. Without one they go nowhere.
+//! Messages to the service manager. Without one they are dropped.
 
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-/// We are up: the interface is there and packets flow.
+/// Reports readiness: the interface is up and packets flow.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// A reload begins; [`ready`] ends it.
+/// Reports the start of a reload; [`ready`] ends it.
 pub fn reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         tell(&[NotifyState::Reloading, now]);
     }
 }
 
-/// We are on our way out.
+/// Reports the start of the stop.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// One line for `systemctl status`.
+/// Sets the line of `systemctl status`.
 pub fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);
 }
@@ -41,7 +41,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// As the service manager asks by its environment; feeds twice in its interval.
+    /// Reads the service manager's environment; feeds twice per interval.
     #[must_use]
     pub fn from_env(now: Instant) -> Self {
         Self::new(sd_notify::watchdog_enabled(), now)
@@ -55,8 +55,8 @@ impl Watchdog {
         }
     }
 
-    /// Called by the driver's loop with the heartbeats of the workers: feeds when it is time, unless a
-    /// worker has stood still since the last time.
+    /// Feeds when it is time, unless a worker has not moved since the last call. The driver's loop calls it with the
+    /// heartbeats of the workers.
     pub fn feed(&mut self, beats: Vec<u64>, now: Instant) {
         if self.is_due(beats, now) {
             tell(&[NotifyState::Watchdog]);
@@ -77,7 +77,7 @@ impl Watchdog {
         !stuck
     }
 
-    /// When [`Self::feed`] should be called next.
+    /// Returns the next time for [`Self::feed`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.every.map(|_| self.next)

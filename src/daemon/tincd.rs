@@ -1,9 +1,8 @@
-//! The manners of tincd, for who calls us by its name: into the background, signals by `-k`, its places.
+//! Behaves as tincd when called by that name: background, signals by `-k`, tincd's paths.
 //!
-//! The half in the foreground reads the configuration, starts the other half and waits until that has
-//! opened everything, so mistakes come to the terminal with exit code 1, where tincd has said 0 already.
-//! It does not wait for tinc-up, which may itself wait for us (ifupdown).
-//! Source: config/tinc.md sections 4.1 to 4.3.
+//! The foreground process reads the configuration, starts the background process and waits until that has opened
+//! everything. So the terminal shows errors, with exit code 1, where tincd has already returned 0. It does not wait for
+//! tinc-up, which may itself wait for us (ifupdown). Source: config/tinc.md sections 4.1 to 4.3.
 
 use std::{
     env,
@@ -29,19 +28,19 @@ use meshd_config::{
 use meshd_crypto::{Rng, rsa::RsaPrivate};
 use meshd_os::random;
 
-/// `tinc.NET`, or `tinc` without a net: what files and log lines are named by.
+/// Returns `tinc.NET`, or `tinc` without a net: the name in files and log lines.
 #[must_use]
 pub(super) fn ident(net: Option<&str>) -> String {
     net.map_or_else(|| "tinc".to_owned(), |net| format!("tinc.{net}"))
 }
 
-/// The net that is meant: `-n`, else NETNAME. A bad name is refused where the directory is looked for.
+/// Returns the net: `-n`, else NETNAME. The search for the directory refuses a bad name.
 fn net(options: &Options) -> Option<String> {
     let name = options.net.clone().or_else(|| env::var("NETNAME").ok());
     net_name(&name.unwrap_or_default()).ok()?.0
 }
 
-/// Where its pid file is.
+/// Returns the path of its pid file.
 #[must_use]
 pub(super) fn pid_path(options: &Options) -> PathBuf {
     let by_net = || Path::new("/run").join(format!("{}.pid", ident(net(options).as_deref())));
@@ -70,8 +69,8 @@ pub(super) fn kill(options: &Options, signal: Signal) -> ExitCode {
     }
 }
 
-/// Makes an RSA key where tinc 1.0 and all its host files expect it. By the name of tincd older ones are commented out, as
-/// tinc does; by ours they are refused. Asks nothing.
+/// Makes an RSA key in the files of tinc 1.0. Called as tincd it comments out older keys, as tinc does; called as meshd
+/// it refuses if one exists. It never prompts.
 pub(super) fn generate_keys(options: &Options, bits: u32) -> ExitCode {
     match try_generate_keys(options, bits) {
         Ok(words) => {
@@ -122,19 +121,19 @@ fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
     ))
 }
 
-/// The first word of a pid file.
+/// Returns the first word of a pid file.
 fn pid_in(path: &Path) -> Option<Pid> {
     let text = fs::read_to_string(path).ok()?;
     let number = text.split_whitespace().next()?.parse().ok()?;
     (number > 0).then(|| Pid::from_raw(number)).flatten()
 }
 
-/// An error where the pid file names a tincd that runs, of whichever make.
+/// Returns an error if the pid file names a running tincd of any implementation.
 pub(super) fn refuse_second(path: &Path) -> anyhow::Result<()> {
     let Some(pid) = pid_in(path).filter(|pid| test_kill_process(*pid).is_ok()) else {
         return Ok(());
     };
-    // A number that went to another program since.
+    // The number may belong to another program now.
     let pid = pid.as_raw_pid();
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     match name.trim() {
@@ -143,14 +142,14 @@ pub(super) fn refuse_second(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Whether this process is to start another one and leave.
+/// True if this process must start another one and exit.
 #[must_use]
 pub(super) fn detaches(options: &Options) -> bool {
     let activated = env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
     options.called == Called::Tincd && !options.no_detach && !options.detached && !activated
 }
 
-/// Starts the half in the background and waits until it is open for business or has failed.
+/// Starts the background process and waits until it has opened everything or has failed.
 pub(super) fn detach() -> anyhow::Result<ExitCode> {
     let program = env::current_exe().context("cannot find our own program")?;
     let mut child = Command::new(program)
@@ -165,7 +164,7 @@ pub(super) fn detach() -> anyhow::Result<ExitCode> {
     let mut stdout = child.stdout.take().context("it has no standard output")?;
     match stdout.read(&mut said) {
         Ok(1) => Ok(ExitCode::SUCCESS),
-        // It has said why.
+        // The background process has reported the reason.
         _ => {
             child.wait().context("the daemon in the background")?;
             Ok(ExitCode::FAILURE)
@@ -173,13 +172,13 @@ pub(super) fn detach() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The half in the background leaves the session that it was started from.
+/// Leaves the session of the foreground process.
 pub(super) fn leave_session() {
-    // It fails where we lead one already, which is as good.
+    // It fails if we lead a session already, which is equally good.
     let _ = setsid();
 }
 
-/// Tells the half in the foreground that all is open, and leaves its terminal.
+/// Tells the foreground process that everything is open, and leaves its terminal.
 pub(super) fn opened() -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(b"\n")?;
@@ -203,7 +202,7 @@ mod tests {
             fs::write(&path, stale).unwrap();
             assert!(refuse_second(&path).is_ok(), "{stale:?}");
         }
-        // Ours is no tincd's: the number went to another program.
+        // Our process is not a tincd: the number belongs to another program.
         fs::write(&path, format!("{} COOKIE\n", std::process::id())).unwrap();
         assert!(refuse_second(&path).is_ok());
         assert_eq!(pid_in(&path).unwrap(), rustix::process::getpid());

@@ -1,4 +1,5 @@
-//! What of the host files holds today: Expires, Revoked and Ed25519PublicKeyNextFrom come into force by themselves.
+//! Host-file statements with a validity period: Expires, Revoked and Ed25519PublicKeyNextFrom take effect by
+//! themselves.
 //!
 //! Source: config/toml.md section 3.
 
@@ -9,7 +10,7 @@ use meshd_proto::mesh::Settings;
 
 use crate::driver::Driver;
 
-/// When the settings were asked last, and when they say something else.
+/// Time of the last evaluation, and of the next change.
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     asked: u64,
@@ -17,14 +18,14 @@ pub(super) struct Terms {
 }
 
 impl Terms {
-    /// What holds now.
+    /// Returns the settings in effect now.
     pub(super) fn of(&mut self, settings: &Arc<Settings>) -> Arc<Settings> {
         self.asked = clock::unix();
         self.turn = settings.turn(self.asked);
         settings.at(self.asked)
     }
 
-    /// Whether to ask again: the time has come, or the clock was set back.
+    /// True if a new evaluation is due: the time has come, or the clock was set back.
     fn is_due(&self) -> bool {
         let now = clock::unix();
         self.turn.is_some_and(|turn| turn <= now) || now < self.asked
@@ -32,7 +33,7 @@ impl Terms {
 }
 
 impl Driver {
-    /// Shuts out whose time is over, without a look at the files.
+    /// Shuts out expired nodes without reading the files.
     pub(super) fn keep_terms(&mut self) {
         if self.terms.is_due() {
             self.use_settings(Arc::clone(&self.config.settings));

@@ -1,4 +1,4 @@
-//! Which strangers get a connection: pure, no sockets.
+//! Admits unauthenticated connections: pure, without sockets.
 //!
 //! Source: proto/threat-model.md section 5.6 and T36.
 
@@ -10,36 +10,36 @@ use std::{
 
 use meshd_proto::mesh::event::LinkId;
 
-/// Connections that are not authenticated yet, in all. Memory: 64 KiB each at most on the way in.
+/// Maximum number of unauthenticated connections. Memory: at most 64 KiB of input each.
 pub const MAX_STRANGERS: usize = 64;
-/// Of these, from one source: an IPv4 address or an IPv6 /64.
+/// Maximum number of them from one source: an IPv4 address or an IPv6 /64.
 pub const MAX_A_SOURCE: usize = 8;
-/// Of [`MAX_STRANGERS`], kept for addresses that host files, their names or our cache hold.
+/// Places of [`MAX_STRANGERS`] reserved for addresses in host files, of their names, and in the address cache.
 pub const KEPT_FOR_KNOWN: usize = 16;
-/// New connections a second from unknown addresses, and at once: bounds what handshakes cost us.
+/// Sustained rate of new connections from unknown addresses, per second: limits the cost of handshakes.
 pub const RATE: u32 = 100;
-/// How many of them at once.
+/// Burst of such connections.
 pub const BURST: u32 = 200;
-/// Longest life of a connection that is not authenticated, held silently or not.
+/// Longest life of an unauthenticated connection, held silently or not.
 pub const MAX_AGE: Duration = Duration::from_secs(10);
 
 const _: () = assert!(KEPT_FOR_KNOWN < MAX_STRANGERS && MAX_A_SOURCE <= KEPT_FOR_KNOWN);
 
-/// What becomes of a new connection.
+/// Decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
-    /// It may talk.
+    /// Admitted.
     Yes,
-    /// It may talk once this silent one is closed.
+    /// Admitted after closing this silent connection.
     InsteadOf(LinkId),
-    /// It is closed.
+    /// Refused: close it.
     No,
 }
 
-/// The connections that are not authenticated yet.
+/// The unauthenticated connections.
 #[derive(Debug)]
 pub struct Admission {
-    /// In order of age.
+    /// Connections in order of age.
     strangers: BTreeMap<u64, Stranger>,
     count: u64,
     tokens: f64,
@@ -55,7 +55,7 @@ struct Stranger {
 }
 
 impl Admission {
-    /// Nobody is there.
+    /// Starts without connections.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self {
@@ -66,8 +66,7 @@ impl Admission {
         }
     }
 
-    /// Decides about a new connection, which counts from now on unless refused. `known`: see
-    /// [`KEPT_FOR_KNOWN`].
+    /// Decides about a new connection, and counts it unless refused. `known`: see [`KEPT_FOR_KNOWN`].
     pub fn admit(&mut self, link: LinkId, ip: IpAddr, known: bool, now: Instant) -> Admitted {
         if !known && !self.take_token(now) {
             return Admitted::No;
@@ -99,7 +98,7 @@ impl Admission {
         admitted
     }
 
-    /// A stranger has named a node that we know: it is not thrown out for others any more.
+    /// Marks a connection that has named a known node: it is not evicted for others any more.
     pub fn spoke(&mut self, link: LinkId) {
         let mut strangers = self.strangers.values_mut();
         if let Some(stranger) = strangers.find(|stranger| stranger.link == link) {
@@ -107,19 +106,18 @@ impl Admission {
         }
     }
 
-    /// A connection is authenticated or gone.
+    /// Removes a connection that is authenticated or closed.
     pub fn remove(&mut self, link: LinkId) {
         self.strangers.retain(|_, stranger| stranger.link != link);
     }
 
-    /// Whether the listening sockets are looked at: not while all places are taken by strangers that
-    /// would not make way.
+    /// True if the listening sockets are read: not while connections that cannot be evicted hold all places.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.strangers.len() < MAX_STRANGERS || self.strangers.values().any(|s| s.silent)
     }
 
-    /// Strangers whose time is over.
+    /// Returns the connections whose time has expired.
     #[must_use]
     pub fn expired(&self, now: Instant) -> Vec<LinkId> {
         let old = |s: &&Stranger| now.saturating_duration_since(s.since) >= MAX_AGE;
@@ -127,14 +125,14 @@ impl Admission {
         strangers.map(|stranger| stranger.link).collect()
     }
 
-    /// When the oldest one's time is over.
+    /// Returns the time at which the oldest connection expires.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let (_, oldest) = self.strangers.first_key_value()?;
         Some(oldest.since + MAX_AGE)
     }
 
-    /// Throws out the oldest silent one of a source, or of the source that has most.
+    /// Evicts the oldest silent connection of a source, or of the source with the most connections.
     fn evict(&mut self, from: Option<IpAddr>) -> Admitted {
         let mut sources: BTreeMap<IpAddr, usize> = BTreeMap::new();
         let silent = || self.strangers.iter().filter(|(_, s)| s.silent);
@@ -171,7 +169,7 @@ impl Admission {
     }
 }
 
-/// What counts as one source: an IPv4 address, an IPv6 /64.
+/// Returns the source of an address: an IPv4 address, or an IPv6 /64.
 fn source(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.into(),

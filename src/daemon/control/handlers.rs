@@ -1,4 +1,4 @@
-//! What clients and signals want to know, from the mesh's own rows.
+//! Answers requests of clients and signals from the mesh's rows.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +11,14 @@ use meshd_wire::NodeName;
 
 use crate::{Reply, control, driver::Driver, reload::Purpose};
 
-/// Longest time that a ping or a question may wait.
+/// Longest wait for a ping or a request to another node.
 const MAX_PING: Duration = Duration::from_secs(60);
-/// Longest time that a reload may wait for its confirmation, in seconds.
+/// Longest wait of a reload for its confirmation, in seconds.
 const MAX_CONFIRM: u64 = 86_400;
-/// Most pings and questions under way.
+/// Maximum number of pending pings and requests to other nodes.
 const MAX_PINGS: usize = 64;
 
-/// Pings, and questions to other nodes, that wait for their answer.
+/// Pings and requests to other nodes that wait for their answer.
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
     waiting: BTreeMap<u64, Waiting>,
@@ -98,7 +98,7 @@ impl Driver {
         let _ = reply.send(response);
     }
 
-    /// The name of a node that is known, or the answer that there is none.
+    /// Returns the name of a known node, or the error answer.
     fn known(&self, node: &str) -> Result<NodeName, Response> {
         let name = NodeName::new(node).ok();
         name.filter(|name| self.mesh.has_node(name)).ok_or_else(|| {
@@ -107,7 +107,7 @@ impl Driver {
         })
     }
 
-    /// Has the mesh ask a node something; the reply waits for what comes back.
+    /// Makes the mesh send a request to a node; the reply waits for the answer.
     fn ask(
         &mut self,
         node: &str,
@@ -138,21 +138,21 @@ impl Driver {
         self.tell_mesh(input(node, token));
     }
 
-    /// The answer to a question came.
+    /// Handles the answer of another node.
     pub(crate) fn told(&mut self, token: u64, pair: Option<PathReport>) {
         if let Some(waiting) = self.pings.waiting.remove(&token) {
             let _ = waiting.reply.send(Response::Told(pair.map(Box::new)));
         }
     }
 
-    /// The answer to a ping came.
+    /// Handles the answer to a ping.
     pub(crate) fn pong(&mut self, token: u64, rtt: Duration) {
         if let Some(waiting) = self.pings.waiting.remove(&token) {
             self.answer_ping(waiting, Some(rtt));
         }
     }
 
-    /// Answers pings whose time is over.
+    /// Answers pings whose time has expired.
     pub(crate) fn expire_pings(&mut self, now: Instant) {
         let over = |waiting: &Waiting| waiting.until <= now;
         let all = self.pings.waiting.iter();
@@ -196,7 +196,7 @@ impl Driver {
         self.dump("Connections:", rows, "End of connections.");
     }
 
-    /// SIGUSR2, likewise.
+    /// SIGUSR2, in the words of tinc 1.0.
     pub(crate) fn log_graph(&self, now: Instant) {
         let nodes = self.mesh.nodes(now);
         let (received, sent) = nodes.iter().fold((0, 0), |(received, sent), row| {

@@ -1,7 +1,7 @@
-//! Calls of scripts: a name out of a fixed list and typed values.
+//! Script calls: a name from a fixed list with typed values.
 //!
-//! A call is all that the process for scripts ([`super::monitor`]) takes from the daemon. Path, interpreter, directory, names
-//! of variables and time limits are not part of it. Source: config/tinc.md section 3.
+//! The script process ([`super::monitor`]) accepts nothing else from the daemon. Path, interpreter, directory, names of
+//! variables and time limits are not part of a call. Source: config/tinc.md section 3.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,23 +13,23 @@ use meshd_wire::{
     subnet::{DEFAULT_WEIGHT, Prefix},
 };
 
-/// How long a script may take. Source: proto/threat-model.md section 4.
+/// Time limit of a script. Source: proto/threat-model.md section 4.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How long tinc-up and tinc-down may take; the start waits for tinc-up. Source: the same.
+/// Time limit of tinc-up and tinc-down; the start waits for tinc-up. Source: proto/threat-model.md section 4.
 const LIMIT_DEVICE: Duration = Duration::from_secs(60);
 
-/// One script to run. Values come from types whose text holds no surprise: names, addresses, numbers.
+/// One script to run. Values have types with harmless text: names, addresses, numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Call {
     /// tinc-up, tinc-down.
     Device {
-        /// Up or down.
+        /// True for tinc-up.
         up: bool,
     },
     /// host-up, host-down.
     Host {
-        /// Up or down.
+        /// True for host-up.
         up: bool,
         /// NODE.
         node: NodeName,
@@ -38,7 +38,7 @@ pub enum Call {
     },
     /// hosts/NODE-up, hosts/NODE-down.
     HostFile {
-        /// Up or down.
+        /// True for hosts/NODE-up.
         up: bool,
         /// NODE.
         node: NodeName,
@@ -47,7 +47,7 @@ pub enum Call {
     },
     /// subnet-up, subnet-down.
     Subnet {
-        /// Up or down.
+        /// True for subnet-up.
         up: bool,
         /// NODE.
         node: NodeName,
@@ -60,7 +60,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The calls of an event, in order.
+    /// Returns the calls of an event, in order.
     #[must_use]
     pub fn of(event: &HookEvent) -> Vec<Self> {
         match event.clone() {
@@ -89,7 +89,7 @@ impl Call {
         }
     }
 
-    /// The script below the configuration directory, without extension.
+    /// Returns the script below the configuration directory, without extension.
     #[must_use]
     pub fn script(&self) -> String {
         match self {
@@ -98,7 +98,7 @@ impl Call {
         }
     }
 
-    /// The script's name in RunScripts, where hosts/NODE-up counts as host-up.
+    /// Returns the script's name in RunScripts, where hosts/NODE-up counts as host-up.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ impl Call {
         }
     }
 
-    /// The script's own variables.
+    /// Returns the script's own variables.
     #[must_use]
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let (node, address, subnet) = match self {
@@ -132,7 +132,7 @@ impl Call {
         env
     }
 
-    /// Scripts of one lane run one after the other: the node concerned.
+    /// Returns the lane: the node. Scripts of one lane run one after another.
     #[must_use]
     pub fn lane(&self) -> String {
         match self {
@@ -143,7 +143,7 @@ impl Call {
         }
     }
 
-    /// Whether `other` runs the same script about the same subject, so that only the later one counts.
+    /// True if `other` runs the same script on the same subject, so that only the later one must run.
     #[must_use]
     pub fn replaces(&self, other: &Self) -> bool {
         let subject = |call: &Self| match call {
@@ -153,7 +153,7 @@ impl Call {
         self.script() == other.script() && subject(self) == subject(other)
     }
 
-    /// How long the script may take.
+    /// Returns the time limit of the script.
     #[must_use]
     pub(super) fn limit(&self) -> Duration {
         match self {
@@ -167,7 +167,7 @@ fn updown(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-/// Unset where the address is not known: nothing that is no address reaches a script.
+/// Unset for an unknown address: scripts see only valid addresses.
 fn remote(address: Option<SocketAddr>) -> impl Iterator<Item = (&'static str, String)> {
     let words = address.map(|address| {
         [
@@ -178,7 +178,7 @@ fn remote(address: Option<SocketAddr>) -> impl Iterator<Item = (&'static str, St
     words.into_iter().flatten()
 }
 
-/// SUBNET and WEIGHT as 1.1 writes them: the weight is empty where it is the default.
+/// Returns SUBNET and WEIGHT as tinc 1.1 writes them: the weight is empty if it is the default.
 fn network(subnet: &Subnet) -> [(&'static str, String); 2] {
     let weight = match subnet.weight {
         DEFAULT_WEIGHT => String::new(),
@@ -188,7 +188,7 @@ fn network(subnet: &Subnet) -> [(&'static str, String); 2] {
     [("SUBNET", prefix.to_string()), ("WEIGHT", weight)]
 }
 
-/// A value as the text that its type reads and writes.
+/// Serializes a value by its type's text form.
 mod text {
     use std::{borrow::Cow, fmt::Display, str::FromStr};
 
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn no_value_from_the_wire_leaves_the_safe_alphabet() {
-        // T33: whatever a peer writes, it must first become a name, an address or a subnet.
+        // T33: text of a peer must first parse as a name, an address or a subnet.
         let hostile = [
             "$(touch /tmp/x)",
             "`id`",
@@ -257,7 +257,7 @@ mod tests {
                 format!("10.0.0.1{text}").parse::<Subnet>().is_err(),
                 "{text:?}"
             );
-            // Nor does the process for scripts take it from the daemon.
+            // The script process rejects such values from the daemon too.
             for (node, subnet, address) in [
                 (text, "10.0.0.1", "1.2.3.4:5"),
                 ("a", text, "1.2.3.4:5"),

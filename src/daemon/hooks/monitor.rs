@@ -1,14 +1,14 @@
-//! The process that runs scripts: started before the daemon locks itself in, so that scripts have the rights that they always
-//! had while the daemon itself can start no program any more. It hears of nothing but scripts, by a socket from the daemon,
-//! and ends with it. Source: proto/threat-model.md section 4.
+//! The script process. It starts before the daemon enters its sandbox, so scripts keep their usual rights while the
+//! daemon itself cannot start programs. It receives only script calls, by a socket from the daemon, and ends with the
+//! daemon. Source: proto/threat-model.md section 4.
 //!
-//! It is the daemon's copy from before that has read anything: a program started anew is a tenth of all that a start computes.
-//! The daemon itself starts tinc-up, with all rights, and gives up its own meanwhile. This process keeps them until tinc-up has
-//! ended, to kill it where it takes too long, and then has those that the user gave scripts.
+//! It is a fork of the daemon before the daemon has read anything: starting a program anew costs a tenth of the CPU
+//! time of a start. The daemon starts tinc-up itself, with all rights, and drops its own rights meanwhile. This process
+//! keeps its rights until tinc-up has ended, to kill it at its time limit. Then it keeps only the rights of scripts.
 //!
-//! Both ways a line of JSON a message. The first line, [`Begin`], is written before the daemon locks itself in. It fixes all that
-//! could make a script another one: directory, interpreter, extension, RunScripts, names, user. Whoever takes over the daemon
-//! later can only send an [`Ask`]: a script by its name in a fixed list, with typed values. Everything else is refused and logged.
+//! Both directions use one JSON message per line. The first line, [`Begin`], is written before the daemon enters its
+//! sandbox. It fixes directory, interpreter, extension, RunScripts, names and user. An attacker in the daemon can later
+//! only send an [`Ask`]: a script from a fixed list, with typed values. All other messages are refused and logged.
 
 use std::{
     collections::BTreeMap,
@@ -39,55 +39,56 @@ use super::{
     run::{self, Said, Say},
 };
 
-/// What others see of it: whoever looks for daemons by name must not find it.
+/// Name of the process. It differs from the daemon's, so that a search for daemons by name does not find it.
 const TITLE: &str = "meshd-scripts";
 
-/// Longest line of the daemon, in bytes without its end, once it is locked in. A name takes 255 of it.
+/// Longest line of the daemon, in bytes without its end, after it entered its sandbox. A name takes at most 255.
 const MAX_LINE: usize = 1024;
-/// Longest first line: paths and lists of the configuration, with a byte as up to four characters.
+/// Longest first line: paths and lists of the configuration, with up to four characters for a byte.
 const MAX_BEGIN: usize = 64 << 10;
-/// Scripts that run at the same time for a daemon that asks for more than its own queue would.
+/// Maximum number of running scripts, also for a daemon that ignores its own queue.
 const MAX_AT_ONCE: usize = 16;
-/// Messages to a daemon that does not read; what scripts print is lost beyond. Memory: at most 8 KiB each.
+/// Maximum number of messages for a daemon that does not read; further script output is lost. Memory: at most 8 KiB
+/// each.
 const MAX_ANSWERS: usize = 256;
 
-/// All that is fixed before the daemon locks itself in.
+/// Parameters that are fixed before the daemon enters its sandbox.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Begin {
-    /// What scripts are told, and how they are run.
+    /// Parameters of scripts.
     pub scripts: Scripts,
-    /// Who scripts run as once tinc-up has ended (-U).
+    /// User of scripts after tinc-up has ended (-U).
     pub user: Option<String>,
-    /// Whether the configuration directory is their root then (-R).
+    /// True if the configuration directory is then their root (-R).
     pub chroot: bool,
-    /// Their nice value then.
+    /// Nice value of scripts after tinc-up has ended.
     pub nice: Option<i32>,
-    /// The process group of tinc-up, which the daemon has started and may not kill any more.
+    /// The process group of tinc-up, which the daemon started and cannot kill any more.
     pub rising: Option<i32>,
 }
 
-/// What it is asked for.
+/// Request to the script process.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 enum Ask {
-    /// A script to run, and who asks.
+    /// Run a script; the number identifies the request.
     Run(u64, Call),
-    /// To kill tinc-up.
+    /// Kill tinc-up.
     Kill,
-    /// To let go of it, and become who scripts run as from now on.
+    /// Forget tinc-up, and switch to the user of later scripts.
     GiveUp,
 }
 
-/// What became of it so far.
+/// Answer of the script process.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Said(u64, String, Said),
     Ended(u64, Outcome),
-    /// A message made no sense, and what was wrong with it.
+    /// A message was invalid, for this reason.
     Refused(String),
 }
 
-/// The process, which waits to be needed.
+/// The script process before its first use.
 #[derive(Debug)]
 pub struct Prepared {
     socket: UnixStream,
@@ -95,16 +96,18 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Starts it, with the rights that we have now. `quiet`: whoever holds the other end of our standard error waits for it to be closed.
+    /// Starts it, with the rights that we have now. `quiet`: the process closes standard error, because a parent waits
+    /// for its end.
     ///
     /// # Errors
+    ///
     /// Those of [`fork`]: no other thread may run.
     pub fn start(quiet: bool) -> io::Result<Self> {
         let (socket, number) = fork(TITLE, |socket| main(socket, quiet))?;
         Ok(Self { socket, number })
     }
 
-    /// It is not needed.
+    /// Ends the process without using it.
     pub fn dismiss(self) {
         drop(self.socket);
         let _ = waitpid(Some(self.number), WaitOptions::empty());
@@ -118,7 +121,7 @@ pub struct Monitor {
     waiting: Arc<Mutex<Waiting>>,
 }
 
-/// Who waits for the end of which script.
+/// Requests that wait for the end of a script.
 #[derive(Debug, Default)]
 struct Waiting {
     last: u64,
@@ -126,16 +129,17 @@ struct Waiting {
 }
 
 impl Monitor {
-    /// Lets the process run scripts by what is fixed from now on. Should it end before us, [`Event::MonitorGone`] follows.
+    /// Lets the process run scripts with these fixed parameters. If it ends before us, [`Event::MonitorGone`] follows.
     ///
     /// # Errors
-    /// Those of a socket that cannot be written to or waited for.
+    ///
+    /// Those of writing to the socket or registering it.
     pub fn over(
         mut prepared: Prepared,
         begin: &Begin,
         events: mpsc::Sender<Event>,
     ) -> io::Result<Self> {
-        // At once, not by a task: what comes after this call is not trusted.
+        // Written at once, not by a task: messages after this call are not trusted.
         prepared.socket.write_all(&line(begin)?)?;
         let (lines, write) = split(prepared.socket)?;
         let (asks, queue) = mpsc::unbounded_channel();
@@ -149,7 +153,7 @@ impl Monitor {
         Ok(Self { asks, waiting })
     }
 
-    /// Has a script run and waits for its end.
+    /// Makes it run a script and waits for the script's end.
     pub(super) async fn run(&self, call: Call) -> Outcome {
         self.ask(call).await.unwrap_or(Outcome::Failed)
     }
@@ -165,12 +169,12 @@ impl Monitor {
         outcome
     }
 
-    /// Has it kill tinc-up.
+    /// Makes it kill tinc-up.
     pub(super) fn kill(&self) {
         let _ = self.asks.send(Ask::Kill);
     }
 
-    /// Has it become who all further scripts run as, in their root, with their nice value. It ends where it cannot.
+    /// Makes it switch to the user, root directory and nice value of later scripts. It exits on failure.
     pub fn give_up(&self) {
         let _ = self.asks.send(Ask::GiveUp);
     }
@@ -183,7 +187,7 @@ async fn ask_all(
 ) {
     while let Some(ask) = queue.recv().await {
         if send(&mut write, &ask).await.is_err() {
-            // Nobody waits from now on, nor asks.
+            // From now on there are no requests and no waiters.
             drop(queue);
             lock(&waiting).scripts.clear();
             return;
@@ -208,7 +212,7 @@ async fn hear_all(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Wa
             }
         }
     }
-    // Nobody will end what still waits.
+    // Waiting requests get no answer any more.
     lock(waiting).scripts.clear();
 }
 
@@ -216,7 +220,7 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The monitor's whole life.
+/// Runs the script process.
 fn main(socket: UnixStream, quiet: bool) -> u8 {
     let live = || {
         if quiet {
@@ -238,8 +242,8 @@ fn main(socket: UnixStream, quiet: bool) -> u8 {
 }
 
 async fn serve(socket: UnixStream) -> io::Result<()> {
-    // A service manager may tell all processes to stop: the daemon still has scripts to run, and ends us by ending. Others tell
-    // all of our program whatever they have to tell a daemon.
+    // A service manager may signal all processes to stop: the daemon still has scripts to run, and ends this process by
+    // ending. Operators may signal all processes of our program with signals for a daemon.
     let kinds = [
         SignalKind::terminate(),
         SignalKind::interrupt(),
@@ -253,7 +257,7 @@ async fn serve(socket: UnixStream) -> io::Result<()> {
     obey(socket, getppid()).await
 }
 
-/// Does what is asked for until nobody asks any more. `daemon`: who has started tinc-up.
+/// Handles requests until the daemon closes the socket. `daemon`: the process that started tinc-up.
 async fn obey(socket: UnixStream, daemon: Option<Pid>) -> io::Result<()> {
     socket.set_nonblocking(true)?;
     let (read, mut write) = tokio::net::UnixStream::from_std(socket)?.into_split();
@@ -295,16 +299,16 @@ async fn obey(socket: UnixStream, daemon: Option<Pid>) -> io::Result<()> {
     Ok(())
 }
 
-/// The process that runs scripts, while it serves.
+/// State of the script process.
 struct Helper {
     begin: Begin,
-    /// As they are now: another root moves them.
+    /// Present parameters: a new root directory changes the paths.
     scripts: Scripts,
     /// tinc-up, until it has ended.
     watched: Option<Watched>,
     room: Arc<Semaphore>,
     answers: mpsc::Sender<Answer>,
-    /// Orders refused so far.
+    /// Number of refused requests.
     refused: u64,
 }
 
@@ -333,7 +337,7 @@ impl Helper {
         let answers = self.answers.clone();
         tokio::spawn(async move {
             let (said, script) = (answers.clone(), order.script.clone());
-            // A daemon that does not read loses what scripts print, never their ends.
+            // A daemon that does not read loses script output, but never the end of a script.
             let say: Say = Arc::new(move |what| {
                 let _ = said.try_send(Answer::Said(id, script.clone(), what));
             });
@@ -347,7 +351,7 @@ impl Helper {
         self.watched.take().into_iter().for_each(Watched::kill);
     }
 
-    /// Once: tinc-up has ended.
+    /// Called once, after tinc-up has ended.
     fn give_up(&mut self) -> io::Result<()> {
         self.watched = None;
         if let Some(nice) = self.begin.nice.take() {
@@ -367,7 +371,8 @@ impl Helper {
         Ok(())
     }
 
-    /// Tells the operator, by the daemon and past it, of the first of many and then ever more seldom.
+    /// Reports a refusal to the operator, by the daemon and on standard error: the first one, then at growing
+    /// intervals.
     fn refuse(&mut self, why: String) {
         self.refused += 1;
         if !self.refused.is_power_of_two() {
@@ -382,16 +387,16 @@ impl Helper {
     }
 }
 
-/// A process group that the daemon started before it locked itself in.
+/// A process group that the daemon started before it entered its sandbox.
 #[derive(Debug)]
 struct Watched {
     leader: Pid,
-    /// When it started: its number may be another process's later.
+    /// Start time: another process may get its number later.
     started: u64,
 }
 
 impl Watched {
-    /// The group with this number; none unless its leader is a child of `daemon`.
+    /// Returns the group with this number; `None` unless its leader is a child of `daemon`.
     fn child(group: i32, daemon: Pid) -> Option<Self> {
         let leader = (group > 1).then(|| Pid::from_raw(group))??;
         let (parent, leads, started) = stat(leader)?;
@@ -406,10 +411,10 @@ impl Watched {
     }
 }
 
-/// Parent, process group and start time of a process. Source: proc_pid_stat(5).
+/// Returns parent, process group and start time of a process. Source: proc_pid_stat(5).
 fn stat(process: Pid) -> Option<(i32, i32, u64)> {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field may hold anything, and ends with the last of these.
+    // The second field may hold any text, and ends with the last `) `.
     let (_, fields) = text.rsplit_once(") ")?;
     let mut fields = fields.split(' ').skip(1);
     let (parent, group) = (fields.next()?, fields.next()?);
@@ -421,8 +426,8 @@ fn stat(process: Pid) -> Option<(i32, i32, u64)> {
     ))
 }
 
-/// Reads a line into `line`, without its end. Returns whether it has at most `most` bytes: of a longer one nothing is kept; none
-/// at the end of the stream.
+/// Reads a line into `line`, without its end. Returns true if it has at most `most` bytes; a longer line is dropped.
+/// Returns `None` at the end of the stream.
 async fn next_line(
     from: &mut (impl AsyncBufRead + Unpin),
     most: usize,
@@ -456,7 +461,7 @@ fn split(socket: UnixStream) -> io::Result<(Lines<BufReader<OwnedReadHalf>>, Own
     Ok((BufReader::new(read).lines(), write))
 }
 
-/// The next message; none at the end, or where it makes no sense.
+/// Returns the next message; `None` at the end, or for an invalid message.
 async fn next<T: DeserializeOwned>(lines: &mut Lines<BufReader<OwnedReadHalf>>) -> Option<T> {
     let line = lines.next_line().await.ok()??;
     serde_json::from_str(&line).ok()

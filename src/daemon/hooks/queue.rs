@@ -1,4 +1,4 @@
-//! Which script runs next: pure, no processes.
+//! Selects the next script to run: pure, without processes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,19 +7,18 @@ use std::{
 
 use super::Call;
 
-/// Most scripts that wait. Memory: about 500 bytes each. Source: proto/threat-model.md section 5.6.
+/// Maximum number of waiting scripts. Memory: about 500 bytes each. Source: proto/threat-model.md section 5.6.
 pub(super) const MAX_WAITING: usize = 1024;
-/// Scripts started in a second, and at once. Source: T33 of proto/threat-model.md.
+/// Rate and burst of script starts, per second. Source: T33 of proto/threat-model.md.
 pub(super) const RATE: u32 = 20;
-/// Scripts that run at the same time, each of another node.
+/// Maximum number of running scripts, each of another node.
 pub(super) const MAX_RUNNING: usize = 4;
 
-/// Scripts by lane. A lane runs one at a time, in order; of one script about one subject only the
-/// newest waits.
+/// Scripts by lane. A lane runs one script at a time, in order. Of one script on one subject only the newest waits.
 #[derive(Debug)]
 pub(super) struct Queue {
     lanes: BTreeMap<String, Lane>,
-    /// Lanes with something to run and nothing running, in the order in which they came to be so.
+    /// Lanes with a waiting script and no running one, in order of readiness.
     ready: VecDeque<String>,
     waiting: usize,
     running: usize,
@@ -45,7 +44,7 @@ impl Queue {
         }
     }
 
-    /// Queues a script. Returns `false` if something was left out because too many wait.
+    /// Queues a script. Returns `false` if a script was skipped because too many wait.
     pub(super) fn push(&mut self, call: Call) -> bool {
         let name = call.lane();
         let lane = self.lanes.entry(name.clone()).or_default();
@@ -65,7 +64,7 @@ impl Queue {
         true
     }
 
-    /// The next script to start, if one may start now.
+    /// Returns the next script, if one may start now.
     pub(super) fn next(&mut self, now: Instant) -> Option<Call> {
         self.refill(now);
         if self.running >= MAX_RUNNING || self.tokens < 1.0 {
@@ -80,7 +79,7 @@ impl Queue {
         Some(call)
     }
 
-    /// The running script of a lane has ended.
+    /// Handles the end of the running script of a lane.
     pub(super) fn finished(&mut self, name: &str) {
         let Some(lane) = self.lanes.get_mut(name).filter(|lane| lane.running) else {
             return;
@@ -94,13 +93,13 @@ impl Queue {
         }
     }
 
-    /// When the rate lets the next one start; `None` while nothing is ready.
+    /// Returns the time at which the rate admits the next start; `None` if no lane is ready.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         if self.ready.is_empty() || self.running >= MAX_RUNNING {
             return None;
         }
         let missing = (1.0 - self.tokens).max(0.0) / f64::from(RATE);
-        // A millisecond more, so that rounding never wakes us too early for nothing.
+        // One millisecond later, so that rounding does not cause an early wake-up.
         Some(self.refilled + Duration::from_secs_f64(missing) + Duration::from_millis(1))
     }
 

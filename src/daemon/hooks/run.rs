@@ -1,4 +1,4 @@
-//! One script as a process of its own group: environment, time limit, output.
+//! Runs one script in its own process group: environment, time limit, output.
 
 use std::{
     io,
@@ -18,27 +18,28 @@ use tokio::{
     time::timeout,
 };
 
-/// Most bytes of a script's output that go to the log.
+/// Maximum bytes of a script's output in the log.
 const MAX_OUTPUT: u64 = 8 << 10;
-/// How long the last lines of a script that has ended may take: a process that it leaves behind may keep its output for ever.
+/// Wait for the last output of a script that has ended. A process that the script leaves behind may keep the output
+/// open forever.
 const LAST_LINES: Duration = Duration::from_millis(100);
-/// What a script without `#!` is run by, as the reference's shell does.
+/// Interpreter of a script without `#!`, as with tinc's shell.
 const SHELL: &str = "/bin/sh";
 /// "Exec format error", linux/errno-base.h.
 const ENOEXEC: i32 = 8;
 
-/// How a script ended.
+/// Result of a script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// There is no such script.
+    /// The script does not exist.
     Absent,
-    /// It ended with status 0.
+    /// The script ended with status 0.
     Done,
-    /// It could not be run, failed, or took too long; the log says which.
+    /// The script could not run, failed, or exceeded its time limit; the log has the reason.
     Failed,
 }
 
-/// One script to run, with all that has to be known for it.
+/// One script to run, with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Order {
     /// Its name in the log.
@@ -47,33 +48,33 @@ pub(super) struct Order {
     pub(super) path: PathBuf,
     /// Its working directory.
     pub(super) dir: PathBuf,
-    /// Program and arguments that it is run with, if it is.
+    /// Interpreter and its arguments, if set.
     pub(super) words: Vec<String>,
     /// The whole environment.
     pub(super) env: Vec<(String, String)>,
-    /// How long it may take.
+    /// Its time limit.
     pub(super) limit: Duration,
 }
 
-/// What there is to say of a script.
+/// Events of a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Said {
-    /// It begins.
+    /// It starts.
     Running,
-    /// It does not, and why.
+    /// It cannot start, for this reason.
     CannotRun(String),
-    /// A line that it printed.
+    /// One line of output.
     Output(String),
-    /// It was killed for taking longer than this.
+    /// It was killed at this time limit.
     TookLonger(Duration),
-    /// Another end than with status 0.
+    /// It ended with an error.
     Ended(String),
 }
 
-/// Who hears it.
+/// Receiver of the events.
 pub(super) type Say = Arc<dyn Fn(Said) + Send + Sync>;
 
-/// Puts it into the log.
+/// Writes an event to the log.
 pub(super) fn log(script: &str, said: Said) {
     match said {
         Said::Running => tracing::debug!(script, "running"),
@@ -88,22 +89,22 @@ pub(super) fn log(script: &str, said: Said) {
     }
 }
 
-/// A script that runs, as the leader of a process group of its own.
+/// A running script, the leader of its own process group.
 pub(super) struct Running {
     child: Child,
-    /// What tells its output.
+    /// Tasks that read its output.
     told: Vec<JoinHandle<()>>,
     limit: Duration,
     say: Say,
 }
 
 impl Running {
-    /// Its process group, as a process number.
+    /// Returns its process group, as a process number.
     pub(super) fn group(&self) -> Option<i32> {
         self.child.id().map(u32::cast_signed)
     }
 
-    /// Waits for its end, at most for its limit; `None` where its group is to be killed.
+    /// Waits for its end, at most for its limit; `None` if its group must be killed.
     pub(super) async fn wait(&mut self) -> Option<io::Result<ExitStatus>> {
         let status = timeout(self.limit, self.child.wait()).await.ok();
         if status.is_none() {
@@ -112,7 +113,7 @@ impl Running {
         status
     }
 
-    /// Waits for its last lines, for a moment.
+    /// Waits a moment for its last output.
     async fn rest(&mut self) {
         let told = std::mem::take(&mut self.told);
         let all = async {
@@ -123,7 +124,7 @@ impl Running {
         let _ = timeout(LAST_LINES, all).await;
     }
 
-    /// What its end means, which is told unless it is as it should be.
+    /// Returns the result of its exit status, and reports a failure.
     pub(super) fn judge(&self, status: io::Result<ExitStatus>) -> Outcome {
         match status {
             Ok(status) if status.success() => Outcome::Done,
@@ -135,14 +136,14 @@ impl Running {
     }
 }
 
-/// Kills all of a process group.
+/// Kills all processes of a process group.
 pub(super) fn kill(group: i32) {
     if let Some(group) = Pid::from_raw(group) {
         let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
-/// Runs a script and waits for its end, at most for its limit; then its whole process group is killed.
+/// Runs a script and waits for its end, at most for its limit; then kills its whole process group.
 pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
     let mut running = match begin(order, say, true) {
         Ok(running) => running,
@@ -161,7 +162,7 @@ pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
     }
 }
 
-/// Starts a script; an error is what became of it instead. `tied`: it is killed where it is forgotten.
+/// Starts a script; an error is its result. `tied`: the script is killed when the value is dropped.
 pub(super) fn begin(order: &Order, say: &Say, tied: bool) -> Result<Running, Outcome> {
     if !order.path.exists() {
         return Err(Outcome::Absent);
@@ -214,7 +215,7 @@ fn start(order: &Order, words: &[String], tied: bool) -> io::Result<Child> {
         .envs(order.env.iter().map(|(key, value)| (key, value)))
         .current_dir(&order.dir)
         .process_group(0)
-        // Closed at once by us: /dev/null may not exist in a changed root.
+        // We close it at once: /dev/null may be missing in a new root directory.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -222,7 +223,8 @@ fn start(order: &Order, words: &[String], tied: bool) -> io::Result<Child> {
         .spawn()
 }
 
-/// Tells what a script prints as it does, line by line and cut at [`MAX_OUTPUT`]; reads the rest so that the script never waits for us.
+/// Reports a script's output line by line, cut at [`MAX_OUTPUT`]; reads the rest, so that the script never blocks on
+/// us.
 async fn tell_output(mut output: impl AsyncRead + Unpin, say: Say) {
     let mut lines = BufReader::new((&mut output).take(MAX_OUTPUT));
     let mut line = Vec::new();

@@ -1,26 +1,26 @@
-//! How many lines of one class get through.
+//! Rate limit of log lines by class.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-/// Most lines of one class in a second. Source: T41 of proto/threat-model.md.
+/// Maximum number of lines of one class per second. Source: T41 of proto/threat-model.md.
 pub(super) const MAX_LINES: usize = 20;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Whether a line gets through.
+/// Decision about a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passes {
-    /// It does.
+    /// The line passes.
     Yes,
-    /// It does, and that many before it did not.
+    /// The line passes, after this number of suppressed ones.
     After(u64),
-    /// It does not.
+    /// The line is suppressed.
     No,
 }
 
-/// Counts lines by class. A class is a place in the code, so their number is bounded.
+/// Counts lines by class. A class is a place in the code, so the number of classes is bounded.
 #[derive(Debug)]
 pub(super) struct Limiter<C> {
     classes: BTreeMap<usize, (C, Window)>,
@@ -42,7 +42,7 @@ impl<C> Default for Limiter<C> {
 }
 
 impl<T> Limiter<&'static T> {
-    /// Asks for one line of a class, told apart by its address.
+    /// Decides about one line of a class. The address identifies the class.
     pub(super) fn pass(&mut self, class: &'static T, now: Instant) -> Passes {
         let key = std::ptr::from_ref(class).addr();
         let fresh = Window {
@@ -65,7 +65,7 @@ impl<T> Limiter<&'static T> {
         }
     }
 
-    /// Takes the counts of classes whose second is over.
+    /// Returns and resets the counts of classes whose second has passed.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<(&'static T, u64)> {
         let over = |window: &Window| now.saturating_duration_since(window.since) >= WINDOW;
         let windows = self.classes.values_mut();

@@ -1,4 +1,4 @@
-//! The flight recorder: the last lines, finer than the log itself keeps them, for who asks what went before.
+//! The flight recorder: keeps the last lines in memory, with more levels than the log itself.
 //!
 //! Source: cli/meshctl.md section 4.3 (`log --since`).
 
@@ -11,11 +11,11 @@ use tracing::Level;
 
 use meshd_api::proto::LogLine;
 
-/// tinc's debug level of what is kept: everything but single packets.
+/// tinc's debug level of recorded lines: everything but single packets.
 pub(super) const LEVEL: u8 = 4;
-/// Lines that are kept, at most.
+/// Maximum number of recorded lines.
 const LINES: usize = 4096;
-/// Bytes of text that are kept, at most.
+/// Maximum bytes of recorded text.
 const BYTES: usize = 512 << 10;
 
 /// The last lines, the oldest first.
@@ -37,7 +37,7 @@ impl Recorder {
         }
     }
 
-    /// The lines that are no older than this, and no finer.
+    /// Returns the recorded lines not older than `age`, up to `level`.
     pub(super) fn since(&self, age: Duration, level: Level, now: Instant) -> Vec<LogLine> {
         let young = |at: &Instant| now.saturating_duration_since(*at) <= age;
         let lines = self.lines.iter();

@@ -1,4 +1,4 @@
-//! One line of text from an event: the message, then its fields, no control characters anywhere.
+//! Formats an event as one line: the message, then its fields, without control characters.
 
 use std::fmt::{self, Write};
 
@@ -12,7 +12,7 @@ const MAX_FIELD: usize = 128;
 /// Longest message in bytes of text.
 const MAX_MESSAGE: usize = 1024;
 
-/// The text of an event.
+/// Returns the text of an event.
 pub(super) fn of(event: &Event<'_>) -> String {
     let mut text = Text::default();
     event.record(&mut text);
@@ -40,7 +40,7 @@ impl Visit for Text {
     }
 }
 
-/// Appends a value, escaping control characters (a `Debug` form has none left), and cuts it.
+/// Appends a value, escapes control characters (a `Debug` form has none), and cuts it.
 fn clean(out: &mut String, max: usize, value: fmt::Arguments<'_>) {
     let start = out.len();
     for c in value.to_string().chars() {

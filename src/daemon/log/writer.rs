@@ -1,8 +1,8 @@
-//! Lines on their way to standard error or the log file: a bounded queue and a thread of its own, so that a reader that hangs
-//! holds up nobody else.
+//! Writes lines to standard error or the log file: a bounded queue with its own thread, so that a blocked reader delays
+//! no other thread.
 //!
-//! The thread starts when rights are given up, as these belong to threads. Until then whoever logs writes, and keeps in the
-//! queue what standard error does not take at once.
+//! The thread starts when the daemon drops its rights, because rights belong to threads. Before that, the logging
+//! thread writes, and keeps in the queue what standard error does not accept at once.
 
 use std::{
     collections::VecDeque,
@@ -23,15 +23,15 @@ use meshd_os::clock;
 
 use super::lock;
 
-/// Most bytes that wait for the reader. Lines beyond are lost, until half of them are written.
+/// Maximum bytes in the queue. Further lines are lost, until half of the queue is written.
 const MAX_WAITING: usize = 1 << 20;
 /// Name of the thread.
 const THREAD_NAME: &str = "meshd-log";
 
-/// The line that tells how many were lost.
+/// Makes the line that reports lost lines.
 pub(super) type Notice = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
 
-/// Standard error, or a file, behind its queue.
+/// Standard error or a file, with its queue.
 pub(super) struct Writer {
     file: Mutex<Option<Arc<File>>>,
     queue: Mutex<Queue>,
@@ -43,13 +43,13 @@ pub(super) struct Writer {
 struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines lost that no line tells of yet.
+    /// Lost lines that are not reported yet.
     untold: u64,
     /// Lines lost since the start.
     lost: u64,
-    /// Whether the thread runs.
+    /// True if the thread runs.
     threaded: bool,
-    /// Whether it is about to write a line.
+    /// True while the thread writes a line.
     writing: bool,
 }
 
@@ -76,7 +76,7 @@ impl Queue {
         self.lines.push_back(line);
     }
 
-    /// The next line; after the last one a word on those that were lost behind it.
+    /// Returns the next line; after the last one, the report of lost lines.
     fn pop(&mut self, notice: &Notice) -> Option<Vec<u8>> {
         if self.lines.is_empty() && self.untold > 0 {
             return Some(notice(std::mem::take(&mut self.untold)));
@@ -102,12 +102,12 @@ impl Writer {
         }
     }
 
-    /// Goes on in another file; a line that is being written still goes to the old one.
+    /// Continues in another file; a line that is being written still goes to the old one.
     pub(super) fn reopen(&self, file: File) {
         *lock(&self.file) = Some(Arc::new(file));
     }
 
-    /// Starts the thread that writes from now on.
+    /// Starts the writing thread.
     pub(super) fn start(self: &Arc<Self>) -> io::Result<()> {
         let writer = Arc::clone(self);
         let name = THREAD_NAME.to_owned();
@@ -121,7 +121,7 @@ impl Writer {
         started.map(drop)
     }
 
-    /// Adds a line. Never waits for the reader; a line that finds no room is lost and counted.
+    /// Adds a line. Never blocks on the reader; a line without room is lost and counted.
     pub(super) fn push(&self, line: Vec<u8>) {
         let mut queue = lock(&self.queue);
         queue.push(line, &self.notice);
@@ -132,12 +132,12 @@ impl Writer {
         }
     }
 
-    /// Lines lost since the start.
+    /// Returns the number of lines lost since the start.
     pub(super) fn lost(&self) -> u64 {
         lock(&self.queue).lost
     }
 
-    /// Waits until all lines are written, at most for so long.
+    /// Waits until all lines are written, at most for `limit`.
     pub(super) fn drain(&self, limit: Duration) {
         let until = clock::now() + limit;
         let mut queue = lock(&self.queue);
@@ -155,7 +155,7 @@ impl Writer {
         }
     }
 
-    /// Writes what can be written without waiting for longer than this. Returns whether that was all.
+    /// Writes lines without waiting longer than `limit`. Returns true if all were written.
     fn write_ready(&self, queue: &mut Queue, limit: Duration) -> bool {
         while !queue.is_done() {
             if lock(&self.file).is_none() && !is_ready(limit) {
@@ -185,7 +185,7 @@ impl Writer {
         }
     }
 
-    /// A line that cannot be written has nowhere else to go.
+    /// Errors are ignored: a line that cannot be written has no other target.
     fn write(&self, line: &[u8]) {
         let file = lock(&self.file).clone();
         match file {
@@ -195,27 +195,27 @@ impl Writer {
     }
 }
 
-/// Without the lock of the standard library: whoever panics meanwhile prints too.
+/// Avoids the lock of the standard library, because a panicking thread prints too.
 fn write_stderr(mut line: &[u8]) {
     while !line.is_empty() {
         match rustix::io::write(stdio::stderr(), line) {
             Ok(count) => line = &line[count..],
             Err(Errno::INTR) => {}
-            // Whoever shares it with us does not want to wait.
+            // Another process that shares the descriptor has made it non-blocking.
             Err(Errno::AGAIN) => drop(poll_stderr(None)),
             Err(_) => return,
         }
     }
 }
 
-/// Writes a short line to standard error unless its reader is behind: for a process that waits for nobody's log.
+/// Writes a short line to standard error unless its reader blocks.
 pub(super) fn try_stderr(line: &[u8]) {
     if is_ready(Duration::ZERO) {
         write_stderr(line);
     }
 }
 
-/// Whether standard error takes a line within this time. A pipe that takes anything takes a short line whole.
+/// True if standard error accepts a line within this time. A pipe that accepts anything accepts a short line whole.
 fn is_ready(limit: Duration) -> bool {
     let limit = Timespec::try_from(limit).unwrap_or_default();
     !matches!(poll_stderr(Some(&limit)), Ok(0))
@@ -240,7 +240,8 @@ mod tests {
         (OwnedFd::from(read).into(), writer)
     }
 
-    /// The reader hangs from the start: nobody waits for it, and once it reads it gets the oldest lines and the count of the rest.
+    /// The reader blocks from the start: no thread waits for it. Once it reads, it gets the oldest lines and the count
+    /// of lost ones.
     #[test]
     fn a_reader_that_hangs_holds_up_nobody_and_hears_how_many_it_lost() {
         let (mut reader, writer) = over_a_pipe();

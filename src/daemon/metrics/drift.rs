@@ -1,4 +1,4 @@
-//! Files on disk that are not what is in force: somebody has changed them, and nothing was reloaded.
+//! Counts files on disk that differ from the configuration in force, because they changed without a reload.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use meshd_config::diff;
 
 use crate::{Event, driver::Driver};
 
-/// How old an answer may be.
+/// Maximum age of a result.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// What the last look has found.
+/// Result of the last check.
 #[derive(Debug, Default)]
 pub(crate) struct Drift {
     pub(crate) files: Option<usize>,
@@ -18,8 +18,8 @@ pub(crate) struct Drift {
 }
 
 impl Driver {
-    /// How many files it were at the last look; `None` before the first. An old answer is given too, and makes for the next
-    /// one: reading all files takes longer than who asks should wait.
+    /// Returns the number of changed files at the last check; `None` before the first. An old result starts a new check
+    /// in the background, because reading all files takes too long for the caller.
     pub(super) fn drift(&mut self, now: Instant) -> Option<usize> {
         let fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
         if self.is_up() && !self.drift.looked.is_some_and(fresh) {

@@ -1,4 +1,4 @@
-//! Metrics on their way to text.
+//! Formats metrics as text.
 
 use prometheus::{
     TextEncoder,
@@ -7,12 +7,12 @@ use prometheus::{
 
 use meshd_proto::mesh::reports::view::{PeerMeasures, RTT_BOUNDS};
 
-/// Families of metrics in the order in which they were added; empty ones are left out.
+/// Families of metrics in order of addition; empty ones are omitted.
 #[derive(Debug, Default)]
 pub(super) struct Families(Vec<MetricFamily>);
 
 impl Families {
-    /// Values that may fall, each with its labels.
+    /// Adds a gauge, with a value for each set of labels.
     pub(super) fn gauge<L: Labels>(
         &mut self,
         name: &str,
@@ -27,7 +27,7 @@ impl Families {
         self.plain(name, help, MetricType::GAUGE, values, set);
     }
 
-    /// Counts since start, each with its labels.
+    /// Adds a counter, with a value for each set of labels.
     pub(super) fn counter<L: Labels>(
         &mut self,
         name: &str,
@@ -58,7 +58,7 @@ impl Families {
         self.add(name, help, kind, metrics.collect());
     }
 
-    /// The round trips of every peer that had one.
+    /// Adds a histogram of the round trips of every peer.
     pub(super) fn round_trips(&mut self, name: &str, help: &str, peers: &[PeerMeasures]) {
         let mut all = Vec::new();
         for peer in peers {
@@ -68,7 +68,7 @@ impl Families {
             }
             let mut count = 0;
             let mut buckets = Vec::new();
-            // The one without a bound is the encoder's.
+            // The encoder adds the bucket without an upper bound.
             for (bound, trips) in RTT_BOUNDS.into_iter().zip(peer.round_trips) {
                 count += trips;
                 let mut bucket = Bucket::default();
@@ -99,7 +99,7 @@ impl Families {
         self.0.push(family);
     }
 
-    /// The text format, version 0.0.4.
+    /// Returns the text format, version 0.0.4.
     pub(super) fn text(&self) -> String {
         let text = TextEncoder::new().encode_to_string(&self.0);
         text.expect("no family is empty or without a name")

@@ -1,4 +1,4 @@
-//! Where metrics are asked for: HTTP on a socket of our own.
+//! Serves metrics: HTTP on a separate socket.
 
 use std::{convert::Infallible, path::Path, path::PathBuf, time::Duration};
 
@@ -22,16 +22,16 @@ use meshd_config::MetricsListen;
 
 use crate::{Event, control::open_socket};
 
-/// Most connections at the same time.
+/// Maximum number of connections.
 const MAX_CLIENTS: usize = 8;
-/// How long one connection may last.
+/// Longest life of a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a request's head may take.
+/// Longest time for a request's head.
 const HEAD: Duration = Duration::from_secs(5);
-/// The text format, as Prometheus wants it named.
+/// Content type of the text format for Prometheus.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Where we listen.
+/// The listening socket.
 pub(crate) enum Listener {
     Unix(UnixListener, PathBuf),
     Tcp(TcpListener),
@@ -45,7 +45,7 @@ impl Drop for Listener {
     }
 }
 
-/// Opens what MetricsListen says; `socket` is the control socket. A mesh without metrics is better than none.
+/// Opens the socket of MetricsListen; `socket` is the control socket. On an error the daemon runs without metrics.
 pub(crate) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
     let unix = |path: PathBuf| Ok(Listener::Unix(open_socket(&path)?, path));
     let tcp = |addr| {
@@ -72,7 +72,7 @@ pub(crate) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
     listener.ok()
 }
 
-/// Serves whoever asks for as long as the runtime lives.
+/// Serves requests while the runtime lives.
 pub(crate) fn serve(listener: Listener, events: mpsc::Sender<Event>) {
     tokio::spawn(async move {
         let places = std::sync::Arc::new(Semaphore::new(MAX_CLIENTS));

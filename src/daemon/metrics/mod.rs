@@ -1,4 +1,4 @@
-//! What is measured, for Prometheus. The names are frozen.
+//! Metrics for Prometheus. Their names are stable.
 //!
 //! Source: cli/meshctl.md section 4.4, proto/threat-model.md section 2.4.
 
@@ -20,16 +20,15 @@ use meshd_proto::{mesh::reports::view::PathKind, route::DropReason};
 
 use crate::{driver::Driver, sandbox, status};
 
-/// How busy the packet threads were, from one look to the next.
+/// Load of the packet threads between two reads.
 #[derive(Debug, Default)]
 pub(super) struct Busy {
-    /// By thread: nanoseconds on a processor, and when that was.
+    /// Nanoseconds on a processor by thread, and the time of the reading.
     seen: BTreeMap<String, (u64, Instant)>,
 }
 
 impl Busy {
-    /// The part of the time since the last look, or since `started`, that each thread has run; 0 to 1. Nothing
-    /// where /proc is hidden.
+    /// Returns the load of each thread since the last read, or since `started`, 0 to 1. Empty if /proc is hidden.
     fn look(&mut self, started: Instant, now: Instant) -> Vec<(String, f64)> {
         let mut busy = Vec::new();
         for (name, run) in running() {
@@ -47,7 +46,7 @@ impl Busy {
     }
 }
 
-/// Our packet threads, and for how many nanoseconds each has run.
+/// Returns our packet threads, with the nanoseconds that each has run.
 pub(super) fn running() -> Vec<(String, u64)> {
     let tasks = fs::read_dir("/proc/self/task")
         .into_iter()
@@ -69,7 +68,7 @@ pub(super) fn running() -> Vec<(String, u64)> {
     threads
 }
 
-/// Memory that is ours and in RAM, in bytes.
+/// Returns our memory in RAM, in bytes.
 fn resident_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -83,7 +82,7 @@ fn since_epoch(time: SystemTime) -> f64 {
 }
 
 impl Driver {
-    /// All metrics as text.
+    /// Returns all metrics as text.
     pub(super) fn metrics(&mut self, now: Instant) -> String {
         let mut out = Families::default();
         let net = self.config.source.net.as_deref().unwrap_or_default();
@@ -146,7 +145,7 @@ impl Driver {
         out.text()
     }
 
-    /// Of each peer, what `meshctl peers` shows too.
+    /// Adds metrics of each peer that `meshctl peers` shows too.
     fn peer_metrics(&self, out: &mut Families, now: Instant) {
         let rows = self.mesh.peers(now);
         let label = |name: &'_ str| [("peer", name.to_owned())];
@@ -207,7 +206,7 @@ impl Driver {
         }
     }
 
-    /// Of each peer, what only the metrics show.
+    /// Adds metrics of each peer that no command shows.
     fn measured(&self, out: &mut Families, now: Instant) {
         let measures = self.mesh.measures(now);
         let label = |name: &str| [("peer", name.to_owned())];
@@ -245,7 +244,7 @@ impl Driver {
         );
     }
 
-    /// Of the mesh and of ourselves.
+    /// Adds metrics of the mesh and of the daemon.
     fn mesh_metrics(&self, out: &mut Families) {
         let links = self.mesh.connections();
         let links = ["native", "sptps", "legacy"].map(|dialect| {

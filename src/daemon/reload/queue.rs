@@ -1,7 +1,7 @@
-//! Reloads that were asked for: one at a time, and none is thrown away.
+//! Queue of reload requests: one runs at a time, and none is lost.
 //!
-//! Files may change after a reload has read them, so whoever asks while one runs, or while the daemon starts, gets one more
-//! that begins later. All who ask for the same thing meanwhile share it. Source: config/tinc.md section 4.5.
+//! Files may change after a reload has read them. So a request during a reload, or during the start, causes one more
+//! reload that begins later. Equal requests share it. Source: config/tinc.md section 4.5.
 
 use std::collections::VecDeque;
 
@@ -9,16 +9,16 @@ use meshd_api::proto::Response;
 
 use crate::{Reply, reload::Purpose};
 
-/// Who waits for a reload. Memory: a client of the control socket waits for one answer, and signals wait together.
+/// Waiting requests. Memory: a client of the control socket waits for one answer, and signals share one request.
 #[derive(Debug, Default)]
 pub(crate) struct Reloads {
-    /// The reload that runs, and its clients.
+    /// The running reload, and its clients.
     running: Option<(Purpose, Vec<Reply>)>,
     wanted: VecDeque<(Purpose, Vec<Reply>)>,
 }
 
 impl Reloads {
-    /// Adds a reload that has not begun; a signal has no client.
+    /// Adds a request; a signal has no client.
     pub(crate) fn ask(&mut self, purpose: Purpose, client: Option<Reply>) {
         let same = self.wanted.iter_mut().find(|(other, _)| *other == purpose);
         match same {
@@ -29,7 +29,7 @@ impl Reloads {
         }
     }
 
-    /// Begins the next reload; none while one runs.
+    /// Begins the next reload; `None` while one runs.
     pub(crate) fn begin(&mut self) -> Option<Purpose> {
         if self.running.is_some() {
             return None;
@@ -38,7 +38,7 @@ impl Reloads {
         self.running.as_ref().map(|(purpose, _)| *purpose)
     }
 
-    /// Ends the reload that runs and answers its clients. Returns whether there were any.
+    /// Ends the running reload and answers its clients. Returns true if there were any.
     pub(crate) fn end(&mut self, response: &Response) -> bool {
         let (_, clients) = self.running.take().unwrap_or((Purpose::Plan, Vec::new()));
         let any = !clients.is_empty();

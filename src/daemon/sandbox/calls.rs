@@ -1,17 +1,18 @@
-//! The system calls that the daemon may make once all is open. Source: proto/threat-model.md section 4.
+//! System calls that the daemon may make after everything is open. Source: proto/threat-model.md section 4.
 //!
-//! The list is what scenarios of `tests/net` were seen to make (strace), with what other C libraries, kernels and the second
-//! kind of processor have in its place, what a panic and its trace need, and what glibc's name look-ups and their modules call.
+//! The list contains the calls observed in scenarios of `tests/net` (strace), their equivalents in other C libraries,
+//! kernels and on the second kind of processor, the calls of a panic and its trace, and those of glibc's name lookups
+//! and their modules.
 //!
-//! What is not listed fails with EPERM. The filter has SIGSYS sent for it rather than answer itself, because then we can count and
-//! log it ([`meshd_dataplane::io::sigsys`]): what the kernel answers by itself is seen, if at all, in the audit log of the machine, and by root.
-//! Where nothing is refused that costs what any filter does (some 40 ns a call): of calls that are allowed whatever their arguments
-//! the kernel keeps a table, so those of packets have no conditions.
-//! The exception is [`STARTING`]: C libraries block all signals around these, and who is sent a SIGSYS then is ended. So the kernel
-//! does answer them, and whoever tried it logs the error.
+//! An unlisted call fails with EPERM. The filter sends SIGSYS instead of an error code, so that we can count and log
+//! the call ([`meshd_dataplane::io::refused`]); the kernel's own log is visible to root only, if at all. Allowed calls
+//! cost what any filter costs (some 40 ns): for calls that are allowed with all arguments the kernel keeps a table, so
+//! the calls of the packet path have no conditions. The exception is [`STARTING`]: C libraries block all signals around
+//! these calls, and a SIGSYS would then kill the process. So the kernel answers these with an error, and the caller
+//! logs it.
 //!
-//! In tests everything that is refused ends the process (`MESHD_SANDBOX=kill` in its environment), so that a call which is missing
-//! here fails a scenario. Then the kernel logs it: `audit: type=1326 … syscall=N`.
+//! In tests every refused call ends the process (`MESHD_SANDBOX=kill` in its environment), so that a missing call fails
+//! a scenario. The kernel logs it: `audit: type=1326 … syscall=N`.
 
 use std::{collections::BTreeMap, env, process};
 
@@ -25,9 +26,9 @@ pub(super) use meshd_dataplane::io::sigsys::counts;
 
 use super::SandboxError;
 
-/// Allowed whatever the arguments.
+/// Allowed with all arguments.
 const ALLOWED: &[i64] = &[
-    // Files. Landlock says which.
+    // Files. Landlock limits the paths.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -94,10 +95,10 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sched_getattr,
     libc::SYS_sched_setattr,
     libc::SYS_getpriority,
-    // Packet threads give up what is left.
+    // Packet threads drop their remaining capabilities.
     libc::SYS_capget,
     libc::SYS_capset,
-    // Who we are and how much we may have.
+    // Identity and limits.
     libc::SYS_getpid,
     libc::SYS_getppid,
     libc::SYS_gettid,
@@ -112,7 +113,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_uname,
     libc::SYS_sysinfo,
     libc::SYS_getrandom,
-    // Signals, and how tinc-up has ended.
+    // Signals, and the exit status of tinc-up.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
@@ -140,7 +141,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
     libc::SYS_timerfd_gettime,
-    // Sockets, once they are made.
+    // Operations on existing sockets.
     libc::SYS_bind,
     libc::SYS_connect,
     libc::SYS_listen,
@@ -159,7 +160,7 @@ const ALLOWED: &[i64] = &[
     libc::SYS_shutdown,
 ];
 
-/// The same under the names of before, which only this kind of processor has.
+/// The same calls under older names, which only this kind of processor has.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[i64] = &[
     libc::SYS_open,
@@ -186,7 +187,7 @@ const OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[i64] = &[];
 
-/// Starting processes and programs.
+/// Calls that start processes and programs.
 #[cfg(target_arch = "x86_64")]
 const STARTING: &[i64] = &[
     libc::SYS_execve,
@@ -197,8 +198,8 @@ const STARTING: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const STARTING: &[i64] = &[libc::SYS_execve, libc::SYS_execveat];
 
-/// What may be asked of a descriptor: not to block, to be closed at a start, whether it is a terminal; of the device and of
-/// interfaces: names, numbers, MTU.
+/// Allowed requests on a descriptor: non-blocking, close-on-exec, terminal check; on the device and on interfaces:
+/// names, numbers, MTU.
 const IOCTLS: [u64; 12] = [
     libc::FIONBIO,
     libc::FIONREAD,
@@ -211,11 +212,11 @@ const IOCTLS: [u64; 12] = [
     libc::SIOCGIFINDEX,
     libc::SIOCGIFFLAGS,
     libc::SIOCGIFMTU,
-    // TUNGETIFF (linux/if_tun.h), which libc has for some C libraries only.
+    // TUNGETIFF (linux/if_tun.h), which libc defines for some C libraries only.
     0x8004_54d2,
 ];
 
-/// What a thread may ask of itself: its name, what is left of its capabilities, and names for memory (glibc, PR_SET_VMA).
+/// Allowed requests of a thread about itself: name, remaining capabilities, and names for memory (glibc, PR_SET_VMA).
 const PRCTLS: [i32; 7] = [
     libc::PR_SET_NAME,
     libc::PR_GET_NAME,
@@ -226,14 +227,14 @@ const PRCTLS: [i32; 7] = [
     libc::PR_GET_NO_NEW_PRIVS,
 ];
 
-/// What `clone` must not be asked for: namespaces (linux/sched.h, CLONE_NEW*).
+/// Forbidden flags of `clone`: namespaces (linux/sched.h, CLONE_NEW*).
 const NAMESPACES: u64 = 0x7e02_0000;
-/// The kind in the type of a socket; the rest is flags (linux/net.h).
+/// Bits of the kind in a socket's type; the others are flags (linux/net.h).
 const KIND: u64 = 0xf;
-/// Whose presence in the environment ends the process where it makes a call that is not allowed.
+/// Environment variable. If it is set, a forbidden call ends the process.
 const SWITCH: &str = "MESHD_SANDBOX";
 
-/// Refuses all other system calls to all threads that there are and will be. There is no way back.
+/// Forbids all other system calls for all present and later threads. It cannot be undone.
 pub fn forbid() -> Result<(), SandboxError> {
     let arch = TargetArch::try_from(env::consts::ARCH).map_err(|_| SandboxError::Processor)?;
     let kill = env::var_os(SWITCH).is_some_and(|value| value == "kill");
@@ -250,13 +251,13 @@ pub fn forbid() -> Result<(), SandboxError> {
     if !kill {
         sigsys::catch().map_err(SandboxError::Handler)?;
     }
-    // Its flags are in memory, where no filter looks. C libraries take clone, where the kernel has none of it.
+    // Its flags are in memory, which a filter cannot read. C libraries fall back to clone, if the kernel lacks clone3.
     let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let none = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     apply(newer, SeccompAction::Allow, none)?;
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     apply(starting()?, SeccompAction::Allow, action(refuse))?;
-    // What comes last in the kernel's order of filters decides nothing: the most severe answer counts.
+    // The order of filters does not matter: the most severe answer counts.
     apply(
         allowed()?,
         action(SeccompAction::Trap),
@@ -270,7 +271,7 @@ fn unconditional(calls: &[i64]) -> impl Iterator<Item = (i64, Vec<SeccompRule>)>
     calls.iter().map(|call| (*call, Vec::new()))
 }
 
-/// Argument `number`, 32 bits of it, under the bits of `mask`.
+/// Compares argument `number`, 32 bits of it, under the bits of `mask`.
 fn masked(number: u8, mask: u64, value: u64) -> Result<SeccompCondition, seccompiler::Error> {
     let operator = SeccompCmpOp::MaskedEq(mask);
     Ok(SeccompCondition::new(
@@ -289,7 +290,7 @@ fn rule(conditions: Vec<SeccompCondition>) -> Result<SeccompRule, seccompiler::E
     Ok(SeccompRule::new(conditions)?)
 }
 
-/// Programs, processes that are no thread of ours, and threads in namespaces.
+/// Rules for programs, processes other than our threads, and threads in namespaces.
 fn starting() -> Result<Rules, seccompiler::Error> {
     let mut rules: Rules = unconditional(STARTING).collect();
     let mut clones = vec![rule(vec![masked(0, word(libc::CLONE_THREAD), 0)?])?];
@@ -303,7 +304,7 @@ fn starting() -> Result<Rules, seccompiler::Error> {
 }
 
 fn allowed() -> Result<Rules, seccompiler::Error> {
-    // What the other filters have judged.
+    // The other filters decide these.
     let judged = [libc::SYS_clone, libc::SYS_clone3];
     let lists = [ALLOWED, OLD, STARTING, &judged];
     let mut rules: Rules = lists.into_iter().flat_map(unconditional).collect();
@@ -333,9 +334,9 @@ fn allowed() -> Result<Rules, seccompiler::Error> {
             libc::SYS_prctl,
             asked(0, &mut PRCTLS.into_iter().map(word))?,
         ),
-        // An abort is a signal to ourselves.
+        // An abort sends a signal to our own process.
         (libc::SYS_tgkill, vec![rule(vec![is(0, own)?])?]),
-        // To look at our own limits, not to set them: the third argument is what to set.
+        // Reading our own limits is allowed, setting them is not: the third argument holds new limits.
         (
             libc::SYS_prlimit64,
             vec![rule(vec![

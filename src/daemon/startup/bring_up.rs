@@ -1,4 +1,5 @@
-//! From the device to a daemon that is up: interface and tinc-up, rights given up, the sandbox, packet threads, doors.
+//! Brings the daemon up after opening the device: interface and tinc-up, dropped rights, sandbox, packet threads,
+//! listening.
 //!
 //! Source: proto/threat-model.md section 4.
 
@@ -27,7 +28,7 @@ use crate::{
     status::Offloads,
 };
 
-/// How long nodes have after a restart to claim the routes that were kept.
+/// Time after a restart in which nodes may claim the kept routes.
 const ROUTES_SETTLE: Duration = Duration::from_secs(15);
 
 impl Driver {
@@ -43,7 +44,8 @@ impl Driver {
         });
     }
 
-    /// Starts tinc-up, whose end [`Event::DeviceUp`] tells. Where somebody else runs all further scripts we need our rights no more.
+    /// Starts tinc-up; [`Event::DeviceUp`] reports its end. If the script process runs all later scripts, the daemon
+    /// drops its rights now.
     pub(crate) fn device_rising(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut script = DeviceUp::begin(&self.hooks.scripts);
         self.rising = script.as_ref().and_then(DeviceUp::group);
@@ -71,14 +73,15 @@ impl Driver {
         self.give_up_rights(now)
     }
 
-    /// The interface is up, or tinc-up did not end in time: gives up what rights are left, starts the workers, opens the doors.
+    /// The interface is up, or tinc-up reached its time limit: drops the remaining rights, starts the workers, and
+    /// starts to listen.
     pub(crate) fn device_up(&mut self, ended: bool, now: Instant) -> anyhow::Result<()> {
         match ended {
             true => self.rising = None,
             false => self.kill_tinc_up(),
         }
         match &self.hooks.runner {
-            // Ours are given up since tinc-up began; it had kept its own to end that.
+            // The daemon dropped its rights when tinc-up started; the script process kept its own to kill tinc-up.
             Runner::Monitor(monitor) => monitor.give_up(),
             Runner::Here | Runner::Nobody => {
                 self.give_up_rights(now)?;
@@ -114,14 +117,14 @@ impl Driver {
         Ok(())
     }
 
-    /// Ends tinc-up with all that it has started, where it still runs.
+    /// Ends tinc-up and its processes, if it still runs.
     pub(crate) fn kill_tinc_up(&mut self) {
         if let Some(group) = self.rising.take() {
             self.hooks.runner.kill(group);
         }
     }
 
-    /// All that needs them is done, but for what scripts do.
+    /// Drops rights that only scripts still need.
     fn give_up_rights(&mut self, now: Instant) -> anyhow::Result<()> {
         if let Some(tun) = self
             .tun
@@ -146,7 +149,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Gives up what only scripts need. No other thread runs yet.
+    /// Drops rights that only scripts need. No other thread runs yet.
     fn lock_in(&self) -> anyhow::Result<()> {
         if self.config.shell.sandbox == Sandbox::Off {
             return Ok(());
@@ -170,7 +173,7 @@ impl Driver {
         Ok(())
     }
 
-    /// What we read and write from now on.
+    /// Returns the files that we read and write from now on.
     fn files(&self) -> sandbox::Files {
         let base = &self.config.source.base;
         let mut files = self.files.clone();

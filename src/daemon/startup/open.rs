@@ -1,4 +1,4 @@
-//! What is opened before anything runs: listening sockets, device, pid file.
+//! Opens the resources that must exist before anything runs: listening sockets, device, pid file.
 
 use meshd_os::users;
 use std::{
@@ -35,35 +35,35 @@ use crate::{
     sandbox::Files,
 };
 
-/// Most packet threads.
+/// Maximum number of packet threads.
 const MAX_WORKERS: usize = 4;
-/// Times that a port of the kernel's choice may be taken on another address.
+/// Maximum number of attempts with a port of the kernel's choice that is taken on another address.
 const PORT_TRIES: usize = 16;
-/// How often what was let go may be in the way of what takes its name or port, and for how long each time.
+/// Number of attempts to open a name or port that a released descriptor may still hold, and the pause between them.
 const LET_GO_TRIES: usize = 100;
 const LET_GO_PAUSE: Duration = Duration::from_millis(10);
 /// The clone device of the kernel.
 const CLONE: &str = "/dev/net/tun";
-/// The group that may look at the daemon. Source: cli/meshctl.md section 4.2.
+/// The group with read access to the daemon. Source: cli/meshctl.md section 4.2.
 const GROUP: &str = "meshd";
 
-/// All that is open before anything runs.
+/// The opened resources.
 pub(crate) struct Opened {
     pub(crate) sockets: Sockets,
     pub(crate) device: Device,
     pub(crate) note: Note,
-    /// Where our own files are.
+    /// Paths of the daemon's files.
     pub(crate) files: Files,
-    /// Who is to run scripts, where that is not us.
+    /// The script process, if the daemon does not run scripts itself.
     pub(crate) prepared: Option<Prepared>,
 }
 
 /// The queues of the device.
 #[derive(Debug, Default)]
 pub(crate) struct Device {
-    /// One a worker; none where the configuration wants no device.
+    /// One queue for each worker; empty if the configuration has no device.
     pub(crate) queues: Vec<Tun>,
-    /// Whether it was there before us, kept over a restart.
+    /// True if the device was kept over a restart.
     pub(crate) kept: bool,
 }
 
@@ -71,15 +71,15 @@ pub(crate) struct Device {
 pub(crate) struct Sockets {
     /// TCP.
     pub(crate) tcp: Vec<TcpListener>,
-    /// UDP, one set a worker; the first of a family sends for it.
+    /// UDP sockets, one set for each worker; the first of a family sends for it.
     pub(crate) udp: Vec<Vec<Arc<UdpSocket>>>,
     /// The port.
     pub(crate) port: u16,
-    /// Addresses that could not be opened, and why; not those of a family that the kernel does not have.
+    /// Addresses that failed to open, each with the reason; without families that the kernel lacks.
     pub(crate) failed: Vec<(SocketAddr, String)>,
 }
 
-/// How sockets are opened by this configuration.
+/// Returns the socket options of the configuration.
 #[must_use]
 pub(crate) fn socket_options(shell: &Shell) -> SocketOptions {
     SocketOptions {
@@ -92,10 +92,10 @@ pub(crate) fn socket_options(shell: &Shell) -> SocketOptions {
     }
 }
 
-/// How many packet threads there are to be: as many as processors, but no more than can share tinc's
-/// small replay windows (proto/design.md section 2.4).
+/// Returns the number of packet threads: one for each processor, but no more than can share tinc's small replay windows
+/// (proto/design.md section 2.4).
 fn workers(shell: &Shell) -> usize {
-    // Asked once: the answer is in a dozen files of the control group.
+    // Asked once: the answer comes from a dozen files of the control group.
     static PROCESSORS: LazyLock<usize> =
         LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
     let wanted = match shell.workers {
@@ -105,7 +105,7 @@ fn workers(shell: &Shell) -> usize {
     wanted.min(MAX_WORKERS)
 }
 
-/// What the device of this configuration gives and takes; `None` where there is to be none.
+/// Returns the device's layer; `None` without a device.
 fn layer(shell: &Shell, mode: Mode) -> Option<Layer> {
     match shell.device_type {
         DeviceType::Dummy => None,
@@ -115,7 +115,7 @@ fn layer(shell: &Shell, mode: Mode) -> Option<Layer> {
     }
 }
 
-/// Lets go of what was kept over a restart and that this configuration does not ask for.
+/// Releases kept descriptors that this configuration does not need.
 pub(crate) fn let_go(shell: &Shell, mode: Mode, kept: &mut Kept) {
     let (options, wanted) = (socket_options(shell), addresses(shell));
     let (layer, interface) = (layer(shell, mode), shell.interface.as_deref());
@@ -130,7 +130,7 @@ pub(crate) fn let_go(shell: &Shell, mode: Mode, kept: &mut Kept) {
     });
 }
 
-/// Where to listen.
+/// Returns the listening addresses.
 pub(crate) fn addresses(shell: &Shell) -> Vec<SocketAddr> {
     if !shell.listen.is_empty() {
         return shell.listen.clone();
@@ -147,10 +147,11 @@ pub(crate) fn addresses(shell: &Shell) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Opens every socket that the configuration asks for. One that fails is left out with a warning; it
-/// is an error if none is left. Those that were kept over a restart are taken again.
+/// Opens every socket of the configuration. Skips a failed one with a warning; it is an error if none is left. Takes
+/// over sockets that were kept over a restart.
 ///
-/// Nothing is opened, and so kept, that no thread reads: the kernel spreads senders over all that are bound.
+/// Every opened and kept socket needs a thread that reads it, because the kernel distributes senders over all bound
+/// sockets.
 pub(crate) async fn open_sockets(
     shell: &Shell,
     device: &Device,
@@ -179,7 +180,7 @@ pub(crate) async fn open_sockets(
     }
 }
 
-/// `strict`: any failure is one, so that another port can be tried.
+/// `strict`: any failure is an error, so that the caller can try another port.
 async fn open_all(
     wanted: &[SocketAddr],
     options: &SocketOptions,
@@ -194,7 +195,7 @@ async fn open_all(
     };
     let mut failed = None;
     for addr in wanted {
-        // A dynamic port is chosen once and then wanted for the others.
+        // A dynamic port is chosen once, and the other sockets use it.
         let dynamic = addr.port() == 0 && sockets.port != 0;
         let port = if dynamic { sockets.port } else { addr.port() };
         let addr = SocketAddr::new(addr.ip(), port);
@@ -210,7 +211,7 @@ async fn open_all(
             }
             Err(error) if strict => bail!("cannot listen on {addr}: {error}"),
             Err(error) => {
-                // No IPv6 in the kernel is no news.
+                // A kernel without IPv6 is not worth a warning.
                 if addr.is_ipv6() && addr.ip().is_unspecified() {
                     tracing::info!(%addr, %error, "not listening");
                 } else {
@@ -229,7 +230,7 @@ async fn open_all(
     }
 }
 
-/// One TCP socket, and a UDP socket for each worker on the same port.
+/// Opens one TCP socket, and a UDP socket for each worker on the same port.
 async fn open_some(
     addr: SocketAddr,
     options: &SocketOptions,
@@ -265,7 +266,7 @@ async fn open_some(
     Ok((tcp, udp))
 }
 
-/// The sockets of an address that could not be opened at the start, as [`open_some`] has them. Nobody keeps them over a restart.
+/// Opens the sockets of an address that failed at the start, as [`open_some`] does. They are not kept over a restart.
 pub(crate) fn open_new(
     addr: SocketAddr,
     options: &SocketOptions,
@@ -276,8 +277,8 @@ pub(crate) fn open_new(
     Ok((tcp, udp.collect::<io::Result<_>>()?))
 }
 
-/// Opens the device that this mode needs, a queue for each worker; none where the configuration wants none, and a single one
-/// where the device was made for one. One that was kept over a restart is taken again, with all that is set of it.
+/// Opens the device of this mode, with a queue for each worker. Returns none without a device, and one queue if the
+/// device was made for one. Takes over a device that was kept over a restart, with its settings.
 pub(crate) async fn open_device(
     shell: &Shell,
     mode: Mode,
@@ -323,14 +324,14 @@ pub(crate) async fn open_device(
     Ok(device)
 }
 
-/// Whether there is an interface of this name.
+/// True if an interface of this name exists.
 fn exists(name: &str) -> bool {
     let family = rustix::net::AddressFamily::INET;
     let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None);
     socket.is_ok_and(|socket| netdevice::name_to_index(&socket, name).is_ok())
 }
 
-/// Opens something. Where it is in use, and may be by what was let go, that is waited for.
+/// Opens a resource. If a released descriptor may still hold it, waits and retries.
 async fn patiently<T>(let_go: bool, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     let mut tries = if let_go { LET_GO_TRIES } else { 0 };
     loop {
@@ -342,7 +343,7 @@ async fn patiently<T>(let_go: bool, mut open: impl FnMut() -> io::Result<T>) -> 
     }
 }
 
-/// The queues of a device that was kept, at most `most`; none where none fits.
+/// Takes over the queues of a kept device, at most `most`; none if none fits.
 fn adopt_device(layer: Layer, interface: Option<&str>, most: usize, kept: &mut Kept) -> Device {
     let mut queues: Vec<Tun> = Vec::new();
     while queues.len() < most {
@@ -373,14 +374,14 @@ fn make_device(layer: Layer, interface: Option<&str>, several: bool) -> anyhow::
     })
 }
 
-/// RunScripts as scripts are told apart by it.
+/// Returns RunScripts as names of scripts.
 #[must_use]
 pub(crate) fn run_scripts(shell: &Shell) -> Option<Vec<String>> {
     let run = shell.run_scripts.as_ref()?;
     Some(run.iter().map(ToString::to_string).collect())
 }
 
-/// DEVICE and INTERFACE of scripts. Source: config/tinc.md section 6.9.
+/// Returns DEVICE and INTERFACE of scripts. Source: config/tinc.md section 6.9.
 #[must_use]
 pub(crate) fn device_names(tun: Option<&Tun>) -> (String, String) {
     match tun {
@@ -389,7 +390,7 @@ pub(crate) fn device_names(tun: Option<&Tun>) -> (String, String) {
     }
 }
 
-/// Makes the directory of pid file and control socket where it is missing: root's, its group looks in.
+/// Makes the directory of pid file and control socket if it is missing: root owns it, its group may read it.
 pub(crate) fn make_run_dir(file: &Path) -> anyhow::Result<()> {
     let Some(dir) = file.parent().filter(|dir| !dir.exists()) else {
         return Ok(());
@@ -408,7 +409,7 @@ pub(crate) fn make_run_dir(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Hands a file to the group that may look at the daemon, if there is one.
+/// Gives a file to the group with read access, if the group exists.
 pub(crate) fn give_to_group(path: &Path) {
     let _ = chown(path, None, users::group_id(GROUP));
 }
@@ -452,7 +453,7 @@ mod tests {
         }
     }
 
-    /// As at boot, before the network is there; 192.0.2.0/24 is nobody's.
+    /// As at boot, before the network is up; no host has 192.0.2.0/24.
     #[tokio::test]
     async fn an_address_that_is_not_there_yet_is_bound_all_the_same() {
         for wanted in [

@@ -43,7 +43,7 @@ async fn tinc_up_does_not_outlive_the_daemon() {
     tinc_up_is_killed(false).await;
 }
 
-/// What the daemon has started and may not end, the monitor ends for it.
+/// The script process ends a tinc-up that the daemon started and cannot end.
 async fn tinc_up_is_killed(by_word: bool) {
     let dir = tempfile::tempdir().unwrap();
     write_script(dir.path(), "tinc-up", "sleep 1000 &\necho begun\nwait\n");
@@ -69,7 +69,7 @@ async fn tinc_up_is_killed(by_word: bool) {
     if by_word {
         monitor.kill();
     }
-    // Its end is that of the daemon.
+    // Its end is the daemon's end.
     let monitor = by_word.then_some(monitor);
     let status = script.wait().await.unwrap();
     assert_eq!(script.judge(status), Outcome::Failed);
@@ -80,7 +80,7 @@ async fn tinc_up_is_killed(by_word: bool) {
     assert!(matches!(gone.recv().await, Some(Event::MonitorGone)));
 }
 
-/// The other end of a process for scripts, as whoever has taken over the daemon writes to it.
+/// The other end of the script process, as an attacker in the daemon would use it.
 struct Wire {
     read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
@@ -112,7 +112,7 @@ impl Wire {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// How the script with this number ended, past all that is said meanwhile.
+    /// Returns the end of the script with this number, and skips other messages.
     async fn end_of(&mut self, id: u64) -> Outcome {
         loop {
             if let Answer::Ended(of, outcome) = self.answer().await
@@ -165,7 +165,7 @@ async fn nothing_but_a_script_of_the_list_runs_whatever_the_daemon_writes() {
             assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
         }
     }
-    // Nobody is watched: it kills nobody.
+    // No process is watched: none is killed.
     wire.says(b"\"Kill\"\n").await;
     wire.says(b"{\"Run\":[7,{\"Host\":{\"up\":true,\"node\":\"b\",\"address\":null}}]}\n")
         .await;
@@ -196,7 +196,7 @@ async fn what_run_scripts_leaves_out_does_not_run_and_many_wait_for_nobody() {
     for id in 2..=most + 2 {
         wire.says(ask(id, true).as_bytes()).await;
     }
-    // The last one is one too many.
+    // The last script exceeds the limit.
     assert_eq!(wire.end_of(most + 2).await, Outcome::Failed);
     fs::write(dir.path().join("go"), "").unwrap();
     assert_eq!(wire.end_of(2).await, Outcome::Done);
