@@ -12,14 +12,15 @@ mod common;
 
 use common::{Keys, Path, carried_packets, carried_super};
 use gungraun::{Callgrind, EventKind, prelude::*};
-use meshd::{io::vnet::Header, route::Mode};
+use meshd_dataplane::io::vnet::Header;
+use meshd_proto::route::Mode;
 
 /// Where the ciphers begin: callgrind stops counting there and goes on when they return.
 const CIPHERS: [&str; 4] = [
-    "--toggle-collect=meshd::crypto::aead::seal",
-    "--toggle-collect=meshd::crypto::aead::open",
-    "--toggle-collect=meshd::crypto::seal::SealKey::seal",
-    "--toggle-collect=meshd::crypto::seal::SealKey::open",
+    "--toggle-collect=meshd_crypto::aead::seal",
+    "--toggle-collect=meshd_crypto::aead::open",
+    "--toggle-collect=meshd_crypto::seal::SealKey::seal",
+    "--toggle-collect=meshd_crypto::seal::SealKey::open",
 ];
 
 /// `bench` takes at most so many instructions.

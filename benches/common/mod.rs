@@ -8,19 +8,21 @@ use std::{
     time::Instant,
 };
 
-use meshd::{
-    crypto::{
-        PrivateKey, Rng,
-        noise::{StaticPublic, StaticSecret},
-        seal::Aeads,
-    },
+use meshd_crypto::{
+    PrivateKey, Rng,
+    noise::{StaticPublic, StaticSecret},
+    seal::Aeads,
+};
+use meshd_dataplane::{
     fastpath::{Sink, Step, runs::Runs},
     io::vnet::{
         Checksums, Coalescer, Gso, GsoKind, Header, MAX_LINK_HEADER, MAX_PACKET, Segments,
         Unfinished,
     },
+};
+use meshd_os::clock;
+use meshd_proto::{
     mesh::event::Punt,
-    os::clock,
     route::{
         DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
@@ -32,8 +34,8 @@ use meshd::{
         Tunnel, TunnelSetup, TxKey,
         native::{self, Session, Setup},
     },
-    wire::{NodeId, NodeName, Options, Prefix, datagram::RelayHeader, ether::Mac},
 };
+use meshd_wire::{NodeId, NodeName, Options, Prefix, datagram::RelayHeader, ether::Mac};
 
 /// Ourselves, and the other node.
 pub(crate) const ME: NodeIdx = NodeIdx(0);
