@@ -205,7 +205,22 @@ fn edge_line(line: &str) -> Option<EdgeLine> {
 
 /// Waits until all nodes' dumps agree on what they share; shows the difference if they never do.
 pub(crate) fn wait_agree(nodes: &[&crate::node::Node]) -> Shared {
-    crate::world::wait_until("all dumps agree", crate::node::PATIENCE, || {
+    wait_shared("all dumps agree", nodes, |_| true)
+}
+
+/// Waits until the dumps of these nodes agree that so many nodes are reachable. A node that is just back, or whose link
+/// has just timed out, may be unreachable for all of them a moment before.
+pub(crate) fn wait_reachable(nodes: &[&crate::node::Node], count: usize) -> Shared {
+    let what = format!("all dumps agree on {count} reachable nodes");
+    wait_shared(&what, nodes, |shared| shared.reachable.len() == count)
+}
+
+fn wait_shared(
+    what: &str,
+    nodes: &[&crate::node::Node],
+    wanted: impl Fn(&Shared) -> bool,
+) -> Shared {
+    crate::world::wait_until(what, crate::node::PATIENCE, || {
         let mut dumps = Vec::new();
         for node in nodes {
             dumps.push((&node.name, node.try_dump()?.shared()));
@@ -216,6 +231,10 @@ pub(crate) fn wait_agree(nodes: &[&crate::node::Node]) -> Shared {
                 return Err(format!("{first}: {expected:#?}\n{name}: {shared:#?}"));
             }
         }
-        Ok(dumps.swap_remove(0).1)
+        let shared = dumps.swap_remove(0).1;
+        match wanted(&shared) {
+            true => Ok(shared),
+            false => Err(format!("{shared:#?}")),
+        }
     })
 }
