@@ -1,4 +1,4 @@
-//! The command line, from which help, completions and man pages are made.
+//! The command line. Help, completions and man pages are generated from it.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,7 @@ use meshd_wire::NodeName;
 
 use crate::{lab::LabArgs, top::state::View};
 
-/// Look at and steer meshd, the mesh VPN daemon.
+/// Inspect and control meshd, the mesh VPN daemon.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "meshctl",
@@ -22,17 +22,17 @@ use crate::{lab::LabArgs, top::state::View};
     arg_required_else_help = true,
     infer_subcommands = true,
     before_help = "Examples:\n  \
-        meshctl peers                 every node, its path and what is wrong with it\n  \
+        meshctl peers                 every node, its path and its faults\n  \
         meshctl -n priv routes get 10.7.0.9\n  \
-        meshctl check /etc/tinc/priv  all mistakes of a configuration at once\n  \
+        meshctl check /etc/tinc/priv  every mistake in a configuration\n  \
         meshctl peers --json | jq '.data[] | select(.up | not) | .name'",
-    after_help = "Exit codes: 0 fine, 1 negative answer, 2 usage, 3 daemon not running, \
-        4 no such net, node or subnet, 5 permission, 6 timeout, 7 configuration invalid, \
-        8 refused by the daemon, 9 applied but part of it needs a restart, \
-        10 something is left to do (plan, migrate status)."
+    after_help = "Exit codes: 0 success, 1 negative answer, 2 wrong usage, 3 daemon not running, \
+        4 no such net, node or subnet, 5 permission denied, 6 timeout, 7 invalid configuration, \
+        8 refused by the daemon, 9 applied, but part of it needs a restart, \
+        10 work is left to do (plan, migrate status)."
 )]
 pub struct Cli {
-    /// What holds for every command.
+    /// Options of every command.
     #[command(flatten)]
     pub global: Global,
     /// The command.
@@ -43,19 +43,19 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// The net; default: $MESHD_NET, $NETNAME, else the only one that runs
+    /// Use this net; default: $MESHD_NET, $NETNAME, else the only net with a running daemon
     #[arg(short, long, global = true, value_name = "NET")]
     pub net: Option<String>,
-    /// The configuration directory, for commands that read it; stands before the command
+    /// Read the configuration in DIR; give this option before the command
     #[arg(short, long, value_name = "DIR")]
     pub config: Option<PathBuf>,
-    /// The control socket of the daemon
+    /// Connect to the daemon over this control socket
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// The daemon that was started with this --pidfile
+    /// Connect to the daemon that was started with this --pidfile
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "socket")]
     pub pidfile: Option<PathBuf>,
-    /// Form of the output
+    /// Print output in this form
     #[arg(
         short,
         long,
@@ -64,16 +64,16 @@ pub struct Global {
         default_value = "table"
     )]
     pub output: Format,
-    /// The same as --output json
+    /// Print JSON; the same as --output json
     #[arg(long, global = true)]
     pub json: bool,
-    /// Leave out the lines above a table
+    /// Print tables without header lines
     #[arg(long, global = true)]
     pub no_header: bool,
-    /// When to use colours
+    /// Use colours: auto, always or never
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
-    /// How long the daemon may take to answer, in seconds
+    /// Wait SECONDS for the daemon's answer
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
@@ -104,279 +104,281 @@ pub enum Color {
 /// A command.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Show every node: path, endpoint, round trip, traffic, and what is wrong
+    /// Show every node: path, endpoint, round trip, traffic and faults
     Peers,
-    /// Show the daemon in one screen
+    /// Show the state of the daemon on one screen
     Status,
-    /// Watch rates by the second: peers, meta messages, drops, packet threads
+    /// Watch rates per second: peers, meta messages, drops, packet threads
     #[command(
         before_help = "Examples:\n  \
-            meshctl top                                      on the terminal, every two seconds\n  \
+            meshctl top                                      on the terminal, updated every two seconds\n  \
             meshctl top --batch --interval 1m >> top.log     text for a log\n  \
-            meshctl top -c 1 --view drops --json             what was dropped in the last two seconds, for programs",
-        after_help = "Keys: Tab or 1 to 4 another view, s and S another column to sort by, p only nodes with this path (udp, \
-            tcp, via, down, all), / only rows with this text (Enter keeps it, Esc drops it), arrows and pages scroll, q quits. \
-            Without a terminal it prints text. A rate that cannot be known, as after a restart of the daemon, is shown as -."
+            meshctl top -c 1 --view drops --json             drops of two seconds, for programs",
+        after_help = "Keys: Tab or 1 to 4 select a view. s and S select the sort column. p filters by path (udp, tcp, via, down, \
+            all). / filters by text: Enter keeps the filter, Esc removes it. Arrow and page keys scroll. q quits. \
+            Without a terminal, top prints text. An unknown rate is shown as -, for instance after a restart of the daemon."
     )]
     Top {
-        /// Print text, a frame after the other, with the same columns always
+        /// Print frames of text, one after another, with fixed columns
         #[arg(short, long)]
         batch: bool,
-        /// Print so many frames of text and end
+        /// Print COUNT frames of text, then exit
         #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
         count: Option<u32>,
-        /// Time between two looks, as in 500ms or 1m, at least 100ms
+        /// Update every TIME, as in 500ms or 1m; at least 100ms
         #[arg(short, long, value_name = "TIME", default_value = "2s", value_parser = interval)]
         interval: Duration,
-        /// What to begin with; of text the only view, which has all four otherwise
+        /// Start with this view; text output shows only this view instead of all four
         #[arg(long, value_name = "VIEW")]
         view: Option<View>,
     },
-    /// Build a mesh on this machine, in namespaces that vanish with it, and check it step by step
+    /// Build a mesh in temporary namespaces on this machine and check it step by step
     Lab(LabArgs),
-    /// Show all subnets and who gets their packets
+    /// Show all subnets and the node that receives packets for each
     Routes {
-        /// Show where one address leads
+        /// Show the route of one address
         #[command(subcommand)]
         get: Option<RoutesCommand>,
     },
-    /// Draw the mesh: nodes, links, and how packets go from here
+    /// Draw the mesh: nodes, links and the paths of packets from this node
     #[command(before_help = "Examples:\n  \
         meshctl graph                                   a tree for the terminal\n  \
-        meshctl graph --format png --out mesh.png       a picture, drawn here\n  \
+        meshctl graph --format png --out mesh.png       an image file\n  \
         meshctl graph --format svg --traffic --out mesh.svg\n  \
-        meshctl -c /etc/tinc/priv graph                 ConnectTo of one node, without a daemon")]
+        meshctl -c /etc/tinc/priv graph                 ConnectTo lines of one node, without a daemon")]
     Graph {
-        /// The form; --json is the same as `--format json`
+        /// Draw in this form; --json is the same as `--format json`
         #[arg(long, value_name = "FORM", default_value = "ascii")]
         format: Picture,
-        /// With what has gone between us and each node
+        /// Show the traffic between this node and each other node
         #[arg(long)]
         traffic: bool,
-        /// Write into this file
+        /// Write the drawing to FILE
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
     /// Print a table in the text form of tinc 1.1
     Dump {
-        /// What to print; `reachable nodes` leaves out the others
+        /// Print this table; `reachable nodes` omits unreachable nodes
         #[arg(value_name = "[reachable] nodes|edges|subnets|connections|graph|digraph",
               required = true, num_args = 1..=2,
               value_parser = ["nodes", "edges", "subnets", "connections", "graph", "digraph", "reachable"])]
         what: Vec<String>,
     },
-    /// Show log lines as the daemon writes them, until interrupted, or those of the past
+    /// Follow the daemon's log until interrupted, or show past log lines
     Log {
-        /// Go on with those to come; without --since it is always so
+        /// Follow new lines; the default without --since
         #[arg(short, long)]
         follow: bool,
-        /// The lines of this time that the daemon still has in memory, as in 10m: the last 4096, single packets not
-        /// among them
+        /// Show past lines, as in 10m, from the daemon's memory: it keeps the last 4096 lines, without lines about
+        /// single packets
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         since: Option<Duration>,
-        /// Only lines about this node
+        /// Show only lines about this node
         #[arg(long, value_name = "NODE")]
         peer: Option<String>,
-        /// tinc's debug level, 0 to 10; default: the daemon's own
+        /// Show lines up to this debug level of tinc, 0 to 10; default: the daemon's level
         #[arg(short, long, value_parser = clap::value_parser!(u8).range(0..=10))]
         level: Option<u8>,
     },
-    /// Show packets of the mesh as they go, or write them into a file for Wireshark and tcpdump; for root
+    /// Show packets of the mesh live, or write them to a file for Wireshark and tcpdump; needs root
     #[command(
         before_help = "Examples:\n  \
-            meshctl capture db_01                             what goes to and comes from db_01, a line a packet\n  \
+            meshctl capture db_01                             packets to and from db_01, one line each\n  \
             meshctl capture --inner --outer -w mesh.pcapng    both sides of the tunnels, until Ctrl-C\n  \
-            meshctl capture --meta --seconds 60               what links say to each other, without keys\n  \
-            meshctl capture -w - | tcpdump -n -r -            tcpdump's words for it",
-        after_help = "Names of nodes are comments of the packets. Inner packets are not encrypted. Keys are never shown: what \
-            holds one in a request line is KEY. Outer packets have IP and UDP headers made up from their addresses, request lines TCP \
-            headers. What goes between daemons over TCP is no outer packet. \
-            What comes faster than it is read is dropped and counted; the daemon never waits. One capture at a time."
+            meshctl capture --meta --seconds 60               request lines of links, without keys\n  \
+            meshctl capture -w - | tcpdump -n -r -            decoded by tcpdump",
+        after_help = "In a file, names of nodes are comments of the packets. Inner packets are not encrypted. Keys are never shown: a \
+            request line has KEY in place of each. meshctl adds IP and UDP headers to outer packets, and TCP headers to request \
+            lines, from their addresses. Packets that travel between daemons over TCP are not outer packets. \
+            Packets that arrive faster than meshctl reads are dropped and counted; the daemon never waits. Only one capture runs \
+            at a time."
     )]
     Capture {
-        /// Only of this node
+        /// Show only packets of this node
         #[arg(value_name = "PEER")]
         peer: Option<String>,
-        /// What goes into tunnels and comes out of them; so it is if nothing else is asked for
+        /// Capture packets that enter or leave tunnels; the default
         #[arg(long)]
         inner: bool,
-        /// Sealed datagrams between daemons
+        /// Capture sealed datagrams between daemons
         #[arg(long)]
         outer: bool,
-        /// Request lines of links
+        /// Capture request lines of links
         #[arg(long)]
         meta: bool,
-        /// Write a file of pcapng, for root only; - is standard output
+        /// Write a pcapng file that only root can read; - is standard output
         #[arg(short, long, value_name = "FILE")]
         write: Option<PathBuf>,
-        /// End after so many packets
+        /// Stop after N packets
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         count: Option<u64>,
-        /// End after so many seconds
+        /// Stop after N seconds
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: Option<u64>,
-        /// So many bytes of each packet, 1 to 262144
+        /// Capture at most BYTES of each packet, 1 to 262144
         #[arg(long, value_name = "BYTES", default_value_t = MAX_SNAP, value_parser = snap)]
         snap: usize,
     },
-    /// Read the configuration anew; what is running stays as it is if the new one is bad, or cuts many nodes
+    /// Reload the configuration; refuse an invalid one, or one that disconnects many nodes
     Reload {
-        /// Also where more than a tenth of the nodes would be cut
+        /// Reload even if more than a tenth of the nodes are disconnected
         #[arg(long)]
         yes: bool,
-        /// Go back by itself unless `meshctl confirm` comes within this time, as in 5m: in case it cuts you off
+        /// Undo the reload unless `meshctl confirm` runs within TIME, as in 5m; protects your own access
         #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
         confirm: Option<Duration>,
-        /// Go back to what was in force before the last reload; the files stay as they are
+        /// Restore the configuration before the last reload; the files stay as they are
         #[arg(long, conflicts_with_all = ["yes", "confirm"])]
         undo: bool,
     },
-    /// Keep what `reload --confirm` has changed
+    /// Confirm the changes of `reload --confirm`
     Confirm,
-    /// Show what a reload would change and whom it would cut, without doing it
+    /// Show the changes that a reload would make and the nodes it would disconnect
     Plan,
     /// Stop the daemon
     Stop,
     /// Dial all missing links now
     Retry,
-    /// The way from tinc 1.0 to native
+    /// Migrate from tinc 1.0 to the native protocol
     Migrate {
-        /// What about it
+        /// The subcommand.
         #[command(subcommand)]
         what: MigrateCommand,
     },
-    /// Read a configuration and show every mistake with file and line
+    /// Check a configuration and show every mistake with file and line
     Check {
-        /// The directory, default: that of --config or --net; with --as the file
+        /// Check this directory; default: that of --config or --net; with --as, check this file
         #[arg(value_name = "DIR|FILE")]
         path: Option<PathBuf>,
-        /// Judge FILE as if it stood in the directory: as `host:NAME`, as `daemon`, or there, as in `hosts/web_01.toml`
+        /// Check FILE as if it stood in the directory: as `host:NAME`, as `daemon`, or as a path such as `hosts/web_01.toml`
         #[arg(long = "as", value_name = "PLACE", requires = "path")]
         place: Option<Place>,
-        /// Exit with 1 if there are warnings
+        /// Exit with 1 if the configuration has warnings
         #[arg(long)]
         strict: bool,
     },
-    /// Write a configuration in its other form into another directory: TOML, or tinc's
+    /// Convert a configuration to TOML or to tinc's form, into another directory
     Convert {
-        /// The form to write
+        /// Write this form
         #[arg(long, value_name = "FORM")]
         to: Form,
-        /// The directory to write into; it may hold keys and scripts, but no file that would be written
+        /// Write into DIR; DIR may hold keys and scripts, but none of the files to write
         #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
         out: Option<PathBuf>,
-        /// Print what would be written instead
+        /// Print the files instead of writing them
         #[arg(long)]
         dry_run: bool,
-        /// The directory to read; default: that of --config or --net
+        /// Read this directory; default: that of --config or --net
         dir: Option<PathBuf>,
     },
-    /// Make a key pair, where there is none
+    /// Make a key pair if none exists
     #[command(
-        after_help = "A second run ends with 8 and writes nothing: --keep says what the key is and ends with 0, --replace makes \
-            another one and keeps the old one as comment lines. A run that was killed is completed by the next one."
+        after_help = "If a private key exists, keygen exits with 8 and writes nothing. With --keep it prints the public key and exits \
+            with 0. With --replace it makes a new key and keeps the old one as comment lines. If keygen is killed, the next run \
+            completes its work."
     )]
     Keygen {
-        /// The directory; default: that of --config or --net
+        /// Write into DIR; default: that of --config or --net
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         /// Print the line for host files
         #[arg(long)]
         print_host: bool,
-        /// If there is a private key, say what its public half is, and end with 0
+        /// If a private key exists, print its public key and exit with 0
         #[arg(long, conflicts_with = "replace")]
         keep: bool,
-        /// If there is a private key, make another one and comment the old one out
+        /// If a private key exists, make a new one and comment the old one out
         #[arg(long)]
         replace: bool,
     },
-    /// Print all metrics in the text format of Prometheus
+    /// Print all metrics in Prometheus text format
     Metrics {
-        /// Write them to this file instead, for node_exporter's textfile collector (its name must end in .prom)
+        /// Write metrics to FILE for node_exporter's textfile collector; the name of FILE must end in .prom
         #[arg(long, value_name = "FILE")]
         textfile: Option<PathBuf>,
     },
-    /// Find the first broken step between us and a node, or between two others
+    /// Find the first broken step from this node to another, or between two other nodes
     #[command(
         before_help = "Examples:\n  \
             meshctl why db_02                      name, key, trust, path, UDP, MTU, owner, route, firewall\n  \
-            meshctl why 172.20.7.9                 who owns that address, and what keeps us from it\n  \
-            meshctl why db_01 db_02                the same between two others, as both of them see it\n  \
+            meshctl why 172.20.7.9                 the owner of that address, and the first broken step to it\n  \
+            meshctl why db_01 db_02                the same between two other nodes, as both see it\n  \
             meshctl -c /etc/tinc/priv why db_02    from the files alone, without a daemon",
-        after_help = "The daemon sends some probes to the node first. A meshd there is asked what it sees of us: over the \
-            native tunnel, so nobody between can read or forge it. With two names both ends are asked so; what an end \
-            does not tell (its kernel's routes, its firewall, and all of a tincd) is read from the graph or said to be \
-            unknown. \
-            Exit codes: 0 nothing is broken, 1 something is, 4 no such node or subnet, others as for every command."
+        after_help = "First the daemon sends probes to the node. If the node runs meshd, the daemon asks the node for its view of \
+            this node. The answer travels in the native tunnel, so no node on the path can read or forge it. With two names, \
+            the daemon asks both ends. A tincd gives no answer, and no end reports its kernel's routes or its firewall: why \
+            reads these facts from the graph or shows them as unknown. \
+            Exit codes: 0 nothing is broken, 1 a step is broken, 4 no such node or subnet, others as for every command."
     )]
     Why {
         /// A node, an address in the mesh, or a subnet
         #[arg(value_name = "NODE|ADDRESS|SUBNET")]
         what: String,
-        /// The other end, if it is not our own node
+        /// The other end; default: this node
         #[arg(value_name = "NODE|ADDRESS|SUBNET")]
         to: Option<String>,
     },
-    /// Measure the way to a node
+    /// Measure the round trip to a node
     Ping {
-        /// The node
+        /// Ping this node
         node: String,
-        /// How many times
+        /// Send N pings
         #[arg(short, long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
         count: u32,
     },
-    /// Show through whom packets for a node go, and how long each hop takes
+    /// Show each hop of packets for a node, with its round trip
     Trace {
         /// A node, an address in the mesh, or a subnet
         #[arg(value_name = "NODE|ADDRESS|SUBNET")]
         what: String,
     },
-    /// Print rules that let the peers in at our port and nobody else, or see whether the firewall lets them in
+    /// Print firewall rules that admit only peers at the daemon's port, or verify the rules in force
     #[command(
         before_help = "Examples:\n  \
-        meshctl firewall | nft -c -f -            a table of its own for nftables, checked\n  \
-        meshctl firewall --format ufw | sh        a rule for each peer\n  \
-        meshctl firewall --verify                 what the rules in force do with each peer; exit 1 if one is kept out",
-        after_help = "Peers are the numeric Address lines of the host files. Allow lines become rules for what comes out of the \
-            device of the mesh, which drop all else there; meshd itself filters nothing, so load them anew when Allow, labels or \
-            subnets change. With them, --verify looks for each node at each port that a line names. What stands in other tables and drops \
-            packets goes on dropping them: --verify looks at all of them, ufw's, firewalld's and iptables' too, as nft shows them."
+        meshctl firewall | nft -c -f -            check a separate table for nftables\n  \
+        meshctl firewall --format ufw | sh        add one rule for each peer\n  \
+        meshctl firewall --verify                 verify the rules in force; exit 1 if they block a peer",
+        after_help = "Peers are the numeric Address lines of the host files. Allow lines become rules for packets that leave the \
+        mesh device; these rules drop all other packets there. meshd itself filters nothing: load the rules again whenever Allow, \
+        labels or subnets change. If Allow lines exist, --verify checks each node at each port that a line names. Other tables \
+        keep dropping packets: --verify checks all tables that nft shows, including those of ufw, firewalld and iptables."
     )]
     Firewall {
-        /// Whose language
+        /// Print rules for this tool
         #[arg(long, value_name = "TOOL", default_value = "nft")]
         format: Tool,
-        /// Look at the rules in force instead
+        /// Verify the rules in force instead of printing rules
         #[arg(long)]
         verify: bool,
     },
-    /// Collect what somebody needs who is to help, in a tar file without secrets
+    /// Write a support bundle: a tar file without secrets
     Support {
-        /// The file; default: meshd-NODE-TIME.tar
+        /// Write to FILE; default: meshd-NODE-TIME.tar
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Say whether this node's part of the mesh is well; exit 1 if not
+    /// Report the health of this node's part of the mesh; exit 1 if it is not healthy
     #[command(
-        after_help = "With --nagios, exit codes are those of plugins: 0 OK, 1 WARNING, 2 CRITICAL (also: the daemon \
-        does not run), 3 UNKNOWN. All peers down is critical, whatever the limits."
+        after_help = "With --nagios, exit codes are those of Nagios plugins: 0 OK, 1 WARNING, 2 CRITICAL (also if the daemon \
+        does not run), 3 UNKNOWN. If all peers are down, health always reports critical."
     )]
     Health {
-        /// One line with performance data, and exit codes 0 to 3, for Nagios, Icinga and the like
+        /// Print one line with performance data and exit with 0 to 3, for Nagios and Icinga
         #[arg(long)]
         nagios: bool,
-        /// What is too much
+        /// The limits.
         #[command(flatten)]
         limits: Limits,
     },
     /// Print man pages or shell completions
     Generate {
-        /// What to print
+        /// Print man pages, or completions for this shell
         kind: Generate,
-        /// Write all man pages into this directory instead
+        /// Write all man pages into DIR instead of printing one
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// Which man page to print
+        /// Print this man page
         #[arg(long, default_value = "meshctl", value_parser = ["meshctl", "meshd", "meshd.conf", "meshd.toml"])]
         page: String,
     },
@@ -387,10 +389,10 @@ fn snap(text: &str) -> Result<usize, String> {
         .parse()
         .ok()
         .filter(|snap| (1..=MAX_SNAP).contains(snap));
-    snap.ok_or_else(|| format!("is no number of 1 to {MAX_SNAP}"))
+    snap.ok_or_else(|| format!("is not a number from 1 to {MAX_SNAP}"))
 }
 
-/// Shortest time between two looks of `top`: the daemon has other work.
+/// Shortest time between two updates of `top`. It bounds the work of the daemon.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -401,48 +403,48 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Whose rules `firewall` prints.
+/// Tools that `firewall` prints rules for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Tool {
     /// A file for `nft -f`.
     Nft,
-    /// Commands.
+    /// Commands of ufw.
     Ufw,
-    /// Commands.
+    /// Commands of firewalld.
     Firewalld,
 }
 
 /// Limits of `health`.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Limits {
-    /// So many peers down are a warning
+    /// Report a warning when at least N peers are down
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub down_warning: usize,
-    /// So many are critical; default: all
+    /// Report critical when at least N peers are down; default: all peers
     #[arg(long, value_name = "N")]
     pub down_critical: Option<usize>,
-    /// So many peers over TCP or through relays are a warning
+    /// Report a warning when at least N peers are reached over TCP or through relays
     #[arg(long, value_name = "N")]
     pub detour_warning: Option<usize>,
-    /// So many are critical
+    /// Report critical when at least N peers are reached over TCP or through relays
     #[arg(long, value_name = "N")]
     pub detour_critical: Option<usize>,
-    /// A round trip to any peer of so many milliseconds is a warning
+    /// Report a warning when a round trip to any peer takes at least MS milliseconds
     #[arg(long, value_name = "MS")]
     pub rtt_warning: Option<f64>,
-    /// One of so many is critical
+    /// Report critical when a round trip to any peer takes at least MS milliseconds
     #[arg(long, value_name = "MS")]
     pub rtt_critical: Option<f64>,
 }
 
-/// Where a file will stand that is judged before.
+/// The place of a file that `check --as` checks before it stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// The main file, in the form that the directory has.
+    /// The main file, in the form of the directory.
     Daemon,
-    /// The host file of a node, likewise.
+    /// The host file of a node, in the form of the directory.
     Host(NodeName),
-    /// Here, relative to the directory.
+    /// A path relative to the directory.
     Path(PathBuf),
 }
 
@@ -471,7 +473,7 @@ impl FromStr for Place {
         match inside && place {
             true => Ok(Self::Path(path.into())),
             false => Err(
-                "is none of host:NAME, daemon, tinc.conf, meshd.toml, conf.d/FILE and hosts/FILE"
+                "is not one of host:NAME, daemon, tinc.conf, meshd.toml, conf.d/FILE and hosts/FILE"
                     .into(),
             ),
         }
@@ -481,9 +483,9 @@ impl FromStr for Place {
 /// `routes get ADDR`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RoutesCommand {
-    /// Show where one address leads
+    /// Show the route of one address
     Get {
-        /// IPv4 or IPv6
+        /// An IPv4 or IPv6 address
         address: IpAddr,
     },
 }
@@ -493,19 +495,19 @@ pub enum RoutesCommand {
 pub enum Picture {
     /// A tree for terminals.
     Ascii,
-    /// For Graphviz.
+    /// A graph for Graphviz.
     Dot,
-    /// For Mermaid.
+    /// A graph for Mermaid.
     Mermaid,
     /// A drawing for browsers.
     Svg,
-    /// A picture.
+    /// An image.
     Png,
     /// Nodes and links for programs.
     Json,
 }
 
-/// The forms that a configuration has.
+/// The forms of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Form {
     /// meshd.toml and hosts/NAME.toml.
@@ -517,22 +519,22 @@ pub enum Form {
 /// `migrate status`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum MigrateCommand {
-    /// Show what each node runs and speaks, what blocks its next step, and what to do about it
+    /// Show the software and protocol of each node, the obstacle to its next step, and the remedy
     #[command(
         before_help = "Examples:\n  \
-            meshctl migrate status                 one line a node, our own first\n  \
+            meshctl migrate status                 one line for each node, this node first\n  \
             meshctl migrate status --json | jq -r '.data[] | select(.todo) | .todo.text'",
-        after_help = "The steps are: meshd instead of tincd on every node (legacy), Ed25519 keys \
-            (SPTPS with tinc 1.1, native between meshds), and at last MinProtocol = native, which \
-            forbids everything else. It is the view of this node: run it on each. \
-            What a node runs is told by what it says: a meshd that offers no native cannot be told \
-            from tinc 1.1, and of a node that is down only what it said last is known. \
-            Exit codes: 0 nothing is left to do, 10 something is, others as for every command."
+        after_help = "The steps are: run meshd instead of tincd on every node (legacy); give every node an Ed25519 key \
+            (SPTPS with tinc 1.1, native between meshds); at last set MinProtocol = native, which \
+            forbids all other protocols. The table shows the view of this node: run the command on each node. \
+            The software of a node is inferred from its links. A meshd that does not offer native looks like \
+            tinc 1.1. For a node that is down, the table shows its last link. \
+            Exit codes: 0 nothing is left to do, 10 work is left to do, others as for every command."
     )]
     Status,
 }
 
-/// What `generate` prints.
+/// Outputs of `generate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Generate {
     /// Man pages.

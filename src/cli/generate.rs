@@ -153,14 +153,14 @@ fn variables() -> Roff {
         &mut roff,
         "meshd.conf",
         "5",
-        "configuration of meshd, which is that of tinc",
+        "configuration of meshd in tinc's form",
     );
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([roman(
-        "meshd reads tinc's files: tinc.conf, conf.d/*.conf, and hosts/NAME, one for each node, its own \
-         among them. A line is KEY = VALUE; a line that begins with # is a comment; keys have no case. \
-         A variable may stand in either kind of file. The lower line number wins, whatever the file; \
-         options on the command line win over all.",
+        "meshd reads tinc's files: tinc.conf, conf.d/*.conf, and hosts/NAME, one for each node including this one. \
+         A line is KEY = VALUE; a line that begins with # is a comment; keys have no case. \
+         A variable may appear in either kind of file. The lower line number wins in any file; \
+         options on the command line override all lines.",
     )]);
     for (heading, wanted) in [
         ("VARIABLES OF TINC.CONF", [Place::Server, Place::Server]),
@@ -198,10 +198,10 @@ fn keys() -> Roff {
     );
     roff.control("SH", ["DESCRIPTION"]);
     roff.text([roman(format!(
-        "In the place of tinc's files meshd reads meshd.toml, conf.d/*.toml and hosts/NAME.toml, one for each node, its own \
-         among them. Each key is a variable of meshd.conf(5), which says more of it. meshd.toml begins with schema = {SCHEMA}. \
-         Of keys that stand in several files the later file counts; arrays grow. An unknown key is an error. \
-         StrictSubnets is yes here unless the file says otherwise. `meshctl convert` makes one form from the other."
+        "Instead of tinc's files, meshd reads meshd.toml, conf.d/*.toml and hosts/NAME.toml, one for each node including this \
+         one. Each key is a variable that meshd.conf(5) describes. meshd.toml begins with schema = {SCHEMA}. \
+         If several files set a key, the later file wins; arrays grow. An unknown key is an error. \
+         The default of StrictSubnets is yes here. `meshctl convert` converts one form to the other."
     ))]);
     for (heading, file) in [
         ("MESHD.TOML", File::Daemon),
@@ -247,11 +247,11 @@ fn entry(roff: &mut Roff, var: &Var) {
 /// Returns the help of a variable with notes on its use.
 fn about(var: &Var) -> String {
     let notes = [
-        (var.multiple, "May stand several times."),
+        (var.multiple, "May appear several times."),
         (var.reload == Reload::Restart, "A change needs a restart."),
         (
             var.reload == Reload::NewLinks,
-            "A change counts for new links.",
+            "A change applies to new links.",
         ),
         (
             var.version == Version::Meshd,
@@ -260,7 +260,7 @@ fn about(var: &Var) -> String {
         (var.version == Version::V10, "tinc 1.0 only."),
         (
             var.guards(),
-            "A value that cannot be read is an error, and no warning as in tinc.",
+            "An invalid value is an error, where tinc only warns.",
         ),
     ];
     let notes = notes
@@ -269,10 +269,10 @@ fn about(var: &Var) -> String {
         .map(|(_, note)| note.to_owned());
     let ignored = match var.honoured {
         Honoured::NotYet(Ignoring::Safe(instead)) => Some(format!(
-            "Ignored with a warning, as meshd does not honour it yet: {instead}."
+            "meshd does not support it yet and ignores it with a warning: {instead}."
         )),
         Honoured::NotYet(Ignoring::Unsafe(instead)) => Some(format!(
-            "Refused unless it is {}, as meshd does not honour it yet: {instead}.",
+            "meshd does not support it yet and refuses any value but {}: {instead}.",
             var.default
         )),
         Honoured::Yes | Honoured::NoEffect => None,

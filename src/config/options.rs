@@ -97,23 +97,23 @@ pub struct Options {
 pub const HELP: &str = "\
 Usage: meshd [OPTION]...
 
-Joins a mesh VPN as a full node, in the foreground, logging to standard error.
+Run a node of a mesh VPN in the foreground and log to standard error.
 
   -c, --config=DIR          Read the configuration from DIR.
-  -n, --net=NET             Connect to net NET (/etc/meshd/NET, then /etc/tinc/NET).
-  -o, --option=[HOST.]K=V   Set a variable, of the node HOST where given.
+  -n, --net=NET             Run net NET (/etc/meshd/NET, else /etc/tinc/NET).
+  -o, --option=[HOST.]K=V   Set a variable, or a variable of the node HOST.
   -d, --debug[=LEVEL]       Raise the debug level, or set it (0 to 10).
   -D, --no-detach           Stay in the foreground (the default).
   -L, --mlock               Keep all memory in RAM.
       --logfile[=FILE]      Log to FILE (default /var/log/meshd.NET.log).
   -s, --syslog              Log with syslog priorities for the journal.
       --pidfile=FILE        Write the process id to FILE.
-  -R, --chroot              Change the root to the configuration directory.
-  -U, --user=USER           Become USER once everything is open.
+  -R, --chroot              Change the root directory to the configuration directory.
+  -U, --user=USER           Switch to USER after opening devices and sockets.
       --help                Show this help.
       --version             Show the version.
 
-First mesh: meshctl lab     Nodes and their state: meshctl peers
+To try a mesh, run `meshctl lab`. To show nodes, run `meshctl peers`.
 ";
 
 /// The text of `tincd --help`.
@@ -284,7 +284,7 @@ fn signal(text: &str) -> Result<Signal, String> {
         _ => {
             let number = text.parse().ok().and_then(Signal::from_named_raw);
             return number.ok_or_else(|| {
-                format!("{text:?} is no signal: use HUP, TERM, KILL, USR1, USR2, WINCH, INT, ALRM, ABRT or a number")
+                format!("{text:?} is not a signal: use HUP, TERM, KILL, USR1, USR2, WINCH, INT, ALRM, ABRT or a number")
             });
         }
     })
@@ -348,7 +348,7 @@ fn apply(
                 None => RSA_BITS,
                 Some(text) => text
                     .parse()
-                    .map_err(|_| format!("{text:?} is no length of a key in bits"))?,
+                    .map_err(|_| format!("{text:?} is not a key length in bits"))?,
             };
             // tincd rounds the length too.
             *early = early.take().or(Some(Early::GenerateKeys(bits / 8 * 8)));
@@ -505,7 +505,7 @@ mod tests {
         }
         for bad in ["-kNONE", "-k 0", "-k 99"] {
             let error = parse(Called::Tincd, bad.split(' ').map(Into::into)).unwrap_err();
-            assert!(error.contains("is no signal"), "{bad}: {error}");
+            assert!(error.contains("is not a signal"), "{bad}: {error}");
         }
         assert!(error("-k").contains("unknown option"));
         assert!(error("--detached").contains("unknown option"));

@@ -482,8 +482,8 @@ fn under_the_daemons_name_it_is_the_daemon() {
         let output = meshctl(&["--help"]).arg0(name).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(help("meshctl").contains("Look at and steer meshd"));
-    assert!(!help("/usr/sbin/meshd").contains("Look at and steer meshd"));
+    assert!(help("meshctl").contains("Inspect and control meshd"));
+    assert!(!help("/usr/sbin/meshd").contains("Inspect and control meshd"));
 }
 
 #[test]

@@ -31,16 +31,16 @@ use report::Report;
 /// Options of `meshctl lab`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LabArgs {
-    /// How many droplets
+    /// Build N droplets
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=20))]
     pub nodes: u8,
-    /// Leave the lab running until Enter or Ctrl-C, and say how to look inside
+    /// Keep the lab running until Enter or Ctrl-C, and print commands to inspect it
     #[arg(long)]
     pub keep: bool,
     /// Print one JSON object (schema "meshctl.lab/1") at the end instead of steps
     #[arg(long)]
     pub json: bool,
-    /// Set by the lab itself on the process that runs inside: the id of the process outside
+    /// Set by the lab on the process inside: the id of the process outside
     #[arg(long, hide = true, value_name = "PID")]
     inside: Option<u32>,
 }
@@ -87,14 +87,14 @@ fn check_machine() -> anyhow::Result<()> {
         .map(rustix::io::Errno::from_raw_os_error)
     {
         Some(rustix::io::Errno::ACCESS) => {
-            "run the lab as root, or let everybody open it (`chmod 666 /dev/net/tun`, as udev does by default)"
+            "run the lab as root, or give every user access (`chmod 666 /dev/net/tun`, as udev does by default)"
         }
         Some(rustix::io::Errno::NOENT) => {
-            "run `modprobe tun`, in a container pass the device in (`--device /dev/net/tun`)"
+            "run `modprobe tun`, in a container pass the device (`--device /dev/net/tun`)"
         }
         _ => "run `modprobe tun` as root",
     };
-    bail!("/dev/net/tun cannot be opened ({error}): {remedy}")
+    bail!("cannot open /dev/net/tun ({error}): {remedy}")
 }
 
 /// Starts this program again as process 1 of the new process-id namespace and waits for its end.
@@ -131,7 +131,7 @@ async fn supervise(mut command: tokio::process::Command, json: bool) -> anyhow::
     // Process 1 ends after every other process of its namespace.
     child.kill().await?;
     if !json {
-        report::say("\ninterrupted: every process, device and file of the lab is gone");
+        report::say("\ninterrupted: every process, device and file of the lab was removed");
     }
     Ok(ExitCode::from(INTERRUPTED))
 }
