@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No process listens on the socket.
-    #[error("meshd is not running: nobody listens on {}", .0.display())]
+    #[error("meshd is not running: no process listens on {}", .0.display())]
     NotRunning(PathBuf),
     /// The system denies access to the socket.
     #[error("no permission to use {}", .0.display())]
@@ -25,16 +25,16 @@ pub enum ClientError {
     #[error("no answer from meshd in time")]
     Timeout,
     /// The connection failed.
-    #[error("the connection to meshd broke: {0}")]
+    #[error("the connection to meshd failed: {0}")]
     Io(io::Error),
     /// The daemon closed the connection.
-    #[error("meshd hung up")]
+    #[error("meshd closed the connection")]
     Closed,
     /// The daemon's answer is invalid.
-    #[error("the answer of meshd was {0}")]
+    #[error("meshd sent an invalid answer: {0}")]
     Codec(#[from] CodecError),
     /// The daemon has another protocol version.
-    #[error("meshd speaks version {0} of the control protocol, we speak version {VERSION}")]
+    #[error("meshd uses version {0} of the control protocol, meshctl uses version {VERSION}")]
     Version(u32),
     /// The daemon refused.
     #[error("{}", .0.text)]

@@ -13,7 +13,7 @@ pub enum CodecError {
     #[error("a line of more than {0} bytes")]
     TooLong(usize),
     /// Not JSON, or not of the expected form.
-    #[error("not understood: {0}")]
+    #[error("not a valid message: {0}")]
     Json(#[from] serde_json::Error),
 }
 

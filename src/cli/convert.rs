@@ -39,7 +39,7 @@ pub(super) fn run(
     let (rows, problems) = convert(&source, to)?;
     if rows.is_empty() {
         let text = format!(
-            "there is nothing of the other form in {}; `meshctl check` looks at what is there",
+            "{} holds no file of the other form; `meshctl check` shows its files",
             source.base.display()
         );
         return Err(Failure::new(Exit::Unknown, text));
@@ -114,7 +114,7 @@ fn convert(source: &Source, to: Form) -> Result<(Vec<Row>, Vec<Problem>), Failur
         }
         let text = files::read_text(&source.base.join(&from))
             .map_err(|error| error.to_string())
-            .and_then(|text| String::from_utf8(text).map_err(|_| "is no UTF-8 text".into()));
+            .and_then(|text| String::from_utf8(text).map_err(|_| "is not UTF-8 text".into()));
         let converted = match (text, to) {
             (Ok(text), Form::Toml) => to_toml(&text, file, &from),
             (Ok(text), Form::Tinc) => to_tinc(&text, file, &from),
@@ -148,7 +148,7 @@ fn names(source: &Source, dir: &str) -> Result<Vec<String>, Failure> {
 fn write(out: &Path, rows: &[Row]) -> Result<(), Failure> {
     if let Some(row) = rows.iter().find(|row| out.join(&row.to).exists()) {
         let text = format!(
-            "{} is there already; name another directory with `--out`",
+            "{} exists already; name another directory with `--out`",
             out.join(&row.to).display()
         );
         return Err(Failure::new(Exit::Refused, text));

@@ -78,13 +78,14 @@ fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
 /// Returns the rules that nft prints. They include those of ufw, firewalld and iptables.
 fn ruleset() -> Result<Value, String> {
     let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
-    let output = output.map_err(|error| format!("nft cannot be run: {error}"))?;
+    let output = output.map_err(|error| format!("cannot run nft: {error}"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let first = text.lines().next().unwrap_or("nft fails");
         return Err(format!("{first}; try it with sudo"));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| format!("nft prints no JSON: {error}"))
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("nft did not print JSON: {error}"))
 }
 
 /// One row of `--verify`: a peer.
@@ -109,7 +110,7 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
     let device = device.or_else(|| config.shell.interface.clone());
     if device.is_none() && !config.shell.allow.is_empty() {
         output::complain(
-            "the Allow lines are left out: no device is known that packets of the mesh come from; write `Interface = NAME`",
+            "the rules omit the Allow lines, because the mesh device is unknown; write `Interface = NAME` into the main file",
         );
     }
     let plan = Plan {
@@ -130,7 +131,7 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
     let unknown: Vec<&str> = unknown.collect();
     if !unknown.is_empty() {
         output::complain(&format!(
-            "no numeric Address in the host files of {}: these rules keep them from dialling us; write one, or add rules for them",
+            "no numeric Address in the host files of {}: these rules block their links to this node; write one, or add rules for them",
             unknown.join(", ")
         ));
     }
@@ -144,7 +145,7 @@ pub(super) fn run(context: &Context, tool: Tool, verify: bool) -> Outcome {
         );
     }
     if plan.addresses.is_empty() {
-        let text = "no host file has a numeric Address: rules would let nobody in; `meshctl check` shows the files";
+        let text = "no host file has a numeric Address: rules would admit no peer; `meshctl check` shows the files";
         return Err(Failure::new(Exit::Refused, text));
     }
     output::print(|out| write!(out, "{}", plan.text(tool)))?;
@@ -219,12 +220,12 @@ fn inner_row(ruleset: &Value, case: &Case, device: Option<&str>) -> Row {
         (Fate::Accepted, false) => (
             Some(true),
             format!(
-                "{from} is open here, and no Allow lets it in: load what `meshctl firewall` prints"
+                "{from} is open here, but no Allow admits it: load what `meshctl firewall` prints"
             ),
         ),
         (Fate::Dropped(rule), true) => (
             Some(false),
-            format!("{from} is closed here, though Allow lets it in: {rule}"),
+            format!("{from} is closed here, but Allow admits it: {rule}"),
         ),
         (Fate::Dropped(rule), false) => (Some(false), format!("{from} is closed here: {rule}")),
         (Fate::Unknown(rule), _) => (None, format!("{from}: not known, {rule} decides")),
@@ -248,7 +249,7 @@ fn check(
     let ruleset = ruleset().map_err(|why| {
         Failure::new(
             Exit::Permission,
-            format!("the firewall cannot be looked at: {why}"),
+            format!("cannot check the firewall: {why}"),
         )
     })?;
     let mut rows: Vec<Row> = peers

@@ -203,7 +203,7 @@ fn judge(peers: &[PeerRow], status: &Status, limits: &Limits) -> Health {
     findings.push(Finding {
         level: level(detour, limits.detour_warning, limits.detour_critical),
         text: match detour {
-            0 => "nobody is reached over TCP or a relay".into(),
+            0 => "no peer is reached over TCP or a relay".into(),
             _ => format!(
                 "{} over TCP, {} through relays: {}",
                 counts.tcp,
@@ -230,7 +230,7 @@ fn judge(peers: &[PeerRow], status: &Status, limits: &Limits) -> Health {
         {
             findings.push(Finding {
                 level: Level::Critical,
-                text: format!("packet thread {} does not turn", thread.name),
+                text: format!("packet thread {} is not running", thread.name),
             });
         }
     }
@@ -256,7 +256,7 @@ fn judge(peers: &[PeerRow], status: &Status, limits: &Limits) -> Health {
         findings.push(Finding {
             level: Level::Ok,
             text: format!(
-                "{} warnings about the configuration: `meshctl check`",
+                "{} warnings about the configuration; `meshctl check` shows them",
                 counts.config_warnings
             ),
         });

@@ -92,11 +92,11 @@ pub(super) fn run(
     match done {
         Done::Kept | Done::Made => {}
         Done::Completed => output::complain(&format!(
-            "the pair was incomplete: {} has its public half now; give all nodes that file",
+            "the key pair was incomplete: its public key is now in {}; copy that file to all nodes",
             public.display()
         )),
         Done::Replaced => output::complain(&format!(
-            "the old key is commented out in {0} and {1}, and counts until the daemon restarts. Give all nodes {1} before \
+            "the old key is commented out in {0} and {1}, and stays in use until the daemon restarts. Give all nodes {1} before \
              that. To go back, delete the new key in both files and take the # off the old one",
             private.display(),
             public.display()
@@ -161,7 +161,7 @@ fn pair(
         (Some(key), There::Keep) => Ok((key, Done::Kept)),
         (Some(_), There::Refuse) => {
             let text = format!(
-                "{} holds a key already, and nothing was written; `meshctl keygen --keep` says what it is, \
+                "{} holds a key already, so nothing was written; `meshctl keygen --keep` prints the public key, \
                  `meshctl keygen --replace` makes another one",
                 private.display()
             );
@@ -216,7 +216,7 @@ fn finish(
 
 fn make() -> Result<PrivateKey, Failure> {
     let seed = random::seed().map_err(|error| {
-        let text = format!("the system gives no randomness: {error}; look at `dmesg`");
+        let text = format!("cannot get random numbers from the system: {error}; check `dmesg`");
         Failure::new(Exit::Negative, text)
     })?;
     Ok(PrivateKey::generate(&mut Rng::new(seed)))

@@ -229,7 +229,7 @@ impl Failure {
 
     /// The daemon sent an answer of the wrong type.
     fn odd_answer() -> Self {
-        let text = "meshd gave another answer than asked for; are meshd and meshctl of one version? \
+        let text = "meshd sent an answer of the wrong type; do meshd and meshctl have the same version? \
                     Look at `meshctl --version` and `meshctl status`";
         Self::new(Exit::Refused, text)
     }
@@ -250,11 +250,11 @@ impl From<ClientError> for Failure {
             ),
             ClientError::Io(_) | ClientError::Closed => (
                 Exit::NotRunning,
-                "see whether it still runs: `meshctl status`",
+                "check whether the daemon still runs: `meshctl status`",
             ),
             ClientError::Codec(_) | ClientError::Version(_) => (
                 Exit::Refused,
-                "restart meshd so that it is of the version of `meshctl --version`",
+                "restart meshd so that its version is that of `meshctl --version`",
             ),
             ClientError::Refused(refused) => return refused.into(),
         };
@@ -275,7 +275,7 @@ impl From<&ControlError> for Failure {
             ErrorCode::Busy => (Exit::Refused, "try again in a moment: `meshctl status`"),
             ErrorCode::Version | ErrorCode::Malformed => (
                 Exit::Refused,
-                "restart meshd so that it is of the version of `meshctl --version`",
+                "restart meshd so that its version is that of `meshctl --version`",
             ),
         };
         Self::new(exit, format!("{}; {hint}", error.text))
@@ -302,7 +302,7 @@ impl From<io::Error> for Failure {
             io::ErrorKind::BrokenPipe => Self::new(Exit::Fine, ""),
             _ => Self::new(
                 Exit::Negative,
-                format!("cannot write the output: {error}; `df` may say why"),
+                format!("cannot write the output: {error}; check free space with `df`"),
             ),
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn reload(context: &Context, request: Request) -> Outcome {
                 .iter()
                 .try_for_each(|line| writeln!(out, "{line}"))?;
             if !not_taken.is_empty() {
-                writeln!(out, "not taken over: {}", not_taken.join(", "))?;
+                writeln!(out, "not applied: {}", not_taken.join(", "))?;
             }
             match restart_needed.as_slice() {
                 [] => Ok(()),
@@ -65,7 +65,7 @@ pub(super) fn retry(context: &Context) -> Outcome {
         context,
         "retry",
         Request::Retry,
-        "dialling; `meshctl peers` shows what comes of it",
+        "dialling; `meshctl peers` shows the result",
     )
 }
 

@@ -57,7 +57,7 @@ fn lines(plan: &Plan) -> Vec<String> {
     };
     let Plan { live, may_cut, .. } = plan;
     lines.push(format!(
-        "= restart needed: {restart}; cut: {cut} (of {live} nodes {may_cut} may be cut unasked)"
+        "= restart needed: {restart}; disconnected: {cut} (limit without --yes: {may_cut} of {live} nodes)"
     ));
     lines
 }

@@ -67,7 +67,7 @@ pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
         return None;
     }
     let text = format!(
-        "meshd runs with another key than this one, {key}: see that all nodes have it, then restart meshd"
+        "meshd runs with another key, {key}: copy this file's key to all nodes, then restart meshd"
     );
     Some((file, text))
 }

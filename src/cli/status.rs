@@ -104,7 +104,7 @@ impl Show for Screen<'_> {
         line(
             "key",
             match status.offers {
-                Some(Dialect::Legacy) => "only RSA: legacy is all that we speak".into(),
+                Some(Dialect::Legacy) => "only an RSA key: this node speaks legacy only".into(),
                 _ => format!("ed25519 {}", status.public_key),
             },
         );
@@ -124,7 +124,7 @@ impl Show for Screen<'_> {
         }
         if mesh.foreign_packets > 0 {
             let text = format!(
-                "{} packets came from outside their sender's subnets: SourceCheck = strict drops such",
+                "{} packets had a source outside their sender's subnets; SourceCheck = strict drops them",
                 mesh.foreign_packets,
             );
             line("sources", text);

@@ -116,7 +116,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
     }
     output::print(|out| writeln!(out, "{}", file.display()))?;
     output::complain(
-        "private keys and shared secrets are cut out; addresses, names and firewall rules are in it: look at it before you send it",
+        "the bundle holds no private keys and no shared secrets, but it holds addresses, names and firewall rules: read it before you send it",
     );
     Ok(Exit::Fine)
 }

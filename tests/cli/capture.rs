@@ -20,8 +20,8 @@ fn quiet(request: Request) -> Option<Response> {
     Some(match peer.as_deref() {
         None => Response::Capturing(Capturing { frames: false }),
         Some("nobody") => refuse(ErrorCode::Unknown, "no node \"nobody\" is known"),
-        Some("secret") => refuse(ErrorCode::Permission, "only root may do that: try sudo"),
-        Some("busy") => refuse(ErrorCode::Refused, "a capture is under way"),
+        Some("secret") => refuse(ErrorCode::Permission, "only root may do that"),
+        Some("busy") => refuse(ErrorCode::Refused, "another capture is running"),
         Some(_) => {
             let words: Vec<_> = kinds.iter().copied().map(PacketKind::word).collect();
             refuse(ErrorCode::Refused, &format!("{} {snap}", words.join(" ")))
@@ -89,7 +89,7 @@ fn a_file_is_whole_and_for_its_owner_though_nothing_came() {
     assert_eq!(file[..4], 0x0a0d_0d0a_u32.to_ne_bytes());
     let warned = String::from_utf8(output.stderr).unwrap();
     assert!(
-        warned.contains("inner packets are shown as they are"),
+        warned.contains("inner packets are not encrypted"),
         "{warned}"
     );
     let (code, _, err) = daemon.run(&["capture", "-w", "/nonexistent/x.pcapng"]);

@@ -31,7 +31,7 @@ fn check_tells_every_mistake_with_its_place() {
     assert_eq!(
         err,
         "tinc.conf:2: warning: unknown variable \"ConectTo\", ignored; did you mean ConnectTo?\n\
-         tinc.conf:3: warning: Hostnames is known, but meshd does not honour it yet: the log shows addresses as numbers\n"
+         tinc.conf:3: warning: meshd does not support Hostnames yet: the log shows addresses as numbers\n"
     );
     assert_eq!(run(&["check", "--strict", dir]).0, 1);
 
@@ -144,7 +144,7 @@ fn convert_writes_the_other_form_elsewhere_and_check_accepts_it() {
     .unwrap();
     assert_eq!(run(&["check", "--strict", into]).0, 0);
     let (code, _, err) = convert();
-    assert!(code == 8 && err.contains("is there already"), "{err}");
+    assert!(code == 8 && err.contains("exists already"), "{err}");
     assert_eq!(run(&["convert", "--to", "toml", "--dry-run", into]).0, 4);
 
     let (code, out, _) = run(&["convert", "--to", "tinc", "--dry-run", "--json", into]);
@@ -198,7 +198,7 @@ fn keygen_makes_a_pair_that_check_accepts() {
     let (code, out, err) = run(&["keygen", "--out", dir]);
     assert_eq!((code, out.as_str()), (8, ""));
     assert!(
-        err.contains("holds a key already, and nothing was written"),
+        err.contains("holds a key already, so nothing was written"),
         "{err}"
     );
     assert_eq!(fs::read(&private).unwrap(), before);
@@ -287,7 +287,7 @@ fn a_keygen_that_was_killed_is_completed_by_the_next_one() {
                 format!("{}\n", keys::public_line("h".as_ref(), &made.public()))
             )
         );
-        assert!(err.contains("the pair was incomplete"), "{err}");
+        assert!(err.contains("the key pair was incomplete"), "{err}");
         assert_eq!(run(&["check", "--strict", dir]).0, 0);
         let text = fs::read_to_string(at("hosts/web_01")).unwrap();
         assert_eq!(
@@ -345,7 +345,7 @@ fn check_and_health_see_that_the_running_key_is_not_the_files() {
     let dir = tree.path().to_str().unwrap();
     let daemon = Daemon::new(with_key);
     let text = format!(
-        "meshd runs with another key than this one, {}: see that all nodes have it, then restart meshd",
+        "meshd runs with another key, {}: copy this file's key to all nodes, then restart meshd",
         key(1).public()
     );
     for (of, seed, told) in [(dir, 1, false), (dir, 7, true), ("/nowhere", 7, false)] {

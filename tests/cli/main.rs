@@ -180,7 +180,7 @@ fn status_is_one_screen() {
         "udp_gso, recvmmsg  without tun_uso",
         "meshd-w0",
         "device, 0.0.0.0:655, beat 7s ago, drops no_route 4",
-        "17 packets came from outside their sender's subnets",
+        "17 packets had a source outside their sender's subnets",
         "3 downgrades",
         "1 problem",
         "hosts/x:1: no value",
@@ -341,7 +341,7 @@ fn plans_are_marked_and_tell_by_their_exit_code() {
     assert_eq!(
         out,
         "+ hosts/new is new\n~ Port: 655 -> 656, after a restart\n\
-         = restart needed: Port; cut: db_01 (of 30 nodes 3 may be cut unasked)\n"
+         = restart needed: Port; disconnected: db_01 (limit without --yes: 3 of 30 nodes)\n"
     );
     let (code, out, _) = daemon.run(&["plan", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
@@ -352,7 +352,7 @@ fn plans_are_marked_and_tell_by_their_exit_code() {
     let refused = Daemon::new(|_| {
         Some(Response::Plan(Box::new(Plan {
             changed: vec!["hosts/b is gone".into()],
-            refused: Some("it would cut 9 of 9".into()),
+            refused: Some("it would disconnect 9 of 9".into()),
             ..Plan::default()
         })))
     });

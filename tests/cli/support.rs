@@ -65,7 +65,7 @@ fn a_bundle_has_the_configuration_and_the_system_and_no_secret() {
         paths[1],
     ]);
     assert_eq!((code, out.trim()), (0, paths[1]), "{err}");
-    assert!(err.contains("look at it before you send it"), "{err}");
+    assert!(err.contains("read it before you send it"), "{err}");
 
     let bytes = fs::read(&file).unwrap();
     for secret in secrets(base) {

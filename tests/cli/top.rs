@@ -102,7 +102,7 @@ fn without_a_terminal_it_is_text_and_says_so() {
     assert_eq!(code, 0);
     assert_eq!(
         err,
-        "meshctl: there is no terminal that could be drawn on: text follows, as with --batch\n"
+        "meshctl: standard output is not a terminal: printing text, as with --batch\n"
     );
 }
 

@@ -68,7 +68,7 @@ fn exit_codes_tell_what_is_wrong_from_what_is_unknown() {
     let (code, out, _) = why("10.9.0.7");
     assert_eq!(code, 1);
     assert!(
-        out.contains("✗ trust         cache_1 announces 10.9.0.0/24, which is not believed"),
+        out.contains("✗ trust         cache_1 announces 10.9.0.0/24, which is refused"),
         "{out}"
     );
     assert_eq!(why("10.7.0.9").0, 1, "no such route in the kernel here");
@@ -80,7 +80,7 @@ fn exit_codes_tell_what_is_wrong_from_what_is_unknown() {
     let (code, out, _) = daemon.run(&["why", "cache_1", "db_01"]);
     assert_eq!(code, 1, "{out}");
     assert!(
-        out.starts_with("cache_1 to db_01: something is broken"),
+        out.starts_with("cache_1 to db_01: a step between them is broken"),
         "{out}"
     );
     assert_eq!(run(&["--socket", "/nonexistent/s", "why", "db_01"]).0, 3);

@@ -88,7 +88,7 @@ struct File {
 
 pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
     if wanted.write.as_deref() == Some(Path::new("-")) && output::to_terminal() {
-        let text = "a file of pcapng is nothing for a terminal; leave out `-w -` for text, or pipe it: \
+        let text = "cannot write pcapng to a terminal; omit `-w -` for text, or use a pipe: \
                     `meshctl capture -w - | tcpdump -r -`";
         return Err(Failure::new(Exit::Usage, text));
     }
@@ -106,9 +106,7 @@ pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
         return Err(Failure::odd_answer());
     };
     if wanted.kinds.contains(&PacketKind::Inner) {
-        output::complain(
-            "inner packets are shown as they are, not encrypted: keep what is written to yourself",
-        );
+        output::complain("inner packets are not encrypted: keep the capture private");
     }
     let mut capture = Capture {
         sink: Sink::open(wanted, capturing.frames)?,
@@ -234,10 +232,10 @@ impl Sink {
             description: match kind {
                 PacketKind::Inner => "packets in the mesh",
                 PacketKind::Outer => {
-                    "sealed datagrams between daemons; headers are made up from their addresses"
+                    "sealed datagrams between daemons; headers are synthesized from their addresses"
                 }
                 PacketKind::Meta => {
-                    "request lines of links, decrypted and without keys; headers are made up"
+                    "request lines of links, decrypted and without keys; headers are synthesized"
                 }
             },
             link_type,

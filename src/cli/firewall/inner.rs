@@ -119,7 +119,7 @@ impl Inner {
                 What::All => " to any".into(),
                 What::Icmp => {
                     return format!(
-                        "# icmp from {from}: /etc/ufw/before.rules lets ICMP in, whoever sends it\n"
+                        "# icmp from {from}: /etc/ufw/before.rules admits ICMP from every source\n"
                     );
                 }
                 What::Ports {

@@ -30,7 +30,7 @@ pub(super) fn finding(rows: &[RefusedRow]) -> Option<Finding> {
     Some(Finding {
         level: if strict { Level::Ok } else { Level::Warning },
         text: format!(
-            "announced subnets that are not believed: {}; see `meshctl why {}`",
+            "refused announced subnets: {}; see `meshctl why {}`",
             named.join(", "),
             owner.unwrap_or(first).owner
         ),

@@ -51,7 +51,7 @@ pub(super) fn stop(daemons: &mut [Daemon]) -> anyhow::Result<()> {
     for daemon in daemons.iter() {
         let pid = Pid::from_child(&daemon.child);
         kill_process(pid, Signal::TERM)
-            .with_context(|| format!("{}: the daemon is gone already", daemon.droplet.name))?;
+            .with_context(|| format!("{}: the daemon has ended already", daemon.droplet.name))?;
     }
     let deadline = now() + STOP;
     for daemon in daemons {
@@ -61,7 +61,7 @@ pub(super) fn stop(daemons: &mut [Daemon]) -> anyhow::Result<()> {
             }
             ensure!(
                 now() < deadline,
-                "{}: still there after SIGTERM",
+                "{}: still running after SIGTERM",
                 daemon.droplet.name
             );
             pause();

@@ -168,7 +168,7 @@ impl Report {
             }
         } else {
             say(&format!(
-                "{held} of {} steps held, {:.1} s",
+                "{held} of {} steps succeeded, {:.1} s",
                 self.steps.len(),
                 self.seconds
             ));

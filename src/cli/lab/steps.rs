@@ -46,7 +46,7 @@ pub(super) fn run(args: &LabArgs, outside: u32, report: &mut Report) -> ExitCode
 }
 
 fn prepare(root: &Path, droplets: &[Droplet], report: &mut Report) -> Option<Rng> {
-    report.step("world", "namespaces of our own", |_| {
+    report.step("world", "separate namespaces", |_| {
         world::settle()?;
         Ok(((), "nothing of this machine's network is touched".into()))
     })?;
@@ -55,7 +55,7 @@ fn prepare(root: &Path, droplets: &[Droplet], report: &mut Report) -> Option<Rng
         Ok((
             (),
             format!(
-                "{} droplets and a tenant who hears every frame",
+                "{} droplets and a tenant that receives every frame",
                 droplets.len()
             ),
         ))
@@ -81,22 +81,26 @@ fn live(root: &Path, droplets: &[Droplet], rng: &mut Rng, keep: Option<u32>, rep
         show_logs(root, droplets, report);
         return;
     };
-    report.step("ping", "every pair pings over the mesh", |report| {
-        report.pings = ping_pairs(droplets)?;
-        let slowest = report
-            .pings
-            .iter()
-            .map(|p| p.rtt_seconds)
-            .fold(0.0, f64::max);
-        Ok((
-            (),
-            format!(
-                "{} pairs, at most {:.2} ms",
-                report.pings.len(),
-                slowest * 1e3
-            ),
-        ))
-    });
+    report.step(
+        "ping",
+        "each node pings every other over the mesh",
+        |report| {
+            report.pings = ping_pairs(droplets)?;
+            let slowest = report
+                .pings
+                .iter()
+                .map(|p| p.rtt_seconds)
+                .fold(0.0, f64::max);
+            Ok((
+                (),
+                format!(
+                    "{} pairs, at most {:.2} ms",
+                    report.pings.len(),
+                    slowest * 1e3
+                ),
+            ))
+        },
+    );
     check_tenant(droplets, rng, report);
     check_peers(&daemons, report);
     if !report.ok() {
@@ -152,10 +156,7 @@ fn check_tenant(droplets: &[Droplet], rng: &mut Rng, report: &mut Report) {
     let mut found = Tenant::default();
     let markers = Markers::new(rng);
     let tap = report.step("tap", "the tenant listens", |_| {
-        Ok((
-            markers.listen()?,
-            "on everything that passes its card".into(),
-        ))
+        Ok((markers.listen()?, "on every frame at its interface".into()))
     });
     report.step("transfer", "a TCP transfer over the mesh", |report| {
         let transfer = transfer::run(last, first, &markers.secret)?;
@@ -171,10 +172,10 @@ fn check_tenant(droplets: &[Droplet], rng: &mut Rng, report: &mut Report) {
         Ok(((), text))
     });
     if let Some(tap) = tap {
-        report.step("ciphertext", "the tenant heard only ciphertext", |_| {
+        report.step("ciphertext", "the tenant received only ciphertext", |_| {
             tenant::hears_only_ciphertext(last, first, &markers, tap, &mut found)?;
             let text = format!(
-                "{} frames, {:.1} MB; of {} plaintext markers in the mesh 0, of those beside it {}",
+                "{} frames, {:.1} MB; of {} plaintext markers: 0 from the mesh, {} from outside",
                 found.frames,
                 found.bytes as f64 / 1e6,
                 tenant::REPEATS,
@@ -252,7 +253,7 @@ fn wait_for_enter(outside: u32, root: &Path, report: &Report) {
         ""
     };
     report.note(&format!(
-        "The lab is running until you press Enter or Ctrl-C. To look inside, in another terminal:\n\
+        "The lab runs until you press Enter or Ctrl-C. To inspect it, use another terminal:\n\
          \x20 nsenter -t {outside} {user}-n -m sh\n\
          and there:\n\
          \x20 nsenter --net=/run/netns/droplet_1 ping 172.20.0.2\n\

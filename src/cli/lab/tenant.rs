@@ -116,7 +116,7 @@ fn talk(from: &Droplet, to: &Droplet, markers: &Markers) -> anyhow::Result<()> {
         .with_context(|| format!("the marker did not come out of {DEVICE}"))?;
     ensure!(
         packet[..length] == markers.secret && source.ip() == from.inner,
-        "something else than the marker came out of {DEVICE}"
+        "other bytes than the marker came out of {DEVICE}"
     );
     Ok(())
 }
@@ -143,7 +143,7 @@ pub(super) fn knocks(
                 b"0 stranger 17.7\n4 655 0 c\n",
             ] {
                 let mut stream = TcpStream::connect_timeout(&to, SILENCE)
-                    .with_context(|| format!("nobody listens on {to}"))?;
+                    .with_context(|| format!("no process listens on {to}"))?;
                 stream.write_all(words)?;
                 found.connections_opened += 1;
                 streams.push((droplet, stream));

@@ -53,7 +53,7 @@ pub(super) fn run(from: &Droplet, to: &Droplet, marker: &[u8]) -> anyhow::Result
     })?;
     ensure!(
         bytes == sent && hash == sent_hash,
-        "{} sent {sent} bytes, {} received {bytes}, or not the same ones",
+        "{} sent {sent} bytes, {} received {bytes}, or the bytes differ",
         from.name,
         to.name
     );
@@ -76,7 +76,7 @@ fn receive(
     SockRef::from(&listener).set_read_timeout(Some(PATIENCE))?;
     bound
         .send(listener.local_addr()?)
-        .context("the sender is gone")?;
+        .context("the sender has ended")?;
     let (mut stream, _) = listener.accept().context("accept")?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let start = now();

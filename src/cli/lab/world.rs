@@ -83,7 +83,7 @@ fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
 pub(super) fn settle() -> anyhow::Result<()> {
     ensure!(
         std::process::id() == 1,
-        "--inside is for the lab itself: run `meshctl lab` without it"
+        "only the lab itself uses --inside: run `meshctl lab` without it"
     );
     set_parent_process_death_signal(Some(Signal::KILL)).context("ask to die with the parent")?;
     mount_change(

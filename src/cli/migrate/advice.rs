@@ -136,31 +136,30 @@ impl Own {
                     format!("{keygen}, then ")
                 };
                 let text = format!(
-                    "ExperimentalProtocol = no in {place} leaves us nothing but legacy: remove that line, then {first}{restart}"
+                    "ExperimentalProtocol = no in {place} limits this node to legacy: remove that line, then {first}{restart}"
                 );
                 todo("experimental_protocol", next, text)
             }
             (Dialect::Legacy, None, ..) if self.key_file => {
-                let text =
-                    format!("our Ed25519 key was made after the daemon had started: {restart}");
+                let text = format!("our Ed25519 key is newer than the running daemon: {restart}");
                 todo("not_restarted", next, text)
             }
             (Dialect::Legacy, None, ..) => {
                 let own = &self.name;
                 let text = format!(
-                    "our own node has no Ed25519 key: {keygen}, then {restart}, then bring hosts/{own} to all nodes"
+                    "this node has no Ed25519 key: {keygen}, then {restart}, then copy hosts/{own} to all nodes"
                 );
                 todo("no_own_key", next, text)
             }
             (Dialect::Sptps, _, Some(Line { place, .. }), _) => {
                 let text = format!(
-                    "Native = no in {place} keeps us from native: remove that line, then {reload}"
+                    "Native = no in {place} disables native: remove that line, then {reload}"
                 );
                 todo("native_off", next, text)
             }
             (Dialect::Sptps, ..) => {
                 let text = format!(
-                    "Native = no is in force and stands in no file: {reload}, or, if it is an option of the daemon, restart it without"
+                    "Native = no is in force, but in no file: {reload}, or, if it is an option of the daemon, restart it without"
                 );
                 todo("not_reloaded", next, text)
             }
@@ -172,7 +171,7 @@ impl Own {
             (Dialect::Native, _, _, line) => {
                 let place = line.as_ref().map_or(&self.main, |line| &line.place);
                 let text = format!(
-                    "all nodes speak native, and nothing forbids to fall back from it: write `MinProtocol = native` into {place}, then {reload}"
+                    "all nodes speak native, but a fallback to SPTPS is still allowed: write `MinProtocol = native` into {place}, then {reload}"
                 );
                 todo("may_fall_back", None, text)
             }
@@ -207,7 +206,7 @@ impl Facts {
                 return todo("bad_host_file", None, text);
             }
             Some(Ok(disk)) if *disk != self.host_file || self.has_another_min() => {
-                let text = format!("hosts/{name} is not in force as it stands there: {reload}");
+                let text = format!("the present hosts/{name} is not in force: {reload}");
                 return todo("not_reloaded", None, text);
             }
             _ => {}
@@ -241,15 +240,15 @@ impl Facts {
             (Dialect::Legacy, ..) => todo(
                 "own_key_first",
                 most,
-                format!("it waits for us: see {ours}, our own node"),
+                format!("it waits for this node: see {ours}"),
             ),
             (_, HostFile::Missing | HostFile::NoKey, _) => {
-                let text = format!("{what}: bring hosts/{name} from {name}, then {reload}");
+                let text = format!("{what}: copy hosts/{name} from {name}, then {reload}");
                 todo("no_key", most, text)
             }
             (_, _, Some(Dialect::Legacy)) => {
                 let text = format!(
-                    "it does not know our key: bring our hosts/{ours} to {name}, and `meshctl {}reload` there",
+                    "it does not know our key: copy our hosts/{ours} to {name}, and `meshctl {}reload` there",
                     own.net()
                 );
                 todo("our_key_unknown_there", most, text)
@@ -257,11 +256,11 @@ impl Facts {
             (Dialect::Sptps, ..) => todo(
                 "own_native_first",
                 most,
-                format!("it waits for us: see {ours}, our own node"),
+                format!("it waits for this node: see {ours}"),
             ),
             (Dialect::Native, _, Some(Dialect::Sptps)) => {
                 let text = format!(
-                    "both ends offer native and SPTPS is spoken: if that does not change within a minute, compare PresharedKeyFile, psk.d and NativePublicKey on both; `meshctl {}log` says what is refused",
+                    "both ends offer native, but the link uses SPTPS: if that lasts longer than a minute, compare PresharedKeyFile, psk.d and NativePublicKey on both; `meshctl {}log` shows refused handshakes",
                     own.net()
                 );
                 todo("native_fails", most, text)
@@ -276,7 +275,7 @@ impl Facts {
         let unheard = "not heard of since meshd started";
         let why = self.why.as_ref().map_or(unheard, |why| &why.text);
         let text = format!(
-            "nothing is known of it ({why}): see that its daemon runs, or delete hosts/{name} if it is gone for good"
+            "it is unknown ({why}): check that its daemon runs, or delete hosts/{name} if the node is gone for good"
         );
         todo("unknown", None, text)
     }
@@ -310,14 +309,14 @@ impl Facts {
             None if self.host_file == HostFile::Key => {
                 format!("its Ed25519PublicKey in hosts/{name}")
             }
-            None => "that we have no rsa_key.priv".into(),
+            None => "the missing rsa_key.priv of this node".into(),
         };
         let cure = match self.runs() {
             Runs::Meshd | Runs::MeshdOrTinc11 if most == Dialect::Legacy => self.make_key(own),
             _ => format!("install meshd on {name}"),
         };
         let text = format!(
-            "it speaks no more than {}, which {by} forbids: {cure}, or write `MinProtocol = {}` into hosts/{name} until then, then {}",
+            "it speaks at most {}, which {by} forbids: {cure}, or write `MinProtocol = {}` into hosts/{name} until then, then {}",
             most.name(),
             most.name(),
             own.reload()
@@ -339,14 +338,14 @@ impl Facts {
             }
             Runs::Unknown => {
                 let text = format!(
-                    "it speaks nothing but legacy: see that meshd runs there and not tincd, then {}, then bring hosts/{name} to all nodes",
+                    "it speaks only legacy: check that meshd runs there, not tincd, then {}, then copy hosts/{name} to all nodes",
                     self.make_key(own)
                 );
                 todo("legacy_there", next, text)
             }
             Runs::Meshd | Runs::MeshdOrTinc11 => {
                 let text = format!(
-                    "it has no Ed25519 key in use: {}, then bring hosts/{name} to all nodes",
+                    "it has no Ed25519 key in use: {}, then copy hosts/{name} to all nodes",
                     self.make_key(own)
                 );
                 todo("no_key_there", next, text)

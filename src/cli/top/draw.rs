@@ -42,7 +42,7 @@ impl Picture<'_> {
         let [head, tabs, table, foot] = Layout::vertical(lines).areas(frame.area());
         let text = self
             .screen
-            .map_or("waiting for an answer of meshd", |screen| &screen.head);
+            .map_or("waiting for meshd's answer", |screen| &screen.head);
         frame.render_widget(Paragraph::new(parts(text, head.width.into())), head);
         frame.render_widget(Paragraph::new(self.tabs()), tabs);
         if let Some(screen) = self.screen {
@@ -253,7 +253,7 @@ mod tests {
             "what was last known stays: {lines:#?}"
         );
         let lines = drawn(&State::default(), false, None, 10);
-        assert_eq!(lines[0], "waiting for an answer of meshd");
+        assert_eq!(lines[0], "waiting for meshd's answer");
     }
 
     #[test]

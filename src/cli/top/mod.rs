@@ -69,9 +69,7 @@ pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
     }
     let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
     if dumb || !output::to_terminal() || !io::stdin().is_terminal() {
-        output::complain(
-            "there is no terminal that could be drawn on: text follows, as with --batch",
-        );
+        output::complain("standard output is not a terminal: printing text, as with --batch");
         return batch(context, wanted, first);
     }
     interactive(context, wanted, first)

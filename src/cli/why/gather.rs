@@ -311,7 +311,7 @@ impl Files {
             sight: None,
             there: There::NotAsked,
             silent_since: None,
-            kernel: Kernel::NotLooked("not looked at: meshd was not asked".into()),
+            kernel: Kernel::NotLooked("not checked: meshd was not asked".into()),
             firewall: Firewall::NotLooked("meshd was not asked".into()),
         }
     }
@@ -380,7 +380,7 @@ fn unheard(source: &Source, node: &NodeName) -> NodeReport {
 /// Returns the kernel's route for the target.
 fn kernel(target: &Target, interface: Option<&str>) -> Kernel {
     let Some(ours) = interface else {
-        return Kernel::NotLooked("not looked at: meshd has no device".into());
+        return Kernel::NotLooked("not checked: meshd has no device".into());
     };
     let typed = target
         .asked
@@ -393,7 +393,7 @@ fn kernel(target: &Target, interface: Option<&str>) -> Kernel {
             .find_map(|row| first_address(&row.subnet))
     };
     let Some(address) = typed.or_else(first) else {
-        return Kernel::NotLooked("not looked at: there is no address to look for".into());
+        return Kernel::NotLooked("not checked: there is no address to look up".into());
     };
     let (ours, address_text) = (ours.to_owned(), address.to_string());
     match netlink::route_now(address) {

@@ -51,10 +51,10 @@ pub(super) fn judge(facts: &Facts) -> Verdict {
     let advice = match (broken, &facts.sight) {
         (Some(step), _) => step.cure.clone(),
         (None, None) => format!(
-            "Nothing is wrong in the files; with meshd running, `meshctl {net}why {node}` looks at the rest"
+            "Nothing is wrong in the files; with meshd running, `meshctl {net}why {node}` checks the rest"
         ),
         (None, Some(_)) => {
-            format!("Nothing is broken; `meshctl {net}ping {node}` measures the way")
+            format!("Nothing is broken; `meshctl {net}ping {node}` measures the path")
         }
     };
     Verdict {
@@ -73,7 +73,7 @@ impl Facts {
             .or_else(|| Some(self.subnets.first()?.subnet.clone()));
         let address = first.map_or_else(String::new, |subnet| format!(" {subnet}"));
         let how = match &self.sight {
-            None => "as far as the files say".into(),
+            None => "according to the files".into(),
             Some(sight) => how(sight),
         };
         format!("{node}{address}: {how}")
@@ -106,10 +106,10 @@ impl Facts {
     fn key(&self) -> Step {
         let (name, node, reload) = (Name::Key, &self.node, &self.reload);
         let net = &self.net;
-        let bring = format!("Bring hosts/{node} from {node}, then {reload}");
+        let bring = format!("Copy hosts/{node} from {node}, then {reload}");
         let disk = self.disk.file.as_ref();
         if let Some(Err(problem)) = disk {
-            let cure = format!("Mend that file: `meshctl {net}check` shows every mistake");
+            let cure = format!("Correct that file: `meshctl {net}check` shows every mistake");
             return Step::broken(name, problem, cure);
         }
         let reason = self
@@ -123,20 +123,23 @@ impl Facts {
         if let Some(why) = shut_out {
             let text = format!("{node} is shut out by hosts/{node}: {why}");
             let cure = format!(
-                "If that is no longer right, change Expires or Revoked in hosts/{node}, then {reload}"
+                "If that is wrong, change Expires or Revoked in hosts/{node}, then {reload}"
             );
             return Step::broken(name, text, cure);
         }
         let disk = disk.and_then(|file| file.as_ref().ok());
         let Some(sight) = &self.sight else {
             return match disk {
-                None => Step::skipped(name, "we may not read the host files; try it with sudo"),
+                None => Step::skipped(
+                    name,
+                    "this user may not read the host files; try it with sudo",
+                ),
                 Some(HostFile::Missing) => {
                     Step::broken(name, format!("there is no hosts/{node} here"), bring)
                 }
                 Some(HostFile::NoKey) => Step::skipped(
                     name,
-                    format!("hosts/{node} has no Ed25519PublicKey: good for legacy at most"),
+                    format!("hosts/{node} has no Ed25519PublicKey: legacy at most"),
                 ),
                 Some(HostFile::Key) => {
                     Step::fine(name, self.known_key(self.disk.fingerprint.as_deref()))
@@ -148,8 +151,8 @@ impl Facts {
         let same_key =
             self.disk.fingerprint.is_none() || self.disk.fingerprint == sight.fingerprint;
         if !loaded || !same_key {
-            let text = format!("hosts/{node} is not in force as it stands there");
-            return Step::broken(name, text, format!("Let meshd read it: {reload}"));
+            let text = format!("the present hosts/{node} is not in force");
+            return Step::broken(name, text, format!("Make meshd read it: {reload}"));
         }
         let speaks_legacy =
             peer.up && peer.protocol == "legacy" || peer.link.as_deref() == Some("legacy");
@@ -171,7 +174,7 @@ impl Facts {
             HostFile::Missing => {
                 return Step::fine(
                     name,
-                    format!("no hosts/{node}: legacy, on the word of its neighbours"),
+                    format!("no hosts/{node}: legacy, as announced by its neighbours"),
                 );
             }
             HostFile::NoKey | HostFile::Key => {}
@@ -190,7 +193,7 @@ impl Facts {
         };
         let file = match peer.host_file {
             HostFile::Key => self.known_key(sight.fingerprint.as_deref()),
-            _ => format!("hosts/{node}, RSA, good for legacy"),
+            _ => format!("hosts/{node}, RSA, for legacy"),
         };
         Step::fine(name, format!("{file}{proven}"))
     }
@@ -204,17 +207,17 @@ impl Facts {
     fn unproven(&self, sight: &NodeReport) -> Option<Step> {
         let (node, own, net) = (&self.node, &self.own, &self.net);
         let cure = format!(
-            "Compare the keys: `meshctl {net}status` on {node} shows what hosts/{node} must say here, and here what hosts/{own} must say there"
+            "Compare the keys: `meshctl {net}status` on {node} shows the key for hosts/{node} here, and the same command here shows the key for hosts/{own} there"
         );
         let text = match (&sight.missed, &sight.unproven) {
             (Some(missed), _) if missed.fault == DialFault::Handshake && !is_policy(missed) => {
                 format!(
-                    "somebody answers, but not with the key of hosts/{node}, or does not know ours: {}",
+                    "a peer answers, but it lacks the key of hosts/{node}, or does not know our key: {}",
                     missed.text
                 )
             }
             (_, Some(one)) => format!(
-                "somebody at {} came as {node} without the key of hosts/{node}, {} ago: {}",
+                "a peer at {} connected as {node} without the key of hosts/{node}, {} ago: {}",
                 one.address,
                 age(one.seconds, true),
                 one.text
@@ -225,7 +228,7 @@ impl Facts {
                 && !sight.pair.tcp_only_there =>
             {
                 format!(
-                    "no answer to handshakes of the tunnel: {node} has another key than hosts/{node} says, or another of ours"
+                    "no answer to tunnel handshakes: {node} has a key other than that of hosts/{node}, or an old key of ours"
                 )
             }
             _ => return None,
@@ -238,7 +241,7 @@ impl Facts {
         if let Some((offers, min)) = self.forbidden() {
             let place = self.disk.min_place.as_deref().unwrap_or(&self.main);
             let text = format!(
-                "{node} speaks no more than {}, and MinProtocol = {} ({place}) forbids that",
+                "{node} speaks at most {}, and MinProtocol = {} ({place}) forbids that",
                 offers.name(),
                 min.name()
             );
@@ -265,7 +268,7 @@ impl Facts {
             Some((first.subnet.clone(), first.why.clone()))
         });
         if let Some((subnet, why)) = refused {
-            let text = format!("{node} announces {subnet}, which is not believed: {why}");
+            let text = format!("{node} announces {subnet}, which is refused: {why}");
             let cure = format!(
                 "If it is right, write `Subnet = {subnet}` into hosts/{node} here, then {reload}"
             );
@@ -287,7 +290,7 @@ impl Facts {
             name,
             match listed.contains(subnet) {
                 true => format!("{subnet} listed in hosts/{node}"),
-                false => format!("{subnet} announced by {node}, given to nobody else"),
+                false => format!("{subnet} announced by {node}, listed for no other node"),
             },
         )
     }

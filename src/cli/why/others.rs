@@ -100,7 +100,7 @@ fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &PathRepo
             .as_ref()
             .is_some_and(|(s, _)| *s == row.subnet)
     });
-    let at_home = format!("only {own} itself sees that: `meshctl {net}why {node}` there");
+    let at_home = format!("only {own} knows that: `meshctl {net}why {node}` there");
     Facts {
         net: net.into(),
         reload: format!("`meshctl {net}reload`"),
@@ -114,7 +114,7 @@ fn facts(net: &str, end: &End, (other, back): (&Target, &There), pair: &PathRepo
         silent_since: end.silent_since.clone(),
         kernel: Kernel::NotLooked(format!("not known from here: {at_home}")),
         firewall: match hears(pair) {
-            true => Firewall::Open(format!("probes of {node} come in")),
+            true => Firewall::Open(format!("probes of {node} arrive")),
             false => Firewall::NotLooked(at_home),
         },
         sight: Some(sight),
@@ -133,11 +133,11 @@ fn by_graph(
 ) -> Vec<Step> {
     let (from, to) = (end.name().as_str(), other.node.as_str());
     let why = match &end.there {
-        There::Says(_) => format!("the meshd of {from} is too old to tell"),
+        There::Says(_) => format!("the meshd of {from} is too old to report it"),
         There::Silent => format!("{from} does not answer when asked"),
         There::NotAsked => format!("{from} is down, seen from here"),
         There::CannotBeAsked => match end.offers {
-            None => format!("{from} runs no meshd that could be asked"),
+            None => format!("{from} does not run a meshd with native"),
             Some(_) => format!("{from} runs tinc, or a meshd without native"),
         },
     };
@@ -187,10 +187,9 @@ fn by_graph(
             None => unknown(Name::Endpoint),
         },
         match (tcp_only, told) {
-            (Some(name), None) => Step::skipped(
-                Name::UdpProbe,
-                format!("{name} says TCPOnly: UDP is not tried"),
-            ),
+            (Some(name), None) => {
+                Step::skipped(Name::UdpProbe, format!("{name} sets TCPOnly: no UDP"))
+            }
             _ => of_pair(Name::UdpProbe),
         },
         of_pair(Name::PathMtu),
@@ -203,7 +202,7 @@ fn by_graph(
 fn meta_path(net: &str, end: &End, to: &str, edges: &[EdgeRow]) -> Step {
     let from = end.name().as_str();
     if !end.up {
-        let cure = format!("Look at that first: `meshctl {net}why {from}`");
+        let cure = format!("Fix that first: `meshctl {net}why {from}`");
         return Step::broken(Name::MetaPath, "down, seen from here", cure);
     }
     match way(edges, from, to) {
@@ -229,7 +228,7 @@ pub(super) fn judge(net: &str, sides: &[Side; 2], targets: [&Target; 2]) -> Verd
     let broken = steps.iter().find(|step| step.state == State::Broken);
     let silent = sides.iter().find(|side| !side.told);
     let (how, advice) = match (broken, silent) {
-        (Some(step), _) => ("something is broken between them", step.cure.clone()),
+        (Some(step), _) => ("a step between them is broken", step.cure.clone()),
         (None, Some(side)) => {
             let other = if side.name == a.name {
                 &b.name
@@ -237,14 +236,14 @@ pub(super) fn judge(net: &str, sides: &[Side; 2], targets: [&Target; 2]) -> Verd
                 &a.name
             };
             let text = format!(
-                "No more can be seen from here; a meshd on {} would tell: `meshctl {net}why {other}` there",
+                "This node sees no more; a meshd on {} would report it: `meshctl {net}why {other}` there",
                 side.name
             );
-            ("nothing wrong is seen from here", text)
+            ("no fault is visible from here", text)
         }
         (None, None) => {
             let text = format!(
-                "Nothing is broken; on {}: `meshctl {net}ping {}` measures the way",
+                "Nothing is broken; on {}: `meshctl {net}ping {}` measures the path",
                 a.name, b.name
             );
             ("fine", text)
@@ -280,7 +279,7 @@ fn joined((a, one): (&str, &Step), (b, two): (&str, &Step)) -> Step {
 
 /// Prefixes advice with a node, unless the advice names one.
 fn on(node: &str, cure: &str) -> String {
-    let names = ["On ", "One of ", "Likely ", "Look at "];
+    let names = ["On ", "One of ", "Likely ", "Fix that "];
     match names.iter().any(|begin| cure.starts_with(begin)) {
         true => cure.to_owned(),
         false => format!("On {node}: {cure}"),

@@ -106,10 +106,10 @@ impl World {
                     text,
                     match many {
                         None => format!(
-                            "Whose it is must announce it: `Subnet = {typed}` in its own host file; {all}"
+                            "Its owner must announce it: write `Subnet = {typed}` into the owner's host file there; {all}"
                         ),
                         Some(row) => format!(
-                            "{0} announces more subnets than are taken without a file: if it is one of these, write `Subnet = {typed}` into hosts/{0} here; {all}",
+                            "{0} announces more subnets than meshd accepts without a host file: if this is one of them, write `Subnet = {typed}` into hosts/{0} here; {all}",
                             row.owner
                         ),
                     },

@@ -20,7 +20,7 @@ impl Facts {
     pub(super) fn meta_path(&self) -> Step {
         let (name, node, own, net) = (Name::MetaPath, &self.node, &self.own, &self.net);
         let Some(sight) = &self.sight else {
-            return Step::skipped(name, "not looked at: meshd was not asked");
+            return Step::skipped(name, "not checked: meshd was not asked");
         };
         let missed = sight.missed.as_ref();
         let next = sight.dial.as_ref().and_then(|dial| dial.next_seconds);
@@ -29,12 +29,12 @@ impl Facts {
         });
         let cure = |missed: &DialFailureRow| match missed.fault {
             DialFault::Refused => format!(
-                "On {node}: see that meshd (or tincd) runs and listens on that port: `systemctl status 'meshd@*' 'tinc@*'`, `ss -ltnp`"
+                "On {node}: check that meshd (or tincd) runs and listens on that port: `systemctl status 'meshd@*' 'tinc@*'`, `ss -ltnp`"
             ),
             DialFault::Silent => format!(
-                "On {node}: see that the machine is up and lets our TCP in: `meshctl {net}firewall --verify`; here: `ip route get` the address"
+                "On {node}: check that the machine is up and admits our TCP: `meshctl {net}firewall --verify`; here: `ip route get` the address"
             ),
-            _ => format!("Then `meshctl {net}retry`, and `meshctl {net}log` says what comes of it"),
+            _ => format!("Run `meshctl {net}retry`; `meshctl {net}log` shows the result"),
         };
         if sight.pair.up {
             let wanted = sight.dial.is_some() && sight.peer.link.is_none();
@@ -76,7 +76,7 @@ impl Facts {
                 )
             }
             (Some(missed), _) if missed.fault == DialFault::NoKey => {
-                Step::skipped(name, "down: without a key it is not dialled")
+                Step::skipped(name, "down: meshd does not dial a node without a key")
             }
             (Some(missed), _) => {
                 let ago = age(missed.seconds, true);
@@ -96,7 +96,7 @@ impl Facts {
             }
             (None, None) => {
                 let cure = format!(
-                    "On {node}: see that its daemon runs and has a ConnectTo; or write `ConnectTo = {node}` into {} here, then {}",
+                    "On {node}: check that its daemon runs and has a ConnectTo; or write `ConnectTo = {node}` into {} here, then {}",
                     self.main, self.reload
                 );
                 Step::broken(
@@ -115,7 +115,7 @@ impl Facts {
             self.not_listening.join(", ")
         );
         let cure = format!(
-            "Here: see what is in the way (`ip address`, `ss -lntup`), or mend ListenAddress in {}; it is tried again by itself",
+            "Here: find the conflict (`ip address`, `ss -lntup`), or correct ListenAddress in {}; meshd retries by itself",
             self.main
         );
         Step::broken(name, text, cure)
@@ -133,7 +133,7 @@ impl Facts {
                 Some(first) => Step::fine(name, format!("Address {first} in hosts/{node}")),
                 None => Step::skipped(
                     name,
-                    format!("no Address in hosts/{node}: it must dial, or others name one"),
+                    format!("no Address in hosts/{node}: it must dial, or other nodes supply one"),
                 ),
             };
         };
@@ -146,13 +146,13 @@ impl Facts {
         match fault.map(|missed| (missed.fault, &missed.text)) {
             Some((DialFault::Unresolved, text)) => {
                 let cure = format!(
-                    "Mend the name or write a numeric Address into hosts/{node}: `getent hosts` shows what this machine makes of it"
+                    "Correct the name, or write a numeric Address into hosts/{node}; `getent hosts` shows how this machine resolves it"
                 );
                 return Step::broken(name, text, cure);
             }
             Some((DialFault::NoAddress, _)) if down && !addresses.is_empty() => {
                 let text = format!(
-                    "every Address of hosts/{node} lies inside the mesh or is none: {}",
+                    "every Address of hosts/{node} lies inside the mesh or is invalid: {}",
                     addresses.join(", ")
                 );
                 return Step::broken(name, text, write);
@@ -160,7 +160,7 @@ impl Facts {
             Some((DialFault::NoAddress, _)) if down => {
                 return Step::broken(
                     name,
-                    format!("no Address in hosts/{node}, and no node names one"),
+                    format!("no Address in hosts/{node}, and no node supplies one"),
                     write,
                 );
             }
@@ -169,16 +169,16 @@ impl Facts {
         match (addresses.first(), sight.learned.first(), &sight.peer.link) {
             (Some(first), _, _) => Step::fine(name, format!("Address {first} in hosts/{node}")),
             (None, Some(learned), _) => {
-                Step::fine(name, format!("{learned}, as its neighbours see it"))
+                Step::fine(name, format!("{learned}, as seen by its neighbours"))
             }
-            (None, None, Some(_)) => Step::fine(name, "by the link that it has opened"),
+            (None, None, Some(_)) => Step::fine(name, "by the link that it opened"),
             (None, None, None) if down => {
                 Step::skipped(name, format!("no Address in hosts/{node}: it must dial"))
             }
             (None, None, None) => Step::broken(
                 name,
                 format!(
-                    "no Address in hosts/{node}, and no node names one: packets go through others"
+                    "no Address in hosts/{node}, and no node supplies one: packets go through relays"
                 ),
                 write,
             ),
@@ -197,19 +197,13 @@ impl Facts {
         let udp = &pair.udp;
         match () {
             () if pair.tcp_only_here => {
-                return Step::skipped(
-                    name,
-                    format!("TCPOnly is set here{place}: UDP is not tried"),
-                );
+                return Step::skipped(name, format!("TCPOnly is set here{place}: no UDP"));
             }
             () if pair.tcp_only_there => {
-                return Step::skipped(
-                    name,
-                    format!("{node} says TCPOnly{place}: UDP is not tried"),
-                );
+                return Step::skipped(name, format!("{node} sets TCPOnly{place}: no UDP"));
             }
             () if !sight.udp_discovery => {
-                return Step::skipped(name, "UDPDiscovery = no: UDP is not tried");
+                return Step::skipped(name, "UDPDiscovery = no: no UDP probes");
             }
             () if code == Some("legacy_cipher") => {
                 let text = pair
@@ -231,23 +225,23 @@ impl Facts {
             }
             () if !self.not_listening.is_empty() => return self.deaf(name),
             () if pair.indirect => {
-                return Step::skipped(name, "IndirectData on the way: packets go through others");
+                return Step::skipped(name, "IndirectData on the path: packets go through relays");
             }
             () if pair.protocol == "none" => {
                 return Step::skipped(name, "not tried: there is no tunnel yet");
             }
             () if udp.unanswered == 0 || udp.address.is_none() => {
-                return Step::skipped(name, "not tried: no address is known, or nothing was sent");
+                return Step::skipped(name, "not tried: no known address, or no traffic");
             }
             // The other end sends no probes for this check; its answer may still be in transit.
             () if udp.unanswered < PROBES => {
-                return Step::skipped(name, "only just tried: no reply yet; ask again in a second");
+                return Step::skipped(name, "just tried: no reply yet; ask again in a second");
             }
             () if sight.key_doubted => {
                 return Step::skipped(
                     name,
                     format!(
-                        "no reply, and {node} is asked for its key anew: it may have restarted; ask again in ten seconds"
+                        "no reply; meshd asks {node} for a new key, because it may have restarted; ask again in ten seconds"
                     ),
                 );
             }
@@ -261,13 +255,13 @@ impl Facts {
         let said = self.said();
         let cure = match &self.there {
             There::Says(there) if hears(there) => format!(
-                "Our probes arrive, so answers are lost: a firewall here, or on the way back. Here: `meshctl {net}firewall --verify`"
+                "Our probes arrive, so their answers are lost: check the firewall here and on the path back. Here: `meshctl {net}firewall --verify`"
             ),
             There::Says(_) => format!(
-                "Likely a firewall between {own} and {node}. On {node}: `meshctl {net}firewall --verify`, and let UDP in on its port"
+                "Likely a firewall between {own} and {node}. On {node}: `meshctl {net}firewall --verify`, and admit UDP at its port"
             ),
             _ => format!(
-                "Likely a firewall between {own} and {node}. On both ends: let UDP in on the port of each (`meshctl {net}firewall --verify` where meshd runs)"
+                "Likely a firewall between {own} and {node}. On both ends: admit UDP at the port of each (`meshctl {net}firewall --verify` where meshd runs)"
             ),
         };
         Step::broken(
@@ -281,7 +275,7 @@ impl Facts {
         let node = &self.node;
         match &self.there {
             There::NotAsked => String::new(),
-            There::CannotBeAsked => format!("; {node} runs no meshd that could be asked"),
+            There::CannotBeAsked => format!("; {node} does not run a meshd with native"),
             There::Silent => format!("; {node} does not answer when asked"),
             There::Says(there) if hears(there) => format!("; {node} says: our probes arrive"),
             There::Says(_) => format!("; {node} says: our packets do not arrive"),
@@ -301,7 +295,7 @@ impl Facts {
         match (mtu.proven_bytes, mtu.fixed) {
             _ if mtu.too_small => {
                 let cure = format!(
-                    "Something on the way drops longer datagrams: try `ping -M do -s 1000` to the endpoint of {node}, and let ICMP \"fragmentation needed\" pass"
+                    "The path drops longer datagrams: try `ping -M do -s 1000` to the endpoint of {node}, and admit ICMP \"fragmentation needed\""
                 );
                 Step::broken(
                     name,
@@ -310,9 +304,7 @@ impl Facts {
                 )
             }
             (Some(bytes), true) => Step::fine(name, format!("packets of {bytes} bytes pass")),
-            (Some(bytes), false) => {
-                Step::skipped(name, format!("still searched; {bytes} bytes pass"))
-            }
+            (Some(bytes), false) => Step::skipped(name, format!("search runs; {bytes} bytes pass")),
             (None, _) => Step::skipped(name, "still searched"),
         }
     }
@@ -320,7 +312,7 @@ impl Facts {
     pub(super) fn subnet_owner(&self) -> Step {
         let (name, node) = (Name::SubnetOwner, self.node.as_str());
         let Some(first) = self.subnets.first() else {
-            return Step::skipped(name, format!("{node} has no subnet that is believed"));
+            return Step::skipped(name, format!("{node} has no accepted subnet"));
         };
         let net = &self.net;
         let owner = |owner: &Option<String>| owner.clone().unwrap_or_else(|| "(broadcast)".into());
@@ -349,7 +341,7 @@ impl Facts {
                 None if self.sight.is_none() => Step::fine(
                     name,
                     format!(
-                        "{} -> {} (weight {}), by the host files",
+                        "{} -> {} (weight {}), according to the host files",
                         first.subnet,
                         owner(&first.owner),
                         first.weight
@@ -357,8 +349,8 @@ impl Facts {
                 ),
                 None => Step::broken(
                     name,
-                    format!("{} has no owner that is up", first.subnet),
-                    format!("Bring one of its owners up: `meshctl {net}routes`"),
+                    format!("{} has no reachable owner", first.subnet),
+                    format!("Start one of its owners: `meshctl {net}routes`"),
                 ),
             };
         }
@@ -437,17 +429,16 @@ impl Facts {
             .as_ref()
             .is_some_and(|sight| sight.pair.udp.confirmed);
         match &self.firewall {
-            Firewall::NotLooked(why) => Step::skipped(name, format!("not looked at: {why}")),
+            Firewall::NotLooked(why) => Step::skipped(name, format!("not checked: {why}")),
             Firewall::Open(what) => Step::fine(name, what),
             Firewall::Unsure(what) => Step::skipped(name, what),
-            Firewall::Closed(rule) if through => Step::skipped(
-                name,
-                format!("{rule}; packets pass all the same, as answers"),
-            ),
+            Firewall::Closed(rule) if through => {
+                Step::skipped(name, format!("{rule}; packets still pass, as answers"))
+            }
             Firewall::Closed(rule) => Step::broken(
                 name,
                 rule,
-                format!("Let the port in: `meshctl {net}firewall --format nft` prints the rules"),
+                format!("Admit the port: `meshctl {net}firewall --format nft` prints the rules"),
             ),
         }
     }

@@ -104,37 +104,37 @@ const OTHER_KEY: &str = "10.132.0.1:655: no authentication within 5 s";
 fn cases() -> Vec<Case> {
     vec![
         ("fine", [fine(), fine()], star(), None, &["a to b: fine", "✓ name          a is known; b is known", "a: a -> web -> … -> b", "✓ key           a: hosts/b, ed25519 SHA256:77abcdef…, proven on its link; b: hosts/a",
-            "✓ udp probe     10.132.0.22:655 answers, rtt 0.5ms", "✓ pmtu          packets of 1440 bytes pass", "a: 172.20.0.2 -> b; b: 172.20.0.1 -> a", "- local route   a: not known from here: only a itself sees that: `meshctl why b` there",
-            "✓ firewall      a: probes of b come in; b: probes of a come in", "on a: `meshctl ping b`"]),
-        ("no key at one end", [says(|s| { s.peer.host_file = HostFile::Missing; s.fingerprint = None; }), fine()], star(), Some(Name::Key), &["a: there is no hosts/b here; b: hosts/a", "→ On a: Bring hosts/b from b, then `meshctl reload`"]),
+            "✓ udp probe     10.132.0.22:655 answers, rtt 0.5ms", "✓ pmtu          packets of 1440 bytes pass", "a: 172.20.0.2 -> b; b: 172.20.0.1 -> a", "- local route   a: not known from here: only a knows that: `meshctl why b` there",
+            "✓ firewall      a: probes of b arrive; b: probes of a arrive", "on a: `meshctl ping b`"]),
+        ("no key at one end", [says(|s| { s.peer.host_file = HostFile::Missing; s.fingerprint = None; }), fine()], star(), Some(Name::Key), &["a: there is no hosts/b here; b: hosts/a", "→ On a: Copy hosts/b from b, then `meshctl reload`"]),
         ("another key at the other end", [fine(), says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.missed = Some(DialFailureRow { fault: DialFault::Handshake, text: OTHER_KEY.into(), seconds: 2.0 }); })], star(), Some(Name::Key),
-            &["b: somebody answers, but not with the key of hosts/a", OTHER_KEY, "→ On b: Compare the keys"]),
-        ("somebody else under its name", [says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.unproven = Some(UnprovenRow { address: "192.0.2.1:5".into(), text: "bad signature".into(), seconds: 2.0 }); }), fine()], star(), Some(Name::Key), &["a: somebody at 192.0.2.1:5 came as b"]),
-        ("MinProtocol", [fine(), says(|s| { s.peer.offers = Some(Dialect::Sptps); s.peer.min_protocol = Some(Dialect::Native); })], star(), Some(Name::Trust), &["b: a speaks no more than sptps, and MinProtocol = native (its configuration) forbids", "On b: Install meshd on a"]),
+            &["b: a peer answers, but it lacks the key of hosts/a", OTHER_KEY, "→ On b: Compare the keys"]),
+        ("somebody else under its name", [says(|s| { s.pair.protocol = "none".into(); s.peer.link = None; s.unproven = Some(UnprovenRow { address: "192.0.2.1:5".into(), text: "bad signature".into(), seconds: 2.0 }); }), fine()], star(), Some(Name::Key), &["a: a peer at 192.0.2.1:5 connected as b"]),
+        ("MinProtocol", [fine(), says(|s| { s.peer.offers = Some(Dialect::Sptps); s.peer.min_protocol = Some(Dialect::Native); })], star(), Some(Name::Trust), &["b: a speaks at most sptps, and MinProtocol = native (its configuration) forbids", "On b: Install meshd on a"]),
         ("not believed", [says(|s| s.refused = vec![RefusedRow { owner: "b".into(), subnet: "10.9.0.0/24".into(), why: "hosts/b does not list it (StrictSubnets)".into(), rule: Rule::StrictSubnets }]), fine()], star(), Some(Name::Trust),
-            &["a: b announces 10.9.0.0/24, which is not believed", "→ On a: If it is right, write `Subnet = 10.9.0.0/24` into hosts/b here"]),
+            &["a: b announces 10.9.0.0/24, which is refused", "→ On a: If it is right, write `Subnet = 10.9.0.0/24` into hosts/b here"]),
         ("its own link fails", [says(|s| { s.peer.link = None; s.dial = Some(meshd_proto::mesh::reports::path_report::DialSight::default()); s.missed = Some(DialFailureRow { fault: DialFault::Refused, text: "10.132.0.2:655: refused".into(), seconds: 1.0 }); }), fine()], star(), Some(Name::MetaPath),
-            &["a: reachable through others, but our own link to it fails: 10.132.0.2:655: refused", "→ On b: see that meshd"]),
+            &["a: reachable through others, but our own link to it fails: 10.132.0.2:655: refused", "→ On b: check that meshd"]),
         ("down for one", [says(|s| { s.pair = PathReport::default(); s.peer.up = false; s.peer.link = None; }), fine()], star(), Some(Name::MetaPath), &["a: down: no node reaches it, and nothing here dials it"]),
         ("no address", [fine(), says(|s| { s.addresses.clear(); s.peer.link = None; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("web".into()); })], star(), Some(Name::Endpoint), &["b: no Address in hosts/a", "On b: Write `Address = ADDRESS` of a into hosts/a"]),
         ("UDP blocked one way", [says(silent), says(|s| s.pair.udp.heard_seconds = None)], star(), Some(Name::UdpProbe), &["a: 10.132.0.22:655 no reply to 9 probes since ", "; b says: our packets do not arrive; b: 10.132.0.22:655 answers", "→ Likely a firewall between a and b. On b: `meshctl firewall --verify`"]),
-        ("UDP blocked on the way back", [says(|s| { silent(s); s.pair.udp.heard_seconds = None; }), says(|s| { silent(s); s.pair.udp.heard_seconds = Some(0.4); })], star(), Some(Name::UdpProbe), &["b says: our probes arrive", "→ On a: Our probes arrive, so answers are lost", "- firewall", "b: probes of a come in"]),
-        ("UDP blocked, and b is a tincd", [says(silent), tinc()], star(), Some(Name::UdpProbe), &["b runs no meshd that could be asked; b: not known from here: b runs tinc, or a meshd without native", "On both ends"]),
+        ("UDP blocked on the way back", [says(|s| { silent(s); s.pair.udp.heard_seconds = None; }), says(|s| { silent(s); s.pair.udp.heard_seconds = Some(0.4); })], star(), Some(Name::UdpProbe), &["b says: our probes arrive", "→ On a: Our probes arrive, so their answers are lost", "- firewall", "b: probes of a arrive"]),
+        ("UDP blocked, and b is a tincd", [says(silent), tinc()], star(), Some(Name::UdpProbe), &["b does not run a meshd with native; b: not known from here: b runs tinc, or a meshd without native", "On both ends"]),
         ("UDP blocked, and b says nothing", [says(silent), There::Silent], star(), Some(Name::UdpProbe), &["b does not answer when asked"]),
         ("the other one", [There::Silent, says(silent)], star(), Some(Name::UdpProbe), &["a: not known from here: a does not answer when asked; b: 10.132.0.22:655 no reply", "On both ends"]),
-        ("only short packets", [says(|s| s.pair.mtu.too_small = true), fine()], star(), Some(Name::PathMtu), &["a: not even packets of 512 bytes pass", "b: packets of 1440 bytes pass", "On a: Something on the way drops"]),
-        ("TCPOnly at one", [says(|s| { silent(s); s.pair.tcp_only_there = true; }), says(|s| { silent(s); s.pair.tcp_only_here = true; })], star(), None, &["a: b says TCPOnly: UDP is not tried; b: TCPOnly is set here"]),
-        ("idle", [says(|s| { silent(s); s.pair.udp.unanswered = 0; }), fine()], star(), None, &["a: not tried: no address is known, or nothing was sent"]),
-        ("only just tried", [says(|s| { silent(s); s.pair.udp.unanswered = 2; }), fine()], star(), None, &["a: only just tried: no reply yet"]),
-        ("an older meshd", [older(fine()), fine()], star(), None, &["a: not known from here: the meshd of a is too old to tell; b: hosts/a", "✓ udp probe     10.132.0.22:655 answers", "nothing wrong is seen from here", "a meshd on a would tell"]),
+        ("only short packets", [says(|s| s.pair.mtu.too_small = true), fine()], star(), Some(Name::PathMtu), &["a: not even packets of 512 bytes pass", "b: packets of 1440 bytes pass", "On a: The path drops"]),
+        ("TCPOnly at one", [says(|s| { silent(s); s.pair.tcp_only_there = true; }), says(|s| { silent(s); s.pair.tcp_only_here = true; })], star(), None, &["a: b sets TCPOnly: no UDP; b: TCPOnly is set here"]),
+        ("idle", [says(|s| { silent(s); s.pair.udp.unanswered = 0; }), fine()], star(), None, &["a: not tried: no known address, or no traffic"]),
+        ("just tried", [says(|s| { silent(s); s.pair.udp.unanswered = 2; }), fine()], star(), None, &["a: just tried: no reply yet"]),
+        ("an older meshd", [older(fine()), fine()], star(), None, &["a: not known from here: the meshd of a is too old to report it; b: hosts/a", "✓ udp probe     10.132.0.22:655 answers", "no fault is visible from here", "a meshd on a would report it"]),
         ("an older meshd, UDP blocked", [older(says(silent)), fine()], star(), Some(Name::UdpProbe), &["a: 10.132.0.22:655 no reply to 9 probes"]),
-        ("tincds with a link", [tinc(), tinc()], linked(), None, &["nothing wrong is seen from here", "✓ key           a: proven by the link that it has with b", "✓ meta path     a: a -> b; b: b -> a", "✓ endpoint      a: 10.132.0.1 port 655, by its link with b",
-            "- trust         a: not known from here: a runs tinc", "- udp probe", "- pmtu", "✓ subnet owner  a: 172.20.0.2 -> b, seen from here", "- local route", "- firewall", "a meshd on a would tell: `meshctl why b` there"]),
-        ("tincds with TCPOnly", [tinc(), tinc()], tcp_only(), None, &["- udp probe     b says TCPOnly: UDP is not tried"]),
+        ("tincds with a link", [tinc(), tinc()], linked(), None, &["no fault is visible from here", "✓ key           a: proven by the link that it has with b", "✓ meta path     a: a -> b; b: b -> a", "✓ endpoint      a: 10.132.0.1 port 655, by its link with b",
+            "- trust         a: not known from here: a runs tinc", "- udp probe", "- pmtu", "✓ subnet owner  a: 172.20.0.2 -> b, seen from here", "- local route", "- firewall", "a meshd on a would report it: `meshctl why b` there"]),
+        ("tincds with TCPOnly", [tinc(), tinc()], tcp_only(), None, &["- udp probe     b sets TCPOnly: no UDP"]),
         ("tincds without a link", [tinc(), tinc()], star(), None, &["- key           a: not known from here", "a: a -> web -> b", "10.132.0.1 port 655, as web sees b"]),
         ("apart", [There::Silent, There::Silent], both("web", "a").to_vec(), Some(Name::MetaPath), &["no chain of links leads to b", "One of the two must dial"]),
         ("one-sided", [There::Silent, There::Silent], vec![edge("a", "b")], Some(Name::MetaPath), &["no chain of links"]),
-        ("one is down", [There::NotAsked, fine()], star(), Some(Name::MetaPath), &["a: down, seen from here", "a: not known from here: a is down", "→ Look at that first: `meshctl why a`"]),
+        ("one is down", [There::NotAsked, fine()], star(), Some(Name::MetaPath), &["a: down, seen from here", "a: not known from here: a is down", "→ Fix that first: `meshctl why a`"]),
     ]
 }
 
@@ -199,7 +199,7 @@ fn what_was_asked_for_is_named() {
         "{shown}"
     );
     assert!(
-        shown.contains("a: 10.7.0.0/24 -> b (weight 10); b: a has no subnet"),
+        shown.contains("a: 10.7.0.0/24 -> b (weight 10); b: a has no accepted subnet"),
         "{shown}"
     );
 }
