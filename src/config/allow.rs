@@ -57,9 +57,9 @@ impl Whom {
         if text.contains('=') {
             return values::label(text).map(|(name, value)| Self::Label(name, value));
         }
-        NodeName::new(text).map(Self::Node).map_err(|_| {
-            format!("{text:?} is neither a node's name nor a label NAME=VALUE nor `*`")
-        })
+        NodeName::new(text)
+            .map(Self::Node)
+            .map_err(|_| format!("{text:?} is not a node name, a label NAME=VALUE or `*`"))
     }
 
     /// True if it matches a node, by name and host file.
@@ -78,7 +78,7 @@ impl What {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "{text:?} is no service; write tcp/PORT, udp/PORT, tcp/FIRST-LAST, udp/FIRST-LAST, icmp or `*`"
+                "{text:?} is not a service; write tcp/PORT, udp/PORT, tcp/FIRST-LAST, udp/FIRST-LAST, icmp or `*`"
             )
         };
         let (protocol, ports) = match text {
@@ -112,7 +112,7 @@ impl Allow {
     /// Parses `FROM TO`. The error is one sentence.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (from, to) = text.rsplit_once([' ', '\t']).ok_or_else(|| {
-            format!("{text:?} is no rule; write FROM TO, like `role=web tcp/3306`")
+            format!("{text:?} is not a rule; write FROM TO, like `role=web tcp/3306`")
         })?;
         Ok(Self {
             from: Whom::parse(from.trim_end())?,
@@ -180,19 +180,19 @@ mod tests {
         let blanks = Allow::parse("role = web \t tcp/3306").unwrap();
         assert_eq!(format!("{blanks:?}"), "role=web tcp/3306");
         for (bad, told) in [
-            ("", "is no rule"),
-            ("tcp/3306", "is no rule"),
-            ("role= tcp/1", "is no label"),
-            ("a.b tcp/1", "neither a node's name nor a label"),
-            ("a tcp", "is no service"),
-            ("a tcp/", "is no service"),
-            ("a tcp/0", "is no service"),
-            ("a tcp/+5", "is no service"),
-            ("a tcp/65536", "is no service"),
-            ("a tcp/1-2-3", "is no service"),
-            ("a sctp/5", "is no service"),
-            ("a TCP/5", "is no service"),
-            ("a tcp/http", "is no service"),
+            ("", "is not a rule"),
+            ("tcp/3306", "is not a rule"),
+            ("role= tcp/1", "is not a label"),
+            ("a.b tcp/1", "not a node name, a label"),
+            ("a tcp", "is not a service"),
+            ("a tcp/", "is not a service"),
+            ("a tcp/0", "is not a service"),
+            ("a tcp/+5", "is not a service"),
+            ("a tcp/65536", "is not a service"),
+            ("a tcp/1-2-3", "is not a service"),
+            ("a sctp/5", "is not a service"),
+            ("a TCP/5", "is not a service"),
+            ("a tcp/http", "is not a service"),
             ("a udp/9-5", "write udp/5-9"),
         ] {
             let error = Allow::parse(bad).unwrap_err();

@@ -26,7 +26,8 @@ pub(super) fn no_nodes(names: &[String]) -> Vec<Problem> {
     };
     let near = names.iter().filter(is_near);
     near.map(|name| {
-        let text = "is no node's: names have no `-`; write `_` for it, in Name too";
+        let text =
+            "the name is not a node name, because it has a `-`; write `_` instead, in Name too";
         Problem::warning(&Path::new("hosts").join(name), 0, text)
     })
     .collect()
@@ -41,7 +42,7 @@ pub(super) fn twins(source: &Source, hosts: &BTreeMap<NodeName, Arc<Host>>) -> V
     let mut problems = Vec::new();
     for (name, key) in keyed {
         if let Some(first) = seen.insert(key, name) {
-            let text = format!("has the same key as hosts/{first}; give each node its own");
+            let text = format!("the key is also in hosts/{first}; give each node its own");
             problems.push(Problem::warning(&host::host_path(source, name), 0, text));
         }
     }
@@ -61,7 +62,7 @@ pub(super) fn same_subnets(lines: &[Entry]) -> Vec<Problem> {
             Slot::Vacant(slot) => drop(slot.insert(line)),
             Slot::Occupied(first) if first.get().file != line.file => {
                 let text = format!(
-                    "Subnet {subnet} stands in {} too; give one of them another weight (#20), or take it away there",
+                    "Subnet {subnet} is in {} too; give one of them another weight (#20), or remove it there",
                     first.get().file.display()
                 );
                 problems.push(line.warning(text));
@@ -86,7 +87,7 @@ pub(super) fn many_subnets(lines: &[Entry]) -> Vec<Problem> {
     let many = many.filter_map(|(count, first)| Some((count, first?)));
     many.map(|(count, first)| {
         first.warning(format!(
-            "is the first of {} Subnet lines beyond {MAX_SUBNETS_PER_NODE}: a meshd takes these only where its own copy of this file lists them; keep the copies alike",
+            "this is the first of {} Subnet lines beyond {MAX_SUBNETS_PER_NODE}: another meshd accepts them only from its own copy of this file; keep the copies equal",
             count - MAX_SUBNETS_PER_NODE
         ))
     })

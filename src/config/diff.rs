@@ -399,7 +399,8 @@ fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
     }
     diff.list("Allow", &old.allow, allow);
     if old.allow != *allow {
-        let text = "Allow: load the firewall that `meshctl firewall` prints, meshd filters nothing";
+        let text =
+            "Allow: load the rules of `meshctl firewall`, because meshd itself filters nothing";
         diff.changed.push(text.into());
     }
     diff.restart("Sandbox", &old.sandbox, sandbox);

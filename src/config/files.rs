@@ -29,7 +29,7 @@ pub enum FileError {
     #[error("is a {0}, not a regular file; replace it or move it away")]
     Kind(&'static str),
     /// Longer than [`MAX_FILE`].
-    #[error("is larger than 1 MiB, which no configuration file is; move it away")]
+    #[error("is larger than 1 MiB, the limit of configuration files; move it away")]
     TooLarge,
     /// Holds NUL bytes.
     #[error("is not a text file; move it away")]

@@ -70,7 +70,7 @@ pub(super) fn private_block(shown: &Path, bytes: &[u8]) -> Option<Problem> {
         let line = line.trim_start_matches(['#', ' ', '\t']);
         line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY")
     })?;
-    let text = "holds a private key: whoever has read this file can pass for that node, so it must be replaced; make a new \
+    let text = "the file holds a private key, so every reader of the file can act as that node; make a new \
                 key there and remove the block here";
     Some(Problem::warning(shown, line, text))
 }
@@ -90,7 +90,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
             problems.push(Problem::error(
                 &shown,
                 0,
-                "says nothing; copy it from that node again",
+                "the file is empty; copy it from that node again",
             ));
         }
         // A block without an end hides the lines after it, as in tinc. If it hides more than its own content, that is
@@ -179,7 +179,7 @@ pub(super) fn two_forms(source: &Source, name: &NodeName) -> Option<Problem> {
     let [tincs, ours] = forms(name);
     let both = source.has(&tincs) && source.has(&ours);
     both.then(|| {
-        let text = format!("there is {} too; remove one of the two", ours.display());
+        let text = format!("{} exists too; remove one of the two", ours.display());
         Problem::error(&tincs, 0, text)
     })
 }
@@ -214,7 +214,7 @@ pub(super) fn read_lines(
             problems.push(Problem::error(
                 shown,
                 0,
-                "is no UTF-8 text; save it as such",
+                "the file is not UTF-8 text; save it as UTF-8",
             ));
             return None;
         };
@@ -329,10 +329,11 @@ fn ending(tree: &Tree, host: &Host, now: u64) -> Option<Problem> {
     let entry = tree.first("Expires").filter(|_| host.revoked.is_none())?;
     let text = match host.expires?.checked_sub(now) {
         None | Some(0) => {
-            "this node has expired and is not spoken to; set a later time or remove the file".into()
+            "this node has expired, so its links are refused; set a later time or remove the file"
+                .into()
         }
         Some(left) if left < WARN_BEFORE => format!(
-            "this node expires in {} days and is not spoken to from then on; set a later time",
+            "this node expires in {} days; after that its links are refused; set a later time",
             left / DAY
         ),
         Some(_) => return None,
@@ -382,7 +383,7 @@ fn addresses(reader: &mut Reader<'_>, port: u16) -> Vec<HostAddress> {
             && port.bytes().all(|digit| digit.is_ascii_digit())
         {
             let text = format!(
-                "{:?} is taken for a name; write `{host} {port}`",
+                "{:?} is read as a host name; write `{host} {port}`",
                 entry.value
             );
             reader.problems.push(entry.warning(text));

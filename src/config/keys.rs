@@ -42,7 +42,7 @@ pub(super) fn read_private_text(
     let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
     if mode & 0o077 != 0 {
         let text = format!(
-            "others may read it (mode {:03o}); chmod 600 it",
+            "other users may read it (mode {:03o}); chmod 600 it",
             mode & 0o777
         );
         problems.push(Problem {
@@ -98,12 +98,12 @@ pub(super) fn read_secret(
         Err(files::FileError::Missing) => files::FileError::Missing.to_string(),
         Err(error) => format!("{error}{}", hint(&error)),
         Ok(_) if mode & 0o077 != 0 => format!(
-            "others may read it (mode {:03o}); chmod 600 it, and better make a new one",
+            "other users may read it (mode {:03o}); chmod 600 it, and make a new one",
             mode & 0o777
         ),
         Ok(text) => match secret(&text) {
             Some(secret) => return Some(secret),
-            None => "does not hold 32 bytes as 44 characters of base64 or 64 hex digits; \
+            None => "the file does not hold 32 bytes as 44 characters of base64 or 64 hex digits; \
                      `openssl rand -base64 32` makes some"
                 .into(),
         },
@@ -143,8 +143,9 @@ pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
 
 /// Parses the native key of a host file's line.
 pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
-    StaticPublic::from_base64(text)
-        .ok_or_else(|| "NativePublicKey: no X25519 key of 43 characters of A-Z a-z 0-9 + /".into())
+    StaticPublic::from_base64(text).ok_or_else(|| {
+        "NativePublicKey is not an X25519 key of 43 characters from A-Z a-z 0-9 + /".into()
+    })
 }
 
 /// Returns the private key in the file `path`; `None` if the file is missing or holds only comments.
@@ -448,7 +449,7 @@ mod tests {
         assert!(read_private(&path, Path::new("k"), false, &mut problems).is_some());
         assert_eq!(
             problems[0].to_string(),
-            "k: others may read it (mode 640); chmod 600 it"
+            "k: other users may read it (mode 640); chmod 600 it"
         );
         assert!(!problems[0].error);
     }

@@ -95,9 +95,7 @@ pub(super) fn private_key(
             Some(public) => public
                 .and_then(|public| RsaPrivate::from_hex(&entry.value, &public))
                 .map_err(|error| format!("PrivateKey {error}")),
-            None => {
-                Err("PrivateKey needs the PublicKey that belongs to it in our host file".into())
-            }
+            None => Err("PrivateKey needs its PublicKey in our host file".into()),
         };
         return key.map_err(|text| problems.push(entry.error(text))).ok();
     }
@@ -123,15 +121,14 @@ pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     let cipher = reader.one("Cipher", |name| {
         or_none(name, Cipher::by_name).ok_or_else(|| {
             format!(
-                "{name} is a Cipher that meshd does not have, or one whose keystream repeats; use aes-256-cbc, \
+                "meshd does not support Cipher = {name}, or its keystream repeats; use aes-256-cbc, \
                  or see the manual for others"
             )
         })
     });
     let digest = reader.one("Digest", |name| {
-        or_none(name, Digest::by_name).ok_or_else(|| {
-            format!("{name} is a Digest that meshd does not have; use sha256 or sha512")
-        })
+        or_none(name, Digest::by_name)
+            .ok_or_else(|| format!("meshd does not support Digest = {name}; use sha256 or sha512"))
     });
     let cipher = cipher.unwrap_or(usual.cipher);
     let digest = digest.unwrap_or(usual.digest);
@@ -144,7 +141,7 @@ pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     let level = reader.number("Compression", 0, MAX_LEVEL.into());
     if let (true, Some(entry)) = (level > MAX_LEGACY.into(), reader.tree.first("Compression")) {
         // Observed with 1.1~pre18: it drops the key, and after a minute the link.
-        let text = "Compression = 12 is LZ4: a tinc 1.1 that is built without it, as Debian's is, refuses our keys; 1 to 9 is for all";
+        let text = "Compression = 12 is LZ4: a tinc 1.1 without LZ4, such as Debian's, refuses our keys; use 1 to 9";
         reader.problems.push(entry.warning(text));
     }
     Suite {

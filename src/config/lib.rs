@@ -157,8 +157,8 @@ impl Config {
         match self.shell.allow.len() {
             0 => None,
             lines => Some(format!(
-                "Allow ({lines} of them): meshd itself filters nothing; they are in force where the firewall that \
-                 `meshctl {net}firewall` prints is loaded, and `meshctl {net}firewall --verify` looks whether it is"
+                "Allow ({lines} lines): meshd itself filters nothing; load the rules of `meshctl {net}firewall`, and \
+                 check them with `meshctl {net}firewall --verify`"
             )),
         }
     }

@@ -104,11 +104,11 @@ struct Taken {
 fn cost(bad: Problem, keys: Option<(bool, bool)>) -> Problem {
     let (sptps, rsa) = keys.unwrap_or((true, true));
     let what = match (sptps, rsa) {
-        (false, _) => "the line is ignored, as we speak nothing but legacy",
+        (false, _) => "the line is ignored, because this node speaks only legacy",
         (true, true) => {
-            "only its RSA key counts, so no more than legacy is spoken with it: mend the line or remove it"
+            "only its RSA key is used, so its links use legacy: correct or remove the line"
         }
-        (true, false) => "we have no RSA key, so no link is possible: mend the line",
+        (true, false) => "this node has no RSA key, so no link is possible: correct the line",
     };
     Problem {
         error: sptps,
@@ -184,7 +184,7 @@ fn daemon_tree(source: &Source, options: &[CliOption], problems: &mut Vec<Proble
     let (tincs, ours) = (Path::new("tinc.conf"), Path::new(toml::MAIN));
     let main = main_file(source);
     if source.has(tincs) && source.has(ours) {
-        let text = format!("there is {} too; remove one of the two", toml::MAIN);
+        let text = format!("{} exists too; remove one of the two", toml::MAIN);
         problems.push(Problem::error(tincs, 0, text));
     }
     if source.has(main) {
@@ -308,7 +308,7 @@ fn own_host(
     let shown = host::host_path(source, name);
     problems.extend(host::two_forms(source, name));
     if !source.has(&shown) {
-        let text = "no such file; without it we have no subnets and port 655";
+        let text = "no such file; without it this node has no subnets and port 655";
         problems.push(Problem::warning(&shown, 0, text));
         return;
     }
@@ -331,7 +331,8 @@ fn hosts(
     });
     if last.is_some() && !source.base.join(dir).is_dir() {
         // The operator may be moving the tree; that must not end all links.
-        let text = "no such directory; the configuration in force stays until it is back";
+        let text =
+            "no such directory; the configuration in force stays until the directory exists again";
         ours.push(Problem::error(dir, 0, text));
     }
     taken.problems.extend(cross_check::no_nodes(&names));
@@ -343,7 +344,7 @@ fn hosts(
     names.sort();
     names.dedup();
     if names.len() > MAX_HOSTS {
-        let text = format!("more than {MAX_HOSTS} host files; only the first ones are read");
+        let text = format!("more than {MAX_HOSTS} host files; meshd reads only the first ones");
         taken.problems.push(Problem::error(dir, 0, text));
         names.truncate(MAX_HOSTS);
     }
@@ -386,18 +387,20 @@ fn what_is_lost(new: &Host, known: &Host, file: &HostFile) -> Option<&'static st
     let keyless = new.key.is_none() && new.rsa.is_none();
     let mut subnets = known.subnets.iter();
     if file.cut_short {
-        Some("is cut short; write it whole")
+        Some("the file is cut short; write it completely")
     } else if keyless && (known.key.is_some() || known.rsa.is_some()) {
-        Some("has lost its public key; write it again, or remove the file if the node is gone")
+        Some(
+            "the file has lost its public key; write it again, or remove the file if the node is gone",
+        )
     } else if new.bad_key.is_some() && known.key.is_some() {
-        Some("its Ed25519 key cannot be read any more; mend the line, or remove it")
+        Some("its Ed25519 key has become unreadable; correct or remove the line")
     } else if file.unterminated && known.rsa.is_some() && new.rsa.is_none() {
         Some(
-            "has lost its RSA key and does not end with a newline, as if it were just being written; add the newline",
+            "the file has lost its RSA key and its last newline, so it may be incomplete; add the newline",
         )
     } else if file.unterminated && subnets.any(|subnet| !new.subnets.contains(subnet)) {
         Some(
-            "has fewer Subnet lines and does not end with a newline, as if it were just being written; add the newline",
+            "the file has fewer Subnet lines and no last newline, so it may be incomplete; add the newline",
         )
     } else {
         None

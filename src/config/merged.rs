@@ -175,7 +175,7 @@ impl Tree {
             };
             let why = match var {
                 var if var.runs_programs() => "may start programs",
-                var if var.names_secret() => "names a secret of ours",
+                var if var.names_secret() => "names a secret of this node",
                 _ => return true,
             };
             let text = format!(
@@ -243,12 +243,7 @@ fn not_honoured(entry: &Entry, var: &Var) -> Option<Problem> {
     if is_default(entry, var) {
         return None;
     }
-    let say = |instead| {
-        format!(
-            "{} is known, but meshd does not honour it yet: {instead}",
-            var.name
-        )
-    };
+    let say = |instead| format!("meshd does not support {} yet: {instead}", var.name);
     Some(match ignoring {
         Ignoring::Safe(instead) => entry.warning(say(instead)),
         Ignoring::Unsafe(instead) => entry.error(say(instead)),
@@ -324,7 +319,7 @@ impl<'a> Reader<'a> {
             return None;
         };
         if !junk.is_empty() && !junk.starts_with('#') {
-            let text = format!("only {number} is read of the value of {name}; remove {junk:?}");
+            let text = format!("{name} is read as {number}; remove {junk:?}");
             self.unread(entry, text, "");
         }
         Some(number)

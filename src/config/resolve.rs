@@ -93,12 +93,12 @@ fn supported(reader: &mut Reader<'_>, mode: Mode) -> DeviceType {
         (
             "DeviceType",
             !matches!(device, "tun" | "tap" | "dummy"),
-            "only DeviceType = tun, tap and dummy are supported yet",
+            "meshd supports only DeviceType = tun, tap and dummy",
         ),
         (
             "DeviceType",
             device == "tun" && mode != Mode::Router,
-            "Mode = switch and hub carry frames, which a tun device has not; use DeviceType = tap",
+            "Mode = switch and hub need frames, which a tun device lacks; use DeviceType = tap",
         ),
     ];
     for (name, wrong, text) in refuse {
@@ -123,7 +123,7 @@ fn check_allow(
     for entry in reader.tree.all("Allow") {
         if mode != Mode::Router {
             let text =
-                "Allow needs Mode = router: frames carry addresses that are no node's; remove it";
+                "Allow needs Mode = router, because addresses in frames have no owner; remove it";
             reader.problems.push(entry.error(text));
             continue;
         }
@@ -134,12 +134,14 @@ fn check_allow(
         let text = match &from {
             _ if !nobody => continue,
             Whom::All => continue,
-            Whom::Node(node) if Some(node) == own => "this rule is for ourselves; remove it".into(),
+            Whom::Node(node) if Some(node) == own => {
+                "this rule names our own node; remove it".into()
+            }
             Whom::Node(node) => {
-                format!("there is no usable hosts/{node}, so this rule lets nobody in")
+                format!("there is no usable hosts/{node}, so this rule has no effect")
             }
             Whom::Label(..) => {
-                format!("no host file has the label {from}, so this rule lets nobody in")
+                format!("no host file has the label {from}, so this rule has no effect")
             }
         };
         reader.problems.push(entry.warning(text));
@@ -190,11 +192,11 @@ fn secrets(
     let missing = experimental.is_none() && !source.base.join(&shown).exists();
     let sptps = experimental != Some(false) && !(missing && rsa.is_some());
     if missing && !sptps {
-        let text = "no such file, so only the legacy protocol of tinc 1.0 is spoken; `meshctl keygen` makes a key";
+        let text = "no such file, so this node speaks only the legacy protocol of tinc 1.0; `meshctl keygen` makes a key";
         problems.push(Problem::warning(&shown, 0, text));
     }
     if keys::unfinished(&source.base.join(&shown)).exists() {
-        let text = "a new key pair was cut short before both halves were written; `meshctl keygen` completes it";
+        let text = "a new key pair is incomplete; `meshctl keygen` completes it";
         problems.push(Problem::warning(&shown, 0, text));
     }
     let key = match (sptps, &rsa) {
@@ -204,7 +206,7 @@ fn secrets(
         // A placeholder that never leaves the daemon. It is as secret as the RSA key, and equal at every reload.
         (false, Some(rsa)) => Some(Arc::new(PrivateKey::from_seed(&rsa.stand_in_seed()))),
         (false, None) => {
-            let text = "ExperimentalProtocol = no leaves us nothing but RSA, and there is no rsa_key.priv; remove the line, or restore that file";
+            let text = "ExperimentalProtocol = no needs rsa_key.priv, which does not exist; remove the line, or restore that file";
             problems.extend(
                 tree.first("ExperimentalProtocol")
                     .map(|entry| entry.error(text)),
@@ -270,11 +272,11 @@ fn check_own_rsa(
     let text = match public {
         Some(key) if key == private.public() => return,
         Some(_) => {
-            "its RSA public key is not that of our private key, so others refuse us in the legacy protocol"
+            "its RSA public key does not match our private key, so other nodes refuse this node in legacy"
         }
         // Only a node without another key needs an RSA key there.
         None if secrets.sptps => return,
-        None => "it has no RSA public key that others could know us by",
+        None => "it has no RSA public key, so other nodes cannot verify this node",
     };
     problems.push(Problem::warning(&shown, 0, text));
 }
@@ -312,8 +314,10 @@ fn check_own_key(
     }));
     let text = match public {
         Some(Some(key)) if key == private.public() => return,
-        Some(Some(_)) => "its Ed25519PublicKey is not that of our private key, so others refuse us",
-        _ => "it has no Ed25519PublicKey that others could know us by",
+        Some(Some(_)) => {
+            "its Ed25519PublicKey does not match our private key, so other nodes refuse this node"
+        }
+        _ => "it has no Ed25519PublicKey, so other nodes cannot verify this node",
     };
     let text = format!("{text}; it should be {}", private.public());
     problems.push(Problem::warning(&shown, 0, text));
@@ -333,9 +337,11 @@ fn check_native_key(
         .map(|entry| keys::native_key(&entry.value) == Ok(ours));
     let text = match (shown, tree.first("NativePrivateKeyFile").is_some()) {
         (Some(true), _) | (None, false) => return,
-        (Some(false), true) => format!("its NativePublicKey is not ours; it should be {ours}"),
+        (Some(false), true) => {
+            format!("its NativePublicKey does not match our key; it should be {ours}")
+        }
         (Some(false), false) => {
-            "its NativePublicKey belongs to no NativePrivateKeyFile of ours; remove the line".into()
+            "its NativePublicKey has no NativePrivateKeyFile; remove the line".into()
         }
         (None, true) => format!("it has no NativePublicKey; it should be {ours}"),
     };
@@ -348,10 +354,10 @@ fn protocols(reader: &mut Reader<'_>, sptps: bool) -> (bool, Option<MinProtocol>
     let min = host::min_protocol(reader);
     let text = match min {
         Some(MinProtocol::Native) if !native => {
-            "MinProtocol = native needs Native = yes, or no link is possible at all"
+            "MinProtocol = native needs Native = yes, otherwise no link is possible"
         }
         Some(MinProtocol::Sptps) if !sptps => {
-            "MinProtocol = sptps needs an Ed25519 key of ours and no ExperimentalProtocol = no, or no link is possible at all"
+            "MinProtocol = sptps needs our Ed25519 key and ExperimentalProtocol = yes, otherwise no link is possible"
         }
         _ => return (native, min),
     };
@@ -435,7 +441,7 @@ fn pings(reader: &mut Reader<'_>) -> (Duration, Duration) {
     let timeout = seconds(reader.number("PingTimeout", i32::MIN, i32::MAX));
     let fits = timeout.filter(|t| *t <= interval);
     if let (None, Some(entry)) = (fits, reader.tree.first("PingTimeout")) {
-        let text = format!("PingTimeout must be 1 to PingInterval; {interval} is used");
+        let text = format!("PingTimeout must be 1 to PingInterval; meshd uses {interval}");
         reader.problems.push(entry.warning(text));
     }
     let timeout = fits.unwrap_or(interval);

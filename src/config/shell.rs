@@ -42,7 +42,7 @@ pub(super) fn shell(
     if let (Some(name), Some(entry)) = (&named, reader.tree.first("Interface"))
         && name.len() < entry.value.len()
     {
-        let text = format!("names of interfaces have 15 characters at most: this one is {name}");
+        let text = format!("an interface name has at most 15 characters; meshd uses {name}");
         reader.problems.push(entry.warning(text));
     }
     let net_name = || {

@@ -35,13 +35,17 @@ pub enum Trouble {
     #[error("no value for {0:?}; give it one or delete the line (nothing after it is read)")]
     NoValue(String),
     /// A PEM block without its end: it hides the rest of the file.
-    #[error("this -----BEGIN line has no -----END line, so nothing after it is read")]
+    #[error(
+        "this -----BEGIN line has no -----END line, so nothing after it is read; add the -----END line"
+    )]
     OpenBlock,
     /// The line begins with a blank, so it is ignored.
     #[error("the line begins with a blank, so it is ignored; remove the blank")]
     LeadingBlank,
     /// The line was longer than [`MAX_LINE`] bytes.
-    #[error("the line is longer than 2048 bytes, the rest is read as a line of its own")]
+    #[error(
+        "the line is longer than 2048 bytes, so the rest is read as a separate line; shorten it"
+    )]
     TooLong,
 }
 

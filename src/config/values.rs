@@ -28,7 +28,7 @@ const SCRIPTS: [&str; 6] = [
 
 /// Parses a port: a number, or the name of a service in /etc/services.
 pub(super) fn port(text: &str) -> Result<u16, String> {
-    let wrong = || format!("{text:?} is no port; write a number from 0 to 65535");
+    let wrong = || format!("{text:?} is not a port; write a number from 0 to 65535");
     if text.bytes().all(|b| b.is_ascii_digit()) {
         return text.parse().map_err(|_| wrong());
     }
@@ -52,7 +52,7 @@ pub(super) fn moment(text: &str) -> Result<u64, String> {
         .ok()
         .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     since.map(|since| since.as_secs()).ok_or_else(|| {
-        format!("{text:?} is no time in UTC; write it like 2027-06-01T00:00:00Z, with the Z")
+        format!("{text:?} is not a time in UTC; write it like 2027-06-01T00:00:00Z, with the Z")
     })
 }
 
@@ -71,7 +71,7 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
     match parts.filter(|(name, value)| is_name(name) && !value.is_empty()) {
         Some((name, value)) => Ok((name.into(), value.into())),
         None => Err(format!(
-            "{text:?} is no label; write NAME=VALUE, the name of letters, digits and `_`"
+            "{text:?} is not a label; write NAME=VALUE with letters, digits and `_` in the name"
         )),
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn script(text: &str) -> Result<&'static str, String> {
         .find(|name| **name == text);
     known.copied().ok_or_else(|| {
         format!(
-            "{text:?} is no script; there are {} and {NO_SCRIPTS}",
+            "{text:?} is not a script; use {} or {NO_SCRIPTS}",
             SCRIPTS.join(", ")
         )
     })
@@ -136,7 +136,7 @@ pub(super) fn listen(
     let found: Vec<SocketAddr> = all.into_iter().filter(wanted).collect();
     if found.is_empty() {
         return Err(format!(
-            "{text:?} is no address of the family that AddressFamily asks for"
+            "{text:?} is not an address of the family in AddressFamily"
         ));
     }
     Ok(found)
@@ -151,7 +151,7 @@ pub(super) fn metrics_listen(text: &str) -> Result<MetricsListen, String> {
             Some(path) if path.is_absolute() => MetricsListen::Unix(path),
             Some(_) => return Err(format!("{text:?} needs a path that starts with /")),
             None => MetricsListen::Tcp(text.parse().map_err(|_| {
-                format!("{text:?} is none of `unix`, `unix:/PATH`, `ADDRESS:PORT` and `no`")
+                format!("{text:?} is not one of `unix`, `unix:/PATH`, `ADDRESS:PORT` and `no`")
             })?),
         },
     })
@@ -182,7 +182,7 @@ pub(super) fn interface_name(text: &str) -> Result<String, String> {
     let bad =
         |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control() || !c.is_ascii();
     if text.is_empty() || text == "." || text == ".." || text.contains(bad) {
-        return Err(format!("{text:?} is no name of a network interface"));
+        return Err(format!("{text:?} is not a name of a network interface"));
     }
     Ok(text.chars().take(15).collect())
 }

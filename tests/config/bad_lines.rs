@@ -14,15 +14,15 @@ use crate::{Tree, host, key, make_private, nodes};
 const BAD: &[(&str, &str)] = &[
     ("Address = http://10.0.0.9", "cannot be part of an address"),
     ("Address = \"10.0.0.9\"", "cannot be part of an address"),
-    ("Address = 10.0.0.9 # office", "is no port"),
-    ("Address = 10.0.0.9 70000", "is no port"),
-    ("Port = 655 # x", "is no port"),
-    ("Port = abc", "is no port"),
+    ("Address = 10.0.0.9 # office", "is not a port"),
+    ("Address = 10.0.0.9 70000", "is not a port"),
+    ("Port = 655 # x", "is not a port"),
+    ("Port = abc", "is not a port"),
     ("Subnet = 10.1.2.3/24", "host bits"),
     ("Subnet = 10.9.0.0/16 # lan", "10.9.0.0/16 # lan"),
     ("Subnet = nonsense", "nonsense"),
-    ("Label = x y", "is no label"),
-    ("Allow = everything", "is no rule"),
+    ("Label = x y", "is not a label"),
+    ("Allow = everything", "is not a rule"),
     ("Proxy = exec reboot", "may start programs"),
     ("PresharedKeyFile = x", "names a secret"),
 ];
@@ -161,11 +161,11 @@ fn a_damaged_ed25519_key_leaves_the_rsa_key() {
         rsa("public_pem")
     );
     for (sptps, text) in [
-        (false, "the line is ignored, as we speak nothing but legacy"),
         (
-            true,
-            "only its RSA key counts, so no more than legacy is spoken with it",
+            false,
+            "the line is ignored, because this node speaks only legacy",
         ),
+        (true, "only its RSA key is used, so its links use legacy"),
     ] {
         let tree = both(sptps);
         tree.write("hosts/a", &damaged);
@@ -196,7 +196,10 @@ fn a_damaged_ed25519_key_leaves_the_rsa_key() {
     tree.write("hosts/a", &damaged);
     let config = tree.load().unwrap();
     assert!(config.settings.credentials(of_a(&config)).is_none());
-    assert!(said(&config.problems, true)[0].contains("we have no RSA key, so no link is possible"));
+    assert!(
+        said(&config.problems, true)[0]
+            .contains("this node has no RSA key, so no link is possible")
+    );
 
     let tree = both(true);
     tree.write("hosts/a", &(host(1) + &rsa("public_pem")));
@@ -252,7 +255,7 @@ fn a_private_key_in_a_host_file_must_be_replaced() {
                 said.len() == 1 && said[0].starts_with(&start),
                 "{block}: {said:?}"
             );
-            assert!(said[0].contains("must be replaced"), "{said:?}");
+            assert!(said[0].contains("holds a private key"), "{said:?}");
         }
     }
 }

@@ -85,9 +85,9 @@ fn what_cannot_be_said_is_told_and_left_as_a_comment() {
     let converted = to_toml(text, File::Daemon, Path::new("tinc.conf"));
     let said: Vec<String> = converted.problems.iter().map(ToString::to_string).collect();
     for part in [
-        "tinc.conf:2: PingInterval has a value that TOML has no word for",
+        "tinc.conf:2: PingInterval has a value without a TOML form",
         "tinc.conf:3: Colour has no key in this file",
-        "tinc.conf:5: Mode stood here a second time",
+        "tinc.conf:5: Mode is repeated here",
         "tinc.conf:6: PrivateKey has no key in this file",
     ] {
         assert!(

@@ -121,15 +121,18 @@ fn a_bad_line_about_keys_costs_its_node() {
             "Ed25519PublicKeyNext = x",
             "Ed25519PublicKeyNext: an Ed25519",
         ),
-        ("NativePublicKey = x", "NativePublicKey: no X25519 key"),
+        (
+            "NativePublicKey = x",
+            "NativePublicKey is not an X25519 key",
+        ),
         (
             "NativePublicKey = AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-            "NativePublicKey: no X25519 key",
+            "NativePublicKey is not an X25519 key",
         ),
         ("MinProtocol = none", "MinProtocol must be one of"),
         (
             "PresharedKeyFile = psk",
-            "PresharedKeyFile names a secret of ours and is ignored",
+            "PresharedKeyFile names a secret of this node and is ignored",
         ),
     ] {
         let tree = Tree::of_three();
@@ -180,7 +183,7 @@ fn secrets_are_32_bytes_that_nobody_else_may_read() {
     }
     secret_file(&tree, "psk", HEX);
     fs::set_permissions(tree.at("psk"), fs::Permissions::from_mode(0o640)).unwrap();
-    assert!(tree.said()[0].starts_with("psk: others may read it (mode 640); chmod 600 it"));
+    assert!(tree.said()[0].starts_with("psk: other users may read it (mode 640); chmod 600 it"));
     assert!(tree.load().is_err());
 
     // Our own host file is for others to read, too; without the secret we do not start.
@@ -190,7 +193,7 @@ fn secrets_are_32_bytes_that_nobody_else_may_read() {
         key(0).public()
     );
     tree.write("hosts/me", &own);
-    assert!(tree.said()[0].starts_with("hosts/me:2: PresharedKeyFile names a secret of ours"));
+    assert!(tree.said()[0].starts_with("hosts/me:2: PresharedKeyFile names a secret of this node"));
     assert!(tree.load().is_err());
 }
 
@@ -240,7 +243,8 @@ fn we_may_have_a_native_key_of_our_own_and_our_host_file_should_say_so() {
     tree.write("hosts/me", &own_host(own));
     assert_eq!(tree.clean().settings.secret.public(), own);
     tree.write("hosts/me", &own_host(mapped(3)));
-    let advice = format!("hosts/me: its NativePublicKey is not ours; it should be {own}");
+    let advice =
+        format!("hosts/me: its NativePublicKey does not match our key; it should be {own}");
     assert_eq!(tree.said(), [advice]);
     tree.write("tinc.conf", "Name = me\n");
     assert!(tree.said()[0].contains("remove the line"));

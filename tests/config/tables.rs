@@ -352,10 +352,7 @@ fn not_honoured() -> impl Iterator<Item = (&'static Var, Ignoring)> {
 /// What is said of a variable that is not honoured, in a file or option.
 fn told(var: &Var, ignoring: Ignoring) -> String {
     let (Ignoring::Safe(instead) | Ignoring::Unsafe(instead)) = ignoring;
-    format!(
-        "{} is known, but meshd does not honour it yet: {instead}",
-        var.name
-    )
+    format!("meshd does not support {} yet: {instead}", var.name)
 }
 
 #[test]
@@ -444,10 +441,7 @@ fn a_value_that_cannot_be_read_is_refused_where_the_variable_guards() {
             "\"yes\" or \"no\" expected for DirectOnly",
         ),
         ("FWMark = mark", "Integer expected for FWMark"),
-        (
-            "FWMark = 0x10",
-            "only 0 is read of the value of FWMark; remove \"x10\"",
-        ),
+        ("FWMark = 0x10", "FWMark is read as 0; remove \"x10\""),
     ] {
         let tree = Tree::of_three();
         let before = tree.clean();
@@ -471,7 +465,7 @@ fn a_secret_in_the_own_host_file_is_refused() {
         tree.write("hosts/me", &text);
         let problems = tree.load().expect_err(variable);
         let wanted = format!(
-            "hosts/me:2: {variable} names a secret of ours and is ignored in a host file; move it to tinc.conf"
+            "hosts/me:2: {variable} names a secret of this node and is ignored in a host file; move it to tinc.conf"
         );
         assert!(
             problems.iter().any(|p| p.to_string() == wanted),

@@ -83,29 +83,29 @@ fn bad_words_cost_no_more_than_they_must() {
     for (line, told, kept) in [
         (
             "Expires = soon",
-            "hosts/b:4: \"soon\" is no time in UTC; write it like",
+            "hosts/b:4: \"soon\" is not a time in UTC; write it like",
             false,
         ),
         (
             "Expires = 2027-06-01T00:00:00+02:00",
-            "is no time in UTC",
+            "is not a time in UTC",
             false,
         ),
-        ("Expires = 2027-06-01", "is no time in UTC", false),
-        ("Revoked = yes", "\"yes\" is no time in UTC", false),
+        ("Expires = 2027-06-01", "is not a time in UTC", false),
+        ("Revoked = yes", "\"yes\" is not a time in UTC", false),
         (
             "Ed25519PublicKeyNextFrom = x",
-            "\"x\" is no time in UTC",
+            "\"x\" is not a time in UTC",
             false,
         ),
         (
             "Label = role",
-            "hosts/b:4: \"role\" is no label; write NAME=VALUE",
+            "hosts/b:4: \"role\" is not a label; write NAME=VALUE",
             true,
         ),
-        ("Label = =x", "is no label", true),
-        ("Label = 1a=x", "is no label", true),
-        ("Label = a b=x", "is no label", true),
+        ("Label = =x", "is not a label", true),
+        ("Label = 1a=x", "is not a label", true),
+        ("Label = a b=x", "is not a label", true),
     ] {
         let tree = Tree::of_three();
         tree.write("hosts/b", &format!("{}{line}\n", host(2)));
@@ -124,7 +124,7 @@ fn bad_words_cost_no_more_than_they_must() {
         ),
         (
             "expires = 2027-06-01",
-            "hosts/b.toml:2:11: \"2027-06-01\" is no time in UTC",
+            "hosts/b.toml:2:11: \"2027-06-01\" is not a time in UTC",
         ),
         (
             "[labels]\nrole = 3",
@@ -156,7 +156,7 @@ fn warnings_begin_a_month_before() {
     for (days, told) in [
         (
             -1,
-            Some("hosts/b:4: this node has expired and is not spoken to"),
+            Some("hosts/b:4: this node has expired, so its links are refused"),
         ),
         (2, Some("hosts/b:4: this node expires in 1 days")),
         (29, Some("hosts/b:4: this node expires in 28 days")),
@@ -186,7 +186,7 @@ fn warnings_begin_a_month_before() {
 /// With another weight one node stands in for the other; a wider or narrower one is another subnet.
 #[test]
 fn one_subnet_of_two_nodes_is_told() {
-    let told = "hosts/b:4: Subnet 10.1.0.0/16 stands in hosts/a too; give one of them another weight (#20), or take it away there";
+    let told = "hosts/b:4: Subnet 10.1.0.0/16 is in hosts/a too; give one of them another weight (#20), or remove it there";
     for (line, expected) in [
         ("Subnet = 10.1.0.0/16", vec![told]),
         ("Subnet = 10.1.0.0/16#20", vec![]),
@@ -198,7 +198,7 @@ fn one_subnet_of_two_nodes_is_told() {
         let said = tree.said();
         let said: Vec<_> = said
             .iter()
-            .filter(|line| line.contains("stands in"))
+            .filter(|line| line.contains(" is in hosts/"))
             .collect();
         assert_eq!(said, expected, "{line}");
     }
@@ -212,7 +212,7 @@ fn one_subnet_of_two_nodes_is_told() {
     );
     let said = tree.said();
     assert!(
-        said[0].starts_with("hosts/b:2: Subnet 10.2.0.0/16 stands in hosts/me too"),
+        said[0].starts_with("hosts/b:2: Subnet 10.2.0.0/16 is in hosts/me too"),
         "{said:?}"
     );
 }
@@ -256,7 +256,7 @@ fn scripts_and_rates_are_chosen() {
     );
     let said = tree.said();
     assert!(
-        said[0].contains("\"tinc-start\" is no script; there are tinc-up, "),
+        said[0].contains("\"tinc-start\" is not a script; use tinc-up, "),
         "{said:?}"
     );
     assert!(

@@ -96,7 +96,7 @@ const TEARS: &[Tear] = &[
     (
         "empty",
         |tree| replace(tree, b"# to come\n"),
-        "hosts/a: says nothing",
+        "hosts/a: the file is empty",
     ),
     (
         "half a key",
@@ -332,7 +332,7 @@ fn two_nodes_with_one_key_are_told() {
     let said = tree.said();
     assert_eq!(
         said,
-        ["hosts/b: has the same key as hosts/a; give each node its own"]
+        ["hosts/b: the key is also in hosts/a; give each node its own"]
     );
 }
 

@@ -104,7 +104,7 @@ fn compare(shown: &Path, before: &[Line], after: &[Line], problems: &mut Vec<Pro
             let place = before
                 .iter()
                 .find(|line| line.key.eq_ignore_ascii_case(name));
-            let text = format!("{name} is not what it was: convert it by hand");
+            let text = format!("the conversion changed {name}: convert it by hand");
             problems.push(Problem::error(
                 shown,
                 place.map_or(0, |line| line.number),

@@ -132,7 +132,7 @@ impl Writer<'_> {
                 let [from, to] = [from.to_string(), to.to_string()].map(|text| quoted(&text));
                 self.line(&format!("\n[[allow]]\nfrom = {from}\nto = {to}"));
             }
-            Err(_) => self.lost(item, "has a value that TOML has no word for"),
+            Err(_) => self.lost(item, "has a value without a TOML form"),
         }
     }
 
@@ -142,11 +142,11 @@ impl Writer<'_> {
             self.comments(&first.comments);
             match value(key, &first.line.value) {
                 Some(value) => self.line(&format!("{} = {value}", key.name)),
-                None => self.lost(first, "has a value that TOML has no word for"),
+                None => self.lost(first, "has a value without a TOML form"),
             }
             for other in others {
                 self.comments(&other.comments);
-                self.lost(other, "stood here a second time and counted for nothing");
+                self.lost(other, "is repeated here and had no effect");
             }
             return;
         }
@@ -165,7 +165,7 @@ impl Writer<'_> {
         for item in items {
             match value(key, &item.line.value) {
                 Some(value) => values.push((item, value)),
-                None => self.lost(item, "has a value that TOML has no word for"),
+                None => self.lost(item, "has a value without a TOML form"),
             }
         }
         if let ([(_, value)], true) = (values.as_slice(), plain) {
@@ -193,7 +193,7 @@ impl Writer<'_> {
                     };
                     self.line(&format!("{name} = {}", quoted(value.trim())));
                 }
-                None => self.lost(item, "has a value that TOML has no word for"),
+                None => self.lost(item, "has a value without a TOML form"),
             }
         }
     }

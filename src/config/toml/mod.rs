@@ -114,7 +114,10 @@ impl Reading<'_> {
             ("schema", value_of) if !host => {
                 let is_ours = value_of.as_integer().and_then(values::integer) == Some(keys::SCHEMA);
                 if !is_ours {
-                    let text = format!("this meshd knows schema {} only", keys::SCHEMA);
+                    let text = format!(
+                        "this version of meshd supports only schema {}",
+                        keys::SCHEMA
+                    );
                     self.wrong(&value.span(), text);
                 }
             }

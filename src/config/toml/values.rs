@@ -33,7 +33,7 @@ pub(super) fn read(
         (_, other) => return Err(format!("must be {}, not {}", key.wanted(), kind(other))),
     };
     if text.is_empty() {
-        return Err("must not be empty; leave the key out".into());
+        return Err("must not be empty; remove the key".into());
     }
     // tinc's form, to which the file may be converted, cannot express them.
     match text.chars().any(char::is_control) || text != text.trim() {
