@@ -42,7 +42,7 @@ pub(super) fn filter(
     };
     if kinds.is_empty() || !(1..=MAX_SNAP).contains(&snap) {
         let text =
-            format!("a capture is of some kind, and of 1 to {MAX_SNAP} bytes of each packet");
+            format!("a capture needs a kind of packets, and 1 to {MAX_SNAP} bytes of each packet");
         return refuse(ErrorCode::Malformed, text);
     }
     let kinds = PacketKind::ALL.map(|kind| kinds.contains(&kind));
@@ -56,20 +56,19 @@ impl Driver {
         let known = |peer: &NodeName| self.mesh.has_node(peer);
         let refused = match &tap.filter().peer {
             _ if self.tap.is_some() => {
-                let text = "a capture is under way, and one at a time is all that there is";
+                let text = "another capture is running; only one can run at a time";
                 Some((ErrorCode::Refused, text.to_owned()))
             }
-            Some(peer) if !known(peer) => Some((
-                ErrorCode::Unknown,
-                format!("no node {:?} is known", peer.as_str()),
-            )),
+            Some(peer) if !known(peer) => {
+                Some((ErrorCode::Unknown, format!("no node {:?}", peer.as_str())))
+            }
             _ => None,
         };
         if let Some((code, text)) = refused {
             return drop(reply.send(control::error(code, text)));
         }
         let frames = self.config.settings.route.mode != Mode::Router;
-        tracing::info!(kinds = ?tap.filter().kinds, "a capture begins");
+        tracing::info!(kinds = ?tap.filter().kinds, "capture started");
         self.look(Some(tap));
         let _ = reply.send(Response::Capturing(Capturing { frames }));
     }
@@ -77,7 +76,7 @@ impl Driver {
     /// Ends a capture whose client has left.
     pub(super) fn end_capture(&mut self) {
         if let Some(tap) = self.tap.take_if(|tap| tap.is_closed()) {
-            tracing::info!(dropped = ?tap.dropped(), "a capture has ended");
+            tracing::info!(dropped = ?tap.dropped(), "capture ended");
             self.look(None);
         }
     }
@@ -109,7 +108,7 @@ pub(super) fn line(tap: &Tap, links: &Links, (link, received): (LinkId, bool), l
 fn shown(line: &[u8]) -> Option<Vec<u8>> {
     match Request::parse(line) {
         Ok(request) => request.without_key().map(String::into_bytes),
-        Err(_) => Some(format!("({} bytes that are no request)", line.len()).into_bytes()),
+        Err(_) => Some(format!("({} bytes, not a request)", line.len()).into_bytes()),
     }
 }
 
@@ -166,8 +165,8 @@ mod tests {
             ("16 a b C0FFEE -1 -1 -1 0", Some("16 a b KEY -1 -1 -1 0")),
             ("15 a b 15 C0FFEE", Some("15 a b 15 KEY")),
             // An incomplete ANS_KEY is not a request.
-            ("16 a b C0FFEE", Some("(13 bytes that are no request)")),
-            ("1 94 64 0 0 C0FFEE", Some("(18 bytes that are no request)")),
+            ("16 a b C0FFEE", Some("(13 bytes, not a request)")),
+            ("1 94 64 0 0 C0FFEE", Some("(18 bytes, not a request)")),
             ("10 5a a 10.0.0.1", None),
         ] {
             let shown = shown(line.as_bytes());

@@ -214,7 +214,7 @@ async fn write_all(
                     continue;
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("the other end took nothing for {} s", STALL.as_secs()),
+                Err(_) => format!("the other end accepted no data for {} s", STALL.as_secs()),
             };
             let _ = events.send(Event::Closed(link, why)).await;
             return;

@@ -97,11 +97,11 @@ fn only_looks(request: &Request) -> bool {
 pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         bail!(
-            "a meshd is already running: it answers on {}",
+            "another meshd is already running: it answers on {}; stop it first",
             path.display()
         );
     }
-    open_socket(path).context("no control socket")
+    open_socket(path).context("cannot open the control socket")
 }
 
 /// Opens a socket for root and our group. It replaces a socket without a listener.
@@ -157,7 +157,7 @@ pub fn serve(
             let place = places.take(client.rights);
             tokio::spawn(async move {
                 let Some(_place) = place else {
-                    let text = "too many clients are connected: try again later".to_owned();
+                    let text = "too many clients are connected".to_owned();
                     let _ = client.answer(error(ErrorCode::Busy, text)).await;
                     return;
                 };
@@ -342,7 +342,7 @@ fn understand(line: &[u8], rights: Rights) -> Result<Request, Response> {
     let malformed = |e: codec::CodecError| error(ErrorCode::Malformed, e.to_string());
     let Versioned { v } = codec::decode(line).map_err(malformed)?;
     if v != VERSION {
-        let text = format!("this daemon speaks version {VERSION}, not {v}: use its own meshctl");
+        let text = format!("this daemon uses version {VERSION} of the control protocol, not {v}");
         return Err(error(ErrorCode::Version, text));
     }
     let Envelope { request, .. } = codec::decode(line).map_err(malformed)?;
@@ -352,7 +352,7 @@ fn understand(line: &[u8], rights: Rights) -> Result<Request, Response> {
         Rights::None => false,
     };
     if !allowed {
-        let text = "only root may do that: try sudo".to_owned();
+        let text = "only root may do that".to_owned();
         return Err(error(ErrorCode::Permission, text));
     }
     Ok(request)

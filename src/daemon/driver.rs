@@ -318,7 +318,7 @@ impl Driver {
             Event::DeviceUp(ended) => self.device_up(ended, now)?,
             Event::DeviceDown => self.device_down = true,
             Event::MonitorGone if self.leaving => {}
-            Event::MonitorGone => bail!("the process that runs scripts has ended"),
+            Event::MonitorGone => bail!("the script process has ended"),
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Capture(tap, reply) => self.capture(tap, reply),
@@ -335,7 +335,7 @@ impl Driver {
             Ask::Stop => self.ask_stop(None),
             Ask::Reload => {
                 if let Err(error) = self.log.reopen() {
-                    tracing::warn!(%error, "cannot open the log anew");
+                    tracing::warn!(%error, "cannot reopen the log");
                 }
                 let (yes, confirm) = (false, None);
                 self.reload(Purpose::Reload { yes, confirm }, None);
@@ -448,7 +448,7 @@ impl Driver {
                 routes.settle(&self.config.settings.name);
             }
             if !alive && !self.leaving {
-                bail!("a packet thread has ended: is the device gone?");
+                bail!("a packet thread has ended; check whether the device is gone");
             }
         }
         self.watchdog.feed(beats, now);
@@ -517,5 +517,5 @@ fn identity(settings: &Settings) -> Arc<Identity> {
 }
 
 fn entropy() -> anyhow::Result<[u8; 32]> {
-    random::seed().context("the system has no random bytes")
+    random::seed().context("cannot get random numbers from the system")
 }

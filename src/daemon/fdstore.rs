@@ -73,7 +73,7 @@ impl Kept {
     pub(super) fn keep(&mut self, kind: &'static str, fd: impl AsFd) {
         match fd.as_fd().try_clone_to_owned() {
             Ok(copy) => self.fresh.push((kind, copy)),
-            Err(error) => tracing::debug!(kind, %error, "is not kept"),
+            Err(error) => tracing::debug!(kind, %error, "cannot store a descriptor for a restart"),
         }
     }
 
@@ -89,7 +89,7 @@ impl Kept {
             let name = names.find(|name| !self.names.contains(name));
             let name = name.expect("fewer than 2^32 are kept");
             if let Err(error) = fdstore::give(&name, fd.as_fd()) {
-                tracing::debug!(name, %error, "the service manager does not keep it");
+                tracing::debug!(name, %error, "the service manager did not store a descriptor");
             }
             self.names.insert(name);
         }
@@ -107,12 +107,15 @@ impl Kept {
             return;
         }
         for (name, fd) in go {
-            tracing::info!(name, "kept over the restart, but not of use any more");
+            tracing::info!(
+                name,
+                "a descriptor from before the restart is not needed any more"
+            );
             drop(fd);
             self.names.remove(&name);
             self.gone.push(name.clone());
             if let Err(error) = fdstore::take_back(&name) {
-                tracing::debug!(name, %error, "the service manager does not let go");
+                tracing::debug!(name, %error, "the service manager did not release a descriptor");
             }
         }
         if let Err(error) = fdstore::wait() {

@@ -175,7 +175,7 @@ impl Hooks {
         for call in Call::of(event) {
             let runs = self.scripts.may_run(&call);
             if runs && self.scripts.path(&call.script()).exists() && !self.queue.push(call) {
-                tracing::warn!("too many scripts wait: one was left out");
+                tracing::warn!("too many scripts are waiting: one was skipped");
             }
         }
     }

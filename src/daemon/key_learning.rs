@@ -21,7 +21,7 @@ impl Driver {
             let (node, key) = (told.name, told.key);
             match (known, settings.learn_keys) {
                 (true, _) => {
-                    tracing::info!(%node, "has taken our Ed25519 key, which it had not: SPTPS from now on");
+                    tracing::info!(%node, "the node accepted our Ed25519 key; new links use SPTPS");
                 }
                 (false, true) => self.learn(node, key),
                 (false, false) => self.inputs.push(Input::KeyTold { node, key }),
@@ -41,10 +41,10 @@ impl Driver {
         // The next connection uses the key, and a reload reads it from the file.
         match keys::write_public(&path, &key) {
             Ok(_) => {
-                tracing::warn!(%node, %key, "learned its Ed25519 key over a link that its RSA key authenticates (LearnKeys)");
+                tracing::warn!(%node, %key, "learned the node's Ed25519 key over an RSA-authenticated link (LearnKeys)");
             }
             Err(error) => {
-                tracing::error!(%node, %error, "cannot write {}: until the next reload its key is {key}", path.display());
+                tracing::error!(%node, %error, "cannot write {}; add the key {key} by hand, because it is lost at the next reload", path.display());
             }
         }
     }

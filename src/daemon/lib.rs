@@ -253,10 +253,7 @@ fn load(source: &Source) -> anyhow::Result<Config> {
                     false => tracing::warn!("{problem}"),
                 }
             }
-            bail!(
-                "the configuration in {} cannot be used",
-                source.base.display()
-            )
+            bail!("the configuration in {} is unusable", source.base.display())
         }
     }
 }

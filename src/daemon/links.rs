@@ -174,11 +174,11 @@ impl Links {
         match self.admission.admit(id, remote.ip(), known, now) {
             Admitted::Yes => tracing::debug!(addr = %remote, "connection accepted"),
             Admitted::InsteadOf(old) => {
-                tracing::debug!(addr = %remote, "connection accepted instead of a silent one");
+                tracing::debug!(addr = %remote, "connection accepted in place of a silent one");
                 self.conns.remove(old);
             }
             Admitted::No => {
-                tracing::info!(addr = %remote, "connection refused: too many strangers");
+                tracing::info!(addr = %remote, "connection refused: too many unauthenticated connections");
                 self.conns.remove(id);
             }
         }
@@ -239,7 +239,7 @@ impl Links {
             let local = stream.local_addr();
             let local = local.map_err(|error| (DialFault::Silent, error.to_string()))?;
             let mut theirs = keys.credentials(&node).ok_or_else(|| {
-                let why = format!("no public key in hosts/{node} that may be used");
+                let why = format!("no usable public key in hosts/{node}");
                 (DialFault::NoKey, why)
             })?;
             if theirs.upgrade == Upgrade::Possible {
@@ -456,7 +456,7 @@ impl Links {
             return None;
         }
         let why = format!(
-            "{node} has our Ed25519 key and speaks nothing less: put `Ed25519PublicKey = {key}` into hosts/{node}, where no such line is"
+            "{node} has our Ed25519 key and refuses legacy: add `Ed25519PublicKey = {key}` to hosts/{node}, which lacks that line"
         );
         Some(Input::DialFailed {
             node,
@@ -493,7 +493,7 @@ impl Links {
         let why = why.to_owned();
         match stage {
             Stage::Dialled(node, Round::First) if wants_upgrade => {
-                tracing::debug!(%node, %addr, why, "calling again to tell keys");
+                tracing::debug!(%node, %addr, why, "dialling again to exchange keys");
                 self.call(node, addr, Round::Upgrade);
                 None
             }

@@ -77,7 +77,7 @@ impl Driver {
             .iter()
             .filter(|addr| !self.listening.away.contains(addr))
         {
-            tracing::warn!(%addr, "no interface has this ListenAddress: nobody reaches us by it until one has");
+            tracing::warn!(%addr, "no interface has this ListenAddress: this node is unreachable by it until an interface gets the address");
         }
         for addr in self
             .listening

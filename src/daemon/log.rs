@@ -138,7 +138,8 @@ impl Log {
         let level = level.min(MAX_LEVEL);
         let form = target.clone();
         let notice = move |lost| {
-            let text = format!("{lost} lines of the log were lost: its reader was too slow");
+            let text =
+                format!("{lost} log lines were lost because the reader of the log was too slow");
             form.whole(Level::WARN, &clock::rfc3339(clock::wall()), &text)
         };
         Ok(Self(Arc::new(Inner {
@@ -165,7 +166,7 @@ impl Log {
     /// caller's rights.
     pub fn start_writer(&self) {
         if let Err(error) = self.0.writer.start() {
-            tracing::warn!(%error, "no thread for the log: a reader that hangs holds us up");
+            tracing::warn!(%error, "cannot start the log thread, so a blocked reader delays the daemon");
         }
     }
 

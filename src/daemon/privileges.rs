@@ -29,7 +29,7 @@ pub enum PrivilegeError {
         error: io::Error,
     },
     /// Other threads run already, which would keep the old rights.
-    #[error("{0} threads run while rights are given up (this is a bug)")]
+    #[error("{0} threads run while the daemon drops its rights (this is a bug; report it)")]
     Threads(usize),
     /// The remaining capabilities differ from the requested ones.
     #[error("capabilities are still {0:?} after dropping them")]
@@ -281,7 +281,7 @@ pub fn keep_thread_memory_lock() {
 
 fn reduce_thread(keep: Keep) {
     if let Err(error) = reduce(keep) {
-        tracing::warn!(%error, "a packet thread keeps its rights");
+        tracing::warn!(%error, "cannot drop the rights of a packet thread");
     }
 }
 

@@ -79,10 +79,10 @@ impl Driver {
             if purpose == Purpose::Plan || self.past.until.is_none() {
                 return self.read_files(purpose);
             }
-            let text = "the last reload waits for its confirmation: `meshctl confirm` keeps it, `meshctl reload --undo` does not";
+            let text = "the last reload waits for a confirmation: run `meshctl confirm` to keep it, or `meshctl reload --undo`";
             let refused = control::error(ErrorCode::Refused, text.into());
             if !self.reloads.end(&refused) {
-                tracing::warn!("no reload: {text}");
+                tracing::warn!("reload refused: {text}");
             }
         }
     }
@@ -97,7 +97,7 @@ impl Driver {
             let result = match tokio::task::spawn_blocking(load).await {
                 Ok(result) => result,
                 Err(error) => {
-                    let text = format!("the reload was broken off: {error}");
+                    let text = format!("the reload failed: {error}");
                     Err(vec![Problem::error(Path::new("tinc.conf"), 0, text)])
                 }
             };
@@ -192,8 +192,8 @@ impl Driver {
             let more = if count > names.len() { " ..." } else { "" };
             (count > may_cut).then(|| {
                 format!(
-                    "it would cut {count} of {} nodes ({}{more}), and {may_cut} may be cut unasked; `meshctl plan` \
-                     tells more, `meshctl reload --yes` does it",
+                    "it would disconnect {count} of {} nodes ({}{more}), above the limit of {may_cut}; `meshctl plan` \
+                     shows them, `meshctl reload --yes` reloads anyway",
                     self.mesh.live_nodes(),
                     names.join(" ")
                 )
@@ -204,7 +204,7 @@ impl Driver {
     /// Returns the reason to refuse a reload in any case.
     fn empties(&self, new: &Config) -> Option<String> {
         let emptied = new.settings.hosts.is_empty() && !self.config.settings.hosts.is_empty();
-        emptied.then(|| "hosts/ holds no usable file any more; bring them back".to_owned())
+        emptied.then(|| "hosts/ holds no usable file any more; restore the host files".to_owned())
     }
 
     /// Confirms the last reload.
@@ -212,8 +212,7 @@ impl Driver {
         match self.past.until.take() {
             Some(_) => Response::Done(true),
             None => {
-                let text =
-                    "no reload waits for a confirmation: `meshctl status` shows what is in force";
+                let text = "no reload waits for a confirmation; `meshctl status` shows the configuration in force";
                 control::error(ErrorCode::Refused, text.into())
             }
         }
@@ -236,7 +235,7 @@ impl Driver {
     pub(super) fn expire_confirmation(&mut self, now: Instant) {
         if self.past.until.is_some_and(|until| until <= now) {
             tracing::warn!(
-                "nobody has confirmed the last reload, so it is undone; the files on disk stay"
+                "the last reload was not confirmed in time, so it is undone; the files on disk stay"
             );
             self.undo();
         }
@@ -287,7 +286,7 @@ impl Driver {
         let not_taken: Vec<String> = not_taken.collect();
         if !not_taken.is_empty() {
             tracing::error!(
-                "not taken over: {}; the lines above say why",
+                "not applied: {}; the log lines above give the reasons",
                 not_taken.join(", ")
             );
         }

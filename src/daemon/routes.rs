@@ -21,7 +21,7 @@ pub(super) async fn configure(shell: &Shell, interface: &str) {
     }
     let device = match Interface::open(interface) {
         Ok(device) => device,
-        Err(error) => return tracing::error!(interface, %error, "cannot be configured"),
+        Err(error) => return tracing::error!(interface, %error, "cannot configure the interface"),
     };
     let said = |what: String, done: Result<(), NetlinkError>| {
         if let Err(error) = done {

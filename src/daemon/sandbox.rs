@@ -119,7 +119,7 @@ impl Told {
                 tracing::error!(
                     call,
                     count,
-                    "the sandbox refused a system call that the daemon never makes: report it; Sandbox = off allows it meanwhile"
+                    "the sandbox refused a system call; report this as a bug, and set Sandbox = off to allow the call meanwhile"
                 );
             }
         }

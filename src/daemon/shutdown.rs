@@ -38,7 +38,9 @@ impl Driver {
             }
             self.last_hooks(&mut events, limit).await?;
             if !self.hooks.is_idle() {
-                tracing::warn!("scripts still ran after {SCRIPTS:?}");
+                tracing::warn!(
+                    "stopping without the end of scripts, which still run after {SCRIPTS:?}"
+                );
             }
             self.write_note();
         }

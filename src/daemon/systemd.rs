@@ -28,7 +28,7 @@ pub fn status(text: &str) {
 
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager does not listen");
+        tracing::debug!(%error, "cannot send a message to the service manager");
     }
 }
 

@@ -86,13 +86,13 @@ pub(super) fn generate_keys(options: &Options, bits: u32) -> ExitCode {
 
 fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
     let (source, _) = super::source(options)?;
-    let seed = random::seed().context("the system has no random bytes")?;
+    let seed = random::seed().context("cannot get random numbers from the system")?;
     let key = RsaPrivate::generate(bits, &mut Rng::new(seed))
-        .with_context(|| format!("no RSA key of {bits} bits: 1024 to 8192 will do"))?;
+        .with_context(|| format!("cannot make an RSA key of {bits} bits; use 1024 to 8192"))?;
     let private = source.base.join("rsa_key.priv");
     if options.called != Called::Tincd && keys::has_rsa(&private) {
         bail!(
-            "{} holds a key already, and nothing was written; move it away first if another one is to be made",
+            "{} holds a key already, so nothing was written; move that file away to make another key",
             private.display()
         );
     }
@@ -111,11 +111,11 @@ fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
         )
     })?;
     let old = match disabled {
-        true => "; the old key is commented out: give all nodes the new one",
+        true => "; the old key is commented out: copy the new one to all nodes",
         false => "",
     };
     Ok(format!(
-        "RSA key of {bits} bits: {}, public half in {}{old}",
+        "RSA key of {bits} bits: {}, public key in {}{old}",
         private.display(),
         public.display()
     ))
@@ -161,7 +161,10 @@ pub(super) fn detach() -> anyhow::Result<ExitCode> {
         .spawn()
         .context("cannot start the daemon in the background")?;
     let mut said = [0];
-    let mut stdout = child.stdout.take().context("it has no standard output")?;
+    let mut stdout = child
+        .stdout
+        .take()
+        .context("the background process has no standard output")?;
     match stdout.read(&mut said) {
         Ok(1) => Ok(ExitCode::SUCCESS),
         // The background process has reported the reason.

@@ -353,7 +353,9 @@ fn reloads_are_planned_guarded_and_undone() {
     let (code, said) = ask(&a, &["plan"]);
     assert_eq!(code, 0, "{said}");
     assert!(
-        said.starts_with("= restart needed: no; cut: none (of 2 nodes 1 may be cut"),
+        said.starts_with(
+            "= restart needed: no; disconnected: none (limit without --yes: 1 of 2 nodes"
+        ),
         "{said}"
     );
 
@@ -385,12 +387,12 @@ fn reloads_are_planned_guarded_and_undone() {
         "{code} {said}"
     );
     assert!(
-        said.contains("cut 2 of 2 nodes (b c), and 1 may be cut unasked"),
+        said.contains("disconnect 2 of 2 nodes (b c), above the limit of 1"),
         "{said}"
     );
     let (code, said) = ask(&a, &["reload"]);
     assert!(
-        code == 8 && said.contains("`meshctl reload --yes` does it"),
+        code == 8 && said.contains("`meshctl reload --yes` reloads anyway"),
         "{code} {said}"
     );
     a.signal(Signal::HUP);
@@ -404,12 +406,15 @@ fn reloads_are_planned_guarded_and_undone() {
     a.wait_loses(&c);
     let (code, said) = ask(&a, &["reload"]);
     assert!(
-        code == 8 && said.contains("waits for its confirmation"),
+        code == 8 && said.contains("waits for a confirmation"),
         "{code} {said}"
     );
     a.wait_reaches(&b);
     a.wait_reaches(&c);
-    assert!(a.log().contains("nobody has confirmed the last reload"));
+    assert!(
+        a.log()
+            .contains("the last reload was not confirmed in time")
+    );
 
     assert_eq!(ask(&a, &["reload", "--yes", "--confirm", "60s"]).0, 0);
     assert_eq!(ask(&a, &["confirm"]).0, 0);

@@ -127,7 +127,7 @@ fn the_daemon_ends_with_what_runs_its_scripts() {
             other => Err(format!("{other:?}")),
         },
     );
-    assert!(a.log().contains("the process that runs scripts has ended"));
+    assert!(a.log().contains("the script process has ended"));
 }
 
 /// `Sandbox = high` runs no script but tinc-up; `off` is as it was before there was one.
@@ -247,7 +247,7 @@ fn another_root_has_a_sandbox_too() {
         assert_eq!(status(&path, "Seccomp:"), "2");
         let log = node.log();
         assert!(
-            !log.contains("goes on without") && !log.contains("no Landlock"),
+            !log.contains("runs without") && !log.contains("no Landlock"),
             "{log}"
         );
         assert_eq!(

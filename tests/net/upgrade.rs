@@ -214,7 +214,11 @@ fn a_tinc_1_1_that_we_know_is_told_our_key() {
         pair.wait_link("sptps");
         pair.assert_known(&pair.tinc, &pair.meshd);
         let log = pair.meshd.log();
-        assert_eq!(log.matches("has taken our Ed25519 key").count(), 1, "{log}");
+        assert_eq!(
+            log.matches("the node accepted our Ed25519 key").count(),
+            1,
+            "{log}"
+        );
     }
 }
 
@@ -230,12 +234,16 @@ fn keys_are_learned_where_a_setting_says_so() {
         pair.assert_known(&pair.tinc, &pair.meshd);
         pair.assert_known(&pair.meshd, &pair.tinc);
         let log = pair.meshd.log();
-        assert_eq!(log.matches("learned its Ed25519 key").count(), 1, "{log}");
+        assert_eq!(
+            log.matches("learned the node's Ed25519 key").count(),
+            1,
+            "{log}"
+        );
         // What was written is read.
         pair.meshd.stop();
         pair.meshd.start();
         pair.wait_link("sptps");
-        assert_eq!(pair.meshd.log().matches("learned its").count(), 1);
+        assert_eq!(pair.meshd.log().matches("learned the node's").count(), 1);
     }
 }
 

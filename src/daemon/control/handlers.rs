@@ -86,7 +86,10 @@ impl Driver {
                 let known = self.known(&node);
                 match known.map(|name| self.mesh.sight(&name, now)) {
                     Ok(Some(sight)) => Response::Sight(Box::new(sight)),
-                    Ok(None) => control::error(ErrorCode::Unknown, format!("{node} is this node")),
+                    Ok(None) => control::error(
+                        ErrorCode::Unknown,
+                        format!("{node} is this node; name another node"),
+                    ),
                     Err(refused) => refused,
                 }
             }
@@ -102,7 +105,7 @@ impl Driver {
     fn known(&self, node: &str) -> Result<NodeName, Response> {
         let name = NodeName::new(node).ok();
         name.filter(|name| self.mesh.has_node(name)).ok_or_else(|| {
-            let text = format!("no node {node:?} is known: meshctl peers lists them");
+            let text = format!("no node {node:?}");
             control::error(ErrorCode::Unknown, text)
         })
     }
@@ -121,7 +124,7 @@ impl Driver {
             Err(refused) => return drop(reply.send(refused)),
         };
         if self.pings.waiting.len() >= MAX_PINGS {
-            let text = "too many pings are under way".into();
+            let text = "too many pings are pending".into();
             let _ = reply.send(control::error(ErrorCode::Busy, text));
             return;
         }
@@ -179,7 +182,7 @@ impl Driver {
                 endpoint,
                 pmtu_bytes,
             }),
-            None => control::error(ErrorCode::Unknown, "the node is gone".into()),
+            None => control::error(ErrorCode::Unknown, "the node has left the mesh".into()),
         };
         let _ = waiting.reply.send(response);
     }

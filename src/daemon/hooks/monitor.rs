@@ -200,10 +200,7 @@ async fn hear_all(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Wa
         match answer {
             Answer::Said(_, script, said) => run::log(&script, said),
             Answer::Refused(why) => {
-                tracing::error!(
-                    why,
-                    "the process that runs scripts refused an order of ours"
-                );
+                tracing::error!(why, "the script process refused a request");
             }
             Answer::Ended(id, outcome) => {
                 if let Some(done) = lock(waiting).scripts.remove(&id) {
@@ -316,7 +313,7 @@ impl Helper {
     fn take(&mut self, ask: Ask) -> io::Result<()> {
         match ask {
             Ask::Run(_, call @ Call::Device { up: true }) => {
-                self.refuse(format!("{} is not run twice", call.script()));
+                self.refuse(format!("{} may run only once", call.script()));
             }
             Ask::Run(id, call) => self.run(id, &call),
             Ask::Kill => self.kill(),
@@ -328,7 +325,10 @@ impl Helper {
     fn run(&mut self, id: u64, call: &Call) {
         let room = Arc::clone(&self.room).try_acquire_owned();
         let Some(room) = room.ok().filter(|_| self.scripts.may_run(call)) else {
-            let text = format!("{} may not run, or too many scripts do", call.script());
+            let text = format!(
+                "{} may not run, or too many scripts are running",
+                call.script()
+            );
             self.refuse(text);
             let _ = self.answers.try_send(Answer::Ended(id, Outcome::Failed));
             return;
@@ -379,7 +379,7 @@ impl Helper {
             return;
         }
         log::try_stderr(&format!(
-            "{TITLE}: refused an order of the daemon ({} so far): {}\n",
+            "{TITLE}: refused a request of the daemon ({} so far): {}\n",
             self.refused,
             why.escape_debug()
         ));

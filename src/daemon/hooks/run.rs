@@ -79,7 +79,11 @@ pub(super) fn log(script: &str, said: Said) {
     match said {
         Said::Running => tracing::debug!(script, "running"),
         Said::CannotRun(error) => {
-            tracing::warn!(script, error, "a script cannot be run (is it executable?)");
+            tracing::warn!(
+                script,
+                error,
+                "cannot run a script; check that the file is executable"
+            );
         }
         Said::Output(line) => tracing::info!(script, line, "output"),
         Said::TookLonger(limit) => {
@@ -246,7 +250,7 @@ fn ended(status: io::Result<ExitStatus>) -> String {
         Ok((Some(code), _)) => format!("exited with non-zero status {code}"),
         Ok((None, Some(signal))) => format!("was killed by signal {signal}"),
         Ok((None, None)) => "ended abnormally".to_owned(),
-        Err(error) => format!("lost sight of a script: {error}"),
+        Err(error) => format!("cannot wait for a script: {error}"),
     }
 }
 

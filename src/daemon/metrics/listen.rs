@@ -59,14 +59,14 @@ pub(crate) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
         MetricsListen::Unix(path) => unix(path.clone()),
         MetricsListen::Tcp(addr) => {
             if !addr.ip().is_loopback() {
-                tracing::warn!(%addr, "MetricsListen: whoever reaches this address may read the names and traffic of all nodes");
+                tracing::warn!(%addr, "MetricsListen: every host that reaches this address can read names and traffic of all nodes");
             }
             tcp(addr)
         }
     };
     let listener = listener.map_err(|error| {
         tracing::warn!(
-            "no metrics, as MetricsListen says where: {error:#}; `meshctl metrics` shows them too"
+            "cannot serve metrics at MetricsListen: {error:#}; `meshctl metrics` shows them"
         );
     });
     listener.ok()
@@ -120,7 +120,7 @@ async fn answer(
     if request.method() != Method::GET || request.uri().path() != "/metrics" {
         return response(
             StatusCode::NOT_FOUND,
-            "GET /metrics is all there is here\n".into(),
+            "this server answers only GET /metrics\n".into(),
         );
     }
     let (reply, metrics) = oneshot::channel();

@@ -93,7 +93,7 @@ impl Driver {
         ];
         out.gauge(
             "meshd_build_info",
-            "What runs here; always 1.",
+            "Version and node of this daemon; always 1.",
             [(&build[..], 1.0)],
         );
         self.peer_metrics(&mut out, now);
@@ -103,21 +103,21 @@ impl Driver {
         let drift = self.drift(now);
         out.gauge(
             "meshd_config_drift_files",
-            "Files on disk that are not what is in force, up to a minute ago.",
+            "Files on disk that differ from the configuration in force, up to a minute ago.",
             drift.map(|files| (&[][..], files as f64)),
         );
         let config = &self.config;
         let loaded = f64::from(u8::from(self.reload_worked));
         out.gauge(
             "meshd_config_reload_success",
-            "Whether the last reload was taken over; 1 before the first.",
+            "1 if the last reload was applied, or before the first; else 0.",
             [(&[][..], loaded)],
         );
         let age = |made: SystemTime| clock::wall().duration_since(made).unwrap_or_default();
         let age = config.shell.key_made.map(age);
         out.gauge(
             "meshd_key_age_seconds",
-            "Age of the file of our Ed25519 key.",
+            "Age of the file with this node's Ed25519 key.",
             age.map(|age| (&[][..], age.as_secs_f64())),
         );
         let hosts = config.settings.hosts.iter();
@@ -125,7 +125,7 @@ impl Driver {
             .filter_map(|(name, host)| Some(([("peer", name.as_str())], host.expires? as f64)));
         out.gauge(
             "meshd_key_expiry_timestamp_seconds",
-            "When the node is not spoken to any more: Expires in its host file.",
+            "Expiry time of the node: Expires in its host file.",
             expiries,
         );
         let busy = self.busy.look(self.started, now);
@@ -134,12 +134,12 @@ impl Driver {
             .map(|(name, ratio)| ([("worker", name.as_str())], *ratio));
         out.gauge(
             "meshd_worker_busy_ratio",
-            "Part of the time since the last look that a packet thread has run.",
+            "Part of the time since the last scrape that a packet thread has run.",
             busy,
         );
         out.gauge(
             "meshd_resident_memory_bytes",
-            "Memory in RAM.",
+            "Memory of the daemon in RAM.",
             resident_memory().map(|bytes| (&[][..], bytes as f64)),
         );
         out.text()
@@ -151,7 +151,7 @@ impl Driver {
         let label = |name: &'_ str| [("peer", name.to_owned())];
         let flag = |set: bool| f64::from(u8::from(set));
         let up = rows.iter().map(|row| (label(&row.name), flag(row.up)));
-        out.gauge("meshd_peer_up", "Whether there is a path to the node.", up);
+        out.gauge("meshd_peer_up", "1 if the node is reachable, else 0.", up);
         let paths = [
             ("udp", PathKind::Udp),
             ("tcp", PathKind::Tcp),
@@ -166,7 +166,7 @@ impl Driver {
         });
         out.gauge(
             "meshd_peer_path",
-            "How packets for the node travel: 1 for one of udp, tcp, via, down.",
+            "Path of packets for the node: 1 for one of udp, tcp, via, down.",
             paths,
         );
         let legacy = rows
@@ -174,7 +174,7 @@ impl Driver {
             .map(|row| (label(&row.name), flag(row.protocol == "legacy")));
         out.gauge(
             "meshd_peer_legacy",
-            "Whether packets for the node are in tinc 1.0's protocol.",
+            "1 if packets for the node use tinc 1.0's protocol, else 0.",
             legacy,
         );
         let mtu = rows
@@ -182,7 +182,7 @@ impl Driver {
             .filter_map(|row| Some((label(&row.name), row.pmtu_bytes?.into())));
         out.gauge(
             "meshd_peer_pmtu_bytes",
-            "Longest inner packet that UDP to the node is proven to carry.",
+            "Longest inner packet that is proven to reach the node by UDP.",
             mtu,
         );
         let counters = [
@@ -219,7 +219,7 @@ impl Driver {
         let loss = loss.filter_map(|peer| Some((label(&peer.name), peer.loss_ratio?)));
         out.gauge(
             "meshd_peer_loss_ratio",
-            "Part of the last 31 UDP probes that stayed without an answer.",
+            "Part of the last 31 UDP probes without an answer.",
             loss,
         );
         let wall = clock::wall();
@@ -229,7 +229,7 @@ impl Driver {
         });
         out.gauge(
             "meshd_peer_last_seen_timestamp_seconds",
-            "When something came from the node last.",
+            "Time of the last message or packet from the node.",
             seen,
         );
         let lines = measures.lines.iter().flat_map(|line| {
@@ -251,21 +251,17 @@ impl Driver {
             let count = links.iter().filter(|link| link.protocol == dialect).count();
             ([("dialect", dialect)], count as f64)
         });
-        out.gauge(
-            "meshd_links",
-            "Links that are up, by what they speak.",
-            links,
-        );
+        out.gauge("meshd_links", "Links that are up, by protocol.", links);
         let mesh = self.mesh.status();
         let plain = |count: u64| [(&[][..], count)];
         out.counter(
             "meshd_storm_brake_total",
-            "Lines and graph objects of others that a limit refused.",
+            "Lines and graph objects of other nodes that a limit refused.",
             plain(mesh.refused),
         );
         out.counter(
             "meshd_downgrades_refused_total",
-            "Attempts to make a node speak less than it can.",
+            "Refused or suspected protocol downgrades of nodes.",
             plain(mesh.downgrades),
         );
         let drops = self.drops();
@@ -288,7 +284,7 @@ impl Driver {
         let queued = [(&[][..], self.links.queued() as f64)];
         out.gauge(
             "meshd_meta_queue_bytes",
-            "Bytes that wait for links to take them.",
+            "Bytes in output queues of links.",
             queued,
         );
     }

@@ -68,7 +68,7 @@ impl Driver {
             rising: self.rising,
         };
         let monitor = Monitor::over(prepared, &begin, self.events.clone());
-        let monitor = monitor.context("cannot reach the process that runs scripts")?;
+        let monitor = monitor.context("cannot reach the script process")?;
         self.hooks.runner = Runner::Monitor(monitor);
         self.give_up_rights(now)
     }
@@ -106,7 +106,7 @@ impl Driver {
         if !neighbours.is_empty() {
             tracing::info!(
                 count = neighbours.len(),
-                "dialling the neighbours of before the restart"
+                "dialling the neighbours from before the restart"
             );
             self.inputs.push(Input::Redial(neighbours));
         }
@@ -161,14 +161,14 @@ impl Driver {
         match sandbox::confine(&files) {
             Ok(true) => {}
             Ok(false) => tracing::info!(
-                "this kernel has no Landlock, or an old one: not all files are forbidden"
+                "this kernel has no Landlock or an old version, so the sandbox does not protect all files"
             ),
             Err(error) => {
-                tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)")
+                tracing::warn!(%error, "the daemon runs without this part of the sandbox; set Sandbox = off to silence this")
             }
         }
         if let Err(error) = sandbox::forbid() {
-            tracing::warn!(%error, "the daemon goes on without (Sandbox = off is silent)");
+            tracing::warn!(%error, "the daemon runs without this part of the sandbox; set Sandbox = off to silence this");
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Driver {
         files.read.extend(config::files::places());
         match config::cache::make_dir(base) {
             Ok(cache) => files.write.push(cache),
-            Err(error) => tracing::debug!(%error, "no directory for addresses"),
+            Err(error) => tracing::debug!(%error, "cannot make the directory of the address cache"),
         }
         let log = self.log.file().and_then(Path::parent);
         files.write.extend(log.map(Path::to_owned));

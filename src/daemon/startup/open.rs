@@ -223,9 +223,8 @@ async fn open_all(
         }
     }
     match failed {
-        Some((addr, error)) if sockets.tcp.is_empty() => {
-            Err(error).with_context(|| format!("cannot listen on {addr} (is tincd running?)"))
-        }
+        Some((addr, error)) if sockets.tcp.is_empty() => Err(error)
+            .with_context(|| format!("cannot listen on {addr}; check whether tincd is running")),
         _ => Ok(sockets),
     }
 }
@@ -292,7 +291,7 @@ pub(crate) async fn open_device(
         .as_deref()
         .filter(|path| *path != Path::new(CLONE))
     {
-        tracing::warn!(device = %device.display(), "Device is always {CLONE}");
+        tracing::warn!(device = %device.display(), "meshd always uses {CLONE} as Device; remove the line");
     }
     let interface = shell.interface.as_deref();
     let workers = workers(shell);
@@ -370,7 +369,9 @@ fn make_device(layer: Layer, interface: Option<&str>, several: bool) -> anyhow::
     let several = several.then(|| open(true).ok()).flatten();
     several.map_or_else(|| open(false), Ok).with_context(|| {
         let name = interface.unwrap_or("of the kernel's choice");
-        format!("cannot open the device {name} (is it in use, or CAP_NET_ADMIN missing?)")
+        format!(
+            "cannot open the device {name}; check that it is free and that meshd has CAP_NET_ADMIN"
+        )
     })
 }
 
@@ -401,7 +402,7 @@ pub(crate) fn make_run_dir(file: &Path) -> anyhow::Result<()> {
         .create(dir);
     made.with_context(|| {
         format!(
-            "cannot make {} (name another place with --pidfile)",
+            "cannot make {}; name another place with --pidfile",
             dir.display()
         )
     })?;

@@ -211,7 +211,7 @@ impl Mesh {
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
         if peer.hello.is_legacy() {
             let why = self.why_legacy(&hello.name);
-            tracing::warn!(node = %hello.name, "legacy link, which keeps out outsiders and no more ({why})");
+            tracing::warn!(node = %hello.name, "legacy link: protects against outsiders only ({why})");
         }
         if let Some(older) = self.nodes[node].link.replace(link)
             && let Some(peer) = self.peers.get_mut(&older)
