@@ -37,7 +37,7 @@ const CASES: &[(&[Edit], i32, &str)] = &[
     (&[Is("tinc.conf", "Name = web_01\nConnectTo = db 01\n")], 0, "tinc.conf:2: warning: a node name consists of A-Z, a-z, 0-9 and _ only; the line is ignored"),
     (&[Is("tinc.conf", "Name = web_01\nHostnames = maybe\n")], 0, "tinc.conf:2: warning: meshd does not support Hostnames yet"),
     (&[Is("tinc.conf", "Name = web_01\nPingInterval = often\n")], 0, "tinc.conf:2: warning: Integer expected for PingInterval; the line is ignored"),
-    (&[Is("tinc.conf", "Name = web_01\nPingTimeout = 0\n")], 0, "tinc.conf:2: warning: PingTimeout must be 1 to PingInterval; 60 is used"),
+    (&[Is("tinc.conf", "Name = web_01\nPingTimeout = 0\n")], 0, "tinc.conf:2: warning: PingTimeout must be 1 to PingInterval; meshd uses 60"),
     (&[Is("tinc.conf", "Name = web_01\nAddressFamily = ipv5\n")], 7, "tinc.conf:2: error: AddressFamily must be one of ipv4, ipv6, any"),
     (&[Is("tinc.conf", "Name = web_01\nDeviceType = vde\n")], 7, "tinc.conf:2: error: meshd supports only DeviceType = tun, tap and dummy"),
     (&[Is("tinc.conf", "Name = web_01\nDeviceType = tun\nMode = switch\n")], 7, "tinc.conf:2: error: Mode = switch and hub need frames, which a tun device lacks; use DeviceType = tap"),

@@ -136,7 +136,9 @@ fn what_a_reload_has_not_taken_is_told() {
         .map(|file| file.display().to_string())
         .collect();
     assert_eq!(not_taken, ["hosts/a", "hosts/c"]);
-    assert!(said(&after.problems, true)[0].starts_with("hosts/a: has lost its public key"));
+    assert!(
+        said(&after.problems, true)[0].starts_with("hosts/a: the file has lost its public key")
+    );
     // A start knows of no key that it has lost.
     assert!(of_a(&tree.load().unwrap()).key.is_none());
 }
@@ -250,7 +252,7 @@ fn a_private_key_in_a_host_file_must_be_replaced() {
             let config = tree.load().unwrap();
             assert_eq!(nodes(&config), ["a", "b"]);
             let said = said(&config.problems, false);
-            let start = format!("hosts/{file}:{line}: holds a private key");
+            let start = format!("hosts/{file}:{line}: the file holds a private key");
             assert!(
                 said.len() == 1 && said[0].starts_with(&start),
                 "{block}: {said:?}"

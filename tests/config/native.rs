@@ -177,7 +177,7 @@ fn secrets_are_32_bytes_that_nobody_else_may_read() {
         secret_file(&tree, "psk", content);
         let said = tree.said();
         assert!(
-            said[0].starts_with("psk: does not hold 32 bytes"),
+            said[0].starts_with("psk: the file does not hold 32 bytes"),
             "{said:?}"
         );
     }
@@ -220,7 +220,7 @@ fn a_pair_may_have_a_secret_of_its_own() {
     assert!(
         config.problems[0]
             .to_string()
-            .starts_with("psk.d/a: does not hold")
+            .starts_with("psk.d/a: the file does not hold")
     );
 }
 

@@ -224,7 +224,7 @@ fn ping_times_are_clamped_as_tinc_clamps_them() {
             settings.ping_interval.as_secs(),
             settings.ping_timeout.as_secs(),
         );
-        let told = format!("PingTimeout must be 1 to PingInterval; {timeout} is used");
+        let told = format!("PingTimeout must be 1 to PingInterval; meshd uses {timeout}");
         let said = tree.said().concat();
         assert_eq!(said.ends_with(&told), lines.contains("Timeout"), "{said}");
         assert_eq!(got, (interval, timeout), "{lines}");

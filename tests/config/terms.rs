@@ -232,7 +232,10 @@ fn very_many_subnets_of_a_node_are_told() {
             .filter(|line| line.contains("beyond 1024"))
             .collect();
         assert_eq!(said.len(), told, "{said:?}");
-        let first = format!("hosts/b:1026: is the first of {}", count.max(1_024) - 1_024);
+        let first = format!(
+            "hosts/b:1026: this is the first of {}",
+            count.max(1_024) - 1_024
+        );
         assert!(said.iter().all(|line| line.starts_with(&first)), "{said:?}");
     }
 }
