@@ -184,9 +184,11 @@ fn spoilt_way(kinds: [Kind; 2]) {
             "{stream:?}"
         );
     }
+    // Where a tincd sends, 0.1 to 0.23 % more were lost in seven runs, with the program of 30 November too.
+    let share = if kinds[0] == Meshd { 1_000 } else { 250 };
     let more = stream.lost().checked_sub(spoilt.broken);
     assert!(
-        more.is_some_and(|more| more * 1_000 <= stream.sent),
+        more.is_some_and(|more| more * share <= stream.sent),
         "{spoilt:?} {stream:?}"
     );
     for node in [&mut a, &mut b] {
