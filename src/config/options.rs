@@ -24,7 +24,7 @@ impl Called {
     /// Returns the name in the first word of the command line.
     #[must_use]
     pub fn by(program: Option<&OsStr>) -> Self {
-        match program.map(Path::new).and_then(Path::file_name) {
+        match base_name(program) {
             Some(name) if name == "tincd" => Self::Tincd,
             _ => Self::Meshd,
         }
@@ -33,8 +33,7 @@ impl Called {
     /// True if the first word of a command line names the daemon: `meshd` or `tincd`.
     #[must_use]
     pub fn is_daemon(program: Option<&OsStr>) -> bool {
-        let name = program.map(Path::new).and_then(Path::file_name);
-        name.is_some_and(|name| name == "meshd" || name == "tincd")
+        base_name(program).is_some_and(|name| name == "meshd" || name == "tincd")
     }
 
     /// Returns the name.
@@ -45,6 +44,11 @@ impl Called {
             Self::Tincd => "tincd",
         }
     }
+}
+
+/// The last part of a program's path.
+fn base_name(program: Option<&OsStr>) -> Option<&OsStr> {
+    program.map(Path::new).and_then(Path::file_name)
 }
 
 /// Action that the command line requests.
