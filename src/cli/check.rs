@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use meshd_config as config;
 use meshd_config::{Config, Problem, Source};
 use meshd_os::clock;
 
@@ -50,7 +49,7 @@ pub(super) fn run(
         (Some(place), Some(file)) => judged(context.source(None)?, place, file),
         (_, dir) => context.source(dir)?,
     };
-    let mut loaded = config::load(&source, None);
+    let mut loaded = meshd_config::load(&source, None);
     if let Ok(config) = &mut loaded
         && let Some(status) = running_key::daemon_of(context, &source.base)
         && let Some((file, text)) = running_key::other_than_running(&status)
@@ -158,11 +157,11 @@ fn judged(source: Source, place: Place, file: PathBuf) -> Source {
     };
     let shown = match place {
         Place::Path(shown) => shown,
-        Place::Daemon => match toml(config::main_file(&source)) {
-            true => config::toml::MAIN.into(),
+        Place::Daemon => match toml(meshd_config::main_file(&source)) {
+            true => meshd_config::toml::MAIN.into(),
             false => "tinc.conf".into(),
         },
-        Place::Host(name) => match toml(&config::host_path(&source, &name)) {
+        Place::Host(name) => match toml(&meshd_config::host_path(&source, &name)) {
             true => format!("hosts/{name}.toml").into(),
             false => format!("hosts/{name}").into(),
         },
@@ -176,7 +175,7 @@ fn judged(source: Source, place: Place, file: PathBuf) -> Source {
 /// Returns the line of a problem with a known column, and a mark under the column.
 fn excerpt(source: &Source, problem: &Problem) -> Option<String> {
     let before = problem.column.checked_sub(1)?;
-    let text = config::files::read_text(&source.path(&problem.file)).ok()?;
+    let text = meshd_config::files::read_text(&source.path(&problem.file)).ok()?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().nth(problem.line.checked_sub(1)?)?;
     let keep = |c: char| if c == '\t' { c } else { ' ' };

@@ -6,12 +6,10 @@ use std::{
     time::Duration,
 };
 
-use meshd_api as control;
 use meshd_api::{
     client::{Client, ClientError},
     proto::{Answer, Request},
 };
-use meshd_config as config;
 use meshd_config::{
     Config, Source,
     find::{self, Found},
@@ -40,7 +38,7 @@ pub(super) struct Context {
 
 /// Loads a configuration, or fails if the configuration is unusable.
 pub(super) fn load(source: &Source) -> Result<Config, Failure> {
-    config::load(source, None).map_err(|problems| {
+    meshd_config::load(source, None).map_err(|problems| {
         let first = problems.iter().find(|problem| problem.error);
         let text = first.map(ToString::to_string).unwrap_or_default();
         Failure::new(
@@ -63,7 +61,7 @@ impl Context {
         // The name "." means no net. Without any name, the net of the only running daemon counts.
         let guess = named.is_none() && global.config.is_none();
         let net = if guess {
-            the_only_net(Path::new(control::RUN_DIR))
+            the_only_net(Path::new(meshd_api::RUN_DIR))
         } else {
             net
         };
@@ -148,7 +146,8 @@ impl Context {
     }
 
     fn socket(&self) -> PathBuf {
-        let by_rule = || control::socket_path(self.net.as_deref(), self.global.pidfile.as_deref());
+        let by_rule =
+            || meshd_api::socket_path(self.net.as_deref(), self.global.pidfile.as_deref());
         self.global.socket.clone().unwrap_or_else(by_rule)
     }
 

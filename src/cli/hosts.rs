@@ -2,7 +2,6 @@
 
 use std::{fs::File, io::ErrorKind, path::Path};
 
-use meshd_config as config;
 use meshd_config::{Source, files};
 use meshd_proto::mesh::reports::view::HostFile;
 use meshd_wire::NodeName;
@@ -14,12 +13,12 @@ pub(super) fn file(source: &Source, node: &NodeName) -> Option<Result<HostFile, 
     if !source.base.join("hosts").is_dir() {
         return None;
     }
-    match File::open(source.base.join(config::host_path(source, node))) {
+    match File::open(source.base.join(meshd_config::host_path(source, node))) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Some(Ok(HostFile::Missing)),
         Err(_) => return None,
         Ok(_) => {}
     }
-    Some(match config::load_host(source, node) {
+    Some(match meshd_config::load_host(source, node) {
         Ok(host) => Ok(Some(&host).into()),
         Err(problems) => {
             let mut errors = problems.iter().filter(|problem| problem.error);

@@ -10,7 +10,6 @@ use std::{
 use rustix::fs::FlockOperation;
 use serde::Serialize;
 
-use meshd_config as config;
 use meshd_config::{host_path, keys};
 use meshd_crypto::{PrivateKey, PublicKey, Rng};
 use meshd_os::{clock, random};
@@ -78,15 +77,17 @@ pub(super) fn run(
         fs::create_dir_all(out).map_err(|e| write_error(out, &e))?;
     }
     let source = context.source(out)?;
-    let name = config::own_name(&source).ok();
+    let name = meshd_config::own_name(&source).ok();
     let files = Files {
-        private: config::private_path(&source),
+        private: meshd_config::private_path(&source),
         public: match &name {
             Some(name) => source.base.join(host_path(&source, name)),
             None => source.base.join("ed25519_key.pub"),
         },
     };
-    let shown = name.as_ref().and_then(|_| config::own_public(&source));
+    let shown = name
+        .as_ref()
+        .and_then(|_| meshd_config::own_public(&source));
     let (key, done) = pair(&files, there, shown)?;
     let Files { private, public } = &files;
     match done {

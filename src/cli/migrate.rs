@@ -8,7 +8,6 @@ mod tests;
 use serde::Serialize;
 
 use meshd_api::proto::{Answer, Request, Response, Status};
-use meshd_config as config;
 use meshd_config::Source;
 use meshd_proto::{
     link::Dialect,
@@ -97,14 +96,14 @@ pub(super) fn status(context: &Context) -> Outcome {
 fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure> {
     let line = |variable| line(source, None, variable);
     let says_no = |variable| line(variable).filter(|line| line.value == "no");
-    let key_file = config::place_of(source, None, "Ed25519PrivateKeyFile");
+    let key_file = meshd_config::place_of(source, None, "Ed25519PrivateKeyFile");
     let key_file = key_file.map_or_else(|| "ed25519_key.priv".into(), |(_, _, value)| value);
     Ok(Own {
         name: answer.node.clone(),
         net: answer.net.clone(),
         config: status.config.clone(),
-        main: match config::main_file(source).display().to_string() {
-            toml if toml == config::toml::MAIN => format!("{toml} (`trust.min_protocol`)"),
+        main: match meshd_config::main_file(source).display().to_string() {
+            toml if toml == meshd_config::toml::MAIN => format!("{toml} (`trust.min_protocol`)"),
             tincs => tincs,
         },
         pid: status.pid,
@@ -118,7 +117,7 @@ fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure
 }
 
 fn line(source: &Source, node: Option<&NodeName>, variable: &'static str) -> Option<Line> {
-    let (file, line, value) = config::place_of(source, node, variable)?;
+    let (file, line, value) = meshd_config::place_of(source, node, variable)?;
     Some(Line {
         place: format!("{}:{line}", file.display()),
         value: value.to_ascii_lowercase(),

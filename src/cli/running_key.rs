@@ -11,7 +11,6 @@ use meshd_api::{
     client::Client,
     proto::{Request, Response, Status},
 };
-use meshd_config as config;
 use meshd_config::{Source, keys};
 use meshd_crypto::PublicKey;
 use meshd_proto::link::Dialect;
@@ -48,16 +47,16 @@ pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
         ..Source::default()
     };
     let says_no = || {
-        let said = config::place_of(&source, None, "ExperimentalProtocol");
+        let said = meshd_config::place_of(&source, None, "ExperimentalProtocol");
         said.is_some_and(|(_, _, value)| value.eq_ignore_ascii_case("no"))
     };
-    let private = config::private_path(&source);
+    let private = meshd_config::private_path(&source);
     let (file, key) = match keys::kept_private(&private) {
         Ok(key) => (private, key?.public()),
         Err(_) => {
-            let name = config::own_name(&source).ok()?;
-            let file = source.base.join(config::host_path(&source, &name));
-            (file, config::own_public(&source)?)
+            let name = meshd_config::own_name(&source).ok()?;
+            let file = source.base.join(meshd_config::host_path(&source, &name));
+            (file, meshd_config::own_public(&source)?)
         }
     };
     let running = PublicKey::from_base64(&status.public_key).ok()?;

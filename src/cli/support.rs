@@ -16,7 +16,6 @@ use meshd_api::{
     client::Client,
     proto::{Request, Response},
 };
-use meshd_config as config;
 use meshd_config::{Source, files};
 use meshd_os::{clock, files::write_given};
 
@@ -86,7 +85,11 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
         *text = redact::without(text, &secrets);
     }
     let time = clock::rfc3339(clock::wall());
-    let node = node.or_else(|| config::own_name(&source).ok().map(|name| name.to_string()));
+    let node = node.or_else(|| {
+        meshd_config::own_name(&source)
+            .ok()
+            .map(|name| name.to_string())
+    });
     let stem = format!(
         "meshd-{}-{}",
         node.as_deref().unwrap_or("node"),
@@ -160,7 +163,7 @@ fn daemon(
 /// Adds the configuration without its secrets, and the names of all other files there. Returns the secrets.
 fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) -> Vec<String> {
     let mut secrets = Vec::new();
-    let mut wanted = vec![config::main_file(source).to_path_buf()];
+    let mut wanted = vec![meshd_config::main_file(source).to_path_buf()];
     for dir in ["conf.d", "hosts"] {
         let names = files::names(&source.base.join(dir)).unwrap_or_default();
         wanted.extend(names.iter().map(|name| Path::new(dir).join(name)));
@@ -191,7 +194,7 @@ fn files_of(source: &Source, bundle: &mut Vec<(String, String)>) -> Vec<String> 
 /// Returns the content of all files with secrets.
 fn in_files(source: &Source) -> Vec<String> {
     let named = KEYS.iter().filter_map(|variable| {
-        let (_, _, value) = config::place_of(source, None, variable)?;
+        let (_, _, value) = meshd_config::place_of(source, None, variable)?;
         Some(PathBuf::from(value))
     });
     let usual = ["ed25519_key.priv", "rsa_key.priv"].map(PathBuf::from);

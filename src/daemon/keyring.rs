@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_config as config;
 use meshd_config::Source;
 use meshd_os::clock;
 use meshd_proto::{
@@ -99,7 +98,7 @@ impl HostKeys {
         if unknown.contains_key(name) || unknown.len() >= MAX_UNKNOWN {
             return None;
         }
-        let host = config::load_host(&self.source, name).ok();
+        let host = meshd_config::load_host(&self.source, name).ok();
         let host = host.map(|host| host.at(clock::unix()).unwrap_or(host));
         let credentials = |host: Host| Some((self.settings.credentials(&host)?, host));
         let Some((credentials, host)) = host.and_then(credentials) else {

@@ -46,9 +46,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use meshd_api as control_proto;
 use meshd_api::proto::{Request, Response};
-use meshd_config as config;
 use meshd_config::{Config, Problem, Sandbox, Source};
 use meshd_dataplane::fastpath::tap::Tap;
 use meshd_proto::mesh::{LinkId, reports::view::DialFault};
@@ -192,13 +190,13 @@ fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Res
 }
 
 /// Returns the place of the configuration, and warnings. tincd prefers tinc's directory.
-fn source(options: &Options) -> Result<(Source, Vec<String>), config::find::FindError> {
+fn source(options: &Options) -> Result<(Source, Vec<String>), meshd_config::find::FindError> {
     let netname = std::env::var("NETNAME").ok();
-    let mut roots = config::find::ROOTS.map(Path::new);
+    let mut roots = meshd_config::find::ROOTS.map(Path::new);
     if options.called == Called::Tincd {
         roots.reverse();
     }
-    let found = config::find::find_in(
+    let found = meshd_config::find::find_in(
         roots,
         options.config.as_deref(),
         options.net.as_deref(),
@@ -236,7 +234,7 @@ fn open_log(options: &Options, net: Option<&str>) -> Log {
 
 /// Loads the configuration and reports all its problems.
 fn load(source: &Source) -> anyhow::Result<Config> {
-    match config::load(source, None) {
+    match meshd_config::load(source, None) {
         Ok(config) => {
             for problem in &config.problems {
                 tracing::warn!("{problem}");
@@ -286,9 +284,9 @@ async fn serve(
     let places = Places {
         pid: match options.called {
             Called::Tincd => tincd::pid_path(options),
-            Called::Meshd => pidfile.map_or_else(|| control_proto::pid_path(net), Into::into),
+            Called::Meshd => pidfile.map_or_else(|| meshd_api::pid_path(net), Into::into),
         },
-        socket: control_proto::socket_path(net, pidfile),
+        socket: meshd_api::socket_path(net, pidfile),
     };
     let (events, queue) = mpsc::channel(EVENTS);
     signals::catch(&events).context("cannot catch signals")?;

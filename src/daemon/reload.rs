@@ -13,7 +13,6 @@ use std::{
 };
 
 use meshd_api::proto::{ErrorCode, Plan, Reloaded, Response};
-use meshd_config as config;
 use meshd_config::{Config, Problem, diff};
 use meshd_os::clock;
 use meshd_proto::mesh::Settings;
@@ -93,7 +92,7 @@ impl Driver {
         }
         let (old, events) = (self.config.clone(), self.events.clone());
         tokio::spawn(async move {
-            let load = move || config::load(&old.source, Some(&old));
+            let load = move || meshd_config::load(&old.source, Some(&old));
             let result = match tokio::task::spawn_blocking(load).await {
                 Ok(result) => result,
                 Err(error) => {
@@ -259,7 +258,7 @@ impl Driver {
     fn take_over(&mut self, mut new: Config) -> Reloaded {
         let diff = diff::diff(&self.config, &new);
         let settings = self.as_taken_over(&new);
-        let mut shell = config::Shell::clone(&self.config.shell);
+        let mut shell = meshd_config::Shell::clone(&self.config.shell);
         // The script process refuses additional scripts: it got its list before the daemon entered its sandbox.
         if !diff.restart_needed.contains(&"RunScripts") {
             shell.run_scripts = new.shell.run_scripts.clone();

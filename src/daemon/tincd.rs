@@ -19,7 +19,6 @@ use rustix::{
     stdio,
 };
 
-use meshd_config as config;
 use meshd_config::{
     find::net_name,
     keys,
@@ -96,8 +95,8 @@ fn try_generate_keys(options: &Options, bits: u32) -> anyhow::Result<String> {
             private.display()
         );
     }
-    let public = match config::own_name(&source) {
-        Ok(name) => source.base.join(config::host_path(&source, &name)),
+    let public = match meshd_config::own_name(&source) {
+        Ok(name) => source.base.join(meshd_config::host_path(&source, &name)),
         Err(_) => source.base.join("rsa_key.pub"),
     };
     if let Some(dir) = public.parent() {

@@ -6,7 +6,6 @@ use meshd_api::{
     client::{Client, ClientError},
     proto::{Answer, ErrorCode, Request, Response, Status},
 };
-use meshd_config as config;
 use meshd_config::{Config, Source};
 use meshd_os::{clock, netlink};
 use meshd_proto::mesh::reports::{
@@ -124,7 +123,7 @@ impl Live {
             net: self.net(),
             reload,
             not_listening: self.status.not_listening.clone(),
-            main: config::main_file(&self.source).display().to_string(),
+            main: meshd_config::main_file(&self.source).display().to_string(),
             kernel: kernel(&target, self.status.interface.as_deref()),
             firewall: match firewall::look(from.map(|at| at.ip()), port) {
                 firewall::Seen::Open(what) => Firewall::Open(what),
@@ -302,7 +301,7 @@ impl Files {
             reload: format!("`meshctl {net}reload`"),
             net,
             not_listening: Vec::new(),
-            main: config::main_file(source).display().to_string(),
+            main: meshd_config::main_file(source).display().to_string(),
             disk: disk(source, &target.node),
             node: target.node,
             asked: target.asked,
@@ -332,12 +331,12 @@ fn net(net: Option<&str>) -> String {
 fn disk(source: &Source, node: &NodeName) -> Disk {
     let file = hosts::file(source, node);
     let place = |variable| {
-        let of_host = config::place_of(source, Some(node), variable);
-        let (file, line, _) = of_host.or_else(|| config::place_of(source, None, variable))?;
+        let of_host = meshd_config::place_of(source, Some(node), variable);
+        let (file, line, _) = of_host.or_else(|| meshd_config::place_of(source, None, variable))?;
         Some(format!("{}:{line}", file.display()))
     };
     let host = file.as_ref().and_then(|file| {
-        config::load_host(source, node)
+        meshd_config::load_host(source, node)
             .ok()
             .filter(|_| file.is_ok())
     });
@@ -360,7 +359,7 @@ fn disk(source: &Source, node: &NodeName) -> Disk {
 /// Describes a node that the daemon has not heard of.
 fn unheard(source: &Source, node: &NodeName) -> NodeReport {
     let file = hosts::file(source, node).and_then(Result::ok);
-    let host = config::load_host(source, node).ok();
+    let host = meshd_config::load_host(source, node).ok();
     let addresses = host.iter().flat_map(|host| &host.addresses);
     NodeReport {
         peer: PeerRow {

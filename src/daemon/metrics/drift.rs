@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use meshd_config as config;
 use meshd_config::diff;
 
 use crate::{Event, driver::Driver};
@@ -26,8 +25,12 @@ impl Driver {
             self.drift.looked = Some(now);
             let (running, events) = (self.config.clone(), self.events.clone());
             tokio::spawn(async move {
-                let look =
-                    move || diff::drifted(&running, &config::load(&running.source, Some(&running)));
+                let look = move || {
+                    diff::drifted(
+                        &running,
+                        &meshd_config::load(&running.source, Some(&running)),
+                    )
+                };
                 if let Ok(files) = tokio::task::spawn_blocking(look).await {
                     let _ = events.send(Event::Drifted(files)).await;
                 }

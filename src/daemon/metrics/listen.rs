@@ -16,7 +16,6 @@ use tokio::{
     time::timeout,
 };
 
-use meshd_api as control;
 use meshd_api::proto;
 use meshd_config::MetricsListen;
 
@@ -55,7 +54,7 @@ pub(crate) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
     };
     let listener = match wanted {
         MetricsListen::Nowhere => return None,
-        MetricsListen::Beside => unix(control::metrics_path(socket)),
+        MetricsListen::Beside => unix(meshd_api::metrics_path(socket)),
         MetricsListen::Unix(path) => unix(path.clone()),
         MetricsListen::Tcp(addr) => {
             if !addr.ip().is_loopback() {

@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Context;
 
-use meshd_config as config;
 use meshd_config::Sandbox;
 use meshd_proto::mesh::Input;
 
@@ -178,8 +177,8 @@ impl Driver {
         let base = &self.config.source.base;
         let mut files = self.files.clone();
         files.read.push(base.clone());
-        files.read.extend(config::files::places());
-        match config::cache::make_dir(base) {
+        files.read.extend(meshd_config::files::places());
+        match meshd_config::cache::make_dir(base) {
             Ok(cache) => files.write.push(cache),
             Err(error) => tracing::debug!(%error, "cannot make the directory of the address cache"),
         }

@@ -1,4 +1,4 @@
-//! Whole meshes with lines and datagrams: behaviour that one node alone cannot show.
+//! Tests of whole meshes, joined by lines and datagrams, for behaviour that one node alone cannot show.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
