@@ -6,6 +6,7 @@ mod sim;
 
 use std::time::Duration;
 
+use meshd_proto::dialect::Dialect;
 use meshd_sim::{Failure, Fidelity, Plan};
 use sim::{hold, hold_first, seconds, world};
 
@@ -21,7 +22,13 @@ fn cold_start(plan: Plan, packets: usize) -> Result<u64, Failure> {
         for link in world.connections(node) {
             let other = link.name.trim_start_matches('n').parse().unwrap();
             let native = plan.speaks_native(node) && plan.speaks_native(other);
-            if link.protocol != if native { "native" } else { "sptps" } {
+            if link.protocol
+                != if native {
+                    Dialect::Native
+                } else {
+                    Dialect::Sptps
+                }
+            {
                 return Err(world.failure(format!("n{node} speaks something else: {link:?}")));
             }
         }

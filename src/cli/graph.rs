@@ -17,7 +17,10 @@ use serde::Serialize;
 
 use meshd_api::proto::{Request, Response};
 use meshd_os::{clock, files::write_given};
-use meshd_proto::mesh::reports::view::{EdgeRow, PathKind, PeerRow};
+use meshd_proto::{
+    dialect::Dialect,
+    mesh::reports::view::{EdgeRow, PathKind, PeerRow},
+};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -246,7 +249,7 @@ fn graph(own: &str, peers: &[PeerRow], edges: &[EdgeRow], traffic: bool) -> Grap
 fn kind(row: &PeerRow) -> Kind {
     match row.path {
         PathKind::Down => Kind::Unreachable,
-        _ if row.protocol == "legacy" => Kind::Legacy,
+        _ if row.protocol == Some(Dialect::Legacy) => Kind::Legacy,
         PathKind::Udp => Kind::Direct,
         PathKind::Tcp => Kind::Tcp,
         PathKind::Via => Kind::Relayed,

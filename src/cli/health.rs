@@ -9,7 +9,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use meshd_api::proto::{Answer, Request, Response, Status};
-use meshd_proto::mesh::reports::view::{PathKind, PeerRow};
+use meshd_proto::{
+    dialect::Dialect,
+    mesh::reports::view::{PathKind, PeerRow},
+};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -174,7 +177,7 @@ fn judge(peers: &[PeerRow], status: &Status, limits: &Limits) -> Health {
         relayed: count(PathKind::Via),
         legacy: peers
             .iter()
-            .filter(|row| row.up && row.protocol == "legacy")
+            .filter(|row| row.up && row.protocol == Some(Dialect::Legacy))
             .count(),
         rtt_max_seconds: rtt.reduce(f64::max),
         dropped_packets: status.drops.values().sum(),

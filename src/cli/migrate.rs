@@ -125,13 +125,10 @@ fn line(source: &Source, node: Option<&NodeName>, variable: &'static str) -> Opt
 }
 
 fn facts(source: &Source, own: &str, row: &PeerRow, edges: &[EdgeRow]) -> Facts {
-    let speaks = [Dialect::Legacy, Dialect::Sptps, Dialect::Native];
-    let spoken = |text: &str| speaks.into_iter().find(|dialect| dialect.name() == text);
-    let link = row.link.as_deref().and_then(spoken);
     Facts {
         name: row.name.clone(),
         up: row.up,
-        speaks: spoken(&row.protocol).filter(|_| row.up).or(link),
+        speaks: row.protocol.filter(|_| row.up).or(row.link),
         offers: row.offers,
         min: row.min_protocol,
         host_file: row.host_file,

@@ -1,7 +1,10 @@
 //! `meshctl peers`: shows every node, its path and its faults.
 
 use meshd_api::proto::{Request, Response, Status};
-use meshd_proto::mesh::reports::view::{PathKind, PeerRow, SubnetRow};
+use meshd_proto::{
+    dialect::{self, Dialect},
+    mesh::reports::view::{PathKind, PeerRow, SubnetRow},
+};
 
 use crate::{
     Failure, Outcome,
@@ -86,10 +89,12 @@ fn headline(
 
 /// Returns the protocol; with its cipher where there is a choice: `native AES-256-GCM`, `legacy aes-256-cbc sha256/4`.
 pub(super) fn tunnel(row: &PeerRow) -> String {
-    match (row.protocol.as_str(), &row.cipher) {
-        ("none", _) => "-".into(),
-        (protocol @ ("native" | "legacy"), Some(cipher)) => format!("{protocol} {cipher}"),
-        (protocol, _) => protocol.into(),
+    let name = row.protocol.map_or("-", Dialect::name);
+    match (row.protocol, &row.cipher) {
+        (Some(Dialect::Native | Dialect::Legacy), Some(cipher)) => format!("{name} {cipher}"),
+        (Some(Dialect::Native | Dialect::Legacy), None) | (Some(Dialect::Sptps) | None, _) => {
+            name.into()
+        }
     }
 }
 
@@ -164,7 +169,7 @@ impl Show for Peers {
                 or_empty(row.via.as_deref()),
                 row.subnets.join(","),
                 or_empty(row.endpoint.as_deref()),
-                row.protocol.clone(),
+                dialect::word(row.protocol).into(),
                 or_empty(row.rtt_seconds),
                 or_empty(row.pmtu_bytes),
                 row.rx_bytes.to_string(),
@@ -175,7 +180,7 @@ impl Show for Peers {
                 or_empty(row.reason.as_ref().map(|reason| &reason.code)),
                 or_empty(row.reason.as_ref().map(|reason| &reason.text)),
                 or_empty(row.cipher.as_ref()),
-                or_empty(row.link.as_ref()),
+                or_empty(row.link.map(Dialect::name)),
                 row.foreign_packets.to_string(),
             ]);
         }

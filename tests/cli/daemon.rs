@@ -85,13 +85,12 @@ pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
         via: (path == PathKind::Via).then(|| "lb_01".into()),
         endpoint: (path == PathKind::Udp).then(|| "10.132.0.21:655".into()),
         protocol: match path {
-            PathKind::Udp => "native",
-            PathKind::Tcp => "sptps",
-            PathKind::Via | PathKind::Down => "none",
-        }
-        .into(),
+            PathKind::Udp => Some(Dialect::Native),
+            PathKind::Tcp => Some(Dialect::Sptps),
+            PathKind::Via | PathKind::Down => None,
+        },
         cipher: (path == PathKind::Udp).then(|| "AES-256-GCM".into()),
-        link: (path == PathKind::Tcp).then(|| "sptps".into()),
+        link: (path == PathKind::Tcp).then_some(Dialect::Sptps),
         rtt_seconds: (path == PathKind::Udp).then_some(0.0004),
         pmtu_bytes: (path == PathKind::Udp).then_some(1451),
         rx_bytes: 1_200_000_000,
@@ -130,7 +129,7 @@ fn sight(name: &str) -> NodeReport {
             up: row.up,
             path,
             via: row.via.clone(),
-            protocol: row.protocol.clone(),
+            protocol: row.protocol,
             rtt_seconds: row.rtt_seconds,
             udp: UdpSight {
                 address: Some("10.132.0.31:655".into()),

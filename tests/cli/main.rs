@@ -229,7 +229,7 @@ fn migrate_status_says_what_is_left_and_its_exit_code_whether_anything_is() {
     let done = Daemon::new(|request| {
         let mut response = healthy(request)?;
         match &mut response {
-            Response::Peers(rows) => rows.retain(|row| row.protocol == "native"),
+            Response::Peers(rows) => rows.retain(|row| row.protocol == Some(Dialect::Native)),
             Response::Status(status) => status.min_protocol = Some(Dialect::Native),
             _ => {}
         }

@@ -1,6 +1,6 @@
 use super::{shapes::Shape, *};
 
-fn peer(name: &str, path: PathKind, protocol: &str) -> PeerRow {
+fn peer(name: &str, path: PathKind, protocol: impl Into<Option<Dialect>>) -> PeerRow {
     PeerRow {
         name: name.into(),
         path,
@@ -31,12 +31,12 @@ fn edges(links: &[(&str, &str)]) -> Vec<EdgeRow> {
 /// A graph with one node of each kind.
 fn small(traffic: bool) -> Graph {
     let peers = [
-        peer("db", PathKind::Udp, "native"),
-        peer("cache", PathKind::Tcp, "sptps"),
-        peer("lb", PathKind::Udp, "native"),
-        peer("old", PathKind::Udp, "legacy"),
-        peer("web_09", PathKind::Via, "native"),
-        peer("gone", PathKind::Down, "none"),
+        peer("db", PathKind::Udp, Dialect::Native),
+        peer("cache", PathKind::Tcp, Dialect::Sptps),
+        peer("lb", PathKind::Udp, Dialect::Native),
+        peer("old", PathKind::Udp, Dialect::Legacy),
+        peer("web_09", PathKind::Via, Dialect::Native),
+        peer("gone", PathKind::Down, None),
     ];
     let links = [
         ("web", "db"),
@@ -66,11 +66,11 @@ fn large(count: usize) -> Graph {
     }
     let peers: Vec<PeerRow> = (1..count)
         .map(|at| match at % 11 {
-            3 => peer(&name(at), PathKind::Tcp, "sptps"),
-            5 => peer(&name(at), PathKind::Via, "native"),
-            7 => peer(&name(at), PathKind::Udp, "legacy"),
-            9 => peer(&name(at), PathKind::Down, "none"),
-            _ => peer(&name(at), PathKind::Udp, "native"),
+            3 => peer(&name(at), PathKind::Tcp, Dialect::Sptps),
+            5 => peer(&name(at), PathKind::Via, Dialect::Native),
+            7 => peer(&name(at), PathKind::Udp, Dialect::Legacy),
+            9 => peer(&name(at), PathKind::Down, None),
+            _ => peer(&name(at), PathKind::Udp, Dialect::Native),
         })
         .collect();
     let links: Vec<(&str, &str)> = links

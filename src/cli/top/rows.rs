@@ -372,7 +372,7 @@ pub(super) mod tests {
             name: name.into(),
             up: path != PathKind::Down,
             path,
-            protocol: "native".into(),
+            protocol: Some(meshd_proto::dialect::Dialect::Native),
             rtt_seconds: Some(0.0004),
             rx_bytes: 1000 * n * times,
             tx_bytes: 10 * n * times,

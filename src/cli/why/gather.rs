@@ -365,7 +365,6 @@ fn unheard(source: &Source, node: &NodeName) -> NodeReport {
         peer: PeerRow {
             name: node.to_string(),
             host_file: file.unwrap_or(HostFile::Missing),
-            protocol: "none".into(),
             ..PeerRow::default()
         },
         fingerprint: host.as_ref().and_then(|host| Some(host.key?.fingerprint())),

@@ -154,8 +154,8 @@ impl Facts {
             let text = format!("the present hosts/{node} is not in force");
             return Step::broken(name, text, format!("Make meshd read it: {reload}"));
         }
-        let speaks_legacy =
-            peer.up && peer.protocol == "legacy" || peer.link.as_deref() == Some("legacy");
+        let legacy = Some(Dialect::Legacy);
+        let speaks_legacy = peer.up && peer.protocol == legacy || peer.link == legacy;
         match peer.host_file {
             HostFile::Missing if !speaks_legacy => {
                 return Step::broken(name, format!("there is no hosts/{node} here"), bring);
@@ -181,15 +181,15 @@ impl Facts {
         }
         let in_question = self.forbidden().is_none() && peer.link.is_none();
         if in_question
-            && peer.protocol == "none"
+            && peer.protocol.is_none()
             && let Some(step) = self.unproven(sight)
         {
             return step;
         }
-        let proven = match (&peer.link, peer.protocol.as_str()) {
-            (_, "none") if peer.link.is_none() => "",
+        let proven = match (peer.link, peer.protocol) {
+            (None, None) => "",
             (Some(_), _) => ", proven on its link",
-            _ => ", proven in its tunnel",
+            (None, Some(_)) => ", proven in its tunnel",
         };
         let file = match peer.host_file {
             HostFile::Key => self.known_key(sight.fingerprint.as_deref()),

@@ -32,8 +32,8 @@ pub(super) fn sight() -> NodeReport {
             name: "db_02".into(),
             up: true,
             path: PathKind::Udp,
-            protocol: "native".into(),
-            link: Some("native".into()),
+            protocol: Some(Native),
+            link: Some(Native),
             offers: Some(Native),
             min_protocol: Some(Sptps),
             host_file: HostFile::Key,
@@ -43,7 +43,7 @@ pub(super) fn sight() -> NodeReport {
             up: true,
             path: PathKind::Udp,
             rtt_seconds: Some(0.0005),
-            protocol: "native".into(),
+            protocol: Some(Native),
             udp: UdpSight {
                 address: Some("10.132.0.22:655".into()),
                 confirmed: true,
@@ -114,9 +114,9 @@ fn down(change: impl FnOnce(&mut NodeReport)) -> Facts {
     seen(|sight| {
         sight.peer.up = false;
         sight.peer.link = None;
-        sight.peer.protocol = "none".into();
+        sight.peer.protocol = None;
         sight.pair = PathReport {
-            protocol: "none".into(),
+            protocol: None,
             ..PathReport::default()
         };
         change(sight);
@@ -167,10 +167,10 @@ pub(super) fn reason(code: &str, text: &str) -> Option<Reason> {
     Some(Reason { code, text })
 }
 
-fn speaks(sight: &mut NodeReport, word: &str, offers: Dialect) {
-    sight.peer.protocol = word.into();
-    sight.pair.protocol = word.into();
-    sight.peer.link = Some(word.into());
+fn speaks(sight: &mut NodeReport, spoken: Option<Dialect>, offers: Dialect) {
+    sight.peer.protocol = spoken;
+    sight.pair.protocol = spoken;
+    sight.peer.link = spoken;
     sight.peer.offers = Some(offers);
 }
 
@@ -228,13 +228,13 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
             (None, &["over TCP, as TCPOnly says", "TCPOnly is set here (tinc.conf:4)"])),
         ("TCPOnly there", silent(|f| f.sight.as_mut().unwrap().pair.tcp_only_there = true), (None, &["db_02 sets TCPOnly"])),
         ("UDPDiscovery = no", silent(|f| f.sight.as_mut().unwrap().udp_discovery = false), (None, &["UDPDiscovery = no"])),
-        ("a legacy peer", seen(|s| { speaks(s, "legacy", Legacy); s.peer.host_file = HostFile::NoKey; s.peer.min_protocol = Some(Legacy); s.fingerprint = None; s.may_ask = false; }),
+        ("a legacy peer", seen(|s| { speaks(s, Some(Legacy), Legacy); s.peer.host_file = HostFile::NoKey; s.peer.min_protocol = Some(Legacy); s.fingerprint = None; s.may_ask = false; }),
             (Some(Key), &["the present hosts/db_02 is not in force"])),
         ("a legacy peer, as its file says", with(|f| { f.disk.file = Some(Ok(HostFile::NoKey)); f.disk.fingerprint = None; let s = f.sight.as_mut().unwrap();
-            speaks(s, "legacy", Legacy); s.peer.host_file = HostFile::NoKey; s.peer.min_protocol = Some(Legacy); s.fingerprint = None; }), (None, &["RSA, for legacy, proven on its link"])),
+            speaks(s, Some(Legacy), Legacy); s.peer.host_file = HostFile::NoKey; s.peer.min_protocol = Some(Legacy); s.fingerprint = None; }), (None, &["RSA, for legacy, proven on its link"])),
         ("a legacy peer by hearsay", with(|f| { f.disk.file = Some(Ok(HostFile::Missing)); f.disk.fingerprint = None; let s = f.sight.as_mut().unwrap();
-            speaks(s, "legacy", Legacy); s.peer.link = None; s.peer.host_file = HostFile::Missing; s.peer.min_protocol = Some(Legacy); s.fingerprint = None; }), (None, &["legacy, as announced by its neighbours"])),
-        ("a tincd", seen(|s| { speaks(s, "sptps", Sptps); s.may_ask = false; }), (None, &["reachable by UDP"])),
+            speaks(s, Some(Legacy), Legacy); s.peer.link = None; s.peer.host_file = HostFile::Missing; s.peer.min_protocol = Some(Legacy); s.fingerprint = None; }), (None, &["legacy, as announced by its neighbours"])),
+        ("a tincd", seen(|s| { speaks(s, Some(Sptps), Sptps); s.may_ask = false; }), (None, &["reachable by UDP"])),
         ("MTU still searched", seen(|s| s.pair.mtu = MtuSight { proven_bytes: Some(1000), fixed: false, too_small: false }), (None, &["- pmtu", "search runs; 1000 bytes pass"])),
         ("a narrow way", seen(|s| s.pair.mtu.proven_bytes = Some(1219)), (None, &["packets of 1219 bytes pass"])),
         ("a relay without subnets", with(|f| { f.subnets.clear(); f.kernel = Kernel::NotLooked("not checked: there is no address to look up".into()); }), (None, &["db_02: reachable by UDP", "- trust", "- subnet owner", "- local route"])),
@@ -264,7 +264,7 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
             (Some(Key), &["a peer at 10.132.0.22:40000 connected as db_02", "2s ago: bad signature"])),
         ("it does not know our key", down(|s| s.missed = missed(DialFault::Handshake, "db_02 does not know our Ed25519 key: put hosts/web_01 there")), (Some(Key), &["does not know our Ed25519 key"])),
         ("a stranger under its name, while it is proven", seen(|s| s.unproven = Some(UnprovenRow { address: "192.0.2.9:1".into(), text: "no".into(), seconds: 2.0 })), (None, &["proven on its link"])),
-        ("another key behind a relay", seen(|s| { speaks(s, "none", Native); s.peer.link = None; s.handshake = true; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("lb_01".into()); }),
+        ("another key behind a relay", seen(|s| { speaks(s, None, Native); s.peer.link = None; s.handshake = true; s.pair.udp.confirmed = false; s.pair.path = PathKind::Via; s.pair.via = Some("lb_01".into()); }),
             (Some(Key), &["no answer to tunnel handshakes", "Compare the keys"])),
         ("expired", down(|s| { s.peer.host_file = HostFile::NoKey; s.fingerprint = None; s.peer.reason = reason("shut_out", "expired (hosts/db_02)"); }),
             (Some(Key), &["db_02 is shut out by hosts/db_02: expired", "change Expires or Revoked in hosts/db_02"])),
@@ -326,7 +326,7 @@ fn cases() -> Vec<(&'static str, Facts, Expected)> {
             (Some(LocalRoute), &["no route to 172.20.0.22: Network is unreachable"])),
         ("no device", with(|f| f.kernel = Kernel::NotLooked("not checked: meshd has no device".into())), (None, &["- local route", "no device"])),
         // Firewall.
-        ("closed here", down(|s| { s.peer.up = true; s.pair.up = true; s.pair.path = PathKind::Via; s.pair.via = Some("lb_01".into()); s.pair.protocol = "sptps".into(); s.peer.protocol = "sptps".into(); })
+        ("closed here", down(|s| { s.peer.up = true; s.pair.up = true; s.pair.path = PathKind::Via; s.pair.via = Some("lb_01".into()); s.pair.protocol = Some(Sptps); s.peer.protocol = Some(Sptps); })
             .closed(), (Some(Fire), &["655/udp is closed here: policy drop", "firewall --format nft"])),
         // More than one: the first counts.
         ("wrong key and no route", down(|s| s.missed = missed(DialFault::Handshake, NOT_PROVEN)).closed(), (Some(Key), &["✗ firewall"])),

@@ -227,7 +227,7 @@ impl Facts {
             () if pair.indirect => {
                 return Step::skipped(name, "IndirectData on the path: packets go through relays");
             }
-            () if pair.protocol == "none" => {
+            () if pair.protocol.is_none() => {
                 return Step::skipped(name, "not tried: there is no tunnel yet");
             }
             () if udp.unanswered == 0 || udp.address.is_none() => {

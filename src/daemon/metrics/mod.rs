@@ -16,7 +16,7 @@ use families::Families;
 
 use meshd_dataplane::fastpath;
 use meshd_os::clock;
-use meshd_proto::{mesh::reports::view::PathKind, route::DropReason};
+use meshd_proto::{dialect::Dialect, mesh::reports::view::PathKind, route::DropReason};
 
 use crate::{driver::Driver, sandbox, status};
 
@@ -169,9 +169,12 @@ impl Driver {
             "Path of packets for the node: 1 for one of udp, tcp, via, down.",
             paths,
         );
-        let legacy = rows
-            .iter()
-            .map(|row| (label(&row.name), flag(row.protocol == "legacy")));
+        let legacy = rows.iter().map(|row| {
+            (
+                label(&row.name),
+                flag(row.protocol == Some(Dialect::Legacy)),
+            )
+        });
         out.gauge(
             "meshd_peer_legacy",
             "1 if packets for the node use tinc 1.0's protocol, else 0.",
@@ -247,9 +250,9 @@ impl Driver {
     /// Adds metrics of the mesh and of the daemon.
     fn mesh_metrics(&self, out: &mut Families) {
         let links = self.mesh.connections();
-        let links = ["native", "sptps", "legacy"].map(|dialect| {
+        let links = [Dialect::Native, Dialect::Sptps, Dialect::Legacy].map(|dialect| {
             let count = links.iter().filter(|link| link.protocol == dialect).count();
-            ([("dialect", dialect)], count as f64)
+            ([("dialect", dialect.name())], count as f64)
         });
         out.gauge("meshd_links", "Links that are up, by protocol.", links);
         let mesh = self.mesh.status();

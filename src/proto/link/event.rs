@@ -3,34 +3,11 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
 use meshd_crypto::PublicKey;
 use meshd_wire::NodeName;
 
-/// Dialect of a link, lowest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dialect {
-    /// RSA and AES-CFB, as in tinc 1.0.
-    Legacy,
-    /// SPTPS, as in tinc 1.1.
-    Sptps,
-    /// Noise, meshd only.
-    Native,
-}
-
-impl Dialect {
-    /// Name of the dialect, for the operator.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Legacy => "legacy",
-            Self::Sptps => "sptps",
-            Self::Native => "native",
-        }
-    }
-}
+pub use crate::dialect::Dialect;
 
 /// Identity of the other end, known after authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -411,8 +411,8 @@ impl Net {
     }
 
     /// Dialect of the tunnel between `at` and `of`.
-    pub(super) fn protocol(&self, at: u8, of: u8) -> String {
-        self.row(at, of).protocol
+    pub(super) fn protocol(&self, at: u8, of: u8) -> &'static str {
+        crate::dialect::word(self.row(at, of).protocol)
     }
 
     /// Sends any line from `from` to its neighbour `to`.

@@ -176,7 +176,11 @@ fn one_line_of_a_third_party_ends_no_legacy_tunnel() {
                 net.send(2, 0, 100);
                 net.run(SECOND / 50);
                 let row = net.row(0, 2);
-                assert_eq!((row.up, row.protocol.as_str()), (true, "legacy"), "{line}");
+                assert_eq!(
+                    (row.up, crate::dialect::word(row.protocol)),
+                    (true, "legacy"),
+                    "{line}"
+                );
                 assert_eq!(row.path, PathKind::Udp, "{line}");
             }
             net.run(SECOND);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use meshd_wire::{NodeName, Options, Subnet};
 
 use crate::{
+    dialect::{self, Dialect},
     mesh::{
         Mesh,
         reports::{
@@ -38,7 +39,8 @@ pub struct PathReport {
     /// Round-trip time by UDP, else of the link, in seconds.
     pub rtt_seconds: Option<f64>,
     /// `native`, `sptps`, `legacy`, or `none` before the tunnel has a key.
-    pub protocol: String,
+    #[serde(with = "dialect::or_none")]
+    pub protocol: Option<Dialect>,
     /// UDP to the node.
     pub udp: UdpSight,
     /// The search for the path MTU.

@@ -55,17 +55,14 @@ impl Mesh {
             via: (path == PathKind::Via).then(|| self.relay_name(node)),
             endpoint: endpoint.map(|addr| addr.to_string()),
             protocol: if node.keys.native.is_established() {
-                "native"
+                Some(Dialect::Native)
             } else if node.reachability.legacy {
-                "legacy"
-            } else if node.keys.is_established() {
-                "sptps"
+                Some(Dialect::Legacy)
             } else {
-                "none"
-            }
-            .to_owned(),
+                node.keys.is_established().then_some(Dialect::Sptps)
+            },
             cipher: node.keys.tx().map(|tx| tx.cipher()),
-            link: link.map(|link| link.hello.dialect.name().to_owned()),
+            link: link.map(|link| link.hello.dialect),
             rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
             pmtu_bytes: self.proven_mtu(node),
             rx_bytes: count(|n| &n.shared.counters.rx_bytes),
@@ -385,7 +382,7 @@ impl Mesh {
                     .into_iter()
                     .fold(0, |all, (bit, on)| all | u32::from(on) << bit),
                 outgoing: peer.hello.outgoing,
-                protocol: peer.hello.dialect.name().to_owned(),
+                protocol: peer.hello.dialect,
                 rtt_seconds: peer.rtt.map(|rtt| rtt.as_secs_f64()),
             }
         };

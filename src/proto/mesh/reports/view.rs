@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{link::Dialect, mesh::settings::Host};
+use crate::{
+    dialect::{self, Dialect},
+    mesh::settings::Host,
+};
 
 /// Path of packets to a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +131,8 @@ pub struct PeerRow {
     /// UDP or TCP address in use, `ADDR:PORT`.
     pub endpoint: Option<String>,
     /// `native`, `sptps`, `legacy`, or `none` before the tunnel has a key.
-    pub protocol: String,
+    #[serde(with = "dialect::or_none")]
+    pub protocol: Option<Dialect>,
     /// Cipher of packets that we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`. In
     /// legacy with the digest and length of the MAC: `aes-256-cbc sha256/4`. `None` before the
     /// tunnel has a key.
@@ -137,7 +141,7 @@ pub struct PeerRow {
     /// Dialect of our link to the node: `sptps`, `native` or `legacy`. `None` if the node is no
     /// neighbour.
     #[serde(default)]
-    pub link: Option<String>,
+    pub link: Option<Dialect>,
     /// Round-trip time in seconds, of a UDP probe, else of the link's PING.
     pub rtt_seconds: Option<f64>,
     /// Path MTU proven by UDP probes, in bytes of an inner IP packet.
@@ -267,7 +271,7 @@ pub struct ConnectionRow {
     /// True if this node dialled.
     pub outgoing: bool,
     /// Dialect of the link: `sptps`, `native` or `legacy`.
-    pub protocol: String,
+    pub protocol: Dialect,
     /// Round-trip time of the last PING, in seconds.
     pub rtt_seconds: Option<f64>,
 }

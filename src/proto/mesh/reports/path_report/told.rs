@@ -20,7 +20,7 @@ const MAX_LINES: usize = 2;
 pub struct Detail {
     /// Dialect of the link to the node; `None` if the node is no neighbour.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
+    pub link: Option<Dialect>,
     /// The nexthop for the node's lines, if it is not the node itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nexthop: Option<String>,
@@ -112,7 +112,7 @@ impl NodeReport {
                 up: pair.up,
                 path: pair.path,
                 via: pair.via.clone(),
-                protocol: pair.protocol.clone(),
+                protocol: pair.protocol,
                 link: detail.link,
                 rtt_seconds: pair.rtt_seconds,
                 pmtu_bytes: pair.mtu.proven_bytes,

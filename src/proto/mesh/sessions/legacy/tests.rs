@@ -81,7 +81,7 @@ fn neighbours_tell_their_keys_unasked_and_find_each_other_by_udp() {
         net.send(from, to, 1000);
         let row = net.row(from, to);
         assert_eq!(
-            (row.protocol.as_str(), row.path),
+            (crate::dialect::word(row.protocol), row.path),
             ("legacy", crate::mesh::reports::view::PathKind::Udp)
         );
         assert_eq!(row.cipher.as_deref(), Some("aes-256-cbc sha256/16"));
@@ -145,7 +145,7 @@ fn a_relay_opens_what_it_passes_on() {
         assert_eq!(net.delivered.len(), 200, "{blocked}");
         let direct = net.row(0, 2).path == crate::mesh::reports::view::PathKind::Udp;
         assert_eq!(direct, !blocked);
-        assert_eq!(net.row(0, 2).protocol, "legacy");
+        assert_eq!(net.row(0, 2).protocol, Some(Dialect::Legacy));
     }
 }
 
@@ -179,7 +179,7 @@ fn gossip_makes_nobody_legacy() {
     }
     let row = all.row(0, 2);
     assert!(
-        row.up && row.protocol == "none" && row.tx_packets == 0,
+        row.up && row.protocol.is_none() && row.tx_packets == 0,
         "{row:?}"
     );
     assert!(
@@ -196,11 +196,11 @@ fn gossip_makes_nobody_legacy() {
     all.input(0, Input::Config(Arc::new(settings.clone())));
     all.says(1, 0, format!("16 n2 n0 {key} 427 672 4 0").into());
     all.settle();
-    assert_eq!(all.row(0, 2).protocol, "legacy");
+    assert_eq!(all.row(0, 2).protocol, Some(Dialect::Legacy));
     host(&mut settings, 2, |host| host.min = None);
     all.input(0, Input::Config(Arc::new(settings)));
     all.settle();
-    assert_eq!(all.row(0, 2).protocol, "none");
+    assert_eq!(all.row(0, 2).protocol, None);
 }
 
 /// Another RSA key in the host file, or legacy no longer allowed: the reload ends the link.
@@ -240,7 +240,10 @@ fn a_reload_ends_what_it_forbids() {
 /// Legacy is spoken with a node without a host file only behind a legacy neighbour.
 #[test]
 fn hearsay_is_believed_behind_a_legacy_neighbour_only() {
-    for (dialect, expected) in [(Dialect::Legacy, "legacy"), (Dialect::Sptps, "none")] {
+    for (dialect, expected) in [
+        (Dialect::Legacy, Some(Dialect::Legacy)),
+        (Dialect::Sptps, None),
+    ] {
         let mut net = net(3, |n, one| {
             if n == 0 {
                 one.hosts.remove(&name(2));
