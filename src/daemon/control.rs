@@ -3,6 +3,7 @@
 //! Sources: proto/design.md section 2.5 (d), T40 of proto/threat-model.md.
 
 pub(crate) mod handlers;
+mod queries;
 
 use std::{
     io,

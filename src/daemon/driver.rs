@@ -367,7 +367,7 @@ impl Driver {
             }
             self.mesh.settle_all(now);
             while let Some(output) = self.mesh.poll_output() {
-                self.output(output);
+                self.output(output, now);
             }
             self.links.flush(&mut self.inputs);
             if self.inputs.is_empty() {

@@ -1,7 +1,7 @@
 //! Carries out the mesh's outputs: lines to links, packets to sockets and device, names to the resolver, events to
 //! scripts.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Instant};
 
 use meshd_config::cache;
 use meshd_dataplane::io::udp::{device_mtu, is_too_long};
@@ -15,7 +15,7 @@ use crate::{capture, driver::Driver, resolve::Resolver};
 
 impl Driver {
     /// Carries out one output.
-    pub(super) fn output(&mut self, output: Output) {
+    pub(super) fn output(&mut self, output: Output, now: Instant) {
         match output {
             Output::SendLine { to, line } => {
                 if let Some(tap) = &self.tap {
@@ -69,7 +69,7 @@ impl Driver {
                 }
             }
             Output::Pong { token, rtt } => self.pong(token, rtt),
-            Output::Told { token, pair } => self.told(token, pair),
+            Output::Query { node, data } => self.queried(node, &data, now),
             Output::Hook(event) => {
                 if let Some(routes) = &mut self.routes {
                     routes.follow(&event, &self.config.settings.name);

@@ -196,7 +196,7 @@ impl World {
             Output::Publish(snapshot) => self.nodes[node].snapshot = snapshot,
             Output::Remember { .. }
             | Output::Pong { .. }
-            | Output::Told { .. }
+            | Output::Query { .. }
             | Output::Seen { .. }
             | Output::Hook(_) => {}
         }

@@ -9,6 +9,7 @@ use meshd_api::proto::{ErrorCode, Pong, Request, Response};
 use meshd_proto::mesh::{Input, reports::path_report::PathReport};
 use meshd_wire::NodeName;
 
+use super::queries;
 use crate::{Reply, control, driver::Driver, reload::Purpose};
 
 /// Longest wait for a ping or a request to another node.
@@ -77,7 +78,10 @@ impl Driver {
                 timeout_ms,
             } => match self.known(&about) {
                 Ok(about) => {
-                    let ask = |node, token| Input::AskNode { node, about, token };
+                    let ask = |node, token| Input::Ask {
+                        node,
+                        data: queries::question(token, &about),
+                    };
                     return self.ask(&node, (true, ask), timeout_ms, reply, now);
                 }
                 Err(refused) => refused,
@@ -141,8 +145,12 @@ impl Driver {
         self.tell_mesh(input(node, token));
     }
 
-    /// Handles the answer of another node.
-    pub(crate) fn told(&mut self, token: u64, pair: Option<PathReport>) {
+    /// Handles the answer of a node to the question with this token.
+    pub(super) fn told(&mut self, token: u64, node: &NodeName, pair: Option<PathReport>) {
+        let asked = self.pings.waiting.get(&token);
+        if asked.is_none_or(|waiting| !waiting.question || waiting.node != *node) {
+            return;
+        }
         if let Some(waiting) = self.pings.waiting.remove(&token) {
             let _ = waiting.reply.send(Response::Told(pair.map(Box::new)));
         }

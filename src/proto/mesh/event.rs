@@ -9,10 +9,7 @@ use meshd_wire::{NodeName, Subnet, ether::Mac};
 
 use crate::{
     link::Hello,
-    mesh::{
-        Settings,
-        reports::{path_report::PathReport, view::DialFault},
-    },
+    mesh::{Settings, reports::view::DialFault},
     route::{NodeIdx, RouteSnapshot},
 };
 
@@ -128,15 +125,20 @@ pub enum Input {
         /// Token, chosen by the driver.
         token: u64,
     },
-    /// Ask a node for its view of another node. [`Output::Told`] with the same token follows if the
-    /// node answers. Only a meshd with a native tunnel answers.
-    AskNode {
+    /// Send a question to a node, when there is a native session with it. The answer arrives as
+    /// [`Output::Query`]. Only a meshd with a native tunnel answers.
+    Ask {
         /// The node that is asked.
         node: NodeName,
-        /// The node that the question is about.
-        about: NodeName,
-        /// Token, chosen by the driver.
-        token: u64,
+        /// The question, at most [`MAX_QUERY`](crate::mesh::reports::query::MAX_QUERY) bytes.
+        data: Bytes,
+    },
+    /// Send the answer to a question of a node. Answers beyond one a second are dropped.
+    Answer {
+        /// The node that asked.
+        node: NodeName,
+        /// The answer, at most [`MAX_QUERY`](crate::mesh::reports::query::MAX_QUERY) bytes.
+        data: Bytes,
     },
     /// A node sent this Ed25519 key over a link that its RSA key authenticates. The node's host
     /// file has no Ed25519 key.
@@ -305,12 +307,12 @@ pub enum Output {
         /// Round-trip time.
         rtt: std::time::Duration,
     },
-    /// The answer to an [`Input::AskNode`] arrived.
-    Told {
-        /// Token of the input.
-        token: u64,
-        /// The asked node's view; `None` if the asked node does not know the other node.
-        pair: Option<PathReport>,
+    /// A question or an answer of a node arrived in a native session.
+    Query {
+        /// The node.
+        node: NodeName,
+        /// The content. The node may send anything.
+        data: Bytes,
     },
     /// The mesh, not a worker, sent an inner packet into a node's tunnel or received one from it.
     /// Emitted only after [`Input::Look`].

@@ -228,7 +228,8 @@ impl Mesh {
             Input::Retry => self.retry(now),
             Input::Redial(neighbours) => self.redial(neighbours, now),
             Input::Ping { node, token } => self.ping(&node, token, now),
-            Input::AskNode { node, about, token } => self.ask_node(&node, about, token, now),
+            Input::Ask { node, data } => self.ask_node(&node, data, now),
+            Input::Answer { node, data } => self.answer_node(&node, &data, now),
             Input::KeyTold { node, key } => {
                 // The node has a host file, and may be unknown otherwise.
                 let idx = self.nodes.add(node, now);

@@ -20,10 +20,7 @@ use crate::{
     link::{Dialect, Hello},
     mesh::{
         HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
-        reports::{
-            path_report::PathReport,
-            view::{DialFault, PeerRow},
-        },
+        reports::view::{DialFault, PeerRow},
         settings::{Host, HostAddress},
     },
     route::verdict::{self, ErrorLimiter, Verdict},
@@ -142,8 +139,8 @@ pub(super) struct Net {
     pub stray: Vec<(u8, SocketAddr, usize, Instant)>,
     /// Lines of native handshakes sent: (sender, line).
     pub native: Vec<(u8, Bytes)>,
-    /// Answers to questions: (asking node, token, answer).
-    pub told: Vec<(u8, u64, Option<PathReport>)>,
+    /// Questions and answers that arrived: (receiver, sender, content).
+    pub queries: Vec<(u8, NodeName, Bytes)>,
 }
 
 impl Net {
@@ -179,7 +176,7 @@ impl Net {
             routed: Vec::new(),
             stray: Vec::new(),
             native: Vec::new(),
-            told: Vec::new(),
+            queries: Vec::new(),
         }
     }
 
@@ -387,7 +384,7 @@ impl Net {
             | Output::Seen { .. }
             | Output::Pong { .. }
             | Output::Publish(_) => {}
-            Output::Told { token, pair } => self.told.push((me, token, pair)),
+            Output::Query { node, data } => self.queries.push((me, node, data)),
         }
     }
 

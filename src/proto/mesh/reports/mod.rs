@@ -2,6 +2,6 @@
 
 pub(in crate::mesh) mod measure;
 pub mod path_report;
-pub(in crate::mesh) mod query;
+pub mod query;
 pub(in crate::mesh) mod rows;
 pub mod view;

@@ -268,7 +268,7 @@ impl Mesh {
             }
             Some(EXT_QUERY) => {
                 if let Some(sealed) = base64::decode(text) {
-                    self.handle_query(from, sealed, now);
+                    self.handle_query(from, sealed);
                 }
             }
             Some(EXT_REQ_PUBKEY) => {

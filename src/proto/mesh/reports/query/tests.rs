@@ -3,7 +3,6 @@ use std::time::Duration;
 use crate::mesh::reports::query::*;
 use crate::mesh::{
     Input,
-    peers::dial::DialFailure,
     reports::{path_report::NodeReport, view::PathKind},
     testing::{Net, name, settings},
 };
@@ -27,28 +26,33 @@ fn sight(net: &Net, at: u8, of: u8) -> NodeReport {
     seen.unwrap()
 }
 
-/// Has node 0 ask `node` about `about`. Returns the answer within three seconds.
-fn ask(net: &mut Net, node: u8, about: u8) -> Option<Option<PathReport>> {
-    let token = net.told.len() as u64 + 100;
-    let (node, about) = (name(node), name(about));
-    net.input(0, Input::AskNode { node, about, token });
+/// Has node 0 send `data` to `node`. Returns true if exactly that arrives within three seconds.
+fn ask(net: &mut Net, node: u8, data: &'static [u8]) -> bool {
+    net.queries.clear();
+    let data = Bytes::from_static(data);
+    let expected = (node, name(0), data.clone());
+    let node = name(node);
+    net.input(0, Input::Ask { node, data });
     net.run(3 * SECOND);
-    let told = net.told.iter().find(|(_, of, _)| *of == token);
-    told.map(|(_, _, pair)| pair.clone())
+    net.queries == [expected]
 }
 
 #[test]
-fn the_other_end_tells_what_it_sees_through_a_relay_that_reads_nothing() {
+fn questions_and_answers_pass_a_relay_that_cannot_read_them() {
     let mut net = line();
     net.no_udp.insert((0, 2));
     assert!(sight(&net, 0, 2).may_ask && !sight(&net, 0, 1).may_ask);
-    let there = ask(&mut net, 2, 0).unwrap().unwrap();
-    assert_eq!(there.path, PathKind::Via);
-    assert_eq!(there.via.as_deref(), Some("n1"));
-    assert!(there.up && !there.udp.confirmed);
-    assert_eq!(there.udp.heard, 0);
-    let third = ask(&mut net, 2, 1).unwrap().unwrap();
-    assert!(third.link_like_neighbour());
+    assert!(ask(&mut net, 2, b"about"));
+    let (node, data) = (name(0), Bytes::from_static(b"tell"));
+    net.input(
+        2,
+        Input::Answer {
+            node,
+            data: data.clone(),
+        },
+    );
+    net.run(SECOND);
+    assert_eq!(net.queries.last(), Some(&(0, name(2), data)));
     let lines = net
         .native
         .iter()
@@ -61,52 +65,32 @@ fn the_other_end_tells_what_it_sees_through_a_relay_that_reads_nothing() {
     );
 }
 
-impl PathReport {
-    fn link_like_neighbour(&self) -> bool {
-        self.up && self.via.is_none()
-    }
-}
-
 #[test]
-fn what_the_steps_of_why_need_is_told_and_left_out_where_it_is_too_long() {
+fn the_report_for_another_node_holds_the_facts_of_why_and_no_private_ones() {
     let mut net = line();
-    let there = ask(&mut net, 2, 0).unwrap().unwrap();
-    let detail = there.detail.as_deref().unwrap();
+    net.no_udp.insert((0, 2));
+    assert!(ask(&mut net, 2, b"x"));
+    let seen = sight(&net, 2, 0);
+    let told = seen.clone().told();
+    assert_eq!(
+        (told.path, told.via.as_deref()),
+        (PathKind::Via, Some("n1"))
+    );
+    assert!(told.up && !told.udp.confirmed && told.udp.heard == 0);
+    let detail = told.detail.as_deref().unwrap();
     assert_eq!(detail.host_file, crate::mesh::reports::view::HostFile::Key);
-    let sight_of_2 = sight(&net, 2, 0);
-    assert_eq!(detail.fingerprint, sight_of_2.fingerprint);
+    assert_eq!(detail.fingerprint, seen.fingerprint);
     assert_eq!(detail.nexthop.as_deref(), Some("n1"));
     // The view of the other end, without its private facts.
-    let seen = NodeReport::of_told("n0", &there);
-    assert_eq!(
-        (
-            seen.peer.up,
-            seen.peer.offers,
-            seen.peer.min_protocol,
-            seen.udp_discovery
-        ),
-        (
-            true,
-            sight_of_2.peer.offers,
-            sight_of_2.peer.min_protocol,
-            true
-        )
-    );
-    // The answer holds none of the operator's private facts.
-    let text = serde_json::to_string(&there).unwrap();
+    let there = NodeReport::of_told("n0", &told);
+    let known = |sight: &NodeReport| (sight.peer.up, sight.peer.offers, sight.peer.min_protocol);
+    assert_eq!(known(&there), known(&seen));
+    assert!(there.udp_discovery && known(&there).0);
+    let text = serde_json::to_string(&told).unwrap();
     assert!(
         !text.contains("bytes\":0") && !text.contains("labels"),
         "{text}"
     );
-
-    let (at, idx) = (net.now, net.meshes[2].nodes.find(&name(0)).unwrap());
-    net.meshes[2].nodes[idx].dial_error = Some(DialFailure {
-        fault: crate::mesh::reports::view::DialFault::Silent,
-        text: "\u{1}".repeat(200),
-        at,
-    });
-    let there = ask(&mut net, 2, 0).unwrap().unwrap();
-    assert!(there.up && there.detail.is_none());
 }
 
 #[test]
@@ -114,7 +98,7 @@ fn probes_of_the_other_end_are_counted_where_they_come_in() {
     let mut net = line();
     net.send(0, 2, 100);
     net.run(3 * SECOND);
-    let there = ask(&mut net, 2, 0).unwrap().unwrap();
+    let there = sight(&net, 2, 0).pair;
     assert!(there.udp.confirmed && there.udp.heard > 0);
     assert!(there.udp.heard_seconds.unwrap() < 10.0);
     assert_eq!(there.udp.silent_seconds, None);
@@ -122,24 +106,30 @@ fn probes_of_the_other_end_are_counted_where_they_come_in() {
 }
 
 #[test]
-fn who_has_no_native_tunnel_is_not_asked_and_nobody_gets_more_than_one_answer_a_second() {
+fn a_node_without_native_tunnel_is_not_asked_and_no_node_gets_more_than_one_answer_a_second() {
     let mut net = line();
-    assert_eq!(ask(&mut net, 1, 0), None);
-    net.send(0, 2, 100);
-    net.run(2 * SECOND);
-    net.told.clear();
-    for token in 0..30 {
-        let (node, about) = (name(2), name(0));
-        net.input(0, Input::AskNode { node, about, token });
+    assert!(!ask(&mut net, 1, b"x"));
+    assert!(ask(&mut net, 2, b"x"));
+    net.queries.clear();
+    for _ in 0..30 {
+        let (node, data) = (name(0), Bytes::from_static(b"tell"));
+        net.input(2, Input::Answer { node, data });
     }
     net.run(SECOND / 10);
-    assert_eq!(net.told.len(), BURST);
+    assert_eq!(net.queries.len(), BURST);
+}
+
+#[test]
+fn a_question_that_is_too_long_for_a_tincd_is_not_sent() {
+    let mut net = line();
+    assert!(ask(&mut net, 2, &[b'x'; MAX_QUERY]));
+    assert!(!ask(&mut net, 2, &[b'x'; MAX_QUERY + 1]));
 }
 
 #[test]
 fn forged_and_replayed_questions_get_no_answer() {
     let mut net = line();
-    assert!(ask(&mut net, 2, 0).is_some());
+    assert!(ask(&mut net, 2, b"x"));
     let asked = net.native.iter().rev();
     let asked = asked
         .clone()
@@ -147,28 +137,17 @@ fn forged_and_replayed_questions_get_no_answer() {
     let line = asked.unwrap().1.clone();
     let text = String::from_utf8(line.to_vec()).unwrap();
     let sealed = base64::decode(text.split(' ').nth(4).unwrap()).unwrap();
-    let before = net.native.len();
     let idx = net.meshes[2].nodes.find(&name(0)).unwrap();
-    let now = net.now;
-    net.meshes[2].handle_query(idx, sealed.clone(), now);
+    net.queries.clear();
+    net.meshes[2].handle_query(idx, sealed.clone());
     for at in 0..sealed.len() {
         let mut other = sealed.clone();
         other[at] ^= 1;
-        net.meshes[2].handle_query(idx, other, now);
+        net.meshes[2].handle_query(idx, other);
     }
-    net.meshes[2].handle_query(idx, Vec::new(), now);
+    net.meshes[2].handle_query(idx, Vec::new());
     net.settle();
-    assert_eq!(net.native.len(), before);
-}
-
-#[test]
-fn a_question_about_nobody_is_answered_with_nothing() {
-    let mut net = line();
-    let now = net.now;
-    let about = NodeName::new("nobody").unwrap();
-    net.meshes[0].ask_node(&name(2), about, 1, now);
-    net.run(3 * SECOND);
-    assert_eq!(net.told, [(0, 1, None)]);
+    assert!(net.queries.is_empty(), "{:?}", net.queries);
 }
 
 #[test]
