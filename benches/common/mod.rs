@@ -24,7 +24,7 @@ use meshd_os::clock;
 use meshd_proto::{
     mesh::event::Punt,
     route::{
-        DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+        DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeSlot, NodeState, RouteSnapshot,
         lpm::{Owner, Route, Table},
         source::Claims,
         switch::{MacEntry, MacTable},
@@ -38,8 +38,8 @@ use meshd_proto::{
 use meshd_wire::{NodeId, NodeName, Options, Prefix, datagram::RelayHeader, ether::Mac};
 
 /// Ourselves, and the other node.
-pub(crate) const ME: NodeIdx = NodeIdx(0);
-pub(crate) const PEER: NodeIdx = NodeIdx(1);
+pub(crate) const ME: NodeSlot = NodeSlot(0);
+pub(crate) const PEER: NodeSlot = NodeSlot(1);
 /// Prefixes in every table.
 pub(crate) const PREFIXES: u32 = 2_000;
 /// Ethernet addresses behind us and behind the other node.
@@ -106,7 +106,7 @@ pub(crate) fn native_session() -> (Session, Session) {
         psk: [0; 32],
         aeads: Aeads::ALL,
     };
-    let [ours, theirs] = [PEER, ME].map(|idx| 7 << NodeIdx::SESSION_BITS | idx.0);
+    let [ours, theirs] = [PEER, ME].map(|idx| 7 << NodeSlot::SESSION_BITS | idx.0);
     let (asking, first) =
         native::ask(&setup(0, ["n0", "n1"]), ours, 0, &mut rng).expect("a node with a key");
     let (answered, second) = native::answer(&setup(1, ["n1", "n0"]), theirs, &first, &mut rng)
@@ -282,7 +282,7 @@ impl Path {
             }
         };
         let from = SocketAddr::from(([192, 0, 2, 1], 655));
-        let state = |idx: NodeIdx| NodeState {
+        let state = |idx: NodeSlot| NodeState {
             legacy: false,
             reachable: true,
             neighbour: idx == PEER,
@@ -296,9 +296,9 @@ impl Path {
             resting: false,
             rx: if idx == PEER { rx.clone() } else { Vec::new() },
         };
-        let shared = |idx: NodeIdx| {
+        let shared = |idx: NodeSlot| {
             let name = name(&format!("n{}", idx.0));
-            Arc::new(NodeShared::new(idx, name, state(idx)))
+            Arc::new(NodeShared::new(NodeIdx::of_slot(idx), name, state(idx)))
         };
         let peer = shared(PEER);
         let their_id = peer.id;
@@ -315,7 +315,7 @@ impl Path {
         snapshot.by_addr.insert(from, PEER);
         snapshot.settings.mode = mode;
         snapshot.broadcast = vec![PEER];
-        let entry = |(mac, owner): (Mac, NodeIdx)| MacEntry {
+        let entry = |(mac, owner): (Mac, NodeSlot)| MacEntry {
             mac,
             owner,
             sighting: (owner == ME).then(Arc::default),

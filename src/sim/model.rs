@@ -144,7 +144,7 @@ impl Oracle {
                 continue;
             };
             let owner = tables.v4.lookup(plan::mesh_ip(to).into());
-            if owner != Some(Owner::Node(found.idx)) {
+            if owner != Some(Owner::Node(found.idx.slot())) {
                 return Err(format!("its tables give the subnet of n{to} to {owner:?}"));
             }
             let next = tables

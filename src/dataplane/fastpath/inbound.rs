@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use meshd_proto::{
     mesh::event::Punt,
-    route::{DropReason, MTU, NodeIdx, NodeShared},
+    route::{DropReason, MTU, NodeShared, NodeSlot},
     tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
 };
 use meshd_wire::{
@@ -66,12 +66,12 @@ impl<S: Sink> Step<'_, S> {
     fn native<'d>(
         &mut self,
         index: u32,
-        sender: Option<NodeIdx>,
+        sender: Option<NodeSlot>,
         from: SocketAddr,
         datagram: &'d mut [u8],
         others: &mut impl Iterator<Item = &'d mut [u8]>,
     ) -> Option<&'d mut [u8]> {
-        let owner = NodeIdx::of_session(index);
+        let owner = NodeSlot::of_session(index);
         let Some(node) = self.snapshot.node(owner) else {
             return self.by_ids(sender, from, datagram);
         };
@@ -100,7 +100,7 @@ impl<S: Sink> Step<'_, S> {
     /// Handles a datagram of a real daemon, or one from a relay.
     fn by_ids<'d>(
         &mut self,
-        sender: Option<NodeIdx>,
+        sender: Option<NodeSlot>,
         from: SocketAddr,
         datagram: &mut [u8],
     ) -> Option<&'d mut [u8]> {
@@ -108,7 +108,7 @@ impl<S: Sink> Step<'_, S> {
             self.punt_datagram(from, datagram);
             return None;
         };
-        let (by, from) = (node.idx, (sender, from));
+        let (by, from) = (node.idx.slot(), (sender, from));
         if !node.state.load().options.has_ids() {
             self.open(node, from, datagram, 0);
             return None;
@@ -149,7 +149,7 @@ impl<S: Sink> Step<'_, S> {
     fn open(
         &mut self,
         node: &NodeShared,
-        from: (Option<NodeIdx>, SocketAddr),
+        from: (Option<NodeSlot>, SocketAddr),
         datagram: &mut [u8],
         skip: usize,
     ) {
@@ -192,7 +192,7 @@ impl<S: Sink> Step<'_, S> {
     fn opened(
         &mut self,
         node: &NodeShared,
-        (sender, from): (Option<NodeIdx>, SocketAddr),
+        (sender, from): (Option<NodeSlot>, SocketAddr),
         opened: Opened,
         datagram: &mut [u8],
         tally: &mut Tally,
@@ -201,7 +201,7 @@ impl<S: Sink> Step<'_, S> {
         let opened = mode.seen(opened);
         let length = datagram.len();
         let mut data = &mut datagram[opened.data(length)];
-        if sender == Some(node.idx) {
+        if sender == Some(node.idx.slot()) {
             tally.longest = tally.longest.max(data.len());
         }
         // Compressed data that we have not requested is as invalid as any other type.
@@ -234,6 +234,6 @@ impl<S: Sink> Step<'_, S> {
         tally.packets += 1;
         tally.bytes += length;
         self.sink.show(node, true, packet, checksums);
-        self.route(node.idx, packet, checksums);
+        self.route(node.idx.slot(), packet, checksums);
     }
 }

@@ -66,7 +66,7 @@ pub trait Sink {
     fn deliver(&mut self, packet: &mut [u8], checksums: Checksums);
     /// Sends all datagrams appended so far to the kernel.
     fn send_off(&mut self) {}
-    /// Parks a packet while its node changes keys; [`Step::send`] tries it again.
+    /// Parks a packet while its node changes keys; [`Step::send_parked`] tries it again.
     fn park(&mut self, to: NodeIdx, packet: &[u8]);
     /// Sends a punt to the control plane.
     fn punt(&mut self, punt: Punt);

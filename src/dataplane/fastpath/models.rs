@@ -8,7 +8,7 @@ use meshd_crypto::seal::Aead;
 use meshd_proto::{
     mesh::reports::view::PacketKind,
     route::{
-        NodeState,
+        NodeSlot, NodeState,
         lpm::Owner,
         switch::Sighting,
         testing::{ME, addr, neighbour, now, snapshot},
@@ -23,8 +23,8 @@ use crate::io::{
     vnet::{Header, MAX_PACKET, testing::Parts},
 };
 
-const ONE: NodeIdx = NodeIdx(1);
-const TWO: NodeIdx = NodeIdx(2);
+const ONE: NodeSlot = NodeSlot(1);
+const TWO: NodeSlot = NodeSlot(2);
 
 /// Datagrams sent to the kernel, in order.
 #[derive(Default)]
@@ -88,13 +88,13 @@ fn batch(sink: &mut Batch, tables: &RouteSnapshot, work: impl FnOnce(&mut Step<'
     let mut step = Step::new(tables, sink, &mut limiter, now());
     step.turns = Some(Turns::default());
     for (to, packet) in parked {
-        step.send(to, &packet);
+        step.send_parked(to, &packet);
     }
     work(&mut step);
     step.sink.send_off();
 }
 
-fn keyed(idx: NodeIdx, tx: &Arc<TxKey>) -> NodeState {
+fn keyed(idx: NodeSlot, tx: &Arc<TxKey>) -> NodeState {
     NodeState {
         tx: Some(Arc::clone(tx)),
         ..neighbour(idx)

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use meshd_proto::{
     mesh::event::Punt,
     route::{
-        DropReason, Mode, NodeIdx, NodeShared, NodeState, copies,
+        DropReason, Mode, NodeIdx, NodeShared, NodeSlot, NodeState, copies,
         local::ForUs,
         path::{SendPath, carrier, own_path, send_path},
         router, source, switch,
@@ -103,7 +103,7 @@ impl<'a, S: Sink> Step<'a, S> {
     }
 
     /// Asks the router about one packet of `source` and carries out the verdict.
-    pub(super) fn route(&mut self, source: NodeIdx, packet: &mut [u8], checksums: Checksums) {
+    pub(super) fn route(&mut self, source: NodeSlot, packet: &mut [u8], checksums: Checksums) {
         if let Some(rule) = &self.for_us
             && rule.takes(packet, source)
         {
@@ -133,7 +133,7 @@ impl<'a, S: Sink> Step<'a, S> {
     }
 
     /// Carries out the router's verdict on a packet with complete checksums.
-    fn obey(&mut self, verdict: Verdict, source: NodeIdx, packet: &mut [u8]) {
+    fn obey(&mut self, verdict: Verdict, source: NodeSlot, packet: &mut [u8]) {
         match verdict {
             Verdict::Send(to) => self.send(to, packet),
             Verdict::Local => self.sink.deliver(packet, Checksums::Complete),
@@ -151,7 +151,7 @@ impl<'a, S: Sink> Step<'a, S> {
 
     /// Floods a broadcast: to our device unless it came from there, and to
     /// [`meshd_proto::route::RouteSnapshot::spread_to`].
-    fn spread(&mut self, source: NodeIdx, packet: &mut [u8]) {
+    fn spread(&mut self, source: NodeSlot, packet: &mut [u8]) {
         let snapshot = self.snapshot;
         let others = snapshot.spread_to(source);
         others.for_each(|to| self.send(to, packet));
@@ -162,15 +162,15 @@ impl<'a, S: Sink> Step<'a, S> {
 
     /// Seals a packet for the tunnel of `to` and queues the datagram. Parks the packet while the
     /// node changes keys, and punts it if it cannot go by UDP.
-    pub fn send(&mut self, to: NodeIdx, packet: &[u8]) {
+    pub fn send(&mut self, to: NodeSlot, packet: &[u8]) {
         let Some(Carrier { owner, node, state }) = self.carrier(to, packet.len()) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
         if state.resting {
-            return self.sink.park(to, packet);
+            return self.sink.park(owner.idx, packet);
         }
         let Some(way) = self.way(node, &state, packet.len()) else {
-            let packet = Bytes::copy_from_slice(packet);
+            let (to, packet) = (owner.idx, Bytes::copy_from_slice(packet));
             return self.sink.punt(Punt::Packet { to, packet });
         };
         self.take_turn(node, way.key);
@@ -188,8 +188,16 @@ impl<'a, S: Sink> Step<'a, S> {
         owner.counters.sent(1, mode.frame_len(packet.len()));
     }
 
+    /// Sends a packet that was parked, unless its node is forgotten.
+    pub fn send_parked(&mut self, to: NodeIdx, packet: &[u8]) {
+        match self.snapshot.slot_of(to) {
+            Some(to) => self.send(to, packet),
+            None => self.sink.dropped(DropReason::NoRelay),
+        }
+    }
+
     /// Returns the node that carries a packet for `to`.
-    fn carrier(&self, to: NodeIdx, length: usize) -> Option<Carrier<'a>> {
+    fn carrier(&self, to: NodeSlot, length: usize) -> Option<Carrier<'a>> {
         let owner = self.snapshot.node(to)?;
         let state = owner.state.load();
         if !state.legacy {
@@ -204,7 +212,7 @@ impl<'a, S: Sink> Step<'a, S> {
     /// Seals a super-packet for the tunnel of `to`: its first packet and all following ones, each
     /// cut where it is sealed. Returns `false` without an effect if not all of them can be sent
     /// this way.
-    fn seal_all(&mut self, to: NodeIdx, first: &[u8], others: &mut Segments<'_>) -> bool {
+    fn seal_all(&mut self, to: NodeSlot, first: &[u8], others: &mut Segments<'_>) -> bool {
         let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
             return false;
         };
@@ -268,7 +276,7 @@ impl<'a, S: Sink> Step<'a, S> {
         let me = self.snapshot.me;
         let SendPath::Udp {
             to, direct, header, ..
-        } = own_path(self.snapshot, (node.idx, state), longest)
+        } = own_path(self.snapshot, (node.idx.slot(), state), longest)
         else {
             return None;
         };
@@ -284,8 +292,8 @@ impl<'a, S: Sink> Step<'a, S> {
     /// Relays a datagram between two other nodes from `by` unopened, or punts it to the mesh.
     pub(super) fn relay(
         &mut self,
-        (from, to): (NodeIdx, NodeIdx),
-        by: NodeIdx,
+        (from, to): (NodeSlot, NodeSlot),
+        by: NodeSlot,
         datagram: &[u8],
         record: usize,
     ) {
@@ -317,12 +325,14 @@ impl<'a, S: Sink> Step<'a, S> {
             }
             SendPath::Unreachable => self.sink.dropped(DropReason::NoRelay),
             _ => {
-                let datagram = Bytes::copy_from_slice(datagram);
+                let Some(by) = self.snapshot.idx_of(by) else {
+                    return self.sink.dropped(DropReason::NoRelay);
+                };
                 self.sink.punt(Punt::Relay {
-                    to,
-                    from,
+                    to: target.idx,
+                    from: origin.idx,
                     by,
-                    datagram,
+                    datagram: Bytes::copy_from_slice(datagram),
                 });
             }
         }

@@ -40,16 +40,19 @@ impl Parked {
 
 #[cfg(test)]
 mod tests {
+    use meshd_proto::route::NodeSlot;
+
     use super::*;
 
     #[test]
     fn what_is_kept_is_bounded_and_in_order() {
+        let node = |n| NodeIdx::of_slot(NodeSlot(n));
         let mut parked = Parked::default();
         let packet = vec![7; MOST / 3];
-        let kept: Vec<bool> = (0..4).map(|n| parked.keep(NodeIdx(n), &packet)).collect();
+        let kept: Vec<bool> = (0..4).map(|n| parked.keep(node(n), &packet)).collect();
         assert_eq!(kept, [true, true, true, false]);
         let order: Vec<NodeIdx> = parked.take().into_iter().map(|(to, _)| to).collect();
-        assert_eq!(order, [NodeIdx(0), NodeIdx(1), NodeIdx(2)]);
-        assert!(parked.is_empty() && parked.keep(NodeIdx(0), &packet));
+        assert_eq!(order, [node(0), node(1), node(2)]);
+        assert!(parked.is_empty() && parked.keep(node(0), &packet));
     }
 }

@@ -85,13 +85,17 @@ impl Punts {
 
 #[cfg(test)]
 mod tests {
+    use meshd_proto::route::NodeSlot;
+
     use super::*;
 
     #[test]
     fn a_node_is_told_once_a_batch_and_a_full_queue_is_said() {
         let (tx, mut rx) = mpsc::channel(2);
         let mut punts = Punts::new(tx);
-        let bad = |n| Punt::BadTag { node: NodeIdx(n) };
+        let bad = |n| Punt::BadTag {
+            node: NodeIdx::of_slot(NodeSlot(n)),
+        };
         for _ in 0..100 {
             assert!(punts.send(bad(1)));
         }

@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
     use meshd_proto::route::{
-        NodeIdx,
+        NodeSlot,
         testing::{neighbour, snapshot},
     };
 
@@ -67,14 +67,14 @@ mod tests {
     /// have the turn of one node at once.
     #[test]
     fn threads_take_turns_and_never_stand_still() {
-        let tables = snapshot([1, 2, 3].map(|n| neighbour(NodeIdx(n))), []);
+        let tables = snapshot([1, 2, 3].map(|n| neighbour(NodeSlot(n))), []);
         let inside: [AtomicU32; 4] = Default::default();
         let work = |order: [u32; 3]| {
             for _ in 0..5_000 {
                 let mut turns = Turns::default();
                 let entered = std::cell::RefCell::new(Vec::new());
                 for n in order {
-                    let node = tables.node(NodeIdx(n)).unwrap();
+                    let node = tables.node(NodeSlot(n)).unwrap();
                     let leave = || {
                         for n in entered.borrow_mut().drain(..) {
                             inside[n as usize].fetch_sub(1, Ordering::SeqCst);
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn one_node_too_many_sends_off_what_there_is() {
-        let tables = snapshot([(); MOST + 1].map(|()| neighbour(NodeIdx(1))), []);
+        let tables = snapshot([(); MOST + 1].map(|()| neighbour(NodeSlot(1))), []);
         let nodes: Vec<_> = tables.nodes.iter().flatten().skip(1).collect();
         let mut turns = Turns::default();
         let mut sent = 0;

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use meshd_proto::{
     mesh::reports::view::PacketKind,
-    route::{NodeIdx, NodeShared, RouteSnapshot},
+    route::{NodeShared, NodeSlot, RouteSnapshot},
     tunnel::native,
 };
 use meshd_sync::{ArcSwap, AtomicBool, AtomicU64};
@@ -229,7 +229,7 @@ impl Look<'_> {
         let known = self.snapshot.by_addr.get(&remote).copied();
         let idx = known.or_else(|| {
             let datagram = received.then_some(datagram)?;
-            let session = native::index_of(datagram).map(NodeIdx::of_session);
+            let session = native::index_of(datagram).map(NodeSlot::of_session);
             let native = session
                 .and_then(|idx| self.snapshot.node(idx))
                 .filter(|node| {
@@ -241,7 +241,7 @@ impl Look<'_> {
                 let direct = (to == NodeId::DIRECT).then_some(from)?;
                 self.snapshot.by_id.get(&direct).copied()
             };
-            native.map(|node| node.idx).or_else(by_ids)
+            native.map(|node| node.idx.slot()).or_else(by_ids)
         });
         self.snapshot.node(idx?)
     }
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn datagrams_are_of_whom_their_address_or_their_ids_say() {
-        let one = NodeIdx(1);
+        let one = NodeSlot(1);
         let mut snapshot = snapshot([neighbour(one)], []);
         snapshot.by_addr.insert(addr(one), one);
         let node = snapshot.node(one).unwrap();

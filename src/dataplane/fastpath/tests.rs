@@ -18,7 +18,7 @@ use meshd_os::clock;
 use meshd_proto::{
     mesh::event::Punt,
     route::{
-        DropReason, Mode, NodeIdx, NodeState, RouteSnapshot, SourceCheck,
+        DropReason, Mode, NodeIdx, NodeSlot, NodeState, RouteSnapshot, SourceCheck,
         lpm::Owner,
         source::Claims,
         testing::{ME, addr, neighbour, node, snapshot},
@@ -37,8 +37,10 @@ use crate::{
     io::vnet::Checksums,
 };
 
-const ONE: NodeIdx = NodeIdx(1);
-const TWO: NodeIdx = NodeIdx(2);
+const ONE: NodeSlot = NodeSlot(1);
+const TWO: NodeSlot = NodeSlot(2);
+const ONE_IDX: NodeIdx = NodeIdx::of_slot(ONE);
+const TWO_IDX: NodeIdx = NodeIdx::of_slot(TWO);
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -245,7 +247,7 @@ fn native_pair() -> (native::Session, native::Session) {
         psk: [0; 32],
         aeads: Aeads::PORTABLE,
     };
-    let [ours, theirs] = [ONE, ME].map(|idx| 9 << NodeIdx::SESSION_BITS | idx.0);
+    let [ours, theirs] = [ONE, ME].map(|idx| 9 << NodeSlot::SESSION_BITS | idx.0);
     let (asking, first) = native::ask(&setup(0, ["n0", "n1"]), ours, 0, &mut rng).unwrap();
     let (theirs, second) =
         native::answer(&setup(1, ["n1", "n0"]), theirs, &first, &mut rng).unwrap();
@@ -272,7 +274,7 @@ fn line(one: NodeState, two: NodeState) -> RouteSnapshot {
     snapshot
 }
 
-fn ids(snapshot: &RouteSnapshot, to: NodeIdx, from: NodeIdx) -> [u8; HEADER] {
+fn ids(snapshot: &RouteSnapshot, to: NodeSlot, from: NodeSlot) -> [u8; HEADER] {
     let id = |idx| snapshot.node(idx).unwrap().id;
     let to = if to == ME { NodeId::DIRECT } else { id(to) };
     RelayHeader { to, from: id(from) }.to_bytes()
@@ -313,7 +315,7 @@ fn without_key_or_way_the_packet_is_the_meshs() {
     let seen = outbound(&snapshot, &wanted);
     let [
         Punt::Packet {
-            to: ONE,
+            to: ONE_IDX,
             packet: punted,
         },
     ] = &seen.punts[..]
@@ -344,7 +346,7 @@ fn a_packet_for_a_node_that_changes_its_keys_is_parked() {
     };
     let packet = packet("10.0.0.5", "10.0.1.7");
     let seen = outbound(&line(resting, node(TWO, ONE, ONE)), &packet);
-    assert_eq!(seen.parked, [(ONE, packet)]);
+    assert_eq!(seen.parked, [(ONE_IDX, packet)]);
     assert!(seen.sent.is_empty() && seen.punts.is_empty());
 }
 
@@ -388,7 +390,7 @@ fn a_wrong_tag_costs_nothing_but_a_count() {
     *bad.last_mut().unwrap() ^= 1;
     let seen = inbound(&snapshot, addr(ONE), &bad);
     assert_eq!(seen.drops, [DropReason::BadTag]);
-    assert!(matches!(seen.punts[..], [Punt::BadTag { node: ONE }]));
+    assert!(matches!(seen.punts[..], [Punt::BadTag { node: ONE_IDX }]));
     assert_eq!(inbound(&snapshot, addr(ONE), &good).device.len(), 1);
     for short in 0..HEADER + 21 {
         let seen = inbound(&snapshot, addr(ONE), &good[..short]);
@@ -403,7 +405,9 @@ fn types_are_told_apart() {
     let tx = theirs.tx().unwrap();
     let packet = packet("10.0.1.7", "10.0.0.5");
     let probe = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, 4, &[0; 18]));
-    assert!(matches!(&probe.punts[..], [Punt::Probe { node: ONE, data, .. }] if data.len() == 18));
+    assert!(
+        matches!(&probe.punts[..], [Punt::Probe { node: ONE_IDX, data, .. }] if data.len() == 18)
+    );
     let frame = [&[0; 12][..], &[8, 0], &packet].concat();
     let frame = inbound(&snapshot, addr(ONE), &sealed(&snapshot, &tx, 2, &frame));
     assert_eq!(frame.device, std::slice::from_ref(&packet));
@@ -455,7 +459,7 @@ fn datagrams_between_others_are_relayed_unopened() {
     let snapshot = line(neighbour(ONE), no_udp);
     let seen = inbound(&snapshot, addr(ONE), &datagram);
     assert!(
-        matches!(&seen.punts[..], [Punt::Relay { to: TWO, from: ONE, by: ONE, datagram }] if datagram[..] == body)
+        matches!(&seen.punts[..], [Punt::Relay { to: TWO_IDX, from: ONE_IDX, by: ONE_IDX, datagram }] if datagram[..] == body)
     );
     let unknown = [&[9; 12][..], &body].concat();
     assert_eq!(
@@ -526,7 +530,10 @@ fn a_key_without_numbers_sends_nothing() {
     ours.tx().unwrap().fast_forward((1 << 32) - (1 << 13));
     let seen = outbound(&snapshot, &v4("10.0.0.5", "10.0.1.7", 6, &tcp(&[])));
     assert!(seen.sent.is_empty());
-    assert!(matches!(seen.punts[..], [Punt::Exhausted { node: ONE }]));
+    assert!(matches!(
+        seen.punts[..],
+        [Punt::Exhausted { node: ONE_IDX }]
+    ));
     assert_eq!(seen.drops, [DropReason::Exhausted]);
 }
 
@@ -540,7 +547,7 @@ proptest! {
         let snapshot = line(keyed(neighbour(ONE), &ours), neighbour(TWO));
         let to_two = [&ids(&snapshot, TWO, ONE)[..], &bytes].concat();
         for datagram in [&bytes, &to_two] {
-            let seen = inbound(&snapshot, addr(NodeIdx(source)), datagram);
+            let seen = inbound(&snapshot, addr(NodeSlot(source)), datagram);
             prop_assert!(seen.device.is_empty());
         }
         outbound(&snapshot, &bytes);

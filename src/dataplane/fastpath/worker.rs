@@ -181,7 +181,7 @@ impl Worker {
         let mut step = Step::new(&snapshot, &mut sink, &mut self.limiter, now);
         step.turns = (self.shared.workers.len() > 1).then(Turns::default);
         for (to, packet) in parked {
-            step.send(to, &packet);
+            step.send_parked(to, &packet);
         }
         let mut bytes = 0;
         for token in ready {

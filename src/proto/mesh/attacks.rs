@@ -351,7 +351,11 @@ fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
                 mesh.nodes[node].shared = Arc::new(shared);
                 for _ in 0..3 {
                     mesh.dirty_routes = true;
-                    let found = mesh.fresh_snapshot().by_id.get(&id).copied();
+                    let snapshot = mesh.fresh_snapshot();
+                    let found = snapshot
+                        .by_id
+                        .get(&id)
+                        .and_then(|slot| snapshot.idx_of(*slot));
                     assert_eq!(found, Some(owner), "{phantom}");
                 }
             }

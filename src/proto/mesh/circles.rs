@@ -50,6 +50,7 @@ fn spread(net: &mut Net, from: u8, packet: &Bytes) {
     assert_eq!(verdict, Verdict::Broadcast);
     for to in snapshot.spread_to(snapshot.me) {
         let packet = packet.clone();
+        let to = snapshot.idx_of(to).unwrap();
         net.input(from, Input::Punt(Punt::Packet { to, packet }));
     }
     net.settle();

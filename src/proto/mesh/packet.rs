@@ -20,7 +20,7 @@ use crate::{
         topology::node::Nodes,
     },
     route::{
-        ETHER, MTU, Mode, NodeIdx, RouteSnapshot,
+        ETHER, MTU, Mode, NodeIdx, NodeSlot, RouteSnapshot,
         path::{SendPath, carrier, send_path},
         verdict::{self, Verdict},
     },
@@ -66,7 +66,12 @@ impl Mesh {
     pub(super) fn send_packet(&mut self, to: NodeIdx, packet: Bytes, now: Instant) {
         let snapshot = self.fresh_snapshot();
         let mode = snapshot.settings.mode;
-        let (owner, to) = (to, carrier(&snapshot, to, packet.len()));
+        let carrier = snapshot
+            .slot_of(to)
+            .and_then(|to| snapshot.idx_of(carrier(&snapshot, to, packet.len())));
+        let (owner, Some(to)) = (to, carrier) else {
+            return;
+        };
         let Some(node) = self
             .nodes
             .get(to)
@@ -75,7 +80,7 @@ impl Mesh {
             return;
         };
         let kind = mode.record_type();
-        match send_path(&snapshot, Nodes::ME, to, packet.len(), false) {
+        match send_path(&snapshot, snapshot.me, to.slot(), packet.len(), false) {
             SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
                 self.enqueue(to, packet);
             }
@@ -84,7 +89,8 @@ impl Mesh {
                 self.send_sealed(&snapshot, to, addr, kind, &packet);
             }
             SendPath::Frame(hop) => {
-                let Some(link) = self.nodes[hop].link else {
+                let hop = snapshot.idx_of(hop);
+                let Some(link) = hop.and_then(|hop| self.nodes[hop].link) else {
                     return;
                 };
                 self.sent(owner, &packet);
@@ -174,7 +180,13 @@ impl Mesh {
         kind: u8,
         data: &[u8],
     ) {
-        let path = send_path(snapshot, Nodes::ME, to, data.len(), kind == TYPE_PROBE);
+        let path = send_path(
+            snapshot,
+            snapshot.me,
+            to.slot(),
+            data.len(),
+            kind == TYPE_PROBE,
+        );
         let Some(sealed) = self.seal(to, kind, data) else {
             return;
         };
@@ -285,8 +297,10 @@ impl Mesh {
             return;
         }
         let snapshot = self.fresh_snapshot();
-        let path = send_path(&snapshot, from, to, datagram.len() - SPTPS_OVERHEAD, false);
-        if path.hop().is_some_and(|hop| hop == by || hop == from) {
+        let length = datagram.len() - SPTPS_OVERHEAD;
+        let path = send_path(&snapshot, from.slot(), to.slot(), length, false);
+        let hop = path.hop().and_then(|hop| snapshot.idx_of(hop));
+        if hop.is_some_and(|hop| hop == by || hop == from) {
             return;
         }
         match path {
@@ -332,7 +346,7 @@ impl Mesh {
             return;
         };
         let snapshot = self.fresh_snapshot();
-        let find = |id: NodeId| snapshot.by_id.get(&id).copied();
+        let find = |id: NodeId| snapshot.idx_of(*snapshot.by_id.get(&id)?);
         let (Some(to), Some(from)) = (find(header.to), find(header.from)) else {
             return;
         };
@@ -372,7 +386,8 @@ impl Mesh {
             return;
         };
         let snapshot = self.fresh_snapshot();
-        let Some(idx) = snapshot.by_id.get(&header.from).copied() else {
+        let find = |id: NodeId| snapshot.idx_of(*snapshot.by_id.get(&id)?);
+        let Some(idx) = find(header.from) else {
             match self.legacy_sender(from, &datagram, now) {
                 Some(idx) => self.on_direct_datagram(idx, from, &datagram, now),
                 None => self.nobody_opened(from, now),
@@ -391,7 +406,7 @@ impl Mesh {
                 .iter()
                 .find(|(_, node)| node.udp.addr == Some(from) && node.reachability.reachable)
                 .map(|(idx, _)| idx);
-            let to = snapshot.by_id.get(&header.to).copied();
+            let to = find(header.to);
             // The address is not confirmed, so the number of such datagrams is bounded.
             if let (Some(relay), Some(to)) = (relay, to)
                 && self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
@@ -405,8 +420,9 @@ impl Mesh {
     }
 
     /// Returns the node whose native session a datagram without ids belongs to.
-    fn session_of(&self, datagram: &[u8]) -> Option<NodeIdx> {
-        let idx = NodeIdx::of_session(native::index_of(datagram)?);
+    fn session_of(&mut self, datagram: &[u8]) -> Option<NodeIdx> {
+        let slot = NodeSlot::of_session(native::index_of(datagram)?);
+        let idx = self.fresh_snapshot().idx_of(slot)?;
         let keys = &self.nodes.get(idx)?.keys;
         let named = keys.native.rx().any(|key| key.is_named_by(datagram));
         named.then_some(idx)
@@ -458,12 +474,20 @@ impl Mesh {
         self.show(source, true, &packet);
         let snapshot = self.fresh_snapshot();
         let mut packet = packet.to_vec();
-        match verdict::decide(&snapshot, &mut packet, source, &mut self.errors, now) {
-            Verdict::Send(to) => self.send_packet(to, packet.into(), now),
+        let Some(slot) = snapshot.slot_of(source) else {
+            return;
+        };
+        match verdict::decide(&snapshot, &mut packet, slot, &mut self.errors, now) {
+            Verdict::Send(to) => {
+                if let Some(to) = snapshot.idx_of(to) {
+                    self.send_packet(to, packet.into(), now);
+                }
+            }
             Verdict::Local => self.outputs.push_back(Output::TunWrite(packet.into())),
             Verdict::Broadcast => {
                 let packet = Bytes::from(packet);
-                for to in snapshot.spread_to(source) {
+                let all = snapshot.spread_to(slot);
+                for to in all.filter_map(|to| snapshot.idx_of(to)) {
                     self.send_packet(to, packet.clone(), now);
                 }
                 if source != Nodes::ME {
@@ -478,6 +502,9 @@ impl Mesh {
                 }
             }
             Verdict::Fragments(to, pieces) => {
+                let Some(to) = snapshot.idx_of(to) else {
+                    return;
+                };
                 for piece in pieces {
                     self.send_packet(to, piece.into(), now);
                 }

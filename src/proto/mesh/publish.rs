@@ -225,8 +225,8 @@ impl Mesh {
             } else {
                 reachability.options
             },
-            nexthop: reachability.nexthop,
-            via: reachability.via,
+            nexthop: reachability.nexthop.slot(),
+            via: reachability.via.slot(),
             udp: udp.addr.filter(|_| udp.confirmed),
             min_mtu,
             mtu: mtu.min(cap),
@@ -265,14 +265,15 @@ impl Mesh {
         self.dirty_routes = false;
         self.publish_at = self.publish_at.max(now) + PUBLISH_EVERY;
         let (v4, v6) = self.tables();
-        let mut nodes = vec![None; self.nodes.slots()];
-        let mut sources = vec![Claims::default(); self.nodes.slots()];
+        let mut nodes = vec![None; self.nodes.slot_count()];
+        let mut sources = vec![Claims::default(); self.nodes.slot_count()];
         let mut by_id: HashMap<_, NodeIdx> = HashMap::new();
         let mut losers = Vec::new();
         let mut by_addr = HashMap::new();
         for (idx, node) in self.nodes.iter() {
-            nodes[idx.0 as usize] = Some(node.shared.clone());
-            sources[idx.0 as usize] = self.claims_of(node, (&v4, &v6));
+            let slot = idx.slot();
+            nodes[slot.0 as usize] = Some(node.shared.clone());
+            sources[slot.0 as usize] = self.claims_of(node, (&v4, &v6));
             // Two names with one id: this node wins, then a node with a host file, then the first
             // by name (T30).
             let rank = |idx: NodeIdx| match idx {
@@ -296,11 +297,12 @@ impl Mesh {
                 .addr
                 .filter(|_| node.udp.confirmed && node.reachability.reachable)
             {
-                by_addr.insert(addr, idx);
+                by_addr.insert(addr, slot);
             }
         }
         self.tell_collisions(losers);
-        let broadcast = match self.settings.route.broadcast {
+        let by_id = by_id.into_iter().map(|(id, idx)| (id, idx.slot()));
+        let broadcast: Vec<NodeIdx> = match self.settings.route.broadcast {
             Broadcast::No => Vec::new(),
             Broadcast::Mst => self
                 .tree
@@ -313,14 +315,14 @@ impl Mesh {
         let snapshot = RouteSnapshot {
             generation: self.snapshot.generation + 1,
             settings: self.settings.route.clone(),
-            me: Nodes::ME,
+            me: Nodes::ME.slot(),
             nodes,
             v4,
             v6,
             macs: self.mac_table(),
-            by_id,
+            by_id: by_id.collect(),
             by_addr,
-            broadcast,
+            broadcast: broadcast.into_iter().map(NodeIdx::slot).collect(),
             sources,
             recent: self.snapshot.recent.clone(),
             listed: self.lists.table(),
@@ -364,9 +366,9 @@ impl Mesh {
             for subnet in ip_subnets(node) {
                 let reachable = node.reachability.reachable || idx == Nodes::ME;
                 let owner = if reachable {
-                    Owner::Node(idx)
+                    Owner::Node(idx.slot())
                 } else {
-                    Owner::Unreachable(idx)
+                    Owner::Unreachable(idx.slot())
                 };
                 let entry = (reachable, subnet.weight, owner);
                 best.entry(subnet.prefix.masked())

@@ -428,12 +428,11 @@ impl Net {
         let snapshot = self.meshes[usize::from(node)].snapshot();
         let header = RelayHeader::parse(&datagram).filter(|header| header.to != NodeId::DIRECT);
         let ends = header.and_then(|header| {
-            Some((
-                *snapshot.by_id.get(&header.to)?,
-                *snapshot.by_id.get(&header.from)?,
-            ))
+            let find = |id| snapshot.idx_of(*snapshot.by_id.get(&id)?);
+            Some((find(header.to)?, find(header.from)?))
         });
-        match ends.zip(snapshot.by_addr.get(&from).copied()) {
+        let by = snapshot.by_addr.get(&from);
+        match ends.zip(by.and_then(|by| snapshot.idx_of(*by))) {
             Some(((to, from), by)) => Punt::Relay {
                 to,
                 from,
@@ -484,6 +483,7 @@ impl Net {
             Verdict::Fragments(to, pieces) => (to, pieces),
             _ => return,
         };
+        let to = snapshot.idx_of(to).unwrap();
         for packet in packets {
             let packet = packet.into();
             self.input(from, Input::Punt(Punt::Packet { to, packet }));

@@ -230,7 +230,7 @@ fn a_length_that_nobody_asked_about_proves_nothing() {
     let mut report = [0; 18];
     report[..3].copy_from_slice(&[2, 0x05, 0x78]);
     let punt = Punt::Probe {
-        node: net.meshes[0].snapshot().by_addr[&underlay(1)],
+        node: net.meshes[0].nodes.find(&name(1)).unwrap(),
         from: underlay(1),
         data: Bytes::copy_from_slice(&report),
     };

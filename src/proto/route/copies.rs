@@ -8,7 +8,7 @@ use meshd_wire::{
 };
 
 use crate::route::{
-    DropReason, Mode, NodeIdx, RouteSnapshot, path::next_hop, recent::Repeats, switch::is_ours,
+    DropReason, Mode, NodeSlot, RouteSnapshot, path::next_hop, recent::Repeats, switch::is_ours,
 };
 
 /// Number of times that a tincd may repeat a packet for one node, each within a quarter of a
@@ -20,7 +20,7 @@ const FEW: u8 = 7;
 pub(super) fn check_broadcast(
     snapshot: &RouteSnapshot,
     packet: &[u8],
-    source: NodeIdx,
+    source: NodeSlot,
     now: Instant,
 ) -> Result<(), DropReason> {
     let repeats = match trusts(snapshot, source) {
@@ -38,7 +38,7 @@ pub(super) fn check_broadcast(
 pub(super) fn check_transit(
     snapshot: &RouteSnapshot,
     packet: &[u8],
-    (source, to): (NodeIdx, NodeIdx),
+    (source, to): (NodeSlot, NodeSlot),
     length: usize,
     now: Instant,
 ) -> Result<(), DropReason> {
@@ -66,7 +66,7 @@ pub fn note_ours(snapshot: &RouteSnapshot, packet: &[u8], now: Instant) {
 }
 
 /// Returns true if the node forwards no copies: this node, and meshds.
-fn trusts(snapshot: &RouteSnapshot, source: NodeIdx) -> bool {
+fn trusts(snapshot: &RouteSnapshot, source: NodeSlot) -> bool {
     source == snapshot.me
         || snapshot
             .state(source)
@@ -91,7 +91,7 @@ fn ip_of<'a>(snapshot: &RouteSnapshot, packet: &'a [u8]) -> &'a [u8] {
 fn admit(
     snapshot: &RouteSnapshot,
     packet: &[u8],
-    source: NodeIdx,
+    source: NodeSlot,
     repeats: Repeats,
     now: Instant,
 ) -> Result<(), DropReason> {

@@ -8,7 +8,7 @@ use meshd_wire::{
 };
 
 use crate::route::{
-    ETHER, Forwarding, MTU, NodeIdx, RouteSnapshot,
+    ETHER, Forwarding, MTU, NodeSlot, RouteSnapshot,
     router::mtu_of,
     source::{Origin, judge},
 };
@@ -17,7 +17,7 @@ use crate::route::{
 /// once for many packets, because packets of a flow arrive together.
 #[derive(Debug, Clone, Copy)]
 pub struct ForUs {
-    source: NodeIdx,
+    source: NodeSlot,
     /// Source and destination; SourceCheck uses the source.
     between: (IpAddr, IpAddr),
     /// MTU for clamping the MSS of TCP, in bytes without the Ethernet header.
@@ -30,7 +30,7 @@ impl ForUs {
     /// Returns the rule for packets like `packet`, for which [`verdict::decide`] returned
     /// [`verdict::Verdict::Local`].
     #[must_use]
-    pub fn like(snapshot: &RouteSnapshot, packet: &[u8], source: NodeIdx) -> Option<Self> {
+    pub fn like(snapshot: &RouteSnapshot, packet: &[u8], source: NodeSlot) -> Option<Self> {
         let kernel = snapshot.settings.forwarding == Forwarding::Kernel && source != snapshot.me;
         let me = snapshot.state(snapshot.me)?;
         let clamp = !kernel && me.options.has(Options::CLAMP_MSS);
@@ -44,7 +44,7 @@ impl ForUs {
     }
 
     /// Returns true if the rule covers a packet. The packet is then ready for our device.
-    pub fn takes(&self, packet: &mut [u8], source: NodeIdx) -> bool {
+    pub fn takes(&self, packet: &mut [u8], source: NodeSlot) -> bool {
         let takes = source == self.source
             && Packet::parse(packet).is_some_and(|packet| between(&packet) == self.between);
         if let Some(mtu) = self.clamp.filter(|_| takes) {
@@ -68,7 +68,7 @@ mod tests {
     };
     use meshd_wire::testing::{tcp, v4};
 
-    const ONE: NodeIdx = NodeIdx(1);
+    const ONE: NodeSlot = NodeSlot(1);
 
     /// The router delivers every packet that the rule covers, with the same bytes.
     #[test]

@@ -2,15 +2,15 @@
 
 use meshd_wire::Prefix;
 
-use crate::route::NodeIdx;
+use crate::route::NodeSlot;
 
 /// Owner of a range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// A reachable node.
-    Node(NodeIdx),
+    Node(NodeSlot),
     /// A known node; no owner of the range is reachable.
-    Unreachable(NodeIdx),
+    Unreachable(NodeSlot),
     /// An ownerless broadcast subnet.
     Broadcast,
 }
@@ -188,9 +188,9 @@ mod tests {
 
     use super::*;
 
-    const A: Owner = Owner::Node(NodeIdx(1));
-    const B: Owner = Owner::Node(NodeIdx(2));
-    const C: Owner = Owner::Unreachable(NodeIdx(3));
+    const A: Owner = Owner::Node(NodeSlot(1));
+    const B: Owner = Owner::Node(NodeSlot(2));
+    const C: Owner = Owner::Unreachable(NodeSlot(3));
 
     #[test]
     fn a_prefix_is_uniform_where_nothing_narrower_lies_in_it() {
@@ -243,8 +243,8 @@ mod tests {
 
     fn owner() -> impl Strategy<Value = Owner> {
         prop_oneof![
-            (0..4u32).prop_map(|i| Owner::Node(NodeIdx(i))),
-            (0..4u32).prop_map(|i| Owner::Unreachable(NodeIdx(i))),
+            (0..4u32).prop_map(|i| Owner::Node(NodeSlot(i))),
+            (0..4u32).prop_map(|i| Owner::Unreachable(NodeSlot(i))),
             Just(Owner::Broadcast),
         ]
     }

@@ -30,21 +30,48 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use slotmap::{Key, KeyData};
+
 use meshd_sync::{ArcSwap, AtomicU64, Guard, Mutex};
 use meshd_wire::{NodeId, NodeName, Options, ether};
 
 use crate::tunnel::{RxKey, TxKey};
 
-/// Index of a node in [`RouteSnapshot::nodes`]; stable for the life of the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeIdx(pub u32);
+slotmap::new_key_type! {
+    /// Index of a node for as long as the mesh knows the node. The slot of a forgotten node is used
+    /// again under another generation, so the index of a forgotten node names no other node.
+    pub struct NodeIdx;
+}
 
 impl NodeIdx {
-    /// Bits of a native session's index that hold the node; the other bits distinguish its
-    /// sessions.
+    /// Index of the first node of a mesh, which is this node.
+    pub const FIRST: Self = Self::of_slot(NodeSlot(1));
+
+    /// Returns the index of the first node that uses `slot`.
+    #[must_use]
+    pub const fn of_slot(slot: NodeSlot) -> Self {
+        Self(KeyData::from_ffi(1 << 32 | slot.0 as u64))
+    }
+
+    /// Returns the place of the node in the vectors of a snapshot.
+    #[must_use]
+    pub fn slot(self) -> NodeSlot {
+        NodeSlot(self.data().as_ffi() as u32)
+    }
+}
+
+/// Place of a node in the vectors of one [`RouteSnapshot`]. A slot names a node only together with
+/// its snapshot: in a later one another node may have the slot. Whoever outlives the snapshot keeps
+/// the [`NodeIdx`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeSlot(pub u32);
+
+impl NodeSlot {
+    /// Bits of a native session's index that hold the slot; the other bits distinguish the sessions
+    /// of its node.
     pub const SESSION_BITS: u32 = 20;
 
-    /// Returns the node whose session `index` may name.
+    /// Returns the slot of the node whose session `index` may name.
     #[must_use]
     pub const fn of_session(index: u32) -> Self {
         Self(index & ((1 << Self::SESSION_BITS) - 1))
@@ -124,8 +151,8 @@ pub struct RouteSnapshot {
     /// Settings of the router.
     pub settings: RouteSettings,
     /// This node.
-    pub me: NodeIdx,
-    /// All nodes by index; `None` for a forgotten node.
+    pub me: NodeSlot,
+    /// All nodes by slot; `None` for a slot without a node.
     pub nodes: Vec<Option<Arc<NodeShared>>>,
     /// IPv4 subnets.
     pub v4: lpm::Table<u32>,
@@ -133,16 +160,16 @@ pub struct RouteSnapshot {
     pub v6: lpm::Table<u128>,
     /// Ethernet addresses (switch mode).
     pub macs: switch::MacTable,
-    /// Allowed source addresses of each node, by index.
+    /// Allowed source addresses of each node, by slot.
     pub sources: Vec<source::Claims>,
     /// Subnets in host files.
     pub listed: Arc<source::Listed>,
     /// Node by id, for relay headers.
-    pub by_id: HashMap<NodeId, NodeIdx>,
+    pub by_id: HashMap<NodeId, NodeSlot>,
     /// Node by its confirmed UDP address.
-    pub by_addr: HashMap<SocketAddr, NodeIdx>,
+    pub by_addr: HashMap<SocketAddr, NodeSlot>,
     /// Neighbours to which a broadcast is sent (tree links, or all nodes in direct mode).
-    pub broadcast: Vec<NodeIdx>,
+    pub broadcast: Vec<NodeSlot>,
     /// Packets forwarded lately; the same object in all snapshots of a mesh.
     pub recent: Arc<recent::Recent>,
 }
@@ -194,9 +221,9 @@ pub struct NodeState {
     /// Options of the last edge to the node; the top byte is its protocol minor.
     pub options: Options,
     /// Nexthop on the path: the node itself for a neighbour, this node for itself.
-    pub nexthop: NodeIdx,
+    pub nexthop: NodeSlot,
     /// Last node on the path without IndirectData; this node if there is none.
-    pub via: NodeIdx,
+    pub via: NodeSlot,
     /// Confirmed UDP address of the node.
     pub udp: Option<SocketAddr>,
     /// Largest record data proven to arrive by UDP, in bytes; 0 while UDP is not confirmed.
@@ -278,12 +305,16 @@ impl RouteSnapshot {
     /// Makes a snapshot that contains only this node.
     #[must_use]
     pub fn empty(me: Arc<NodeShared>) -> Self {
+        let slot = me.idx.slot();
+        let by_id = HashMap::from([(me.id, slot)]);
+        let mut nodes = vec![None; slot.0 as usize];
+        nodes.push(Some(me));
         Self {
             generation: 0,
             settings: RouteSettings::default(),
-            me: me.idx,
-            by_id: HashMap::from([(me.id, me.idx)]),
-            nodes: vec![Some(me)],
+            me: slot,
+            by_id,
+            nodes,
             v4: lpm::Table::default(),
             v6: lpm::Table::default(),
             macs: switch::MacTable::default(),
@@ -298,7 +329,7 @@ impl RouteSnapshot {
     /// Returns the nodes to which a broadcast of `source` is sent. In direct mode only its origin
     /// sends it, to all nodes. Along the tree every node forwards it to all tree neighbours but the
     /// one that sent it (config/tinc.md section 6.6).
-    pub fn spread_to(&self, source: NodeIdx) -> impl Iterator<Item = NodeIdx> + '_ {
+    pub fn spread_to(&self, source: NodeSlot) -> impl Iterator<Item = NodeSlot> + '_ {
         let ours = source == self.me;
         let passed_on = self.settings.broadcast == Broadcast::Mst && !self.settings.tunnel_server;
         let came_by = self.state(source).map(|state| state.nexthop);
@@ -306,16 +337,29 @@ impl RouteSnapshot {
         all.filter(move |to| ours || passed_on && *to != source && Some(*to) != came_by)
     }
 
-    /// Returns the node at `idx`, if it is still known.
+    /// Returns the node at `slot`, if there is one.
     #[must_use]
-    pub fn node(&self, idx: NodeIdx) -> Option<&Arc<NodeShared>> {
-        self.nodes.get(idx.0 as usize)?.as_ref()
+    pub fn node(&self, slot: NodeSlot) -> Option<&Arc<NodeShared>> {
+        self.nodes.get(slot.0 as usize)?.as_ref()
     }
 
-    /// Returns the current state of the node at `idx`, if it is still known.
+    /// Returns the index of the node at `slot`, if there is one.
     #[must_use]
-    pub fn state(&self, idx: NodeIdx) -> Option<Guard<Arc<NodeState>>> {
-        Some(self.node(idx)?.state.load())
+    pub fn idx_of(&self, slot: NodeSlot) -> Option<NodeIdx> {
+        Some(self.node(slot)?.idx)
+    }
+
+    /// Returns the slot of the node `idx`, if this snapshot has the node.
+    #[must_use]
+    pub fn slot_of(&self, idx: NodeIdx) -> Option<NodeSlot> {
+        let slot = idx.slot();
+        (self.idx_of(slot)? == idx).then_some(slot)
+    }
+
+    /// Returns the current state of the node at `slot`, if there is one.
+    #[must_use]
+    pub fn state(&self, slot: NodeSlot) -> Option<Guard<Arc<NodeState>>> {
+        Some(self.node(slot)?.state.load())
     }
 }
 

@@ -6,12 +6,12 @@ use meshd_sync::model;
 use meshd_wire::NodeId;
 
 use crate::route::{
-    NodeIdx,
+    NodeSlot,
     recent::{Recent, Repeats},
     testing::now,
 };
 
-const FROM: [NodeIdx; 2] = [NodeIdx(1), NodeIdx(2)];
+const FROM: [NodeSlot; 2] = [NodeSlot(1), NodeSlot(2)];
 
 /// Copies of one broadcast arrive from two nodes at two workers at once: only those of one node
 /// pass.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use meshd_wire::{Options, datagram::HEADER};
 
 use crate::{
-    route::{MTU, Mode, NodeIdx, NodeState, RouteSnapshot},
+    route::{MTU, Mode, NodeSlot, NodeState, RouteSnapshot},
     tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
 };
 
@@ -15,7 +15,7 @@ pub enum SendPath {
     /// By UDP.
     Udp {
         /// The node that the datagram is sent to: the destination itself or a relay.
-        hop: NodeIdx,
+        hop: NodeSlot,
         /// Confirmed address of `hop`.
         to: SocketAddr,
         /// True if `hop` is the destination and this node is the source: the header's dst id is
@@ -27,9 +27,9 @@ pub enum SendPath {
     },
     /// As a whole frame over the link to this neighbour (PACKET, 17). The neighbour is the
     /// destination, or for a legacy node the next one on the path.
-    Frame(NodeIdx),
+    Frame(NodeSlot),
     /// As a sealed datagram over the link to this neighbour (SPTPS_PACKET, 21 or REQ_KEY 21).
-    Relayed(NodeIdx),
+    Relayed(NodeSlot),
     /// No packet can be sent until there is a key.
     NoKey,
     /// There is no path.
@@ -39,7 +39,7 @@ pub enum SendPath {
 impl SendPath {
     /// Returns the node that the datagram is sent to next; `None` if it is not sent.
     #[must_use]
-    pub const fn hop(self) -> Option<NodeIdx> {
+    pub const fn hop(self) -> Option<NodeSlot> {
         match self {
             Self::Udp { hop, .. } | Self::Frame(hop) | Self::Relayed(hop) => Some(hop),
             Self::NoKey | Self::Unreachable => None,
@@ -51,7 +51,7 @@ impl SendPath {
 /// cases. For a legacy node it is the last node on the path that UDP reaches directly, else the
 /// next one. That node opens the packet and forwards it. Source: wire/tinc-1.0.md section 3.7.
 #[must_use]
-pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx {
+pub fn carrier(snapshot: &RouteSnapshot, to: NodeSlot, length: usize) -> NodeSlot {
     let Some(target) = snapshot.state(to).filter(|target| target.legacy) else {
         return to;
     };
@@ -73,7 +73,7 @@ pub fn carrier(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> NodeIdx 
 /// Returns the node that our packet of `length` bytes for `to` is sent to next, by any path; `None`
 /// if it cannot be sent now.
 #[must_use]
-pub fn next_hop(snapshot: &RouteSnapshot, to: NodeIdx, length: usize) -> Option<NodeIdx> {
+pub fn next_hop(snapshot: &RouteSnapshot, to: NodeSlot, length: usize) -> Option<NodeSlot> {
     let to = carrier(snapshot, to, length);
     send_path(snapshot, snapshot.me, to, length, false).hop()
 }
@@ -91,8 +91,8 @@ fn takes_frame(mode: Mode, state: &NodeState, length: usize) -> bool {
 #[must_use]
 pub fn send_path(
     snapshot: &RouteSnapshot,
-    from: NodeIdx,
-    to: NodeIdx,
+    from: NodeSlot,
+    to: NodeSlot,
     record_len: usize,
     probe: bool,
 ) -> SendPath {
@@ -110,7 +110,7 @@ pub fn send_path(
 
 /// Works as [`send_path`] for our own packet, with the node's state at hand.
 #[must_use]
-pub fn own_path(snapshot: &RouteSnapshot, to: (NodeIdx, &NodeState), length: usize) -> SendPath {
+pub fn own_path(snapshot: &RouteSnapshot, to: (NodeSlot, &NodeState), length: usize) -> SendPath {
     let Some(me) = snapshot.state(snapshot.me) else {
         return SendPath::Unreachable;
     };
@@ -177,7 +177,7 @@ fn choose(
     snapshot: &RouteSnapshot,
     record: Record,
     me: &NodeState,
-    (to, target): (NodeIdx, &NodeState),
+    (to, target): (NodeSlot, &NodeState),
 ) -> SendPath {
     if !target.reachable || target.nexthop == snapshot.me {
         return SendPath::Unreachable;
@@ -252,18 +252,18 @@ mod tests {
         testing::{B, C, D, ME, addr, neighbour, node, snapshot},
     };
 
-    fn own(snapshot: &RouteSnapshot, to: NodeIdx, len: usize, keyed: bool) -> SendPath {
+    fn own(snapshot: &RouteSnapshot, to: NodeSlot, len: usize, keyed: bool) -> SendPath {
         path(snapshot, to, len, keyed, false)
     }
 
-    fn probe(snapshot: &RouteSnapshot, to: NodeIdx, len: usize) -> SendPath {
+    fn probe(snapshot: &RouteSnapshot, to: NodeSlot, len: usize) -> SendPath {
         path(snapshot, to, len, true, true)
     }
 
     /// Returns the path of our own record. A test cannot make a key, so the state has none.
     fn path(
         snapshot: &RouteSnapshot,
-        to: NodeIdx,
+        to: NodeSlot,
         len: usize,
         keyed: bool,
         probe: bool,
@@ -279,7 +279,7 @@ mod tests {
         choose(snapshot, record, &me, (to, &target))
     }
 
-    fn udp(hop: NodeIdx, direct: bool) -> SendPath {
+    fn udp(hop: NodeSlot, direct: bool) -> SendPath {
         SendPath::Udp {
             hop,
             to: addr(hop),

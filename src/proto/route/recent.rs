@@ -21,7 +21,7 @@ use meshd_wire::{
     ip::unchanged::{FRONT, blank_changeable},
 };
 
-use crate::route::{Mode, NodeIdx};
+use crate::route::{Mode, NodeSlot};
 use std::sync::atomic::Ordering;
 
 /// Number of remembered fingerprints of each kind, a power of two; a new one replaces an old one.
@@ -77,7 +77,7 @@ struct Seen {
     /// Number of repetitions.
     repeats: u8,
     /// The node that sent the packet first.
-    from: NodeIdx,
+    from: NodeSlot,
     /// Time of the last pass, in units of [`TICK`].
     at: u16,
 }
@@ -85,7 +85,7 @@ struct Seen {
 impl Seen {
     const TAG_BITS: u32 = 25;
     const AT_BITS: u32 = 16;
-    const REPEATS_AT: u32 = Self::AT_BITS + NodeIdx::SESSION_BITS;
+    const REPEATS_AT: u32 = Self::AT_BITS + NodeSlot::SESSION_BITS;
     const TAG_AT: u32 = 64 - Self::TAG_BITS;
 
     const fn tag_of(fingerprint: u64) -> u32 {
@@ -95,7 +95,7 @@ impl Seen {
     const fn word(self) -> u64 {
         (self.tag as u64) << Self::TAG_AT
             | (self.repeats as u64) << Self::REPEATS_AT
-            | (NodeIdx::of_session(self.from.0).0 as u64) << Self::AT_BITS
+            | (NodeSlot::of_session(self.from.0).0 as u64) << Self::AT_BITS
             | self.at as u64
     }
 
@@ -103,7 +103,7 @@ impl Seen {
         Self {
             tag: (word >> Self::TAG_AT) as u32,
             repeats: (word >> Self::REPEATS_AT) as u8 & 7,
-            from: NodeIdx::of_session((word >> Self::AT_BITS) as u32),
+            from: NodeSlot::of_session((word >> Self::AT_BITS) as u32),
             at: word as u16,
         }
     }
@@ -124,7 +124,7 @@ impl Recent {
     /// Records a packet from `from` that may be forwarded; `from` is this node for our device.
     /// Returns `false` if the packet is a copy of an earlier one and must be dropped.
     #[must_use]
-    pub fn admits(&self, fingerprint: u64, from: NodeIdx, repeats: Repeats, now: Instant) -> bool {
+    pub fn admits(&self, fingerprint: u64, from: NodeSlot, repeats: Repeats, now: Instant) -> bool {
         let packets = self.packets.get_or_init(|| Packets {
             start: now,
             slots: slots(),
@@ -134,7 +134,7 @@ impl Recent {
         let new = Seen {
             tag: Seen::tag_of(fingerprint),
             repeats: 0,
-            from: NodeIdx::of_session(from.0),
+            from: NodeSlot::of_session(from.0),
             at: ticks as u16,
         };
         let mut word = slot.load(Ordering::Relaxed);
@@ -344,13 +344,13 @@ mod tests {
             Seen {
                 tag: 0x1ff_ffff,
                 repeats: 7,
-                from: NodeIdx(0xf_ffff),
+                from: NodeSlot(0xf_ffff),
                 at: u16::MAX,
             },
             Seen {
                 tag: 0x0aa_aaab,
                 repeats: 5,
-                from: NodeIdx(0x5_5555),
+                from: NodeSlot(0x5_5555),
                 at: 0x1234,
             },
         ] {

@@ -17,7 +17,7 @@ use meshd_wire::{
 };
 
 use crate::route::{
-    Broadcast, DropReason, ETHER, Forwarding, MTU, NodeIdx, NodeState, RouteSnapshot,
+    Broadcast, DropReason, ETHER, Forwarding, MTU, NodeSlot, NodeState, RouteSnapshot,
     lpm::Owner,
     source::is_foreign,
     verdict::{Stop, Verdict},
@@ -35,7 +35,7 @@ pub fn priority(packet: &[u8]) -> u8 {
 pub(super) fn route(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
-    source: NodeIdx,
+    source: NodeSlot,
 ) -> Result<Verdict, Stop> {
     let me = snapshot.me;
     let settings = &snapshot.settings;
@@ -101,8 +101,8 @@ type State = Guard<Arc<NodeState>>;
 fn owner_of(
     snapshot: &RouteSnapshot,
     packet: &Packet<'_>,
-    source: NodeIdx,
-) -> Result<Option<(NodeIdx, State)>, Stop> {
+    source: NodeSlot,
+) -> Result<Option<(NodeSlot, State)>, Stop> {
     let owner = match packet.destination() {
         IpAddr::V4(addr) => snapshot.v4.lookup(addr.to_bits()),
         IpAddr::V6(addr) => snapshot.v6.lookup(addr.to_bits()),
@@ -123,7 +123,11 @@ fn owner_of(
         .map(Some)
 }
 
-fn broadcast(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Result<Verdict, Stop> {
+fn broadcast(
+    snapshot: &RouteSnapshot,
+    bytes: &mut [u8],
+    source: NodeSlot,
+) -> Result<Verdict, Stop> {
     match source != snapshot.me {
         true => decrement_ttl(snapshot, bytes)?,
         // There is no router at the other end of a tunnel, and members get all multicast without a
@@ -135,7 +139,7 @@ fn broadcast(snapshot: &RouteSnapshot, bytes: &mut [u8], source: NodeIdx) -> Res
 }
 
 /// A broadcast goes at least to our device, unless it came from there.
-pub(super) fn may_broadcast(snapshot: &RouteSnapshot, source: NodeIdx) -> Result<Verdict, Stop> {
+pub(super) fn may_broadcast(snapshot: &RouteSnapshot, source: NodeSlot) -> Result<Verdict, Stop> {
     let settings = &snapshot.settings;
     match settings.broadcast == Broadcast::No || settings.tunnel_server {
         true if source == snapshot.me => Err(Stop::Drop(DropReason::NoBroadcast)),
@@ -164,7 +168,7 @@ pub(super) fn decrement_ttl(snapshot: &RouteSnapshot, bytes: &mut [u8]) -> Resul
 }
 
 /// Returns the next node for packets to a node with this state.
-pub(super) fn next_of(snapshot: &RouteSnapshot, state: &NodeState) -> NodeIdx {
+pub(super) fn next_of(snapshot: &RouteSnapshot, state: &NodeState) -> NodeSlot {
     match state.via == snapshot.me {
         true => state.nexthop,
         false => state.via,
@@ -174,8 +178,8 @@ pub(super) fn next_of(snapshot: &RouteSnapshot, state: &NodeState) -> NodeIdx {
 /// Returns the longest packet to `owner` via `next`, in bytes with the Ethernet header.
 pub(super) fn next_mtu(
     snapshot: &RouteSnapshot,
-    (owner, state): (NodeIdx, &NodeState),
-    (next, next_state): (NodeIdx, &NodeState),
+    (owner, state): (NodeSlot, &NodeState),
+    (next, next_state): (NodeSlot, &NodeState),
 ) -> u16 {
     match next {
         next if next == snapshot.me => MTU,
@@ -188,7 +192,7 @@ pub(super) fn next_mtu(
 }
 
 /// Returns the MTU of a node, in bytes with the Ethernet header; for this node the longest frame.
-pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
+pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeSlot) -> u16 {
     match node != snapshot.me {
         true => snapshot.state(node).map_or(MTU, |state| state.mtu),
         false => MTU,
@@ -196,7 +200,7 @@ pub(super) fn mtu_of(snapshot: &RouteSnapshot, node: NodeIdx) -> u16 {
 }
 
 /// Handles a packet that is too long for a path of `mtu` bytes (without Ethernet header).
-pub(super) fn too_long(packet: &Packet<'_>, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
+pub(super) fn too_long(packet: &Packet<'_>, owner: NodeSlot, mtu: u16) -> Result<Verdict, Stop> {
     if packet.dont_fragment() {
         return Err(Stop::Error(icmp::too_big(packet, mtu)));
     }
@@ -226,13 +230,13 @@ mod tests {
             ("10.1.0.0/24", Owner::Node(B)),
             ("10.2.0.0/24", Owner::Node(C)),
             ("10.3.0.0/24", Owner::Node(D)),
-            ("10.4.0.0/24", Owner::Unreachable(NodeIdx(4))),
+            ("10.4.0.0/24", Owner::Unreachable(NodeSlot(4))),
             ("224.0.0.0/4", Owner::Broadcast),
             ("fd00::/64", Owner::Node(ME)),
             ("fd00:0:0:1::/64", Owner::Node(B)),
             ("fd00:0:0:2::/64", Owner::Node(C)),
             ("fd00:0:0:3::/64", Owner::Node(D)),
-            ("fd00:0:0:4::/64", Owner::Unreachable(NodeIdx(4))),
+            ("fd00:0:0:4::/64", Owner::Unreachable(NodeSlot(4))),
             ("ff00::/8", Owner::Broadcast),
         ])
     }
@@ -247,7 +251,7 @@ mod tests {
         ]
     }
 
-    fn ask(snapshot: &RouteSnapshot, packet: &[u8], source: NodeIdx) -> Verdict {
+    fn ask(snapshot: &RouteSnapshot, packet: &[u8], source: NodeSlot) -> Verdict {
         decide(
             snapshot,
             &mut packet.to_vec(),
@@ -452,7 +456,7 @@ mod tests {
             assert_eq!(packet[42..44], u16::to_be_bytes(mss), "{from} {to}");
             assert!(sums_are_right(&packet));
 
-            let owner = NodeIdx(to);
+            let owner = NodeSlot(to);
             change(&s, owner, |o| o.options.0 &= !Options::CLAMP_MSS);
             decide(
                 &s,
@@ -549,7 +553,7 @@ mod tests {
             if bytes.len() > 40 && switches[2] {
                 bytes[16..20].copy_from_slice(&[10, to, 0, 1]);
             }
-            decide(&s, &mut bytes, NodeIdx(source), &mut ErrorLimiter::default(), now());
+            decide(&s, &mut bytes, NodeSlot(source), &mut ErrorLimiter::default(), now());
         }
     }
 }

@@ -28,7 +28,7 @@ use std::{
 use meshd_wire::{Prefix, ip::Packet};
 
 use crate::route::{
-    NodeIdx, RouteSnapshot, SourceCheck,
+    NodeSlot, RouteSnapshot, SourceCheck,
     lpm::{self, Address, Owner, Table},
 };
 
@@ -45,7 +45,7 @@ pub struct Claims {
     pub check: Option<SourceCheck>,
     /// Nodes between that node and this one, in order. These nodes seal packets again if one end is
     /// legacy.
-    pub carriers: Arc<[NodeIdx]>,
+    pub carriers: Arc<[NodeSlot]>,
 }
 
 impl Claims {
@@ -120,7 +120,7 @@ pub(super) enum Origin {
 }
 
 /// Checks the source of a packet from `sender`.
-pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeIdx) -> Origin {
+pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeSlot) -> Origin {
     if sender == snapshot.me {
         return Origin::Sound;
     }
@@ -171,13 +171,13 @@ pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeI
     }
 }
 
-fn lengths_of(snapshot: &RouteSnapshot, node: NodeIdx, addr: IpAddr) -> (Option<u8>, Option<u8>) {
+fn lengths_of(snapshot: &RouteSnapshot, node: NodeSlot, addr: IpAddr) -> (Option<u8>, Option<u8>) {
     let claims = snapshot.sources.get(node.0 as usize);
     claims.map_or((None, None), |claims| claims.lengths(addr))
 }
 
 /// Returns the node that owns an address, and true if it is reachable.
-fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeIdx, bool)> {
+fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeSlot, bool)> {
     let owner = match addr {
         IpAddr::V4(from) => snapshot.v4.lookup(from.to_bits()),
         IpAddr::V6(from) => snapshot.v6.lookup(from.to_bits()),
@@ -191,7 +191,7 @@ fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeIdx, bool)> {
 
 /// Returns true if `carrier` may send packets of `owner` because it has opened and sealed them
 /// again: one of the ends is legacy.
-fn carries(snapshot: &RouteSnapshot, carrier: NodeIdx, owner: NodeIdx, to: IpAddr) -> bool {
+fn carries(snapshot: &RouteSnapshot, carrier: NodeSlot, owner: NodeSlot, to: IpAddr) -> bool {
     let claims = snapshot.sources.get(owner.0 as usize);
     let legacy = |node| snapshot.state(node).is_some_and(|state| state.legacy);
     claims.is_some_and(|claims| claims.carriers.binary_search(&carrier).is_ok())
@@ -199,7 +199,7 @@ fn carries(snapshot: &RouteSnapshot, carrier: NodeIdx, owner: NodeIdx, to: IpAdd
 }
 
 /// Returns true if a packet of `sender` must be dropped. Updates the counters.
-pub(super) fn is_foreign(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeIdx) -> bool {
+pub(super) fn is_foreign(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeSlot) -> bool {
     let origin = judge(snapshot, packet, sender);
     match origin {
         Origin::Sound => {}
@@ -214,7 +214,7 @@ pub(super) fn is_foreign(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: 
 }
 
 /// Counts a packet of `sender` as [`Origin::Counted`].
-pub fn count(snapshot: &RouteSnapshot, sender: NodeIdx) {
+pub fn count(snapshot: &RouteSnapshot, sender: NodeSlot) {
     if let Some(node) = snapshot.node(sender) {
         node.counters.foreign.fetch_add(1, Ordering::Relaxed);
     }

@@ -13,7 +13,7 @@ use meshd_wire::{
 };
 
 use crate::route::{
-    DropReason, Forwarding, MTU, Mode, NodeIdx, RouteSnapshot,
+    DropReason, Forwarding, MTU, Mode, NodeSlot, RouteSnapshot,
     router::{decrement_ttl, may_broadcast, mtu_of, next_mtu, next_of, parse, too_long},
     verdict::{Stop, Verdict},
 };
@@ -32,7 +32,7 @@ pub struct MacEntry {
     /// The address.
     pub mac: Mac,
     /// Owner of the address.
-    pub owner: NodeIdx,
+    pub owner: NodeSlot,
     /// Sighting of a learned address.
     pub sighting: Option<Arc<Sighting>>,
 }
@@ -102,7 +102,7 @@ pub(super) fn is_ours(snapshot: &RouteSnapshot, frame: &[u8]) -> bool {
 pub(super) fn switch(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
-    source: NodeIdx,
+    source: NodeSlot,
 ) -> Result<Verdict, Stop> {
     let (me, settings) = (snapshot.me, &snapshot.settings);
     let frame = Frame::parse(bytes).filter(|_| bytes.len() <= MTU.into());
@@ -150,7 +150,7 @@ pub(super) fn switch(
     Ok(to(snapshot, owner))
 }
 
-fn to(snapshot: &RouteSnapshot, owner: NodeIdx) -> Verdict {
+fn to(snapshot: &RouteSnapshot, owner: NodeSlot) -> Verdict {
     match owner == snapshot.me {
         true => Verdict::Local,
         false => Verdict::Send(owner),
@@ -163,7 +163,7 @@ fn broadcast(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
     at: Option<usize>,
-    source: NodeIdx,
+    source: NodeSlot,
 ) -> Result<Verdict, Stop> {
     let verdict = may_broadcast(snapshot, source)?;
     if source != snapshot.me {
@@ -192,7 +192,7 @@ fn clamp(bytes: &mut [u8], at: usize, mtu: u16) {
 
 /// Answers a frame that is too long for a path of `mtu` bytes. A frame without IP, or a small one,
 /// is sent all the same.
-fn answer_too_long(bytes: &[u8], at: usize, owner: NodeIdx, mtu: u16) -> Result<Verdict, Stop> {
+fn answer_too_long(bytes: &[u8], at: usize, owner: NodeSlot, mtu: u16) -> Result<Verdict, Stop> {
     let packet = parse(&bytes[at..]);
     let small = match packet.as_ref().map(Packet::is_v6) {
         Ok(true) => SMALL_V6,

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use meshd_wire::{NodeName, Options, Prefix, Subnet};
 
 use crate::route::{
-    Broadcast, MTU, NodeIdx, NodeShared, NodeState, RouteSnapshot,
+    Broadcast, MTU, NodeIdx, NodeShared, NodeSlot, NodeState, RouteSnapshot,
     lpm::{Owner, Route, Table},
 };
 
@@ -16,10 +16,10 @@ pub fn now() -> Instant {
 }
 
 /// This node.
-pub const ME: NodeIdx = NodeIdx(0);
+pub const ME: NodeSlot = NodeSlot(0);
 
 /// A reachable node of the current version with a proven UDP path of 1400 bytes and no key.
-pub fn node(idx: NodeIdx, nexthop: NodeIdx, via: NodeIdx) -> NodeState {
+pub fn node(idx: NodeSlot, nexthop: NodeSlot, via: NodeSlot) -> NodeState {
     NodeState {
         legacy: false,
         reachable: true,
@@ -37,12 +37,12 @@ pub fn node(idx: NodeIdx, nexthop: NodeIdx, via: NodeIdx) -> NodeState {
 }
 
 /// A neighbour: a node that we have a link to.
-pub fn neighbour(idx: NodeIdx) -> NodeState {
+pub fn neighbour(idx: NodeSlot) -> NodeState {
     node(idx, idx, idx)
 }
 
 /// The UDP address of [`node`].
-pub fn addr(idx: NodeIdx) -> SocketAddr {
+pub fn addr(idx: NodeSlot) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, idx.0 as u8], 655))
 }
 
@@ -57,7 +57,7 @@ pub fn snapshot<const N: usize, const S: usize>(
     me.mtu = MTU;
     let mut snapshot = RouteSnapshot::empty(shared(ME, me));
     for (state, idx) in nodes.into_iter().zip(1..) {
-        snapshot.nodes.push(Some(shared(NodeIdx(idx), state)));
+        snapshot.nodes.push(Some(shared(NodeSlot(idx), state)));
     }
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for (subnet, owner) in subnets {
@@ -80,13 +80,13 @@ pub fn snapshot<const N: usize, const S: usize>(
     snapshot
 }
 
-pub const B: NodeIdx = NodeIdx(1);
-pub const C: NodeIdx = NodeIdx(2);
-pub const D: NodeIdx = NodeIdx(3);
+pub const B: NodeSlot = NodeSlot(1);
+pub const C: NodeSlot = NodeSlot(2);
+pub const D: NodeSlot = NodeSlot(3);
 
 /// This node is a, with links to b and c; d is behind c; e is down.
 pub fn five<const S: usize>(subnets: [(&str, Owner); S]) -> RouteSnapshot {
-    let mut down = node(NodeIdx(4), B, B);
+    let mut down = node(NodeSlot(4), B, B);
     down.reachable = false;
     let mut five = snapshot([neighbour(B), neighbour(C), node(D, C, D), down], subnets);
     five.settings.broadcast = Broadcast::Mst;
@@ -94,14 +94,14 @@ pub fn five<const S: usize>(subnets: [(&str, Owner); S]) -> RouteSnapshot {
 }
 
 /// Changes the state of a node.
-pub fn change(snapshot: &RouteSnapshot, node: NodeIdx, change: impl FnOnce(&mut NodeState)) {
+pub fn change(snapshot: &RouteSnapshot, node: NodeSlot, change: impl FnOnce(&mut NodeState)) {
     let node = snapshot.node(node).unwrap();
     let mut state = (**node.state.load()).clone();
     change(&mut state);
     node.state.store(state.into());
 }
 
-fn shared(idx: NodeIdx, state: NodeState) -> Arc<NodeShared> {
+fn shared(idx: NodeSlot, state: NodeState) -> Arc<NodeShared> {
     let name = NodeName::new(&format!("n{}", idx.0)).unwrap();
-    Arc::new(NodeShared::new(idx, name, state))
+    Arc::new(NodeShared::new(NodeIdx::of_slot(idx), name, state))
 }

@@ -8,7 +8,7 @@ use meshd_wire::{
 };
 
 use crate::route::{
-    DropReason, Mode, NodeIdx, RouteSnapshot,
+    DropReason, Mode, NodeSlot, RouteSnapshot,
     copies::{check_broadcast, check_transit},
     router::route,
     switch::switch,
@@ -18,7 +18,7 @@ use crate::route::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Send the packet into this node's tunnel, on the path of [`crate::route::path::send_path`].
-    Send(NodeIdx),
+    Send(NodeSlot),
     /// Write the packet to our own device.
     Local,
     /// Flood the packet: to our device unless it came from there, and to
@@ -27,7 +27,7 @@ pub enum Verdict {
     /// Reject the packet: route this answer back to its sender.
     Reply(Vec<u8>),
     /// The packet is too long and may be fragmented: send these fragments to the node instead.
-    Fragments(NodeIdx, Vec<Vec<u8>>),
+    Fragments(NodeSlot, Vec<Vec<u8>>),
     /// Drop the packet.
     Drop(DropReason),
 }
@@ -64,7 +64,7 @@ impl ErrorLimiter {
 pub fn decide(
     snapshot: &RouteSnapshot,
     bytes: &mut [u8],
-    source: NodeIdx,
+    source: NodeSlot,
     limiter: &mut ErrorLimiter,
     now: Instant,
 ) -> Verdict {
@@ -91,7 +91,7 @@ pub fn decide(
 fn check(
     snapshot: &RouteSnapshot,
     bytes: &[u8],
-    source: NodeIdx,
+    source: NodeSlot,
     verdict: Verdict,
     now: Instant,
 ) -> Verdict {

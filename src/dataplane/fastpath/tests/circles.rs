@@ -30,7 +30,7 @@ struct Nodes {
 impl Nodes {
     /// Makes nodes, of which `tinc` marks the tincds. `state` returns the state of a node (second)
     /// at another (first).
-    fn new(tinc: &[bool], state: impl Fn(usize, usize, NodeIdx) -> NodeState) -> Self {
+    fn new(tinc: &[bool], state: impl Fn(usize, usize, NodeSlot) -> NodeState) -> Self {
         let count = tinc.len();
         let name = |node| NodeName::new(&format!("n{node}")).unwrap();
         let at = |at: usize| {
@@ -40,10 +40,18 @@ impl Nodes {
                 neighbour: false,
                 ..neighbour(ME)
             };
-            let mut tables = RouteSnapshot::empty(Arc::new(NodeShared::new(ME, name(at), me)));
-            for idx in (1..count as u32).map(NodeIdx) {
+            let mut tables = RouteSnapshot::empty(Arc::new(NodeShared::new(
+                NodeIdx::of_slot(ME),
+                name(at),
+                me,
+            )));
+            for idx in (1..count as u32).map(NodeSlot) {
                 let node = (at + idx.0 as usize) % count;
-                let shared = Arc::new(NodeShared::new(idx, name(node), state(at, node, idx)));
+                let shared = Arc::new(NodeShared::new(
+                    NodeIdx::of_slot(idx),
+                    name(node),
+                    state(at, node, idx),
+                ));
                 tables.by_id.insert(shared.id, idx);
                 tables.by_addr.insert(addr(idx), idx);
                 tables.nodes.push(Some(shared));
@@ -68,8 +76,8 @@ impl Nodes {
         }
     }
 
-    fn index(&self, at: usize, of: usize) -> NodeIdx {
-        NodeIdx(((of + self.tinc.len() - at) % self.tinc.len()) as u32)
+    fn index(&self, at: usize, of: usize) -> NodeSlot {
+        NodeSlot(((of + self.tinc.len() - at) % self.tinc.len()) as u32)
     }
 
     /// Runs a step at a node.
@@ -90,18 +98,18 @@ impl Nodes {
     /// Returns the nodes to which `seen` sends, by UDP or over links.
     fn targets(&self, at: usize, seen: &Seen) -> Vec<usize> {
         let by_udp = seen.sent.iter().map(|(to, _)| match to.ip() {
-            std::net::IpAddr::V4(ip) => NodeIdx(ip.octets()[3].into()),
+            std::net::IpAddr::V4(ip) => NodeSlot(ip.octets()[3].into()),
             std::net::IpAddr::V6(_) => unreachable!(),
         });
         let by_links = seen.punts.iter().filter_map(|punt| match punt {
-            Punt::Packet { to, .. } => Some(*to),
+            Punt::Packet { to, .. } => Some(to.slot()),
             Punt::Relay { to, .. } => {
-                let to = self.tables[at].state(*to).unwrap();
+                let to = self.tables[at].state(to.slot()).unwrap();
                 Some(to.nexthop)
             }
             _ => None,
         });
-        let node = |idx: NodeIdx| (at + idx.0 as usize) % self.tinc.len();
+        let node = |idx: NodeSlot| (at + idx.0 as usize) % self.tinc.len();
         by_udp.chain(by_links).map(node).collect()
     }
 
@@ -219,7 +227,7 @@ fn a_broadcast_ends_whatever_the_trees() {
                     // Some nodes send their broadcasts directly to all nodes, and forward none.
                     if !whole && rng.below(4) == 0 {
                         net.tables[at].settings.broadcast = Broadcast::Direct;
-                        net.tables[at].broadcast = (1..nodes as u32).map(NodeIdx).collect();
+                        net.tables[at].broadcast = (1..nodes as u32).map(NodeSlot).collect();
                     }
                 }
                 let origin = rng.below(nodes as u32) as usize;
@@ -283,7 +291,7 @@ fn a_tincd_in_a_circle_is_heard_a_few_times() {
         for at in 0..3 {
             net.tables[at].settings.mode = mode;
             net.tables[at].settings.broadcast = Broadcast::Mst;
-            net.tables[at].broadcast = vec![NodeIdx(1), NodeIdx(2)];
+            net.tables[at].broadcast = vec![NodeSlot(1), NodeSlot(2)];
         }
         let (delivered, _) = net.spread(1, std::slice::from_ref(&packet));
         assert_eq!(delivered[0], times, "{packet:?}");
@@ -322,7 +330,7 @@ fn a_relayed_datagram_ends_whatever_the_next_hops() {
                     continue;
                 }
                 let mut net = Nodes::new(&tinc, |at, node, idx| {
-                    let by = |node| NodeIdx(((node + count - at) % count) as u32);
+                    let by = |node| NodeSlot(((node + count - at) % count) as u32);
                     let mut state = neighbour(idx);
                     if node == target && (1..=relays).contains(&at) {
                         (state.udp, state.min_mtu) = (None, 0);

@@ -32,7 +32,7 @@ fn net(mode: Mode, one: NodeState, two: NodeState) -> RouteSnapshot {
 }
 
 /// Returns the records sent to a node, opened: types and data.
-fn opened(seen: &mut Seen, node: NodeIdx, theirs: &Tunnel) -> Vec<(u8, Vec<u8>)> {
+fn opened(seen: &mut Seen, node: NodeSlot, theirs: &Tunnel) -> Vec<(u8, Vec<u8>)> {
     let (keys, to) = (theirs.rx(), addr(node));
     let sent = seen.sent.iter_mut().filter(|(addr, _)| *addr == to);
     let open = |(_, datagram): &mut (SocketAddr, Vec<u8>)| {
@@ -69,7 +69,7 @@ fn a_frame_goes_whole_and_only_a_frame_is_taken() {
     // One byte longer than the proven UDP length.
     let long = plain(OURS, THEIRS, 1401);
     let seen = outbound(&snapshot, &long);
-    assert!(matches!(&seen.punts[..], [Punt::Packet { to: ONE, packet }] if *packet == long));
+    assert!(matches!(&seen.punts[..], [Punt::Packet { to: ONE_IDX, packet }] if *packet == long));
 
     let key = theirs.tx().unwrap();
     for (kind, length, taken) in [

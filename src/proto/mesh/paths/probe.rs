@@ -222,7 +222,7 @@ impl Mesh {
             .snapshot
             .by_addr
             .get(&from)
-            .is_some_and(|sender| *sender != idx);
+            .is_some_and(|sender| *sender != idx.slot());
         if data.len() < usize::from(PROBE) || relayed {
             return;
         }

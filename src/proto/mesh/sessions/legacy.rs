@@ -149,7 +149,8 @@ impl Mesh {
         };
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
-            self.nodes[idx].carriers = between.remove(&idx).unwrap_or_default().into();
+            let carriers = between.remove(&idx).unwrap_or_default();
+            self.nodes[idx].carriers = carriers.into_iter().map(NodeIdx::slot).collect();
         }
     }
 

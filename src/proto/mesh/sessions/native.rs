@@ -19,7 +19,7 @@ use meshd_wire::{Options, base64};
 
 use crate::{
     mesh::{Mesh, Timer, limits::Bucket, settings::MinProtocol, topology::node::Nodes},
-    route::NodeIdx,
+    route::{NodeIdx, NodeSlot},
     tunnel::{
         RxKey, TYPE_CONFIRM, TxKey,
         native::{self, Asking, Session, Setup},
@@ -140,7 +140,7 @@ impl Mesh {
     pub(in crate::mesh) fn offers_native(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         idx != Nodes::ME
-            && idx == NodeIdx::of_session(idx.0)
+            && idx.slot() == NodeSlot::of_session(idx.slot().0)
             && node.reachability.reachable
             && node.minor() >= Options::OUR_MINOR
             && node.reachability.options.has(Options::NATIVE)
@@ -163,8 +163,8 @@ impl Mesh {
     /// sessions.
     fn session_index(&mut self, idx: NodeIdx) -> u32 {
         loop {
-            let number = self.rng.below(1 << (32 - NodeIdx::SESSION_BITS));
-            let index = number << NodeIdx::SESSION_BITS | idx.0;
+            let number = self.rng.below(1 << (32 - NodeSlot::SESSION_BITS));
+            let index = number << NodeSlot::SESSION_BITS | idx.slot().0;
             if self.nodes[idx]
                 .keys
                 .native

@@ -156,7 +156,7 @@ impl Mesh {
         let learned = self.learned.macs.get(&mac).filter(|_| owner == Nodes::ME);
         MacEntry {
             mac,
-            owner,
+            owner: owner.slot(),
             sighting: learned.map(|entry| Arc::clone(&entry.sighting)),
         }
     }

@@ -36,8 +36,10 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
     while let Some(idx) = queue.pop_front() {
         let node = &nodes[idx];
         let (from, cost) = found[&idx];
-        let ends = (idx, NodeIdx(0))..=(idx, NodeIdx(u32::MAX));
-        let more_of_it = more.range(ends).map(|(_, edge)| edge);
+        // No index is smaller than ours.
+        let more_of_it = more.range((idx, me)..);
+        let more_of_it = more_of_it.take_while(|((from, _), _)| *from == idx);
+        let more_of_it = more_of_it.map(|(_, edge)| edge);
         for edge in node.edges.values().chain(more_of_it) {
             let to = edge.to;
             let back = || nodes.edge(to, idx).is_some() || more.contains_key(&(to, idx));

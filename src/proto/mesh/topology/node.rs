@@ -10,6 +10,8 @@ use std::{
 
 use bytes::Bytes;
 
+use slotmap::SlotMap;
+
 use meshd_crypto::PublicKey;
 use meshd_wire::{NodeName, Options, Subnet};
 
@@ -25,7 +27,7 @@ use crate::{
         subnets::{policy::Refused, sources::Dropped},
         topology::edge::Edge,
     },
-    route::{self, NodeIdx, NodeShared, NodeState},
+    route::{self, NodeIdx, NodeShared, NodeSlot, NodeState},
 };
 
 /// One known node.
@@ -44,8 +46,8 @@ pub(in crate::mesh) struct Node {
     pub link: Option<LinkId>,
     /// The result of the last graph pass.
     pub reachability: Reachability,
-    /// Nodes on shortest paths to the node, in order of indices; empty if no node speaks legacy.
-    pub carriers: Arc<[NodeIdx]>,
+    /// Nodes on shortest paths to the node, in order of slots; empty if no node speaks legacy.
+    pub carriers: Arc<[NodeSlot]>,
     /// Time at which `reachability.reachable` last changed.
     pub since: Option<Instant>,
     /// Time at which the node was added or last became unreachable, for forgetting it.
@@ -132,8 +134,8 @@ impl Node {
             neighbour: false,
             legacy: false,
             options: Options(0),
-            nexthop: me,
-            via: me,
+            nexthop: me.slot(),
+            via: me.slot(),
             udp: None,
             min_mtu: 0,
             mtu: route::MTU,
@@ -188,9 +190,11 @@ impl Node {
     }
 }
 
-/// All nodes by name and by index. No index is used twice, so a stale index finds no node.
+/// All nodes by name and by index. The index of a forgotten node finds no node.
 pub(in crate::mesh) struct Nodes {
-    slots: Vec<Option<Box<Node>>>,
+    slots: SlotMap<NodeIdx, Box<Node>>,
+    /// One more than the largest slot that a node has had.
+    slot_count: usize,
     by_name: BTreeMap<NodeName, NodeIdx>,
     /// Number of edges of all nodes.
     pub edge_count: usize,
@@ -202,11 +206,12 @@ pub(in crate::mesh) struct Nodes {
 
 impl Nodes {
     /// Index of this node.
-    pub(in crate::mesh) const ME: NodeIdx = NodeIdx(0);
+    pub(in crate::mesh) const ME: NodeIdx = NodeIdx::FIRST;
 
     pub(in crate::mesh) fn new(me: NodeName, now: Instant) -> Self {
         let mut nodes = Self {
-            slots: Vec::new(),
+            slots: SlotMap::with_key(),
+            slot_count: 0,
             by_name: BTreeMap::new(),
             edge_count: 0,
             changes: 0,
@@ -220,8 +225,10 @@ impl Nodes {
         self.by_name.len()
     }
 
-    pub(in crate::mesh) fn slots(&self) -> usize {
-        self.slots.len()
+    /// Length of a vector that has a place for every node's slot. It grows to the largest number of
+    /// nodes known at once.
+    pub(in crate::mesh) fn slot_count(&self) -> usize {
+        self.slot_count
     }
 
     pub(in crate::mesh) fn find(&self, name: &NodeName) -> Option<NodeIdx> {
@@ -229,11 +236,11 @@ impl Nodes {
     }
 
     pub(in crate::mesh) fn get(&self, idx: NodeIdx) -> Option<&Node> {
-        self.slots.get(idx.0 as usize)?.as_deref()
+        Some(self.slots.get(idx)?)
     }
 
     pub(in crate::mesh) fn get_mut(&mut self, idx: NodeIdx) -> Option<&mut Node> {
-        self.slots.get_mut(idx.0 as usize)?.as_deref_mut()
+        Some(self.slots.get_mut(idx)?)
     }
 
     /// Returns the index of `name`, and adds a node if none has this name. The caller checks
@@ -242,16 +249,16 @@ impl Nodes {
         if let Some(idx) = self.find(&name) {
             return idx;
         }
-        let idx = NodeIdx(u32::try_from(self.slots.len()).expect("fewer than 2^32 nodes ever"));
-        let node = Node::new(idx, name.clone(), Self::ME, now);
-        self.slots.push(Some(Box::new(node)));
+        let new = |idx| Box::new(Node::new(idx, name.clone(), Self::ME, now));
+        let idx = self.slots.insert_with_key(new);
+        self.slot_count = self.slot_count.max(idx.slot().0 as usize + 1);
         self.by_name.insert(name, idx);
         idx
     }
 
     /// Removes a node that has no edges and no link.
     pub(in crate::mesh) fn remove(&mut self, idx: NodeIdx) {
-        let Some(node) = self.slots[idx.0 as usize].take() else {
+        let Some(node) = self.slots.remove(idx) else {
             return;
         };
         debug_assert!(node.edges.is_empty() && node.incoming == 0 && node.link.is_none());
@@ -329,3 +336,6 @@ impl IndexMut<NodeIdx> for Nodes {
         self.get_mut(idx).expect("a live node's index")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,11 +18,11 @@ fn prefixes(subnets: &[&str]) -> Vec<Prefix> {
 /// and so is the fifth, which is known only from its host file. Each entry gives the announced
 /// subnets and those in the host file.
 fn net(nodes: [(&[&str], &[&str]); 6]) -> RouteSnapshot {
-    let mut down = node(NodeIdx(4), B, B);
+    let mut down = node(NodeSlot(4), B, B);
     down.reachable = false;
     let owner = |idx: usize| match idx {
-        4 => Owner::Unreachable(NodeIdx(4)),
-        _ => Owner::Node(NodeIdx(idx as u32)),
+        4 => Owner::Unreachable(NodeSlot(4)),
+        _ => Owner::Node(NodeSlot(idx as u32)),
     };
     let mut snapshot = snapshot([neighbour(B), neighbour(C), node(D, C, D), down], []);
     let (mut routes, mut all) = (Vec::new(), Vec::new());
@@ -43,7 +43,7 @@ fn net(nodes: [(&[&str], &[&str]); 6]) -> RouteSnapshot {
     snapshot
 }
 
-fn origin(snapshot: &RouteSnapshot, sender: NodeIdx, from: &str) -> Origin {
+fn origin(snapshot: &RouteSnapshot, sender: NodeSlot, from: &str) -> Origin {
     let packet = match from.contains(':') {
         false => v4(from, "10.0.0.1", 17, &[0; 8]),
         true => v6(from, "fd00::1", 17, &[0; 8]),

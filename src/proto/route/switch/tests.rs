@@ -28,7 +28,7 @@ fn net() -> RouteSnapshot {
     s.broadcast = vec![B, C];
     let entries = (0..5).map(|owner| MacEntry {
         mac: host(owner),
-        owner: NodeIdx(owner.into()),
+        owner: NodeSlot(owner.into()),
         sighting: (owner == 0).then(Arc::default),
     });
     s.macs = MacTable::new(entries.collect());
@@ -45,13 +45,13 @@ fn ip_frame(from: u8, to: u8, tag: &[u8], packet: &[u8]) -> Vec<u8> {
     frame(host(from), host(to), tag, ether_type, packet)
 }
 
-fn ask(snapshot: &RouteSnapshot, frame: &[u8], source: NodeIdx) -> (Verdict, Vec<u8>) {
+fn ask(snapshot: &RouteSnapshot, frame: &[u8], source: NodeSlot) -> (Verdict, Vec<u8>) {
     let (mut frame, mut limiter) = (frame.to_vec(), ErrorLimiter::default());
     let verdict = decide(snapshot, &mut frame, source, &mut limiter, now());
     (verdict, frame)
 }
 
-fn verdict(snapshot: &RouteSnapshot, frame: &[u8], source: NodeIdx) -> Verdict {
+fn verdict(snapshot: &RouteSnapshot, frame: &[u8], source: NodeSlot) -> Verdict {
     ask(snapshot, frame, source).0
 }
 
@@ -240,11 +240,11 @@ fn our_device_teaches_who_is_behind_it() {
 proptest! {
     #[test]
     fn the_table_is_a_map_of_the_first(macs in prop::collection::vec((0..20_u8, 0..5_u32), 0..60)) {
-        let entry = |(mac, owner)| MacEntry { mac: host(mac), owner: NodeIdx(owner), sighting: None };
+        let entry = |(mac, owner)| MacEntry { mac: host(mac), owner: NodeSlot(owner), sighting: None };
         let table = MacTable::new(macs.iter().copied().map(entry).collect());
         let mut map = BTreeMap::new();
         for (mac, owner) in macs {
-            map.entry(mac).or_insert(NodeIdx(owner));
+            map.entry(mac).or_insert(NodeSlot(owner));
         }
         for mac in 0..21 {
             prop_assert_eq!(table.get(host(mac)).map(|e| e.owner), map.get(&mac).copied());
@@ -269,7 +269,7 @@ proptest! {
         let ether_type = [0x0800, 0x86dd, 0x0806][usize::from(ip)];
         let framed = frame(host(1), host(to), tag, ether_type, &bytes);
         for bytes in [&bytes, &framed] {
-            match verdict(&s, bytes, NodeIdx(source)) {
+            match verdict(&s, bytes, NodeSlot(source)) {
                 Verdict::Reply(reply) => prop_assert!(reply.len() <= MTU.into()),
                 Verdict::Fragments(_, pieces) => {
                     prop_assert!(pieces.iter().all(|piece| piece.len() <= bytes.len()));
