@@ -21,7 +21,7 @@ use meshd::{
         sptps::{INVITATION_LABEL, Kex, Offer, Parties, Role, link_label, tunnel_label},
     },
     link::{
-        Credentials, Dialect, Hello, Identity, Keyring, Link, LinkEvent,
+        Credentials, Dialect, Hello, Identity, Link, LinkEvent, RsaBudget,
         sptps::{Record, Stream},
     },
     tunnel::{Tunnel, TunnelSetup},
@@ -194,19 +194,6 @@ fn key_files_are_read_and_written_as_tinc_does() {
     }
 }
 
-/// A keyring with the one daemon of a session.
-struct Daemon(NodeName, PublicKey);
-
-impl Keyring for Daemon {
-    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
-        (*name == self.0).then(|| Credentials::of(self.1))
-    }
-
-    fn may_compute(&self, _: bool) -> bool {
-        true
-    }
-}
-
 #[test]
 fn stream_sessions_as_values() {
     for session in list(&vectors(), "stream_sessions") {
@@ -246,7 +233,6 @@ fn stream_sessions_by_a_link() {
 fn replay_link(session: &Value, chunk: usize) {
     let (name, key) = node(&session["test"]);
     let (daemon, daemon_key) = node(&session["daemon"]);
-    let keys = Daemon(daemon.clone(), daemon_key.public());
     let rng = recorded_rng(&session["handshake"]);
     let outgoing = role(&session["handshake"]) == Role::Initiator;
     let (ours, theirs) = match outgoing {
@@ -261,6 +247,7 @@ fn replay_link(session: &Value, chunk: usize) {
         native: None,
     });
     let now = now();
+    let mut rsa = RsaBudget::new(now);
     let timeout = Duration::from_secs(5);
     let mut link = match outgoing {
         true => Link::dial(
@@ -280,7 +267,11 @@ fn replay_link(session: &Value, chunk: usize) {
     ]
     .concat();
     for piece in heard.chunks(chunk.min(heard.len())) {
-        link.handle_bytes(piece, &keys, now);
+        link.handle_bytes(piece, &mut rsa, now);
+        if link.needs() == Some(&daemon) {
+            let theirs = Credentials::of(daemon_key.public());
+            link.handle_credentials(Some(theirs), &mut rsa, now);
+        }
     }
     for record in records(session, "test->daemon").filter(|record| record["encrypted"] == true) {
         let line = hex(record, "plaintext");

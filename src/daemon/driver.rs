@@ -178,7 +178,7 @@ impl Driver {
         Ok(Self {
             mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
             links: Links::new(outward, rng, events.clone(), now),
-            keys: HostKeys::new(config.source.clone(), held, now),
+            keys: HostKeys::new(config.source.clone(), held),
             hooks: Hooks::new(scripts, events.clone(), now),
             log,
             pings: Pings::default(),
@@ -288,11 +288,11 @@ impl Driver {
                 self.links.accepted(stream, remote, known, now);
             }
             Event::Dialled(dial, result) => {
-                let failed = self.links.dialled(dial, result, &self.keys, now);
+                let failed = self.links.dialled(dial, result, &mut self.keys, now);
                 self.inputs.extend(failed);
             }
             Event::Read(link, data) => {
-                self.links.read(link, &data, &self.keys, now);
+                self.links.read(link, &data, &mut self.keys, now);
                 self.adopt_found();
                 self.links.flush(&mut self.inputs);
                 self.adopt_told_keys(now);

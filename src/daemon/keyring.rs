@@ -1,7 +1,6 @@
 //! Host keys for incoming links: the settings in force, and host files that appeared since the last reload.
 
 use std::{
-    cell::{Cell, RefCell},
     collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,20 +9,15 @@ use std::{
 use meshd_config::Source;
 use meshd_os::clock;
 use meshd_proto::{
-    link::{Credentials, Keyring, Upgrade},
-    mesh::{Settings, limits::Bucket, settings::Host},
+    link::{Credentials, Upgrade},
+    mesh::{Settings, settings::Host},
 };
 use meshd_wire::NodeName;
 
 /// Time before a name without a host file is looked up again. Source: proto/threat-model.md section 4.
 const NEGATIVE: Duration = Duration::from_secs(1);
-/// RSA operations per second for unauthenticated links, separately for addresses of nodes and other addresses: about 2
-/// ms of work for a key of 2048 bits. Source: T37 of proto/threat-model.md.
-const RSA_RATE: u32 = 20;
 /// Time before a node that exchanged Ed25519 keys with us gets ours again: it may be unable to store the key.
 const UPGRADE_EVERY: Duration = Duration::from_secs(600);
-/// Burst of RSA operations.
-const RSA_BURST: usize = 40;
 /// Maximum number of remembered unknown names; above, all unknown names wait for the second to pass.
 const MAX_UNKNOWN: usize = 256;
 
@@ -31,11 +25,8 @@ const MAX_UNKNOWN: usize = 256;
 pub struct HostKeys {
     source: Source,
     settings: Arc<Settings>,
-    now: Cell<Instant>,
-    unknown: RefCell<BTreeMap<NodeName, Instant>>,
-    /// RSA operations for unknown addresses, and for addresses of nodes.
-    rsa: [RefCell<Bucket>; 2],
-    found: RefCell<Vec<(NodeName, Arc<Host>)>>,
+    unknown: BTreeMap<NodeName, Instant>,
+    found: Vec<(NodeName, Arc<Host>)>,
     /// Time of the last exchange of Ed25519 keys, by node.
     upgraded: BTreeMap<NodeName, Instant>,
 }
@@ -43,14 +34,12 @@ pub struct HostKeys {
 impl HostKeys {
     /// Uses the keys of this configuration.
     #[must_use]
-    pub fn new(source: Source, settings: Arc<Settings>, now: Instant) -> Self {
+    pub fn new(source: Source, settings: Arc<Settings>) -> Self {
         Self {
             source,
             settings,
-            now: Cell::new(now),
-            unknown: RefCell::default(),
-            rsa: [(); 2].map(|()| RefCell::new(Bucket::new(RSA_BURST, now))),
-            found: RefCell::default(),
+            unknown: BTreeMap::new(),
+            found: Vec::new(),
             upgraded: BTreeMap::new(),
         }
     }
@@ -58,7 +47,7 @@ impl HostKeys {
     /// Uses a new configuration.
     pub fn replace(&mut self, settings: Arc<Settings>) {
         self.settings = settings;
-        self.unknown.borrow_mut().clear();
+        self.unknown.clear();
     }
 
     /// Uses another directory of host files, after a change of the root directory.
@@ -66,34 +55,27 @@ impl HostKeys {
         self.source = source;
     }
 
-    /// Sets the time of the following lookups.
-    pub fn set_now(&self, now: Instant) {
-        self.now.set(now);
-    }
-
     /// Returns host files read since the last call that are not part of the settings.
-    pub fn take_found(&self) -> Vec<(NodeName, Arc<Host>)> {
-        self.found.take()
+    pub fn take_found(&mut self) -> Vec<(NodeName, Arc<Host>)> {
+        std::mem::take(&mut self.found)
     }
 
     /// Records an exchange of Ed25519 keys, to delay the next one.
     pub fn note_upgrade(&mut self, node: NodeName, now: Instant) {
-        self.set_now(now);
         self.upgraded.insert(node, now);
     }
 
     /// True if keys were exchanged so recently that a repetition would not help.
-    fn told_lately(&self, node: &NodeName) -> bool {
-        let age = |at: &Instant| self.now.get().saturating_duration_since(*at);
+    fn told_lately(&self, node: &NodeName, now: Instant) -> bool {
+        let age = |at: &Instant| now.saturating_duration_since(*at);
         self.upgraded
             .get(node)
             .is_some_and(|at| age(at) < UPGRADE_EVERY)
     }
 
     /// Returns the host file of a node, from the settings or from disk.
-    fn load(&self, name: &NodeName) -> Option<Credentials> {
-        let now = self.now.get();
-        let mut unknown = self.unknown.borrow_mut();
+    fn load(&mut self, name: &NodeName, now: Instant) -> Option<Credentials> {
+        let unknown = &mut self.unknown;
         unknown.retain(|_, since| now.saturating_duration_since(*since) < NEGATIVE);
         if unknown.contains_key(name) || unknown.len() >= MAX_UNKNOWN {
             return None;
@@ -105,28 +87,22 @@ impl HostKeys {
             unknown.insert(name.clone(), now);
             return None;
         };
-        self.found.borrow_mut().push((name.clone(), Arc::new(host)));
+        self.found.push((name.clone(), Arc::new(host)));
         Some(credentials)
     }
-}
 
-impl Keyring for HostKeys {
-    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
+    /// Returns the credentials of `name`; `None` if there is no such node, or no key of it.
+    pub fn credentials(&mut self, name: &NodeName, now: Instant) -> Option<Credentials> {
         if *name == self.settings.name {
             return None;
         }
         let host = self.settings.hosts.get(name);
         let credentials = host.and_then(|host| self.settings.credentials(host));
-        let mut credentials = credentials.or_else(|| self.load(name))?;
-        if self.told_lately(name) {
+        let mut credentials = credentials.or_else(|| self.load(name, now))?;
+        if self.told_lately(name, now) {
             credentials.upgrade = Upgrade::No;
         }
         Some(credentials)
-    }
-
-    fn may_compute(&self, known: bool) -> bool {
-        let mut bucket = self.rsa[usize::from(known)].borrow_mut();
-        bucket.take(RSA_RATE, RSA_BURST, self.now.get())
     }
 }
 
@@ -163,15 +139,15 @@ mod tests {
             ..Settings::new(names[0].clone(), Arc::new(key))
         };
         let now = clock::now();
-        let mut keys = HostKeys::new(Source::default(), Arc::new(settings), now);
+        let mut keys = HostKeys::new(Source::default(), Arc::new(settings));
         keys.note_upgrade(names[1].clone(), now);
         for (after, expected) in [
             (0, Upgrade::No),
             (599, Upgrade::No),
             (600, Upgrade::Possible),
         ] {
-            keys.set_now(now + Duration::from_secs(after));
-            let upgrade = |name| keys.credentials(name).unwrap().upgrade;
+            let later = now + Duration::from_secs(after);
+            let mut upgrade = |name| keys.credentials(name, later).unwrap().upgrade;
             assert_eq!(upgrade(&names[1]), expected, "{after} s");
             assert_eq!(upgrade(&names[2]), Upgrade::Possible);
         }
@@ -192,10 +168,10 @@ mod tests {
         let name = |name: &str| NodeName::new(name).unwrap();
         let settings = Settings::new(name("me"), Arc::new(key));
         let now = clock::now();
-        let keys = HostKeys::new(source, Arc::new(settings), now);
-        let is_known = |of: &str, after: u64| {
-            keys.set_now(now + Duration::from_millis(after));
-            keys.credentials(&name(of)).is_some()
+        let mut keys = HostKeys::new(source, Arc::new(settings));
+        let mut is_known = |of: &str, after: u64| {
+            let later = now + Duration::from_millis(after);
+            keys.credentials(&name(of), later).is_some()
         };
         assert!(!is_known("a", 0));
         fs::write(hosts.join("a"), &text).unwrap();

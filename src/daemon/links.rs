@@ -18,7 +18,7 @@ use tokio::{
 use meshd_crypto::Rng;
 use meshd_dataplane::io::udp::{SocketOptions, canonical};
 use meshd_proto::{
-    link::{Credentials, Identity, Keyring, Link, LinkEvent, Upgrade, Upgraded},
+    link::{Credentials, Identity, Link, LinkEvent, RsaBudget, Upgrade, Upgraded},
     mesh::{Input, LinkId, event::ROOM_LEFT, reports::view::DialFault},
 };
 use meshd_wire::NodeName;
@@ -41,6 +41,7 @@ pub(super) struct Links {
     /// because the node may be changing keys.
     failed: BTreeMap<NodeName, usize>,
     admission: Admission,
+    rsa: RsaBudget,
     /// True if the listening sockets are read.
     open: watch::Sender<bool>,
     /// Links with output or events.
@@ -118,6 +119,7 @@ impl Links {
             dials_made: 0,
             failed: BTreeMap::new(),
             admission: Admission::new(now),
+            rsa: RsaBudget::new(now),
             open: watch::Sender::new(false),
             touched: BTreeSet::new(),
             upgraded: Vec::new(),
@@ -229,7 +231,7 @@ impl Links {
         &mut self,
         dial: u64,
         result: Result<TcpStream, (DialFault, String)>,
-        keys: &HostKeys,
+        keys: &mut HostKeys,
         now: Instant,
     ) -> Option<Input> {
         let Dial {
@@ -238,7 +240,7 @@ impl Links {
         let connected = result.and_then(|stream| {
             let local = stream.local_addr();
             let local = local.map_err(|error| (DialFault::Silent, error.to_string()))?;
-            let mut theirs = keys.credentials(&node).ok_or_else(|| {
+            let mut theirs = keys.credentials(&node, now).ok_or_else(|| {
                 let why = format!("no usable public key in hosts/{node}");
                 (DialFault::NoKey, why)
             })?;
@@ -296,10 +298,13 @@ impl Links {
     }
 
     /// Handles received bytes.
-    pub(super) fn read(&mut self, id: LinkId, data: &[u8], keys: &HostKeys, now: Instant) {
+    pub(super) fn read(&mut self, id: LinkId, data: &[u8], keys: &mut HostKeys, now: Instant) {
         if let Some(conn) = self.conns.get_mut(id) {
-            keys.set_now(now);
-            conn.link.handle_bytes(data, keys, now);
+            conn.link.handle_bytes(data, &mut self.rsa, now);
+            if let Some(name) = conn.link.needs() {
+                let theirs = keys.credentials(name, now);
+                conn.link.handle_credentials(theirs, &mut self.rsa, now);
+            }
             conn.wire.taken();
             self.touched.insert(id);
         }

@@ -6,6 +6,7 @@
 //! that [`route`] reads. Documents: [`threat_model`], [`native_link`], [`design`].
 #![forbid(unsafe_code)]
 
+mod bucket;
 pub mod dialect;
 pub mod link;
 pub mod mesh;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use meshd_crypto::Rng;
 use meshd_proto::{
-    link::{Keyring, Link},
+    link::Link,
     mesh::{Input, LinkId, Output},
 };
 use meshd_wire::NodeName;
@@ -17,7 +17,7 @@ use meshd_wire::NodeName;
 use crate::{
     conn::{Chunk, Conn, End, EndId},
     net::{LONGEST, Target},
-    node::{Gathered, Keys},
+    node::Gathered,
     plan::{self, Fidelity},
     world::{Dial, Event, World},
 };
@@ -329,7 +329,7 @@ impl World {
         };
         let wanted = self.lives(dial.from, dial.life)
             && self.nodes[dial.from].dials.get(&dial.name) == Some(&dial.conn);
-        let theirs = Keys(&self.nodes[dial.from].settings).credentials(&dial.name);
+        let theirs = self.nodes[dial.from].credentials(&dial.name);
         let Some(theirs) = theirs.filter(|_| wanted) else {
             return self.close_end(end);
         };

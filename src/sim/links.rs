@@ -10,7 +10,7 @@ use meshd_wire::{NodeName, Options};
 
 use crate::{
     conn::{Chunk, EndId},
-    node::{Keys, SimLink},
+    node::SimLink,
     plan::Fidelity,
     world::{Dial, Event, World},
 };
@@ -121,16 +121,26 @@ impl World {
         match chunk {
             Chunk::Fin => self.hang_up(end, "closed by the other end"),
             Chunk::Bytes(bytes) => {
-                let (settings, now) = (self.nodes[node].settings.clone(), self.now);
-                if let Some(link) = self.nodes[node].links[link].link.as_mut() {
-                    link.handle_bytes(&bytes, &Keys(&settings), now);
-                }
+                self.bytes(node, link, &bytes);
                 self.link_events(node, link);
                 self.arm(node);
             }
             Chunk::Line(line) => self.line(node, link, line),
             Chunk::Frame(frame) => self.input(node, Input::Frame { link, frame }),
             Chunk::Relayed(datagram) => self.input(node, Input::Relayed { link, datagram }),
+        }
+    }
+
+    fn bytes(&mut self, node: usize, id: LinkId, bytes: &[u8]) {
+        let (sim, now) = (&mut self.nodes[node], self.now);
+        let Some(link) = sim.links[id].link.as_mut() else {
+            return;
+        };
+        link.handle_bytes(bytes, &mut sim.rsa, now);
+        if let Some(name) = link.needs() {
+            let hosts = &sim.settings.hosts;
+            let theirs = hosts.get(name).and_then(|h| sim.settings.credentials(h));
+            link.handle_credentials(theirs, &mut sim.rsa, now);
         }
     }
 

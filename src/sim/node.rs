@@ -11,7 +11,7 @@ use meshd_dataplane::{
     io::vnet::Checksums,
 };
 use meshd_proto::{
-    link::{Credentials, Identity, Keyring, Link, NativeIdentity},
+    link::{Credentials, Identity, Link, NativeIdentity, RsaBudget},
     mesh::{LinkId, Mesh, Settings, event::Punt},
     route::{DropReason, Mode, NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
 };
@@ -28,6 +28,7 @@ pub(super) struct SimNode {
     pub(super) snapshot: Arc<RouteSnapshot>,
     limiter: ErrorLimiter,
     pub(super) links: SlotMap<LinkId, SimLink>,
+    pub(super) rsa: RsaBudget,
     /// Dials in progress, by the dialled node.
     pub(super) dials: BTreeMap<NodeName, u64>,
     /// Number of restarts.
@@ -80,6 +81,7 @@ impl SimNode {
             settings,
             limiter: ErrorLimiter::default(),
             links: SlotMap::with_key(),
+            rsa: RsaBudget::new(now),
             dials: BTreeMap::new(),
             life,
             alive: true,
@@ -109,6 +111,11 @@ impl SimNode {
         let (tables, limiter) = (&self.snapshot, &mut self.limiter);
         work(&mut Step::new(tables, &mut gathered, limiter, now));
         gathered
+    }
+
+    /// Returns the credentials of a node in the host files.
+    pub(super) fn credentials(&self, name: &NodeName) -> Option<Credentials> {
+        self.settings.credentials(self.settings.hosts.get(name)?)
     }
 
     /// Returns the time of the node's next wake-up.
@@ -148,17 +155,4 @@ impl Sink for Gathered {
     }
 
     fn dropped(&mut self, _: DropReason) {}
-}
-
-/// Keys in host files.
-pub(super) struct Keys<'a>(pub(super) &'a Settings);
-
-impl Keyring for Keys<'_> {
-    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
-        self.0.credentials(self.0.hosts.get(name)?)
-    }
-
-    fn may_compute(&self, _: bool) -> bool {
-        true
-    }
 }

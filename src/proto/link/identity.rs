@@ -58,7 +58,7 @@ pub struct NativeIdentity {
 }
 
 /// Credentials by which a link authenticates another node.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// Ed25519 key of the node (SPTPS).
     pub key: Option<PublicKey>,
@@ -107,15 +107,4 @@ pub enum Upgrade {
     Possible,
     /// This link is dialled for an UPGRADE only.
     Due,
-}
-
-/// Source of credentials for an accepting link, by the name that a stranger claims.
-pub trait Keyring {
-    /// Returns the credentials of `name`; `None` if there is no such node, or no key of it.
-    fn credentials(&self, name: &NodeName) -> Option<Credentials>;
-
-    /// Returns true if there is time now for one RSA operation for a stranger, which takes
-    /// milliseconds (T37 of proto/threat-model.md). `known` is true if the connection comes from an
-    /// address of a node.
-    fn may_compute(&self, known: bool) -> bool;
 }

@@ -131,7 +131,7 @@ impl Legacy {
         &mut self,
         input: &mut BytesMut,
         output: &mut BytesMut,
-        may_compute: &dyn Fn() -> bool,
+        may_compute: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Step>, LinkError> {
         let Some(decrypt) = &mut self.decrypt else {
             return match take_line(input)? {
@@ -213,7 +213,7 @@ impl Legacy {
         &mut self,
         line: &[u8],
         output: &mut BytesMut,
-        may_compute: &dyn Fn() -> bool,
+        may_compute: &mut dyn FnMut() -> bool,
     ) -> Result<Step, LinkError> {
         let words = words(line, "1", 5)?;
         let number = |word: &str| word.parse::<i32>().unwrap_or(-1);

@@ -5,6 +5,7 @@
 //! A link knows no socket: the shell feeds it bytes from TCP and writes its output. Source:
 //! wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
 
+mod budget;
 mod choice;
 mod event;
 mod frame;
@@ -17,8 +18,9 @@ pub mod sptps;
 #[cfg(test)]
 mod tests;
 
+pub use budget::RsaBudget;
 pub use event::{Dialect, Hello, LinkError, LinkEvent, Upgraded};
-pub use identity::{Credentials, Identity, Keyring, NativeIdentity, Upgrade};
+pub use identity::{Credentials, Identity, NativeIdentity, Upgrade};
 
 use std::{
     collections::VecDeque,
@@ -54,6 +56,8 @@ pub const MAX_QUEUE_BULK: usize = 256 << 10;
 pub const MAX_LINE: usize = 2175;
 /// Most bytes held for a peer before its authentication. Source: proto/threat-model.md section 5.6.
 pub const MAX_PREAUTH: usize = 8 << 10;
+/// Most bytes held for a peer while its link waits for credentials: one read of the shell.
+pub const MAX_WAITING: usize = 16 << 10;
 /// Longest time of a handshake, regardless of the configuration. Source: T36 of
 /// proto/threat-model.md.
 pub const MAX_AUTH: Duration = Duration::from_secs(10);
@@ -86,6 +90,8 @@ enum Phase {
     /// Expects the ID line of the other end; its credentials are known already if this node
     /// dialled.
     Hello(Box<Rng>, Option<Box<Credentials>>),
+    /// Has the ID line of the other end; needs the credentials of its name.
+    Named(Box<Rng>, Box<IdLine>),
     /// With the protocol minor of the other end.
     Legacy(u8, Box<Legacy>),
     /// With the protocol minor of the other end.
@@ -93,6 +99,13 @@ enum Phase {
     /// With the protocol minor of the other end.
     Native(u8, Box<Native>),
     Dead,
+}
+
+/// The ID line of the other end.
+struct IdLine {
+    id: Id,
+    /// The line as received, without LF.
+    line: Bytes,
 }
 
 impl Link {
@@ -169,20 +182,68 @@ impl Link {
         }
     }
 
-    /// Takes bytes from TCP in any portions. Poll events and output afterwards.
-    pub fn handle_bytes(&mut self, mut data: &[u8], keys: &dyn Keyring, now: Instant) {
+    /// Takes bytes from TCP in any portions. Look at [`Self::needs`], then poll events and output
+    /// afterwards.
+    pub fn handle_bytes(&mut self, mut data: &[u8], rsa: &mut RsaBudget, now: Instant) {
         // Before authentication the bytes are taken in portions, so a stranger cannot make us hold
-        // many. There is always room: the rest is less than a line or a handshake record.
+        // many. There is always room, unless the link waits for credentials: the rest is less than
+        // a line or a handshake record.
         while !data.is_empty() && !self.is_dead() {
-            let room = match self.up {
-                true => data.len(),
-                false => MAX_PREAUTH - self.input.len(),
+            let room = match &self.phase {
+                _ if self.up => data.len(),
+                Phase::Named(..) => MAX_WAITING - self.input.len(),
+                _ => MAX_PREAUTH - self.input.len(),
             };
+            if room == 0 {
+                let what = format!("more than {MAX_WAITING} bytes before our answer");
+                return self.fail(LinkError::Misbehaved(what));
+            }
             let (portion, rest) = data.split_at(data.len().min(room));
             self.input.extend_from_slice(portion);
             data = rest;
-            while self.step(keys, now) {}
+            while self.step(rsa, now) {}
         }
+    }
+
+    /// Returns the name whose credentials the link needs before it goes on:
+    /// [`Self::handle_credentials`] is due.
+    #[must_use]
+    pub fn needs(&self) -> Option<&NodeName> {
+        match &self.phase {
+            Phase::Named(_, hello) => Some(&hello.id.name),
+            _ => None,
+        }
+    }
+
+    /// Takes the credentials that [`Self::needs`] asks for; `None` if there is no such node, or no
+    /// key of it. The link goes on with the bytes that it kept. Poll events and output afterwards.
+    pub fn handle_credentials(
+        &mut self,
+        theirs: Option<Credentials>,
+        rsa: &mut RsaBudget,
+        now: Instant,
+    ) {
+        if let Err(error) = self.take_credentials(theirs) {
+            self.fail(error);
+        }
+        while self.step(rsa, now) {}
+    }
+
+    fn take_credentials(&mut self, theirs: Option<Credentials>) -> Result<(), LinkError> {
+        let (rng, hello) = match mem::replace(&mut self.phase, Phase::Dead) {
+            Phase::Named(rng, hello) => (rng, hello),
+            other => {
+                self.phase = other;
+                return Ok(());
+            }
+        };
+        let theirs = theirs.ok_or_else(|| {
+            let name = &hello.id.name;
+            LinkError::Incompatible(format!(
+                "{name} is not known: put its host file with its public key into hosts/"
+            ))
+        })?;
+        self.start(*hello, theirs, rng)
     }
 
     /// Returns the next event.
@@ -242,7 +303,7 @@ impl Link {
                 legacy.write_line(line, &mut self.output);
                 Ok(())
             }
-            Phase::Hello(..) | Phase::Dead => return,
+            Phase::Hello(..) | Phase::Named(..) | Phase::Dead => return,
         };
         if let Err(error) = written {
             self.fail(error);
@@ -272,7 +333,7 @@ impl Link {
             Phase::Sptps(_, framed) => framed.write_bulk(bulk, data, &mut self.output),
             Phase::Native(_, native) => native.write_bulk(bulk, data, &mut self.output),
             Phase::Legacy(_, legacy) => Ok(legacy.write_bulk(bulk, data, &mut self.output)),
-            Phase::Hello(..) | Phase::Dead => return false,
+            Phase::Hello(..) | Phase::Named(..) | Phase::Dead => return false,
         };
         written.unwrap_or_else(|error| {
             self.fail(error);
@@ -287,7 +348,7 @@ impl Link {
             Phase::Dead => None,
             _ if !self.up => Some(self.started + self.auth_timeout),
             Phase::Native(_, native) => native.poll_timeout(),
-            Phase::Hello(..) | Phase::Legacy(..) | Phase::Sptps(..) => None,
+            Phase::Hello(..) | Phase::Named(..) | Phase::Legacy(..) | Phase::Sptps(..) => None,
         }
     }
 
@@ -310,16 +371,16 @@ impl Link {
     }
 
     /// Takes one item off the input; returns true if there may be more.
-    fn step(&mut self, keys: &dyn Keyring, now: Instant) -> bool {
+    fn step(&mut self, rsa: &mut RsaBudget, now: Instant) -> bool {
         let step = match &mut self.phase {
-            Phase::Hello(..) => self.hello(keys),
+            Phase::Hello(..) => self.hello(),
             Phase::Legacy(_, legacy) => {
-                let may_compute = || self.outgoing || keys.may_compute(self.known);
-                legacy.read(&mut self.input, &mut self.output, &may_compute)
+                let mut may_compute = || self.outgoing || rsa.take(self.known, now);
+                legacy.read(&mut self.input, &mut self.output, &mut may_compute)
             }
             Phase::Sptps(_, framed) => framed.read(&mut self.input, &mut self.output),
             Phase::Native(_, native) => native.read(&mut self.input, &mut self.output, now),
-            Phase::Dead => return false,
+            Phase::Named(..) | Phase::Dead => return false,
         };
         match step {
             Ok(None) => return false,
@@ -346,7 +407,9 @@ impl Link {
             Phase::Legacy(minor, _) => (*minor, Dialect::Legacy),
             Phase::Sptps(minor, _) => (*minor, Dialect::Sptps),
             Phase::Native(minor, _) => (*minor, Dialect::Native),
-            Phase::Hello(..) | Phase::Dead => unreachable!("nobody is authenticated there"),
+            Phase::Hello(..) | Phase::Named(..) | Phase::Dead => {
+                unreachable!("nobody is authenticated there")
+            }
         };
         let name = self.peer.clone().expect("who is authenticated has a name");
         self.up = true;
@@ -376,8 +439,9 @@ impl Link {
         self.events.push_back(LinkEvent::Down(error));
     }
 
-    /// Reads the ID line, chooses the dialect, and answers. Source: wire/tinc-1.1.md section 3.1.
-    fn hello(&mut self, keys: &dyn Keyring) -> Result<Option<Step>, LinkError> {
+    /// Reads the ID line. A dialled link goes on; an accepted link needs credentials first. Source:
+    /// wire/tinc-1.1.md section 3.1.
+    fn hello(&mut self) -> Result<Option<Step>, LinkError> {
         let end = self.input.iter().position(|&byte| byte == b'\n');
         let Some(end) = end.filter(|&end| end <= MAX_LINE) else {
             return match self.input.len() > MAX_LINE {
@@ -385,18 +449,33 @@ impl Link {
                 false => Ok(None),
             };
         };
-        let line = self.input.split_to(end + 1);
-        let line = &line[..end];
-        let id = Id::parse(line).ok_or_else(|| {
-            LinkError::Misbehaved(format!("no ID line of a node: {}", shown(line)))
+        let mut line = self.input.split_to(end + 1).freeze();
+        line.truncate(end);
+        let id = Id::parse(&line).ok_or_else(|| {
+            LinkError::Misbehaved(format!("no ID line of a node: {}", shown(&line)))
         })?;
         if self.another == Upgrade::Due {
             self.another = Upgrade::Possible;
         }
-        let Phase::Hello(mut rng, dialled) = mem::replace(&mut self.phase, Phase::Dead) else {
+        let Phase::Hello(rng, dialled) = mem::replace(&mut self.phase, Phase::Dead) else {
             unreachable!("the caller has looked at the phase");
         };
-        let theirs = self.credentials_for(&id, dialled, keys)?;
+        self.check_name(&id.name)?;
+        let hello = IdLine { id, line };
+        match dialled {
+            Some(theirs) => self.start(hello, *theirs, rng)?,
+            None => self.phase = Phase::Named(rng, Box::new(hello)),
+        }
+        Ok(Some(Step::Nothing))
+    }
+
+    /// Chooses the dialect, and answers the ID line.
+    fn start(
+        &mut self,
+        IdLine { id, line }: IdLine,
+        theirs: Credentials,
+        mut rng: Box<Rng>,
+    ) -> Result<(), LinkError> {
         self.peer = Some(id.name.clone());
         if !id.is_our_protocol() {
             return Err(LinkError::Incompatible(other_protocol(&id)));
@@ -425,14 +504,14 @@ impl Link {
             };
             let legacy = Legacy::start(terms, &mut self.output)?;
             self.phase = Phase::Legacy(id.minor, Box::new(legacy));
-            return Ok(Some(Step::Nothing));
+            return Ok(());
         }
         let native = self.local.native.clone();
         let native = native.filter(|_| speech == Speech::Native);
         let Some(native) = native else {
             let stream = self.start_sptps(&id, &theirs, &mut rng)?;
             self.phase = Phase::Sptps(id.minor, Box::new(Framed::new(stream)));
-            return Ok(Some(Step::Nothing));
+            return Ok(());
         };
         let terms = Terms {
             outgoing: self.outgoing,
@@ -449,7 +528,7 @@ impl Link {
         };
         let native = Native::start(terms, &mut self.output)?;
         self.phase = Phase::Native(id.minor, Box::new(native));
-        Ok(Some(Step::Nothing))
+        Ok(())
     }
 
     fn write_id(&mut self, offer: Offer) {
@@ -481,32 +560,25 @@ impl Link {
         Ok(Stream::start(parties, rng, &mut self.output))
     }
 
-    /// Returns the credentials that the sender of this ID line must prove.
-    fn credentials_for(
-        &self,
-        id: &Id,
-        dialled: Option<Box<Credentials>>,
-        keys: &dyn Keyring,
-    ) -> Result<Credentials, LinkError> {
-        let name = &id.name;
-        match (&self.peer, dialled) {
-            (Some(dialled), Some(_)) if dialled != name => Err(LinkError::Misbehaved(format!(
+    /// Checks that this name may be the other end's.
+    fn check_name(&self, name: &NodeName) -> Result<(), LinkError> {
+        match &self.peer {
+            Some(dialled) if dialled != name => Err(LinkError::Misbehaved(format!(
                 "{name} answered where {dialled} was called: check the Address in hosts/{dialled}"
             ))),
-            (_, Some(theirs)) => Ok(*theirs),
-            _ if *name == self.local.name => Err(LinkError::Misbehaved(format!(
+            None if *name == self.local.name => Err(LinkError::Misbehaved(format!(
                 "somebody calls itself {name} like us: give one of the two another Name"
             ))),
-            _ => keys.credentials(name).ok_or_else(|| {
-                LinkError::Incompatible(format!(
-                    "{name} is not known: put its host file with its public key into hosts/"
-                ))
-            }),
+            _ => Ok(()),
         }
     }
 
     fn is_in_handshake(&self) -> bool {
-        !self.up && !matches!(self.phase, Phase::Hello(..) | Phase::Dead)
+        !self.up
+            && !matches!(
+                self.phase,
+                Phase::Hello(..) | Phase::Named(..) | Phase::Dead
+            )
     }
 
     fn handshake_failed(&mut self, what: &str) -> LinkError {
@@ -533,4 +605,4 @@ fn other_protocol(id: &Id) -> String {
     format!("{name} speaks protocol {major}.{minor} and we 17.7: install a version that fits")
 }
 
-const _: () = assert!(MAX_LINE < MAX_PREAUTH);
+const _: () = assert!(MAX_LINE < MAX_PREAUTH && MAX_PREAUTH <= MAX_WAITING);

@@ -17,13 +17,12 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Keys(BTreeMap<NodeName, Credentials>);
 
-impl Keyring for Keys {
-    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
-        self.0.get(name).cloned()
-    }
-
-    fn may_compute(&self, _: bool) -> bool {
-        true
+/// Feeds a link, and answers what it needs from these keys.
+fn hear(link: &mut Link, data: &[u8], keys: &Keys, now: Instant) {
+    let mut rsa = RsaBudget::new(now);
+    link.handle_bytes(data, &mut rsa, now);
+    if let Some(name) = link.needs().cloned() {
+        link.handle_credentials(keys.0.get(&name).cloned(), &mut rsa, now);
     }
 }
 
@@ -84,7 +83,7 @@ fn drain(link: &mut Link) -> Vec<LinkEvent> {
 }
 
 fn feed(link: &mut Link, data: &[u8]) {
-    link.handle_bytes(data, &keys(), now());
+    hear(link, data, &keys(), now());
 }
 
 /// Carries bytes both ways, cut into pieces of `cuts`, until both sides are silent.
@@ -235,6 +234,37 @@ proptest! {
         let (mut a, mut b) = pair();
         a_flipped_bit_is_felt(&mut a, &mut b, at)?;
     }
+}
+
+/// A link that waits for credentials keeps the bytes behind the ID line, and not more than a bound.
+#[test]
+fn a_link_waits_for_credentials_with_the_bytes_that_it_kept() {
+    let (mut a, mut rsa) = (dial("alice", "bob"), RsaBudget::new(now()));
+    let id = a.take_output();
+    let answer = |link: &mut Link, rsa: &mut RsaBudget| {
+        link.handle_credentials(Some(credentials("alice")), rsa, now());
+    };
+    let mut told = accept("bob");
+    told.handle_bytes(&id, &mut rsa, now());
+    answer(&mut told, &mut rsa);
+    hear(&mut a, &told.take_output(), &keys(), now());
+    let handshake = a.take_output();
+
+    let mut bob = accept("bob");
+    bob.handle_bytes(&[&id[..], &handshake].concat(), &mut rsa, now());
+    assert_eq!(bob.needs(), Some(&name("alice")));
+    assert!(bob.take_output().is_empty() && bob.poll_event().is_none());
+    answer(&mut bob, &mut rsa);
+    assert_eq!(bob.needs(), None);
+    // Both acceptors make the same keys, so the bytes for the one fit the other.
+    assert!(matches!(drain(&mut bob)[..], [LinkEvent::Up(_)]));
+
+    let mut bob = accept("bob");
+    bob.handle_bytes(&id, &mut rsa, now());
+    bob.handle_bytes(&[0; MAX_WAITING], &mut rsa, now());
+    assert!(bob.needs().is_some() && bob.input.len() == MAX_WAITING);
+    bob.handle_bytes(&[0], &mut rsa, now());
+    assert!(matches!(down(&drain(&mut bob)), LinkError::Stranger(_)));
 }
 
 #[test]

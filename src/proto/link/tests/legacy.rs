@@ -1,6 +1,6 @@
 //! Legacy links against each other, against recordings of real daemons, and against hostile bytes.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use super::*;
 use meshd_crypto::rsa::{RsaPrivate, RsaPublic};
@@ -38,27 +38,28 @@ pub(super) fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
 
 pub(super) struct Ring {
     keys: BTreeMap<NodeName, Credentials>,
-    /// Number of RSA operations left.
-    computes: Cell<u32>,
+    /// Has one RSA operation, at the time of the ring.
+    rsa: RefCell<RsaBudget>,
+    at: Instant,
 }
 
-impl Keyring for Ring {
-    fn credentials(&self, name: &NodeName) -> Option<Credentials> {
-        self.keys.get(name).cloned()
-    }
-
-    fn may_compute(&self, known: bool) -> bool {
-        assert!(!known, "nobody here has an address of a node");
-        let left = self.computes.get();
-        self.computes.set(left.saturating_sub(1));
-        left > 0
+impl Ring {
+    /// Feeds a link, and answers what it needs.
+    pub(super) fn feed(&self, link: &mut Link, data: &[u8]) {
+        let rsa = &mut self.rsa.borrow_mut();
+        link.handle_bytes(data, rsa, self.at);
+        if let Some(name) = link.needs().cloned() {
+            link.handle_credentials(self.keys.get(&name).cloned(), rsa, self.at);
+        }
     }
 }
 
 pub(super) fn ring(theirs: Credentials) -> Ring {
+    let at = now();
     Ring {
         keys: BTreeMap::from([(name("alice"), theirs)]),
-        computes: Cell::new(1),
+        rsa: RefCell::new(RsaBudget::of(1, at)),
+        at,
     }
 }
 
@@ -78,12 +79,8 @@ pub(super) fn talk(a: &mut Link, b: &mut Link, ring: &Ring, cut: usize) -> [Vec<
         if from_a.is_empty() && from_b.is_empty() {
             return events;
         }
-        from_a
-            .chunks(cut)
-            .for_each(|piece| b.handle_bytes(piece, ring, now()));
-        from_b
-            .chunks(cut)
-            .for_each(|piece| a.handle_bytes(piece, ring, now()));
+        from_a.chunks(cut).for_each(|piece| ring.feed(b, piece));
+        from_b.chunks(cut).for_each(|piece| ring.feed(a, piece));
         events[0].extend(drain(a));
         events[1].extend(drain(b));
     }
@@ -117,8 +114,7 @@ fn two_nodes_without_ed25519_keys_talk_however_bytes_are_cut() {
                 !sent.windows(5).any(|text| text == b"alice"),
                 "it is encrypted"
             );
-            sent.chunks(cut)
-                .for_each(|piece| to.handle_bytes(piece, &ring, now()));
+            sent.chunks(cut).for_each(|piece| ring.feed(to, piece));
             let expected = [
                 LinkEvent::Line(Bytes::from_static(b"10 1 alice 10.0.0.1/32")),
                 LinkEvent::Frame(Bytes::from(vec![7; 1518])),
@@ -162,8 +158,8 @@ fn legacy_is_spoken_only_where_nothing_better_is_and_nobody_forbids_it() {
 fn after_id(id: &str, more: &[u8]) -> (Link, Vec<u8>, Vec<LinkEvent>) {
     let mut b = bob(speaker("bob", true));
     let ring = ring(known("alice", false, true));
-    b.handle_bytes(id.as_bytes(), &ring, now());
-    b.handle_bytes(more, &ring, now());
+    ring.feed(&mut b, id.as_bytes());
+    ring.feed(&mut b, more);
     let said = b.take_output().to_vec();
     let events = drain(&mut b);
     (b, said, events)
@@ -202,7 +198,7 @@ fn strangers_learn_nothing() {
     // A wrong answer ends the link, and gets no answer either.
     let mut reply = format!("3 {}\n", "00".repeat(32)).into_bytes();
     stream.apply(&mut reply);
-    link.handle_bytes(&reply, &ring(known("alice", false, true)), now());
+    ring(known("alice", false, true)).feed(&mut link, &reply);
     assert!(link.take_output().is_empty());
     assert!(matches!(down(&drain(&mut link)), LinkError::Stranger(_)));
 }
@@ -292,8 +288,7 @@ fn packets_of_odd_lengths() {
         }
         a.send_line(b"8");
         let data = a.take_output();
-        data.chunks(500)
-            .for_each(|piece| b.handle_bytes(piece, &ring, now()));
+        data.chunks(500).for_each(|piece| ring.feed(&mut b, piece));
         let events = drain(&mut b);
         let frames = events
             .iter()
@@ -320,9 +315,9 @@ proptest! {
         if up {
             talk(&mut a, &mut b, &ring, usize::MAX);
         } else {
-            b.handle_bytes(b"0 alice 17\n", &ring, now());
+            ring.feed(&mut b, b"0 alice 17\n");
         }
-        data.chunks(97).for_each(|piece| b.handle_bytes(piece, &ring, now()));
+        data.chunks(97).for_each(|piece| ring.feed(&mut b, piece));
         prop_assert!(b.input.len() <= MAX_PREAUTH);
     }
 }

@@ -74,8 +74,9 @@ fn talk(
         }
         a.written(from_a.len());
         b.written(from_b.len());
-        b.handle_bytes(&edit(true, from_a), ring, b.started);
-        a.handle_bytes(&edit(false, from_b), ring, a.started);
+        let started = [a.started, b.started];
+        hear(b, &edit(true, from_a), ring, started[1]);
+        hear(a, &edit(false, from_b), ring, started[0]);
     }
 }
 
@@ -204,8 +205,10 @@ fn hidden_offers_bring_no_link_up_that_policy_forbids() {
             let ring = ring(policy(credentials("alice")));
             talk(&mut a, &mut b, &ring, hide(hidden));
             // A link that waits for more bytes gets them.
-            b.handle_bytes(&[0; 5000], &ring, b.started);
-            a.handle_bytes(&[0; 5000], &ring, a.started);
+            for link in [&mut a, &mut b] {
+                let started = link.started;
+                hear(link, &[0; 5000], &ring, started);
+            }
             let [at_a, at_b] = talk(&mut a, &mut b, &ring, hide([false; 2]));
             let ups = [at_a, at_b].concat();
             let ups = ups.iter().filter(|e| matches!(e, LinkEvent::Up(_))).count();
@@ -479,7 +482,7 @@ proptest! {
         // A link that waits for the rest of a longer message gets it.
         for (link, events) in [&mut a, &mut b].into_iter().zip(&mut events) {
             let started = link.started;
-            link.handle_bytes(&[0x55; 10_000], &ring, started);
+            hear(link, &[0x55; 10_000], &ring, started);
             events.extend(drain(link));
         }
         let ups = |events: &[LinkEvent]| events.iter().any(|e| matches!(e, LinkEvent::Up(_)));

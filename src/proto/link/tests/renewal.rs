@@ -45,13 +45,13 @@ proptest! {
                 3 => {
                     to_b.extend_from_slice(&a.take_output());
                     let piece = to_b.split_to(size.min(to_b.len()));
-                    b.handle_bytes(&piece, &ring, later);
+                    hear(&mut b, &piece, &ring, later);
                     heard[0].extend(drain(&mut b));
                 }
                 _ => {
                     to_a.extend_from_slice(&b.take_output());
                     let piece = to_a.split_to(size.min(to_a.len()));
-                    a.handle_bytes(&piece, &ring, later);
+                    hear(&mut a, &piece, &ring, later);
                     heard[1].extend(drain(&mut a));
                 }
             }
@@ -76,11 +76,11 @@ fn keys_are_renewed_each_hour_by_who_dialled() {
     a.send_line(b"8 meanwhile");
     b.send_line(b"9 meanwhile");
     let ring = keys();
-    b.handle_bytes(&a.take_output(), &ring, due);
+    hear(&mut b, &a.take_output(), &ring, due);
     b.send_line(b"9 after");
-    a.handle_bytes(&b.take_output(), &ring, due);
+    hear(&mut a, &b.take_output(), &ring, due);
     a.send_line(b"8 after");
-    b.handle_bytes(&a.take_output(), &ring, due);
+    hear(&mut b, &a.take_output(), &ring, due);
     assert_eq!(
         lines(&drain(&mut b)),
         ["8 before", "8 meanwhile", "8 after"]
@@ -111,8 +111,8 @@ fn keys_are_renewed_before_their_numbers_end() {
         }
         let (ring, later) = (keys(), b.started + MIN_AGE);
         for _ in 0..3 {
-            b.handle_bytes(&a.take_output(), &ring, later);
-            a.handle_bytes(&b.take_output(), &ring, later);
+            hear(&mut b, &a.take_output(), &ring, later);
+            hear(&mut a, &b.take_output(), &ring, later);
         }
         assert_eq!(lines(&[drain(&mut a), drain(&mut b)].concat()), ["8"]);
         assert_eq!(session(&mut a).numbers(), (0, 0));
@@ -159,7 +159,7 @@ fn records_without_place_end_the_link() {
             let (mut from, mut to) = if dialler_sends { (a, b) } else { (b, a) };
             raw(&mut from, *kind, content);
             let later = to.started + MIN_AGE;
-            to.handle_bytes(&from.take_output(), &keys(), later);
+            hear(&mut to, &from.take_output(), &keys(), later);
             let events = drain(&mut to);
             assert!(
                 matches!(events[..], [LinkEvent::Down(LinkError::Misbehaved(_))]),
@@ -181,9 +181,9 @@ fn keys_are_not_renewed_too_often_nor_twice_at_once() {
     let (mut a, mut b) = up();
     let later = a.started + RENEW_AFTER;
     a.handle_timeout(later);
-    b.handle_bytes(&a.take_output(), &keys(), later);
+    hear(&mut b, &a.take_output(), &keys(), later);
     raw(&mut a, 3, &[0; MSG1_OVERHEAD + 1]);
-    b.handle_bytes(&a.take_output(), &keys(), later + MIN_AGE);
+    hear(&mut b, &a.take_output(), &keys(), later + MIN_AGE);
     assert!(matches!(down(&drain(&mut b)), LinkError::Misbehaved(_)));
 }
 

@@ -101,7 +101,7 @@ fn a_metakey_in_place_of_a_handshake_asks_for_an_upgrade() {
         };
         let mut a = alice(speaker("alice", true), bobs);
         let ring = ring(known("alice", false, true));
-        a.handle_bytes(b"0 bob 17.7\n1 429 672 0 0 00\n", &ring, now());
+        ring.feed(&mut a, b"0 bob 17.7\n1 429 672 0 0 00\n");
         let events = drain(&mut a);
         let LinkError::Incompatible(why) = down(&events) else {
             panic!("it is not the other end's fault");
@@ -134,11 +134,11 @@ fn another_key_than_that_of_the_host_file_is_not_taken() {
         if let Some(line) = line {
             // Up to her own key, which is replaced by another text.
             let id = a.take_output();
-            b.handle_bytes(&id, &ring, now());
-            a.handle_bytes(&b.take_output(), &ring, now());
-            b.handle_bytes(&a.take_output(), &ring, now());
-            a.handle_bytes(&b.take_output(), &ring, now());
-            b.handle_bytes(&a.take_output(), &ring, now());
+            ring.feed(&mut b, &id);
+            ring.feed(&mut a, &b.take_output());
+            ring.feed(&mut b, &a.take_output());
+            ring.feed(&mut a, &b.take_output());
+            ring.feed(&mut b, &a.take_output());
             if let Phase::Legacy(_, legacy) = &mut a.phase {
                 legacy.write_line(line.as_bytes(), &mut a.output);
             }
