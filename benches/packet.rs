@@ -1,41 +1,49 @@
 //! The gate of the packet path: instructions of one packet each way, counted by callgrind. More than the
-//! committed ceiling is a failure; `./tests/run gate` runs it.
+//! committed ceiling is a failure; `./tests/run gate` runs it. Arguments: parts of the names of benches.
 //!
 //! The ciphers are left out of the count: which of their forms runs, and so how many instructions that
 //! are, depends on what valgrind shows of the machine. All else is code of ours, and the same everywhere
 //! on x86-64 with one compiler; `memcpy` alone may differ between C libraries, which the ceilings allow
 //! for. A ceiling is what was counted and a tenth more. Whoever makes the path dearer on purpose raises
 //! it, and says why; whoever makes it cheaper lowers it.
-#![expect(missing_docs, reason = "what gungraun's macros make has none")]
 
 mod common;
 
+use std::{
+    env,
+    path::Path as File,
+    process::{Command, ExitCode},
+};
+
 use common::{Keys, Path, carried_packets, carried_super};
-use gungraun::{Callgrind, EventKind, prelude::*};
 use meshd_dataplane::io::vnet::Header;
 use meshd_proto::route::Mode;
 
 /// Where the ciphers begin: callgrind stops counting there and goes on when they return.
 const CIPHERS: [&str; 4] = [
-    "--toggle-collect=meshd_crypto::aead::seal",
-    "--toggle-collect=meshd_crypto::aead::open",
-    "--toggle-collect=meshd_crypto::seal::SealKey::seal",
-    "--toggle-collect=meshd_crypto::seal::SealKey::open",
+    "meshd_crypto::aead::seal",
+    "meshd_crypto::aead::open",
+    "meshd_crypto::seal::SealKey::seal",
+    "meshd_crypto::seal::SealKey::open",
 ];
 
-/// `bench` takes at most so many instructions.
-///
-/// While a path is made nothing is counted, so it is the other way round there: the ciphers are. That
-/// count is thrown away where the bench begins. Any of these names that no longer matches shows as a count
-/// far above its ceiling; were it gungraun's own, nothing would be counted, which `tests/run` looks for.
-fn at_most(bench: &str, instructions: u64) -> LibraryBenchmarkConfig {
-    let begin = format!("--zero-before=packet::{bench}::__gungraun_wrapper_mod::{bench}");
-    let mut callgrind = Callgrind::with_args(CIPHERS);
-    callgrind
-        .args([begin])
-        .hard_limits([(EventKind::Ir, instructions)]);
-    LibraryBenchmarkConfig::default().tool(callgrind).clone()
-}
+/// Each bench: its function, the path that it takes, and its ceiling of instructions.
+const BENCHES: [(&str, Kind, u64); 9] = [
+    ("from_device", (Keys::Sptps, Mode::Router), 1_730),
+    ("from_device", (Keys::Native, Mode::Router), 1_730),
+    ("from_device", (Keys::Native, Mode::Switch), 1_780),
+    ("from_device_super", (Keys::Sptps, Mode::Router), 71_000),
+    ("from_device_super", (Keys::Native, Mode::Router), 34_500),
+    ("from_device_super", (Keys::Native, Mode::Switch), 34_500),
+    ("from_network", (Keys::Sptps, Mode::Router), 3_900),
+    ("from_network", (Keys::Native, Mode::Router), 3_900),
+    ("from_network", (Keys::Native, Mode::Switch), 3_400),
+];
+
+/// Fewer instructions than this are not a packet's: the function was not found.
+const LEAST: u64 = 100;
+
+type Kind = (Keys, Mode);
 
 /// A path that has sent two packets, and one more.
 fn packet(keys: Keys, mode: Mode) -> (Box<Path>, Vec<u8>) {
@@ -70,19 +78,13 @@ fn datagram(keys: Keys, mode: Mode) -> (Box<Path>, Vec<u8>) {
 
 // What comes back is dropped outside of the count.
 
-#[library_benchmark]
-#[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = packet, config = at_most("from_device", 1_730))]
-#[bench::native(args = (Keys::Native, Mode::Router), setup = packet, config = at_most("from_device", 1_730))]
-#[bench::frames(args = (Keys::Native, Mode::Switch), setup = packet, config = at_most("from_device", 1_780))]
+#[inline(never)]
 fn from_device((mut path, mut packet): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.send(&mut packet);
     (path, packet)
 }
 
-#[library_benchmark]
-#[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = super_packets, config = at_most("from_device_super", 71_000))]
-#[bench::native(args = (Keys::Native, Mode::Router), setup = super_packets, config = at_most("from_device_super", 34_500))]
-#[bench::frames(args = (Keys::Native, Mode::Switch), setup = super_packets, config = at_most("from_device_super", 34_500))]
+#[inline(never)]
 fn from_device_super(
     (mut path, header, mut packet): (Box<Path>, Header, Vec<u8>),
 ) -> (Box<Path>, Vec<u8>) {
@@ -90,17 +92,80 @@ fn from_device_super(
     (path, packet)
 }
 
-#[library_benchmark]
-#[bench::sptps(args = (Keys::Sptps, Mode::Router), setup = datagram, config = at_most("from_network", 3_900))]
-#[bench::native(args = (Keys::Native, Mode::Router), setup = datagram, config = at_most("from_network", 3_900))]
-#[bench::frames(args = (Keys::Native, Mode::Switch), setup = datagram, config = at_most("from_network", 3_400))]
+#[inline(never)]
 fn from_network((mut path, mut datagram): (Box<Path>, Vec<u8>)) -> (Box<Path>, Vec<u8>) {
     path.receive(&mut datagram);
     (path, datagram)
 }
 
-library_benchmark_group!(
-    name = one_packet,
-    benchmarks = [from_device, from_device_super, from_network]
-);
-main!(library_benchmark_groups = one_packet);
+/// Runs one bench, under callgrind.
+fn run(bench: &str, (keys, mode): Kind) {
+    drop(match bench {
+        "from_device" => from_device(packet(keys, mode)),
+        "from_device_super" => from_device_super(super_packets(keys, mode)),
+        _ => from_network(datagram(keys, mode)),
+    });
+}
+
+/// Returns the instructions that callgrind counts in bench `index`.
+///
+/// While a path is made nothing is counted, so it is the other way round there: the ciphers are. That
+/// count is thrown away where the bench begins. Any cipher that no longer has its name shows as a count
+/// far above the ceiling, and a bench without its name counts nothing.
+fn count(index: usize) -> u64 {
+    let bench = format!("packet::{}", BENCHES[index].0);
+    let out = File::new(env!("CARGO_TARGET_TMPDIR")).join(format!("callgrind.{index}"));
+    let mut valgrind = Command::new("valgrind");
+    valgrind
+        .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
+        .args([
+            format!("--zero-before={bench}"),
+            format!("--toggle-collect={bench}"),
+        ])
+        .args(CIPHERS.map(|cipher| format!("--toggle-collect={cipher}")))
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(env::current_exe().expect("a program has a path"))
+        .args(["--run", &index.to_string()])
+        // Environment and arguments lie on the stack, and shift it.
+        .env_clear();
+    if let Some(path) = env::var_os("PATH") {
+        valgrind.env("PATH", path);
+    }
+    let status = valgrind.status().expect("valgrind is installed");
+    assert!(status.success(), "{valgrind:?}: {status}");
+    let text = std::fs::read_to_string(out).expect("callgrind writes its counts");
+    let totals = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("totals: "));
+    totals
+        .map(|total| total.parse::<u64>().expect("a count"))
+        .sum()
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    if let [run_one, index] = &args[..]
+        && run_one == "--run"
+    {
+        let (bench, kind, _) = BENCHES[index.parse::<usize>().expect("a number")];
+        run(bench, kind);
+        return ExitCode::SUCCESS;
+    }
+    // Cargo adds --bench.
+    let parts: Vec<&String> = args.iter().filter(|arg| !arg.starts_with("--")).collect();
+    let mut code = ExitCode::SUCCESS;
+    for (index, (bench, (keys, mode), ceiling)) in BENCHES.into_iter().enumerate() {
+        let name = format!("{bench} {keys:?} {mode:?}");
+        if !parts.is_empty() && !parts.iter().any(|part| name.contains(*part)) {
+            continue;
+        }
+        let counted = count(index);
+        let fine = (LEAST..=ceiling).contains(&counted);
+        let verdict = if fine { "" } else { "  FAILED" };
+        println!("{name:36} {counted:>7} instructions, at most {ceiling:>7}{verdict}");
+        if !fine {
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
+}

@@ -14,10 +14,13 @@
 //! pair is used once; `unsafe` only in [`dataplane`].
 
 pub use meshd_api as api;
+#[cfg(feature = "cli")]
 pub use meshd_cli as cli;
 pub use meshd_config as config;
 pub use meshd_crypto as crypto;
+#[cfg(feature = "daemon")]
 pub use meshd_daemon as daemon;
+#[cfg(feature = "daemon")]
 pub use meshd_dataplane::{self as dataplane, fastpath, io};
 pub use meshd_os as os;
 pub use meshd_proto::{self as proto, link, mesh, route, tunnel};

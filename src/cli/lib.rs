@@ -86,13 +86,13 @@ struct Failure {
 
 type Outcome = Result<Exit, Failure>;
 
-/// Entry point of the program.
+/// Entry point of the program. `meshd`: the place of the daemon that a lab runs.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(meshd: lab::Meshd) -> ExitCode {
     let cli = Cli::parse();
     // A lab needs no daemon: it starts its own.
     if let Command::Lab(args) = &cli.command {
-        return lab::run(args);
+        return lab::run(args, meshd);
     }
     // A plugin has its own output and exit codes.
     if let Command::Health {

@@ -1,4 +1,4 @@
-//! The droplets' daemons: processes of this same program under the name `meshd`.
+//! The droplets' daemons: processes of the program `meshd`.
 
 use std::{
     fs::{self, File},
@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use meshd_os::clock::now;
 
 use crate::lab::{
+    program,
     report::pause,
     tree,
     world::{self, Droplet},
@@ -35,10 +36,14 @@ pub(super) struct Daemon {
 }
 
 /// Starts a daemon for each droplet and waits until all answer.
-pub(super) fn start(root: &Path, droplets: &[Droplet]) -> anyhow::Result<Vec<Daemon>> {
+pub(super) fn start(
+    meshd: &Path,
+    root: &Path,
+    droplets: &[Droplet],
+) -> anyhow::Result<Vec<Daemon>> {
     let mut daemons: Vec<Daemon> = droplets
         .iter()
-        .map(|droplet| Daemon::spawn(root, droplet))
+        .map(|droplet| Daemon::spawn(meshd, root, droplet))
         .collect::<Result<_, _>>()?;
     for daemon in &mut daemons {
         daemon.wait_ready()?;
@@ -76,10 +81,10 @@ pub(super) fn stop(daemons: &mut [Daemon]) -> anyhow::Result<()> {
 }
 
 impl Daemon {
-    fn spawn(root: &Path, droplet: &Droplet) -> anyhow::Result<Self> {
+    fn spawn(meshd: &Path, root: &Path, droplet: &Droplet) -> anyhow::Result<Self> {
         let base = tree::directory(root, droplet);
         let log = File::create(base.join("log")).context("make a log file")?;
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(meshd);
         command
             .arg0("meshd")
             .arg("-c")
@@ -120,7 +125,7 @@ impl Daemon {
 
     /// Runs `meshctl` against this daemon; returns what it printed.
     pub(super) fn ask(&self, words: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new("/proc/self/exe")
+        let output = Command::new(program::SELF)
             .arg0("meshctl")
             .arg(format!("--pidfile={}/pid", self.base.display()))
             .args(words)

@@ -10,6 +10,7 @@
 
 mod daemons;
 mod ping;
+mod program;
 mod report;
 mod steps;
 mod tap;
@@ -21,11 +22,13 @@ mod world;
 use std::{
     fs::OpenOptions,
     os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, bail};
 
+pub use program::Meshd;
 use report::Report;
 
 /// Options of `meshctl lab`.
@@ -43,6 +46,9 @@ pub struct LabArgs {
     /// Set by the lab on the process inside: the id of the process outside
     #[arg(long, hide = true, value_name = "PID")]
     inside: Option<u32>,
+    /// Set by the lab on the process inside: the program of its daemons
+    #[arg(long, hide = true, value_name = "PATH", default_value = program::SELF)]
+    meshd: PathBuf,
 }
 
 /// Exit code of a process that Ctrl-C ended, as shells report it.
@@ -50,15 +56,19 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the lab. The exit code is 0 if every step succeeds, 1 if a step fails, 130 after Ctrl-C.
 #[must_use]
-pub fn run(args: &LabArgs) -> ExitCode {
+pub fn run(args: &LabArgs, meshd: Meshd) -> ExitCode {
     let mut report = Report::new(args);
     if let Some(outside) = args.inside {
         return steps::run(args, outside, &mut report);
     }
-    match check_machine().and_then(|()| world::move_in()) {
-        Ok(()) => start_inside(args).unwrap_or_else(|error| refuse(&mut report, &error)),
-        Err(error) => refuse(&mut report, &error),
-    }
+    outside(args, meshd).unwrap_or_else(|error| refuse(&mut report, &error))
+}
+
+fn outside(args: &LabArgs, meshd: Meshd) -> anyhow::Result<ExitCode> {
+    check_machine()?;
+    let meshd = meshd.find()?;
+    world::move_in()?;
+    start_inside(args, &meshd)
 }
 
 fn refuse(report: &mut Report, error: &anyhow::Error) -> ExitCode {
@@ -98,14 +108,15 @@ fn check_machine() -> anyhow::Result<()> {
 }
 
 /// Starts this program again as process 1 of the new process-id namespace and waits for its end.
-fn start_inside(args: &LabArgs) -> anyhow::Result<ExitCode> {
-    let mut command = Command::new("/proc/self/exe");
+fn start_inside(args: &LabArgs, meshd: &Path) -> anyhow::Result<ExitCode> {
+    let mut command = Command::new(program::SELF);
     command
         .arg0("meshctl")
         .args(["lab", "--nodes", &args.nodes.to_string()])
         .args(args.keep.then_some("--keep"))
         .args(args.json.then_some("--json"))
-        .args(["--inside", &std::process::id().to_string()]);
+        .args(["--inside", &std::process::id().to_string(), "--meshd"])
+        .arg(meshd);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

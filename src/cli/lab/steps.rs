@@ -34,13 +34,7 @@ pub(super) fn run(args: &LabArgs, outside: u32, report: &mut Report) -> ExitCode
     let droplets = world::droplets(args.nodes);
     let root = PathBuf::from(format!("/run/meshd-lab-{outside}"));
     if let Some(mut rng) = prepare(&root, &droplets, report) {
-        live(
-            &root,
-            &droplets,
-            &mut rng,
-            args.keep.then_some(outside),
-            report,
-        );
+        live(args, &root, &droplets, &mut rng, report);
     }
     report.finish()
 }
@@ -71,10 +65,10 @@ fn prepare(root: &Path, droplets: &[Droplet], report: &mut Report) -> Option<Rng
 }
 
 /// Runs from the start of the first daemon to the end of the last. A failed check does not stop the next one.
-fn live(root: &Path, droplets: &[Droplet], rng: &mut Rng, keep: Option<u32>, report: &mut Report) {
+fn live(args: &LabArgs, root: &Path, droplets: &[Droplet], rng: &mut Rng, report: &mut Report) {
     let title = format!("{} daemons start", droplets.len());
     let started = report.step("daemons", &title, |_| {
-        let daemons = daemons::start(root, droplets)?;
+        let daemons = daemons::start(&args.meshd, root, droplets)?;
         Ok((daemons, "every control socket answers".into()))
     });
     let Some(mut daemons) = started else {
@@ -106,7 +100,7 @@ fn live(root: &Path, droplets: &[Droplet], rng: &mut Rng, keep: Option<u32>, rep
     if !report.ok() {
         show_logs(root, droplets, report);
     }
-    if let Some(outside) = keep {
+    if let (true, Some(outside)) = (args.keep, args.inside) {
         wait_for_enter(outside, root, report);
     }
     report.step("teardown", "daemons stop", |_| {
