@@ -126,7 +126,7 @@ fn a_storm_of_renewals_is_slowed_down_to_one_in_two_seconds() {
         let mut net = line(native, 3600 * SECOND);
         let tx = |of: u8| {
             let mesh = &net.meshes[0];
-            mesh.nodes[mesh.nodes.find(&name(of)).unwrap()].keys.tx()
+            mesh.sessions[mesh.nodes.find(&name(of)).unwrap()].tx()
         };
         let (storming, other) = (tx(2).unwrap(), tx(1).unwrap());
         net.delivered.clear();
@@ -137,7 +137,7 @@ fn a_storm_of_renewals_is_slowed_down_to_one_in_two_seconds() {
             let mesh = &mut net.meshes[2];
             let us = mesh.nodes.find(&name(0)).unwrap();
             if native {
-                let keys = &mut mesh.nodes[us].keys.native;
+                let keys = &mut mesh.sessions[us].native;
                 keys.storm();
                 mesh.ask_native(us, now);
             } else {
@@ -158,7 +158,7 @@ fn a_storm_of_renewals_is_slowed_down_to_one_in_two_seconds() {
         let mesh = &net.meshes[0];
         let tx = |of: u8| {
             let node = mesh.nodes.find(&name(of)).unwrap();
-            mesh.nodes[node].keys.tx().unwrap()
+            mesh.sessions[node].tx().unwrap()
         };
         assert!(!Arc::ptr_eq(&storming, &tx(2)), "some were accepted");
         assert!(Arc::ptr_eq(&other, &tx(1)), "the others are not touched");
@@ -350,7 +350,7 @@ fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
                 shared.id = id;
                 mesh.nodes[node].shared = Arc::new(shared);
                 for _ in 0..3 {
-                    mesh.dirty_routes = true;
+                    mesh.publisher.mark_dirty();
                     let snapshot = mesh.fresh_snapshot();
                     let found = snapshot
                         .by_id

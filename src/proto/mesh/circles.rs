@@ -33,9 +33,9 @@ fn ring(mode: Mode) -> Net {
     }
     for mesh in &mut net.meshes {
         let linked = mesh.nodes.iter().filter(|(_, node)| node.link.is_some());
-        mesh.tree = linked.map(|(idx, _)| idx).collect();
-        assert_eq!(mesh.tree.len(), 2);
-        mesh.dirty_routes = true;
+        mesh.graph.set_tree(linked.map(|(idx, _)| idx).collect());
+        assert_eq!(mesh.graph.tree().len(), 2);
+        mesh.publisher.mark_dirty();
         let _ = mesh.fresh_snapshot();
     }
     net

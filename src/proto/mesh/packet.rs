@@ -15,14 +15,14 @@ use meshd_wire::{
 use crate::{
     mesh::{
         LinkId, Mesh, Output, Punt,
-        limits::{CONGESTED, MAX_WAITING, MAX_WAITING_BYTES},
+        limits::{Bucket, CONGESTED},
         sessions::keys::EXT_PACKET,
         topology::node::Nodes,
     },
     route::{
         ETHER, MTU, Mode, NodeIdx, NodeSlot, RouteSnapshot,
         path::{SendPath, carrier, send_path},
-        verdict::{self, Verdict},
+        verdict::{self, ErrorLimiter, Verdict},
     },
     tunnel::{self, RxKey, SPTPS_OVERHEAD, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
 };
@@ -32,7 +32,23 @@ use crate::{
 const MAX_BASE64: usize = 1_536;
 
 /// Datagrams a second, and at once, that are forwarded from addresses that are no longer confirmed.
-pub(super) const UNPROVEN: u32 = 1_000;
+const UNPROVEN: u32 = 1_000;
+
+/// Limits of the slow path.
+pub(super) struct SlowPath {
+    errors: ErrorLimiter,
+    /// Budget of relayed datagrams from addresses that are no longer confirmed.
+    unproven: Bucket,
+}
+
+impl SlowPath {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            errors: ErrorLimiter::default(),
+            unproven: Bucket::new(UNPROVEN as usize, now),
+        }
+    }
+}
 
 impl Mesh {
     pub(super) fn handle_punt(&mut self, punt: Punt, now: Instant) {
@@ -72,17 +88,14 @@ impl Mesh {
         let (owner, Some(to)) = (to, carrier) else {
             return;
         };
-        let Some(node) = self
-            .nodes
-            .get(to)
-            .filter(|node| node.reachability.reachable)
-        else {
+        let node = self.nodes.get(to);
+        if !node.is_some_and(|node| node.reachability.reachable) {
             return;
-        };
+        }
         let kind = mode.record_type();
         match send_path(&snapshot, snapshot.me, to.slot(), packet.len(), false) {
-            SendPath::Udp { .. } | SendPath::Relayed(_) if node.keys.is_resting() => {
-                self.enqueue(to, packet);
+            SendPath::Udp { .. } | SendPath::Relayed(_) if self.sessions[to].is_resting() => {
+                self.sessions.enqueue(to, packet);
             }
             SendPath::Udp { to: addr, .. } => {
                 self.sent(owner, &packet);
@@ -98,8 +111,7 @@ impl Mesh {
                     Mode::Router => [&ether::made_up(&packet), &*packet].concat().into(),
                     Mode::Switch | Mode::Hub => packet,
                 };
-                self.outputs
-                    .push_back(Output::SendFrame { to: link, frame });
+                self.cx.emit(Output::SendFrame { to: link, frame });
                 self.ensure_session(to, now);
             }
             SendPath::Relayed(_) => {
@@ -109,7 +121,7 @@ impl Mesh {
                 }
             }
             SendPath::NoKey => {
-                self.enqueue(to, packet);
+                self.sessions.enqueue(to, packet);
                 self.ensure_session(to, now);
             }
             SendPath::Unreachable => {}
@@ -125,7 +137,7 @@ impl Mesh {
 
     /// Counts an inner packet sent to a node, and reports it to a capture.
     fn sent(&mut self, to: NodeIdx, packet: &Bytes) {
-        let length = self.settings.route.mode.frame_len(packet.len());
+        let length = self.cx.settings.route.mode.frame_len(packet.len());
         if let Some(node) = self.nodes.get(to) {
             node.shared.counters.sent(1, length);
         }
@@ -133,8 +145,8 @@ impl Mesh {
     }
 
     fn show(&mut self, node: NodeIdx, received: bool, packet: &Bytes) {
-        if let Some(node) = self.nodes.get(node).filter(|_| self.looked_at) {
-            self.outputs.push_back(Output::Seen {
+        if let Some(node) = self.nodes.get(node).filter(|_| self.reports.is_capturing()) {
+            self.cx.emit(Output::Seen {
                 node: node.name().clone(),
                 received,
                 packet: packet.clone(),
@@ -142,30 +154,19 @@ impl Mesh {
         }
     }
 
-    /// Queues a packet until there is a key for it, if there is room.
-    fn enqueue(&mut self, to: NodeIdx, packet: Bytes) {
-        let room = self.waiting_bytes + packet.len() <= MAX_WAITING_BYTES;
-        let waiting = &mut self.nodes[to].waiting;
-        if room && waiting.len() < MAX_WAITING {
-            self.waiting_bytes += packet.len();
-            waiting.push_back(packet);
-        }
-    }
-
     /// Sends the packets that waited for a key.
     pub(super) fn flush_waiting(&mut self, idx: NodeIdx, now: Instant) {
-        if !self.nodes[idx].keys.is_established() {
+        if !self.sessions[idx].is_established() {
             return;
         }
-        for packet in std::mem::take(&mut self.nodes[idx].waiting) {
-            self.waiting_bytes -= packet.len();
+        for packet in self.sessions.take_waiting(idx) {
             self.send_packet(idx, packet, now);
         }
     }
 
     /// Seals one record in the node's tunnel.
     pub(super) fn seal(&self, to: NodeIdx, kind: u8, data: &[u8]) -> Option<Vec<u8>> {
-        let keys = &self.nodes[to].keys;
+        let keys = &self.sessions[to];
         let tx = keys.tx().filter(|_| !keys.is_resting())?;
         let seq = tx.claim(1)?;
         Some(tx.sealed(seq, kind, data))
@@ -195,8 +196,7 @@ impl Mesh {
             _ => (true, self.wants_ids(to)),
         };
         let datagram = self.with_header(Nodes::ME, to, (direct, header), &sealed);
-        self.outputs
-            .push_back(Output::Datagram { to: addr, datagram });
+        self.cx.emit(Output::Datagram { to: addr, datagram });
     }
 
     fn with_header(
@@ -228,12 +228,12 @@ impl Mesh {
         };
         let header = self.wants_ids(idx);
         let datagram = self.with_header(Nodes::ME, idx, (true, header), &sealed);
-        self.outputs.push_back(Output::Datagram { to, datagram });
+        self.cx.emit(Output::Datagram { to, datagram });
     }
 
     /// Returns true if datagrams sent directly to the node have ids in front.
     fn wants_ids(&self, idx: NodeIdx) -> bool {
-        let native = self.nodes[idx].keys.native.is_established();
+        let native = self.sessions[idx].native.is_established();
         self.nodes[idx].reachability.options.has_ids() && !native
     }
 
@@ -245,8 +245,7 @@ impl Mesh {
         };
         if self.nodes[hop].minor() >= 7 {
             let datagram = self.with_header(from, to, (false, true), &sealed);
-            self.outputs
-                .push_back(Output::SendRelayed { to: link, datagram });
+            self.cx.emit(Output::SendRelayed { to: link, datagram });
         } else if sealed.len() <= MAX_BASE64 && self.unsent_towards(to) < CONGESTED {
             let line = Request::ReqKey {
                 from: self.nodes[from].name().clone(),
@@ -271,7 +270,7 @@ impl Mesh {
             return;
         };
         let (origin, target) = (origin.shared.id, target.shared.id);
-        let recent = &self.snapshot.recent;
+        let recent = &self.publisher.snapshot().recent;
         if to == Nodes::ME || recent.admits_datagram(origin, target, &datagram) {
             self.relay_on((from, to), by, datagram, now);
         }
@@ -311,8 +310,7 @@ impl Mesh {
                 ..
             } => {
                 let datagram = self.with_header(from, to, (direct, header), &datagram);
-                self.outputs
-                    .push_back(Output::Datagram { to: addr, datagram });
+                self.cx.emit(Output::Datagram { to: addr, datagram });
             }
             SendPath::Relayed(_) | SendPath::Frame(_) => {
                 self.send_relayed(from, to, datagram.to_vec())
@@ -330,7 +328,7 @@ impl Mesh {
         if frame.len() <= ETHER || frame[12..14] == [0, 0] {
             return;
         }
-        let packet = match self.settings.route.mode {
+        let packet = match self.cx.settings.route.mode {
             Mode::Router => frame.slice(ETHER..),
             Mode::Switch | Mode::Hub => frame.clone(),
         };
@@ -357,10 +355,14 @@ impl Mesh {
 
     /// Opens a tunnel datagram for this node that was not received directly by UDP.
     pub(super) fn open_tunnelled(&mut self, from: NodeIdx, datagram: Bytes, now: Instant) {
-        let Some(node) = self.nodes.get(from) else {
+        if self.nodes.get(from).is_none() {
             return;
-        };
-        match open(self.settings.route.mode, &node.keys.rx(), &datagram) {
+        }
+        match open(
+            self.cx.settings.route.mode,
+            &self.sessions[from].rx(),
+            &datagram,
+        ) {
             Some((kind, data)) => {
                 if let Some(packet) = self.packet_in(kind, data) {
                     self.deliver_inner(from, packet, now);
@@ -368,7 +370,7 @@ impl Mesh {
                 }
             }
             None => {
-                if node.keys.rx().is_empty() {
+                if self.sessions[from].rx().is_empty() {
                     self.ensure_session(from, now);
                 } else {
                     self.handle_bad_tag(from, now);
@@ -404,12 +406,17 @@ impl Mesh {
             let relay = self
                 .nodes
                 .iter()
-                .find(|(_, node)| node.udp.addr == Some(from) && node.reachability.reachable)
+                .find(|(_, node)| {
+                    self.paths[node.shared.idx].addr == Some(from) && node.reachability.reachable
+                })
                 .map(|(idx, _)| idx);
             let to = find(header.to);
             // The address is not confirmed, so the number of such datagrams is bounded.
             if let (Some(relay), Some(to)) = (relay, to)
-                && self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
+                && self
+                    .slow_path
+                    .unproven
+                    .take(UNPROVEN, UNPROVEN as usize, now)
             {
                 self.moved(relay, from, now);
                 self.relay((idx, to), relay, datagram.slice(12..), now);
@@ -423,8 +430,10 @@ impl Mesh {
     fn session_of(&mut self, datagram: &[u8]) -> Option<NodeIdx> {
         let slot = NodeSlot::of_session(native::index_of(datagram)?);
         let idx = self.fresh_snapshot().idx_of(slot)?;
-        let keys = &self.nodes.get(idx)?.keys;
-        let named = keys.native.rx().any(|key| key.is_named_by(datagram));
+        let named = self.sessions[idx]
+            .native
+            .rx()
+            .any(|key| key.is_named_by(datagram));
         named.then_some(idx)
     }
 
@@ -438,8 +447,12 @@ impl Mesh {
         now: Instant,
     ) {
         let node = &self.nodes[idx];
-        let Some((kind, data)) = open(self.settings.route.mode, &node.keys.rx(), datagram) else {
-            if node.keys.rx().is_empty() {
+        let Some((kind, data)) = open(
+            self.cx.settings.route.mode,
+            &self.sessions[idx].rx(),
+            datagram,
+        ) else {
+            if self.sessions[idx].rx().is_empty() {
                 // The node has a tunnel with our former process. A new handshake is as rare as any
                 // other, no matter who sent the datagram.
                 self.ensure_session(idx, now);
@@ -460,13 +473,13 @@ impl Mesh {
 
     /// Returns the packet in a record of this type.
     fn packet_in(&self, kind: u8, data: Bytes) -> Option<Bytes> {
-        let at = self.settings.route.mode.packet_at(kind)?;
+        let at = self.cx.settings.route.mode.packet_at(kind)?;
         (at < data.len()).then(|| data.slice(at..))
     }
 
     /// Counts and routes a packet from `source` that arrived by the slow path.
     fn deliver_inner(&mut self, source: NodeIdx, packet: Bytes, now: Instant) {
-        let length = self.settings.route.mode.frame_len(packet.len());
+        let length = self.cx.settings.route.mode.frame_len(packet.len());
         if length > usize::from(MTU) {
             return;
         }
@@ -477,13 +490,19 @@ impl Mesh {
         let Some(slot) = snapshot.slot_of(source) else {
             return;
         };
-        match verdict::decide(&snapshot, &mut packet, slot, &mut self.errors, now) {
+        match verdict::decide(
+            &snapshot,
+            &mut packet,
+            slot,
+            &mut self.slow_path.errors,
+            now,
+        ) {
             Verdict::Send(to) => {
                 if let Some(to) = snapshot.idx_of(to) {
                     self.send_packet(to, packet.into(), now);
                 }
             }
-            Verdict::Local => self.outputs.push_back(Output::TunWrite(packet.into())),
+            Verdict::Local => self.cx.emit(Output::TunWrite(packet.into())),
             Verdict::Broadcast => {
                 let packet = Bytes::from(packet);
                 let all = snapshot.spread_to(slot);
@@ -491,12 +510,12 @@ impl Mesh {
                     self.send_packet(to, packet.clone(), now);
                 }
                 if source != Nodes::ME {
-                    self.outputs.push_back(Output::TunWrite(packet));
+                    self.cx.emit(Output::TunWrite(packet));
                 }
             }
             Verdict::Reply(reply) => {
                 if source == Nodes::ME {
-                    self.outputs.push_back(Output::TunWrite(reply.into()));
+                    self.cx.emit(Output::TunWrite(reply.into()));
                 } else {
                     self.send_packet(source, reply.into(), now);
                 }

@@ -10,8 +10,8 @@ use meshd_wire::{NodeName, Request, Subnet};
 
 use crate::{
     mesh::{
-        LinkId, Mesh, Settings, peers::downgrade::SeenDialects, subnets::sources::Lists,
-        topology::node::Nodes,
+        LinkId, Mesh, Settings,
+        topology::node::{Node, Nodes},
     },
     route::NodeIdx,
 };
@@ -20,31 +20,32 @@ impl Mesh {
     pub(super) fn reconfigure(&mut self, settings: Arc<Settings>, now: Instant) {
         // Name and port identify this node to others, and the mode belongs to our device: they
         // change only with a restart.
-        let same = settings.name == self.settings.name
-            && settings.port == self.settings.port
-            && settings.route.mode == self.settings.route.mode;
+        let same = settings.name == self.cx.settings.name
+            && settings.port == self.cx.settings.port
+            && settings.route.mode == self.cx.settings.route.mode;
         let settings = if same {
             settings
         } else {
             let mut kept = Settings::clone(&settings);
-            kept.name = self.settings.name.clone();
-            kept.port = self.settings.port;
-            kept.route.mode = self.settings.route.mode;
+            kept.name = self.cx.settings.name.clone();
+            kept.port = self.cx.settings.port;
+            kept.route.mode = self.cx.settings.route.mode;
             Arc::new(kept)
         };
-        let old = std::mem::replace(&mut self.settings, settings);
+        let old = std::mem::replace(&mut self.cx.settings, settings);
         self.recount_unlisted();
-        self.lists = Lists::new(&self.settings);
+        self.subnets.reload_sources(&self.cx.settings);
         self.keep_for_ever();
         self.vouch_for_hosts();
         self.reload_own_subnets(&old);
-        if self.settings.strict_subnets {
+        if self.cx.settings.strict_subnets {
             self.load_strict_subnets(now);
         }
         self.judge_subnets(now);
         self.end_revoked(&old, now);
-        let changed = |name: &&NodeName| old.hosts.get(*name) != self.settings.hosts.get(*name);
+        let changed = |name: &&NodeName| old.hosts.get(*name) != self.cx.settings.hosts.get(*name);
         let changed: Vec<NodeName> = self
+            .cx
             .settings
             .hosts
             .keys()
@@ -56,24 +57,24 @@ impl Mesh {
         }
         self.reconcile_outgoing(now);
         // The host files decide with which nodes legacy is spoken.
-        self.dirty_graph = true;
-        if old.suite != self.settings.suite {
+        self.graph.mark_dirty();
+        if old.suite != self.cx.settings.suite {
             self.renew_legacy_keys(now);
         }
         let all: Vec<_> = self.nodes.by_name().collect();
         for idx in all {
             self.update_state(idx);
         }
-        self.dirty_routes = true;
+        self.publisher.mark_dirty();
         self.dial_due(now);
     }
 
     /// Announces new subnets before it withdraws old ones, so an address that moves between two
     /// lines always has an owner.
     fn reload_own_subnets(&mut self, old: &Settings) {
-        let wanted: BTreeSet<Subnet> = self.settings.subnets.iter().copied().collect();
+        let wanted: BTreeSet<Subnet> = self.cx.settings.subnets.iter().copied().collect();
         let held: BTreeSet<Subnet> = old.subnets.iter().copied().collect();
-        let owner = self.settings.name.clone();
+        let owner = self.cx.settings.name.clone();
         for subnet in wanted.difference(&held) {
             self.insert_subnet(Nodes::ME, *subnet);
             let owner = owner.clone();
@@ -101,6 +102,7 @@ impl Mesh {
     /// StrictSubnets: makes the table equal to the host files, for nodes up or down.
     pub(super) fn load_strict_subnets(&mut self, now: Instant) {
         let hosts: Vec<(NodeName, BTreeSet<Subnet>)> = self
+            .cx
             .settings
             .hosts
             .iter()
@@ -119,7 +121,7 @@ impl Mesh {
             .nodes
             .iter()
             .filter(|(idx, node)| {
-                *idx != Nodes::ME && !self.settings.hosts.contains_key(node.name())
+                *idx != Nodes::ME && !self.cx.settings.hosts.contains_key(node.name())
             })
             .flat_map(|(idx, node)| node.subnets.iter().map(move |subnet| (idx, *subnet)))
             .collect();
@@ -132,13 +134,13 @@ impl Mesh {
     /// their first key are not among them.
     #[must_use]
     pub fn cut_by(&self, settings: &Settings) -> Vec<NodeName> {
-        let hosts = [&*self.settings, settings].map(|settings| &settings.hosts);
+        let hosts = [&*self.cx.settings, settings].map(|settings| &settings.hosts);
         let meets = |name: &NodeName| match hosts.map(|hosts| hosts.get(name)) {
             [Some(old), Some(new)] => old.key.is_none() && new.key.is_some(),
             [None, _] => true,
             [Some(_), None] => false,
         };
-        let ended = self.ended_by(&self.settings, settings);
+        let ended = self.ended_by(&self.cx.settings, settings);
         let cut = ended
             .into_iter()
             .filter(|(idx, name)| self.nodes[*idx].reachability.reachable && !meets(name));
@@ -175,7 +177,7 @@ impl Mesh {
             let before = rsa(old, name);
             before.is_some() && before != rsa(new, name)
         };
-        let forbidden = |node: &super::Node| {
+        let forbidden = |node: &Node| {
             let name = node.name();
             let allowed = new.allows_legacy(name) || new.allows_hearsay(name);
             node.reachability.legacy && (!allowed || other_rsa(name))
@@ -189,8 +191,8 @@ impl Mesh {
     }
 
     fn end_revoked(&mut self, old: &Settings, now: Instant) {
-        for (idx, name) in self.ended_by(old, &self.settings) {
-            let shut_out = self.settings.hosts.get(&name);
+        for (idx, name) in self.ended_by(old, &self.cx.settings) {
+            let shut_out = self.cx.settings.hosts.get(&name);
             let why = match shut_out.and_then(|host| host.shut_out.as_ref()) {
                 Some(why) => format!("its host file says {why}"),
                 None => "its key in the host file changed or is gone".to_owned(),
@@ -205,8 +207,8 @@ impl Mesh {
                 self.close(link, &why, now);
             }
             self.drop_keys(idx);
-            self.nodes[idx].spoke = SeenDialects::default();
-            self.nodes[idx].udp.reset(None);
+            self.peers.forget_dialects(idx);
+            self.paths[idx].reset(None);
             self.mark_state(idx);
             tracing::info!(node = %name, "links and tunnel ended: {why}");
         }

@@ -65,8 +65,8 @@ impl Pair {
     }
 
     fn is_established(&self, n: u8) -> bool {
-        let node = &self.net.meshes[usize::from(n)].nodes[self.other(n)];
-        node.keys.is_established() && node.keys.pending.is_none() && !node.keys.is_waiting()
+        let keys = &self.net.meshes[usize::from(n)].sessions[self.other(n)];
+        keys.is_established() && keys.sptps.pending.is_none() && !keys.is_waiting()
     }
 
     fn drain(&mut self) {
@@ -158,7 +158,7 @@ fn one_session_comes_of_two_that_begin_at_once() {
                 // Each end opens the packets of the other.
                 let (from, to) = (usize::from(n), usize::from(1 - n));
                 let sealed = pair.net.meshes[from].seal(pair.other(n), 0, b"hello");
-                let keys = pair.net.meshes[to].nodes[pair.other(1 - n)].keys.rx();
+                let keys = pair.net.meshes[to].sessions[pair.other(1 - n)].rx();
                 let opened = tunnel::open(&keys[..1], &mut sealed.unwrap());
                 assert!(opened.is_ok(), "seed {seed}: by the first key");
             }

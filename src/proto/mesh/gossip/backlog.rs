@@ -113,7 +113,7 @@ impl Mesh {
         backlog.unsent += length + SEALED;
         if backlog.unsent >= ASK_ROOM && backlog.asked.is_none() {
             backlog.asked = Some(backlog.unsent);
-            self.outputs.push_back(Output::AskRoom { link });
+            self.cx.emit(Output::AskRoom { link });
         }
     }
 
@@ -286,7 +286,7 @@ impl Mesh {
     /// Returns the next fact of the first exchange and advances the cursor; `None` when the
     /// exchange is over.
     fn next_fact(&self, cursor: &mut Cursor, left_out: &mut BTreeSet<NodeIdx>) -> Option<Request> {
-        let all = !self.settings.route.tunnel_server;
+        let all = !self.cx.settings.route.tunnel_server;
         loop {
             let idx = match &cursor.node {
                 None => Some(Nodes::ME),
@@ -326,7 +326,7 @@ impl Mesh {
                 return None;
             }
             let mut next = self.nodes.after(cursor.node.as_ref());
-            if next.as_ref() == Some(&self.settings.name) {
+            if next.as_ref() == Some(&self.cx.settings.name) {
                 next = self.nodes.after(next.as_ref());
             }
             *cursor = Cursor {

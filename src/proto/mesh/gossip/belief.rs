@@ -137,22 +137,23 @@ impl Mesh {
     ) {
         let own = self.is_own_word(link, from);
         let back = (to, from);
-        let counted = self.nodes.edge(to, from).is_some() || self.denied.edges.contains_key(&back);
+        let counted =
+            self.nodes.edge(to, from).is_some() || self.gossip.denied.edges.contains_key(&back);
         let Some(edge) = self.nodes.remove_edge(from, to).filter(|_| !own && counted) else {
             return;
         };
-        if self.denied.edges.len() >= MAX_DENIED {
-            self.denied.forget_old(now);
+        if self.gossip.denied.edges.len() >= MAX_DENIED {
+            self.gossip.denied.forget_old(now);
         }
-        if self.denied.edges.len() < MAX_DENIED {
-            self.denied.edges.insert((from, to), (edge, now));
+        if self.gossip.denied.edges.len() < MAX_DENIED {
+            self.gossip.denied.edges.insert((from, to), (edge, now));
             self.arm_doubt_timer(now);
         }
     }
 
     /// Counts a completed handshake as evidence.
     pub(in crate::mesh) fn note_session(&mut self, idx: NodeIdx) {
-        self.nodes[idx].evidence.packet_at = Some(self.now);
+        self.nodes[idx].evidence.packet_at = Some(self.cx.now);
     }
 
     /// Counts the node's packets. Call it once a second: the time of the last packet has this
@@ -170,10 +171,10 @@ impl Mesh {
     fn last_evidence(&mut self, idx: NodeIdx, now: Instant) -> Option<Instant> {
         self.count_packets(idx, now);
         let node = &self.nodes[idx];
-        let udp = &node.udp;
+        let udp = &self.paths[idx];
         let last = [node.evidence.packet_at, udp.last_answer, udp.heard_at];
         let last = last.into_iter().flatten().max();
-        last.filter(|_| node.keys.is_established())
+        last.filter(|_| self.sessions[idx].is_established())
     }
 
     /// Returns true if the node's tunnel is alive. See the module's table.
@@ -182,7 +183,7 @@ impl Mesh {
         let node = &self.nodes[idx];
         let since = |at: Instant| now.saturating_duration_since(at);
         let probed = node.evidence.doubted.is_some_and(|at| since(at) >= PROBED);
-        let patience = match node.udp.confirmed && probed {
+        let patience = match self.paths[idx].confirmed && probed {
             true => PROBED,
             false => ALIVE,
         };
@@ -207,13 +208,17 @@ impl Mesh {
         if lost.is_empty() {
             return;
         }
-        let young = graph::places(&self.nodes, &self.denied.since(now.checked_sub(GRACE)));
+        let young = graph::places(
+            &self.nodes,
+            &self.gossip.denied.since(now.checked_sub(GRACE)),
+        );
         let mut all = None;
         for idx in lost {
             let mut kept = young.get(&idx).copied();
             if kept.is_none() && self.is_tunnel_alive(idx, now) {
-                let all =
-                    all.get_or_insert_with(|| graph::places(&self.nodes, &self.denied.since(None)));
+                let all = all.get_or_insert_with(|| {
+                    graph::places(&self.nodes, &self.gossip.denied.since(None))
+                });
                 kept = all.get(&idx).copied();
             }
             let Some(reachability) = kept else {
@@ -233,32 +238,34 @@ impl Mesh {
 
     /// Schedules the doubt timer.
     pub(in crate::mesh) fn arm_doubt_timer(&mut self, now: Instant) {
-        if self.denied.due.is_none() {
+        if self.gossip.denied.due.is_none() {
             let due = now + PACE;
-            self.denied.due = Some(due);
-            self.timers.insert((due, Timer::Doubts, Nodes::ME));
+            self.gossip.denied.due = Some(due);
+            self.cx.arm(due, Timer::Doubts, Nodes::ME);
         }
     }
 
     /// Decides doubts by time and silence, four times a second while there are doubts.
     pub(in crate::mesh) fn doubt_timer(&mut self, now: Instant) {
-        self.denied.due = None;
+        self.gossip.denied.due = None;
         let mut again = self.settle_doubts(now);
         let mut doubted = false;
         for idx in self.nodes.by_name().collect::<Vec<_>>() {
             if self.nodes[idx].is_doubted() {
                 (again, doubted) = (true, true);
                 self.challenge(idx, now);
-                self.dirty_graph |= !self.is_tunnel_alive(idx, now);
+                if !self.is_tunnel_alive(idx, now) {
+                    self.graph.mark_dirty();
+                }
             }
             again |= self.check_restart(idx, now);
             again |= self.settle_pending_path(idx, now);
             again |= self.settle_withdrawn(idx, now);
         }
         if !doubted {
-            self.denied.forget_old(now);
+            self.gossip.denied.forget_old(now);
         }
-        if again || !self.denied.edges.is_empty() {
+        if again || !self.gossip.denied.edges.is_empty() {
             self.arm_doubt_timer(now);
         }
     }
@@ -271,7 +278,7 @@ impl Mesh {
             return false;
         };
         let heard = self.last_evidence(idx, now).is_some_and(|at| at > since);
-        let keyed = self.nodes[idx].keys.is_established();
+        let keyed = self.sessions[idx].is_established();
         let silent = now.saturating_duration_since(since);
         if heard || !keyed || silent >= ALIVE {
             self.nodes[idx].evidence.returned = None;
@@ -290,7 +297,7 @@ impl Mesh {
 
     /// Probes a node in doubt, if it has a confirmed address.
     fn challenge(&mut self, idx: NodeIdx, now: Instant) {
-        let udp = &self.nodes[idx].udp;
+        let udp = &self.paths[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < PACE / 2;
         if udp.confirmed && !udp.last_sent.is_some_and(recent) {
             self.probe_now(idx, now);

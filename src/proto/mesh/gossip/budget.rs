@@ -170,7 +170,7 @@ impl Budget {
 
 impl Mesh {
     fn budget(&mut self, idx: NodeIdx, now: Instant) -> &mut Budget {
-        let budget = &mut self.nodes[idx].budget;
+        let budget = &mut self.gossip.of[idx].budget;
         let budget = budget.get_or_insert_with(|| Box::new(Budget::new(now)));
         budget.used = now;
         budget
@@ -190,7 +190,7 @@ impl Mesh {
         let node = peer.node;
         let first = !peer.synced && self.is_first_told(link, request);
         let subject = request.subject().and_then(|name| self.nodes.find(name));
-        let rate = self.settings.meta_rate;
+        let rate = self.cx.settings.meta_rate;
         let twice = rate.saturating_mul(2);
         let reachability = subject.map(|idx| self.nodes[idx].reachability);
         let reachable = reachability.is_some_and(|reachability| reachability.reachable);
@@ -250,7 +250,7 @@ impl Mesh {
     pub(in crate::mesh) fn charge_own(&mut self, link: LinkId, now: Instant) {
         if let Some(peer) = self.peers.get(&link) {
             let node = peer.node;
-            let own = Terms::own(self.settings.meta_rate);
+            let own = Terms::own(self.cx.settings.meta_rate);
             let charge = self.budget(node, now).own.charge(1, own, now);
             self.settle_charge(link, charge, "request lines");
         }
@@ -262,7 +262,7 @@ impl Mesh {
         let Some(peer) = self.peers.get(&link) else {
             return;
         };
-        let (node, rate) = (peer.node, self.settings.meta_rate);
+        let (node, rate) = (peer.node, self.cx.settings.meta_rate);
         let others = Terms::others(rate);
         let charge = self.budget(node, now).others.charge(1, others, now);
         if charge == Charge::TooLong {
@@ -299,7 +299,7 @@ impl Mesh {
         let sender = reachability
             .filter(|_| behind)
             .map(|reachability| reachability.vouched);
-        let slack = self.settings.meta_rate.saturating_mul(15);
+        let slack = self.cx.settings.meta_rate.saturating_mul(15);
         let (charge, fair) = match sender {
             Some(sender) => {
                 let most = Terms {
@@ -340,7 +340,7 @@ impl Mesh {
         let most = if fair { 8 * CONGESTED } else { CONGESTED };
         let room = queue < most;
         if !room {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
         }
         room
     }
@@ -351,7 +351,7 @@ impl Mesh {
         if charge == Charge::Taken {
             return true;
         }
-        self.refused += 1;
+        self.cx.counters.refused += 1;
         let Some(peer) = self.peers.get(&link) else {
             return false;
         };
@@ -360,7 +360,7 @@ impl Mesh {
             Charge::First => {
                 tracing::warn!(node = %name, "over its budget of {what}: refused until fewer come");
             }
-            Charge::TooLong if !self.to_close.iter().any(|(closing, _)| *closing == link) => {
+            Charge::TooLong if !self.peers.is_closing(link) => {
                 tracing::warn!(node = %name, "cut: over its budget of {what} for {seconds} s");
                 self.misbehaved(link, &format!("over its budget of {what} for {seconds} s"));
             }
@@ -373,7 +373,7 @@ impl Mesh {
     pub(in crate::mesh) fn vouch_for_hosts(&mut self) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
-            if self.settings.hosts.contains_key(self.nodes[idx].name())
+            if self.cx.settings.hosts.contains_key(self.nodes[idx].name())
                 && let Some(by) = self.nodes[idx].introduced_by.take()
                 && let Some(by) = self.nodes.get_mut(by)
             {
@@ -384,12 +384,10 @@ impl Mesh {
 
     /// Forgets budgets that are full again, once a second.
     pub(in crate::mesh) fn budget_tick(&mut self, now: Instant) {
-        let all: Vec<NodeIdx> = self.nodes.by_name().collect();
-        for idx in all {
-            let budget = &mut self.nodes[idx].budget;
-            let idle =
-                |budget: &mut Box<Budget>| now.saturating_duration_since(budget.used) >= BUDGET_AGE;
-            budget.take_if(idle);
+        let idle =
+            |budget: &mut Box<Budget>| now.saturating_duration_since(budget.used) >= BUDGET_AGE;
+        for of in self.gossip.of.values_mut() {
+            of.budget.take_if(idle);
         }
     }
 }

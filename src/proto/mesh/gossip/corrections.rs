@@ -25,7 +25,7 @@ const WAIT: Duration = Duration::from_secs(3);
 
 /// Lines that wait for comparison, oldest first.
 #[derive(Debug, Default)]
-pub(in crate::mesh) struct Doubts(VecDeque<Doubt>);
+pub(in crate::mesh) struct Corrections(VecDeque<Doubt>);
 
 #[derive(Debug)]
 struct Doubt {
@@ -60,10 +60,10 @@ impl Mesh {
             said: request.clone(),
         };
         if self.is_within_budget(link, request, now)
-            && self.doubts.0.len() < MAX_DOUBTS
+            && self.gossip.corrections.0.len() < MAX_DOUBTS
             && self.truth(&doubt).is_some()
         {
-            self.doubts.0.push_back(doubt);
+            self.gossip.corrections.0.push_back(doubt);
             self.arm_doubt_timer(now);
         }
         true
@@ -71,7 +71,7 @@ impl Mesh {
 
     /// Corrects the lines that the neighbour has not confirmed. Returns true if others still wait.
     pub(in crate::mesh) fn settle_doubts(&mut self, now: Instant) -> bool {
-        for doubt in std::mem::take(&mut self.doubts.0) {
+        for doubt in std::mem::take(&mut self.gossip.corrections.0) {
             let first_hand = self.nodes.get(doubt.about).and_then(|node| node.link);
             let peer = first_hand.and_then(|link| self.active(link));
             let waited = now.saturating_duration_since(doubt.since);
@@ -80,12 +80,12 @@ impl Mesh {
                 .map_or(SOON, |rtt| SOON.max(2 * rtt));
             let synced = peer.is_some_and(|peer| peer.synced);
             if waited < WAIT.min(slow) || !synced && waited < WAIT {
-                self.doubts.0.push_back(doubt);
+                self.gossip.corrections.0.push_back(doubt);
             } else if synced && let Some(truth) = self.truth(&doubt) {
                 self.correct(doubt.link, &truth, now);
             }
         }
-        !self.doubts.0.is_empty()
+        !self.gossip.corrections.0.is_empty()
     }
 
     /// Returns the correction of a line, if the neighbour's statements contradict it.

@@ -17,7 +17,7 @@ use meshd_wire::{EdgeAddress, NodeName, Request, Subnet, address::zone, printabl
 use crate::{
     link::MAX_LINE,
     mesh::{
-        HookEvent, LinkId, Mesh, Output,
+        LinkId, Mesh,
         gossip::refresh::News,
         limits::{
             CORRECTION_RATE, MAX_ADDRESS_WORD, MAX_DEFERRED, MAX_EDGE_WORDS, MAX_EDGES, MAX_NODES,
@@ -63,7 +63,7 @@ impl Mesh {
             return;
         }
         if has_long_address(&request) {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
             self.charge_unused(link, now);
             return;
         }
@@ -73,8 +73,9 @@ impl Mesh {
             return;
         }
         // Routed lines need the paths that earlier lines made, so they wait for the graph pass.
-        if !request.flooded() && self.dirty_graph && self.deferred.len() < MAX_DEFERRED {
-            self.deferred.push((link, line.clone()));
+        if !request.flooded() && self.graph.is_dirty() && self.gossip.deferred.len() < MAX_DEFERRED
+        {
+            self.gossip.deferred.push((link, line.clone()));
             return;
         }
         if !self.admits_routed(link, &request, line.len(), now) {
@@ -153,8 +154,8 @@ impl Mesh {
             .peers
             .get(&link)
             .is_some_and(|peer| request.subject() == Some(&peer.hello.name));
-        let mark = self.seen.mark(line);
-        if self.seen.has(mark) && !own && !self.takes_back(link, request) {
+        let mark = self.gossip.seen.mark(line);
+        if self.gossip.seen.has(mark) && !own && !self.takes_back(link, request) {
             self.charge_unused(link, now);
             return false;
         }
@@ -162,7 +163,7 @@ impl Mesh {
         if !self.is_within_budget(link, request, now) {
             return false;
         }
-        self.seen.insert(mark, now);
+        self.gossip.seen.insert(mark, now);
         true
     }
 
@@ -179,8 +180,8 @@ impl Mesh {
     }
 
     fn forward(&mut self, from: LinkId, line: &Bytes) {
-        if !self.settings.route.tunnel_server {
-            self.floods += 1;
+        if !self.cx.settings.route.tunnel_server {
+            self.cx.counters.floods += 1;
             self.tell_all(line, Some(from));
         }
     }
@@ -191,12 +192,12 @@ impl Mesh {
         if let Some(idx) = self.nodes.find(name) {
             return Some(idx);
         }
-        let known = self.settings.hosts.contains_key(name);
+        let known = self.cx.settings.hosts.contains_key(name);
         let peer = self.peers.get(&link)?.node;
         if self.nodes.len() >= MAX_NODES
             || !known && self.nodes[peer].introduced >= MAX_UNKNOWN_PER_NEIGHBOUR
         {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
             return None;
         }
         let idx = self.nodes.add(name.clone(), now);
@@ -213,8 +214,8 @@ impl Mesh {
         let Some(peer) = self.peers.get(&link) else {
             return true;
         };
-        let ours = |name: &&NodeName| **name == self.settings.name || **name == peer.hello.name;
-        self.settings.route.tunnel_server && !names.iter().any(ours)
+        let ours = |name: &&NodeName| **name == self.cx.settings.name || **name == peer.hello.name;
+        self.cx.settings.route.tunnel_server && !names.iter().any(ours)
     }
 
     /// Answers a false line about this node with a correction, within the budget of corrections.
@@ -229,7 +230,7 @@ impl Mesh {
         {
             self.send_line(link, request.line(nonce).into());
         } else {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
         }
     }
 
@@ -255,14 +256,14 @@ impl Mesh {
             }
             return;
         }
-        self.nodes[idx].unclaimed.subnets.remove(&subnet);
+        self.gossip.of[idx].unconfirmed.subnets.remove(&subnet);
         if held {
             if self.nodes[idx].claims_again(&subnet) {
                 self.forward(link, line);
             }
             return;
         }
-        if self.settings.strict_subnets {
+        if self.cx.settings.strict_subnets {
             tracing::debug!(node = %owner, %subnet, "ignored unauthorized ADD_SUBNET");
             self.keep_aside(idx, subnet);
             self.forward(link, line);
@@ -272,12 +273,12 @@ impl Mesh {
             return self.refuse_subnet(idx, subnet, &why, now);
         }
         if let Err(why) = self.has_room(idx, &subnet) {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
             return self.refuse_subnet(idx, subnet, &why, now);
         }
         self.insert_subnet(idx, subnet);
         self.taken_over(subnet);
-        self.retell.note(News::Subnet(idx, subnet), now);
+        self.gossip.note(News::Subnet(idx, subnet), now);
         self.forward(link, line);
     }
 
@@ -304,7 +305,7 @@ impl Mesh {
             return;
         }
         self.forget_refused(idx, Some(&subnet));
-        if self.settings.strict_subnets {
+        if self.cx.settings.strict_subnets {
             self.forward(link, line);
         } else if held {
             let kept = self.keeps_subnet(link, idx, subnet, now);
@@ -314,44 +315,6 @@ impl Mesh {
             if kept.is_none() {
                 self.remove_subnet(idx, subnet);
             }
-        }
-    }
-
-    /// Inserts a subnet into the tables.
-    pub(in crate::mesh) fn insert_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
-        if self.nodes[idx].subnets.insert(subnet) {
-            self.subnet_count += 1;
-            self.count_unlisted(idx, &subnet, true);
-            self.dirty_routes = true;
-            self.subnet_hook(true, idx, subnet);
-        }
-    }
-
-    /// Removes a subnet from the tables.
-    pub(in crate::mesh) fn remove_subnet(&mut self, idx: NodeIdx, subnet: Subnet) {
-        self.nodes[idx].claims_again(&subnet);
-        if self.nodes[idx].subnets.remove(&subnet) {
-            self.subnet_count -= 1;
-            self.count_unlisted(idx, &subnet, false);
-            self.dirty_routes = true;
-            self.subnet_hook(false, idx, subnet);
-        }
-    }
-
-    /// Emits the script event of a subnet of a reachable node or of this node.
-    pub(in crate::mesh) fn subnet_hook(&mut self, up: bool, idx: NodeIdx, subnet: Subnet) {
-        let node = &self.nodes[idx];
-        if node.reachability.reachable || idx == Nodes::ME {
-            let address = (idx != Nodes::ME)
-                .then(|| self.own_address(idx).known())
-                .flatten();
-            let node = node.name().clone();
-            self.outputs.push_back(Output::Hook(HookEvent::Subnet {
-                up,
-                node,
-                subnet,
-                address,
-            }));
         }
     }
 
@@ -407,8 +370,8 @@ impl Mesh {
             weight: *weight,
             teller: Some(link),
         };
-        self.nodes[a].unclaimed.edges.remove(to);
-        self.denied.forget(a, b);
+        self.gossip.of[a].unconfirmed.edges.remove(to);
+        self.gossip.denied.forget(a, b);
         if self.nodes.edge(a, b).is_some_and(|old| old.says_as(&edge)) {
             self.nodes.insert_edge(a, b, edge);
             return;
@@ -417,12 +380,12 @@ impl Mesh {
         if self.nodes.edge(a, b).is_none() && self.nodes.edge_count >= MAX_EDGES
             || edge.words() > 0 && words > MAX_EDGE_WORDS
         {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
             return;
         }
         self.nodes.insert_edge(a, b, edge);
-        self.retell.note(News::Edge(a, b), now);
-        self.dirty_graph = true;
+        self.gossip.note(News::Edge(a, b), now);
+        self.graph.mark_dirty();
         self.forward(link, line);
     }
 
@@ -450,7 +413,7 @@ impl Mesh {
             return;
         };
         if self.is_own_word(link, a) {
-            self.denied.forget(a, b);
+            self.gossip.denied.forget(a, b);
         }
         let Some(edge) = self.nodes.edge(a, b) else {
             return;
@@ -461,10 +424,10 @@ impl Mesh {
             return;
         }
         self.deny_edge(link, (a, b), now);
-        self.dirty_graph = true;
+        self.graph.mark_dirty();
         self.forward(link, line);
         // The other end may be gone as well: its edge to us would stay forever.
-        self.orphans.insert(b);
+        self.graph.add_orphan(b);
     }
 }
 

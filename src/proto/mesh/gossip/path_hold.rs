@@ -112,7 +112,7 @@ impl Mesh {
     /// Returns true if packets go directly to the node by UDP.
     fn is_direct(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
-        node.reachability.via == idx && node.udp.confirmed
+        node.reachability.via == idx && self.paths[idx].confirmed
     }
 
     /// Returns true if an edge of the node has these options in both directions.
@@ -145,7 +145,9 @@ impl Mesh {
         };
         let settled = now.saturating_duration_since(said.since) >= SETTLED;
         let changed = (settled, self.is_direct(idx)) != said.seen;
-        self.dirty_graph |= changed || !self.is_tunnel_alive(idx, now);
+        if changed || !self.is_tunnel_alive(idx, now) {
+            self.graph.mark_dirty();
+        }
         true
     }
 }

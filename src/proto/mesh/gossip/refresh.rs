@@ -36,13 +36,13 @@ pub(in crate::mesh) enum News {
 
 /// Facts to be repeated: at most [`MAX_EDGES`], of about 80 bytes each.
 #[derive(Debug, Default)]
-pub(in crate::mesh) struct Retell {
+pub(in crate::mesh) struct Refresh {
     news: BTreeMap<News, Instant>,
     /// Time of the next repetition.
     at: Option<Instant>,
 }
 
-impl Retell {
+impl Refresh {
     /// Remembers a fact that was new to us.
     pub(in crate::mesh) fn note(&mut self, news: News, now: Instant) {
         if self.news.len() < MAX_EDGES {
@@ -54,21 +54,21 @@ impl Retell {
 impl Mesh {
     /// Sends recent changes that still hold to all neighbours, when the time has come. Runs once a
     /// second.
-    pub(in crate::mesh) fn retell_tick(&mut self, now: Instant) {
-        if self.retell.news.is_empty() || self.settings.route.tunnel_server {
+    pub(in crate::mesh) fn refresh_tick(&mut self, now: Instant) {
+        if self.gossip.refresh.news.is_empty() || self.cx.settings.route.tunnel_server {
             return;
         }
-        let share = 0.5 + f64::from(self.rng.below(1000)) / 1000.0;
-        let pause = self.settings.ping_interval.mul_f64(share);
-        if now < *self.retell.at.get_or_insert(now + pause) {
+        let share = 0.5 + f64::from(self.cx.rng.below(1000)) / 1000.0;
+        let pause = self.cx.settings.ping_interval.mul_f64(share);
+        if now < *self.gossip.refresh.at.get_or_insert(now + pause) {
             return;
         }
-        self.retell.at = None;
+        self.gossip.refresh.at = None;
         let settled = |at: &Instant| now.saturating_duration_since(*at) >= UNDER_WAY;
-        let (due, young) = std::mem::take(&mut self.retell.news)
+        let (due, young) = std::mem::take(&mut self.gossip.refresh.news)
             .into_iter()
             .partition(|(_, at)| settled(at));
-        self.retell.news = young;
+        self.gossip.refresh.news = young;
         let due: BTreeMap<News, Instant> = due;
         for news in due.into_keys() {
             if let Some(request) = self.still_so(news) {

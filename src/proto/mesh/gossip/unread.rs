@@ -48,7 +48,7 @@ impl Mesh {
     pub(in crate::mesh) fn out_of_place(&mut self, link: LinkId, line: &Bytes, what: &str) {
         let is_legacy = self.active(link).is_some_and(|peer| peer.hello.is_legacy());
         match is_legacy {
-            true => self.lose_line(link, line, what, self.now),
+            true => self.lose_line(link, line, what, self.cx.now),
             false => self.misbehaved(link, what),
         }
     }
@@ -58,8 +58,8 @@ impl Mesh {
             return;
         };
         let name = peer.hello.name.clone();
-        self.refused += 1;
-        let unread = &mut self.unread;
+        self.cx.counters.refused += 1;
+        let unread = &mut self.gossip.unread;
         unread.since += 1;
         let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
         if !unread.told.is_some_and(lately) {

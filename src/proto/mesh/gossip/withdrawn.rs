@@ -78,7 +78,7 @@ impl Mesh {
         let has = |one: &Subnet| one.prefix.masked() == prefix && one != subnet;
         !self.nodes[idx].claimed().any(has)
             && (self.gives_prefix(idx, subnet)
-                || self.subnet_count <= MAX_COMPARED && !self.has_other_owner(idx, prefix))
+                || self.subnets.count() <= MAX_COMPARED && !self.has_other_owner(idx, prefix))
     }
 
     /// Returns true if another reachable node, or this one, owns the prefix.
@@ -93,9 +93,9 @@ impl Mesh {
 
     /// Returns true if the node's host file lists the prefix.
     fn gives_prefix(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
-        let host = self.settings.hosts.get(self.nodes[idx].name());
+        let host = self.cx.settings.hosts.get(self.nodes[idx].name());
         let prefix = subnet.prefix.masked();
-        self.settings.subnet_policy != SubnetPolicy::Open
+        self.cx.settings.subnet_policy != SubnetPolicy::Open
             && host.is_some_and(|host| host.subnets.iter().any(|one| one.prefix.masked() == prefix))
     }
 

@@ -91,8 +91,8 @@ impl Mesh {
             .filter(|(_, node)| {
                 node.reachability.reachable
                     && node.link.is_none()
-                    && node.udp.is_active(now)
-                    && !node.udp.confirmed
+                    && self.paths[node.shared.idx].is_active(now)
+                    && !self.paths[node.shared.idx].confirmed
             })
             .map(|(idx, _)| idx)
             .filter(|idx| *idx != Nodes::ME)
@@ -100,10 +100,12 @@ impl Mesh {
         for idx in indirect {
             self.tell_better_path(idx, now);
         }
-        self.paced
+        self.paths
+            .paced
             .udp
             .retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(60));
-        self.paced
+        self.paths
+            .paced
             .mtu
             .retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(60));
     }
@@ -125,14 +127,14 @@ impl Mesh {
         if to == Nodes::ME || !node.reachability.reachable {
             return;
         }
-        let interval = self.settings.udp_info_interval;
+        let interval = self.cx.settings.udp_info_interval;
         if from == Nodes::ME
-            && (node.link.is_some() || !pace(&mut self.paced.udp, to, interval, now))
+            && (node.link.is_some() || !pace(&mut self.paths.paced.udp, to, interval, now))
         {
             return;
         }
         let tcp_only = |idx: NodeIdx| self.nodes[idx].reachability.options.has(Options::TCP_ONLY);
-        if self.settings.options.has(Options::TCP_ONLY)
+        if self.cx.settings.options.has(Options::TCP_ONLY)
             || from != Nodes::ME && tcp_only(from)
             || tcp_only(to)
         {
@@ -198,9 +200,9 @@ impl Mesh {
         if to == Nodes::ME || !node.reachability.reachable {
             return;
         }
-        let interval = self.settings.mtu_info_interval;
+        let interval = self.cx.settings.mtu_info_interval;
         if from == Nodes::ME
-            && (node.link.is_some() || !pace(&mut self.paced.mtu, to, interval, now))
+            && (node.link.is_some() || !pace(&mut self.paths.paced.mtu, to, interval, now))
         {
             return;
         }
@@ -220,7 +222,7 @@ impl Mesh {
     /// Returns the known MTU towards a node, if the search is over.
     fn known_mtu(&self, idx: NodeIdx) -> Option<u16> {
         let fixed = |idx: NodeIdx| {
-            let pmtu = &self.nodes[idx].udp.pmtu;
+            let pmtu = &self.paths[idx].pmtu;
             (pmtu.fixed && pmtu.min >= MIN_MTU).then_some(pmtu.min)
         };
         if idx == Nodes::ME {
@@ -238,7 +240,7 @@ impl Mesh {
     ) {
         // Any node may have written the hint. tinc ends the link here; we drop the line.
         if mtu < i32::from(MIN_MTU) {
-            self.refused += 1;
+            self.cx.counters.refused += 1;
             return;
         }
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
@@ -248,7 +250,7 @@ impl Mesh {
             return;
         }
         let mtu = u16::try_from(mtu).unwrap_or(MTU).min(MTU);
-        let udp = &mut self.nodes[from].udp;
+        let udp = &mut self.paths[from];
         if !udp.confirmed && udp.hinted_mtu.note(mtu, now) {
             self.mark_state(from);
         }

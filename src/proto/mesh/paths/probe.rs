@@ -95,9 +95,8 @@ impl Mesh {
     /// Probes the address in use, one address that some neighbour of the node sees, and the node's
     /// local one.
     pub(in crate::mesh) fn probe_candidates(&mut self, idx: NodeIdx, now: Instant) {
-        let node = &mut self.nodes[idx];
-        node.udp.turn = node.udp.turn.wrapping_add(1);
-        let turn = node.udp.turn as usize;
+        self.paths[idx].turn = self.paths[idx].turn.wrapping_add(1);
+        let turn = self.paths[idx].turn as usize;
         let mut seen = Vec::new();
         let mut local = Vec::new();
         for edge in self.nodes[idx].edges.values() {
@@ -106,10 +105,10 @@ impl Mesh {
             }
             local.extend(edge.local.as_ref().and_then(EdgeAddress::target));
         }
-        if !self.settings.local_discovery {
+        if !self.cx.settings.local_discovery {
             local.clear();
         }
-        let mut targets: Vec<SocketAddr> = self.nodes[idx].udp.addr.into_iter().collect();
+        let mut targets: Vec<SocketAddr> = self.paths[idx].addr.into_iter().collect();
         for list in [seen, local] {
             targets.extend(list.get(turn % list.len().max(1)));
         }
@@ -120,7 +119,7 @@ impl Mesh {
                 self.send_probe(idx, addr, PROBE, now);
             }
         }
-        self.nodes[idx].udp.last_sent = Some(now);
+        self.paths[idx].last_sent = Some(now);
     }
 
     /// Returns true if the node may be probed at an address without any packet from it yet. The
@@ -129,10 +128,12 @@ impl Mesh {
     fn may_guess(&mut self, idx: NodeIdx, addr: SocketAddr, now: Instant) -> bool {
         let node = &self.nodes[idx];
         let link = node.link.and_then(|link| self.active(link));
-        if node.udp.proven == Some(addr) || link.is_some_and(|peer| peer.remote.ip() == addr.ip()) {
+        if self.paths[idx].proven == Some(addr)
+            || link.is_some_and(|peer| peer.remote.ip() == addr.ip())
+        {
             return true;
         }
-        !addr.ip().to_canonical().is_loopback() && self.guesses.take(addr, now)
+        !addr.ip().to_canonical().is_loopback() && self.paths.guesses.take(addr, now)
     }
 
     /// Returns true if an address may be probed: no broadcast or multicast address, and none inside
@@ -155,10 +156,10 @@ impl Mesh {
         now: Instant,
     ) -> Number {
         let mut data = vec![0; usize::from(length.max(PROBE))];
-        self.rng.fill(&mut data[NUMBER.start..]);
+        self.cx.rng.fill(&mut data[NUMBER.start..]);
         let mut number = [0; 4];
         number.copy_from_slice(&data[NUMBER]);
-        let udp = &mut self.nodes[idx].udp;
+        let udp = &mut self.paths[idx];
         if udp.asked.len() >= ASKED {
             udp.asked.pop_front();
         }
@@ -175,7 +176,7 @@ impl Mesh {
             udp.unanswered = udp.unanswered.saturating_add(1);
             // Probes to other addresses must not delay those that check this address.
             udp.last_sent = Some(now);
-            self.nodes[idx].measured.asked();
+            self.reports.measured(idx).asked();
         }
         self.send_record(idx, to, TYPE_PROBE, &data);
         number
@@ -184,22 +185,28 @@ impl Mesh {
     /// Reports to a node the longest record received from it, which saves the node probes.
     pub(in crate::mesh) fn gratuitous_reply(&mut self, idx: NodeIdx, now: Instant) {
         let pause = self
+            .cx
             .settings
             .udp_discovery_keepalive
             .saturating_sub(Duration::from_secs(1));
-        let node = &mut self.nodes[idx];
+        let node = &self.nodes[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < pause;
-        if !node.udp.confirmed || node.minor() < 3 || node.udp.last_gratuitous.is_some_and(recent) {
+        if !self.paths[idx].confirmed
+            || node.minor() < 3
+            || self.paths[idx].last_gratuitous.is_some_and(recent)
+        {
             return;
         }
-        let Some(addr) = node.udp.addr else { return };
+        let Some(addr) = self.paths[idx].addr else {
+            return;
+        };
         let longest = node.shared.counters.take_longest();
         if longest == 0 {
             return;
         }
-        node.udp.last_gratuitous = Some(now);
+        self.paths[idx].last_gratuitous = Some(now);
         let mut data = [0; PROBE as usize];
-        self.rng.fill(&mut data[NUMBER]);
+        self.cx.rng.fill(&mut data[NUMBER]);
         data[0] = 2;
         let length = u16::try_from(longest).unwrap_or(u16::MAX);
         data[1..3].copy_from_slice(&length.to_be_bytes());
@@ -219,7 +226,8 @@ impl Mesh {
         };
         // A relayed probe does not test the direct path.
         let relayed = self
-            .snapshot
+            .publisher
+            .snapshot()
             .by_addr
             .get(&from)
             .is_some_and(|sender| *sender != idx.slot());
@@ -238,7 +246,7 @@ impl Mesh {
                     reply[0] = 1;
                 }
                 self.send_record(idx, from, TYPE_PROBE, &reply);
-                let udp = &mut self.nodes[idx].udp;
+                let udp = &mut self.paths[idx];
                 udp.heard = udp.heard.saturating_add(1);
                 udp.heard_at = Some(now);
                 self.moved(idx, from, now);
@@ -261,21 +269,21 @@ impl Mesh {
         length: u16,
         now: Instant,
     ) {
-        let udp = &mut self.nodes[idx].udp;
+        let udp = &mut self.paths[idx];
         let Some(at) = udp.asked.iter().position(|asked| asked.number == number) else {
             return;
         };
         let Some(asked) = udp.asked.remove(at) else {
             return;
         };
-        self.hold_probed(idx, asked.number, now);
+        self.pause_probed(idx, asked.number, now);
         if asked.to != from {
             // The answer came from another address of the node: probe that address.
             self.moved(idx, from, now);
             return;
         }
-        let node = &mut self.nodes[idx];
-        let udp = &mut node.udp;
+        let node = &self.nodes[idx];
+        let udp = &mut self.paths[idx];
         let fresh = !udp.confirmed || udp.addr != Some(from);
         if fresh {
             if udp.confirmed && udp.unanswered == 0 && udp.addr.is_some_and(|old| better(old, from))
@@ -287,22 +295,20 @@ impl Mesh {
             udp.confirmed = true;
             udp.proven = Some(from);
             tracing::info!(node = %node.shared.name, addr = %from, "UDP works");
-            self.outputs.push_back(Output::AskPathMtu { to: from });
+            self.cx.emit(Output::AskPathMtu { to: from });
             self.dial_worked_by_udp(idx);
         }
-        let node = &mut self.nodes[idx];
-        let udp = &mut node.udp;
+        let udp = &mut self.paths[idx];
         udp.unanswered = 0;
         udp.last_answer = Some(now);
         let before = (udp.pmtu.min, udp.pmtu.fixed);
         if asked.length == PROBE {
             let trip = now.saturating_duration_since(asked.at);
             udp.rtt = Some(trip);
-            node.measured.answered(trip, now);
+            self.reports.measured(idx).answered(trip, now);
         }
         udp.pmtu.answered(length.min(asked.length));
-        let node = &self.nodes[idx];
-        if fresh || before != (node.udp.pmtu.min, node.udp.pmtu.fixed) {
+        if fresh || before != (self.paths[idx].pmtu.min, self.paths[idx].pmtu.fixed) {
             self.note_mtu(idx, before.1);
         }
         self.answer_ping(idx, now);
@@ -312,19 +318,19 @@ impl Mesh {
     /// Probes an address that an authenticated packet of the node came from directly, if that
     /// address is not in use. The address in use changes only after the answer.
     pub(in crate::mesh) fn moved(&mut self, idx: NodeIdx, from: SocketAddr, now: Instant) {
-        let udp = &mut self.nodes[idx].udp;
+        let udp = &mut self.paths[idx];
         let known = udp.addr == Some(from);
         if known && udp.confirmed || !self.may_use_udp(idx) {
             return;
         }
-        let udp = &mut self.nodes[idx].udp;
+        let udp = &mut self.paths[idx];
         if !udp.confirmed {
             udp.addr = Some(from);
         }
         let ask = udp
             .last_sent
             .is_none_or(|at| now.saturating_duration_since(at) >= SUSPICIOUS);
-        if (ask || !known) && self.may_probe(from) && self.challenge.take(20, 20, now) {
+        if (ask || !known) && self.may_probe(from) && self.paths.challenge.take(20, 20, now) {
             self.send_probe(idx, from, PROBE, now);
         }
     }

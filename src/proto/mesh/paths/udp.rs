@@ -119,7 +119,7 @@ impl Mesh {
             .collect();
         for idx in all {
             self.count_packets(idx, now);
-            let node = &mut self.nodes[idx];
+            let node = &self.nodes[idx];
             let counters = &node.shared.counters;
             let packets = [
                 &counters.tx_packets,
@@ -127,11 +127,11 @@ impl Mesh {
                 &counters.relayed,
             ];
             let packets = packets.into_iter().map(crate::mesh::total).sum();
-            if packets != node.udp.seen_packets {
-                node.udp.seen_packets = packets;
-                node.udp.wake(now);
+            if packets != self.paths[idx].seen_packets {
+                self.paths[idx].seen_packets = packets;
+                self.paths[idx].wake(now);
             }
-            if node.reachability.reachable && node.udp.is_active(now) {
+            if node.reachability.reachable && self.paths[idx].is_active(now) {
                 self.ensure_session(idx, now);
             }
             self.discover(idx, now);
@@ -140,23 +140,22 @@ impl Mesh {
 
     /// Sends the probe that is due to one node and arms the node's timer.
     pub(in crate::mesh) fn discover(&mut self, idx: NodeIdx, now: Instant) {
-        let settings = self.settings.clone();
+        let settings = self.cx.settings.clone();
         if !settings.udp_discovery || !self.may_use_udp(idx) {
             return;
         }
-        let node = &mut self.nodes[idx];
+        let node = &self.nodes[idx];
         let timeout = settings.udp_discovery_timeout;
-        let active = node.udp.is_active(now);
-        let silent = node.udp.confirmed
-            && node
-                .udp
+        let active = self.paths[idx].is_active(now);
+        let silent = self.paths[idx].confirmed
+            && self.paths[idx]
                 .last_answer
                 .is_none_or(|at| now.saturating_duration_since(at) >= timeout);
         // An unanswered probe is followed up to the end, even if the inner TCP has become quiet
         // meanwhile.
-        let late = node.udp.confirmed && node.udp.unanswered > LATE;
+        let late = self.paths[idx].confirmed && self.paths[idx].unanswered > LATE;
         let idle = !active && !late && node.link.is_none();
-        if silent || node.udp.confirmed && node.udp.unanswered > DEAD {
+        if silent || self.paths[idx].confirmed && self.paths[idx].unanswered > DEAD {
             let what = if idle {
                 "UDP has rested too long to be relied on"
             } else {
@@ -165,10 +164,10 @@ impl Mesh {
             self.lost_udp(idx, what);
         }
         if idle {
-            self.nodes[idx].udp.unanswered = 0;
+            self.paths[idx].unanswered = 0;
             return;
         }
-        let udp = &self.nodes[idx].udp;
+        let udp = &self.paths[idx];
         let pace = match (udp.confirmed, active) {
             (true, _) if udp.unanswered > LATE => SUSPICIOUS,
             (true, true) if udp.pmtu.suspicious() => SUSPICIOUS,
@@ -178,13 +177,13 @@ impl Mesh {
         };
         let due = udp.last_sent.map_or(now, |at| at + pace);
         if now < due {
-            self.timers.insert((due, Timer::Pmtu, idx));
+            self.cx.arm(due, Timer::Pmtu, idx);
             return;
         }
         if udp.confirmed {
             self.keepalive(idx, active, now);
             if active || late {
-                self.timers.insert((now + SUSPICIOUS, Timer::Pmtu, idx));
+                self.cx.arm(now + SUSPICIOUS, Timer::Pmtu, idx);
             }
         } else {
             self.probe_candidates(idx, now);
@@ -196,7 +195,7 @@ impl Mesh {
     /// Sends a probe at once, even if none is due, because a caller waits for the answer. Returns
     /// the number that the answer will carry, if the address is confirmed.
     pub(in crate::mesh) fn probe_now(&mut self, idx: NodeIdx, now: Instant) -> Option<Number> {
-        let udp = &self.nodes[idx].udp;
+        let udp = &self.paths[idx];
         let Some(addr) = udp.addr.filter(|_| udp.confirmed) else {
             if self.may_use_udp(idx) {
                 self.probe_candidates(idx, now);
@@ -219,17 +218,17 @@ impl Mesh {
     pub(in crate::mesh) fn may_use_udp(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         node.reachability.reachable
-            && node.keys.is_established()
+            && self.sessions[idx].is_established()
             && !node.reachability.options.has(Options::TCP_ONLY)
-            && !self.settings.options.has(Options::TCP_ONLY)
+            && !self.cx.settings.options.has(Options::TCP_ONLY)
     }
 
     fn keepalive(&mut self, idx: NodeIdx, active: bool, now: Instant) {
-        let Some(addr) = self.nodes[idx].udp.addr else {
+        let Some(addr) = self.paths[idx].addr else {
             return;
         };
         self.send_probe(idx, addr, PROBE, now);
-        let udp = &mut self.nodes[idx].udp;
+        let udp = &mut self.paths[idx];
         if !udp.pmtu.fixed {
             return;
         }
@@ -264,34 +263,31 @@ impl Mesh {
 
     /// Runs the next step of the MTU search, if it is due.
     pub(in crate::mesh) fn search_mtu(&mut self, idx: NodeIdx, now: Instant) {
-        let node = &mut self.nodes[idx];
-        let (true, Some(addr)) = (node.udp.confirmed, node.udp.addr) else {
+        let (true, Some(addr)) = (self.paths[idx].confirmed, self.paths[idx].addr) else {
             return;
         };
-        let Some(due) = node.udp.pmtu.due(now) else {
+        let Some(due) = self.paths[idx].pmtu.due(now) else {
             return;
         };
         if due <= now {
             // While no probe at all is answered, a missing answer does not disprove a length. The
             // probe sent last may still be on its way.
-            if node.udp.unanswered > LATE + 1 && node.udp.pmtu.postpone(now) {
-                self.timers
-                    .insert((due.max(now) + SUSPICIOUS, Timer::Pmtu, idx));
+            if self.paths[idx].unanswered > LATE + 1 && self.paths[idx].pmtu.postpone(now) {
+                self.cx.arm(due.max(now) + SUSPICIOUS, Timer::Pmtu, idx);
                 self.send_probe(idx, addr, PROBE, now);
                 return;
             }
-            let was = node.udp.pmtu.fixed;
+            let was = self.paths[idx].pmtu.fixed;
             self.send_probe(idx, addr, PROBE, now);
-            let node = &mut self.nodes[idx];
-            for length in node.udp.pmtu.probes(now) {
+            for length in self.paths[idx].pmtu.probes(now) {
                 self.send_probe(idx, addr, length, now);
             }
-            if self.nodes[idx].udp.pmtu.fixed != was {
+            if self.paths[idx].pmtu.fixed != was {
                 self.note_mtu(idx, was);
             }
         }
-        if let Some(due) = self.nodes[idx].udp.pmtu.due(now) {
-            self.timers.insert((due, Timer::Pmtu, idx));
+        if let Some(due) = self.paths[idx].pmtu.due(now) {
+            self.cx.arm(due, Timer::Pmtu, idx);
         }
     }
 
@@ -303,7 +299,7 @@ impl Mesh {
         addr: SocketAddr,
         now: Instant,
     ) {
-        let udp = &mut self.nodes[idx].udp;
+        let udp = &mut self.paths[idx];
         if !udp.confirmed && udp.addr != Some(addr) {
             udp.addr = Some(addr);
             udp.last_sent = None;
@@ -314,18 +310,18 @@ impl Mesh {
     /// Records that the path MTU was proven or disproven; `was` is true if it was known before.
     pub(in crate::mesh) fn note_mtu(&mut self, idx: NodeIdx, was: bool) {
         let node = &self.nodes[idx];
-        if node.udp.pmtu.fixed && !was {
-            tracing::info!(node = %node.name(), "path MTU is {}", node.udp.pmtu.min);
+        if self.paths[idx].pmtu.fixed && !was {
+            tracing::info!(node = %node.name(), "path MTU is {}", self.paths[idx].pmtu.min);
         }
         self.mark_state(idx);
     }
 
     /// Declares UDP to the node dead: TCP or a relay takes over at once.
     fn lost_udp(&mut self, idx: NodeIdx, what: &str) {
-        let node = &mut self.nodes[idx];
+        let node = &self.nodes[idx];
         tracing::info!(node = %node.shared.name, "{what}");
-        node.udp.unconfirm();
-        node.udp.last_sent = None;
+        self.paths[idx].unconfirm();
+        self.paths[idx].last_sent = None;
         self.mark_state(idx);
     }
 
@@ -336,12 +332,12 @@ impl Mesh {
         let hit: Vec<NodeIdx> = self
             .nodes
             .iter()
-            .filter(|(_, n)| n.udp.addr == Some(to))
+            .filter(|(_, n)| self.paths[n.shared.idx].addr == Some(to))
             .map(|(idx, _)| idx)
             .collect();
         for idx in hit {
             let limit = self.longest_record(idx, datagram.into());
-            let udp = &mut self.nodes[idx].udp;
+            let udp = &mut self.paths[idx];
             udp.limit = Some(limit);
             udp.pmtu.start(limit);
             if udp.pmtu.max > limit {
@@ -357,7 +353,7 @@ impl Mesh {
         let hit: Vec<NodeIdx> = self
             .nodes
             .iter()
-            .filter(|(_, n)| n.udp.addr == Some(to))
+            .filter(|(_, n)| self.paths[n.shared.idx].addr == Some(to))
             .map(|(idx, _)| idx)
             .collect();
         for idx in hit {
@@ -365,12 +361,12 @@ impl Mesh {
             let record = self
                 .longest_record(idx, length.saturating_sub(1))
                 .saturating_add(1);
-            let udp = &mut self.nodes[idx].udp;
+            let udp = &mut self.paths[idx];
             let known = udp.limit.is_some_and(|limit| limit < record);
             udp.pmtu.too_long(record);
             if !known {
                 udp.limit = None;
-                self.outputs.push_back(Output::AskPathMtu { to });
+                self.cx.emit(Output::AskPathMtu { to });
             }
             self.mark_state(idx);
             self.search_mtu(idx, now);
@@ -380,7 +376,7 @@ impl Mesh {
     /// Returns the longest record for the node whose datagram has at most `datagram` bytes. SPTPS
     /// datagrams may have ids in front.
     fn longest_record(&self, idx: NodeIdx, datagram: usize) -> u16 {
-        let longest = match self.nodes[idx].keys.tx() {
+        let longest = match self.sessions[idx].tx() {
             Some(tx) => tx.longest_record(datagram),
             None => datagram.saturating_sub(HEADER + SPTPS_OVERHEAD),
         };

@@ -124,14 +124,14 @@ impl AutoConnect {
 impl Mesh {
     /// Handles the loss of the last link: the next check runs at once.
     pub(in crate::mesh) fn auto_alone(&mut self, now: Instant) {
-        self.auto.at = now;
-        self.timers.insert((now, Timer::Dial, Nodes::ME));
+        self.peers.auto.at = now;
+        self.cx.arm(now, Timer::Dial, Nodes::ME);
     }
 
     /// Handles the failure of a dial by AutoConnect: no address of the node worked.
     pub(in crate::mesh) fn auto_failed(&mut self, name: &NodeName, now: Instant) {
         let jitter = self.share();
-        let (failures, until) = self.auto.held.entry(name.clone()).or_insert((0, now));
+        let (failures, until) = self.peers.auto.held.entry(name.clone()).or_insert((0, now));
         let hold = (HOLD * (1 << *failures)).min(MAX_HOLD);
         *until = now + hold.mul_f64(0.75 + jitter / 2.0);
         *failures = (*failures + 1).min(8);
@@ -139,22 +139,22 @@ impl Mesh {
 
     /// Runs once a second and when a check is due. Opens or closes at most one link.
     pub(in crate::mesh) fn auto_connect(&mut self, now: Instant) {
-        if !self.settings.auto_connect {
+        if !self.cx.settings.auto_connect {
             return;
         }
         let links = self.nodes[Nodes::ME].edges.len();
         if links >= WANTED {
-            self.auto.short = None;
+            self.peers.auto.short = None;
             self.cancel_needless(now);
-        } else if self.auto.short.is_none() {
-            self.auto.short = Some((now, self.share()));
+        } else if self.peers.auto.short.is_none() {
+            self.peers.auto.short = Some((now, self.share()));
         }
-        if now < self.auto.at {
+        if now < self.peers.auto.at {
             return;
         }
-        self.auto.at = now + INTERVAL.mul_f64(0.8 + 0.4 * self.share());
-        self.timers.insert((self.auto.at, Timer::Dial, Nodes::ME));
-        let before = std::mem::replace(&mut self.auto.changes, self.nodes.changes);
+        self.peers.auto.at = now + INTERVAL.mul_f64(0.8 + 0.4 * self.share());
+        self.cx.arm(self.peers.auto.at, Timer::Dial, Nodes::ME);
+        let before = std::mem::replace(&mut self.peers.auto.changes, self.nodes.changes);
         let storm = self.nodes.changes - before > STORM;
         if self.wants_another(links, storm, now) {
             self.dial_one(links, now);
@@ -166,11 +166,16 @@ impl Mesh {
 
     /// Returns true if one more link should be dialled now.
     fn wants_another(&mut self, links: usize, storm: bool, now: Instant) -> bool {
-        let Some((since, share)) = self.auto.short else {
+        let Some((since, share)) = self.peers.auto.short else {
             return false;
         };
         let (mut ours, mut pending) = (0, 0);
-        for out in self.outgoing.values().filter(|out| out.is_under_way(now)) {
+        for out in self
+            .peers
+            .outgoing
+            .values()
+            .filter(|out| out.is_under_way(now))
+        {
             pending += 1;
             ours += usize::from(out.is_auto());
         }
@@ -208,7 +213,7 @@ impl Mesh {
     fn dial_one(&mut self, links: usize, now: Instant) {
         let (held, mut free): (Vec<_>, Vec<_>) = self
             .auto_candidates()
-            .partition(|one| self.auto.holds(&one.name, now));
+            .partition(|one| self.peers.auto.holds(&one.name, now));
         if free.is_empty() && links == 0 {
             free = held;
         }
@@ -230,7 +235,7 @@ impl Mesh {
     /// nodes.
     fn dial_lost_one(&mut self, links: usize, storm: bool, now: Instant) {
         let busy = |out: &Outgoing| out.is_auto() && out.is_under_way(now);
-        if links == 0 || self.outgoing.values().any(busy) {
+        if links == 0 || self.peers.outgoing.values().any(busy) {
             return;
         }
         let least = if storm {
@@ -240,12 +245,14 @@ impl Mesh {
         };
         let gone = |name: &NodeName| {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
-            let since = node.map_or(self.auto.started, |node| node.idle_since);
+            let since = node.map_or(self.peers.auto.started, |node| node.idle_since);
             now.saturating_duration_since(since) >= least
         };
         let lost: Vec<NodeName> = self
             .auto_candidates()
-            .filter(|one| !one.reachable && gone(&one.name) && !self.auto.holds(&one.name, now))
+            .filter(|one| {
+                !one.reachable && gone(&one.name) && !self.peers.auto.holds(&one.name, now)
+            })
             .map(|one| one.name)
             .collect();
         let (all, there) = (self.nodes.len(), self.live_nodes() + 1);
@@ -257,21 +264,21 @@ impl Mesh {
 
     /// Shortest time that a node with two links waits before it dials.
     fn patience(&self) -> Duration {
-        let size = self.settings.hosts.len().max(self.live_nodes());
+        let size = self.cx.settings.hosts.len().max(self.live_nodes());
         let size = u32::try_from(size).unwrap_or(u32::MAX);
         PATIENCE_PER_NODE.saturating_mul(size).min(PATIENCE)
     }
 
     /// Nodes without a link that can be dialled: they have a key, and an address or a path.
     fn auto_candidates(&self) -> impl Iterator<Item = Candidate> + '_ {
-        self.settings.hosts.iter().filter_map(|(name, host)| {
+        self.cx.settings.hosts.iter().filter_map(|(name, host)| {
             let node = self.nodes.find(name).map(|idx| &self.nodes[idx]);
             let reachable = node.is_some_and(|node| node.reachability.reachable);
             let addressed = !host.addresses.is_empty();
             let candidate = node.is_none_or(|node| node.link.is_none())
                 && (addressed || reachable)
-                && self.settings.credentials(host).is_some()
-                && !self.outgoing.contains_key(name);
+                && self.cx.settings.credentials(host).is_some()
+                && !self.peers.outgoing.contains_key(name);
             candidate.then(|| Candidate {
                 name: name.clone(),
                 reachable,
@@ -288,6 +295,7 @@ impl Mesh {
             node.is_some_and(|node| node.reachability.reachable)
         };
         let needless: Vec<NodeName> = self
+            .peers
             .outgoing
             .iter()
             .filter(|(name, out)| out.is_auto() && !out.is_connected() && reachable(name))
@@ -305,7 +313,7 @@ impl Mesh {
             return;
         }
         let spare = |peer: &&Peer| {
-            let auto = self.outgoing.get(&peer.hello.name);
+            let auto = self.peers.outgoing.get(&peer.hello.name);
             peer.active
                 && peer.hello.outgoing
                 && auto.is_some_and(|out| out.is_auto() && out.is_connected())
@@ -347,13 +355,14 @@ impl Mesh {
 
     /// Returns a random number below `count`, or 0.
     fn below(&mut self, count: usize) -> usize {
-        self.rng
+        self.cx
+            .rng
             .below(u32::try_from(count.max(1)).unwrap_or(u32::MAX)) as usize
     }
 
     /// Returns a random number from 0 to 1.
     fn share(&mut self) -> f64 {
-        f64::from(self.rng.below(1000)) / 1000.0
+        f64::from(self.cx.rng.below(1000)) / 1000.0
     }
 }
 

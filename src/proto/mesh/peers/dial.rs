@@ -87,12 +87,13 @@ impl Outgoing {
 impl Mesh {
     /// Adjusts the list of nodes to dial to the configuration.
     pub(in crate::mesh) fn reconcile_outgoing(&mut self, now: Instant) {
-        let wanted: Vec<NodeName> = self.settings.connect_to.clone();
+        let wanted: Vec<NodeName> = self.cx.settings.connect_to.clone();
         for name in &wanted {
             self.nodes.add(name.clone(), now);
             self.want_link(name.clone(), true, now);
         }
         let gone: Vec<NodeName> = self
+            .peers
             .outgoing
             .iter()
             .filter(|(name, out)| out.pinned && !wanted.contains(name))
@@ -104,7 +105,7 @@ impl Mesh {
     }
 
     pub(in crate::mesh) fn want_link(&mut self, name: NodeName, pinned: bool, now: Instant) {
-        if let Some(out) = self.outgoing.get_mut(&name) {
+        if let Some(out) = self.peers.outgoing.get_mut(&name) {
             out.pinned |= pinned;
             return;
         }
@@ -119,8 +120,8 @@ impl Mesh {
             once: false,
             former: None,
         };
-        self.outgoing.insert(name, out);
-        self.timers.insert((now, Timer::Dial, Nodes::ME));
+        self.peers.outgoing.insert(name, out);
+        self.cx.arm(now, Timer::Dial, Nodes::ME);
     }
 
     /// Dials the neighbours from before a restart at once, including those that had dialled us:
@@ -131,13 +132,13 @@ impl Mesh {
         now: Instant,
     ) {
         for (name, addr) in neighbours {
-            if name == self.settings.name || !self.settings.hosts.contains_key(&name) {
+            if name == self.cx.settings.name || !self.cx.settings.hosts.contains_key(&name) {
                 continue;
             }
-            let once = !self.outgoing.contains_key(&name);
+            let once = !self.peers.outgoing.contains_key(&name);
             self.nodes.add(name.clone(), now);
             self.want_link(name.clone(), false, now);
-            if let Some(out) = self.outgoing.get_mut(&name) {
+            if let Some(out) = self.peers.outgoing.get_mut(&name) {
                 out.once = once;
                 out.former = Some(addr);
             }
@@ -145,13 +146,11 @@ impl Mesh {
     }
 
     pub(in crate::mesh) fn forget_outgoing(&mut self, name: &NodeName, why: &str, now: Instant) {
-        let Some(out) = self.outgoing.remove(name) else {
+        let Some(out) = self.peers.outgoing.remove(name) else {
             return;
         };
         match out.state {
-            State::Dialling(_) => self
-                .outputs
-                .push_back(Output::CancelDial { node: name.clone() }),
+            State::Dialling(_) => self.cx.emit(Output::CancelDial { node: name.clone() }),
             State::Connected(link)
                 if self
                     .peers
@@ -168,6 +167,7 @@ impl Mesh {
     pub(in crate::mesh) fn dial_due(&mut self, now: Instant) {
         let due = |out: &Outgoing| matches!(out.state, State::Waiting(at) if at <= now);
         let names: Vec<NodeName> = self
+            .peers
             .outgoing
             .iter()
             .filter(|(_, out)| due(out))
@@ -175,7 +175,7 @@ impl Mesh {
             .collect();
         for name in names {
             let link = self.nodes.find(&name).and_then(|idx| self.nodes[idx].link);
-            if let (Some(link), Some(out)) = (link, self.outgoing.get_mut(&name)) {
+            if let (Some(link), Some(out)) = (link, self.peers.outgoing.get_mut(&name)) {
                 out.state = State::Connected(link);
                 continue;
             }
@@ -185,19 +185,20 @@ impl Mesh {
 
     /// Collects the addresses of a node and dials the first one.
     fn start_round(&mut self, name: &NodeName, now: Instant) {
-        let host = self.settings.hosts.get(name).cloned();
+        let host = self.cx.settings.hosts.get(name).cloned();
         let mut addresses: VecDeque<SocketAddr> = VecDeque::new();
         let mut add = |addr: SocketAddr| {
             if addresses.len() < MAX_ADDRESSES && !addresses.contains(&addr) {
                 addresses.push_back(addr);
             }
         };
-        let Some(host) = host.filter(|host| self.settings.credentials(host).is_some()) else {
+        let Some(host) = host.filter(|host| self.cx.settings.credentials(host).is_some()) else {
             let why = format!("hosts/{name} is missing or has no usable public key");
             self.round_failed(name, (DialFault::NoKey, &why), true, now);
             return;
         };
         let former = self
+            .peers
             .outgoing
             .get_mut(name)
             .and_then(|out| out.former.take());
@@ -221,13 +222,13 @@ impl Mesh {
             }
         }
         addresses.retain(|addr| self.may_dial(*addr));
-        let Some(out) = self.outgoing.get_mut(name) else {
+        let Some(out) = self.peers.outgoing.get_mut(name) else {
             return;
         };
         out.addresses = addresses;
         out.resolving = names.len();
         for (host, port) in names {
-            self.outputs.push_back(Output::Resolve {
+            self.cx.emit(Output::Resolve {
                 node: name.clone(),
                 host,
                 port,
@@ -247,8 +248,8 @@ impl Mesh {
     /// Returns true if an address lies in a subnet of the mesh; a default route does not count.
     pub(in crate::mesh) fn is_inside(&self, ip: IpAddr) -> bool {
         let owner = match ip.to_canonical() {
-            IpAddr::V4(ip) => self.snapshot.v4.lookup(ip.to_bits()),
-            IpAddr::V6(ip) => self.snapshot.v6.lookup(ip.to_bits()),
+            IpAddr::V4(ip) => self.publisher.snapshot().v4.lookup(ip.to_bits()),
+            IpAddr::V6(ip) => self.publisher.snapshot().v6.lookup(ip.to_bits()),
         };
         matches!(owner, Some(Owner::Node(_) | Owner::Unreachable(_)))
             && self
@@ -258,13 +259,13 @@ impl Mesh {
     }
 
     fn try_next(&mut self, name: &NodeName, why: (DialFault, &str), now: Instant) {
-        let Some(out) = self.outgoing.get_mut(name) else {
+        let Some(out) = self.peers.outgoing.get_mut(name) else {
             return;
         };
         if let Some(addr) = out.addresses.pop_front() {
             out.state = State::Dialling(addr);
             tracing::debug!(node = %name, %addr, "dialling");
-            self.outputs.push_back(Output::Dial {
+            self.cx.emit(Output::Dial {
                 node: name.clone(),
                 addr,
             });
@@ -272,6 +273,7 @@ impl Mesh {
             out.state = State::Resolving;
         } else {
             let addressless = self
+                .cx
                 .settings
                 .hosts
                 .get(name)
@@ -288,13 +290,13 @@ impl Mesh {
         hopeless: bool,
         now: Instant,
     ) {
-        let jitter = f64::from(self.rng.below(1000)) / 5000.0;
-        let max = self.settings.max_timeout;
-        let Some(out) = self.outgoing.get_mut(name) else {
+        let jitter = f64::from(self.cx.rng.below(1000)) / 5000.0;
+        let max = self.cx.settings.max_timeout;
+        let Some(out) = self.peers.outgoing.get_mut(name) else {
             return;
         };
         if !out.pinned {
-            self.outgoing.remove(name);
+            self.peers.outgoing.remove(name);
             self.auto_failed(name, now);
         } else {
             // A peer that restarts is often a moment too late for this attempt, so it counts as the
@@ -312,10 +314,10 @@ impl Mesh {
             let at = now + pause.mul_f64(1.0 - jitter);
             out.state = State::Waiting(at);
             tracing::info!(node = %name, reason = %why, "cannot connect, next try in {} s", pause.as_secs());
-            self.timers.insert((at, Timer::Dial, Nodes::ME));
+            self.cx.arm(at, Timer::Dial, Nodes::ME);
         }
         if let Some(idx) = self.nodes.find(name) {
-            self.nodes[idx].dial_error = Some(DialFailure {
+            self.peers.of[idx].dial_failure = Some(DialFailure {
                 fault,
                 text: why.to_owned(),
                 at: now,
@@ -331,6 +333,7 @@ impl Mesh {
         now: Instant,
     ) {
         let ours = self
+            .peers
             .outgoing
             .get(name)
             .is_some_and(|out| out.state == State::Dialling(addr));
@@ -351,7 +354,7 @@ impl Mesh {
             .copied()
             .filter(|addr| self.may_dial(*addr))
             .collect();
-        let Some(out) = self.outgoing.get_mut(name) else {
+        let Some(out) = self.peers.outgoing.get_mut(name) else {
             return;
         };
         out.resolving = out.resolving.saturating_sub(1);
@@ -370,15 +373,15 @@ impl Mesh {
             .peers
             .get(&link)
             .is_some_and(|peer| peer.hello.outgoing);
-        self.auto.release(Some(&name));
-        if let Some(out) = self.outgoing.get_mut(&name) {
+        self.peers.auto.release(Some(&name));
+        if let Some(out) = self.peers.outgoing.get_mut(&name) {
             if matches!(out.state, State::Dialling(_)) && !outgoing {
                 let node = name.clone();
-                self.outputs.push_back(Output::CancelDial { node });
+                self.cx.emit(Output::CancelDial { node });
             }
             out.state = State::Connected(link);
             if out.once && !out.pinned {
-                self.outgoing.remove(&name);
+                self.peers.outgoing.remove(&name);
             }
         }
     }
@@ -393,8 +396,8 @@ impl Mesh {
     ) {
         let name = self.nodes[node].name().clone();
         let other = self.nodes[node].link;
-        let jitter = Duration::from_millis(u64::from(self.rng.below(500)));
-        let Some(out) = self.outgoing.get_mut(&name) else {
+        let jitter = Duration::from_millis(u64::from(self.cx.rng.below(500)));
+        let Some(out) = self.peers.outgoing.get_mut(&name) else {
             return;
         };
         if let (State::Dialling(addr), true) = (&out.state, outgoing) {
@@ -412,7 +415,7 @@ impl Mesh {
             return;
         }
         if !out.pinned {
-            self.outgoing.remove(&name);
+            self.peers.outgoing.remove(&name);
             return;
         }
         let at = now + out.delay + jitter;
@@ -421,7 +424,7 @@ impl Mesh {
             out.delay = BACK_OFF;
         }
         out.state = State::Waiting(at);
-        self.timers.insert((at, Timer::Dial, Nodes::ME));
+        self.cx.arm(at, Timer::Dial, Nodes::ME);
     }
 
     /// Handles a PONG over the link: its address works, so the pause starts from zero.
@@ -429,30 +432,28 @@ impl Mesh {
         let Some(peer) = self.peers.get(&link) else {
             return;
         };
-        let name = peer.hello.name.clone();
-        if let Some(out) = self.outgoing.get_mut(&name) {
+        let (node, addr) = (peer.hello.name.clone(), peer.remote);
+        let dialled = peer.hello.outgoing;
+        if let Some(out) = self.peers.outgoing.get_mut(&node) {
             out.delay = Duration::ZERO;
         }
-        if peer.hello.outgoing {
-            self.outputs.push_back(Output::Remember {
-                node: name,
-                addr: peer.remote,
-            });
+        if dialled {
+            self.cx.emit(Output::Remember { node, addr });
         }
     }
 
     /// Handles an answer by UDP: a dial will probably work too, so the pause starts from zero.
     pub(in crate::mesh) fn dial_worked_by_udp(&mut self, node: NodeIdx) {
         let name = self.nodes[node].name().clone();
-        if let Some(out) = self.outgoing.get_mut(&name) {
+        if let Some(out) = self.peers.outgoing.get_mut(&name) {
             out.delay = Duration::ZERO;
         }
     }
 
     /// Handles a change of the node's host file: dials the node at once.
     pub(in crate::mesh) fn dial_anew(&mut self, name: &NodeName, now: Instant) {
-        self.auto.release(Some(name));
-        if let Some(out) = self.outgoing.get_mut(name)
+        self.peers.auto.release(Some(name));
+        if let Some(out) = self.peers.outgoing.get_mut(name)
             && matches!(out.state, State::Waiting(_))
         {
             out.delay = Duration::ZERO;
@@ -466,7 +467,7 @@ impl Mesh {
         &self,
         name: &NodeName,
     ) -> Option<(Option<Instant>, Option<SocketAddr>)> {
-        let out = self.outgoing.get(name)?;
+        let out = self.peers.outgoing.get(name)?;
         Some(match out.state {
             State::Waiting(at) => (Some(at), None),
             State::Dialling(addr) => (None, Some(addr)),
@@ -476,8 +477,8 @@ impl Mesh {
 
     /// Dials all nodes now.
     pub(in crate::mesh) fn retry(&mut self, now: Instant) {
-        self.auto.release(None);
-        for out in self.outgoing.values_mut() {
+        self.peers.auto.release(None);
+        for out in self.peers.outgoing.values_mut() {
             out.delay = Duration::ZERO;
             if matches!(out.state, State::Waiting(_)) {
                 out.state = State::Waiting(now);

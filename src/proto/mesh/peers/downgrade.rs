@@ -64,14 +64,14 @@ impl Mesh {
         now: Instant,
     ) -> Options {
         if legacy {
-            self.nodes[idx].spoke.said = said;
+            self.peers.of[idx].dialects.said = said;
             return Options(said.with_minor(0).0 & !Options::NATIVE);
         }
         let node = &self.nodes[idx];
         let believed = match node.link.and_then(|link| self.active(link)) {
             Some(peer) => said.speaking_as(peer.options),
             None => {
-                let (keys, spoke) = (&node.keys, &node.spoke);
+                let (keys, spoke) = (&self.sessions[idx], &self.peers.of[idx].dialects);
                 let live = keys.is_established() && !anew;
                 let mut believed = said;
                 if live || said.minor() < SPTPS {
@@ -84,7 +84,7 @@ impl Mesh {
                 believed
             }
         };
-        let news = std::mem::replace(&mut self.nodes[idx].spoke.said, said) != said || anew;
+        let news = std::mem::replace(&mut self.peers.of[idx].dialects.said, said) != said || anew;
         if news && believed.is_above(said) {
             self.refuse_downgrade(idx, said, now);
         }
@@ -100,11 +100,11 @@ impl Mesh {
         theirs: Options,
         now: Instant,
     ) -> Options {
-        self.nodes[idx].spoke.linked = hello.minor;
+        self.peers.of[idx].dialects.linked = hello.minor;
         if hello.is_legacy() {
             // The node can speak only legacy now: a tinc may have replaced another daemon
             // (proto/native-link.md section 8).
-            self.nodes[idx].spoke = SeenDialects::default();
+            self.peers.of[idx].dialects = SeenDialects::default();
             return theirs;
         }
         if theirs.minor() < SPTPS {
@@ -112,8 +112,8 @@ impl Mesh {
             return theirs.with_minor(hello.minor.max(SPTPS));
         }
         let offers = theirs.has(Options::NATIVE);
-        if offers && self.settings.native && hello.dialect == Dialect::Sptps {
-            self.downgrades += 1;
+        if offers && self.cx.settings.native && hello.dialect == Dialect::Sptps {
+            self.cx.counters.downgrades += 1;
             tracing::warn!(node = %hello.name, "both ends offer native, but the link speaks SPTPS: somebody between us may have changed its first line; \
                  MinProtocol = native in the host file refuses such links");
         }
@@ -126,23 +126,25 @@ impl Mesh {
     /// Records that a session was made: the dialect of its end is in force from now on.
     pub(in crate::mesh) fn note_spoken(&mut self, idx: NodeIdx, native: bool) {
         self.note_session(idx);
-        let node = &mut self.nodes[idx];
-        node.spoke.native |= native;
-        let (said, believed) = (node.spoke.said, node.reachability.options);
+        let node = &self.nodes[idx];
+        self.peers.of[idx].dialects.native |= native;
+        let (said, believed) = (self.peers.of[idx].dialects.said, node.reachability.options);
         // A new SPTPS session may belong to an older version than before.
-        node.spoke.minor = match said.minor() {
+        self.peers.of[idx].dialects.minor = match said.minor() {
             minor if minor >= SPTPS && !native => minor,
             _ => believed.minor(),
         };
-        self.dirty_graph |= said != believed;
+        if said != believed {
+            self.graph.mark_dirty();
+        }
     }
 
     /// Handles a node that spoke native before and now denies native or is silent in it.
     pub(in crate::mesh) fn speaks_native_no_more(&mut self, idx: NodeIdx) {
-        let node = &mut self.nodes[idx];
-        if std::mem::take(&mut node.spoke.native) {
-            self.downgrades += 1;
-            self.dirty_graph = true;
+        let node = &self.nodes[idx];
+        if std::mem::take(&mut self.peers.of[idx].dialects.native) {
+            self.cx.counters.downgrades += 1;
+            self.graph.mark_dirty();
             tracing::warn!(node = %node.name(), "spoke native before and does not now: SPTPS is used unless MinProtocol = native forbids it");
         }
     }
@@ -150,15 +152,17 @@ impl Mesh {
     /// Records that a session is over: statements of others about the node may be accepted now.
     pub(in crate::mesh) fn note_silence(&mut self, idx: NodeIdx) {
         let node = &self.nodes[idx];
-        self.dirty_graph |= node.spoke.said != node.reachability.options;
+        if self.peers.of[idx].dialects.said != node.reachability.options {
+            self.graph.mark_dirty();
+        }
     }
 
     fn refuse_downgrade(&mut self, idx: NodeIdx, said: Options, now: Instant) {
-        self.downgrades += 1;
-        let node = &mut self.nodes[idx];
+        self.cx.counters.downgrades += 1;
+        let node = &self.nodes[idx];
         let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
-        if !node.spoke.told.is_some_and(lately) {
-            node.spoke.told = Some(now);
+        if !self.peers.of[idx].dialects.told.is_some_and(lately) {
+            self.peers.of[idx].dialects.told = Some(now);
             tracing::warn!(node = %node.shared.name, options = %said, "downgrade refused: others say that it speaks less than it has spoken with us");
         }
     }

@@ -94,14 +94,14 @@ impl Mesh {
     ) {
         let node = self.nodes.add(hello.name.clone(), now);
         let elapsed = now.saturating_duration_since(hello.started).as_millis();
-        let host = self.settings.hosts.get(&hello.name);
+        let host = self.cx.settings.hosts.get(&hello.name);
         let weight = host
             .and_then(|host| host.weight)
-            .or(self.settings.weight)
+            .or(self.cx.settings.weight)
             .unwrap_or_else(|| i32::try_from(elapsed).unwrap_or(i32::MAX));
         let options = self.options_for(&hello);
         let ack = Request::Ack {
-            port: self.settings.port,
+            port: self.cx.settings.port,
             weight,
             options,
         };
@@ -122,18 +122,18 @@ impl Mesh {
             backlog: Backlog::default(),
             corrections: Bucket::new(CORRECTION_RATE as usize, now),
         };
-        self.peers.insert(link, peer);
+        self.peers.links.insert(link, peer);
         self.send_line(link, ack.line(0).into());
     }
 
     /// Returns the options for our ACK to one neighbour. Source: wire/tinc-1.0.md section 1.7.
     fn options_for(&self, hello: &Hello) -> Options {
         let name = &hello.name;
-        let mut bits = self.settings.options.0;
-        if self.settings.native {
+        let mut bits = self.cx.settings.options.0;
+        if self.cx.settings.native {
             bits |= Options::NATIVE;
         }
-        if let Some(host) = self.settings.hosts.get(name) {
+        if let Some(host) = self.cx.settings.hosts.get(name) {
             if host.indirect {
                 bits |= Options::INDIRECT;
             }
@@ -154,7 +154,7 @@ impl Mesh {
         let legacy = hello.is_legacy() && hello.minor > 0;
         let minor = match legacy {
             true => 0,
-            false => self.settings.options.minor(),
+            false => self.cx.settings.options.minor(),
         };
         Options(bits).with_minor(minor)
     }
@@ -182,6 +182,7 @@ impl Mesh {
         let (sent_weight, ours) = peer.sent;
         let mut options = ours.merge(theirs);
         match self
+            .cx
             .settings
             .hosts
             .get(&peer.hello.name)
@@ -203,7 +204,7 @@ impl Mesh {
         let edge = Edge {
             to: node,
             address: address.into(),
-            local: Some(SocketAddr::new(peer.local.ip(), self.settings.port).into()),
+            local: Some(SocketAddr::new(peer.local.ip(), self.cx.settings.port).into()),
             options,
             weight: i32::midpoint(sent_weight, weight),
             teller: None,
@@ -223,13 +224,14 @@ impl Mesh {
             self.send_line(older, Request::Ping.line(0).into());
         }
         let entry = &mut self.nodes[node];
-        entry.dial_error = None;
-        entry.unproven = None;
-        entry.unclaimed = Unconfirmed {
+        self.peers.of[node].dial_failure = None;
+        self.peers.of[node].unproven = None;
+        let unconfirmed = Unconfirmed {
             link: Some(link),
             edges: entry.edges.keys().cloned().collect(),
             subnets: entry.subnets.clone(),
         };
+        self.gossip.expect(node, unconfirmed);
         self.forget_refused(node, None);
         self.dial_connected(link, node);
         self.send_everything(link);
@@ -240,22 +242,22 @@ impl Mesh {
 
     /// Inserts our edge to a neighbour into the graph and floods it.
     fn set_own_edge(&mut self, node: NodeIdx, edge: Edge) {
-        let request = edge.request(&self.settings.name, self.nodes[node].name());
+        let request = edge.request(&self.cx.settings.name, self.nodes[node].name());
         self.nodes.insert_edge(Nodes::ME, node, edge);
-        self.retell.note(News::Edge(Nodes::ME, node), self.now);
+        self.gossip.note(News::Edge(Nodes::ME, node), self.cx.now);
         self.flood(&request, None);
-        self.dirty_graph = true;
+        self.graph.mark_dirty();
     }
 
     pub(in crate::mesh) fn link_down(&mut self, link: LinkId, why: &str, now: Instant) {
-        let Some(peer) = self.peers.remove(&link) else {
+        let Some(peer) = self.peers.links.remove(&link) else {
             return;
         };
         let node = peer.node;
         if peer.active {
             tracing::info!(node = %peer.hello.name, reason = %meshd_wire::printable(why.as_bytes()), "link down");
         } else {
-            self.nodes[node].dial_error = Some(DialFailure {
+            self.peers.of[node].dial_failure = Some(DialFailure {
                 fault: DialFault::Handshake,
                 text: why.to_owned(),
                 at: now,
@@ -276,8 +278,7 @@ impl Mesh {
         }
         self.dial_lost(link, node, peer.hello.outgoing, now);
         if !self.peers.values().any(|peer| peer.active) {
-            self.purge = true;
-            self.dirty_graph = true;
+            self.graph.purge();
             self.auto_alone(now);
         }
     }
@@ -288,35 +289,35 @@ impl Mesh {
             return;
         }
         let request = Request::DelEdge {
-            from: self.settings.name.clone(),
+            from: self.cx.settings.name.clone(),
             to: self.nodes[node].name().clone(),
         };
-        if !self.settings.route.tunnel_server {
+        if !self.cx.settings.route.tunnel_server {
             self.flood(&request, None);
         }
-        self.dirty_graph = true;
-        self.orphans.insert(node);
+        self.graph.mark_dirty();
+        self.graph.add_orphan(node);
     }
 
     /// Removes, after the graph pass, the edges to us of neighbours that became unreachable: they
     /// cannot withdraw these edges.
     pub(in crate::mesh) fn withdraw_orphans(&mut self) {
-        for node in std::mem::take(&mut self.orphans) {
+        for node in self.graph.take_orphans() {
             let Some(orphan) = self.nodes.get(node) else {
                 continue;
             };
             if orphan.reachability.reachable {
                 if orphan.is_doubted() {
-                    self.orphans.insert(node);
+                    self.graph.add_orphan(node);
                 }
                 continue;
             }
             if self.nodes.remove_edge(node, Nodes::ME).is_some() {
                 let request = Request::DelEdge {
                     from: self.nodes[node].name().clone(),
-                    to: self.settings.name.clone(),
+                    to: self.cx.settings.name.clone(),
                 };
-                if !self.settings.route.tunnel_server {
+                if !self.cx.settings.route.tunnel_server {
                     self.flood(&request, None);
                 }
             }
@@ -332,11 +333,11 @@ impl Mesh {
         }
         let trip = now.saturating_duration_since(peer.pinged);
         peer.rtt = Some(trip);
-        self.nodes[peer.node].measured.round_trip(trip, now);
+        self.reports.measured(peer.node).round_trip(trip, now);
         let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
-        self.hold_ponged(node, link, now);
-        if first && self.nodes[node].unclaimed.link == Some(link) {
-            self.sweep_unclaimed(node);
+        self.pause_ponged(node, link, now);
+        if first && let Some(unconfirmed) = self.gossip.take_unconfirmed(node, link) {
+            self.sweep_unconfirmed(node, unconfirmed);
         }
         if first {
             self.ask_for_key(link);
@@ -345,17 +346,16 @@ impl Mesh {
         self.answer_ping(node, now);
     }
 
-    fn sweep_unclaimed(&mut self, idx: NodeIdx) {
-        let unclaimed = std::mem::take(&mut self.nodes[idx].unclaimed);
-        for to in unclaimed.edges {
+    fn sweep_unconfirmed(&mut self, idx: NodeIdx, unconfirmed: Unconfirmed) {
+        for to in unconfirmed.edges {
             if let Some(to) = self.nodes.find(&to)
                 && self.nodes.remove_edge(idx, to).is_some()
             {
-                self.dirty_graph = true;
+                self.graph.mark_dirty();
             }
         }
-        if !self.settings.strict_subnets {
-            for subnet in unclaimed.subnets {
+        if !self.cx.settings.strict_subnets {
+            for subnet in unconfirmed.subnets {
                 self.remove_subnet(idx, subnet);
             }
         }
@@ -377,21 +377,22 @@ impl Mesh {
         let mut dead = Vec::new();
         let mut ping = Vec::new();
         let mut twins = Vec::new();
-        for (id, peer) in &mut self.peers {
+        for (id, peer) in &mut self.peers.links {
             let since = now.saturating_duration_since(peer.pinged);
             let waiting = !peer.active || peer.awaiting_pong;
             // A whole first exchange precedes the first PONG.
             let patience = if peer.active && !peer.synced { 6 } else { 1 };
-            if waiting && since >= self.settings.ping_timeout * patience {
+            if waiting && since >= self.cx.settings.ping_timeout * patience {
                 let what = if peer.active { "PING" } else { "ACK" };
                 dead.push((
                     *id,
                     format!(
                         "no answer to {what} within {} s",
-                        self.settings.ping_timeout.as_secs()
+                        self.cx.settings.ping_timeout.as_secs()
                     ),
                 ));
-            } else if peer.active && !peer.awaiting_pong && since >= self.settings.ping_interval {
+            } else if peer.active && !peer.awaiting_pong && since >= self.cx.settings.ping_interval
+            {
                 peer.pinged = now;
                 peer.awaiting_pong = true;
                 ping.push(*id);
@@ -422,7 +423,7 @@ impl Mesh {
         let Some(younger) = self.nodes[old.node].link.filter(|link| *link != older) else {
             return;
         };
-        let stays = self.settings.name < old.hello.name;
+        let stays = self.cx.settings.name < old.hello.name;
         let dialled_by_both = self
             .peers
             .get(&younger)
@@ -438,8 +439,8 @@ impl Mesh {
 
     /// Closes a link and forgets it.
     pub(in crate::mesh) fn close(&mut self, link: LinkId, why: &str, now: Instant) {
-        if self.peers.contains_key(&link) {
-            self.outputs.push_back(Output::Close {
+        if self.peers.links.contains_key(&link) {
+            self.cx.emit(Output::Close {
                 link,
                 why: why.to_owned(),
             });
@@ -449,27 +450,27 @@ impl Mesh {
 
     /// Schedules the end of a link whose other end broke the protocol.
     pub(in crate::mesh) fn misbehaved(&mut self, link: LinkId, what: &str) {
-        self.to_close.push((link, what.to_owned()));
+        self.peers.note_misbehaved(link, what);
     }
 
     pub(in crate::mesh) fn send_line(&mut self, to: LinkId, line: Bytes) {
-        self.counts.sent(&line);
+        self.cx.counters.by_type.sent(&line);
         let length = line.len();
-        self.outputs.push_back(Output::SendLine { to, line });
+        self.cx.emit(Output::SendLine { to, line });
         self.note_sent(to, length);
     }
 
     /// Floods a request of our own to every active link but one, with the same text.
     pub(in crate::mesh) fn flood(&mut self, request: &Request, except: Option<LinkId>) {
         let nonce = self.nonce();
-        self.floods += 1;
+        self.cx.counters.floods += 1;
         self.tell_all(&request.line(nonce).into(), except);
     }
 
     /// Sends a line to every active link but one.
     pub(in crate::mesh) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
-        let mut peers = self.peers.values();
-        let fatal = peers.any(|peer| peer.hello.is_legacy()) && is_fatal_to_legacy(line);
+        let is_legacy = |peer: &Peer| peer.hello.is_legacy();
+        let fatal = self.peers.values().any(is_legacy) && is_fatal_to_legacy(line);
         let wanted = |(id, peer): (&LinkId, &Peer)| {
             let spared = fatal && peer.hello.is_legacy();
             (peer.active && Some(*id) != except && !spared).then_some(*id)
@@ -492,7 +493,7 @@ impl Mesh {
 
     /// Forwards a line of another node towards its destination.
     pub(in crate::mesh) fn pass_on(&mut self, to: NodeIdx, line: Bytes) {
-        if self.nodes[to].reachability.reachable && !self.settings.route.tunnel_server {
+        if self.nodes[to].reachability.reachable && !self.cx.settings.route.tunnel_server {
             self.send_towards(to, line);
         }
     }
@@ -514,7 +515,7 @@ impl Mesh {
     /// may still arrive then.
     pub(in crate::mesh) fn may_route(&self, link: LinkId, node: NodeIdx) -> bool {
         let own = self.nodes[node].link.and_then(|own| self.peers.get(&own));
-        let young = |peer: &Peer| self.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE;
+        let young = |peer: &Peer| self.cx.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE;
         self.is_first_hand(link, node) || node != Nodes::ME && own.is_some_and(young)
     }
 
@@ -525,8 +526,7 @@ impl Mesh {
     }
 
     pub(in crate::mesh) fn own_address(&self, idx: NodeIdx) -> EdgeAddress {
-        match self.nodes[idx]
-            .udp
+        match self.paths[idx]
             .addr
             .or(self.nodes[idx].reachability.address)
         {
@@ -536,7 +536,7 @@ impl Mesh {
     }
 
     pub(in crate::mesh) fn nonce(&mut self) -> u32 {
-        u32::from_le_bytes(self.rng.bytes()) & 0x7fff_ffff
+        u32::from_le_bytes(self.cx.rng.bytes()) & 0x7fff_ffff
     }
 }
 

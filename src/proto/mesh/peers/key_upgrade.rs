@@ -21,7 +21,7 @@ impl Mesh {
         };
         let (idx, hello) = (peer.node, &peer.hello);
         let tinc11 = hello.is_legacy() && hello.minor > 0;
-        if tinc11 && self.settings.sptps && self.lacks_key(&hello.name) {
+        if tinc11 && self.cx.settings.sptps && self.lacks_key(&hello.name) {
             self.send_req_key(idx, EXT_REQ_PUBKEY, String::new());
         }
     }
@@ -40,30 +40,30 @@ impl Mesh {
     /// Handles the key that a node sent over a link authenticated by its RSA key.
     pub(in crate::mesh) fn key_told(&mut self, idx: NodeIdx, key: PublicKey) {
         let name = self.nodes[idx].name();
-        if self.lacks_key(name) && self.nodes[idx].told_key != Some(key) {
+        if self.lacks_key(name) && self.peers.of[idx].announced_key != Some(key) {
             tracing::warn!(node = %name, "{}", said_key(name, key));
-            self.nodes[idx].told_key = Some(key);
+            self.peers.of[idx].announced_key = Some(key);
         }
     }
 
     /// Explains why no more than legacy is spoken with a node, as far as a missing key is the
     /// reason.
     pub(in crate::mesh) fn why_no_key(&self, name: &NodeName) -> String {
-        let host = self.settings.hosts.get(name);
+        let host = self.cx.settings.hosts.get(name);
         if let Some(why) = host.and_then(|host| host.bad_key.as_ref()) {
             return format!(
                 "the Ed25519 key in hosts/{name} cannot be read ({why}): mend the line"
             );
         }
         let idx = self.nodes.find(name);
-        match idx.and_then(|idx| self.nodes[idx].told_key) {
+        match idx.and_then(|idx| self.peers.of[idx].announced_key) {
             Some(key) => said_key(name, key),
             None => format!("no Ed25519PublicKey in hosts/{name}"),
         }
     }
 
     fn lacks_key(&self, name: &NodeName) -> bool {
-        let host = self.settings.hosts.get(name);
+        let host = self.cx.settings.hosts.get(name);
         host.is_some_and(|host| host.key.is_none())
     }
 }

@@ -95,10 +95,10 @@ impl Mesh {
     pub(in crate::mesh) fn measure_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
-            let node = &mut self.nodes[idx];
+            let node = &self.nodes[idx];
             let packets = total(&node.shared.counters.rx_packets);
-            if std::mem::replace(&mut node.measured.packets, packets) != packets {
-                node.measured.heard = Some(now);
+            if std::mem::replace(&mut self.reports.of[idx].measured.packets, packets) != packets {
+                self.reports.of[idx].measured.heard = Some(now);
             }
         }
     }
@@ -108,7 +108,7 @@ impl Mesh {
     pub fn measures(&self, now: Instant) -> Measures {
         let peers = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
         let peers = peers.map(|(_, node)| {
-            let measured = &node.measured;
+            let measured = &self.reports.of[node.shared.idx].measured;
             PeerMeasures {
                 name: node.name().to_string(),
                 round_trips: measured.trips,
@@ -125,7 +125,9 @@ impl Mesh {
 
     /// Returns the number of request lines since start, by type.
     pub fn lines(&self) -> impl Iterator<Item = LineCount> + '_ {
-        let lines = self.counts.0[0].iter().zip(&self.counts.0[1]);
+        let lines = self.cx.counters.by_type.0[0]
+            .iter()
+            .zip(&self.cx.counters.by_type.0[1]);
         (0..).zip(lines).filter_map(|(number, (received, sent))| {
             Some(LineCount {
                 name: request_name(number)?,

@@ -198,15 +198,18 @@ impl Mesh {
         text: String,
         now: Instant,
     ) {
-        if !self.settings.hosts.contains_key(&name) {
+        if !self.cx.settings.hosts.contains_key(&name) {
             return;
         }
         let idx = self.nodes.add(name, now);
-        self.nodes[idx].unproven = Some(Unproven {
-            address,
-            text,
-            at: now,
-        });
+        self.peers.set_unproven(
+            idx,
+            Unproven {
+                address,
+                text,
+                at: now,
+            },
+        );
     }
 
     /// Returns the report on a node; `None` for this node and for an unknown name.
@@ -214,15 +217,15 @@ impl Mesh {
     pub fn sight(&self, name: &NodeName, now: Instant) -> Option<NodeReport> {
         let idx = self.nodes.find(name).filter(|idx| *idx != Nodes::ME)?;
         let node = &self.nodes[idx];
-        let host = self.settings.hosts.get(name);
+        let host = self.cx.settings.hosts.get(name);
         let hop = &self.nodes[node.reachability.nexthop];
         let ago = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let missed = node.dial_error.as_ref().map(|missed| DialFailureRow {
+        let missed = self.peers.dial_failure(idx).map(|missed| DialFailureRow {
             fault: missed.fault,
             text: missed.text.clone(),
             seconds: ago(missed.at),
         });
-        let unproven = node.unproven.as_ref().map(|one| UnprovenRow {
+        let unproven = self.peers.unproven(idx).map(|one| UnprovenRow {
             address: one.address.to_string(),
             text: one.text.clone(),
             seconds: ago(one.at),
@@ -245,13 +248,13 @@ impl Mesh {
             learned: self.learned_addresses(idx),
             listed: listed.map(|subnet| subnet.prefix.to_string()).collect(),
             refused: self.refused_of(idx),
-            strict: self.settings.strict_subnets,
-            udp_discovery: self.settings.udp_discovery,
+            strict: self.cx.settings.strict_subnets,
+            udp_discovery: self.cx.settings.udp_discovery,
             dial,
             missed,
             unproven,
             may_ask: self.offers_native(idx),
-            handshake: node.keys.is_waiting(),
+            handshake: self.sessions[idx].is_waiting(),
             key_doubted: self.doubts_legacy_key(idx, now),
         })
     }
@@ -264,7 +267,9 @@ impl Mesh {
             text: reason.text.chars().take(MAX_TEXT).collect(),
             ..reason
         });
-        let silent = node.udp.silent_since.filter(|_| node.udp.unanswered > 0);
+        let silent = self.paths[idx]
+            .silent_since
+            .filter(|_| self.paths[idx].unanswered > 0);
         PathReport {
             up: row.up,
             path: row.path,
@@ -272,20 +277,20 @@ impl Mesh {
             rtt_seconds: row.rtt_seconds,
             protocol: row.protocol,
             udp: UdpSight {
-                address: node.udp.addr.map(|addr| addr.to_string()),
-                confirmed: node.udp.confirmed,
-                unanswered: node.udp.unanswered,
+                address: self.paths[idx].addr.map(|addr| addr.to_string()),
+                confirmed: self.paths[idx].confirmed,
+                unanswered: self.paths[idx].unanswered,
                 silent_seconds: seconds_since(silent, now),
-                heard: node.udp.heard,
-                heard_seconds: seconds_since(node.udp.heard_at, now),
+                heard: self.paths[idx].heard,
+                heard_seconds: seconds_since(self.paths[idx].heard_at, now),
             },
             mtu: MtuSight {
                 proven_bytes: row.pmtu_bytes,
-                fixed: node.udp.pmtu.fixed,
-                too_small: node.udp.pmtu.fixed && node.udp.pmtu.min < MIN_MTU,
+                fixed: self.paths[idx].pmtu.fixed,
+                too_small: self.paths[idx].pmtu.fixed && self.paths[idx].pmtu.min < MIN_MTU,
             },
             tcp_only_there: node.reachability.options.has(Options::TCP_ONLY),
-            tcp_only_here: self.settings.options.has(Options::TCP_ONLY),
+            tcp_only_here: self.cx.settings.options.has(Options::TCP_ONLY),
             indirect: node.reachability.indirect,
             reason,
             detail: None,
@@ -294,7 +299,7 @@ impl Mesh {
 
     fn learned_addresses(&self, idx: NodeIdx) -> Vec<String> {
         let node = &self.nodes[idx];
-        let host = self.settings.hosts.get(node.name());
+        let host = self.cx.settings.hosts.get(node.name());
         let cached = host.iter().flat_map(|host| host.cached.iter().copied());
         let back = node.edges.values();
         let back = back.filter_map(|edge| self.nodes.edge(edge.to, idx));
@@ -311,7 +316,7 @@ impl Mesh {
     fn refused_of(&self, idx: NodeIdx) -> Vec<RefusedRow> {
         let node: &Node = &self.nodes[idx];
         let name = node.name();
-        let aside = node.refused.subnets.iter();
+        let aside = self.subnets.refused(node.shared.idx).iter();
         let aside = aside.filter(|subnet| !node.subnets.contains(subnet));
         aside
             .map(|subnet| {
@@ -328,7 +333,7 @@ impl Mesh {
 
     fn why_refused(&self, idx: NodeIdx, subnet: &Subnet) -> (Rule, String) {
         let name = self.nodes[idx].name();
-        if self.settings.strict_subnets {
+        if self.cx.settings.strict_subnets {
             let why = format!("hosts/{name} does not list it (StrictSubnets)");
             return (Rule::StrictSubnets, why);
         }

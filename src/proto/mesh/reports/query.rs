@@ -56,21 +56,24 @@ impl Mesh {
     /// Sends a question now, or when there is a native session with the node.
     pub(in crate::mesh) fn ask_node(&mut self, name: &NodeName, data: Bytes, now: Instant) {
         let idx = self.nodes.find(name).filter(|idx| *idx != Nodes::ME);
-        let Some(node) = idx.filter(|_| self.questions.waiting.len() < MAX_WAITING) else {
+        let Some(node) = idx.filter(|_| self.reports.questions.waiting.len() < MAX_WAITING) else {
             return;
         };
         let at = now;
-        self.questions.waiting.push(Question { node, data, at });
+        self.reports
+            .questions
+            .waiting
+            .push(Question { node, data, at });
         self.ensure_session(node, now);
         self.send_questions(node);
     }
 
     /// Sends the questions that wait for a session with the node, if there is a session.
     pub(in crate::mesh) fn send_questions(&mut self, idx: NodeIdx) {
-        if !self.nodes[idx].keys.native.is_established() {
+        if !self.sessions[idx].native.is_established() {
             return;
         }
-        let waiting = &mut self.questions.waiting;
+        let waiting = &mut self.reports.questions.waiting;
         let ready: Vec<Question> = waiting.extract_if(.., |one| one.node == idx).collect();
         for question in ready {
             self.send_query(idx, &question.data);
@@ -82,7 +85,7 @@ impl Mesh {
         let Some(idx) = self.nodes.find(name).filter(|idx| *idx != Nodes::ME) else {
             return;
         };
-        let budget = &mut self.nodes[idx].questions;
+        let budget = &mut self.reports.of[idx].answers;
         let budget = budget.get_or_insert_with(|| Bucket::new(BURST, now));
         if budget.take(1, BURST, now) {
             self.send_query(idx, data);
@@ -90,7 +93,7 @@ impl Mesh {
     }
 
     fn send_query(&mut self, to: NodeIdx, data: &[u8]) {
-        let Some(tx) = self.nodes[to].keys.native.tx() else {
+        let Some(tx) = self.sessions[to].native.tx() else {
             return;
         };
         if data.len() <= MAX_QUERY
@@ -103,7 +106,7 @@ impl Mesh {
 
     /// Handles a sealed question or answer, received as a line.
     pub(in crate::mesh) fn handle_query(&mut self, from: NodeIdx, mut sealed: Vec<u8>) {
-        let keys: Vec<Arc<RxKey>> = self.nodes[from].keys.native.rx().collect();
+        let keys: Vec<Arc<RxKey>> = self.sessions[from].native.rx().collect();
         let Ok(opened) = tunnel::open(&keys, &mut sealed) else {
             return;
         };
@@ -111,7 +114,7 @@ impl Mesh {
         if opened.kind != TYPE_QUERY || data.len() > MAX_QUERY {
             return;
         }
-        self.outputs.push_back(Output::Query {
+        self.cx.emit(Output::Query {
             node: self.nodes[from].name().clone(),
             data: Bytes::from(sealed).slice(data),
         });

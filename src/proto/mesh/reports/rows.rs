@@ -36,17 +36,19 @@ impl Mesh {
         let path = self.path_kind(idx);
         let link = node.link.and_then(|link| self.peers.get(&link));
         let endpoint = match path {
-            PathKind::Udp => node.udp.addr,
+            PathKind::Udp => self.paths[node.shared.idx].addr,
             PathKind::Tcp => link.map(|link| link.remote),
             PathKind::Via | PathKind::Down => None,
         };
-        let rtt = node.udp.rtt.filter(|_| path == PathKind::Udp);
+        let rtt = self.paths[node.shared.idx]
+            .rtt
+            .filter(|_| path == PathKind::Udp);
         let rtt = rtt.or_else(|| {
             link.and_then(|link| link.rtt)
                 .filter(|_| path == PathKind::Tcp)
         });
         let count = |counter: fn(&Node) -> &AtomicU64| total(counter(node));
-        let host = self.settings.hosts.get(node.name());
+        let host = self.cx.settings.hosts.get(node.name());
         PeerRow {
             name: node.name().to_string(),
             subnets: node.subnets.iter().map(ToString::to_string).collect(),
@@ -54,14 +56,16 @@ impl Mesh {
             path,
             via: (path == PathKind::Via).then(|| self.relay_name(node)),
             endpoint: endpoint.map(|addr| addr.to_string()),
-            protocol: if node.keys.native.is_established() {
+            protocol: if self.sessions[node.shared.idx].native.is_established() {
                 Some(Dialect::Native)
             } else if node.reachability.legacy {
                 Some(Dialect::Legacy)
             } else {
-                node.keys.is_established().then_some(Dialect::Sptps)
+                self.sessions[node.shared.idx]
+                    .is_established()
+                    .then_some(Dialect::Sptps)
             },
-            cipher: node.keys.tx().map(|tx| tx.cipher()),
+            cipher: self.sessions[node.shared.idx].tx().map(|tx| tx.cipher()),
             link: link.map(|link| link.hello.dialect),
             rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
             pmtu_bytes: self.proven_mtu(node),
@@ -72,7 +76,9 @@ impl Mesh {
             foreign_packets: count(|n| &n.shared.counters.foreign),
             since_seconds: seconds_since(node.since, now),
             reason: self.reason(node, path),
-            offers: node.since.map(|_| node.spoke.offers()),
+            offers: node
+                .since
+                .map(|_| self.peers.dialects(node.shared.idx).offers()),
             min_protocol: Some(self.least(node.name())),
             host_file: host.map(|host| &**host).into(),
             labels: host.map(|host| host.labels.clone()).unwrap_or_default(),
@@ -81,9 +87,9 @@ impl Mesh {
 
     /// Returns the least dialect that we speak with a node.
     fn least(&self, node: &NodeName) -> Dialect {
-        match self.settings.allows_hearsay(node) {
+        match self.cx.settings.allows_hearsay(node) {
             true => Dialect::Legacy,
-            false => self.settings.min_protocol_of(node).into(),
+            false => self.cx.settings.min_protocol_of(node).into(),
         }
     }
 
@@ -92,7 +98,7 @@ impl Mesh {
         let node = &self.nodes[idx];
         if !node.reachability.reachable {
             PathKind::Down
-        } else if node.udp.confirmed && node.reachability.via == idx {
+        } else if self.paths[idx].confirmed && node.reachability.via == idx {
             PathKind::Udp
         } else if node.link.is_some() {
             PathKind::Tcp
@@ -113,12 +119,14 @@ impl Mesh {
 
     /// Returns the longest inner IP packet that UDP is proven to carry.
     pub(in crate::mesh) fn proven_mtu(&self, node: &Node) -> Option<u16> {
-        let min = node.udp.pmtu.min;
-        let proven = node.udp.confirmed && min >= crate::route::MIN_MTU;
-        proven.then(|| match node.keys.native.is_established() {
-            true => self.settings.route.mode.native_mtu(min, true) - ETHER as u16,
-            false => min - ETHER as u16,
-        })
+        let min = self.paths[node.shared.idx].pmtu.min;
+        let proven = self.paths[node.shared.idx].confirmed && min >= crate::route::MIN_MTU;
+        proven.then(
+            || match self.sessions[node.shared.idx].native.is_established() {
+                true => self.cx.settings.route.mode.native_mtu(min, true) - ETHER as u16,
+                false => min - ETHER as u16,
+            },
+        )
     }
 
     fn reason(&self, node: &Node, path: PathKind) -> Option<Reason> {
@@ -129,18 +137,18 @@ impl Mesh {
             })
         };
         let name = node.name();
-        let host = self.settings.hosts.get(name);
+        let host = self.cx.settings.hosts.get(name);
         if let Some(why) = host.and_then(|host| host.shut_out.as_ref()) {
             return reason("shut_out", format!("{why} (hosts/{name})"));
         }
-        if self.settings.sptps
+        if self.cx.settings.sptps
             && !node.reachability.legacy
             && host.is_none_or(|host| host.key.is_none())
         {
             return reason("no_key", self.why_no_key(name));
         }
         if path == PathKind::Down {
-            return match &node.dial_error {
+            return match self.peers.dial_failure(node.shared.idx) {
                 Some(missed) => reason("cannot_connect", missed.text.clone()),
                 None if host.is_some_and(|host| host.addresses.is_empty()) => reason(
                     "no_address",
@@ -149,40 +157,41 @@ impl Mesh {
                 None => reason("no_path", "no node reaches it".into()),
             };
         }
-        if let Some(why) = &node.keys.legacy.refused {
+        if let Some(why) = &self.sessions[node.shared.idx].legacy.refused {
             return reason("legacy_cipher", format!("{why}: packets go over TCP"));
         }
         if path == PathKind::Udp && node.reachability.legacy {
             return reason("legacy", self.why_legacy(name));
         }
         if path == PathKind::Udp {
-            let slow = node.udp.pmtu.fixed && node.udp.pmtu.min < crate::route::MIN_MTU;
+            let slow = self.paths[node.shared.idx].pmtu.fixed
+                && self.paths[node.shared.idx].pmtu.min < crate::route::MIN_MTU;
             return slow.then(|| Reason {
                 code: "mtu_too_small".into(),
                 text: "UDP carries short packets only: long ones go by TCP".into(),
             });
         }
         if node.reachability.options.has(Options::TCP_ONLY)
-            || self.settings.options.has(Options::TCP_ONLY)
+            || self.cx.settings.options.has(Options::TCP_ONLY)
         {
             return reason("tcp_only", "TCPOnly is set".into());
         }
         if node.reachability.indirect {
             return reason("indirect", "IndirectData is set on the way".into());
         }
-        if !node.keys.is_established() {
-            return if node.keys.is_waiting() {
+        if !self.sessions[node.shared.idx].is_established() {
+            return if self.sessions[node.shared.idx].is_waiting() {
                 reason("handshake", "waiting for the tunnel handshake".into())
             } else {
                 reason("idle", "no tunnel yet: nothing was sent".into())
             };
         }
-        if node.udp.unanswered > 0 {
+        if self.paths[node.shared.idx].unanswered > 0 {
             return reason(
                 "udp_no_reply",
                 format!(
                     "{} UDP probes unanswered: is UDP blocked between us?",
-                    node.udp.unanswered
+                    self.paths[node.shared.idx].unanswered
                 ),
             );
         }
@@ -204,8 +213,8 @@ impl Mesh {
     fn node_row(&self, idx: NodeIdx, node: &Node, now: Instant) -> NodeRow {
         let reachability = &node.reachability;
         let me = idx == Nodes::ME;
-        let (host, port) = match (me, node.udp.addr) {
-            (true, _) => ("MYSELF".to_owned(), self.settings.port.to_string()),
+        let (host, port) = match (me, self.paths[node.shared.idx].addr) {
+            (true, _) => ("MYSELF".to_owned(), self.cx.settings.port.to_string()),
             (_, Some(addr)) => (addr.ip().to_string(), addr.port().to_string()),
             _ => ("unknown".to_owned(), "unknown".to_owned()),
         };
@@ -227,7 +236,7 @@ impl Mesh {
             host,
             port,
             options: if me {
-                self.settings.options.0
+                self.cx.settings.options.0
             } else {
                 reachability.options.0
             },
@@ -235,12 +244,11 @@ impl Mesh {
             nexthop: hop(reachability.nexthop),
             via: hop(reachability.via),
             distance: reachability.distance,
-            pmtu: node.udp.pmtu.mtu(),
-            min_mtu: node.udp.pmtu.min,
-            max_mtu: node.udp.pmtu.max,
+            pmtu: self.paths[node.shared.idx].pmtu.mtu(),
+            min_mtu: self.paths[node.shared.idx].pmtu.min,
+            max_mtu: self.paths[node.shared.idx].pmtu.max,
             since_seconds: seconds_since(node.since, now),
-            rtt_us: node
-                .udp
+            rtt_us: self.paths[node.shared.idx]
                 .rtt
                 .map_or(-1, |rtt| i64::try_from(rtt.as_micros()).unwrap_or(-1)),
             rx_packets: count(&counters.rx_packets),
@@ -253,19 +261,19 @@ impl Mesh {
     /// Returns the status bits of a node. Source: wire/tinc-1.1.md section 7.
     fn node_status(&self, me: bool, node: &Node) -> u32 {
         let reachable = node.reachability.reachable || me;
-        let host = self.settings.hosts.get(node.name());
+        let host = self.cx.settings.hosts.get(node.name());
         [
-            (1, node.keys.is_established()),
-            (2, node.keys.is_waiting()),
+            (1, self.sessions[node.shared.idx].is_established()),
+            (2, self.sessions[node.shared.idx].is_waiting()),
             (3, reachable),
             (4, reachable),
             (5, node.reachability.indirect),
             (6, node.has_sptps() || me),
-            (7, node.udp.confirmed),
+            (7, self.paths[node.shared.idx].confirmed),
             (
                 11,
                 host.is_some_and(|host| !host.addresses.is_empty())
-                    || me && self.settings.has_address,
+                    || me && self.cx.settings.has_address,
             ),
         ]
         .into_iter()
@@ -372,7 +380,10 @@ impl Mesh {
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionRow> {
         let row = |peer: &crate::mesh::peers::handshake::Peer| {
-            let bits = [(0, peer.awaiting_pong), (8, self.tree.contains(&peer.node))];
+            let bits = [
+                (0, peer.awaiting_pong),
+                (8, self.graph.tree().contains(&peer.node)),
+            ];
             ConnectionRow {
                 name: peer.hello.name.to_string(),
                 host: peer.remote.ip().to_string(),
@@ -395,7 +406,7 @@ impl Mesh {
     #[must_use]
     pub fn status(&self) -> MeshStatus {
         MeshStatus {
-            name: self.settings.name.to_string(),
+            name: self.cx.settings.name.to_string(),
             links: self.peers.values().filter(|peer| peer.active).count(),
             nodes: self.nodes.len(),
             reachable: self
@@ -404,17 +415,17 @@ impl Mesh {
                 .filter(|(idx, node)| node.reachability.reachable || *idx == Nodes::ME)
                 .count(),
             edges: self.nodes.edge_count,
-            subnets: self.subnet_count,
-            lines: self.lines,
-            graph_runs: self.graph_runs,
-            floods: self.floods,
-            refused: self.refused,
+            subnets: self.subnets.count(),
+            lines: self.cx.counters.lines,
+            graph_runs: self.cx.counters.graph_runs,
+            floods: self.cx.counters.floods,
+            refused: self.cx.counters.refused,
             foreign_packets: {
                 let nodes = self.nodes.iter();
                 nodes.map(|(_, n)| total(&n.shared.counters.foreign)).sum()
             },
-            downgrades: self.downgrades,
-            subnets_refused: self.subnets_refused,
+            downgrades: self.cx.counters.downgrades,
+            subnets_refused: self.cx.counters.subnets_refused,
         }
     }
 
@@ -423,7 +434,9 @@ impl Mesh {
     #[must_use]
     pub fn node_by_addr(&self, addr: SocketAddr) -> Option<NodeName> {
         let mut others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
-        let there = |node: &Node| [node.udp.addr, node.reachability.address].contains(&Some(addr));
+        let there = |node: &Node| {
+            [self.paths[node.shared.idx].addr, node.reachability.address].contains(&Some(addr))
+        };
         let (_, node) = others.find(|(_, node)| there(node))?;
         Some(node.name().clone())
     }
@@ -441,7 +454,7 @@ impl Mesh {
         let node = &self.nodes[idx];
         let path = self.path_kind(idx);
         let endpoint = match path {
-            PathKind::Udp => node.udp.addr.map(|addr| addr.to_string()),
+            PathKind::Udp => self.paths[idx].addr.map(|addr| addr.to_string()),
             PathKind::Tcp => node
                 .link
                 .and_then(|link| Some(self.peers.get(&link)?.remote.to_string())),

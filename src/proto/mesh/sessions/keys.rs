@@ -22,6 +22,7 @@ use crate::{
             legacy::Legacy,
             native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
             rekey::TxPause,
+            sptps::Sptps,
         },
         topology::node::Nodes,
     },
@@ -60,37 +61,16 @@ pub(in crate::mesh) const EXT_PACKET: i32 = 21;
 pub(in crate::mesh) struct Keys {
     /// Native sessions. A native session is preferred over SPTPS.
     pub(in crate::mesh) native: Native,
+    /// SPTPS sessions.
+    pub(in crate::mesh) sptps: Sptps,
     /// Legacy keys, if the node speaks only legacy.
     pub(in crate::mesh) legacy: Legacy,
-    /// The SPTPS session in use.
-    pub(in crate::mesh) current: Option<Tunnel>,
-    /// An SPTPS session in its handshake, started by either side.
-    pub(in crate::mesh) pending: Option<Tunnel>,
-    /// Keys of the session before `current`, for packets on the way.
-    pub(in crate::mesh) last: Vec<Arc<RxKey>>,
-    /// Time of our last REQ_KEY, while `pending` is ours.
-    pub(in crate::mesh) asked: Option<Instant>,
-    /// True if a message of the current handshake did not match: the retry comes sooner.
-    pub(in crate::mesh) broken: bool,
     /// Time at which the last handshake with the node started, no matter which side started it.
     pub(in crate::mesh) began: Option<Instant>,
-    /// Start of an incomplete renewal that we started.
-    pub(in crate::mesh) renewing: Option<Instant>,
-    /// Time at which `current` is renewed.
-    pub(in crate::mesh) renew_at: Option<Instant>,
-    /// Time at which old receiving keys expire.
-    pub(in crate::mesh) expire_at: Option<Instant>,
-    /// Time at which the SPTPS session expires after a native session has replaced it.
-    pub(in crate::mesh) retire_at: Option<Instant>,
     /// A pause in sending while the other side changes its keys.
-    pub(in crate::mesh) hold: Option<TxPause>,
+    pub(in crate::mesh) pause: Option<TxPause>,
     /// True if the current renewal has had its pause: there is one for each renewal.
-    pub(in crate::mesh) held: bool,
-    /// True if the node has proven to be a meshd, which needs no pause.
-    pub(in crate::mesh) meshd: bool,
-    /// The meshd word of the REQ_KEY that started `pending`, if the other side started it. The word
-    /// counts only after the handshake: anybody can write a REQ_KEY.
-    pending_meshd: Option<bool>,
+    pub(in crate::mesh) has_paused: bool,
     /// Budget of handshakes that the node may start.
     answers: Option<Bucket>,
     /// Budget of renewals in the session that the node may start.
@@ -100,36 +80,36 @@ pub(in crate::mesh) struct Keys {
 impl Keys {
     /// Returns true if data can be sent.
     pub(in crate::mesh) fn is_established(&self) -> bool {
-        self.current.is_some() || self.native.is_established() || self.legacy.tx.is_some()
+        self.sptps.current.is_some() || self.native.is_established() || self.legacy.tx.is_some()
     }
 
     /// Returns true if our handshake waits for its answer.
     pub(in crate::mesh) fn is_waiting(&self) -> bool {
-        self.asked.is_some() || self.native.is_waiting()
+        self.sptps.asked.is_some() || self.native.is_waiting()
     }
 
     /// Returns the sending key.
     pub(in crate::mesh) fn tx(&self) -> Option<Arc<TxKey>> {
-        let sptps = || self.current.as_ref()?.tx();
         let legacy = || self.legacy.tx.clone();
+        let sptps = || self.sptps.tx();
         self.native.tx().or_else(sptps).or_else(legacy)
     }
 
     /// Returns the receiving keys, most likely first.
     pub(in crate::mesh) fn rx(&self) -> Vec<Arc<RxKey>> {
-        let sptps = self.current.iter().flat_map(Tunnel::rx);
-        let sptps = sptps.chain(self.last.iter().cloned()).take(4);
         let legacy = self.legacy.rx.iter().cloned();
-        self.native.rx().chain(sptps).chain(legacy).collect()
+        self.native
+            .rx()
+            .chain(self.sptps.rx())
+            .chain(legacy)
+            .collect()
     }
 
     /// Handles a native session that took over: the SPTPS session expires at `at`, and its
     /// handshake is dropped.
     pub(in crate::mesh) fn retire_sptps(&mut self, at: Instant) {
-        self.asked = None;
-        self.pending = None;
-        self.hold = None;
-        self.retire_at = self.current.is_some().then_some(at);
+        self.sptps.retire(at);
+        self.pause = None;
     }
 
     fn may_answer(&mut self, now: Instant) -> bool {
@@ -141,7 +121,7 @@ impl Keys {
 impl Mesh {
     /// Starts a handshake with the node, if there is no key and no handshake.
     pub(in crate::mesh) fn ensure_session(&mut self, idx: NodeIdx, now: Instant) {
-        if self.nodes[idx].keys.is_established() {
+        if self.sessions[idx].is_established() {
             return;
         }
         match self.nodes[idx].reachability.legacy {
@@ -154,7 +134,7 @@ impl Mesh {
         if idx != Nodes::ME && self.may_ask_native(idx) {
             // The option bit for native may be forged, so a node that does not answer at once gets
             // both handshakes.
-            let unanswered = self.nodes[idx].keys.native.is_unanswered(now);
+            let unanswered = self.sessions[idx].native.is_unanswered(now);
             self.ask_native(idx, now);
             if !unanswered {
                 return;
@@ -165,32 +145,33 @@ impl Mesh {
         if idx == Nodes::ME
             || !node.reachability.reachable
             || !node.has_sptps()
-            || node.keys.asked.is_some_and(recent)
+            || self.sessions[idx].sptps.asked.is_some_and(recent)
         {
             return;
         }
-        let answering = node.keys.asked.is_none() && node.keys.pending.is_some();
+        let answering =
+            self.sessions[idx].sptps.asked.is_none() && self.sessions[idx].sptps.pending.is_some();
         let unwanted = self.no_tunnel(idx) || !self.allows_sptps(idx);
-        if answering && node.keys.began.is_some_and(recent) || unwanted {
+        if answering && self.sessions[idx].began.is_some_and(recent) || unwanted {
             return;
         }
         let Some(setup) = self.tunnel_setup(idx) else {
             return;
         };
-        let (tunnel, kex) = Tunnel::initiate(setup, &mut self.rng);
+        let (tunnel, kex) = Tunnel::initiate(setup, &mut self.cx.rng);
         let line = Request::ReqKey {
-            from: self.settings.name.clone(),
+            from: self.cx.settings.name.clone(),
             to: node.name().clone(),
             ext: Some(EXT_START),
             text: base64::encode(&kex),
         };
         let mut line = line.line(0).into_bytes();
         line.extend_from_slice(TIE_BREAK);
-        let keys = &mut self.nodes[idx].keys;
-        keys.pending = Some(tunnel);
-        keys.pending_meshd = None;
-        keys.asked = Some(now);
-        keys.broken = false;
+        let keys = &mut self.sessions[idx];
+        keys.sptps.pending = Some(tunnel);
+        keys.sptps.pending_meshd = None;
+        keys.sptps.asked = Some(now);
+        keys.sptps.broken = false;
         keys.began = Some(now);
         self.send_towards(idx, Bytes::from(line));
     }
@@ -200,21 +181,21 @@ impl Mesh {
     fn no_tunnel(&self, idx: NodeIdx) -> bool {
         let node = &self.nodes[idx];
         let tcp_only = node.reachability.options.has(Options::TCP_ONLY)
-            || self.settings.options.has(Options::TCP_ONLY);
+            || self.cx.settings.options.has(Options::TCP_ONLY);
         node.link.is_some() && tcp_only
     }
 
     fn tunnel_setup(&self, idx: NodeIdx) -> Option<TunnelSetup> {
         let name = self.nodes[idx].name();
-        let host = self.settings.hosts.get(name)?;
+        let host = self.cx.settings.hosts.get(name)?;
         Some(TunnelSetup {
-            key: self.settings.key.clone(),
-            name: self.settings.name.clone(),
+            key: self.cx.settings.key.clone(),
+            name: self.cx.settings.name.clone(),
             peer: name.clone(),
             peer_key: host.key?,
             next_key: host.next,
-            replay_window: self.settings.replay_window,
-            compression: self.settings.suite.compression,
+            replay_window: self.cx.settings.replay_window,
+            compression: self.cx.settings.suite.compression,
         })
     }
 
@@ -234,7 +215,7 @@ impl Mesh {
             return;
         }
         if to != Nodes::ME {
-            if ext == Some(EXT_PACKET) && !self.settings.route.tunnel_server {
+            if ext == Some(EXT_PACKET) && !self.cx.settings.route.tunnel_server {
                 let by = self.active(link).map(|peer| peer.node);
                 if let (Some(datagram), Some(by)) = (base64::decode(text), by) {
                     self.relay((from, to), by, datagram.into(), now);
@@ -275,8 +256,8 @@ impl Mesh {
                 // A tinc 1.1 that stores this key no longer speaks legacy with us. See
                 // `link::choice`.
                 let legacy = self.nodes[from].reachability.legacy;
-                if !legacy && self.nodes[from].keys.may_answer(now) {
-                    let key = self.settings.key.public().to_string();
+                if !legacy && self.sessions[from].may_answer(now) {
+                    let key = self.cx.settings.key.public().to_string();
                     self.send_req_key(from, EXT_ANS_PUBKEY, key);
                 }
             }
@@ -295,7 +276,7 @@ impl Mesh {
 
     pub(in crate::mesh) fn send_req_key(&mut self, to: NodeIdx, ext: i32, text: String) {
         let line = Request::ReqKey {
-            from: self.settings.name.clone(),
+            from: self.cx.settings.name.clone(),
             to: self.nodes[to].name().clone(),
             ext: Some(ext),
             text,
@@ -305,17 +286,17 @@ impl Mesh {
 
     /// Answers a handshake of the node. `meshd` is true if its REQ_KEY has the word of a meshd.
     fn answer_handshake(&mut self, from: NodeIdx, kex: &[u8], meshd: bool, now: Instant) {
-        let node = &mut self.nodes[from];
-        if !node.reachability.reachable || !node.keys.may_answer(now) {
+        let node = &self.nodes[from];
+        if !node.reachability.reachable || !self.sessions[from].may_answer(now) {
             return;
         }
         // Both ends started at once: a real daemon gives way to our request; among meshds the name
         // decides.
-        let ours = node
-            .keys
+        let ours = self.sessions[from]
+            .sptps
             .asked
             .is_some_and(|at| now.saturating_duration_since(at) < RETRY);
-        if ours && !(meshd && *node.name() < self.settings.name) {
+        if ours && !(meshd && *node.name() < self.cx.settings.name) {
             return;
         }
         if self.no_tunnel(from) || !self.allows_sptps(from) {
@@ -326,12 +307,12 @@ impl Mesh {
             self.send_req_key(from, EXT_REQ_PUBKEY, String::new());
             return;
         };
-        match Tunnel::respond(setup, kex, &mut self.rng) {
+        match Tunnel::respond(setup, kex, &mut self.cx.rng) {
             Ok((tunnel, answer)) => {
-                let keys = &mut self.nodes[from].keys;
-                keys.pending = Some(tunnel);
-                keys.pending_meshd = Some(meshd);
-                keys.asked = None;
+                let keys = &mut self.sessions[from];
+                keys.sptps.pending = Some(tunnel);
+                keys.sptps.pending_meshd = Some(meshd);
+                keys.sptps.asked = None;
                 keys.began = Some(now);
                 self.send_ans_key(from, &answer);
             }
@@ -340,10 +321,10 @@ impl Mesh {
     }
 
     pub(in crate::mesh) fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
-        let keys = &self.nodes[to].keys;
-        let tunnel = keys.pending.as_ref().or(keys.current.as_ref());
+        let keys = &self.sessions[to];
+        let tunnel = keys.sptps.pending.as_ref().or(keys.sptps.current.as_ref());
         let line = Request::AnsKey {
-            from: self.settings.name.clone(),
+            from: self.cx.settings.name.clone(),
             to: self.nodes[to].name().clone(),
             key: base64::encode(datagram),
             cipher: -1,
@@ -389,17 +370,18 @@ impl Mesh {
         let Some(datagram) = base64::decode(key) else {
             return;
         };
-        let keys = &mut self.nodes[from].keys;
+        let keys = &mut self.sessions[from];
         let level = u8::try_from(numbers[3]).unwrap_or_default();
-        keys.pending
+        keys.sptps
+            .pending
             .iter_mut()
-            .chain(&mut keys.current)
+            .chain(&mut keys.sptps.current)
             .for_each(|tunnel| tunnel.compress_with(level));
-        if !self.held_back(from, &datagram, now) {
+        if !self.is_held_back(from, &datagram, now) {
             self.handshake(from, &datagram, now);
         }
         if let Some(addr) = address.and_then(EdgeAddress::known)
-            && self.nodes[from].keys.is_established()
+            && self.sessions[from].is_established()
             && self.may_probe(addr)
         {
             self.suggest_address(from, addr, now);
@@ -409,9 +391,9 @@ impl Mesh {
     /// Appends the address of FROM's packets for TO: only a relay knows the address of a node
     /// behind NAT.
     fn with_reflexive_address(&self, from: NodeIdx, to: NodeIdx, has: bool, line: &Bytes) -> Bytes {
-        let from = &self.nodes[from];
-        let addr = from.udp.addr.filter(|_| from.udp.confirmed);
-        let (false, true, Some(addr)) = (has, self.nodes[to].udp.pmtu.min > 0, addr) else {
+        let udp = &self.paths[from];
+        let addr = udp.addr.filter(|_| udp.confirmed);
+        let (false, true, Some(addr)) = (has, self.paths[to].pmtu.min > 0, addr) else {
             return line.clone();
         };
         let mut longer = line.to_vec();
@@ -424,21 +406,21 @@ impl Mesh {
 
     /// Handles a handshake datagram of the node.
     pub(in crate::mesh) fn handshake(&mut self, from: NodeIdx, datagram: &[u8], now: Instant) {
-        let keys = &mut self.nodes[from].keys;
+        let keys = &mut self.sessions[from];
         let mut result = None;
         let mut fresh = false;
-        if let Some(pending) = &mut keys.pending {
-            result = Some(pending.receive(datagram, &mut self.rng));
+        if let Some(pending) = &mut keys.sptps.pending {
+            result = Some(pending.receive(datagram, &mut self.cx.rng));
             fresh = matches!(result, Some(Ok(_)));
         }
-        if !fresh && let Some(current) = &mut keys.current {
+        if !fresh && let Some(current) = &mut keys.sptps.current {
             let mut renewals = keys
                 .renewals
                 .clone()
                 .unwrap_or_else(|| Bucket::new(BURST, now));
             let before = current.is_about_to_switch();
             let other = match renewals.take_slowly(2, BURST, now) {
-                true => current.receive(datagram, &mut self.rng),
+                true => current.receive(datagram, &mut self.cx.rng),
                 false => current.receive_no_rekey(datagram),
             };
             if !before && current.is_about_to_switch() {
@@ -456,7 +438,7 @@ impl Mesh {
                 tracing::debug!(node = %self.nodes[from].name(), "{}", TunnelError::TooSoon);
             }
             Some(Err(why)) => {
-                keys.broken = true;
+                keys.sptps.broken = true;
                 tracing::warn!(node = %self.nodes[from].name(), "tunnel handshake failed: {why}");
             }
             Some(Ok(answers)) => {
@@ -482,38 +464,48 @@ impl Mesh {
     /// Returns the renewal time of keys that live for `expire`. The time is up to a tenth earlier
     /// at random, so both ends rarely start at once.
     pub(in crate::mesh) fn renewal_after(&mut self, expire: Duration, now: Instant) -> Instant {
-        let jitter = expire.mul_f64(f64::from(self.rng.below(1000)) / 10_000.0);
+        let jitter = expire.mul_f64(f64::from(self.cx.rng.below(1000)) / 10_000.0);
         now + expire - jitter
     }
 
     /// Runs after an accepted handshake message: puts a completed session into use, or records a
     /// renewal.
     fn adopt(&mut self, idx: NodeIdx, fresh: bool, now: Instant) {
-        let renew_at = self.renewal_after(self.settings.key_expire, now);
-        let keys = &mut self.nodes[idx].keys;
+        let renew_at = self.renewal_after(self.cx.settings.key_expire, now);
+        let keys = &mut self.sessions[idx];
         if fresh {
-            if !keys.pending.as_ref().is_some_and(Tunnel::is_established) {
+            if !keys
+                .sptps
+                .pending
+                .as_ref()
+                .is_some_and(Tunnel::is_established)
+            {
                 return;
             }
-            keys.last = keys.current.as_ref().map(Tunnel::rx).unwrap_or_default();
-            keys.last.truncate(2);
-            keys.current = keys.pending.take();
-            keys.meshd = keys.pending_meshd.take().unwrap_or(keys.meshd);
-            keys.asked = None;
-            keys.renewing = None;
+            keys.sptps.last = keys
+                .sptps
+                .current
+                .as_ref()
+                .map(Tunnel::rx)
+                .unwrap_or_default();
+            keys.sptps.last.truncate(2);
+            keys.sptps.current = keys.sptps.pending.take();
+            keys.sptps.meshd = keys.sptps.pending_meshd.take().unwrap_or(keys.sptps.meshd);
+            keys.sptps.asked = None;
+            keys.sptps.renewing = None;
             tracing::info!(node = %self.nodes[idx].name(), "tunnel established");
             self.note_spoken(idx, false);
         }
-        let keys = &mut self.nodes[idx].keys;
-        let renewing = keys.current.as_ref().is_some_and(Tunnel::is_rekeying);
+        let keys = &mut self.sessions[idx];
+        let renewing = keys.sptps.current.as_ref().is_some_and(Tunnel::is_rekeying);
         if fresh || !renewing {
-            keys.renew_at = Some(renew_at);
-            keys.renewing = None;
-            keys.held = false;
-        } else if keys.renewing.is_none() {
-            keys.renewing = Some(now);
+            keys.sptps.renew_at = Some(renew_at);
+            keys.sptps.renewing = None;
+            keys.has_paused = false;
+        } else if keys.sptps.renewing.is_none() {
+            keys.sptps.renewing = Some(now);
         }
-        keys.expire_at = Some(now + LINGER);
+        keys.sptps.expire_at = Some(now + LINGER);
         self.update_state(idx);
     }
 
@@ -527,8 +519,8 @@ impl Mesh {
             return self.legacy_unopened(idx, now);
         }
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
-        if node.udp.is_active(now) && node.udp.unanswered <= 2
-            || node.keys.began.is_some_and(recent)
+        if self.paths[idx].is_active(now) && self.paths[idx].unanswered <= 2
+            || self.sessions[idx].began.is_some_and(recent)
         {
             return;
         }
@@ -541,13 +533,7 @@ impl Mesh {
     /// legacy before its MTU search in SPTPS, where the kernel's limit is shorter. That tincd takes
     /// the length as its `minmtu`, asks for a probe of negative length, and exits (1.1~pre18).
     pub(in crate::mesh) fn drop_keys(&mut self, idx: NodeIdx) {
-        let node = &mut self.nodes[idx];
-        _ = node.shared.counters.take_longest();
-        node.keys = Keys::default();
-        self.waiting_bytes -= node
-            .waiting
-            .drain(..)
-            .map(|packet| packet.len())
-            .sum::<usize>();
+        _ = self.nodes[idx].shared.counters.take_longest();
+        self.sessions.drop_keys(idx);
     }
 }

@@ -121,19 +121,19 @@ impl Mesh {
             link.map(|peer| peer.hello.dialect)
         };
         let behind = || dialect(reachability.nexthop) == Some(Dialect::Legacy);
-        let allowed = self.settings.allows_legacy(node.name())
-            || self.settings.allows_hearsay(node.name()) && behind();
+        let allowed = self.cx.settings.allows_legacy(node.name())
+            || self.cx.settings.allows_hearsay(node.name()) && behind();
         match dialect(idx) {
             _ if !allowed || idx == Nodes::ME => false,
             Some(dialect) => dialect == Dialect::Legacy,
             None => {
                 // Two meshds whose keys are made but not exchanged yet can speak only legacy. A
                 // tincd 1.1 must not be asked this way: it exits.
-                let host = self.settings.hosts.get(node.name());
+                let host = self.cx.settings.hosts.get(node.name());
                 let unknown = host.is_none_or(|host| host.key.is_none());
                 let meshd = unknown && reachability.options.has(Options::NATIVE);
                 let says_so = reachability.options.minor() < 2 || meshd;
-                !self.settings.sptps || says_so && !node.spoke.more_than_legacy()
+                !self.cx.settings.sptps || says_so && !self.peers.dialects(idx).more_than_legacy()
             }
         }
     }
@@ -156,8 +156,8 @@ impl Mesh {
 
     /// Explains to the operator why legacy is spoken with a node.
     pub(in crate::mesh) fn why_legacy(&self, node: &NodeName) -> String {
-        match self.settings.hosts.get(node) {
-            _ if !self.settings.sptps => "we speak nothing but legacy".into(),
+        match self.cx.settings.hosts.get(node) {
+            _ if !self.cx.settings.sptps => "we speak nothing but legacy".into(),
             None => format!("legacy: it speaks nothing else, and there is no hosts/{node}"),
             Some(host) if host.key.is_none() => {
                 format!("legacy: {}", self.why_no_key(node))
@@ -168,7 +168,7 @@ impl Mesh {
 
     /// Requests the key of a legacy node, if we have none.
     pub(in crate::mesh) fn want_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
-        if self.nodes[idx].keys.legacy.tx.is_none() {
+        if self.sessions[idx].legacy.tx.is_none() {
             self.ask_legacy_key(idx, now);
         }
     }
@@ -180,27 +180,30 @@ impl Mesh {
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
         let link = node.link.and_then(|link| self.active(link));
         let young = link.is_some_and(|peer| now.saturating_duration_since(peer.up) < UNASKED);
-        if young || node.keys.legacy.asked.is_some_and(recent) || !node.reachability.reachable {
+        if young
+            || self.sessions[idx].legacy.asked.is_some_and(recent)
+            || !node.reachability.reachable
+        {
             return;
         }
         let line = Request::ReqKey {
-            from: self.settings.name.clone(),
+            from: self.cx.settings.name.clone(),
             to: node.name().clone(),
             ext: None,
             text: String::new(),
         };
-        self.nodes[idx].keys.legacy.asked = Some(now);
+        self.sessions[idx].legacy.asked = Some(now);
         self.send_towards(idx, line.line(0).into());
     }
 
     /// Handles the key request of a legacy node.
     pub(in crate::mesh) fn legacy_asked(&mut self, from: NodeIdx, now: Instant) {
-        let node = &mut self.nodes[from];
+        let node = &self.nodes[from];
         if !node.reachability.legacy || !node.reachability.reachable {
             tracing::debug!(node = %node.name(), "ignored a request for a legacy key");
             return;
         }
-        let answers = &mut node.keys.legacy.answers;
+        let answers = &mut self.sessions[from].legacy.answers;
         let answers = answers.get_or_insert_with(|| Bucket::new(BURST, now));
         if answers.take_slowly(2, BURST, now) {
             self.send_legacy_key(from, now);
@@ -210,10 +213,10 @@ impl Mesh {
     /// Makes a new key for packets from a node and sends the key to that node.
     pub(in crate::mesh) fn send_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let suite = self.legacy_suite(self.nodes[idx].name());
-        let (key, text) = suite.receive(self.settings.replay_window, &mut self.rng);
+        let (key, text) = suite.receive(self.cx.settings.replay_window, &mut self.cx.rng);
         let [cipher, digest, mac_length, compression] = suite.to_wire();
         let line = Request::AnsKey {
-            from: self.settings.name.clone(),
+            from: self.cx.settings.name.clone(),
             to: self.nodes[idx].name().clone(),
             key: text,
             cipher,
@@ -222,7 +225,7 @@ impl Mesh {
             compression,
             address: None,
         };
-        let legacy = &mut self.nodes[idx].keys.legacy;
+        let legacy = &mut self.sessions[idx].legacy;
         legacy.rx.push_front(key);
         // Without a MAC one key cannot be told from another.
         let most = if suite.mac == 0 { 1 } else { MAX_RX };
@@ -236,11 +239,11 @@ impl Mesh {
     /// Returns the suite of packets from a node to us. A suite without cipher or MAC needs the
     /// consent of the node's host file.
     fn legacy_suite(&self, node: &NodeName) -> Suite {
-        let mut suite = self.settings.suite;
+        let mut suite = self.cx.settings.suite;
         if suite.compression > MAX_LEGACY {
             suite.compression = 0;
         }
-        let host = self.settings.hosts.get(node);
+        let host = self.cx.settings.hosts.get(node);
         let usual = Suite::default_of_tinc();
         if suite.cipher.is_none() && !host.is_some_and(|host| host.null_cipher) {
             suite.cipher = usual.cipher;
@@ -265,7 +268,7 @@ impl Mesh {
         let made = self
             .accept_suite(from, numbers)
             .and_then(|suite| suite.send(&key));
-        let legacy = &mut self.nodes[from].keys.legacy;
+        let legacy = &mut self.sessions[from].legacy;
         match made {
             Ok(tx) => {
                 let fresh = legacy.tx.replace(tx).is_none();
@@ -296,8 +299,8 @@ impl Mesh {
 
     fn accept_suite(&self, from: NodeIdx, numbers: [i32; 4]) -> Result<Suite, SuiteError> {
         let suite = Suite::from_wire(numbers)?;
-        let ours = &self.settings.suite;
-        let host = self.settings.hosts.get(self.nodes[from].name());
+        let ours = &self.cx.settings.suite;
+        let host = self.cx.settings.hosts.get(self.nodes[from].name());
         let [no_cipher, no_mac] =
             host.map_or([false; 2], |host| [host.null_cipher, host.null_digest]);
         if suite.cipher.is_none() && !(no_cipher && ours.cipher.is_none())
@@ -314,11 +317,11 @@ impl Mesh {
     /// Handles a KEY_CHANGED of a node. By hearsay (`own` is false) it takes effect twice at once,
     /// and then rarely. Packets go over links until the new key arrives.
     pub(in crate::mesh) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
-        let node = &mut self.nodes[origin];
+        let node = &self.nodes[origin];
         if !node.reachability.legacy {
             return;
         }
-        let legacy = &mut node.keys.legacy;
+        let legacy = &mut self.sessions[origin].legacy;
         let changes = legacy
             .changes
             .get_or_insert_with(|| Bucket::new(CHANGES, now));
@@ -333,16 +336,16 @@ impl Mesh {
 
     /// Renews keys that are old, worn out or under attack, once a second.
     pub(in crate::mesh) fn legacy_tick(&mut self, now: Instant) {
-        if now >= self.legacy.expire_at {
+        if now >= self.sessions.legacy.expire_at {
             self.renew_legacy_keys(now);
         }
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
-            if self.nodes[idx].keys.legacy.changed {
+            if self.sessions[idx].legacy.changed {
                 self.legacy_key_changed(idx, false, now);
             }
-            let node = &mut self.nodes[idx];
-            let legacy = &mut node.keys.legacy;
+            let node = &self.nodes[idx];
+            let legacy = &mut self.sessions[idx].legacy;
             if legacy.rx.is_empty() && legacy.tx.is_none() {
                 continue;
             }
@@ -376,15 +379,16 @@ impl Mesh {
     /// Renews all keys after KeyExpire or a change of the suite. A node that is no neighbour
     /// requests its new key when it needs it.
     pub(in crate::mesh) fn renew_legacy_keys(&mut self, now: Instant) {
-        self.legacy.expire_at = now + self.settings.key_expire;
-        let keyed =
-            |node: &crate::mesh::Node| node.reachability.legacy && !node.keys.legacy.rx.is_empty();
+        self.sessions.legacy.expire_at = now + self.cx.settings.key_expire;
+        let keyed = |node: &crate::mesh::topology::node::Node| {
+            node.reachability.legacy && !self.sessions[node.shared.idx].legacy.rx.is_empty()
+        };
         let all = self.nodes.iter().filter(|(_, node)| keyed(node));
         let all: Vec<NodeIdx> = all.map(|(idx, _)| idx).collect();
         if all.is_empty() {
             return;
         }
-        let origin = self.settings.name.clone();
+        let origin = self.cx.settings.name.clone();
         self.flood(&Request::KeyChanged { origin }, None);
         for idx in all {
             let node = &self.nodes[idx];
@@ -409,21 +413,39 @@ impl Mesh {
         let (near, far): (Vec<_>, Vec<_>) = keyed
             .map(|(idx, _)| idx)
             .partition(|idx| self.is_at(*idx, from));
-        let fits = |idx: &NodeIdx| {
-            let node = &self.nodes[*idx];
-            // Without a MAC only the address identifies the node.
-            let here = node.udp.addr == Some(from);
-            let mut keys = node.keys.legacy.rx.iter();
-            keys.any(|key| key.fits(datagram).unwrap_or(here))
-        };
         if !near.is_empty()
-            && self.legacy.near.take(TRY_NEAR, TRY_NEAR as usize, now)
-            && let Some(idx) = near.into_iter().find(fits)
+            && self
+                .sessions
+                .legacy
+                .near
+                .take(TRY_NEAR, TRY_NEAR as usize, now)
+            && let Some(idx) = self.first_that_fits(near, from, datagram)
         {
             return Some(idx);
         }
-        let all = !far.is_empty() && self.legacy.all.take(TRY_ALL, TRY_ALL as usize, now);
-        far.into_iter().filter(|_| all).find(fits)
+        let all = !far.is_empty()
+            && self
+                .sessions
+                .legacy
+                .all
+                .take(TRY_ALL, TRY_ALL as usize, now);
+        all.then(|| self.first_that_fits(far, from, datagram))
+            .flatten()
+    }
+
+    /// Returns the first node with a key that the MAC of a datagram fits. Without a MAC only the
+    /// address identifies the node.
+    fn first_that_fits(
+        &self,
+        nodes: Vec<NodeIdx>,
+        from: SocketAddr,
+        datagram: &Bytes,
+    ) -> Option<NodeIdx> {
+        nodes.into_iter().find(|idx| {
+            let here = self.paths[*idx].addr == Some(from);
+            let mut keys = self.sessions[*idx].legacy.rx.iter();
+            keys.any(|key| key.fits(datagram).unwrap_or(here))
+        })
     }
 
     /// Returns true if a node has been seen at the host of this address.
@@ -434,7 +456,8 @@ impl Mesh {
             .values()
             .filter_map(|edge| self.nodes.edge(edge.to, idx));
         let here = |seen: SocketAddr| seen.ip() == addr.ip();
-        node.udp.addr.is_some_and(here) || back.any(|edge| edge.address.known().is_some_and(here))
+        self.paths[idx].addr.is_some_and(here)
+            || back.any(|edge| edge.address.known().is_some_and(here))
     }
 }
 

@@ -126,15 +126,15 @@ impl Mesh {
     /// Returns true if native may be tried with the node: both ends offer it, and the node has not
     /// been silent in it.
     pub(in crate::mesh) fn may_ask_native(&self, idx: NodeIdx) -> bool {
-        let node = &self.nodes[idx];
-        let speaks = node.keys.native.is_established() || node.keys.native.tries < PATIENCE;
+        let speaks = self.sessions[idx].native.is_established()
+            || self.sessions[idx].native.tries < PATIENCE;
         self.offers_native(idx) && (speaks || !self.allows_sptps(idx))
     }
 
     /// Returns true if an SPTPS tunnel is allowed. MinProtocol decides, no matter what other nodes
     /// announce (T24).
     pub(in crate::mesh) fn allows_sptps(&self, idx: NodeIdx) -> bool {
-        self.settings.min_protocol_of(self.nodes[idx].name()) < MinProtocol::Native
+        self.cx.settings.min_protocol_of(self.nodes[idx].name()) < MinProtocol::Native
     }
 
     pub(in crate::mesh) fn offers_native(&self, idx: NodeIdx) -> bool {
@@ -144,17 +144,17 @@ impl Mesh {
             && node.reachability.reachable
             && node.minor() >= Options::OUR_MINOR
             && node.reachability.options.has(Options::NATIVE)
-            && self.settings.native
+            && self.cx.settings.native
     }
 
     fn native_setup(&self, idx: NodeIdx) -> Option<Setup> {
         let peer = self.nodes[idx].name();
         Some(Setup {
-            secret: self.settings.secret.clone(),
-            name: self.settings.name.clone(),
+            secret: self.cx.settings.secret.clone(),
+            name: self.cx.settings.name.clone(),
             peer: peer.clone(),
-            peer_keys: Some(self.settings.native_keys(peer)).filter(|keys| !keys.is_empty())?,
-            psk: *self.settings.psk_of(peer),
+            peer_keys: Some(self.cx.settings.native_keys(peer)).filter(|keys| !keys.is_empty())?,
+            psk: *self.cx.settings.psk_of(peer),
             aeads: Aeads::of_this_machine(),
         })
     }
@@ -163,10 +163,9 @@ impl Mesh {
     /// sessions.
     fn session_index(&mut self, idx: NodeIdx) -> u32 {
         loop {
-            let number = self.rng.below(1 << (32 - NodeSlot::SESSION_BITS));
+            let number = self.cx.rng.below(1 << (32 - NodeSlot::SESSION_BITS));
             let index = number << NodeSlot::SESSION_BITS | idx.slot().0;
-            if self.nodes[idx]
-                .keys
+            if self.sessions[idx]
                 .native
                 .indices()
                 .all(|used| used != index)
@@ -178,7 +177,7 @@ impl Mesh {
 
     /// Starts a native handshake, unless one was started or answered a moment ago.
     pub(in crate::mesh) fn ask_native(&mut self, idx: NodeIdx, now: Instant) {
-        let native = &self.nodes[idx].keys.native;
+        let native = &self.sessions[idx].native;
         let answered = native
             .next
             .as_ref()
@@ -190,20 +189,20 @@ impl Mesh {
             return;
         };
         let index = self.session_index(idx);
-        let turn = self.nodes[idx].keys.native.tries;
-        let Some((asking, message)) = native::ask(&setup, index, turn as usize, &mut self.rng)
+        let turn = self.sessions[idx].native.tries;
+        let Some((asking, message)) = native::ask(&setup, index, turn as usize, &mut self.cx.rng)
         else {
             return;
         };
         let wait = BACKOFF[(turn as usize).min(BACKOFF.len() - 1)];
-        let jitter = Duration::from_millis(self.rng.below(333).into());
+        let jitter = Duration::from_millis(self.cx.rng.below(333).into());
         let due = now + Duration::from_secs(wait) + jitter;
-        let keys = &mut self.nodes[idx].keys;
+        let keys = &mut self.sessions[idx];
         keys.native.asking = Some((asking, now));
         keys.native.tries = turn.saturating_add(1);
         keys.native.due = Some(due);
         keys.began = Some(now);
-        self.timers.insert((due, Timer::Keys, idx));
+        self.cx.arm(due, Timer::Keys, idx);
         self.send_req_key(idx, EXT_ASK, base64::encode(&message));
     }
 
@@ -216,8 +215,8 @@ impl Mesh {
         let (Some(ephemeral), Some(setup)) = (ephemeral, self.native_setup(from)) else {
             return;
         };
-        let first = self.settings.name < setup.peer;
-        let native = &mut self.nodes[from].keys.native;
+        let first = self.cx.settings.name < setup.peer;
+        let native = &mut self.sessions[from].native;
         // Both ends started at once: the handshake of the lower name continues.
         if first
             && native
@@ -233,14 +232,14 @@ impl Mesh {
             .unwrap_or_else(|| Bucket::new(BURST, now));
         if native.seen.contains(&ephemeral)
             || !budget.take_slowly(2, BURST, now)
-            || !self.forged.has(FORGED, FORGED_BURST, now)
+            || !self.sessions.forged.has(FORGED, FORGED_BURST, now)
         {
             return;
         }
         let index = self.session_index(from);
-        match native::answer(&setup, index, message, &mut self.rng) {
+        match native::answer(&setup, index, message, &mut self.cx.rng) {
             Ok((session, answer)) => {
-                let native = &mut self.nodes[from].keys.native;
+                let native = &mut self.sessions[from].native;
                 native.seen.truncate(REMEMBERED - 1);
                 native.seen.push_front(ephemeral);
                 native.budget = Some(budget);
@@ -251,7 +250,7 @@ impl Mesh {
                 self.send_req_key(from, EXT_ANSWER, base64::encode(&answer));
             }
             Err(why) => {
-                self.forged.take(FORGED, FORGED_BURST, now);
+                self.sessions.forged.take(FORGED, FORGED_BURST, now);
                 tracing::warn!(node = %self.nodes[from].name(), "native tunnel refused: {why}");
             }
         }
@@ -259,7 +258,7 @@ impl Mesh {
 
     /// Handles the answer of a node.
     pub(in crate::mesh) fn native_answered(&mut self, from: NodeIdx, message: &[u8], now: Instant) {
-        let native = &mut self.nodes[from].keys.native;
+        let native = &mut self.sessions[from].native;
         let Some((asking, at)) = native.asking.take() else {
             return;
         };
@@ -287,7 +286,7 @@ impl Mesh {
         mut proof: Vec<u8>,
         now: Instant,
     ) {
-        let next = self.nodes[from].keys.native.next.as_ref();
+        let next = self.sessions[from].native.next.as_ref();
         let sound = next.is_some_and(|(session, _)| {
             let opened = session.rx.open(&mut proof);
             opened.is_ok_and(|opened| opened.kind == TYPE_CONFIRM)
@@ -298,7 +297,7 @@ impl Mesh {
     }
 
     fn promote_native(&mut self, idx: NodeIdx, now: Instant) {
-        if let Some((session, _)) = self.nodes[idx].keys.native.next.take() {
+        if let Some((session, _)) = self.sessions[idx].native.next.take() {
             self.adopt_native(idx, session, now);
             self.after_handshake(idx, now);
         }
@@ -306,9 +305,9 @@ impl Mesh {
 
     /// Starts to send with a session.
     fn adopt_native(&mut self, idx: NodeIdx, session: Session, now: Instant) {
-        let expire = self.settings.key_expire.min(RENEW);
+        let expire = self.cx.settings.key_expire.min(RENEW);
         let renew_at = self.renewal_after(expire, now);
-        let keys = &mut self.nodes[idx].keys;
+        let keys = &mut self.sessions[idx];
         let native = &mut keys.native;
         if let Some((old, _)) = native.current.take() {
             native.previous = Some((old.rx, now + LINGER));
@@ -317,12 +316,12 @@ impl Mesh {
             let cipher = session.tx.cipher();
             tracing::info!(node = %self.nodes[idx].name(), cipher, "native tunnel established");
         }
-        let keys = &mut self.nodes[idx].keys;
+        let keys = &mut self.sessions[idx];
         keys.native.current = Some((session, now));
         keys.native.asking = None;
         keys.native.tries = 0;
         keys.native.due = Some(renew_at);
-        keys.meshd = true;
+        keys.sptps.meshd = true;
         keys.retire_sptps(now + LINGER);
         self.note_spoken(idx, true);
         self.update_state(idx);
@@ -330,22 +329,22 @@ impl Mesh {
 
     /// Handles a timer of the node: an attempt may be unanswered.
     pub(in crate::mesh) fn native_timer(&mut self, idx: NodeIdx, now: Instant) {
-        let Some(node) = self.nodes.get(idx) else {
+        if self.nodes.get(idx).is_none() {
             return;
-        };
-        let native = &node.keys.native;
+        }
+        let native = &self.sessions[idx].native;
         let wanted = native.asking.is_some() || native.is_unanswered(now);
         if !wanted || native.due.is_none_or(|due| now < due) {
             return;
         }
         match (
             self.may_ask_native(idx),
-            self.nodes[idx].keys.is_established(),
+            self.sessions[idx].is_established(),
         ) {
             (true, true) => self.ask_native(idx, now),
             (true, false) => self.start_handshake(idx, now),
             (false, _) => {
-                let native = &mut self.nodes[idx].keys.native;
+                let native = &mut self.sessions[idx].native;
                 native.asking = None;
                 native.due = Some(now + AGAIN);
                 if native.tries >= PATIENCE {
@@ -360,7 +359,7 @@ impl Mesh {
     /// Once a second: renews sessions, expires old ones, and asks nodes again that may have native
     /// by now.
     pub(in crate::mesh) fn native_tick(&mut self, idx: NodeIdx, now: Instant) {
-        let native = &mut self.nodes[idx].keys.native;
+        let native = &mut self.sessions[idx].native;
         let older = |at: Instant, than| now.saturating_duration_since(at) >= than;
         let mut changed = native
             .previous
@@ -388,10 +387,11 @@ impl Mesh {
         if over {
             self.note_silence(idx);
         }
-        let keys = &self.nodes[idx].keys;
+        let keys = &self.sessions[idx];
         let native = &keys.native;
         let spent = native.tx().is_some_and(|tx| tx.wants_rekey());
-        let upgrade = keys.current.is_some() && !native.is_established() && native.due.is_none();
+        let upgrade =
+            keys.sptps.current.is_some() && !native.is_established() && native.due.is_none();
         let due = native.asking.is_none() && native.due.is_some_and(|due| now >= due);
         if (due || spent || upgrade) && self.offers_native(idx) {
             self.ask_native(idx, now);

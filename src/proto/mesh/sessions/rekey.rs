@@ -47,7 +47,7 @@ enum Half {
 impl Keys {
     /// Returns true if sending pauses now.
     pub(in crate::mesh) fn is_resting(&self) -> bool {
-        self.hold.is_some()
+        self.pause.is_some()
     }
 }
 
@@ -57,52 +57,44 @@ impl Mesh {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
             self.native_tick(idx, now);
-            let keys = &mut self.nodes[idx].keys;
-            if keys.retire_at.take_if(|at| now >= *at).is_some() {
-                keys.current = None;
-                keys.last.clear();
-                (keys.renewing, keys.renew_at, keys.expire_at) = (None, None, None);
+            let sptps = &mut self.sessions[idx].sptps;
+            let retired = sptps.end_retired(now);
+            if sptps.expire_old(now, LINGER) || retired {
                 self.update_state(idx);
             }
-            let keys = &mut self.nodes[idx].keys;
-            if keys.expire_at.is_some_and(|at| now >= at) {
-                keys.expire_at = Some(now + LINGER);
-                let gone = keys.current.as_mut().is_some_and(Tunnel::expire_old);
-                let newest = keys
-                    .current
-                    .as_ref()
-                    .and_then(|tunnel| tunnel.rx().into_iter().next());
-                let confirmed = newest.is_some_and(|key| key.is_used());
-                if confirmed && !keys.last.is_empty() {
-                    keys.last.clear();
-                    self.update_state(idx);
-                } else if gone {
-                    self.update_state(idx);
-                }
-            }
-            let keys = &mut self.nodes[idx].keys;
-            let patience = if keys.broken { RETRY_BROKEN } else { RETRY };
+            let keys = &mut self.sessions[idx];
+            let patience = if keys.sptps.broken {
+                RETRY_BROKEN
+            } else {
+                RETRY
+            };
             if keys
+                .sptps
                 .asked
                 .is_some_and(|at| now.saturating_duration_since(at) >= patience)
             {
-                keys.asked = None;
-                keys.pending = None;
-                if !self.nodes[idx].waiting.is_empty() {
+                keys.sptps.asked = None;
+                keys.sptps.pending = None;
+                if self.sessions.has_waiting(idx) {
                     self.ensure_session(idx, now);
                 }
             }
-            let keys = &mut self.nodes[idx].keys;
+            let keys = &mut self.sessions[idx];
             if keys
+                .sptps
                 .renewing
                 .is_some_and(|at| now.saturating_duration_since(at) >= RETRY)
             {
-                keys.renewing = None;
+                keys.sptps.renewing = None;
                 self.start_handshake(idx, now);
-            } else if keys.renew_at.is_some_and(|at| now >= at) {
+            } else if keys.sptps.renew_at.is_some_and(|at| now >= at) {
                 self.renew(idx, now);
             }
-            let sptps = self.nodes[idx].keys.current.as_ref().and_then(Tunnel::tx);
+            let sptps = self.sessions[idx]
+                .sptps
+                .current
+                .as_ref()
+                .and_then(Tunnel::tx);
             if sptps.is_some_and(|tx| tx.wants_rekey()) {
                 self.start_handshake(idx, now);
             }
@@ -111,92 +103,93 @@ impl Mesh {
 
     /// Renews the keys of a session inside the session.
     pub(in crate::mesh) fn renew(&mut self, idx: NodeIdx, now: Instant) {
-        let expire = self.settings.key_expire;
-        let node = &mut self.nodes[idx];
+        let expire = self.cx.settings.key_expire;
+        let node = &self.nodes[idx];
         if !node.reachability.reachable {
             return;
         }
-        node.keys.renew_at = Some(now + expire);
-        let Some(kex) = node
-            .keys
+        self.sessions[idx].sptps.renew_at = Some(now + expire);
+        let Some(kex) = self.sessions[idx]
+            .sptps
             .current
             .as_mut()
-            .and_then(|tunnel| tunnel.rekey(&mut self.rng))
+            .and_then(|tunnel| tunnel.rekey(&mut self.cx.rng))
         else {
             return;
         };
-        node.keys.renewing = Some(now);
+        self.sessions[idx].sptps.renewing = Some(now);
         tracing::debug!(node = %node.shared.name, "renewing keys");
         self.update_state(idx);
         self.send_ans_key(idx, &kex);
     }
 
     /// Returns true if a handshake datagram must wait because it will change the sending key.
-    pub(in crate::mesh) fn held_back(
+    pub(in crate::mesh) fn is_held_back(
         &mut self,
         from: NodeIdx,
         datagram: &[u8],
         now: Instant,
     ) -> bool {
-        let keys = &mut self.nodes[from].keys;
+        let keys = &mut self.sessions[from];
         // An unauthenticated datagram neither starts a pause nor takes room in it.
         let authentic = |keys: &Keys| {
-            let current = keys.current.as_ref();
+            let current = keys.sptps.current.as_ref();
             current.is_some_and(|tunnel| tunnel.is_authentic(datagram))
         };
-        if keys.hold.is_some() && !authentic(keys) {
+        if keys.pause.is_some() && !authentic(keys) {
             return false;
         }
         if let Some(TxPause {
             half: Half::Draining(inbox, _),
             ..
-        }) = &mut keys.hold
+        }) = &mut keys.pause
         {
             if inbox.len() < MAX_HELD {
                 inbox.push(datagram.to_vec());
             }
             return true;
         }
-        let changes = keys.pending.is_none()
+        let changes = keys.sptps.pending.is_none()
             && keys
+                .sptps
                 .current
                 .as_ref()
                 .is_some_and(Tunnel::is_about_to_switch);
-        if !changes || keys.meshd || keys.held || !authentic(keys) {
+        if !changes || keys.sptps.meshd || keys.has_paused || !authentic(keys) {
             return false;
         }
-        keys.held = true;
+        keys.has_paused = true;
         let last = self.probe_now(from, now);
         let half = Half::Draining(vec![datagram.to_vec()], last);
-        self.hold(from, half, last.is_some(), now);
+        self.pause(from, half, last.is_some(), now);
         self.update_state(from);
         true
     }
 
     /// Starts one half of a pause; `asked` is true if an answer will end it.
-    fn hold(&mut self, idx: NodeIdx, half: Half, asked: bool, now: Instant) {
+    fn pause(&mut self, idx: NodeIdx, half: Half, asked: bool, now: Instant) {
         let until = now + if asked { PATIENCE } else { BLIND };
-        self.nodes[idx].keys.hold = Some(TxPause { half, until });
-        self.timers.insert((until, Timer::Keys, idx));
+        self.sessions[idx].pause = Some(TxPause { half, until });
+        self.cx.arm(until, Timer::Keys, idx);
     }
 
     /// Handles the answer to a probe of the node.
-    pub(in crate::mesh) fn hold_probed(&mut self, idx: NodeIdx, number: Number, now: Instant) {
+    pub(in crate::mesh) fn pause_probed(&mut self, idx: NodeIdx, number: Number, now: Instant) {
         let over =
-            |hold: &TxPause| matches!(hold.half, Half::Draining(_, Some(last)) if last == number);
+            |pause: &TxPause| matches!(pause.half, Half::Draining(_, Some(last)) if last == number);
         self.end_half_if(idx, over, now);
     }
 
     /// Handles a PONG.
-    pub(in crate::mesh) fn hold_ponged(&mut self, idx: NodeIdx, link: LinkId, now: Instant) {
+    pub(in crate::mesh) fn pause_ponged(&mut self, idx: NodeIdx, link: LinkId, now: Instant) {
         let over =
-            |hold: &TxPause| matches!(hold.half, Half::Changing(Some(asked)) if asked == link);
+            |pause: &TxPause| matches!(pause.half, Half::Changing(Some(asked)) if asked == link);
         self.end_half_if(idx, over, now);
     }
 
     /// Handles the timer of a half. An answer may have ended that half already.
-    pub(in crate::mesh) fn hold_timer(&mut self, idx: NodeIdx, now: Instant) {
-        self.end_half_if(idx, |hold| hold.until <= now, now);
+    pub(in crate::mesh) fn pause_timer(&mut self, idx: NodeIdx, now: Instant) {
+        self.end_half_if(idx, |pause| pause.until <= now, now);
     }
 
     fn end_half_if(&mut self, idx: NodeIdx, over: impl Fn(&TxPause) -> bool, now: Instant) {
@@ -204,12 +197,12 @@ impl Mesh {
             return;
         };
         let link = node.link;
-        match node.keys.hold.take_if(|hold| over(hold)) {
+        match self.sessions[idx].pause.take_if(|pause| over(pause)) {
             Some(TxPause {
                 half: Half::Draining(inbox, _),
                 ..
             }) => {
-                self.hold(idx, Half::Changing(link), link.is_some(), now);
+                self.pause(idx, Half::Changing(link), link.is_some(), now);
                 for datagram in inbox {
                     self.handshake(idx, &datagram, now);
                 }

@@ -62,15 +62,20 @@ impl Mesh {
         let [first, last] = [i32::MIN, i32::MAX].map(|weight| Subnet { weight, ..subnet });
         let ours = &self.nodes[Nodes::ME].subnets;
         let held = ours.range(first..=last).next().is_some();
-        if self.settings.route.mode != Mode::Switch || held {
+        if self.cx.settings.route.mode != Mode::Switch || held {
             return;
         }
-        if !self.learned.budget.take(LEARN_RATE, LEARN_BURST, now) {
-            self.refused += 1;
+        if !self
+            .subnets
+            .learned
+            .budget
+            .take(LEARN_RATE, LEARN_BURST, now)
+        {
+            self.cx.counters.refused += 1;
             return;
         }
-        if self.learned.macs.len() >= MAX_LEARNED
-            && let Some(oldest) = self.learned.oldest()
+        if self.subnets.learned.macs.len() >= MAX_LEARNED
+            && let Some(oldest) = self.subnets.learned.oldest()
         {
             self.unlearn(oldest);
         }
@@ -78,18 +83,18 @@ impl Mesh {
             sighting: Arc::default(),
             last: now,
         };
-        self.learned.macs.insert(mac, entry);
+        self.subnets.learned.macs.insert(mac, entry);
         self.insert_subnet(Nodes::ME, subnet);
-        let owner = self.settings.name.clone();
+        let owner = self.cx.settings.name.clone();
         self.flood(&Request::AddSubnet { owner, subnet }, None);
     }
 
     /// Removes a learned address, because it was silent or another node announced it.
     fn unlearn(&mut self, mac: Mac) {
-        if self.learned.macs.remove(&mac).is_none() {
+        if self.subnets.learned.macs.remove(&mac).is_none() {
             return;
         }
-        let (owner, subnet) = (self.settings.name.clone(), subnet(mac));
+        let (owner, subnet) = (self.cx.settings.name.clone(), subnet(mac));
         self.flood(&Request::DelSubnet { owner, subnet }, None);
         self.remove_subnet(Nodes::ME, subnet);
     }
@@ -103,18 +108,18 @@ impl Mesh {
 
     /// Stops the expiry of addresses that our configuration names.
     pub(in crate::mesh) fn keep_for_ever(&mut self) {
-        for subnet in &self.settings.subnets {
+        for subnet in &self.cx.settings.subnets {
             if let Prefix::Mac(mac) = subnet.prefix {
-                self.learned.macs.remove(&mac);
+                self.subnets.learned.macs.remove(&mac);
             }
         }
     }
 
     /// Removes addresses that were silent for MACExpire, once a second.
     pub(in crate::mesh) fn learn_tick(&mut self, now: Instant) {
-        let age = self.settings.mac_expire;
+        let age = self.cx.settings.mac_expire;
         let mut silent = Vec::new();
-        for (mac, entry) in &mut self.learned.macs {
+        for (mac, entry) in &mut self.subnets.learned.macs {
             if entry.sighting.take() {
                 entry.last = now;
             } else if now.saturating_duration_since(entry.last) >= age {
@@ -130,7 +135,7 @@ impl Mesh {
     /// the lowest weight wins, then the first name. A MAC address whose owners are all unreachable
     /// is flooded, and its present owner answers.
     pub(in crate::mesh) fn mac_table(&self) -> MacTable {
-        if self.settings.route.mode != Mode::Switch {
+        if self.cx.settings.route.mode != Mode::Switch {
             return MacTable::default();
         }
         let mut all: Vec<(bool, i32, MacEntry)> = Vec::new();
@@ -153,7 +158,12 @@ impl Mesh {
     }
 
     fn entry(&self, mac: Mac, owner: NodeIdx) -> MacEntry {
-        let learned = self.learned.macs.get(&mac).filter(|_| owner == Nodes::ME);
+        let learned = self
+            .subnets
+            .learned
+            .macs
+            .get(&mac)
+            .filter(|_| owner == Nodes::ME);
         MacEntry {
             mac,
             owner: owner.slot(),

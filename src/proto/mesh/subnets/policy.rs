@@ -77,13 +77,13 @@ impl Mesh {
     /// Returns true if the owner's host file (for this node: our own configuration) lists this
     /// subnet with this weight. If any weight matched, one line would stand for 2^32 subnets.
     fn is_listed(&self, owner: &NodeName, subnet: &Subnet) -> bool {
-        if let Some(lines) = self.listed.long.get(owner) {
+        if let Some(lines) = self.subnets.listed.long.get(owner) {
             return lines.contains(subnet);
         }
-        let host = self.settings.hosts.get(owner);
+        let host = self.cx.settings.hosts.get(owner);
         let lines = match host {
             Some(host) => &host.subnets,
-            None if *owner == self.settings.name => &self.settings.subnets,
+            None if *owner == self.cx.settings.name => &self.cx.settings.subnets,
             None => return false,
         };
         lines.contains(subnet)
@@ -94,21 +94,24 @@ impl Mesh {
         if self.is_listed(self.nodes[idx].name(), subnet) {
             return;
         }
-        for count in [&mut self.nodes[idx].unlisted, &mut self.listed.unlisted] {
+        for count in [
+            &mut self.subnets.of[idx].unlisted,
+            &mut self.subnets.listed.unlisted,
+        ] {
             *count = if comes { *count + 1 } else { *count - 1 };
         }
     }
 
     /// Counts the unlisted subnets again after a new configuration.
     pub(in crate::mesh) fn recount_unlisted(&mut self) {
-        self.listed = Listed::new(&self.settings);
+        self.subnets.listed = Listed::new(&self.cx.settings);
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
             let node = &self.nodes[idx];
             let unlisted = |subnet: &&Subnet| !self.is_listed(node.name(), subnet);
             let unlisted = node.subnets.iter().filter(unlisted).count();
-            self.nodes[idx].unlisted = unlisted;
-            self.listed.unlisted += unlisted;
+            self.subnets.of[idx].unlisted = unlisted;
+            self.subnets.listed.unlisted += unlisted;
         }
     }
 
@@ -124,12 +127,12 @@ impl Mesh {
             Prefix::Mac(_) => MAX_MACS_PER_NODE,
             Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
         };
-        if node.unlisted >= most {
+        if self.subnets.of[idx].unlisted >= most {
             return Err(format!(
                 "hosts/{name} does not list it, nor {most} others that {name} announces"
             ));
         }
-        if self.listed.unlisted >= MAX_SUBNETS {
+        if self.subnets.listed.unlisted >= MAX_SUBNETS {
             return Err(format!(
                 "no host file lists it, nor {MAX_SUBNETS} others that nodes announce"
             ));
@@ -143,8 +146,8 @@ impl Mesh {
         owner: &NodeName,
         subnet: &Subnet,
     ) -> Result<(), String> {
-        let hosts = &self.settings.hosts;
-        let policy = self.settings.subnet_policy;
+        let hosts = &self.cx.settings.hosts;
+        let policy = self.cx.settings.subnet_policy;
         if let Some(why) = hosts.get(owner).and_then(|host| host.shut_out.as_ref()) {
             return Err(format!("hosts/{owner} says {why}"));
         }
@@ -172,7 +175,7 @@ impl Mesh {
             let mut lines = lines.iter().filter(narrow);
             lines.any(|line| line.prefix.covers(&prefix))
         };
-        if taken(&self.settings.subnets) {
+        if taken(&self.cx.settings.subnets) {
             return Err("it is our own".into());
         }
         if let Some((other, _)) = hosts
@@ -203,13 +206,13 @@ impl Mesh {
         why: &str,
         now: Instant,
     ) {
-        if self.nodes[idx].refused.subnets.contains(&subnet) {
+        if self.subnets.of[idx].refused.subnets.contains(&subnet) {
             return;
         }
         self.keep_aside(idx, subnet);
-        self.subnets_refused += 1;
-        let node = &mut self.nodes[idx];
-        let refused = &mut node.refused;
+        self.cx.counters.subnets_refused += 1;
+        let node = &self.nodes[idx];
+        let refused = &mut self.subnets.of[idx].refused;
         let lately = |at: Instant| now.saturating_duration_since(at).as_secs() < SAY_EVERY;
         if !refused.told.is_some_and(lately) {
             refused.told = Some(now);
@@ -224,28 +227,29 @@ impl Mesh {
 
     /// Remembers a subnet that is not accepted, within the bounds.
     pub(in crate::mesh) fn keep_aside(&mut self, idx: NodeIdx, subnet: Subnet) {
-        let kept = &mut self.nodes[idx].refused.subnets;
-        if self.aside < MAX_ASIDE && kept.len() < MAX_ASIDE_PER_NODE && kept.insert(subnet) {
-            self.aside += 1;
+        let kept = &mut self.subnets.of[idx].refused.subnets;
+        if self.subnets.aside < MAX_ASIDE && kept.len() < MAX_ASIDE_PER_NODE && kept.insert(subnet)
+        {
+            self.subnets.aside += 1;
         }
     }
 
     /// Forgets one refused subnet of a node, or all of them, after the node withdrew them.
     pub(in crate::mesh) fn forget_refused(&mut self, idx: NodeIdx, subnet: Option<&Subnet>) {
-        let kept = &mut self.nodes[idx].refused.subnets;
+        let kept = &mut self.subnets.of[idx].refused.subnets;
         let before = kept.len();
         match subnet {
             Some(subnet) => drop(kept.remove(subnet)),
             None => kept.clear(),
         }
-        self.aside -= before - kept.len();
+        self.subnets.aside -= before - kept.len();
     }
 
     /// Decides on all subnets again after a reload: refused ones may be accepted, and accepted ones
     /// refused.
     pub(in crate::mesh) fn judge_subnets(&mut self, now: Instant) {
         self.arm_doubt_timer(now);
-        if self.settings.strict_subnets {
+        if self.cx.settings.strict_subnets {
             return;
         }
         let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
@@ -254,7 +258,7 @@ impl Mesh {
             .collect();
         for (idx, owner) in all {
             let node = &self.nodes[idx];
-            let refused = node.refused.subnets.iter().copied();
+            let refused = self.subnets.of[idx].refused.subnets.iter().copied();
             let fine = refused.filter(|one| self.may_announce(&owner, one).is_ok());
             let fine: Vec<Subnet> = fine.collect();
             let held = node.subnets.iter().copied();

@@ -10,7 +10,7 @@ use std::{
 use meshd_wire::{NodeName, Subnet, subnet::Prefix};
 
 use crate::{
-    mesh::{Mesh, Settings, publish::ip_subnets, topology::node::Node},
+    mesh::{Mesh, Settings, publisher::tables::ip_subnets, topology::node::Node},
     route::{
         lpm::Table,
         source::{Claims, Listed},
@@ -68,14 +68,20 @@ impl Mesh {
         node: &Node,
         (v4, v6): (&Table<u32>, &Table<u128>),
     ) -> Claims {
-        let host = self.settings.hosts.get(node.name());
+        let host = self.cx.settings.hosts.get(node.name());
         let announced = ip_subnets(node).map(|subnet| subnet.prefix.masked());
         let announced: Vec<Prefix> = announced.collect();
         let mut wide = announced.iter();
         Claims {
-            undivided: wide.all(|prefix| self.lists.table.leaves_whole(prefix, v4, v6)),
+            undivided: wide.all(|prefix| self.subnets.sources.table.leaves_whole(prefix, v4, v6)),
             announced,
-            listed: self.lists.of.get(node.name()).cloned().unwrap_or_default(),
+            listed: self
+                .subnets
+                .sources
+                .of
+                .get(node.name())
+                .cloned()
+                .unwrap_or_default(),
             check: host.and_then(|host| host.source_check),
             carriers: node.carriers.clone(),
         }
@@ -85,14 +91,14 @@ impl Mesh {
     pub(in crate::mesh) fn source_tick(&mut self, now: Instant) {
         let all: Vec<_> = self.nodes.by_name().collect();
         for idx in all {
-            let node = &mut self.nodes[idx];
+            let node = &self.nodes[idx];
             let total = crate::mesh::total(&node.shared.counters.spoofed);
-            let dropped = total - node.dropped.seen;
+            let dropped = total - self.subnets.of[idx].dropped.seen;
             let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
-            if dropped == 0 || node.dropped.told.is_some_and(lately) {
+            if dropped == 0 || self.subnets.of[idx].dropped.told.is_some_and(lately) {
                 continue;
             }
-            node.dropped = Dropped {
+            self.subnets.of[idx].dropped = Dropped {
                 seen: total,
                 told: Some(now),
             };

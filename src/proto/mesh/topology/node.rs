@@ -1,32 +1,19 @@
-//! Known nodes, and all state of each node.
+//! Known nodes: the identity, edges and reachability of each one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     ops::{Bound, Index, IndexMut},
     sync::Arc,
     time::Instant,
 };
 
-use bytes::Bytes;
-
 use slotmap::SlotMap;
 
-use meshd_crypto::PublicKey;
 use meshd_wire::{NodeName, Options, Subnet};
 
 use crate::{
-    mesh::{
-        LinkId,
-        gossip::{belief::Evidence, budget::Budget},
-        limits::Bucket,
-        paths::udp::UdpState,
-        peers::{dial::DialFailure, downgrade::SeenDialects, handshake::Unconfirmed},
-        reports::{measure::Measured, path_report::Unproven},
-        sessions::keys::Keys,
-        subnets::{policy::Refused, sources::Dropped},
-        topology::edge::Edge,
-    },
+    mesh::{LinkId, gossip::belief::Evidence, topology::edge::Edge},
     route::{self, NodeIdx, NodeShared, NodeSlot, NodeState},
 };
 
@@ -40,8 +27,6 @@ pub(in crate::mesh) struct Node {
     pub incoming: usize,
     /// Subnets that the node owns.
     pub subnets: BTreeSet<Subnet>,
-    /// Number of the node's subnets that no host file lists.
-    pub unlisted: usize,
     /// Our link to the node, if it is a neighbour.
     pub link: Option<LinkId>,
     /// The result of the last graph pass.
@@ -52,40 +37,12 @@ pub(in crate::mesh) struct Node {
     pub since: Option<Instant>,
     /// Time at which the node was added or last became unreachable, for forgetting it.
     pub idle_since: Instant,
-    /// Dialects that the node has spoken with us, also before it became unreachable.
-    pub spoke: SeenDialects,
-    /// Tunnel keys and their handshakes.
-    pub keys: Keys,
-    /// UDP address, probes and path MTU.
-    pub udp: UdpState,
-    /// Measurements of the node.
-    pub measured: Measured,
-    /// Packets that wait for a key.
-    pub waiting: VecDeque<Bytes>,
-    /// Edges and subnets of the node that were not announced again since its link came up.
-    pub unclaimed: Unconfirmed,
     /// Names without a host file that the node introduced, over all its links.
     pub introduced: usize,
     /// The node that introduced this one, if this one has no host file.
     pub introduced_by: Option<NodeIdx>,
-    /// True if another node has the same id and keeps it: the operator was told.
-    pub collides: bool,
-    /// Failure of the last dial.
-    pub dial_error: Option<DialFailure>,
-    /// The last peer that claimed the node's name without proof.
-    pub unproven: Option<Unproven>,
-    /// Budget of this node's questions that we answer.
-    pub questions: Option<Bucket>,
     /// Evidence from the node about statements of others about it.
     pub evidence: Evidence,
-    /// Subnets that the node announces and that we do not accept.
-    pub refused: Refused,
-    /// Packets from the node that SourceCheck has dropped.
-    pub dropped: Dropped,
-    /// Budgets of lines about the node and from it.
-    pub budget: Option<Box<Budget>>,
-    /// The Ed25519 key that the node sent, if its host file has none.
-    pub told_key: Option<PublicKey>,
 }
 
 /// Reachability of a node in the graph. Source: wire/tinc-1.0.md section 2.5.
@@ -149,29 +106,14 @@ impl Node {
             edges: BTreeMap::new(),
             incoming: 0,
             subnets: BTreeSet::new(),
-            unlisted: 0,
             link: None,
             reachability: Reachability::nowhere(me),
             carriers: Arc::default(),
             since: None,
             idle_since: now,
-            spoke: SeenDialects::default(),
-            measured: Measured::default(),
-            keys: Keys::default(),
-            udp: UdpState::default(),
-            waiting: VecDeque::new(),
-            unclaimed: Unconfirmed::default(),
             introduced: 0,
             introduced_by: None,
-            collides: false,
-            dial_error: None,
-            unproven: None,
-            questions: None,
             evidence: Evidence::default(),
-            refused: Refused::default(),
-            dropped: Dropped::default(),
-            budget: None,
-            told_key: None,
         }
     }
 

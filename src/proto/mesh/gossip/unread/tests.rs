@@ -140,7 +140,7 @@ fn no_line_that_is_passed_on_costs_a_link() {
         let mut net = scene(Dialect::Sptps, 1_000_000);
         for (number, line) in spoilt(template, &mut count).into_iter().enumerate() {
             let good = Request::parse(&line).is_ok() && line.len() <= MAX_LINE;
-            let before = net.meshes[0].refused;
+            let before = net.meshes[0].cx.counters.refused;
             let known = net.meshes[0].nodes.len();
             net.says(1, 0, line.clone());
             if number % 64 == 0 {
@@ -152,7 +152,10 @@ fn no_line_that_is_passed_on_costs_a_link() {
                 read += 1;
             } else {
                 refused += 1;
-                assert!(net.meshes[0].refused > before, "not counted: {shown}");
+                assert!(
+                    net.meshes[0].cx.counters.refused > before,
+                    "not counted: {shown}"
+                );
                 assert_eq!(net.meshes[0].nodes.len(), known, "{shown} made a node");
             }
         }

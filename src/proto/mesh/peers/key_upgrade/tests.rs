@@ -56,7 +56,7 @@ fn a_neighbour_tells_its_key_to_the_operator() {
         .filter(|line| line.contains("Ed25519PublicKey = "));
     assert_eq!(said.count(), 2, "a key is said once");
     assert!(reason(&net, 1).contains(&format!("`Ed25519PublicKey = {}`", key(2))));
-    assert!(net.meshes[0].settings.hosts[&name(1)].key.is_none());
+    assert!(net.meshes[0].cx.settings.hosts[&name(1)].key.is_none());
     // A relay's answer in the name of another node does not count.
     net.says(1, 0, format!("15 n2 n0 20 {}", key(3)).into());
     net.settle();
@@ -85,7 +85,7 @@ fn a_key_from_an_upgrade_makes_its_node_known() {
     net.meshes[0].handle(Input::KeyTold { node, key: own }, now);
     assert!(reason(&net, 1).contains(&key(5)));
     // With the key in its host file there is nothing more to report.
-    let mut settings = Settings::clone(&net.meshes[0].settings);
+    let mut settings = Settings::clone(&net.meshes[0].cx.settings);
     Arc::make_mut(settings.hosts.get_mut(&name(1)).unwrap()).key = Some(own);
     net.meshes[0].handle(Input::Config(Arc::new(settings)), now);
     assert!(!reason(&net, 1).contains("Ed25519PublicKey"));

@@ -37,22 +37,26 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 impl Mesh {
     /// Handles a datagram received directly from a legacy node that does not open.
     pub(in crate::mesh) fn legacy_unopened(&mut self, idx: NodeIdx, now: Instant) {
-        let Some(node) = self.nodes.get_mut(idx) else {
+        let Some(node) = self.nodes.get(idx) else {
             return;
         };
         let reachability = node.reachability;
-        let legacy = &mut node.keys.legacy;
+        let legacy = &self.sessions[idx].legacy;
         let recent = |at: Instant| now.saturating_duration_since(at) < TELL_EVERY;
         let has_newest = legacy.rx.front().is_some_and(|key| key.is_used());
         if !reachability.legacy
             || !reachability.reachable
             || has_newest
             || legacy.mended.is_some_and(recent)
-            || !self.legacy.mend.take(TELL_RATE, TELL_RATE as usize, now)
+            || !self
+                .sessions
+                .legacy
+                .mend
+                .take(TELL_RATE, TELL_RATE as usize, now)
         {
             return;
         }
-        legacy.mended = Some(now);
+        self.sessions[idx].legacy.mended = Some(now);
         tracing::debug!(node = %node.shared.name, "its packets do not open: it is told a new key");
         self.send_legacy_key(idx, now);
     }
@@ -60,7 +64,12 @@ impl Mesh {
     /// Handles a datagram that opens with no key: a legacy node at its address may hold a key of
     /// our former process.
     pub(in crate::mesh) fn nobody_opened(&mut self, from: SocketAddr, now: Instant) {
-        if !self.legacy.mend.has(TELL_RATE, TELL_RATE as usize, now) {
+        if !self
+            .sessions
+            .legacy
+            .mend
+            .has(TELL_RATE, TELL_RATE as usize, now)
+        {
             return;
         }
         let legacy = self
@@ -79,19 +88,19 @@ impl Mesh {
     /// Requests the key of a legacy node that does not answer probes.
     pub(in crate::mesh) fn doubt_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let node = &self.nodes[idx];
-        let legacy = &node.keys.legacy;
+        let legacy = &self.sessions[idx].legacy;
         let within = |at: Option<Instant>, time: Duration| {
             at.is_some_and(|at| now.saturating_duration_since(at) < time)
         };
         if !node.reachability.legacy
             || legacy.tx.is_none()
-            || node.udp.unanswered < DOUBT_AFTER
+            || self.paths[idx].unanswered < DOUBT_AFTER
             || within(legacy.got, YOUNG)
             || within(legacy.doubted, DOUBT_EVERY)
         {
             return;
         }
-        let legacy = &mut self.nodes[idx].keys.legacy;
+        let legacy = &mut self.sessions[idx].legacy;
         legacy.doubted = Some(now);
         legacy.asked = None;
         self.ask_legacy_key(idx, now);
@@ -100,7 +109,7 @@ impl Mesh {
     /// Returns true if the key for packets to a node is in doubt and the answer may still arrive.
     pub(in crate::mesh) fn doubts_legacy_key(&self, idx: NodeIdx, now: Instant) -> bool {
         let node = &self.nodes[idx];
-        let legacy = &node.keys.legacy;
+        let legacy = &self.sessions[idx].legacy;
         let asked = legacy
             .doubted
             .filter(|at| legacy.got.is_none_or(|got| got < *at));

@@ -71,7 +71,7 @@ fn told(net: &Net, by: u8) -> Vec<String> {
 fn keys_of(net: &mut Net, at: u8, of: u8) -> &mut Legacy {
     let mesh = &mut net.meshes[usize::from(at)];
     let idx = mesh.nodes.find(&name(of)).unwrap();
-    &mut mesh.nodes[idx].keys.legacy
+    &mut mesh.sessions[idx].legacy
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn gossip_makes_nobody_legacy() {
     );
 
     // The node's host file changes that, and changes it back.
-    let mut settings = Settings::clone(&all.meshes[0].settings);
+    let mut settings = Settings::clone(&all.meshes[0].cx.settings);
     host(&mut settings, 2, |host| {
         host.min = Some(MinProtocol::Legacy)
     });
@@ -223,7 +223,7 @@ fn a_reload_ends_what_it_forbids() {
         let mut net = pair();
         net.dial = false;
         net.routed.clear();
-        let mut settings = Settings::clone(&net.meshes[0].settings);
+        let mut settings = Settings::clone(&net.meshes[0].cx.settings);
         change(&mut settings);
         net.input(0, Input::Config(Arc::new(settings)));
         net.run(SECOND);
@@ -505,14 +505,20 @@ fn a_node_that_moves_is_found_by_its_mac() {
     for _ in 0..1000 {
         assert_eq!(mesh.legacy_sender(stranger, &datagram, net.now), None);
     }
-    assert!(!mesh.legacy.all.has(TRY_ALL, TRY_ALL as usize, net.now));
+    assert!(
+        !mesh
+            .sessions
+            .legacy
+            .all
+            .has(TRY_ALL, TRY_ALL as usize, net.now)
+    );
 }
 
 /// A node restarts unnoticed: its keys are gone, those of the others are not.
 fn forget_keys(net: &mut Net, at: u8, of: u8) {
     let mesh = &mut net.meshes[usize::from(at)];
     let idx = mesh.nodes.find(&name(of)).unwrap();
-    mesh.nodes[idx].keys = crate::mesh::sessions::keys::Keys::default();
+    mesh.sessions[idx] = crate::mesh::sessions::keys::Keys::default();
     mesh.update_state(idx);
 }
 

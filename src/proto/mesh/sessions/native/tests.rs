@@ -195,7 +195,7 @@ fn both_begin_at_once_and_one_session_comes_of_it() {
         };
         for (mesh, to) in [(first, name(2)), (last, name(0))] {
             let idx = mesh.nodes.find(&to).unwrap();
-            mesh.nodes[idx].keys.native.due = None;
+            mesh.sessions[idx].native.due = None;
             mesh.ask_native(idx, net.now);
         }
         net.run(3 * SECOND);

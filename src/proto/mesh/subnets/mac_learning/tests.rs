@@ -113,7 +113,7 @@ fn addresses_of_the_configuration_stay() {
     let mut net = Net::new(all);
     net.join(0, 1);
     sees(&mut net, 0, host(1));
-    assert_eq!(net.meshes[0].learned.macs.len(), 0);
+    assert_eq!(net.meshes[0].subnets.learned.macs.len(), 0);
     net.run(30 * SECOND);
     assert_eq!(owners(&mut net, host(1)), all_say(0)[..2]);
 }
@@ -122,7 +122,7 @@ fn addresses_of_the_configuration_stay() {
 fn a_flood_of_addresses_is_bounded() {
     let mut net = three();
     for mesh in &mut net.meshes {
-        Arc::make_mut(&mut mesh.settings).mac_expire = 1_000 * SECOND;
+        Arc::make_mut(&mut mesh.cx.settings).mac_expire = 1_000 * SECOND;
     }
     let before = net.lines;
     let mac = |n: u32| {
@@ -158,5 +158,5 @@ fn a_flood_of_addresses_is_bounded() {
     let lines = net.lines - before;
     assert!(lines < 7 * learned, "{lines}");
     assert_eq!(net.wires.len(), 4, "nobody cut a link");
-    assert!(net.meshes[0].refused > 20_000);
+    assert!(net.meshes[0].cx.counters.refused > 20_000);
 }

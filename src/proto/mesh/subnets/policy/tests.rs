@@ -131,7 +131,7 @@ fn a_reload_judges_anew() {
     net.says(1, 0, "11 3 n1 10.0.0.3".into());
     net.settle();
     assert_eq!(subnets(&net, 0, 1), ["10.0.0.1"]);
-    let old = net.meshes[0].settings.clone();
+    let old = net.meshes[0].cx.settings.clone();
     let mut given = Settings::clone(&old);
     let mut host = (*given.hosts[&name(1)]).clone();
     for line in ["10.0.0.2", "10.0.0.3"] {
@@ -195,7 +195,7 @@ fn what_host_files_list_counts_against_no_bound() {
         net.run(SECOND);
         assert_eq!(subnets(&net, 0, 1).len(), 2_001, "{listed} listed before");
         assert_eq!(net.meshes[0].refused_subnets(), []);
-        assert_eq!(net.meshes[0].aside, 0);
+        assert_eq!(net.meshes[0].subnets.aside, 0);
     }
 }
 

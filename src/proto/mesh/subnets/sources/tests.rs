@@ -95,7 +95,7 @@ fn what_is_dropped_is_told_and_a_host_file_lets_it_pass() {
         .collect();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("hosts/n1"), "{said:?}");
-    let mut settings = Settings::clone(&net.meshes[0].settings);
+    let mut settings = Settings::clone(&net.meshes[0].cx.settings);
     change_host(&mut settings, 1, |host| {
         host.source_check = Some(SourceCheck::No)
     });

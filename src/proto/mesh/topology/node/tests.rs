@@ -106,12 +106,12 @@ fn a_punt_for_a_forgotten_node_does_not_reach_its_successor() {
         Punt::BadTag { node: old },
         Punt::Exhausted { node: old },
     ];
-    let began = net.meshes[0].nodes[two].keys.began;
+    let began = net.meshes[0].sessions[two].began;
     for punt in stale {
         net.input(0, Input::Punt(punt));
         assert!(net.meshes[0].poll_output().is_none());
     }
-    assert_eq!(net.meshes[0].nodes[two].keys.began, began);
+    assert_eq!(net.meshes[0].sessions[two].began, began);
     // The same packet under the index of the node is sent.
     net.input(
         0,

@@ -31,32 +31,31 @@ impl Mesh {
         let Some(idx) = self.nodes.find(name) else {
             return;
         };
-        if idx == Nodes::ME || !self.nodes[idx].reachability.reachable || self.pings.0.len() >= MAX
+        if idx == Nodes::ME
+            || !self.nodes[idx].reachability.reachable
+            || self.reports.pings.0.len() >= MAX
         {
             return;
         }
-        self.pings.0.push((idx, token, now));
+        self.reports.pings.0.push((idx, token, now));
         // A ping must measure the path that traffic would use.
-        self.nodes[idx].udp.wake(now);
+        self.paths[idx].wake(now);
         self.ensure_session(idx, now);
         self.probe_now(idx, now);
-        if let Some(link) = self.nodes[idx]
-            .link
-            .filter(|_| !self.nodes[idx].udp.confirmed)
-        {
+        if let Some(link) = self.nodes[idx].link.filter(|_| !self.paths[idx].confirmed) {
             self.ping_link(link, now);
         }
     }
 
     /// Completes the pings to a node that answered.
     pub(in crate::mesh) fn answer_ping(&mut self, idx: NodeIdx, now: Instant) {
-        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pings.0)
+        let (done, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.reports.pings.0)
             .into_iter()
             .partition(|(node, _, _)| *node == idx);
-        self.pings.0 = rest;
+        self.reports.pings.0 = rest;
         for (_, token, at) in done {
             let rtt = now.saturating_duration_since(at);
-            self.outputs.push_back(Output::Pong { token, rtt });
+            self.cx.emit(Output::Pong { token, rtt });
         }
     }
 }
