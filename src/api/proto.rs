@@ -13,6 +13,8 @@ use meshd_proto::{
     },
 };
 
+pub use crate::change::{Change, ChangeKind, When};
+
 /// Version of this protocol. A daemon answers a request of another version with [`ErrorCode::Version`].
 pub const VERSION: u32 = 1;
 /// Longest line in bytes.
@@ -310,8 +312,8 @@ pub struct PacketRow {
 /// Result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reloaded {
-    /// Changes, one sentence each.
-    pub changed: Vec<String>,
+    /// Changes: our own first, then those of host files by name.
+    pub changed: Vec<Change>,
     /// Variables that changed and need a restart.
     pub restart_needed: Vec<String>,
     /// Warnings and errors that cost one node only.
@@ -324,8 +326,8 @@ pub struct Reloaded {
 /// Expected result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Changes, one sentence each.
-    pub changed: Vec<String>,
+    /// Changes: our own first, then those of host files by name.
+    pub changed: Vec<Change>,
     /// Variables that changed and need a restart.
     pub restart_needed: Vec<String>,
     /// Warnings and errors that cost one node only.

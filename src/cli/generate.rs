@@ -167,9 +167,12 @@ fn variables() -> Roff {
         ("VARIABLES OF HOST FILES", [Place::Host, Place::Both]),
     ] {
         roff.control("SH", [heading]);
-        VARS.iter()
+        let mut vars: Vec<&Var> = VARS
+            .iter()
             .filter(|var| wanted.contains(&var.place))
-            .for_each(|var| entry(&mut roff, var));
+            .collect();
+        vars.sort_by_key(|var| var.name.to_ascii_lowercase());
+        vars.into_iter().for_each(|var| entry(&mut roff, var));
     }
     see_also(&mut roff, "meshd.toml");
     roff
@@ -259,7 +262,7 @@ fn about(var: &Var) -> String {
         ),
         (var.version == Version::V10, "tinc 1.0 only."),
         (
-            var.guards(),
+            var.guards,
             "An invalid value is an error, where tinc only warns.",
         ),
     ];

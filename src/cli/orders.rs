@@ -7,6 +7,7 @@ use crate::{
     args::Format,
     context::Context,
     output::{self, Frame},
+    plan,
 };
 
 /// Returns exit code 7 if a host file was not applied, else 9 if a change waits for a restart.
@@ -28,7 +29,7 @@ pub(super) fn reload(context: &Context, request: Request) -> Outcome {
             if changed.is_empty() {
                 writeln!(out, "nothing changed")?;
             }
-            changed
+            plan::changes(changed)
                 .iter()
                 .try_for_each(|line| writeln!(out, "{line}"))?;
             if !not_taken.is_empty() {

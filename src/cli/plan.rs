@@ -1,6 +1,6 @@
 //! `meshctl plan`: shows the changes that a reload would make.
 
-use meshd_api::proto::{Plan, Request, Response};
+use meshd_api::proto::{Change, Plan, Request, Response};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -37,16 +37,23 @@ pub(super) fn run(context: &Context) -> Outcome {
     })
 }
 
+/// Returns a line for each change, and a note if the firewall must be loaded again.
+pub(super) fn changes(changed: &[Change]) -> Vec<String> {
+    let line = |change: &Change| format!("{} {change}", change.kind.mark());
+    let mut lines: Vec<String> = changed.iter().map(line).collect();
+    lines.extend(note_on_allow(changed));
+    lines
+}
+
+/// Returns a note that the firewall must be loaded again, if an Allow line changed.
+fn note_on_allow(changed: &[Change]) -> Option<String> {
+    let mut keys = changed.iter().filter_map(|change| change.key.as_deref());
+    let note = "Allow: load the rules of `meshctl firewall`, because meshd itself filters nothing";
+    keys.any(|key| key == "Allow").then(|| note.into())
+}
+
 fn lines(plan: &Plan) -> Vec<String> {
-    let mark = |line: &String| {
-        let mark = match line {
-            line if line.ends_with(" is new") => '+',
-            line if line.ends_with(" is gone") => '-',
-            _ => '~',
-        };
-        format!("{mark} {line}")
-    };
-    let mut lines: Vec<String> = plan.changed.iter().map(mark).collect();
+    let mut lines = changes(&plan.changed);
     let restart = match plan.restart_needed.as_slice() {
         [] => "no".into(),
         names => names.join(", "),

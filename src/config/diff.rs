@@ -1,410 +1,360 @@
-//! Describes the changes of a reload, and the variables that need a restart.
+//! Compares two configurations by the rows of variables: the changes that `meshctl plan` shows and a reload makes, and
+//! the settings in force afterwards.
 //!
-//! Compares content: order, comments and file times do not matter.
+//! Compares values: order, comments, spelling and file times do not matter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use meshd_crypto::rsa::RsaPrivate;
-use meshd_proto::{
-    mesh::{Settings, settings::Host},
-    route::RouteSettings,
+use meshd_proto::mesh::{Settings, settings::Host};
+use meshd_wire::NodeName;
+
+use crate::{
+    Config, Problem, Shell,
+    vars::{Field, Kind, Reload, VARS, Var},
+    written::{Written, WrittenLines},
 };
-use meshd_wire::{NodeName, Options};
 
-use crate::{Config, Problem, Shell};
-
-/// The difference of two configurations.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Diff {
-    /// One sentence each, in the order of the files: our files first, then host files by name.
-    pub changed: Vec<String>,
-    /// Variables whose new value needs a restart, in the spelling of the table.
-    pub restart_needed: Vec<&'static str>,
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its kind.
+    pub kind: ChangeKind,
+    /// The file, relative to the configuration directory; `None` if no line has the value.
+    pub file: Option<PathBuf>,
+    /// The line, from 1: of the new file, or of the old one if the line is removed.
+    pub line: Option<usize>,
+    /// The variable; `None` if a whole file changed.
+    pub key: Option<&'static str>,
+    /// The old line, as it was written; `None` without one, and for secrets.
+    pub old: Option<String>,
+    /// The new line, as it is written; `None` without one, and for secrets.
+    pub new: Option<String>,
+    /// The time at which it applies.
+    pub when: When,
 }
 
-impl Diff {
-    /// True without changes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.changed.is_empty() && self.restart_needed.is_empty()
-    }
-
-    fn value<T: PartialEq + Debug>(&mut self, name: &str, old: &T, new: &T) {
-        if old != new {
-            self.changed
-                .push(format!("{name}: {} -> {}", shown(old), shown(new)));
-        }
-    }
-
-    fn restart<T: PartialEq + Debug>(&mut self, name: &'static str, old: &T, new: &T) {
-        if old != new {
-            let (old, new) = (shown(old), shown(new));
-            self.changed
-                .push(format!("{name}: {old} -> {new}, after a restart"));
-            self.restart_needed.push(name);
-        }
-    }
-
-    fn list<T: PartialEq + Debug>(&mut self, name: &str, old: &[T], new: &[T]) {
-        let before = self.changed.len();
-        for gone in old.iter().filter(|item| !new.contains(item)) {
-            self.changed.push(format!("{name} {gone:?} is gone"));
-        }
-        for added in new.iter().filter(|item| !old.contains(item)) {
-            self.changed.push(format!("{name} {added:?} is new"));
-        }
-        if old != new && self.changed.len() == before {
-            self.changed.push(format!("{name}: the order changed"));
-        }
-    }
+/// Kinds of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// A line or host file is new.
+    Added,
+    /// A line or host file is gone.
+    Removed,
+    /// A line has another value.
+    Changed,
+    /// The lines of a list have another order.
+    Order,
+    /// The lines are the same, but their meaning changed: a key file, or a value that follows from another variable.
+    Content,
 }
 
-/// True if the new RunScripts adds a script that the script process did not start with.
-fn runs_more(old: Option<&[&str]>, new: Option<&[&str]>) -> bool {
-    match (old, new) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(old), Some(new)) => new.iter().any(|script| !old.contains(script)),
-    }
+/// Time at which a change applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// With the reload.
+    Now,
+    /// With the next link to a node.
+    Reconnect,
+    /// With the next start of the daemon.
+    Restart,
 }
 
-/// Formats a value for people, without Rust's `Some` and `None`.
-fn shown(value: &impl Debug) -> String {
-    let text = format!("{value:?}");
-    match text
-        .strip_prefix("Some(")
-        .and_then(|text| text.strip_suffix(')'))
-    {
-        Some(text) => text.into(),
-        None if text == "None" => "nothing".into(),
-        None => text,
-    }
-}
-
-/// Returns the changes from `old` to `new`.
+/// Returns the changes from `old` to `new`: our own first, then those of host files by name.
 #[must_use]
-pub fn diff(old: &Config, new: &Config) -> Diff {
-    let mut diff = Diff::default();
-    settings(&mut diff, &old.settings, &new.settings);
-    shell(&mut diff, &old.shell, &new.shell);
-    diff
+pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for var in VARS {
+        let lines = Lines {
+            var,
+            file: None,
+            when: when(var, &old.shell, &new.shell),
+            old: lines_of(&old.written.ours, var),
+            new: lines_of(&new.written.ours, var),
+        };
+        let (before, after) = (&*old.settings, &*new.settings);
+        changes.extend(
+            var.mesh
+                .into_iter()
+                .flat_map(|field| lines.changes(field, before, after)),
+        );
+        let (before, after) = (&*old.shell, &*new.shell);
+        changes.extend(
+            var.shell
+                .into_iter()
+                .flat_map(|field| lines.changes(field, before, after)),
+        );
+    }
+    changes.extend(host_changes(old, new));
+    changes
+}
+
+/// Returns the variables that wait for a restart, each once.
+#[must_use]
+pub fn restart_needed(changes: &[Change]) -> Vec<&'static str> {
+    let waiting = changes.iter().filter(|change| change.when == When::Restart);
+    let mut names: Vec<&str> = waiting.filter_map(|change| change.key).collect();
+    names.dedup();
+    names
+}
+
+/// Returns the configuration that a reload puts in force: `new`, but with the old values and lines of variables that
+/// wait for a restart.
+#[must_use]
+pub fn in_force(old: &Config, new: &Config) -> Config {
+    let mut settings = Settings::clone(&new.settings);
+    let mut shell = Shell::clone(&new.shell);
+    let waits = |var: &&Var| when(var, &old.shell, &new.shell) == When::Restart;
+    for var in VARS.iter().filter(waits) {
+        if let Some(field) = var.mesh {
+            (field.copy)(&old.settings, &mut settings);
+        }
+        if let Some(field) = var.shell {
+            (field.copy)(&old.shell, &mut shell);
+        }
+    }
+    shell.scripts_at_start = old.shell.scripts_at_start.clone();
+    shell.key_made = old.shell.key_made;
+    let is_waiting = |line: &&Written| VARS.iter().any(|var| var.name == line.name && waits(&var));
+    let kept = old.written.ours.iter().filter(is_waiting);
+    let others = new.written.ours.iter().filter(|line| !is_waiting(line));
+    Config {
+        source: old.source.clone(),
+        settings: Arc::new(settings),
+        shell: Arc::new(shell),
+        written: WrittenLines {
+            ours: kept.chain(others).cloned().collect(),
+            hosts: new.written.hosts.clone(),
+        },
+        ..new.clone()
+    }
 }
 
 /// Returns the number of files that differ from the running configuration, or that are unusable. All files but host
 /// files count as one.
 #[must_use]
 pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
-    let changed = match read {
-        Ok(new) => diff(running, new).changed,
-        Err(_) => Vec::new(),
-    };
-    let changed = changed.iter().map(|line| {
-        let first = line.split(' ').next().unwrap_or_default();
-        first.strip_prefix("hosts/").unwrap_or_default().to_owned()
-    });
+    let changes = read
+        .as_ref()
+        .map_or_else(|_| Vec::new(), |new| diff(running, new));
+    let changed = changes
+        .into_iter()
+        .map(|change| change.file.unwrap_or_default());
     // A partly applied file is in force.
-    let broken = match read {
+    let broken: Vec<PathBuf> = match read {
         Ok(new) => new.not_taken.clone(),
         Err(problems) => {
             let broken = problems.iter().filter(|problem| problem.error);
             broken.map(|problem| problem.file.clone()).collect()
         }
     };
-    let broken = broken.iter().map(|file| match file.strip_prefix("hosts") {
-        Ok(name) => name.with_extension("").display().to_string(),
-        Err(_) => String::new(),
-    });
-    changed.chain(broken).collect::<BTreeSet<_>>().len()
+    let node = |file: PathBuf| match file
+        .strip_prefix("hosts")
+        .or_else(|_| file.strip_prefix("psk.d"))
+    {
+        Ok(name) => name.with_extension(""),
+        Err(_) => PathBuf::new(),
+    };
+    changed
+        .chain(broken)
+        .map(node)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
-fn settings(diff: &mut Diff, old: &Settings, new: &Settings) {
-    // Destructured in full, so that a new field cannot be forgotten here.
-    let Settings {
-        name,
-        key,
-        sptps,
-        rsa,
-        suite,
-        secret,
-        native,
-        min_protocol,
-        learn_keys,
-        psk,
-        port: _,        // in the shell's part
-        has_address: _, // shown only
-        options,
-        subnets,
-        broadcast_subnets,
-        hosts,
-        connect_to,
-        auto_connect,
-        meta_rate,
-        route,
-        mac_expire,
-        subnet_policy,
-        strict_subnets,
-        local_discovery,
-        udp_discovery,
-        udp_discovery_interval,
-        udp_discovery_keepalive,
-        udp_discovery_timeout,
-        udp_info_interval,
-        mtu_info_interval,
-        ping_interval,
-        ping_timeout,
-        key_expire,
-        max_timeout,
-        weight,
-        pmtu,
-        replay_window,
-    } = new;
-    diff.restart("Name", &old.name, name);
-    let keys = (old.key.public(), key.public());
-    diff.restart("Ed25519PrivateKeyFile", &keys.0, &keys.1);
-    diff.restart("ExperimentalProtocol", &old.sptps, sptps);
-    let public = |key: &Option<Arc<RsaPrivate>>| key.as_ref().map(|key| key.public());
-    diff.restart("PrivateKeyFile", &public(&old.rsa), &public(rsa));
-    diff.value("Cipher, Digest, MACLength, Compression", &old.suite, suite);
-    let natives = (old.secret.public(), secret.public());
-    if keys.0 == keys.1 {
-        diff.restart("NativePrivateKeyFile", &natives.0, &natives.1);
+/// Returns the time at which a new value of ours applies.
+fn when(var: &Var, old: &Shell, new: &Shell) -> When {
+    match var.reload {
+        Reload::Live => When::Now,
+        Reload::NewLinks => When::Reconnect,
+        Reload::Restart => When::Restart,
+        Reload::LiveIfNarrower if runs_more(old, new) => When::Restart,
+        Reload::LiveIfNarrower => When::Now,
     }
-    diff.value("Native", &old.native, native);
-    diff.value("MinProtocol", &old.min_protocol, min_protocol);
-    diff.value("LearnKeys", &old.learn_keys, learn_keys);
-    if old.psk != *psk {
-        diff.changed.push("PresharedKeyFile: another key".into());
-    }
-    for (bit, variable) in [
-        (Options::TCP_ONLY, "TCPOnly"),
-        (Options::INDIRECT, "IndirectData"),
-        (Options::CLAMP_MSS, "ClampMSS"),
-    ] {
-        diff.value(variable, &old.options.has(bit), &options.has(bit));
-    }
-    diff.list("Subnet", &old.subnets, subnets);
-    diff.list("BroadcastSubnet", &old.broadcast_subnets, broadcast_subnets);
-    diff.list("ConnectTo", &old.connect_to, connect_to);
-    diff.value("AutoConnect", &old.auto_connect, auto_connect);
-    diff.value("MetaRate", &old.meta_rate, meta_rate);
-    router(diff, &old.route, route);
-    diff.value("MACExpire", &old.mac_expire, mac_expire);
-    diff.value("SubnetPolicy", &old.subnet_policy, subnet_policy);
-    diff.value("StrictSubnets", &old.strict_subnets, strict_subnets);
-    diff.value("LocalDiscovery", &old.local_discovery, local_discovery);
-    diff.value("UDPDiscovery", &old.udp_discovery, udp_discovery);
-    diff.value("PingInterval", &old.ping_interval, ping_interval);
-    diff.value("PingTimeout", &old.ping_timeout, ping_timeout);
-    diff.value("KeyExpire", &old.key_expire, key_expire);
-    diff.value("MaxTimeout", &old.max_timeout, max_timeout);
-    diff.value(
-        "UDPDiscoveryInterval",
-        &old.udp_discovery_interval,
-        udp_discovery_interval,
-    );
-    diff.value(
-        "UDPDiscoveryKeepaliveInterval",
-        &old.udp_discovery_keepalive,
-        udp_discovery_keepalive,
-    );
-    diff.value(
-        "UDPDiscoveryTimeout",
-        &old.udp_discovery_timeout,
-        udp_discovery_timeout,
-    );
-    diff.value("UDPInfoInterval", &old.udp_info_interval, udp_info_interval);
-    diff.value("MTUInfoInterval", &old.mtu_info_interval, mtu_info_interval);
-    diff.value("Weight", &old.weight, weight);
-    diff.value("PMTU", &old.pmtu, pmtu);
-    diff.value("ReplayWindow (packets)", &old.replay_window, replay_window);
-    hosts_changed(diff, &old.hosts, hosts);
 }
 
-fn router(diff: &mut Diff, old: &RouteSettings, new: &RouteSettings) {
-    let RouteSettings {
-        mode,
-        forwarding,
-        broadcast,
-        decrement_ttl,
-        direct_only,
-        priority_inheritance,
-        tunnel_server,
-        source_check,
-    } = new;
-    diff.restart("Mode", &old.mode, mode);
-    diff.value("SourceCheck", &old.source_check, source_check);
-    diff.value("Forwarding", &old.forwarding, forwarding);
-    diff.value("Broadcast", &old.broadcast, broadcast);
-    diff.value("DecrementTTL", &old.decrement_ttl, decrement_ttl);
-    diff.value("DirectOnly", &old.direct_only, direct_only);
-    diff.value(
-        "PriorityInheritance",
-        &old.priority_inheritance,
-        priority_inheritance,
-    );
-    diff.value("TunnelServer", &old.tunnel_server, tunnel_server);
+/// True if the new RunScripts adds a script that the script process did not start with.
+fn runs_more(old: &Shell, new: &Shell) -> bool {
+    match (&old.scripts_at_start, &new.run_scripts) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(old), Some(new)) => new.iter().any(|script| !old.contains(script)),
+    }
 }
 
-type Hosts = BTreeMap<NodeName, Arc<Host>>;
+fn lines_of<'a>(lines: &'a [Written], var: &Var) -> Vec<&'a Written> {
+    lines.iter().filter(|line| line.name == var.name).collect()
+}
 
-fn hosts_changed(diff: &mut Diff, old: &Hosts, new: &Hosts) {
-    for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        diff.changed.push(format!("hosts/{name} is gone"));
-    }
-    for (name, host) in new {
-        let Some(before) = old.get(name) else {
-            diff.changed.push(format!("hosts/{name} is new"));
-            continue;
+/// The lines of one variable, before and after.
+struct Lines<'a> {
+    var: &'static Var,
+    /// The host file, if it is one.
+    file: Option<&'a Path>,
+    when: When,
+    old: Vec<&'a Written>,
+    new: Vec<&'a Written>,
+}
+
+impl Lines<'_> {
+    /// Returns the changes of a field; none if its value is the same.
+    fn changes<T>(&self, field: Field<T>, old: &T, new: &T) -> Vec<Change> {
+        if (field.same)(old, new) {
+            return Vec::new();
+        }
+        let is_in = |line: &Written, lines: &[&Written]| {
+            lines.iter().any(|other| other.value == line.value)
         };
-        let what = host_changes(before, host);
-        if !what.is_empty() {
-            let what = what.join(", ");
-            diff.changed.push(format!("hosts/{name} changed: {what}"));
+        let gone: Vec<_> = self
+            .old
+            .iter()
+            .filter(|line| !is_in(line, &self.new))
+            .collect();
+        let come: Vec<_> = self
+            .new
+            .iter()
+            .filter(|line| !is_in(line, &self.old))
+            .collect();
+        let edited = |old: &Written, new: &Written| {
+            let same_place = (&old.file, old.line) == (&new.file, new.line);
+            same_place || !self.var.multiple
+        };
+        match (&gone[..], &come[..]) {
+            ([old], [new]) if edited(old, new) => {
+                vec![self.change(ChangeKind::Changed, Some(old), Some(new))]
+            }
+            ([], []) if self.old.len() > 1 && self.values(&self.old) != self.values(&self.new) => {
+                vec![self.reordered()]
+            }
+            ([], []) => vec![self.content(field, old, new)],
+            (gone, come) => {
+                let gone = gone
+                    .iter()
+                    .map(|line| self.change(ChangeKind::Removed, Some(line), None));
+                let come = come
+                    .iter()
+                    .map(|line| self.change(ChangeKind::Added, None, Some(line)));
+                gone.chain(come).collect()
+            }
+        }
+    }
+
+    fn values<'b>(&self, lines: &[&'b Written]) -> Vec<&'b str> {
+        lines.iter().map(|line| &*line.value).collect()
+    }
+
+    fn change(&self, kind: ChangeKind, old: Option<&Written>, new: Option<&Written>) -> Change {
+        let place = new.or(old);
+        let text = |line: &Written| line.text.to_string();
+        Change {
+            kind,
+            file: place.map(|line| line.file.to_path_buf()),
+            line: place.map(|line| line.line),
+            key: Some(self.var.name),
+            old: old.map(text),
+            new: new.map(text),
+            when: self.when,
+        }
+    }
+
+    fn reordered(&self) -> Change {
+        let joined = |lines: &[&Written]| {
+            let texts: Vec<&str> = lines.iter().map(|line| &*line.text).collect();
+            Some(texts.join(", "))
+        };
+        Change {
+            old: joined(&self.old),
+            new: joined(&self.new),
+            ..self.change(ChangeKind::Order, None, self.new.first().copied())
+        }
+    }
+
+    /// Returns a change without a changed line. A key file is named itself.
+    fn content<T>(&self, field: Field<T>, old: &T, new: &T) -> Change {
+        let line = self.new.first();
+        let key_file = match self.var.kind {
+            Kind::Path => line.map(|line| &*line.value).or(Some(self.var.default)),
+            _ => None,
+        };
+        let file = match (key_file, line) {
+            (Some(file), _) => Some(PathBuf::from(file)),
+            (None, Some(line)) => Some(line.file.to_path_buf()),
+            (None, None) => self.file.map(Path::to_path_buf),
+        };
+        let text = |value: &T| {
+            let values = (field.print)(value);
+            (!values.is_empty()).then(|| format!("{} = {}", self.var.name, values.join(", ")))
+        };
+        let (old, new) = (text(old), text(new));
+        let hidden = old == new;
+        Change {
+            kind: ChangeKind::Content,
+            file,
+            line: line.filter(|_| key_file.is_none()).map(|line| line.line),
+            key: Some(self.var.name),
+            old: old.filter(|_| !hidden),
+            new: new.filter(|_| !hidden),
+            when: self.when,
         }
     }
 }
 
-fn host_changes(old: &Host, new: &Host) -> Vec<&'static str> {
-    let Host {
-        key,
-        bad_key,
-        rsa,
-        null_cipher,
-        null_digest,
-        next,
-        next_from,
-        expires,
-        revoked,
-        revoked_reason,
-        shut_out: _, // what the time makes of the two above
-        labels,
-        native,
-        min,
-        source_check,
-        psk,
-        addresses,
-        subnets,
-        indirect,
-        tcp_only,
-        clamp_mss,
-        pmtu,
-        weight,
-        cached: _, // ours, not the operator's
-    } = new;
-    [
-        (
-            "Ed25519PublicKey",
-            (old.key, &old.bad_key) != (*key, bad_key),
-        ),
-        ("Ed25519PublicKeyNext", old.next != *next),
-        ("Ed25519PublicKeyNextFrom", old.next_from != *next_from),
-        ("Expires", old.expires != *expires),
-        ("Revoked", old.revoked != *revoked),
-        ("RevokedReason", old.revoked_reason != *revoked_reason),
-        ("Label", old.labels != *labels),
-        ("RSA public key", old.rsa != *rsa),
-        ("Cipher", old.null_cipher != *null_cipher),
-        ("Digest", old.null_digest != *null_digest),
-        ("NativePublicKey", old.native != *native),
-        ("MinProtocol", old.min != *min),
-        ("SourceCheck", old.source_check != *source_check),
-        ("psk.d", old.psk != *psk),
-        ("Address", old.addresses != *addresses),
-        ("Subnet", old.subnets != *subnets),
-        ("IndirectData", old.indirect != *indirect),
-        ("TCPOnly", old.tcp_only != *tcp_only),
-        ("ClampMSS", old.clamp_mss != *clamp_mss),
-        ("PMTU", old.pmtu != *pmtu),
-        ("Weight", old.weight != *weight),
-    ]
-    .into_iter()
-    .filter_map(|(name, changed)| changed.then_some(name))
-    .collect()
+type Hosts = BTreeMap<NodeName, Arc<Host>>;
+
+fn host_changes(old: &Config, new: &Config) -> Vec<Change> {
+    let whole = |kind, name: &NodeName| Change {
+        kind,
+        file: Some(Path::new("hosts").join(name.as_str())),
+        line: None,
+        key: None,
+        old: None,
+        new: None,
+        when: When::Now,
+    };
+    let (before, after): (&Hosts, &Hosts) = (&old.settings.hosts, &new.settings.hosts);
+    let gone = before.keys().filter(|name| !after.contains_key(*name));
+    let mut changes: Vec<Change> = gone.map(|name| whole(ChangeKind::Removed, name)).collect();
+    for (name, host) in after {
+        match before.get(name) {
+            None => changes.push(whole(ChangeKind::Added, name)),
+            Some(known) if known == host => {}
+            Some(known) => {
+                changes.extend(changes_of(name, (old, known), (new, host)));
+                if known.psk != host.psk {
+                    changes.push(Change {
+                        file: Some(Path::new("psk.d").join(name.as_str())),
+                        ..whole(ChangeKind::Content, name)
+                    });
+                }
+            }
+        }
+    }
+    changes
 }
 
-fn shell(diff: &mut Diff, old: &Shell, new: &Shell) {
-    let Shell {
-        interface,
-        device,
-        device_type,
-        interface_addresses,
-        interface_routes,
-        interface_routes_auto,
-        interface_mtu,
-        port,
-        listen,
-        bind,
-        bind_to_interface,
-        address_family,
-        fwmark,
-        metrics_listen,
-        key_made: _,
-        workers,
-        udp_rcvbuf,
-        udp_sndbuf,
-        sandbox,
-        scripts_interpreter,
-        scripts_extension,
-        run_scripts,
-        scripts_at_start: _,
-        allow,
-        nice,
-        log_level,
-        pmtu_discovery,
-    } = new;
-    diff.restart("Interface", &old.interface, interface);
-    diff.restart("Device", &old.device, device);
-    diff.restart("DeviceType", &old.device_type, device_type);
-    diff.restart(
-        "InterfaceAddress",
-        &old.interface_addresses,
-        interface_addresses,
-    );
-    let routes = |routes: &[_], auto: bool| (routes.to_vec(), auto);
-    diff.restart(
-        "InterfaceRoute",
-        &routes(&old.interface_routes, old.interface_routes_auto),
-        &routes(interface_routes, *interface_routes_auto),
-    );
-    diff.restart("InterfaceMTU", &old.interface_mtu, interface_mtu);
-    diff.restart("Port", &old.port, port);
-    if old.port == *port {
-        diff.restart("ListenAddress", &old.listen, listen);
+fn changes_of(name: &NodeName, old: (&Config, &Host), new: (&Config, &Host)) -> Vec<Change> {
+    let written = |config: &'_ Config| config.written.hosts.get(name).cloned().unwrap_or_default();
+    let (before, after) = (written(old.0), written(new.0));
+    let file = after.first().map(|line| line.file.to_path_buf());
+    let file = file.unwrap_or_else(|| Path::new("hosts").join(name.as_str()));
+    let mut changes = Vec::new();
+    for var in VARS {
+        let Some(field) = var.host else { continue };
+        let lines = Lines {
+            var,
+            file: Some(&file),
+            // Our own sockets wait for a restart, but not addresses of other nodes.
+            when: match var.reload {
+                Reload::NewLinks => When::Reconnect,
+                _ => When::Now,
+            },
+            old: lines_of(&before, var),
+            new: lines_of(&after, var),
+        };
+        changes.extend(lines.changes(field, old.1, new.1));
     }
-    diff.restart("BindToAddress", &old.bind, bind);
-    diff.restart("BindToInterface", &old.bind_to_interface, bind_to_interface);
-    diff.restart("AddressFamily", &old.address_family, address_family);
-    diff.restart("FWMark", &old.fwmark, fwmark);
-    diff.restart("MetricsListen", &old.metrics_listen, metrics_listen);
-    diff.restart("Workers", &old.workers, workers);
-    diff.restart("UDPRcvBuf", &old.udp_rcvbuf, udp_rcvbuf);
-    diff.restart("UDPSndBuf", &old.udp_sndbuf, udp_sndbuf);
-    diff.restart(
-        "ScriptsInterpreter",
-        &old.scripts_interpreter,
-        scripts_interpreter,
-    );
-    diff.restart(
-        "ScriptsExtension",
-        &old.scripts_extension,
-        scripts_extension,
-    );
-    match runs_more(old.scripts_at_start.as_deref(), run_scripts.as_deref()) {
-        true => diff.restart("RunScripts", &old.run_scripts, run_scripts),
-        false => diff.value("RunScripts", &old.run_scripts, run_scripts),
-    }
-    diff.list("Allow", &old.allow, allow);
-    if old.allow != *allow {
-        let text =
-            "Allow: load the rules of `meshctl firewall`, because meshd itself filters nothing";
-        diff.changed.push(text.into());
-    }
-    diff.restart("Sandbox", &old.sandbox, sandbox);
-    diff.restart("ProcessPriority", &old.nice, nice);
-    diff.restart("LogLevel", &old.log_level, log_level);
-    diff.restart("PMTUDiscovery", &old.pmtu_discovery, pmtu_discovery);
+    changes
 }

@@ -11,20 +11,17 @@ use std::{
 use zeroize::Zeroizing;
 
 use meshd_crypto::PublicKey;
-use meshd_proto::{
-    mesh::settings::{Host, HostAddress, MinProtocol},
-    route::{MTU, SourceCheck},
-};
-use meshd_wire::{NodeName, Subnet};
+use meshd_proto::mesh::settings::Host;
+use meshd_wire::NodeName;
 
 use crate::{
-    Problem, Source,
-    allow::Allow,
-    cache, files, keys, legacy,
-    merged::{self, CliOption, Reader, Tree},
+    Problem, Source, cache, files, keys, legacy,
+    merged::{self, CliOption, Tree},
+    reader::Reader,
     tincconf::{self, Lines, Trouble},
     toml::{self, keys::File},
-    values, vars,
+    vars::{self, VARS},
+    written::Written,
 };
 
 /// Seconds of a day.
@@ -40,6 +37,8 @@ pub(super) struct HostFile {
     pub(super) problems: Vec<Problem>,
     /// Its Subnet lines.
     pub(super) subnets: Vec<merged::Entry>,
+    /// Its lines in effect.
+    pub(super) written: Vec<Written>,
     /// An unreadable key of a node that has an RSA key too. Its consequence depends on our own keys.
     pub(super) bad_key: Option<Problem>,
     /// True if its last line has no newline: the file may be incomplete.
@@ -80,7 +79,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
     let shown = host_path(source, name);
     let mut problems = Vec::new();
     let (mut host, mut subnets, mut bad_key) = (None, Vec::new(), None);
-    let (mut unterminated, mut cut_short) = (false, false);
+    let (mut unterminated, mut cut_short, mut written) = (false, false, Vec::new());
     problems.extend(two_forms(source, name));
     if let Some((bytes, lines)) = read_lines(source, &shown, Trouble::is_tear, &mut problems) {
         // An empty file may be a copy in progress.
@@ -116,14 +115,18 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         let torn = torn || needed && rsa.is_none() && problems.iter().any(|p| p.error);
         let psk = psk(base, name, &mut problems);
         let mut reader = Reader::new(&tree);
-        let read = host_of(&mut reader, cache::read(base, name));
-        let read = restrictions(&mut reader, read);
+        let read = fields(&mut reader).map(|host| Host {
+            cached: cache::read(base, name),
+            ..host
+        });
         problems.extend(
             read.as_ref()
                 .and_then(|read| ending(&tree, read, unix_now())),
         );
         subnets.extend(tree.all("Subnet").cloned());
         problems.append(&mut reader.problems);
+        let wrong = problems.iter().filter(|problem| problem.error);
+        written = tree.written(&wrong.map(|problem| problem.line).collect());
         cut_short = open.is_some() || unterminated && ends_in_bad_line(&bytes, &problems);
         host = key
             .zip(psk)
@@ -141,6 +144,7 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         host,
         problems,
         subnets,
+        written,
         bad_key,
         unterminated,
         cut_short,
@@ -288,40 +292,19 @@ fn psk(
     }
 }
 
-/// Reads further keys, MinProtocol and validity times. Returns `None` if one of them is invalid: without it, the node
-/// would be trusted more than the file says.
-fn restrictions(reader: &mut Reader<'_>, host: Host) -> Option<Host> {
-    let before = reader.problems.len();
-    let host = Host {
-        next: reader.one("Ed25519PublicKeyNext", |text| {
-            PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKeyNext: {error}"))
-        }),
-        next_from: reader.one("Ed25519PublicKeyNextFrom", values::moment),
-        native: reader.one("NativePublicKey", keys::native_key),
-        min: min_protocol(reader),
-        source_check: source_check(reader),
-        expires: reader.one("Expires", values::moment),
-        revoked: reader.one("Revoked", values::moment),
-        revoked_reason: reader.text("RevokedReason"),
-        ..host
-    };
-    (reader.problems.len() == before).then_some(host)
-}
-
-/// Returns MinProtocol, if set.
-pub(super) fn min_protocol(reader: &mut Reader<'_>) -> Option<MinProtocol> {
-    reader.tree.first("MinProtocol")?;
-    Some(match reader.word("MinProtocol") {
-        "native" => MinProtocol::Native,
-        "legacy" => MinProtocol::Legacy,
-        _ => MinProtocol::Sptps,
-    })
-}
-
-/// Returns SourceCheck, if set.
-fn source_check(reader: &mut Reader<'_>) -> Option<SourceCheck> {
-    reader.tree.first("SourceCheck")?;
-    Some(super::resolve::source_check(reader))
+/// Reads the fields of all rows. Returns `None` if a line that restricts the node is invalid.
+fn fields(reader: &mut Reader<'_>) -> Option<Host> {
+    let mut host = Host::default();
+    let mut sound = true;
+    for var in VARS {
+        let Some(field) = var.host else { continue };
+        let before = reader.problems.len();
+        (field.read)(reader, var.name, &mut host);
+        sound &= !var.restricts || reader.problems.len() == before;
+    }
+    host.indirect |= host.tcp_only;
+    host.null_digest = legacy::null_digest(reader);
+    sound.then_some(host)
 }
 
 /// Warns if Expires is near or past.
@@ -348,52 +331,4 @@ fn ending(tree: &Tree, host: &Host, now: u64) -> Option<Problem> {
 fn unix_now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
-}
-
-/// Reads all variables but the keys.
-fn host_of(reader: &mut Reader<'_>, cached: Vec<std::net::SocketAddr>) -> Host {
-    let port = reader
-        .one("Port", values::port)
-        .unwrap_or(values::DEFAULT_PORT);
-    let tcp_only = reader.flag("TCPOnly");
-    let [null_cipher, null_digest] = legacy::nulls(reader);
-    // It is for that node's firewall; here only its mistakes count.
-    reader.each("Allow", Allow::parse);
-    Host {
-        null_cipher,
-        null_digest,
-        addresses: addresses(reader, port),
-        subnets: reader.each("Subnet", Subnet::from_config),
-        indirect: reader.flag("IndirectData") || tcp_only,
-        tcp_only,
-        clamp_mss: reader.boolean("ClampMSS"),
-        pmtu: pmtu(reader),
-        weight: reader.int("Weight"),
-        labels: reader.each("Label", values::label).into_iter().collect(),
-        cached,
-        ..Host::default()
-    }
-}
-
-/// Reads Address lines.
-fn addresses(reader: &mut Reader<'_>, port: u16) -> Vec<HostAddress> {
-    for entry in reader.tree.all("Address") {
-        if let Some((host, port)) = entry.value.split_once(':')
-            && !host.is_empty()
-            && port.bytes().all(|digit| digit.is_ascii_digit())
-        {
-            let text = format!(
-                "{:?} is read as a host name; write `{host} {port}`",
-                entry.value
-            );
-            reader.problems.push(entry.warning(text));
-        }
-    }
-    reader.each("Address", |text| values::address(text, port))
-}
-
-/// Reads PMTU, in bytes with the Ethernet header.
-pub(super) fn pmtu(reader: &mut Reader<'_>) -> Option<u16> {
-    let pmtu = reader.int("PMTU").filter(|pmtu| *pmtu > 0)?;
-    Some(u16::try_from(pmtu).unwrap_or(MTU).min(MTU))
 }

@@ -141,6 +141,11 @@ pub(super) fn public_key(text: &str) -> Result<PublicKey, String> {
     PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKey: {error}"))
 }
 
+/// Parses the next public key of a host file's line.
+pub(super) fn next_key(text: &str) -> Result<PublicKey, String> {
+    PublicKey::from_base64(text).map_err(|error| format!("Ed25519PublicKeyNext: {error}"))
+}
+
 /// Parses the native key of a host file's line.
 pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
     StaticPublic::from_base64(text).ok_or_else(|| {

@@ -15,7 +15,8 @@ use meshd_proto::tunnel::legacy::Suite;
 
 use crate::{
     Problem, files, keys,
-    merged::{Entry, Reader, Tree},
+    merged::{Entry, Tree},
+    reader::Reader,
 };
 
 /// Default of PrivateKeyFile in tinc.
@@ -152,14 +153,11 @@ pub(super) fn suite(reader: &mut Reader<'_>) -> Suite {
     }
 }
 
-/// Returns true for each of cipher and MAC if the host file allows packets without it.
-pub(super) fn nulls(reader: &mut Reader<'_>) -> [bool; 2] {
-    let says = |name| {
-        let entry = reader.tree.first(name);
-        entry.is_some_and(|entry| entry.value.eq_ignore_ascii_case("none"))
-    };
-    let (cipher, digest) = (says("Cipher"), says("Digest"));
-    [cipher, digest || reader.int("MACLength") == Some(0)]
+/// Returns true if the host file allows packets without a MAC.
+pub(super) fn null_digest(reader: &mut Reader<'_>) -> bool {
+    let digest = reader.tree.first("Digest");
+    digest.is_some_and(|entry| entry.value.eq_ignore_ascii_case("none"))
+        || reader.int("MACLength") == Some(0)
 }
 
 #[expect(clippy::option_option, reason = "no cipher is not an unknown cipher")]

@@ -14,7 +14,9 @@ pub mod keys;
 mod legacy;
 mod load;
 pub mod options;
+mod reader;
 mod resolve;
+mod secrets;
 mod shell;
 #[doc = include_str!("tinc.md")]
 pub mod tinc {}
@@ -23,6 +25,7 @@ pub mod tincconf;
 pub mod toml;
 mod values;
 pub mod vars;
+mod written;
 
 #[doc = include_str!("toml.md")]
 pub mod toml_keys {}
@@ -146,6 +149,8 @@ pub struct Config {
     /// Host files that were not applied, relative to the directory. On a reload, their last good version stays in
     /// force.
     pub not_taken: Vec<PathBuf>,
+    /// The lines in effect.
+    written: written::WrittenLines,
 }
 
 impl Config {
@@ -202,6 +207,15 @@ pub enum MetricsListen {
     Tcp(SocketAddr),
 }
 
+/// InterfaceRoute (meshd only): routes into the device, set by netlink.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// `auto`: a route for every subnet of a reachable node.
+    pub auto: bool,
+    /// Networks.
+    pub networks: Vec<(std::net::IpAddr, u8)>,
+}
+
 /// Level of the sandbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Sandbox {
@@ -225,16 +239,16 @@ pub struct Shell {
     pub device_type: DeviceType,
     /// InterfaceAddress (meshd only): addresses with prefix length, set by netlink.
     pub interface_addresses: Vec<(std::net::IpAddr, u8)>,
-    /// InterfaceRoute (meshd only): networks routed into the device by netlink.
-    pub interface_routes: Vec<(std::net::IpAddr, u8)>,
-    /// `InterfaceRoute = auto`: a route for every subnet of a reachable node.
-    pub interface_routes_auto: bool,
+    /// InterfaceRoute (meshd only).
+    pub interface_routes: Routes,
     /// InterfaceMTU (meshd only), in bytes.
     pub interface_mtu: Option<u32>,
     /// Port; 0 = the kernel chooses one for all sockets.
     pub port: u16,
     /// BindToAddress and ListenAddress, resolved; empty = wildcard of every family.
     pub listen: Vec<SocketAddr>,
+    /// The addresses of BindToAddress, resolved; `listen` has them too.
+    pub bound: Vec<SocketAddr>,
     /// Source addresses of outgoing TCP: BindToAddress, if one of the family exists.
     pub bind: Vec<SocketAddr>,
     /// BindToInterface.

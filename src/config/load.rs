@@ -3,7 +3,7 @@
 //! Source: config/tinc.md sections 1.1 and 1.5, proto/design.md section 2.5 (c).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,9 +17,11 @@ use crate::{
     Config, Problem, Source, cross_check,
     host::{self, HostFile},
     merged::{self, CliOption, Entry, Tree},
-    resolve::{self, build},
+    resolve::build,
+    secrets,
     tincconf::Trouble,
     toml,
+    written::{Written, WrittenLines},
 };
 
 /// Maximum number of host files (proto/threat-model.md section 5.6).
@@ -81,6 +83,10 @@ pub fn load(source: &Source, last: Option<&Config>) -> Result<Config, Vec<Proble
             shell: Arc::new(shell),
             problems,
             not_taken: taken.not,
+            written: WrittenLines {
+                ours: tree.written(&BTreeSet::new()),
+                hosts: taken.written,
+            },
         }),
         _ => Err(problems),
     }
@@ -93,6 +99,8 @@ struct Taken {
     problems: Vec<Problem>,
     /// All Subnet lines, including our own file's.
     subnets: Vec<Entry>,
+    /// Lines in effect.
+    written: BTreeMap<NodeName, Arc<[Written]>>,
     /// Files that were not applied.
     not: Vec<PathBuf>,
     /// Unreadable Ed25519 keys of nodes with an RSA key.
@@ -144,7 +152,7 @@ pub fn own_public(source: &Source) -> Option<PublicKey> {
 #[must_use]
 pub fn private_path(source: &Source) -> PathBuf {
     let named = place_of(source, None, "Ed25519PrivateKeyFile");
-    let named = named.map_or_else(|| resolve::ED25519_KEY.into(), |(_, _, value)| value);
+    let named = named.map_or_else(|| secrets::ED25519_KEY.into(), |(_, _, value)| value);
     source.base.join(named)
 }
 
@@ -356,6 +364,14 @@ fn hosts(
         let shown = host::host_path(source, &name);
         let both = file.host.as_ref().zip(known);
         let lost = both.and_then(|(host, known)| what_is_lost(host, known, &file));
+        let before = last.and_then(|last| last.written.hosts.get(&name));
+        let written = match before.filter(|before| {
+            lost.is_some() || file.host.is_none() || before[..] == file.written[..]
+        }) {
+            Some(before) => Arc::clone(before),
+            None => file.written.into(),
+        };
+        taken.written.insert(name.clone(), written);
         let host = match (file.host, lost) {
             // As at a start: an invalid line is skipped, and the rest counts.
             (Some(host), None) => {

@@ -5,14 +5,14 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use crate::{
     Problem,
     tincconf::{self, Lines},
     toml,
-    vars::{self, Honoured, Ignoring, Kind, Var},
+    vars::{self, Honoured, Ignoring, InHosts, Var},
+    written::Written,
 };
 
 /// One `KEY = VALUE` and its place.
@@ -26,6 +26,8 @@ pub(super) struct Entry {
     pub(super) line: usize,
     /// As [`tincconf::Line::column`].
     pub(super) column: usize,
+    /// As [`tincconf::Line::text`].
+    pub(super) text: String,
     pub(super) is_option: bool,
 }
 
@@ -81,6 +83,7 @@ pub(super) fn options(texts: &[String], problems: &mut Vec<Problem>) -> Vec<CliO
             continue;
         }
         let entry = Entry {
+            text: format!("{key} = {value}"),
             key,
             value,
             file,
@@ -117,6 +120,7 @@ impl Tree {
                 file: file.into(),
                 line: line.number,
                 column: line.column,
+                text: line.text,
                 is_option: false,
             }));
         self.sort();
@@ -147,6 +151,22 @@ impl Tree {
         entries.any(|entry| entry.file == Path::new(toml::MAIN))
     }
 
+    /// Returns the lines in effect, for the comparison of a reload: all lines of a list, the preferred line of another
+    /// variable. Lines at these numbers are left out.
+    pub(super) fn written(&self, without: &BTreeSet<usize>) -> Vec<Written> {
+        let mut seen = BTreeSet::new();
+        let known = self
+            .entries
+            .iter()
+            .filter_map(|entry| Some((entry, vars::find(&entry.key)?)));
+        let in_effect = known.filter(|(entry, var)| {
+            let is_default = entry.line == 0;
+            !is_default && (seen.insert(var.name) || var.multiple)
+        });
+        let valid = in_effect.filter(|(entry, _)| !without.contains(&entry.line));
+        valid.map(|(entry, var)| Written::new(entry, var)).collect()
+    }
+
     fn sort(&mut self) {
         self.entries.sort_by(|a, b| a.rank().cmp(&b.rank()));
     }
@@ -173,10 +193,10 @@ impl Tree {
             let Some(var) = vars::find(&entry.key).filter(|_| entry.is_in_hosts()) else {
                 return true;
             };
-            let why = match var {
-                var if var.runs_programs() => "may start programs",
-                var if var.names_secret() => "names a secret of this node",
-                _ => return true,
+            let why = match var.in_hosts {
+                InHosts::Read => return true,
+                InHosts::RunsPrograms => "may start programs",
+                InHosts::NamesSecret => "names a secret of this node",
             };
             let text = format!(
                 "{} {why} and is ignored in a host file; move it to tinc.conf",
@@ -184,7 +204,9 @@ impl Tree {
             );
             match not_honoured(entry, var).filter(|problem| problem.error) {
                 Some(problem) if ours => refused.push(problem),
-                _ if ours && var.names_secret() => refused.push(entry.error(text)),
+                _ if ours && var.in_hosts == InHosts::NamesSecret => {
+                    refused.push(entry.error(text))
+                }
                 _ => told.push(entry.error(text)),
             }
             false
@@ -267,245 +289,9 @@ fn unknown(key: &str) -> String {
     }
 }
 
-/// Reads typed values from a tree, and collects their problems in `problems`.
-pub(super) struct Reader<'a> {
-    pub(super) tree: &'a Tree,
-    pub(super) problems: Vec<Problem>,
-}
-
-impl<'a> Reader<'a> {
-    pub(super) fn new(tree: &'a Tree) -> Self {
-        let problems = Vec::new();
-        Self { tree, problems }
-    }
-
-    /// Reads `yes` or `no`. Any other value counts as absent, and is an error if the variable guards.
-    pub(super) fn boolean(&mut self, name: &'static str) -> Option<bool> {
-        let entry = self.tree.first(name)?;
-        match entry.value.to_ascii_lowercase().as_str() {
-            "yes" => Some(true),
-            "no" => Some(false),
-            _ => {
-                let text = format!("\"yes\" or \"no\" expected for {name}");
-                self.unread(entry, text, "; the line is ignored");
-                None
-            }
-        }
-    }
-
-    /// Reads as [`Self::boolean`], with the default of the table.
-    pub(super) fn flag(&mut self, name: &'static str) -> bool {
-        let default = default(name) == "yes";
-        self.boolean(name).unwrap_or(default)
-    }
-
-    /// Adds a problem of a value, with its consequence (`else_said`). If the variable guards, it is an error without a
-    /// consequence.
-    fn unread(&mut self, entry: &Entry, text: String, else_said: &str) {
-        let guards = vars::find(&entry.key).is_some_and(Var::guards);
-        self.problems.push(match guards {
-            true => entry.error(text),
-            false => entry.warning(text + else_said),
-        });
-    }
-
-    /// Reads a signed 32-bit number. Text after it is ignored; a value without digits counts as absent. Both are errors
-    /// if the variable guards.
-    pub(super) fn int(&mut self, name: &'static str) -> Option<i32> {
-        let entry = self.tree.first(name)?;
-        let Some((number, junk)) = leading_int(&entry.value) else {
-            let text = format!("Integer expected for {name}");
-            self.unread(entry, text, "; the line is ignored");
-            return None;
-        };
-        if !junk.is_empty() && !junk.starts_with('#') {
-            let text = format!("{name} is read as {number}; remove {junk:?}");
-            self.unread(entry, text, "");
-        }
-        Some(number)
-    }
-
-    /// Reads a number from `min` to `max`, else returns the default of the table (0 without one). A number out of range
-    /// is an error.
-    pub(super) fn number(&mut self, name: &'static str, min: i32, max: i32) -> i32 {
-        self.number_if(name, min, max)
-            .unwrap_or_else(|| default(name).parse().unwrap_or(0))
-    }
-
-    /// Reads as [`Self::number`]; `None` if absent.
-    pub(super) fn number_if(&mut self, name: &'static str, min: i32, max: i32) -> Option<i32> {
-        let number = self.int(name)?;
-        if (min..=max).contains(&number) {
-            return Some(number);
-        }
-        let text = match max {
-            i32::MAX => format!("{name} must be at least {min}"),
-            _ => format!("{name} must be {min} to {max}"),
-        };
-        let entry = self.tree.first(name)?;
-        self.problems.push(entry.error(text));
-        None
-    }
-
-    /// Reads whole seconds, at least 1. A lower value counts as absent: tinc accepts it and then repeats the action all
-    /// the time.
-    pub(super) fn seconds(&mut self, name: &'static str) -> Duration {
-        let usual = default(name).parse().unwrap_or(1);
-        let seconds = match self.int(name).map(u64::try_from) {
-            Some(Ok(seconds @ 1..)) => seconds,
-            Some(_) => {
-                let text = format!("{name} must be at least 1; the line is ignored");
-                self.problems
-                    .extend(self.tree.first(name).map(|entry| entry.warning(text)));
-                usual
-            }
-            None => usual,
-        };
-        Duration::from_secs(seconds)
-    }
-
-    /// Reads one of the words of the table, and returns the table's spelling. Another word is an error.
-    pub(super) fn word(&mut self, name: &'static str) -> &'static str {
-        let Some(entry) = self.tree.first(name) else {
-            return default(name);
-        };
-        let words = match vars::find(name).map(|v| v.kind) {
-            Some(Kind::Word(words)) => words,
-            _ => &[],
-        };
-        let found = words.iter().find(|w| w.eq_ignore_ascii_case(&entry.value));
-        if found.is_none() {
-            let text = format!("{name} must be one of {}", words.join(", "));
-            self.problems.push(entry.error(text));
-        }
-        found.copied().unwrap_or_else(|| default(name))
-    }
-
-    /// Parses each instance; an invalid one is an error and is skipped.
-    pub(super) fn each<T, E: ToString>(
-        &mut self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, E>,
-    ) -> Vec<T> {
-        let mut values = Vec::new();
-        for entry in self.tree.all(name) {
-            match parse(&entry.value) {
-                Ok(value) => values.push(value),
-                Err(error) => self.problems.push(entry.error(error.to_string())),
-            }
-        }
-        values
-    }
-
-    /// Parses the effective instance; an invalid one is an error and counts as absent.
-    pub(super) fn one<T, E: ToString>(
-        &mut self,
-        name: &'static str,
-        parse: impl Fn(&str) -> Result<T, E>,
-    ) -> Option<T> {
-        let entry = self.tree.first(name)?;
-        let error = match parse(&entry.value) {
-            Ok(value) => return Some(value),
-            Err(error) => error.to_string(),
-        };
-        self.problems.push(entry.error(error));
-        None
-    }
-
-    /// Returns the raw text.
-    pub(super) fn text(&self, name: &'static str) -> Option<String> {
-        self.tree.first(name).map(|e| e.value.clone())
-    }
-}
-
-fn default(name: &str) -> &'static str {
-    vars::find(name).map_or("", |v| v.default)
-}
-
-/// Parses blanks, sign and digits; saturates. The second part is the rest, without leading blanks.
-fn leading_int(text: &str) -> Option<(i32, &str)> {
-    let text = text.trim_start();
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let digits = unsigned.len()
-        - unsigned
-            .trim_start_matches(|c: char| c.is_ascii_digit())
-            .len();
-    if digits == 0 {
-        return None;
-    }
-    let saturated = unsigned[..digits].parse::<i64>().unwrap_or(i64::MAX);
-    let signed = if text.starts_with('-') {
-        -saturated
-    } else {
-        saturated
-    };
-    let clamped = signed.clamp(i32::MIN.into(), i32::MAX.into());
-    Some((
-        i32::try_from(clamped).ok()?,
-        unsigned[digits..].trim_start(),
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(text: &str) -> Tree {
-        let mut tree = Tree::default();
-        tree.add_lines(Path::new("tinc.conf"), tincconf::parse(text.as_bytes()));
-        tree
-    }
-
-    #[test]
-    fn booleans_are_yes_or_no_in_any_case_and_nothing_else() {
-        for (text, value) in [
-            ("yes", Some(true)),
-            ("NO", Some(false)),
-            ("true", None),
-            ("1", None),
-            ("yes # x", None),
-        ] {
-            let tree = tree(&format!("TCPOnly = {text}"));
-            let mut reader = Reader::new(&tree);
-            assert_eq!(reader.boolean("TCPOnly"), value, "{text}");
-            assert_eq!(reader.problems.is_empty(), value.is_some(), "{text}");
-            assert!(reader.problems.iter().all(|p| !p.error));
-        }
-    }
-
-    #[test]
-    fn integers_are_leading_digits() {
-        for (text, value, remarks) in [
-            ("10", Some(10), 0),
-            ("+5", Some(5), 0),
-            ("-5", Some(-5), 0),
-            ("010", Some(10), 0),
-            ("10 # ten", Some(10), 0),
-            ("1h", Some(1), 1),
-            ("99999999999999999999", Some(i32::MAX), 0),
-            ("-99999999999999999999", Some(i32::MIN), 0),
-            ("ten", None, 1),
-            ("-", None, 1),
-        ] {
-            let tree = tree(&format!("Weight = {text}"));
-            let mut reader = Reader::new(&tree);
-            assert_eq!(reader.int("Weight"), value, "{text}");
-            assert_eq!(reader.problems.len(), remarks, "{text}");
-        }
-    }
-
-    #[test]
-    fn words_are_compared_whole_and_without_case() {
-        let word = |text: &str| {
-            let tree = tree(&format!("Mode = {text}"));
-            let mut reader = Reader::new(&tree);
-            (reader.word("Mode"), reader.problems.iter().any(|p| p.error))
-        };
-        assert_eq!(word("HUB"), ("hub", false));
-        assert_eq!(word("= hub"), ("router", true));
-        assert_eq!(word("hub "), ("hub", false));
-        assert_eq!(word("hubs"), ("router", true));
-    }
 
     #[test]
     fn options_have_a_node_part_with_case_and_a_key_without() {

@@ -17,6 +17,8 @@ pub struct Line {
     pub number: usize,
     /// Column of the value, in characters from 1; 0 in tinc's form, where the column is obvious.
     pub column: usize,
+    /// The line as the file has it, without blanks at its end; of TOML the key with its table, and the value.
+    pub text: String,
 }
 
 /// A place where the lexer dropped text.
@@ -97,7 +99,8 @@ pub fn parse(bytes: &[u8]) -> Lines {
             let what = Trouble::TooLong;
             out.remarks.push(Remark { number, what });
         }
-        let (key, value) = split(&String::from_utf8_lossy(line));
+        let text = String::from_utf8_lossy(line);
+        let (key, value) = split(&text);
         if value.is_empty() {
             let what = Trouble::NoValue(shorten(&key));
             out.remarks.push(Remark { number, what });
@@ -110,12 +113,12 @@ pub fn parse(bytes: &[u8]) -> Lines {
             }
             continue;
         }
-        let column = 0;
         out.lines.push(Line {
             key,
             value,
             number,
-            column,
+            column: 0,
+            text: text.trim_end_matches([' ', '\t']).to_owned(),
         });
     }
     if let Some(number) = block {
@@ -296,8 +299,9 @@ mod tests {
         #[test]
         fn what_is_written_plainly_is_read_back(key in "[A-Za-z0-9]{1,20}", value in "[!-~]([ -~]{0,50}[!-~])?", sep in "( |\t|=| =|= | = )") {
             proptest::prop_assume!(!value.starts_with('='));
-            let lines = parse(format!("{key}{sep}{value}\n").as_bytes()).lines;
-            assert_eq!(lines, [Line { key, value, number: 1, column: 0 }]);
+            let text = format!("{key}{sep}{value}");
+            let lines = parse(format!("{text}\n").as_bytes()).lines;
+            assert_eq!(lines, [Line { key, value, number: 1, column: 0, text }]);
         }
     }
 }

@@ -336,7 +336,7 @@ async fn start_driver(
     startup::open::make_run_dir(&places.pid)?;
     startup::open::write_pid(&places.pid)?;
     let keep = privileges::Keep {
-        net_admin: config.shell.interface_routes_auto || config.shell.fwmark != 0,
+        net_admin: config.shell.interface_routes.auto || config.shell.fwmark != 0,
         ipc_lock: options.mlock && privileges::lock_memory()?,
         ..privileges::Keep::default()
     };

@@ -8,14 +8,12 @@ pub(crate) mod queue;
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use meshd_api::proto::{ErrorCode, Plan, Reloaded, Response};
+use meshd_api::proto::{Change, ChangeKind, ErrorCode, Plan, Reloaded, Response, When};
 use meshd_config::{Config, Problem, diff};
 use meshd_os::clock;
-use meshd_proto::mesh::Settings;
 use meshd_wire::NodeName;
 
 use crate::{
@@ -146,7 +144,7 @@ impl Driver {
             return control::error(ErrorCode::Refused, format!("nothing was changed: {why}"));
         }
         let old = self.config.clone();
-        let done = self.take_over(new);
+        let done = self.take_over(&new);
         if !done.changed.is_empty() {
             if self.past.kept.len() == KEPT {
                 self.past.kept.pop_front();
@@ -159,11 +157,11 @@ impl Driver {
 
     /// Returns the expected result of a reload.
     fn plan(&self, new: &Config) -> Plan {
-        let diff = diff::diff(&self.config, new);
+        let changes = diff::diff(&self.config, new);
         let cut = self.cut_by(new);
         Plan {
-            restart_needed: texts(&diff.restart_needed),
-            changed: diff.changed,
+            restart_needed: texts(&diff::restart_needed(&changes)),
+            changed: changes.into_iter().map(change).collect(),
             problems: texts(&new.problems),
             live: self.mesh.live_nodes(),
             may_cut: self.may_cut(),
@@ -174,7 +172,8 @@ impl Driver {
 
     /// Returns the live nodes that a reload would disconnect.
     fn cut_by(&self, new: &Config) -> Vec<NodeName> {
-        let new = Arc::new(self.as_taken_over(new));
+        let new = diff::in_force(&self.config, new);
+        let new = with_port(&new.settings, self.port);
         self.mesh.cut_by(&new.at(clock::unix()))
     }
 
@@ -221,7 +220,7 @@ impl Driver {
     pub(super) fn undo(&mut self) -> Response {
         self.past.until = None;
         match self.past.kept.pop_back() {
-            Some(old) => Response::Reloaded(self.take_over(old)),
+            Some(old) => Response::Reloaded(self.take_over(&old)),
             None => {
                 let text =
                     "no reload has changed anything since the start, so there is nothing to undo";
@@ -240,44 +239,28 @@ impl Driver {
         }
     }
 
-    /// Returns the settings of a new configuration, without parts that need a restart.
-    fn as_taken_over(&self, new: &Config) -> Settings {
-        let old = &self.config;
-        let mut settings = Settings::clone(&with_port(&new.settings, self.port));
-        settings.name = old.settings.name.clone();
-        settings.key = Arc::clone(&old.settings.key);
-        settings.sptps = old.settings.sptps;
-        settings.rsa = old.settings.rsa.clone();
-        settings.secret = Arc::clone(&old.settings.secret);
-        settings.route.mode = old.settings.route.mode;
-        settings
-    }
-
-    /// Puts a new configuration in force, except for parts that need a restart: the old values stay, so that the next
-    /// reload reports them again.
-    fn take_over(&mut self, mut new: Config) -> Reloaded {
-        let diff = diff::diff(&self.config, &new);
-        let settings = self.as_taken_over(&new);
-        let mut shell = meshd_config::Shell::clone(&self.config.shell);
-        // The script process refuses additional scripts: it got its list before the daemon entered its sandbox.
-        if !diff.restart_needed.contains(&"RunScripts") {
-            shell.run_scripts = new.shell.run_scripts.clone();
-        }
-        shell.allow = new.shell.allow.clone();
-        self.hooks.scripts.run = open::run_scripts(&shell);
+    /// Puts a new configuration in force, except for variables that wait for a restart: their old values stay, so that
+    /// the next reload reports them again.
+    fn take_over(&mut self, new: &Config) -> Reloaded {
+        let changes = diff::diff(&self.config, new);
+        let restart_needed = texts(&diff::restart_needed(&changes));
+        let changed: Vec<Change> = changes.into_iter().map(change).collect();
+        let in_force = diff::in_force(&self.config, new);
         let problems = texts(&new.problems);
-        self.config.problems = std::mem::take(&mut new.problems);
-        self.config.shell = Arc::new(shell);
-        if !diff.is_empty() {
-            self.use_settings(Arc::new(settings));
+        let settings = with_port(&in_force.settings, self.port);
+        let running = std::mem::replace(&mut self.config, in_force);
+        self.config.settings = running.settings;
+        self.apply_shell();
+        if !changed.is_empty() {
+            self.use_settings(settings);
         }
         for problem in &problems {
             tracing::warn!("{problem}");
         }
-        for change in &diff.changed {
+        for change in &changed {
             tracing::info!("{change}");
         }
-        match diff.changed.len() {
+        match changed.len() {
             0 => tracing::debug!("configuration reloaded: nothing changed"),
             changes => tracing::info!(changes, "configuration reloaded"),
         }
@@ -290,10 +273,54 @@ impl Driver {
             );
         }
         Reloaded {
-            restart_needed: texts(&diff.restart_needed),
-            changed: diff.changed,
+            restart_needed,
+            changed,
             problems,
             not_taken,
         }
+    }
+
+    /// Applies the variables of the shell that do not wait for a restart: RunScripts. Allow needs nothing, because
+    /// `meshctl firewall` reads the files itself.
+    fn apply_shell(&mut self) {
+        self.hooks.scripts.run = open::run_scripts(&self.config.shell);
+    }
+}
+
+/// Returns a change in the form of the control socket.
+fn change(change: diff::Change) -> Change {
+    Change {
+        kind: match change.kind {
+            diff::ChangeKind::Added => ChangeKind::Added,
+            diff::ChangeKind::Removed => ChangeKind::Removed,
+            diff::ChangeKind::Changed => ChangeKind::Changed,
+            diff::ChangeKind::Order => ChangeKind::Order,
+            diff::ChangeKind::Content => ChangeKind::Content,
+        },
+        file: change.file.map(|file| file.display().to_string()),
+        line: change.line,
+        key: change.key.map(str::to_owned),
+        old: change.old,
+        new: change.new,
+        when: match change.when {
+            diff::When::Now => When::Now,
+            diff::When::Reconnect => When::Reconnect,
+            diff::When::Restart => When::Restart,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshd_config::vars::{Reload, VARS};
+
+    /// A live variable of the shell that `apply_shell` forgets would be reported as applied.
+    #[test]
+    fn every_live_variable_of_the_shell_is_applied() {
+        let live = VARS
+            .iter()
+            .filter(|var| var.is_of_shell() && var.reload != Reload::Restart);
+        let names: Vec<&str> = live.map(|var| var.name).collect();
+        assert_eq!(names, ["Allow", "RunScripts"]);
     }
 }

@@ -13,9 +13,9 @@ use meshd_wire::{NodeName, Prefix};
 /// Applies the configuration; logs failures and continues.
 pub(super) async fn configure(shell: &Shell, interface: &str) {
     let asked = !shell.interface_addresses.is_empty()
-        || !shell.interface_routes.is_empty()
+        || !shell.interface_routes.networks.is_empty()
         || shell.interface_mtu.is_some()
-        || shell.interface_routes_auto;
+        || shell.interface_routes.auto;
     if !asked {
         return;
     }
@@ -33,7 +33,7 @@ pub(super) async fn configure(shell: &Shell, interface: &str) {
         let done = device.add_address(*addr, *len).await;
         said(format!("the address {addr}/{len}"), done);
     }
-    for (net, len) in &shell.interface_routes {
+    for (net, len) in &shell.interface_routes.networks {
         let done = device.add_route(*net, *len).await;
         said(format!("the route {net}/{len}"), done);
     }

@@ -11,8 +11,8 @@ use meshd::{
     api::{
         codec::{self, Lines},
         proto::{
-            Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Plan, Pong, Reloaded, Request,
-            Response, Status, ThreadRow, VERSION,
+            Answer, Change, ChangeKind, ControlError, Envelope, ErrorCode, MAX_LINE, Plan, Pong,
+            Reloaded, Request, Response, Status, ThreadRow, VERSION, When,
         },
     },
     link::Dialect,
@@ -154,6 +154,19 @@ fn sight(name: &str) -> NodeReport {
     }
 }
 
+/// The change of a whole host file.
+pub(crate) fn host_file(kind: ChangeKind, file: &str) -> Change {
+    Change {
+        kind,
+        file: Some(file.into()),
+        line: None,
+        key: None,
+        old: None,
+        new: None,
+        when: When::Now,
+    }
+}
+
 fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> SubnetRow {
     let (subnet, owner) = (subnet.into(), Some(owner.into()));
     SubnetRow {
@@ -278,7 +291,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
         }]),
         Request::Connections => Response::Connections(Vec::new()),
         Request::Reload { .. } | Request::Undo => Response::Reloaded(Reloaded {
-            changed: vec!["hosts/db_01 is gone".into()],
+            changed: vec![host_file(ChangeKind::Removed, "hosts/db_01")],
             restart_needed: vec!["Interface".into()],
             problems: Vec::new(),
             not_taken: Vec::new(),
@@ -286,8 +299,16 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
         Request::Stop => refuse(ErrorCode::Permission, "only root may stop meshd"),
         Request::Plan => Response::Plan(Box::new(Plan {
             changed: vec![
-                "hosts/new is new".into(),
-                "Port: 655 -> 656, after a restart".into(),
+                Change {
+                    kind: ChangeKind::Changed,
+                    file: Some("hosts/web_01".into()),
+                    line: Some(3),
+                    key: Some("Port".into()),
+                    old: Some("Port = 655".into()),
+                    new: Some("Port = 656".into()),
+                    when: When::Restart,
+                },
+                host_file(ChangeKind::Added, "hosts/new"),
             ],
             restart_needed: vec!["Port".into()],
             cut: vec!["db_01".into()],

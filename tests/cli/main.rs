@@ -27,13 +27,13 @@ use std::{
 };
 
 use meshd::{
-    api::proto::{ControlError, ErrorCode, Plan, Response},
+    api::proto::{ChangeKind, ControlError, ErrorCode, Plan, Response},
     config::keys,
     crypto::{PrivateKey, Rng},
     link::Dialect,
     mesh::reports::view::{PathKind, PeerRow},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use daemon::{Daemon, healthy, peer};
 
@@ -340,18 +340,25 @@ fn plans_are_marked_and_tell_by_their_exit_code() {
     assert_eq!((code, err.as_str()), (10, ""));
     assert_eq!(
         out,
-        "+ hosts/new is new\n~ Port: 655 -> 656, after a restart\n\
+        "~ hosts/web_01:3: Port = 655 -> Port = 656, after a restart\n+ hosts/new is new\n\
          = restart needed: Port; disconnected: db_01 (limit without --yes: 3 of 30 nodes)\n"
     );
     let (code, out, _) = daemon.run(&["plan", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["data"]["cut"][0]), (10, &Value::from("db_01")));
+    assert_eq!(
+        json["data"]["changed"][0],
+        json!({
+            "kind": "changed", "file": "hosts/web_01", "line": 3, "key": "Port",
+            "old": "Port = 655", "new": "Port = 656", "when": "restart",
+        })
+    );
     assert_eq!(daemon.run(&["confirm"]).0, 8);
     let none = Daemon::new(|_| Some(Response::Plan(Box::default())));
     assert_eq!(none.run(&["plan"]).0, 0);
     let refused = Daemon::new(|_| {
         Some(Response::Plan(Box::new(Plan {
-            changed: vec!["hosts/b is gone".into()],
+            changed: vec![daemon::host_file(ChangeKind::Removed, "hosts/b")],
             refused: Some("it would disconnect 9 of 9".into()),
             ..Plan::default()
         })))
@@ -370,7 +377,10 @@ fn exit_codes_tell_what_went_wrong() {
     assert_eq!(daemon.run(&["retry"]).0, 0);
     let (code, out, _) = daemon.run(&["reload"]);
     assert_eq!(code, 9);
-    assert_eq!(out, "hosts/db_01 is gone\nrestart needed for: Interface\n");
+    assert_eq!(
+        out,
+        "- hosts/db_01 is gone\nrestart needed for: Interface\n"
+    );
     let (code, _, err) = daemon.run(&["stop"]);
     assert_eq!(code, 5);
     assert!(

@@ -3,7 +3,10 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use meshd::{
-    config::{self, diff::diff},
+    config::{
+        self,
+        diff::{diff, restart_needed},
+    },
     crypto::noise::{StaticPublic, StaticSecret},
     mesh::settings::MinProtocol,
     route::SourceCheck,
@@ -268,16 +271,37 @@ fn a_reload_tells_what_changed_and_no_secret() {
         ),
     );
     let after = config::load(&tree.source(), Some(&before)).unwrap();
-    let diff = diff(&before, &after);
-    assert_eq!(diff.restart_needed, ["NativePrivateKeyFile"]);
-    let (old, new) = (mapped(0), after.settings.secret.public());
+    let changes = diff(&before, &after);
+    assert_eq!(restart_needed(&changes), ["NativePrivateKeyFile"]);
+    let lines: Vec<_> = changes
+        .iter()
+        .map(|change| {
+            (
+                change.key.unwrap(),
+                change.line.unwrap(),
+                change.new.as_deref().unwrap(),
+            )
+        })
+        .collect();
+    let next = format!("Ed25519PublicKeyNext = {}", key(7).public());
     assert_eq!(
-        diff.changed,
+        lines,
         [
-            format!("NativePrivateKeyFile: {old} -> {new}, after a restart"),
-            "Native: true -> false".into(),
-            "PresharedKeyFile: another key".into(),
-            "hosts/a changed: Ed25519PublicKeyNext, MinProtocol".into(),
+            ("NativePrivateKeyFile", 4, "NativePrivateKeyFile = psk"),
+            ("PresharedKeyFile", 3, "PresharedKeyFile = psk"),
+            ("Native", 2, "Native = no"),
+            ("Ed25519PublicKeyNext", 4, &*next),
+            ("MinProtocol", 5, "MinProtocol = native"),
         ]
     );
+    // The line is the same, and the secret another one: it is named, and not shown.
+    secret_file(&tree, "psk", &HEX.replace('0', "1"));
+    let other = config::load(&tree.source(), Some(&after)).unwrap();
+    let changes = diff(&after, &other);
+    let psk = changes
+        .iter()
+        .find(|change| change.key == Some("PresharedKeyFile"))
+        .unwrap();
+    assert_eq!((&psk.old, &psk.new, psk.line), (&None, &None, None));
+    assert_eq!(psk.file.as_deref(), Some(std::path::Path::new("psk")));
 }

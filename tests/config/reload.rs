@@ -1,8 +1,10 @@
 //! A reload ends where a start would.
 
+use std::path::Path;
+
 use meshd::config::{
     self,
-    diff::{diff, drifted},
+    diff::{Change, diff, drifted, restart_needed},
 };
 use proptest::prelude::*;
 
@@ -84,7 +86,7 @@ proptest! {
         let there = diff(&before, &reloaded);
         let back = diff(&reloaded, &before);
         prop_assert_eq!(there.is_empty(), back.is_empty());
-        prop_assert_eq!(there.restart_needed, back.restart_needed);
+        prop_assert_eq!(restart_needed(&there), restart_needed(&back));
         let touched = |good: &Good| (good.main.clone(), good.own.clone(), good.hosts.clone());
         if touched(&a) == touched(&b) {
             prop_assert!(diff(&before, &reloaded).is_empty());
@@ -147,18 +149,83 @@ fn a_diff_names_what_changed_and_what_waits_for_a_restart() {
     tree.write("hosts/c", &host(3));
     std::fs::remove_file(tree.at("hosts/a")).unwrap();
     let after = config::load(&tree.source(), Some(&before)).unwrap();
-    let diff = diff(&before, &after);
-    assert_eq!(diff.restart_needed, ["Interface", "Port"]);
+    let changes = diff(&before, &after);
+    assert_eq!(restart_needed(&changes), ["Interface", "Port"]);
+    let lines: Vec<String> = changes.iter().map(line).collect();
     assert_eq!(
-        diff.changed,
+        lines,
         [
-            "ConnectTo a is new",
-            "KeyExpire: 3600s -> 60s",
-            "hosts/a is gone",
-            "hosts/b changed: Subnet",
-            "hosts/c is new",
-            "Interface: \"priv\" -> \"mesh1\", after a restart",
-            "Port: 655 -> 7, after a restart",
+            "Added tinc.conf:2 None -> Some(\"Interface = mesh1\") Restart",
+            "Added tinc.conf:3 None -> Some(\"Port = 7\") Restart",
+            "Added tinc.conf:5 None -> Some(\"ConnectTo = a\") Now",
+            "Added tinc.conf:4 None -> Some(\"KeyExpire = 60\") Now",
+            "Removed hosts/a:0 None -> None Now",
+            "Changed hosts/b:2 Some(\"Subnet = 10.2.0.0/16\") -> Some(\"Subnet = 10.3.0.0/16\") Now",
+            "Added hosts/c:0 None -> None Now",
+        ]
+    );
+}
+
+fn line(change: &Change) -> String {
+    let Change {
+        kind,
+        file,
+        line,
+        key: _,
+        old,
+        new,
+        when,
+    } = change;
+    let file = file.as_deref().unwrap_or(Path::new("-")).display();
+    let line = line.unwrap_or(0);
+    format!("{kind:?} {file}:{line} {old:?} -> {new:?} {when:?}")
+}
+
+/// A changed line is shown as it was and as it is, in both forms; a moved one is no change.
+#[test]
+fn lines_are_shown_as_they_are_written() {
+    let tree = Tree::of_three();
+    tree.write(
+        "tinc.conf",
+        "Name = me\npinginterval=30\nConnectTo = a\nConnectTo = b\nKeyExpire = 60\n",
+    );
+    let before = tree.clean();
+    tree.write(
+        "tinc.conf",
+        "Name = me\n# now\nPingInterval  20\nConnectTo = b\nConnectTo = a\nKeyExpire = 60\n",
+    );
+    let after = config::load(&tree.source(), Some(&before)).unwrap();
+    let lines: Vec<String> = diff(&before, &after).iter().map(line).collect();
+    assert_eq!(
+        lines,
+        [
+            "Order tinc.conf:4 Some(\"ConnectTo = a, ConnectTo = b\") -> Some(\"ConnectTo = b, ConnectTo = a\") Now",
+            "Changed tinc.conf:3 Some(\"pinginterval=30\") -> Some(\"PingInterval  20\") Now",
+        ]
+    );
+    let back: Vec<String> = diff(&after, &before).iter().map(line).collect();
+    assert_eq!(
+        back[1],
+        "Changed tinc.conf:2 Some(\"PingInterval  20\") -> Some(\"pinginterval=30\") Now"
+    );
+
+    let toml = Tree::bare();
+    toml.write(
+        "meshd.toml",
+        "name = \"me\"\n[liveness]\nping_interval = \"1m\"\n",
+    );
+    let before = toml.load().unwrap();
+    toml.write(
+        "meshd.toml",
+        "name = \"me\"\n[liveness]\nping_interval = \"30s\"\n[listen]\nport = 7\n",
+    );
+    let after = config::load(&toml.source(), Some(&before)).unwrap();
+    let lines: Vec<String> = diff(&before, &after).iter().map(line).collect();
+    assert_eq!(
+        lines,
+        [
+            "Added meshd.toml:5 None -> Some(\"listen.port = 7\") Restart",
+            "Changed meshd.toml:3 Some(\"liveness.ping_interval = \\\"1m\\\"\") -> Some(\"liveness.ping_interval = \\\"30s\\\"\") Now",
         ]
     );
 }

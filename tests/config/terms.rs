@@ -57,7 +57,7 @@ fn both_forms_say_the_same() {
         ),
     );
     let toml = tree.clean();
-    assert_eq!(diff::diff(&tincs, &toml).changed, Vec::<String>::new());
+    assert_eq!(diff::diff(&tincs, &toml), []);
     let b: &Host = &toml.settings.hosts[&"b".parse().unwrap()];
     assert_eq!(
         (b.expires, b.revoked, b.next_from),

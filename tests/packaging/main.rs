@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use meshd::config::toml::keys;
+use meshd::config::toml::keys::File;
 use meshd_testing::skip;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -35,7 +35,7 @@ fn promtool(arguments: &[&str]) {
 #[test]
 fn the_formula_knows_every_key_of_toml() {
     let mut wanted = String::new();
-    for (file, keys) in [("daemon", keys::DAEMON), ("host", keys::HOST)] {
+    for (file, keys) in [("daemon", File::Daemon.keys()), ("host", File::Host.keys())] {
         wanted.push_str(&format!("{file}:\n"));
         for key in keys {
             let form = format!("{:?}", key.form).to_lowercase();

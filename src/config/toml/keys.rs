@@ -1,10 +1,12 @@
-//! Every key of meshd.toml and hosts/NAME.toml, with its variable.
+//! The keys of meshd.toml and hosts/NAME.toml, from the rows of variables.
 //!
 //! Source: config/toml.md section 3.
 
+use std::sync::LazyLock;
+
 use Form::{Access, Duration, Endpoint, Flag, Labelled, Moment, Number, Rule, Size, Text};
 
-use crate::vars::{self, Place};
+use crate::vars::{self, Place, TomlKey, VARS, Var};
 
 /// One key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,146 +58,48 @@ pub const ACCESS: [(&str, Option<(&str, &str)>); 3] = [
 /// The keys of a rule: source and service. Its value in tinc's form joins both.
 pub const RULE: [&str; 2] = ["from", "to"];
 
-const fn one(table: &'static str, name: &'static str, var: &'static str, form: Form) -> Key {
-    let many = false;
-    Key {
-        table,
-        name,
-        var,
-        form,
-        many,
-    }
-}
-
-const fn many(table: &'static str, name: &'static str, var: &'static str, form: Form) -> Key {
-    let many = true;
-    Key {
-        many,
-        ..one(table, name, var, form)
-    }
-}
-
-/// The keys of meshd.toml, table by table.
-#[rustfmt::skip]
-pub const DAEMON: &[Key] = &[
-    one("", "name", "Name", Text),
-    one("", "mode", "Mode", Text),
-    many("", "allow", "Allow", Rule),
-    one("interface", "name", "Interface", Text),
-    one("interface", "type", "DeviceType", Text),
-    one("interface", "device", "Device", Text),
-    one("interface", "standby", "DeviceStandby", Flag),
-    one("interface", "one_queue", "IffOneQueue", Flag),
-    one("interface", "vde_port", "VDEPort", Number),
-    one("interface", "vde_group", "VDEGroup", Text),
-    many("interface", "addresses", "InterfaceAddress", Text),
-    many("interface", "routes", "InterfaceRoute", Text),
-    one("interface", "mtu", "InterfaceMTU", Number),
-    one("listen", "port", "Port", Number),
-    many("listen", "addresses", "BindToAddress", Endpoint),
-    many("listen", "extra_addresses", "ListenAddress", Endpoint),
-    one("listen", "interface", "BindToInterface", Text),
-    one("listen", "family", "AddressFamily", Text),
-    one("listen", "fwmark", "FWMark", Number),
-    one("keys", "ed25519", "Ed25519PrivateKeyFile", Text),
-    one("keys", "ed25519_public", "Ed25519PublicKeyFile", Text),
-    one("keys", "rsa", "PrivateKeyFile", Text),
-    one("keys", "rsa_public", "PublicKeyFile", Text),
-    one("keys", "native", "NativePrivateKeyFile", Text),
-    one("keys", "preshared", "PresharedKeyFile", Text),
-    many("connect", "to", "ConnectTo", Text),
-    one("connect", "auto", "AutoConnect", Flag),
-    one("connect", "max_backoff", "MaxTimeout", Duration),
-    one("connect", "min_backoff", "MinTimeout", Duration),
-    one("connect", "proxy", "Proxy", Text),
-    one("trust", "strict_subnets", "StrictSubnets", Flag),
-    one("trust", "subnet_policy", "SubnetPolicy", Text),
-    one("trust", "tunnel_server", "TunnelServer", Flag),
-    one("trust", "learn_keys", "LearnKeys", Flag),
-    one("trust", "legacy", "ExperimentalProtocol", Access),
-    one("trust", "native", "Native", Flag),
-    one("trust", "min_protocol", "MinProtocol", Text),
-    one("trust", "source_check", "SourceCheck", Text),
-    one("trust", "disable_buggy_peers", "DisableBuggyPeers", Flag),
-    one("limits", "connection_burst", "MaxConnectionBurst", Number),
-    one("limits", "meta_buffer", "MaxOutputBufferSize", Size),
-    one("limits", "meta_rate", "MetaRate", Number),
-    one("scripts", "interpreter", "ScriptsInterpreter", Text),
-    one("scripts", "extension", "ScriptsExtension", Text),
-    many("scripts", "run", "RunScripts", Text),
-    one("metrics", "listen", "MetricsListen", Text),
-    one("switch", "broadcast", "Broadcast", Text),
-    many("switch", "broadcast_subnets", "BroadcastSubnet", Text),
-    one("switch", "mac_expire", "MACExpire", Duration),
-    one("forward", "mode", "Forwarding", Text),
-    one("forward", "decrement_ttl", "DecrementTTL", Flag),
-    one("forward", "direct_only", "DirectOnly", Flag),
-    one("legacy", "cipher", "Cipher", Text),
-    one("legacy", "digest", "Digest", Text),
-    one("legacy", "mac_length", "MACLength", Number),
-    one("legacy", "compression", "Compression", Number),
-    one("transport", "workers", "Workers", Number),
-    one("transport", "key_expire", "KeyExpire", Duration),
-    one("transport", "replay_window", "ReplayWindow", Size),
-    one("transport", "priority_inheritance", "PriorityInheritance", Flag),
-    one("transport", "udp_rcvbuf", "UDPRcvBuf", Size),
-    one("transport", "udp_sndbuf", "UDPSndBuf", Size),
-    one("transport", "pmtu", "PMTU", Number),
-    one("transport", "pmtu_discovery", "PMTUDiscovery", Flag),
-    one("transport", "clamp_mss", "ClampMSS", Flag),
-    one("transport", "tcp_only", "TCPOnly", Flag),
-    one("transport", "indirect", "IndirectData", Flag),
-    one("discovery", "local", "LocalDiscovery", Flag),
-    one("discovery", "udp", "UDPDiscovery", Flag),
-    one("discovery", "udp_interval", "UDPDiscoveryInterval", Duration),
-    one("discovery", "udp_keepalive", "UDPDiscoveryKeepaliveInterval", Duration),
-    one("discovery", "udp_timeout", "UDPDiscoveryTimeout", Duration),
-    one("discovery", "udp_info_interval", "UDPInfoInterval", Duration),
-    one("discovery", "mtu_info_interval", "MTUInfoInterval", Duration),
-    one("discovery", "upnp", "UPnP", Text),
-    one("discovery", "upnp_wait", "UPnPDiscoverWait", Duration),
-    one("discovery", "upnp_refresh", "UPnPRefreshPeriod", Duration),
-    one("liveness", "ping_interval", "PingInterval", Duration),
-    one("liveness", "ping_timeout", "PingTimeout", Duration),
-    one("log", "level", "LogLevel", Number),
-    one("log", "hostnames", "Hostnames", Flag),
-    one("process", "priority", "ProcessPriority", Text),
-    one("process", "sandbox", "Sandbox", Text),
-    one("invite", "expire", "InvitationExpire", Duration),
-    one("graph", "dump_file", "GraphDumpFile", Text),
+/// Tables of both files, in the order of conversions and of the man page.
+const TABLES: [&str; 22] = [
+    "",
+    "interface",
+    "listen",
+    "keys",
+    "connect",
+    "trust",
+    "limits",
+    "scripts",
+    "metrics",
+    "switch",
+    "forward",
+    "legacy",
+    "transport",
+    "discovery",
+    "liveness",
+    "log",
+    "process",
+    "invite",
+    "graph",
+    "next",
+    "revoked",
+    "labels",
 ];
 
-/// The keys of hosts/NAME.toml.
-#[rustfmt::skip]
-pub const HOST: &[Key] = &[
-    one("", "ed25519", "Ed25519PublicKey", Text),
-    one("", "ed25519_file", "Ed25519PublicKeyFile", Text),
-    one("", "native", "NativePublicKey", Text),
-    one("", "rsa_file", "PublicKeyFile", Text),
-    one("", "rsa_number", "PublicKey", Text),
-    one("", "min_protocol", "MinProtocol", Text),
-    one("", "source_check", "SourceCheck", Text),
-    one("", "expires", "Expires", Moment),
-    many("", "endpoints", "Address", Endpoint),
-    many("", "subnets", "Subnet", Text),
-    many("", "allow", "Allow", Rule),
-    one("", "port", "Port", Number),
-    one("", "weight", "Weight", Number),
-    one("", "tcp_only", "TCPOnly", Flag),
-    one("", "indirect", "IndirectData", Flag),
-    one("", "clamp_mss", "ClampMSS", Flag),
-    one("", "pmtu", "PMTU", Number),
-    one("", "pmtu_discovery", "PMTUDiscovery", Flag),
-    one("", "cipher", "Cipher", Text),
-    one("", "digest", "Digest", Text),
-    one("", "mac_length", "MACLength", Number),
-    one("", "compression", "Compression", Number),
-    one("next", "ed25519", "Ed25519PublicKeyNext", Text),
-    one("next", "from", "Ed25519PublicKeyNextFrom", Moment),
-    one("revoked", "since", "Revoked", Moment),
-    one("revoked", "reason", "RevokedReason", Text),
-    many("labels", "NAME", "Label", Labelled),
-];
+/// Returns the keys that the rows of variables name in one file, table by table.
+fn keys_of(file: impl Fn(&Var) -> Option<TomlKey>) -> Vec<Key> {
+    let keys = VARS.iter().filter_map(|var| {
+        let TomlKey { table, name, form } = file(var)?;
+        Some(Key {
+            table,
+            name,
+            var: var.name,
+            form,
+            many: var.multiple,
+        })
+    });
+    let mut keys: Vec<Key> = keys.collect();
+    keys.sort_by_key(|key| TABLES.iter().position(|table| *table == key.table));
+    keys
+}
 
 /// The variable whose empty array has a word of its own.
 pub const SCRIPTS: &str = "RunScripts";
@@ -249,12 +153,14 @@ pub enum File {
 }
 
 impl File {
-    /// Returns its keys.
+    /// Returns its keys, table by table.
     #[must_use]
-    pub const fn keys(self) -> &'static [Key] {
+    pub fn keys(self) -> &'static [Key] {
+        static DAEMON: LazyLock<Vec<Key>> = LazyLock::new(|| keys_of(|var| var.toml));
+        static HOST: LazyLock<Vec<Key>> = LazyLock::new(|| keys_of(|var| var.toml_host));
         match self {
-            Self::Daemon => DAEMON,
-            Self::Host => HOST,
+            Self::Daemon => &DAEMON,
+            Self::Host => &HOST,
         }
     }
 

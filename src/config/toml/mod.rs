@@ -133,7 +133,8 @@ impl Reading<'_> {
         ) {
             (false, _) => self.single(key, name, value),
             (true, DeValue::Array(none)) if none.is_empty() && key.var == keys::SCRIPTS => {
-                self.add(key.var, keys::NO_SCRIPTS.into(), value);
+                let text = format!("{} = []", key.path());
+                self.add(key.var, keys::NO_SCRIPTS.into(), value, text);
             }
             (true, DeValue::Array(all)) => all.iter().for_each(|one| self.single(key, name, one)),
             (true, _) => {
@@ -182,7 +183,10 @@ impl Reading<'_> {
             }
         }
         match parts {
-            [Some(from), Some(to)] if sound => self.add(key.var, format!("{from} {to}"), value),
+            [Some(from), Some(to)] if sound => {
+                let text = format!("[[allow]] from = {from:?}, to = {to:?}");
+                self.add(key.var, format!("{from} {to}"), value, text);
+            }
             _ if sound => self.wrong(
                 &value.span(),
                 format!("`{}` must be {}", key.path(), key.wanted()),
@@ -196,19 +200,28 @@ impl Reading<'_> {
             return self.rule(key, value, rule);
         }
         match values::read(key, name, value.get_ref()) {
-            Ok(Some((var, text))) => self.add(var, text, value),
+            Ok(Some((var, text))) => {
+                let path = match key.form {
+                    keys::Form::Labelled => format!("{}.{name}", key.table),
+                    _ => key.path(),
+                };
+                let written = self.text.get(value.span()).unwrap_or_default();
+                let written = format!("{path} = {}", written.replace('\n', " "));
+                self.add(var, text, value, written);
+            }
             Ok(None) => {}
             Err(why) => self.wrong(&value.span(), format!("`{}` {why}", key.path())),
         }
     }
 
-    fn add(&mut self, var: &str, text: String, value: &Spanned<DeValue<'_>>) {
-        let (number, column) = self.place(value.span().start);
+    fn add(&mut self, var: &str, value: String, at: &Spanned<DeValue<'_>>, text: String) {
+        let (number, column) = self.place(at.span().start);
         self.document.lines.lines.push(Line {
             key: var.into(),
-            value: text,
+            value,
             number,
             column,
+            text,
         });
     }
 

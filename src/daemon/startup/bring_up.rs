@@ -128,7 +128,7 @@ impl Driver {
         if let Some(tun) = self
             .tun
             .as_ref()
-            .filter(|_| self.config.shell.interface_routes_auto)
+            .filter(|_| self.config.shell.interface_routes.auto)
         {
             let me = &self.config.settings.name;
             let follower = Follower::start(tun.name(), &self.note.last.routes, me);

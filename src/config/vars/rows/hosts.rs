@@ -1,0 +1,43 @@
+//! Rows of variables that stand in host files only.
+
+use super::prelude::*;
+
+#[rustfmt::skip]
+pub(super) const HOSTS: [Var; 12] = [
+    Var { name: "Ed25519PublicKey", place: Host, version: V11, kind: Key, example: "l/3tQKtvRAxPtJNn3vrdEQv/mMwnNGl72jN9saucFHN", reload: Live,
+          toml_host: key("", "ed25519", Form::Text), host: HOST_KEY,
+          help: "This node's public key: 43 characters, `meshctl keygen` prints it.", ..ROW },
+    Var { name: "NativePublicKey", place: Host, version: Meshd, kind: Key, example: "l/3tQKtvRAxPtJNn3vrdEQv/mMwnNGl72jN9saucFHN", reload: Live, restricts: true,
+          toml_host: key("", "native", Form::Text), host: field!(native: one, keys::native_key),
+          help: "This node's native key; default is derived from its Ed25519PublicKey.", ..ROW },
+    Var { name: "PublicKey", place: Host, kind: Text, example: "0123456789ABCDEF", reload: Live,
+          toml_host: key("", "rsa_number", Form::Text), host: hidden!(rsa),
+          help: "An RSA public key as a number (obsolete, legacy protocol).", ..ROW },
+    Var { name: "Expires", place: Host, version: Meshd, kind: Moment, example: "2100-01-01T00:00:00Z", reload: Live, restricts: true,
+          toml_host: key("", "expires", Form::Moment), host: field!(expires: one, values::moment),
+          help: "Refuse this node from this time on; warnings begin 30 days earlier.", ..ROW },
+    Var { name: "Address", place: Host, kind: Address, example: "10.0.0.2 6550", multiple: true, reload: Live,
+          toml_host: key("", "endpoints", Form::Endpoint), host: field!(addresses: addresses),
+          help: "Dial this node at `HOST [PORT]`; several addresses are tried in order.", ..ROW },
+    Var { name: "Subnet", place: Host, kind: Subnet, example: "172.20.8.0/24", multiple: true, reload: Live, safe: true,
+          toml_host: key("", "subnets", Form::Text), mesh: field!(subnets: each, Subnet::from_config), host: field!(subnets: each, Subnet::from_config),
+          help: "`ADDRESS[/LENGTH][#WEIGHT]` that this node owns.", ..ROW },
+    Var { name: "Weight", place: Host, kind: Int, example: "50", reload: NewLinks, safe: true,
+          toml_host: key("", "weight", Form::Number), mesh: field!(weight: int_if), host: field!(weight: int_if),
+          help: "This side's half of the weight of an edge to this node; default is measured.", ..ROW },
+    Var { name: "Ed25519PublicKeyNext", place: Host, version: Meshd, kind: Key, example: "l/3tQKtvRAxPtJNn3vrdEQv/mMwnNGl72jN9saucFHN", reload: Live, restricts: true,
+          toml_host: key("next", "ed25519", Form::Text), host: field!(next: one, keys::next_key),
+          help: "The next public key of this node: accepted like its Ed25519PublicKey.", ..ROW },
+    Var { name: "Ed25519PublicKeyNextFrom", place: Host, version: Meshd, kind: Moment, example: "2100-01-01T00:00:00Z", reload: Live, restricts: true,
+          toml_host: key("next", "from", Form::Moment), host: field!(next_from: one, values::moment),
+          help: "Accept Ed25519PublicKeyNext from this time on; default is at once.", ..ROW },
+    Var { name: "Revoked", place: Host, version: Meshd, kind: Moment, example: "2020-01-01T00:00:00Z", reload: Live, restricts: true,
+          toml_host: key("revoked", "since", Form::Moment), host: field!(revoked: one, values::moment),
+          help: "Refuse this node since this time, with any key and despite any announcement.", ..ROW },
+    Var { name: "RevokedReason", place: Host, version: Meshd, kind: Text, example: "stolen", reload: Live,
+          toml_host: key("revoked", "reason", Form::Text), host: field!(revoked_reason: text_if),
+          help: "Reason of Revoked, for `meshctl peers`.", ..ROW },
+    Var { name: "Label", place: Host, version: Meshd, kind: Text, example: "role=web", multiple: true, reload: Live,
+          toml_host: key("labels", "NAME", Form::Labelled), host: field!(labels: labels),
+          help: "`NAME=VALUE`: a label of this node, for Allow and `meshctl peers --json`.", ..ROW },
+];

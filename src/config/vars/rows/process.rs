@@ -1,0 +1,40 @@
+//! Rows of the daemon as a process: scripts, metrics and log.
+
+use super::prelude::*;
+
+#[rustfmt::skip]
+pub(super) const PROCESS: [Var; 10] = [
+    Var { name: "ScriptsInterpreter", kind: Text, example: "/bin/sh", reload: Restart, in_hosts: RunsPrograms,
+          toml: key("scripts", "interpreter", Form::Text), shell: field!(scripts_interpreter: text_if),
+          help: "Run scripts with this program and its arguments.", ..ROW },
+    Var { name: "ScriptsExtension", version: V11, kind: Text, example: ".sh", reload: Restart, in_hosts: RunsPrograms,
+          toml: key("scripts", "extension", Form::Text), shell: field!(scripts_extension: text),
+          help: "Suffix of the name of every script.", ..ROW },
+    Var { name: "RunScripts", version: Meshd, kind: Text, example: "none", multiple: true, reload: LiveIfNarrower,
+          toml: key("scripts", "run", Form::Text), shell: field!(run_scripts: scripts; print_scripts),
+          help: "Run only these scripts: tinc-up, tinc-down, host-up, host-down, subnet-up, subnet-down; `none` runs none; default is all. A reload removes scripts at once; added scripts need a restart.", ..ROW },
+    Var { name: "MetricsListen", version: Meshd, kind: Text, default: "unix", example: "no", reload: Restart,
+          toml: key("metrics", "listen", Form::Text), shell: field!(metrics_listen: metrics),
+          help: "Serve metrics here: `unix` is a socket beside the control socket; others are `unix:PATH`, `ADDRESS:PORT` and `no`.", ..ROW },
+    Var { name: "LogLevel", version: V11, kind: Int, default: "0", example: "3", reload: Restart,
+          toml: key("log", "level", Form::Number), shell: field!(log_level: level),
+          help: "Debug level of the log, 0 to 10; `-d` overrides it.", ..ROW },
+    Var { name: "Hostnames", kind: Bool, default: "no", example: "yes", reload: Live,
+          toml: key("log", "hostnames", Form::Flag),
+          honoured: NotYet(Safe("the log shows addresses as numbers")),
+          help: "Log names of addresses; meshd logs numbers.", ..ROW },
+    Var { name: "ProcessPriority", kind: Word(&["low", "normal", "high"]), example: "low", reload: Restart,
+          toml: key("process", "priority", Form::Text), shell: field!(nice: nice; print_nice),
+          help: "Scheduling priority of the daemon.", ..ROW },
+    Var { name: "Sandbox", version: Head, kind: Word(&["off", "normal", "high"]), default: "normal", example: "high", reload: Restart,
+          toml: key("process", "sandbox", Form::Text), shell: field!(sandbox: word),
+          help: "Level of the daemon's sandbox; `high` runs no script but tinc-up.", ..ROW },
+    Var { name: "InvitationExpire", version: V11, kind: Seconds, default: "604800", example: "3600", reload: Live,
+          toml: key("invite", "expire", Form::Duration),
+          honoured: NotYet(Safe("meshd accepts no invitation at all")),
+          help: "Lifetime of an invitation.", ..ROW },
+    Var { name: "GraphDumpFile", version: V10, kind: Path, example: "/tmp/graph", reload: Live, in_hosts: RunsPrograms,
+          toml: key("graph", "dump_file", Form::Text),
+          honoured: NotYet(Safe("no such file is written; `meshctl dump digraph` prints the graph")),
+          help: "Write the graph to this file; use `meshctl dump digraph`.", ..ROW },
+];
