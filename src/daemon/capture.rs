@@ -96,7 +96,7 @@ pub(super) fn line(tap: &Tap, links: &Links, (link, received): (LinkId, bool), l
     if !tap.wants(PacketKind::Meta) {
         return;
     }
-    let Some((peer, ends)) = links.ends(link) else {
+    let Some((peer, ends)) = links.pool.ends(link) else {
         return;
     };
     let shown = shown(line);

@@ -1,8 +1,6 @@
 //! Meta connections as sockets: accept, connect, and one reading and one writing task each. This module handles bytes
 //! only.
 
-pub mod admission;
-
 use std::{io, net::SocketAddr, os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
@@ -19,7 +17,7 @@ use tokio::{
 };
 
 use meshd_dataplane::io::udp::{self, SocketOptions, canonical, open_socket};
-use meshd_proto::mesh::{event::LinkId, reports::view::DialFault};
+use meshd_proto::link::{DialFault, DialId, LinkId};
 
 use crate::Event;
 
@@ -73,7 +71,7 @@ pub fn accept(listener: TcpListener, mut open: watch::Receiver<bool>, events: mp
 
 /// Connects to `to` from `bind` (same family, any port) within `limit`; [`Event::Dialled`] follows.
 pub fn dial(
-    id: u64,
+    id: DialId,
     to: SocketAddr,
     bind: Option<SocketAddr>,
     options: SocketOptions,

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use meshd_config::{AddressFamily, Config};
-use meshd_crypto::{Rng, seal::Aeads};
+use meshd_crypto::Rng;
 use meshd_dataplane::{
     fastpath::{self, Queue, punt, tap::Tap},
     io::{
@@ -25,7 +25,6 @@ use meshd_dataplane::{
 };
 use meshd_os::{clock, random};
 use meshd_proto::{
-    link::{Identity, NativeIdentity},
     mesh::{Input, Mesh, Settings},
     route::DropCounts,
 };
@@ -49,7 +48,6 @@ use crate::{
     startup::open::{self, Opened},
     status::Pulse,
     systemd::{self, Watchdog},
-    validity::Terms,
 };
 
 /// Maximum number of events and punts before the mesh settles.
@@ -66,7 +64,6 @@ pub(super) struct Driver {
     pub(super) config: Config,
     pub(super) mesh: Mesh,
     pub(super) links: Links,
-    pub(super) keys: HostKeys,
     pub(super) hooks: Hooks,
     pub(super) log: Log,
     pub(super) pings: Pings,
@@ -118,7 +115,6 @@ pub(super) struct Driver {
     /// True if the last reload was applied.
     pub(super) reload_worked: bool,
     pub(super) past: Past,
-    pub(super) terms: Terms,
     refused: sandbox::Told,
     tick: Instant,
     entropy: Instant,
@@ -142,11 +138,10 @@ impl Driver {
         let now = clock::now();
         config.settings = with_port(&config.settings, sockets.port);
         let settings = &config.settings;
-        let mut terms = Terms::default();
-        let held = terms.of(settings);
+        let keys = HostKeys::new(config.source.clone(), settings);
+        let in_force = keys.in_force();
         let mut rng = Rng::new(entropy()?);
         let outward = Outward {
-            identity: identity(settings),
             options: open::socket_options(&config.shell),
             bind: config.shell.bind.clone(),
             limit: settings.ping_timeout,
@@ -176,9 +171,8 @@ impl Driver {
         let first = queues.first().cloned().unwrap_or_default();
         let listening = Listening::new(&open::addresses(&config.shell), &first.udp, sockets.failed);
         Ok(Self {
-            mesh: Mesh::new(Arc::clone(&held), rng.bytes(), now),
-            links: Links::new(outward, rng, events.clone(), now),
-            keys: HostKeys::new(config.source.clone(), held),
+            mesh: Mesh::new(in_force, rng.bytes(), now),
+            links: Links::new(keys, outward, rng, events.clone(), now),
             hooks: Hooks::new(scripts, events.clone(), now),
             log,
             pings: Pings::default(),
@@ -215,7 +209,6 @@ impl Driver {
             drift: Drift::default(),
             reload_worked: true,
             past: Past::default(),
-            terms,
             refused: sandbox::Told::default(),
             tick: now + TICK,
             entropy: now + ENTROPY,
@@ -288,21 +281,15 @@ impl Driver {
                 self.links.accepted(stream, remote, known, now);
             }
             Event::Dialled(dial, result) => {
-                let failed = self.links.dialled(dial, result, &mut self.keys, now);
-                self.inputs.extend(failed);
+                self.links.dialled(dial, result, now);
+                self.serve_links(now);
             }
             Event::Read(link, data) => {
-                self.links.read(link, &data, &mut self.keys, now);
-                self.adopt_found();
-                self.links.flush(&mut self.inputs);
-                self.adopt_told_keys(now);
+                self.links.read(link, &data, now);
+                self.serve_links(now);
             }
-            Event::Written(link, count) => {
-                if self.links.written(link, count) {
-                    self.inputs.push(Input::Room { link });
-                }
-            }
-            Event::Closed(link, why) => self.inputs.extend(self.links.closed(link, &why)),
+            Event::Written(link, count) => self.links.pool.written(link, count),
+            Event::Closed(link, why) => self.links.pool.closed(link, &why),
             Event::Resolved(resolved) => {
                 let mut addrs = self.resolver.settle(&resolved);
                 addrs.retain(|addr| match self.config.shell.address_family {
@@ -355,7 +342,7 @@ impl Driver {
     /// Passes all inputs to the mesh, lets it settle once, and carries out its outputs, while these make new inputs.
     pub(super) fn work(&mut self, now: Instant) {
         for _ in 0..ROUNDS {
-            self.links.flush(&mut self.inputs);
+            self.serve_links(now);
             for input in std::mem::take(&mut self.inputs) {
                 if let (Some(tap), Input::Line { link, line }) = (&self.tap, &input) {
                     capture::line(tap, &self.links, (*link, true), line);
@@ -369,26 +356,12 @@ impl Driver {
             while let Some(output) = self.mesh.poll_output() {
                 self.output(output, now);
             }
-            self.links.flush(&mut self.inputs);
+            self.serve_links(now);
             if self.inputs.is_empty() {
                 break;
             }
         }
         self.hooks.start_due(now);
-    }
-
-    /// Adds host files that appeared since the last reload to the settings, before the links that use them are up.
-    fn adopt_found(&mut self) {
-        let found = self.keys.take_found();
-        if found.is_empty() {
-            return;
-        }
-        let mut settings = Settings::clone(&self.config.settings);
-        for (node, host) in found {
-            tracing::info!(%node, "new host file");
-            settings.hosts.insert(node, host);
-        }
-        self.use_settings(Arc::new(settings));
     }
 
     /// Queues an input for the mesh.
@@ -398,11 +371,9 @@ impl Driver {
 
     /// Puts settings in force everywhere.
     pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
-        let held = self.terms.of(&settings);
+        let in_force = self.links.configure(&settings);
         self.config.settings = settings;
-        self.keys.replace(Arc::clone(&held));
-        self.links.configure(identity(&held), held.ping_timeout);
-        self.inputs.push(Input::Config(held));
+        self.inputs.push(Input::Config(in_force));
     }
 
     /// True if a known node may come from this address.
@@ -422,12 +393,12 @@ impl Driver {
         if !self.is_up() {
             return Ok(());
         }
-        self.links.handle_timeout(now);
+        self.links.pool.handle_timeout(now);
         self.hooks.start_due(now);
         self.expire_pings(now);
         self.expire_confirmation(now);
         if now >= self.tick {
-            self.keep_terms();
+            self.keep_validity();
         }
         let workers = self.workers.as_ref();
         let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
@@ -455,7 +426,7 @@ impl Driver {
         if now >= self.entropy {
             self.entropy = now + ENTROPY;
             let fresh = entropy()?;
-            self.links.add_entropy(&fresh);
+            self.links.pool.add_entropy(&fresh);
             self.inputs.push(Input::Entropy(entropy()?));
         }
         Ok(())
@@ -480,7 +451,7 @@ impl Driver {
         let due = [
             Some(self.tick),
             self.mesh.poll_timeout().map(|(due, _)| due),
-            self.links.poll_timeout(),
+            self.links.pool.poll_timeout(),
             self.hooks.poll_timeout(),
             self.watchdog.poll_timeout(),
             self.pings.poll_timeout(),
@@ -499,20 +470,6 @@ pub(super) fn with_port(settings: &Arc<Settings>, port: u16) -> Arc<Settings> {
     Arc::new(Settings {
         port,
         ..Settings::clone(settings)
-    })
-}
-
-/// Returns our identity for new links.
-fn identity(settings: &Settings) -> Arc<Identity> {
-    Arc::new(Identity {
-        name: settings.name.clone(),
-        key: Arc::clone(&settings.key),
-        sptps: settings.sptps,
-        rsa: settings.rsa.clone(),
-        native: settings.native.then(|| NativeIdentity {
-            secret: Arc::clone(&settings.secret),
-            aeads: Aeads::of_this_machine(),
-        }),
     })
 }
 

@@ -29,7 +29,6 @@ mod startup;
 mod status;
 pub mod systemd;
 mod tincd;
-mod validity;
 
 use std::{
     io,
@@ -49,7 +48,7 @@ use tokio::{
 use meshd_api::proto::{Request, Response};
 use meshd_config::{Config, Problem, Sandbox, Source};
 use meshd_dataplane::fastpath::tap::Tap;
-use meshd_proto::mesh::{LinkId, reports::view::DialFault};
+use meshd_proto::link::{DialFault, DialId, LinkId};
 
 use hooks::monitor::Prepared;
 use log::{Log, Target};
@@ -60,8 +59,8 @@ use meshd_config::options::{self, Called, Command, Options};
 pub enum Event {
     /// An incoming connection.
     Accepted(TcpStream, SocketAddr),
-    /// An attempt to connect, by its number, has ended.
-    Dialled(u64, Result<TcpStream, (DialFault, String)>),
+    /// An attempt to connect has ended.
+    Dialled(DialId, Result<TcpStream, (DialFault, String)>),
     /// Bytes of a meta connection.
     Read(LinkId, Bytes),
     /// This many bytes have reached the kernel.

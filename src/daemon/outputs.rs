@@ -21,19 +21,17 @@ impl Driver {
                 if let Some(tap) = &self.tap {
                     capture::line(tap, &self.links, (to, false), &line);
                 }
-                self.links.send_line(to, &line);
+                self.links.pool.send_line(to, &line);
             }
             Output::AskRoom { link } => {
-                if self.links.ask_room(link) {
-                    self.inputs.push(Input::Room { link });
-                }
+                self.links.pool.ask_room(link);
             }
             Output::SendFrame { to, frame } => {
-                let sent = self.links.send_frame(to, &frame);
+                let sent = self.links.pool.send_frame(to, &frame);
                 self.count_unless(sent, DropReason::LinkFull);
             }
             Output::SendRelayed { to, datagram } => {
-                let sent = self.links.send_relayed(to, &datagram);
+                let sent = self.links.pool.send_relayed(to, &datagram);
                 self.count_unless(sent, DropReason::LinkFull);
             }
             Output::Datagram { to, datagram } => self.send_datagram(to, &datagram),
@@ -47,11 +45,11 @@ impl Driver {
             Output::Resolve { node, host, port } => {
                 Resolver::ask(node, host, port, &self.events);
             }
-            Output::Dial { node, addr } => self.links.dial(node, addr),
-            Output::CancelDial { node } => self.links.cancel_dial(&node),
+            Output::Dial { node, addr } => self.links.pool.dial(node, addr),
+            Output::CancelDial { node } => self.links.pool.cancel_dial(&node),
             Output::Close { link, why } => {
                 tracing::debug!(why, "closing a link");
-                self.links.close(link);
+                self.links.pool.close(link);
             }
             Output::AskPathMtu { to } => {
                 if let Ok(mtu) = device_mtu(to, &self.sockets) {

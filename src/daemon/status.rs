@@ -73,7 +73,7 @@ impl Driver {
                 .lines()
                 .map(|line| (line.name.into(), [line.received, line.sent]))
                 .collect(),
-            meta_queue_bytes: self.links.queued(),
+            meta_queue_bytes: self.links.pool.queued(),
             mesh: self.mesh.status(),
             problems: config.problems.iter().map(ToString::to_string).collect(),
             refused_calls: sandbox::refused(),

@@ -284,7 +284,7 @@ impl Driver {
             "Log lines lost because the reader of the log was too slow.",
             plain(self.log.lost()),
         );
-        let queued = [(&[][..], self.links.queued() as f64)];
+        let queued = [(&[][..], self.links.pool.queued() as f64)];
         out.gauge(
             "meshd_meta_queue_bytes",
             "Bytes in output queues of links.",

@@ -141,7 +141,7 @@ impl Driver {
         privileges::drop_to(&self.dropping)?;
         if self.dropping.chroot.is_some() {
             self.config.source.base = PathBuf::from("/");
-            self.keys.rebase(self.config.source.clone());
+            self.links.keys.rebase(self.config.source.clone());
         }
         self.lock_in()?;
         self.log.start_writer();

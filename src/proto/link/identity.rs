@@ -96,6 +96,17 @@ impl Credentials {
             psk: Zeroizing::default(),
         }
     }
+
+    /// Returns true if every key and dialect of these credentials is also allowed by `new`.
+    pub(super) fn is_within(&self, new: &Self) -> bool {
+        let keys = |of: &Self| [of.key, of.next].into_iter().flatten().collect::<Vec<_>>();
+        let kept = keys(self).iter().all(|key| keys(new).contains(key));
+        let natives = self.native.iter().all(|key| new.native.contains(key));
+        let rsa = self.rsa.is_none() || self.rsa == new.rsa;
+        let legacy = !self.legacy || new.legacy;
+        let sptps = self.native_only || !new.native_only;
+        kept && natives && rsa && legacy && sptps && self.psk == new.psk
+    }
 }
 
 /// State of UPGRADE between two nodes. Source: wire/tinc-1.1.md section 3.4.

@@ -2,7 +2,8 @@
 //! behind [`Link`], and only this file tells them apart. The dialects are SPTPS, native if both ID
 //! lines offer it, and legacy if one end speaks nothing else and host files allow it.
 //!
-//! A link knows no socket: the shell feeds it bytes from TCP and writes its output. Source:
+//! A link knows no socket: [`Pool`] owns all links of a node, and the shell passes bytes between
+//! the pool and TCP. Source:
 //! wire/tinc-1.1.md sections 2 and 3, wire/tinc-1.0.md section 1, proto/native-link.md.
 
 mod budget;
@@ -13,6 +14,7 @@ mod hello;
 mod identity;
 mod legacy;
 mod noise;
+pub mod pool;
 mod record;
 pub mod sptps;
 #[cfg(test)]
@@ -21,6 +23,8 @@ mod tests;
 pub use budget::RsaBudget;
 pub use event::{Dialect, Hello, LinkError, LinkEvent, Upgraded};
 pub use identity::{Credentials, Identity, NativeIdentity, Upgrade};
+
+pub use pool::{DialFault, DialId, LinkLog, LinkReport, Pool, PoolOutput};
 
 use std::{
     collections::VecDeque,
@@ -51,6 +55,9 @@ pub const MAX_QUEUE: usize = 4 << 20;
 /// Queued bytes above which data packets over TCP are dropped. Source: proto/threat-model.md
 /// section 5.6.
 pub const MAX_QUEUE_BULK: usize = 256 << 10;
+/// Unsent bytes in a link's queue at which the pool answers [`Pool::ask_room`]. With these bytes
+/// left the socket does not run dry before more lines arrive.
+pub const ROOM_LEFT: usize = 32 << 10;
 /// Longest request line in bytes without LF that we send or parse. Source: wire/tinc-1.1.md section
 /// 3.3.
 pub const MAX_LINE: usize = 2175;
@@ -61,6 +68,11 @@ pub const MAX_WAITING: usize = 16 << 10;
 /// Longest time of a handshake, regardless of the configuration. Source: T36 of
 /// proto/threat-model.md.
 pub const MAX_AUTH: Duration = Duration::from_secs(10);
+
+slotmap::new_key_type! {
+    /// One meta connection of a [`Pool`].
+    pub struct LinkId;
+}
 
 /// One meta connection in any dialect.
 pub struct Link {

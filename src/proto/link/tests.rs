@@ -1,6 +1,6 @@
 //! Links against each other and against hostile bytes.
 
-mod legacy;
+pub(super) mod legacy;
 mod lengths;
 mod native;
 mod renewal;
@@ -26,17 +26,17 @@ fn hear(link: &mut Link, data: &[u8], keys: &Keys, now: Instant) {
     }
 }
 
-fn name(text: &str) -> NodeName {
+pub(super) fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
 }
 
-fn key(of: &str) -> PrivateKey {
+pub(super) fn key(of: &str) -> PrivateKey {
     let mut seed = [0; 32];
     seed[..of.len()].copy_from_slice(of.as_bytes());
     PrivateKey::from_seed(&seed)
 }
 
-fn identity(of: &str) -> Arc<Identity> {
+pub(super) fn identity(of: &str) -> Arc<Identity> {
     Arc::new(Identity {
         name: name(of),
         key: Arc::new(key(of)),
@@ -46,7 +46,7 @@ fn identity(of: &str) -> Arc<Identity> {
     })
 }
 
-fn credentials(of: &str) -> Credentials {
+pub(super) fn credentials(of: &str) -> Credentials {
     Credentials::of(key(of).public())
 }
 
@@ -58,7 +58,7 @@ fn keys() -> Keys {
 
 /// The clock of the tests stands still: only the handshake deadline reads it.
 #[expect(clippy::disallowed_methods, reason = "any instant will do")]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

@@ -8,19 +8,12 @@ use meshd_crypto::PublicKey;
 use meshd_wire::{NodeName, Subnet, ether::Mac};
 
 use crate::{
-    link::Hello,
-    mesh::{Settings, reports::view::DialFault},
+    link::{DialFault, Hello, LinkReport},
+    mesh::Settings,
     route::{NodeIdx, RouteSnapshot},
 };
 
-/// Number of unsent bytes in a link's queue at which the shell answers [`Output::AskRoom`]. With
-/// these bytes left the socket does not run dry before more lines arrive.
-pub const ROOM_LEFT: usize = 32 << 10;
-
-slotmap::new_key_type! {
-    /// One meta connection. The driver makes it and owns the [`crate::link::Link`].
-    pub struct LinkId;
-}
+pub use crate::link::{LinkId, ROOM_LEFT};
 
 /// An input that the driver gives to the mesh.
 #[derive(Debug)]
@@ -160,6 +153,42 @@ pub enum Input {
     Entropy([u8; 32]),
     /// The time of [`crate::mesh::Mesh::poll_timeout`] has come.
     Timeout,
+}
+
+impl From<LinkReport> for Input {
+    fn from(report: LinkReport) -> Self {
+        match report {
+            LinkReport::Up {
+                link,
+                hello,
+                remote,
+                local,
+            } => Self::LinkUp {
+                link,
+                hello,
+                remote,
+                local,
+            },
+            LinkReport::Down { link, why } => Self::LinkDown { link, why },
+            LinkReport::Line { link, line } => Self::Line { link, line },
+            LinkReport::Frame { link, frame } => Self::Frame { link, frame },
+            LinkReport::Relayed { link, datagram } => Self::Relayed { link, datagram },
+            LinkReport::Room { link } => Self::Room { link },
+            LinkReport::DialFailed {
+                node,
+                addr,
+                fault,
+                why,
+            } => Self::DialFailed {
+                node,
+                addr,
+                fault,
+                why,
+            },
+            LinkReport::Unproven { node, addr, why } => Self::Unproven { node, addr, why },
+            LinkReport::KeyTold { node, key } => Self::KeyTold { node, key },
+        }
+    }
 }
 
 /// A packet or event that a worker cannot handle by itself.

@@ -27,7 +27,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod topology;
-mod validity;
+pub mod validity;
 
 use std::{
     sync::{Arc, atomic::Ordering},

@@ -8,11 +8,12 @@ use meshd_crypto::{
     PrivateKey, PublicKey,
     noise::{StaticPublic, StaticSecret},
     rsa::{RsaPrivate, RsaPublic},
+    seal::Aeads,
 };
 use meshd_wire::{NodeName, Options, Subnet};
 
 use crate::{
-    link::{Credentials, Dialect, Upgrade},
+    link::{Credentials, Dialect, Identity, NativeIdentity, Upgrade},
     mesh::limits::LINE_RATE,
     route::{RouteSettings, SourceCheck},
     tunnel::legacy::Suite,
@@ -293,6 +294,21 @@ impl Settings {
     pub fn psk_of(&self, node: &NodeName) -> &[u8; 32] {
         let host = self.hosts.get(node);
         host.and_then(|host| host.psk.as_ref()).unwrap_or(&self.psk)
+    }
+
+    /// Returns our identity for links. `aeads` are those that this machine has.
+    #[must_use]
+    pub fn identity(&self, aeads: Aeads) -> Arc<Identity> {
+        Arc::new(Identity {
+            name: self.name.clone(),
+            key: Arc::clone(&self.key),
+            sptps: self.sptps,
+            rsa: self.rsa.clone(),
+            native: self.native.then(|| NativeIdentity {
+                secret: Arc::clone(&self.secret),
+                aeads,
+            }),
+        })
     }
 
     /// Returns what a link must know of the node of a host file; `None` if no key is usable.

@@ -66,6 +66,38 @@ impl Settings {
     }
 }
 
+/// Time of the last evaluation of validity periods, and of the next change, in seconds since 1970.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Validity {
+    evaluated: u64,
+    next_change: Option<u64>,
+}
+
+impl Validity {
+    /// Returns the settings in force at a time.
+    #[must_use]
+    pub fn of(settings: &Arc<Settings>, unix: u64) -> (Arc<Settings>, Self) {
+        let validity = Self {
+            evaluated: unix,
+            next_change: settings.turn(unix),
+        };
+        (settings.at(unix), validity)
+    }
+
+    /// Returns true if a new evaluation is due: the time of a change has come, or the clock was set
+    /// back.
+    #[must_use]
+    pub fn is_due(&self, unix: u64) -> bool {
+        self.next_change.is_some_and(|change| change <= unix) || unix < self.evaluated
+    }
+
+    /// Returns the time of the next change.
+    #[must_use]
+    pub fn next_change(&self) -> Option<u64> {
+        self.next_change
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use super::*;
 use meshd_crypto::rsa::{RsaPrivate, RsaPublic};
 
 /// Keys of two real daemons: "alpha" is our alice, "beta" is bob, who also stands for all others.
-pub(super) fn rsa(of: &str) -> Arc<RsaPrivate> {
+pub(in crate::link) fn rsa(of: &str) -> Arc<RsaPrivate> {
     let text = include_str!("../../../../tests/vectors/tinc-1.0.json");
     let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
     let daemon = if of == "alice" { "alpha" } else { "beta" };
@@ -14,7 +14,7 @@ pub(super) fn rsa(of: &str) -> Arc<RsaPrivate> {
     Arc::new(RsaPrivate::from_pem(pem).unwrap())
 }
 
-pub(super) fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
+pub(in crate::link) fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
     Arc::new(Identity {
         name: name(of),
         key: Arc::new(key(of)),
@@ -25,7 +25,7 @@ pub(super) fn speaker(of: &str, sptps: bool) -> Arc<Identity> {
 }
 
 /// Credentials of a node with these keys.
-pub(super) fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
+pub(in crate::link) fn known(of: &str, ed25519: bool, legacy: bool) -> Credentials {
     let rsa: Option<RsaPublic> = legacy.then(|| rsa(of).public());
     Credentials {
         key: ed25519.then(|| key(of).public()),

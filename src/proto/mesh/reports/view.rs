@@ -10,6 +10,8 @@ use crate::{
     mesh::settings::Host,
 };
 
+pub use crate::link::DialFault;
+
 /// Path of packets to a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -72,24 +74,6 @@ pub struct Reason {
     pub code: String,
     /// One sentence for people.
     pub text: String,
-}
-
-/// Reason why a dial failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DialFault {
-    /// The node's host file is missing or has no usable key.
-    NoKey,
-    /// No address of the node is known.
-    NoAddress,
-    /// The host name in the node's Address has no address.
-    Unresolved,
-    /// The host refused the connection: nothing listens on that port.
-    Refused,
-    /// No answer arrived, or there is no route to the address.
-    Silent,
-    /// A peer answered, but it did not prove to be the node, or it rejected our proof.
-    Handshake,
 }
 
 /// Content of a node's host file, as last read.

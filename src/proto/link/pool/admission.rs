@@ -1,4 +1,4 @@
-//! Admits unauthenticated connections: pure, without sockets.
+//! Admits unauthenticated connections.
 //!
 //! Source: proto/threat-model.md section 5.6 and T36.
 
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_proto::mesh::event::LinkId;
+use crate::link::LinkId;
 
 /// Maximum number of unauthenticated connections. Memory: at most 64 KiB of input each.
 pub const MAX_STRANGERS: usize = 64;
@@ -191,7 +191,7 @@ mod tests {
 
     impl Door {
         fn new() -> Self {
-            let now = meshd_os::clock::now();
+            let now = crate::link::tests::now();
             Self {
                 ids: SlotMap::with_key(),
                 admission: Admission::new(now),
