@@ -24,7 +24,7 @@ pub(super) enum Chunk {
 /// One end of a connection.
 #[derive(Debug)]
 pub(super) struct End {
-    /// The node of this end.
+    /// The node of this end; for a stranger, the node at the other end.
     pub(super) node: usize,
     /// Life of the node: a restarted node does not know the connection.
     pub(super) life: u32,
@@ -38,6 +38,8 @@ pub(super) struct End {
     pub(super) open: bool,
     /// Arrival time of the last chunk sent to this end: the next one arrives later.
     pub(super) last_arrival: Instant,
+    /// Bytes that arrived at the end of a stranger, which belongs to no node.
+    pub(super) stranger: Option<usize>,
     /// Chunks sent to this end while the network was cut.
     pub(super) stalled: Vec<Chunk>,
 }

@@ -2,15 +2,16 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 
-use meshd_crypto::Rng;
+use meshd_crypto::seal::Aeads;
 use meshd_proto::{
-    link::Link,
-    mesh::{Input, LinkId, Output},
+    link::DialId,
+    mesh::{Input, Output, Settings, validity::Validity},
 };
 use meshd_wire::NodeName;
 
@@ -100,18 +101,12 @@ impl World {
             self.nodes[node].armed = None;
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let late: Vec<LinkId> = self.nodes[node]
-            .links
-            .iter()
-            .filter(|(_, link)| due(link.link.as_ref().and_then(Link::poll_timeout)))
-            .map(|(id, _)| id)
-            .collect();
-        for id in late {
-            if let Some(link) = self.nodes[node].links[id].link.as_mut() {
-                link.handle_timeout(now);
-            }
-            self.link_events(node, id);
+        self.nodes[node].pool.handle_timeout(now);
+        if self.nodes[node].validity.is_due(self.unix()) {
+            let settings = Arc::clone(&self.nodes[node].settings);
+            self.use_settings(node, settings);
         }
+        self.serve(node);
         if due(self.nodes[node].mesh.poll_timeout().map(|(at, _)| at)) {
             self.input(node, Input::Timeout);
             if let Some((at, timer)) = self.nodes[node].mesh.poll_timeout()
@@ -127,8 +122,14 @@ impl World {
 
     /// Queues a wake-up for the node's next deadline, unless an earlier one is queued.
     pub(super) fn arm(&mut self, node: usize) {
+        let sim = &self.nodes[node];
+        let change = sim.validity.next_change().map(|at| self.at_unix(at));
+        let mesh = sim.mesh.poll_timeout().map(|(at, _)| at);
+        let due = [sim.pool.poll_timeout(), mesh, change];
+        let Some(at) = due.into_iter().flatten().min() else {
+            return;
+        };
         let sim = &mut self.nodes[node];
-        let Some(at) = sim.wants_wake() else { return };
         if sim.armed.is_none_or(|armed| at < armed) {
             sim.armed = Some(at);
             let life = sim.life;
@@ -143,32 +144,36 @@ impl World {
         while let Some(output) = self.nodes[node].mesh.poll_output() {
             self.act(node, output);
         }
-        if self.plan.fidelity == Fidelity::Bytes {
-            let ids: Vec<LinkId> = self.nodes[node].links.keys().collect();
-            for id in ids {
-                self.flush(node, id);
-            }
-        }
+        self.serve(node);
+        self.arm(node);
+    }
+
+    /// Puts settings in force at a node.
+    pub(super) fn use_settings(&mut self, node: usize, settings: Arc<Settings>) {
+        let (in_force, validity) = Validity::of(&settings, self.unix());
+        let sim = &mut self.nodes[node];
+        (sim.settings, sim.validity) = (settings, validity);
+        sim.in_force = Arc::clone(&in_force);
+        let identity = in_force.identity(Aeads::of_this_machine());
+        sim.pool.configure(identity, in_force.ping_timeout);
+        self.input(node, Input::Config(in_force));
+        self.serve(node);
         self.arm(node);
     }
 
     fn act(&mut self, node: usize, output: Output) {
+        let by_bytes = self.plan.fidelity == Fidelity::Bytes;
         match output {
             Output::SendLine { to, line } => {
-                self.send_on(node, to, Chunk::Line(line), |link, line| {
-                    link.send_line(line)
-                });
+                self.send_on(node, to, Chunk::Line(line));
             }
+            Output::AskRoom { link } if by_bytes => self.nodes[node].pool.ask_room(link),
             Output::AskRoom { link } => self.input(node, Input::Room { link }),
             Output::SendFrame { to, frame } => {
-                self.send_on(node, to, Chunk::Frame(frame), |link, frame| {
-                    link.send_frame(frame);
-                });
+                self.send_on(node, to, Chunk::Frame(frame));
             }
             Output::SendRelayed { to, datagram } => {
-                self.send_on(node, to, Chunk::Relayed(datagram), |link, datagram| {
-                    link.send_relayed(datagram);
-                });
+                self.send_on(node, to, Chunk::Relayed(datagram));
             }
             Output::Datagram { to, datagram } => self.datagram(node, to, datagram),
             Output::TunWrite(packet) => self.traffic.delivered(node, &packet),
@@ -184,11 +189,17 @@ impl World {
                     },
                 );
             }
-            Output::Dial { node: name, addr } => self.dial(node, name, addr),
+            Output::Dial { node: name, addr } if by_bytes => self.nodes[node].pool.dial(name, addr),
+            Output::Dial { node: name, addr } => self.dial(node, name, addr, None),
+            Output::CancelDial { node: name } if by_bytes => {
+                self.nodes[node].pool.cancel_dial(&name);
+            }
             Output::CancelDial { node: name } => self.cancel_dial(node, &name),
             Output::Close { link, why } => {
                 self.say(&format!("n{node}: closes a link: {why}"));
-                if let Some(link) = self.nodes[node].links.get(link) {
+                if by_bytes {
+                    self.nodes[node].pool.close(link);
+                } else if let Some(link) = self.nodes[node].links.get(link) {
                     self.close_end(link.end);
                 }
             }
@@ -241,15 +252,25 @@ impl World {
         }
     }
 
-    fn dial(&mut self, from: usize, name: NodeName, addr: SocketAddr) {
+    /// Opens a connection. `id`: with bytes, the attempt of the node's pool.
+    pub(super) fn dial(
+        &mut self,
+        from: usize,
+        name: NodeName,
+        addr: SocketAddr,
+        id: Option<DialId>,
+    ) {
         let conn = self.new_conn();
-        self.nodes[from].dials.insert(name.clone(), conn);
+        if id.is_none() {
+            self.nodes[from].dials.insert(name.clone(), conn);
+        }
         let dial = Dial {
             conn,
             from,
             life: self.nodes[from].life,
             name,
             addr,
+            id,
         };
         match self.net.connect(from, addr) {
             Target::Node(node) => {
@@ -302,23 +323,23 @@ impl World {
             remote,
             open: true,
             last_arrival: self.now,
+            stranger: None,
             stalled: Vec::new(),
         };
         let far = end(node, self.nodes[node].life, self.own_socket(node), seen);
         let near = end(dial.from, dial.life, near, dial.addr);
         self.conns.insert(dial.conn, Conn { ends: [near, far] });
-        let timeout = self.nodes[node].settings.ping_timeout;
-        let identity = self.nodes[node].identity.clone();
-        let (rng, now) = (self.link_rng(dial.conn, 1), self.now);
-        let link = self.by_bytes(|| Link::accept(identity, timeout, rng, now));
-        self.add_link(
-            EndId {
-                conn: dial.conn,
-                side: 1,
-            },
-            link,
-            None,
-        );
+        let far = EndId {
+            conn: dial.conn,
+            side: 1,
+        };
+        match self.plan.fidelity {
+            Fidelity::Bytes => self.pool_accepts(far),
+            Fidelity::Lines => {
+                let id = self.nodes[node].ids.insert(());
+                self.add_link(far, id, None);
+            }
+        }
         self.at(self.now + back, Event::Connected { dial });
     }
 
@@ -327,40 +348,26 @@ impl World {
             conn: dial.conn,
             side: 0,
         };
+        if let Some(id) = dial.id {
+            return self.pool_connected(end, &dial, id);
+        }
         let wanted = self.lives(dial.from, dial.life)
             && self.nodes[dial.from].dials.get(&dial.name) == Some(&dial.conn);
-        let theirs = self.nodes[dial.from].credentials(&dial.name);
-        let Some(theirs) = theirs.filter(|_| wanted) else {
+        if !wanted || self.nodes[dial.from].credentials(&dial.name).is_none() {
             return self.close_end(end);
-        };
-        let timeout = self.nodes[dial.from].settings.ping_timeout;
-        let identity = self.nodes[dial.from].identity.clone();
-        let (rng, now) = (self.link_rng(dial.conn, 0), self.now);
-        let peer = dial.name.clone();
-        let link = self.by_bytes(|| Link::dial(identity, peer, theirs, timeout, rng, now));
-        let id = self.add_link(end, link, Some((dial.name, dial.addr)));
-        self.flush(dial.from, id);
-        self.arm(dial.from);
-        if self.plan.fidelity == Fidelity::Lines {
-            let other = self.conns[&end.conn].ends[1].node;
-            // ID and KEX, SIG and ACK: one round trip each.
-            let done = self.now
-                + 3 * self.net.latency(dial.from, other)
-                + self.net.segment(dial.from, other);
-            self.at(done, Event::Authenticated { end });
-            self.at(done, Event::Authenticated { end: end.other() });
         }
+        let id = self.nodes[dial.from].ids.insert(());
+        self.add_link(end, id, Some((dial.name, dial.addr)));
+        self.arm(dial.from);
+        let other = self.conns[&end.conn].ends[1].node;
+        // ID and KEX, SIG and ACK: one round trip each.
+        let done =
+            self.now + 3 * self.net.latency(dial.from, other) + self.net.segment(dial.from, other);
+        self.at(done, Event::Authenticated { end });
+        self.at(done, Event::Authenticated { end: end.other() });
     }
 
-    fn by_bytes(&self, link: impl FnOnce() -> Link) -> Option<Link> {
-        (self.plan.fidelity == Fidelity::Bytes).then(link)
-    }
-
-    fn link_rng(&self, conn: u64, side: usize) -> Rng {
-        Rng::new(self.plan.seed_for(&format!("link {conn}"), side))
-    }
-
-    fn own_socket(&self, node: usize) -> SocketAddr {
+    pub(super) fn own_socket(&self, node: usize) -> SocketAddr {
         plan::own_socket(node, self.plan.is_behind_nat(node))
     }
 }

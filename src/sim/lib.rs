@@ -1,6 +1,6 @@
 //! The deterministic simulator: many meshes in one process and in virtual time.
 //!
-//! The simulator runs the same [`meshd_proto::mesh::Mesh`] and [`meshd_proto::link::Link`] as the
+//! The simulator runs the same [`meshd_proto::mesh::Mesh`] and [`meshd_proto::link::Pool`] as the
 //! daemon, and the same packet steps ([`meshd_dataplane::fastpath::Step`]). Only sockets, devices
 //! and the clock are simulated. There are two fidelities: request lines from mesh to mesh
 //! ([`Fidelity::Lines`], a thousand nodes), or everything down to TCP streams ([`Fidelity::Bytes`],
@@ -13,13 +13,17 @@
 
 mod conn;
 mod drive;
+mod lines;
 mod links;
 mod model;
 pub mod net;
 mod node;
 pub mod plan;
+mod pool;
+mod strangers;
 mod traffic;
 mod world;
 
 pub use plan::{Fidelity, Plan};
+pub use strangers::{StrangerId, StrangerState};
 pub use world::{Failure, World};

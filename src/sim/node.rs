@@ -1,18 +1,23 @@
-//! One simulated node: a mesh, its links and its packet step, as in the daemon's driver and worker.
+//! One simulated node: a mesh, its pool of links and its packet step, as in the daemon's driver and worker.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
-use slotmap::SlotMap;
+use slotmap::{SecondaryMap, SlotMap};
 
-use meshd_crypto::seal::Aeads;
+use meshd_crypto::{Rng, seal::Aeads};
 use meshd_dataplane::{
     fastpath::{Sink, Step, complete},
     io::vnet::Checksums,
 };
 use meshd_proto::{
-    link::{Credentials, Identity, Link, NativeIdentity, RsaBudget},
-    mesh::{LinkId, Mesh, Settings, event::Punt},
+    link::{Credentials, LinkId, Pool},
+    mesh::{Mesh, Settings, event::Punt, validity::Validity},
     route::{DropReason, Mode, NodeIdx, RouteSnapshot, verdict::ErrorLimiter},
 };
 use meshd_wire::NodeName;
@@ -22,14 +27,19 @@ use crate::conn::EndId;
 /// One node in one of its lives.
 pub(super) struct SimNode {
     pub(super) settings: Arc<Settings>,
-    pub(super) identity: Arc<Identity>,
+    /// The settings without the nodes that have expired or are revoked.
+    pub(super) in_force: Arc<Settings>,
+    pub(super) validity: Validity,
     pub(super) mesh: Mesh,
+    /// With bytes: all links.
+    pub(super) pool: Pool,
     /// The snapshot that the mesh published last.
     pub(super) snapshot: Arc<RouteSnapshot>,
     limiter: ErrorLimiter,
-    pub(super) links: SlotMap<LinkId, SimLink>,
-    pub(super) rsa: RsaBudget,
-    /// Dials in progress, by the dialled node.
+    /// With lines: the ids of links.
+    pub(super) ids: SlotMap<LinkId, ()>,
+    pub(super) links: SecondaryMap<LinkId, SimLink>,
+    /// With lines: dials in progress, by the dialled node.
     pub(super) dials: BTreeMap<NodeName, u64>,
     /// Number of restarts.
     pub(super) life: u32,
@@ -43,13 +53,11 @@ pub(super) struct SimNode {
 /// One end of a connection in the view of its node.
 pub(super) struct SimLink {
     pub(super) end: EndId,
-    /// The link itself; `None` with lines.
-    pub(super) link: Option<Link>,
     /// True if the mesh was told that the link is up.
     pub(super) up: bool,
-    /// Time at which the connection was made.
+    /// With lines: time at which the connection was made.
     pub(super) started: Instant,
-    /// The dialled node and address.
+    /// With lines: the dialled node and address.
     pub(super) dialled: Option<(NodeName, SocketAddr)>,
 }
 
@@ -62,26 +70,27 @@ pub(super) struct Gathered {
 }
 
 impl SimNode {
-    /// Starts a node.
-    pub(super) fn start(settings: Arc<Settings>, life: u32, seed: [u8; 32], now: Instant) -> Self {
-        let mesh = Mesh::new(settings.clone(), seed, now);
+    /// Starts a node at a wall time, in seconds since 1970.
+    pub(super) fn start(
+        settings: Arc<Settings>,
+        life: u32,
+        seeds: [[u8; 32]; 2],
+        now: Instant,
+        unix: u64,
+    ) -> Self {
+        let (in_force, validity) = Validity::of(&settings, unix);
+        let mesh = Mesh::new(Arc::clone(&in_force), seeds[0], now);
+        let identity = in_force.identity(Aeads::of_this_machine());
         Self {
-            identity: Arc::new(Identity {
-                name: settings.name.clone(),
-                key: settings.key.clone(),
-                sptps: settings.sptps,
-                rsa: settings.rsa.clone(),
-                native: settings.native.then(|| NativeIdentity {
-                    secret: settings.secret.clone(),
-                    aeads: Aeads::of_this_machine(),
-                }),
-            }),
+            pool: Pool::new(identity, in_force.ping_timeout, Rng::new(seeds[1]), now),
+            in_force,
+            validity,
             snapshot: mesh.snapshot(),
             mesh,
             settings,
             limiter: ErrorLimiter::default(),
-            links: SlotMap::with_key(),
-            rsa: RsaBudget::new(now),
+            ids: SlotMap::with_key(),
+            links: SecondaryMap::new(),
             dials: BTreeMap::new(),
             life,
             alive: true,
@@ -115,18 +124,15 @@ impl SimNode {
 
     /// Returns the credentials of a node in the host files.
     pub(super) fn credentials(&self, name: &NodeName) -> Option<Credentials> {
-        self.settings.credentials(self.settings.hosts.get(name)?)
+        self.in_force.credentials(self.in_force.hosts.get(name)?)
     }
 
-    /// Returns the time of the node's next wake-up.
-    pub(super) fn wants_wake(&self) -> Option<Instant> {
-        let links = self
-            .links
-            .values()
-            .filter_map(|link| link.link.as_ref()?.poll_timeout());
-        links
-            .chain(self.mesh.poll_timeout().map(|(at, _)| at))
-            .min()
+    /// Returns true if a host file has this address.
+    pub(super) fn is_known_addr(&self, ip: IpAddr) -> bool {
+        let text = ip.to_string();
+        let hosts = self.settings.hosts.values();
+        let mut addresses = hosts.flat_map(|host| &host.addresses);
+        addresses.any(|address| address.host == text)
     }
 }
 

@@ -10,9 +10,12 @@ use std::{
 
 use bytes::Bytes;
 
-use meshd_proto::mesh::{
-    Settings,
-    reports::view::{ConnectionRow, PeerRow},
+use meshd_proto::{
+    link::DialId,
+    mesh::{
+        Settings,
+        reports::view::{ConnectionRow, PeerRow},
+    },
 };
 use meshd_wire::NodeName;
 
@@ -24,6 +27,9 @@ use crate::{
     plan::Plan,
     traffic::Traffic,
 };
+
+/// Wall time at the start of every run, in seconds since 1970.
+const EPOCH: u64 = 1_800_000_000;
 
 /// A running simulated mesh.
 pub struct World {
@@ -85,6 +91,8 @@ pub(super) struct Dial {
     pub(super) life: u32,
     pub(super) name: NodeName,
     pub(super) addr: SocketAddr,
+    /// With bytes: the attempt of the dialler's pool.
+    pub(super) id: Option<DialId>,
 }
 
 /// A failed check, with the seed that reproduces it.
@@ -112,7 +120,8 @@ impl World {
     pub fn new(plan: Plan, start: Instant) -> Self {
         let settings: Vec<Arc<Settings>> = plan.settings().into_iter().map(Arc::new).collect();
         let nodes = settings.iter().enumerate().map(|(n, settings)| {
-            SimNode::start(settings.clone(), 0, plan.seed_for("node 0", n), start)
+            let seeds = ["node 0", "links 0"].map(|purpose| plan.seed_for(purpose, n));
+            SimNode::start(settings.clone(), 0, seeds, start, EPOCH)
         });
         let mut world = Self {
             nodes: nodes.collect(),
@@ -138,6 +147,27 @@ impl World {
             world.settle_soon(node);
         }
         world
+    }
+
+    /// Returns the wall time of all nodes, in seconds since 1970.
+    #[must_use]
+    pub fn unix(&self) -> u64 {
+        EPOCH + self.elapsed().as_secs()
+    }
+
+    /// Returns the time of the first instant at this wall time, which is not before the start.
+    pub(super) fn at_unix(&self, unix: u64) -> Instant {
+        self.start + Duration::from_secs(unix.saturating_sub(EPOCH))
+    }
+
+    /// Changes the configuration of a node, and puts it in force if the node runs. Like a daemon, a
+    /// node takes a new key of its own only at its next start.
+    pub fn edit(&mut self, node: usize, edit: impl FnOnce(&mut Settings)) {
+        edit(Arc::make_mut(&mut self.settings[node]));
+        if self.nodes[node].alive {
+            let settings = Arc::clone(&self.settings[node]);
+            self.use_settings(node, settings);
+        }
     }
 
     /// Returns the virtual time since the start.
@@ -290,9 +320,10 @@ impl World {
     /// Starts a node that is not running, without the state of its last life.
     pub fn start_again(&mut self, node: usize) {
         let life = self.nodes[node].life + 1;
-        let seed = self.plan.seed_for(&format!("node {life}"), node);
+        let purposes = [format!("node {life}"), format!("links {life}")];
+        let seeds = purposes.map(|purpose| self.plan.seed_for(&purpose, node));
         let settings = self.settings[node].clone();
-        self.nodes[node] = SimNode::start(settings, life, seed, self.now);
+        self.nodes[node] = SimNode::start(settings, life, seeds, self.now, self.unix());
         self.settle_soon(node);
     }
 
