@@ -33,8 +33,7 @@ impl Mesh {
             Arc::new(kept)
         };
         let old = std::mem::replace(&mut self.cx.settings, settings);
-        self.recount_unlisted();
-        self.subnets.reload_sources(&self.cx.settings);
+        self.reload_host_files();
         self.keep_for_ever();
         self.vouch_for_hosts();
         self.reload_own_subnets(&old);

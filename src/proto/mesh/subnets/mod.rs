@@ -1,5 +1,6 @@
 //! Subnets: the right to announce one, the addresses a node may send from, and learned MAC addresses.
 
+mod host_files;
 pub(in crate::mesh) mod mac_learning;
 pub(in crate::mesh) mod policy;
 pub(in crate::mesh) mod sources;
@@ -18,14 +19,14 @@ use crate::{
 pub(in crate::mesh) struct Subnets {
     /// Number of subnets in the table.
     count: usize,
-    /// Subnets that host files list, and the number of all other subnets.
-    listed: policy::Listed,
+    /// Number of subnets in the table that no host file lists.
+    unlisted: usize,
+    /// Subnets that host files list.
+    files: host_files::HostFiles,
     /// Number of subnets kept aside (announced, not accepted), over all nodes.
     aside: usize,
     /// Ethernet addresses learned behind our device.
     learned: mac_learning::Learned,
-    /// Source addresses that host files list.
-    sources: sources::Lists,
     of: PerNode<OfNode>,
 }
 
@@ -44,10 +45,10 @@ impl Subnets {
     pub(in crate::mesh) fn new(settings: &Settings, now: Instant) -> Self {
         Self {
             count: 0,
-            listed: policy::Listed::new(settings),
+            unlisted: 0,
+            files: host_files::HostFiles::new(settings),
             aside: 0,
             learned: mac_learning::Learned::new(now),
-            sources: sources::Lists::new(settings),
             of: PerNode::default(),
         }
     }
@@ -59,12 +60,7 @@ impl Subnets {
 
     /// Returns the table for [`crate::route::RouteSnapshot::listed`].
     pub(in crate::mesh) fn listed_sources(&self) -> Arc<source::Listed> {
-        self.sources.table()
-    }
-
-    /// Reads the source addresses of a new configuration.
-    pub(in crate::mesh) fn reload_sources(&mut self, settings: &Settings) {
-        self.sources = sources::Lists::new(settings);
+        Arc::clone(self.files.table())
     }
 
     /// Returns the subnets that the node announces and that we do not accept.

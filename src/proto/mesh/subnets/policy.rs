@@ -7,8 +7,8 @@
 //! [`crate::mesh::limits`] are handled alike; subnets in host files do not count against these bounds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
     time::Instant,
 };
 
@@ -20,7 +20,8 @@ use crate::{
         limits::{
             MAX_ASIDE, MAX_ASIDE_PER_NODE, MAX_MACS_PER_NODE, MAX_SUBNETS, MAX_SUBNETS_PER_NODE,
         },
-        settings::{Settings, SubnetPolicy},
+        settings::SubnetPolicy,
+        subnets::host_files::HostFiles,
         topology::node::Nodes,
     },
     route::NodeIdx,
@@ -38,80 +39,38 @@ const SPECIAL: [Prefix; 6] = [
     Prefix::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
 ];
 
-/// Number of Subnet lines in a file up to which a linear search is used; above it a set.
-const FEW_LINES: usize = 32;
-
 /// Announced subnets of a node that are not accepted.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Refused {
     pub(in crate::mesh) subnets: BTreeSet<Subnet>,
-    told: Option<Instant>,
-}
-
-/// Subnets in host files. Memory in proportion to the files.
-#[derive(Debug, Default)]
-pub(in crate::mesh) struct Listed {
-    /// Sets for nodes whose file has more than [`FEW_LINES`].
-    long: BTreeMap<NodeName, BTreeSet<Subnet>>,
-    /// Number of subnets in the table that no file lists.
-    unlisted: usize,
-}
-
-impl Listed {
-    pub(in crate::mesh) fn new(settings: &Settings) -> Self {
-        let hosts = settings.hosts.iter();
-        let all = hosts.map(|(name, host)| (name, &host.subnets));
-        let all = all.chain([(&settings.name, &settings.subnets)]);
-        let set = |lines: &[Subnet]| lines.iter().copied().collect();
-        let long = all.filter(|(_, lines)| lines.len() > FEW_LINES);
-        Self {
-            long: long
-                .map(|(name, lines)| (name.clone(), set(lines)))
-                .collect(),
-            unlisted: 0,
-        }
-    }
+    logged: Option<Instant>,
 }
 
 impl Mesh {
-    /// Returns true if the owner's host file (for this node: our own configuration) lists this
-    /// subnet with this weight. If any weight matched, one line would stand for 2^32 subnets.
-    fn is_listed(&self, owner: &NodeName, subnet: &Subnet) -> bool {
-        if let Some(lines) = self.subnets.listed.long.get(owner) {
-            return lines.contains(subnet);
-        }
-        let host = self.cx.settings.hosts.get(owner);
-        let lines = match host {
-            Some(host) => &host.subnets,
-            None if *owner == self.cx.settings.name => &self.cx.settings.subnets,
-            None => return false,
-        };
-        lines.contains(subnet)
-    }
-
     /// Updates the numbers of unlisted subnets when a subnet is added or removed.
     pub(in crate::mesh) fn count_unlisted(&mut self, idx: NodeIdx, subnet: &Subnet, comes: bool) {
-        if self.is_listed(self.nodes[idx].name(), subnet) {
+        if self.subnets.files.lists(self.nodes[idx].name(), subnet) {
             return;
         }
         for count in [
             &mut self.subnets.of[idx].unlisted,
-            &mut self.subnets.listed.unlisted,
+            &mut self.subnets.unlisted,
         ] {
             *count = if comes { *count + 1 } else { *count - 1 };
         }
     }
 
-    /// Counts the unlisted subnets again after a new configuration.
-    pub(in crate::mesh) fn recount_unlisted(&mut self) {
-        self.subnets.listed = Listed::new(&self.cx.settings);
+    /// Reads the host files of a new configuration, and counts the unlisted subnets again.
+    pub(in crate::mesh) fn reload_host_files(&mut self) {
+        self.subnets.files = HostFiles::new(&self.cx.settings);
+        self.subnets.unlisted = 0;
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
             let node = &self.nodes[idx];
-            let unlisted = |subnet: &&Subnet| !self.is_listed(node.name(), subnet);
+            let unlisted = |subnet: &&Subnet| !self.subnets.files.lists(node.name(), subnet);
             let unlisted = node.subnets.iter().filter(unlisted).count();
             self.subnets.of[idx].unlisted = unlisted;
-            self.subnets.listed.unlisted += unlisted;
+            self.subnets.unlisted += unlisted;
         }
     }
 
@@ -120,7 +79,7 @@ impl Mesh {
     pub(in crate::mesh) fn has_room(&self, idx: NodeIdx, subnet: &Subnet) -> Result<(), String> {
         let node = &self.nodes[idx];
         let name = node.name();
-        if self.is_listed(name, subnet) {
+        if self.subnets.files.lists(name, subnet) {
             return Ok(());
         }
         let most = match subnet.prefix {
@@ -132,7 +91,7 @@ impl Mesh {
                 "hosts/{name} does not list it, nor {most} others that {name} announces"
             ));
         }
-        if self.subnets.listed.unlisted >= MAX_SUBNETS {
+        if self.subnets.unlisted >= MAX_SUBNETS {
             return Err(format!(
                 "no host file lists it, nor {MAX_SUBNETS} others that nodes announce"
             ));
@@ -155,12 +114,11 @@ impl Mesh {
             Prefix::Mac(_) => return Ok(()),
             Prefix::V4(_, length) | Prefix::V6(_, length) => (subnet.prefix, length),
         };
-        if self.is_listed(owner, subnet) {
+        if self.subnets.files.lists(owner, subnet) {
             return Ok(());
         }
-        let gives = |to: &[Subnet]| to.iter().any(|line| line.prefix.covers(&prefix));
-        if policy == SubnetPolicy::Open || hosts.get(owner).is_some_and(|host| gives(&host.subnets))
-        {
+        let files = &self.subnets.files;
+        if policy == SubnetPolicy::Open || files.gives(owner, &prefix) {
             return Ok(());
         }
         if policy == SubnetPolicy::Covered {
@@ -169,31 +127,18 @@ impl Mesh {
         if length == 0 {
             return Err(format!("hosts/{owner} gives it no default route"));
         }
-        // A default route gives nothing exclusively to its owner.
-        let narrow = |line: &&Subnet| !matches!(line.prefix, Prefix::V4(_, 0) | Prefix::V6(_, 0));
-        let taken = |lines: &[Subnet]| {
-            let mut lines = lines.iter().filter(narrow);
-            lines.any(|line| line.prefix.covers(&prefix))
-        };
-        if taken(&self.cx.settings.subnets) {
+        if files.reserves(&self.cx.settings.name, &prefix) {
             return Err("it is our own".into());
         }
-        if let Some((other, _)) = hosts
-            .iter()
-            .find(|(name, host)| *name != owner && taken(&host.subnets))
-        {
+        if let Some(other) = files.other_owner(owner, &prefix) {
             return Err(format!("hosts/{other} gives it to {other}"));
         }
         let special = |one: &Prefix| one.covers(&prefix) || prefix.covers(one);
         if SPECIAL.iter().any(special) {
             return Err("such addresses are no node's".into());
         }
-        let underlay = hosts.iter().find(|(_, host)| {
-            let mut addresses = host.addresses.iter();
-            addresses.any(|at| at.host.parse().is_ok_and(|ip: IpAddr| prefix.contains(ip)))
-        });
-        match underlay {
-            Some((other, _)) => Err(format!("{other} is reached by an Address in it")),
+        match files.dialled_in(&prefix) {
+            Some(other) => Err(format!("{other} is reached by an Address in it")),
             None => Ok(()),
         }
     }
@@ -214,8 +159,8 @@ impl Mesh {
         let node = &self.nodes[idx];
         let refused = &mut self.subnets.of[idx].refused;
         let lately = |at: Instant| now.saturating_duration_since(at).as_secs() < SAY_EVERY;
-        if !refused.told.is_some_and(lately) {
-            refused.told = Some(now);
+        if !refused.logged.is_some_and(lately) {
+            refused.logged = Some(now);
             let name = node.shared.name.clone();
             let or = match self.may_announce(&name, &subnet) {
                 Ok(()) => "",

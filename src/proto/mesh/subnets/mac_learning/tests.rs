@@ -81,8 +81,11 @@ fn whoever_sees_it_last_has_it() {
     // An address seen at both ends at once has no owner or one owner, equal at all nodes.
     net.input(0, Input::Punt(Punt::NewMac { mac: host(2) }));
     net.input(2, Input::Punt(Punt::NewMac { mac: host(2) }));
-    let said = owners(&mut net, host(2));
-    assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+    let announced = owners(&mut net, host(2));
+    assert!(
+        announced.iter().all(|one| *one == announced[0]),
+        "{announced:?}"
+    );
 }
 
 #[test]
@@ -98,8 +101,11 @@ fn a_node_that_is_gone_has_nothing() {
     sees(&mut net, 0, host(1));
     net.join(1, 2);
     net.run(SECOND);
-    let said = owners(&mut net, host(1));
-    assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+    let announced = owners(&mut net, host(1));
+    assert!(
+        announced.iter().all(|one| *one == announced[0]),
+        "{announced:?}"
+    );
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn what_host_files_give_to_others_is_refused() {
 fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
     for (policy, stolen) in [(SubnetPolicy::Open, true), (SubnetPolicy::Conflict, false)] {
         let mut net = net(|one| one.subnet_policy = policy);
-        let said = lines_of(|| {
+        let log = lines_of(|| {
             for (n, subnet) in ["10.0.0.2#-5", "10.0.0.2#1", "0.0.0.0/0"]
                 .iter()
                 .enumerate()
@@ -103,7 +103,7 @@ fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
             }
             net.run(SECOND);
         });
-        let refused = said.iter().filter(|line| line.contains("subnet refused"));
+        let refused = log.iter().filter(|line| line.contains("subnet refused"));
         assert_eq!(refused.count(), usize::from(!stolen));
         let before = [1, 2].map(|to| net.row(0, to).tx_packets);
         for second in 0..20 {
@@ -168,7 +168,7 @@ fn list(one: &mut Settings, count: usize) {
 fn what_host_files_list_counts_against_no_bound() {
     for (listed, taken) in [(0, 1_024), (500, 1_524), (2_000, 2_000)] {
         let mut made = None;
-        let said = lines_of(|| {
+        let log = lines_of(|| {
             made = Some(net(|one| {
                 list(one, listed);
                 if one.name == name(1) {
@@ -186,9 +186,9 @@ fn what_host_files_list_counts_against_no_bound() {
         assert_eq!(refused.len(), 2_000 - taken);
         assert!(refused.iter().all(|row| row.rule == Rule::Bound));
         assert_eq!(mesh.status().refused, refused.len() as u64);
-        let said = said.iter().filter(|line| line.contains("subnet refused"));
+        let log = log.iter().filter(|line| line.contains("subnet refused"));
         // By n0 and n2, each once a minute. n3 hears only of subnets that n0 accepts.
-        assert_eq!(said.count(), if taken < 2_000 { 2 } else { 0 });
+        assert_eq!(log.count(), if taken < 2_000 { 2 } else { 0 });
         let mut ours = settings(4).remove(0);
         list(&mut ours, 2_000);
         net.input(0, Input::Config(Arc::new(ours)));

@@ -1,4 +1,6 @@
-use crate::mesh::subnets::sources::*;
+use std::sync::Arc;
+
+use crate::mesh::{Settings, subnets::sources::*};
 use meshd_wire::ether;
 
 use crate::{
@@ -83,18 +85,18 @@ fn host_files_without_subnets_go_on_working() {
 #[test]
 fn what_is_dropped_is_told_and_a_host_file_lets_it_pass() {
     let mut net = net(Dialect::Sptps, |_| ());
-    let said = lines_of(|| {
+    let log = lines_of(|| {
         for _ in 0..5 {
             assert!(!spoof(&mut net, 2));
             net.run(Duration::from_secs(2));
         }
     });
-    let said: Vec<_> = said
+    let log: Vec<_> = log
         .iter()
         .filter(|line| line.contains("SourceCheck"))
         .collect();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("hosts/n1"), "{said:?}");
+    assert_eq!(log.len(), 1, "{log:?}");
+    assert!(log[0].contains("hosts/n1"), "{log:?}");
     let mut settings = Settings::clone(&net.meshes[0].cx.settings);
     change_host(&mut settings, 1, |host| {
         host.source_check = Some(SourceCheck::No)
