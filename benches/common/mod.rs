@@ -293,7 +293,7 @@ impl Path {
             min_mtu: 1_472,
             mtu: MTU,
             tx: tx.clone().filter(|_| idx == PEER),
-            resting: false,
+            paused: false,
             rx: if idx == PEER { rx.clone() } else { Vec::new() },
         };
         let shared = |idx: NodeSlot| {

@@ -69,7 +69,7 @@ impl Driver {
         }
         let frames = self.config.settings.route.mode != Mode::Router;
         tracing::info!(kinds = ?tap.filter().kinds, "capture started");
-        self.look(Some(tap));
+        self.set_capture(Some(tap));
         let _ = reply.send(Response::Capturing(Capturing { frames }));
     }
 
@@ -77,15 +77,15 @@ impl Driver {
     pub(super) fn end_capture(&mut self) {
         if let Some(tap) = self.tap.take_if(|tap| tap.is_closed()) {
             tracing::info!(dropped = ?tap.dropped(), "capture ended");
-            self.look(None);
+            self.set_capture(None);
         }
     }
 
-    fn look(&mut self, tap: Option<Arc<Tap>>) {
+    fn set_capture(&mut self, tap: Option<Arc<Tap>>) {
         let inner = tap.as_ref().is_some_and(|tap| tap.wants(PacketKind::Inner));
-        self.tell_mesh(Input::Look(inner));
+        self.tell_mesh(Input::Capture(inner));
         if let Some(workers) = &self.workers {
-            workers.look(tap.clone());
+            workers.set_tap(tap.clone());
         }
         self.tap = tap;
     }

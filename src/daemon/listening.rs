@@ -155,7 +155,7 @@ impl Driver {
             prepare,
         );
         let workers = workers.context("cannot start the packet threads")?;
-        workers.look(self.tap.clone());
+        workers.set_tap(self.tap.clone());
         self.workers = Some(workers);
         Ok(())
     }

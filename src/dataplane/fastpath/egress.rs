@@ -16,7 +16,7 @@ use crate::{
         parked::Parked,
         punt::Punts,
         runs::{Run, Runs},
-        tap::Look,
+        tap::Recorder,
     },
     io::{
         tun::Tun,
@@ -42,7 +42,7 @@ pub(super) struct Outlet<'a> {
     pub(super) udp: &'a [Arc<UdpSocket>],
     pub(super) counters: &'a Counters,
     /// The capture, if there is one.
-    pub(super) look: Option<Look<'a>>,
+    pub(super) recorder: Option<Recorder<'a>>,
 }
 
 impl Sink for Outlet<'_> {
@@ -88,14 +88,14 @@ impl Sink for Outlet<'_> {
         self.counters.dropped(reason, 1);
     }
 
-    fn is_looked_at(&self) -> bool {
-        let mut look = self.look.iter();
-        look.any(|look| look.tap.wants(PacketKind::Inner))
+    fn is_capturing(&self) -> bool {
+        let mut recorder = self.recorder.iter();
+        recorder.any(|recorder| recorder.tap.wants(PacketKind::Inner))
     }
 
     fn show(&self, node: &NodeShared, received: bool, packet: &[u8], checksums: Checksums) {
-        if let Some(look) = &self.look {
-            look.inner(node, received, packet, checksums);
+        if let Some(recorder) = &self.recorder {
+            recorder.inner(node, received, packet, checksums);
         }
     }
 }
@@ -115,12 +115,12 @@ impl Outlet<'_> {
             punts,
             udp,
             counters,
-            look,
+            recorder,
             ..
         } = self;
         runs.flush(|run| {
-            if let (Some(look), Some(socket)) = (&look, socket_for(run.to, udp)) {
-                look.outer(false, [socket.local(), run.to], run.data(), run.segment);
+            if let (Some(recorder), Some(socket)) = (&recorder, socket_for(run.to, udp)) {
+                recorder.outer(false, [socket.local(), run.to], run.data(), run.segment);
             }
             send_run(run, udp, punts, counters);
         });

@@ -73,7 +73,7 @@ pub trait Sink {
     /// Counts a dropped packet.
     fn dropped(&mut self, reason: DropReason);
     /// Returns true if a capture is open for inner packets: then they are handled one by one.
-    fn is_looked_at(&self) -> bool {
+    fn is_capturing(&self) -> bool {
         false
     }
     /// Shows an inner packet that goes into a node's tunnel or came out of it.
@@ -209,7 +209,7 @@ impl Handle {
     }
 
     /// Shows packets to this capture from each worker's next batch on, or to none.
-    pub fn look(&self, tap: Option<Arc<Tap>>) {
+    pub fn set_tap(&self, tap: Option<Arc<Tap>>) {
         self.shared.taps.set(tap);
     }
 

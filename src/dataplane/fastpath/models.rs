@@ -225,11 +225,11 @@ fn what_is_parked_is_sent_once() {
                 sink
             })
         };
-        let resting = NodeState {
-            resting: true,
+        let paused = NodeState {
+            paused: true,
             ..keyed(ONE, &old)
         };
-        node.state.store(Arc::new(resting));
+        node.state.store(Arc::new(paused));
         node.state.store(Arc::new(keyed(ONE, &new)));
         let mut sink = worker.join().unwrap();
         batch(&mut sink, &tables, |_| ());

@@ -166,7 +166,7 @@ impl<'a, S: Sink> Step<'a, S> {
         let Some(Carrier { owner, node, state }) = self.carrier(to, packet.len()) else {
             return self.sink.dropped(DropReason::NoRelay);
         };
-        if state.resting {
+        if state.paused {
             return self.sink.park(owner.idx, packet);
         }
         let Some(way) = self.way(node, &state, packet.len()) else {
@@ -216,7 +216,7 @@ impl<'a, S: Sink> Step<'a, S> {
         let Some(Carrier { owner, node, state }) = self.carrier(to, first.len()) else {
             return false;
         };
-        if state.resting || self.sink.is_looked_at() {
+        if state.paused || self.sink.is_capturing() {
             return false;
         }
         let Some(way) = self.way(node, &state, first.len()) else {

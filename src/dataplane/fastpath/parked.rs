@@ -6,7 +6,7 @@ use meshd_proto::route::NodeIdx;
 pub const MOST: usize = 4 << 20;
 
 /// Parked packets in the order of arrival, for nodes that pause
-/// ([`meshd_proto::route::NodeState::resting`]).
+/// ([`meshd_proto::route::NodeState::paused`]).
 #[derive(Debug, Default)]
 pub struct Parked {
     packets: Vec<(NodeIdx, Box<[u8]>)>,

@@ -172,12 +172,12 @@ impl Taps {
 }
 
 /// A capture together with the snapshot of a batch.
-pub(super) struct Look<'a> {
+pub(super) struct Recorder<'a> {
     pub(super) tap: &'a Tap,
     pub(super) snapshot: &'a RouteSnapshot,
 }
 
-impl Look<'_> {
+impl Recorder<'_> {
     /// Shows a packet that goes into the tunnel of `node` or came out of it.
     #[cold]
     pub(super) fn inner(
@@ -324,13 +324,13 @@ mod tests {
         let (id, name) = (node.id, node.name.clone());
         snapshot.by_id.insert(id, one);
         let (tap, mut packets) = Tap::open(filter([false, true, false], None, 2000));
-        let look = Look {
+        let recorder = Recorder {
             tap: &tap,
             snapshot: &snapshot,
         };
         let ours: SocketAddr = "0.0.0.0:655".parse().unwrap();
         let stranger: SocketAddr = "192.0.2.77:655".parse().unwrap();
-        look.outer(false, [ours, addr(one)], &[7; 250], 100);
+        recorder.outer(false, [ours, addr(one)], &[7; 250], 100);
         let lengths: Vec<_> = (0..3).map(|_| packets.try_recv().unwrap()).collect();
         assert_eq!(
             lengths.iter().map(|seen| seen.length).collect::<Vec<_>>(),
@@ -342,9 +342,9 @@ mod tests {
                 .all(|seen| seen.peer.as_ref() == Some(&name) && !seen.received)
         );
         let from_one = [&[0; 6][..], &id.0, &[9; 40]].concat();
-        look.outer(true, [ours, stranger], &from_one, 100);
+        recorder.outer(true, [ours, stranger], &from_one, 100);
         assert_eq!(packets.try_recv().unwrap().peer, Some(name));
-        look.outer(true, [ours, stranger], &[9; 60], 100);
+        recorder.outer(true, [ours, stranger], &[9; 60], 100);
         assert_eq!(packets.try_recv().unwrap().peer, None);
     }
 }

@@ -340,12 +340,12 @@ fn datagrams_inherit_the_priority_of_their_packet_where_that_is_wanted() {
 #[test]
 fn a_packet_for_a_node_that_changes_its_keys_is_parked() {
     let (ours, _) = tunnel(1);
-    let resting = NodeState {
-        resting: true,
+    let paused = NodeState {
+        paused: true,
         ..keyed(neighbour(ONE), &ours)
     };
     let packet = packet("10.0.0.5", "10.0.1.7");
-    let seen = outbound(&line(resting, node(TWO, ONE, ONE)), &packet);
+    let seen = outbound(&line(paused, node(TWO, ONE, ONE)), &packet);
     assert_eq!(seen.parked, [(ONE_IDX, packet)]);
     assert!(seen.sent.is_empty() && seen.punts.is_empty());
 }

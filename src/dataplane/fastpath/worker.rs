@@ -23,7 +23,7 @@ use crate::{
         punt::Punts,
         runs::Runs,
         send_order::Turns,
-        tap::Look,
+        tap::Recorder,
     },
     io::{
         epoll::{Epoll, EventFd, Timer},
@@ -173,7 +173,7 @@ impl Worker {
             },
             udp: &self.udp,
             counters: &self.shared.workers[self.index].counters,
-            look: tap.as_deref().map(|tap| Look {
+            recorder: tap.as_deref().map(|tap| Recorder {
                 tap,
                 snapshot: &snapshot,
             }),
@@ -275,8 +275,8 @@ fn drain_socket(
             break;
         };
         for (from, message, stride) in buffers.messages(messages) {
-            if let Some(look) = &step.sink.look {
-                look.outer(true, [socket.local(), from], message, stride);
+            if let Some(recorder) = &step.sink.recorder {
+                recorder.outer(true, [socket.local(), from], message, stride);
             }
             packets += message.len().div_ceil(stride);
             bytes += message.len();

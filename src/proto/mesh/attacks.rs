@@ -82,7 +82,7 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
         net.delivered.clear();
         net.routed.clear();
         let seconds = 30;
-        let said = lines_of(|| {
+        let log = lines_of(|| {
             for round in 0..100 * seconds {
                 let seed = u8::try_from(round % 256).unwrap();
                 for (from, to) in [(0, 2), (2, 0)] {
@@ -99,7 +99,7 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
         });
         let all = 2 * 100 * seconds;
         assert_eq!(all - net.delivered.len(), 0, "native: {native}");
-        let made = said.iter().filter(|l| l.contains("established"));
+        let made = log.iter().filter(|l| l.contains("established"));
         assert_eq!(made.count(), 0, "no session is made anew");
         let expected = if native { "native" } else { "sptps" };
         assert_eq!(net.protocol(0, 2), expected);
@@ -110,7 +110,7 @@ fn forged_handshakes_do_not_disturb_a_live_pair() {
             let most = 4 + seconds / 2 + 4 * seconds / 8;
             assert!(answers <= most, "{answers} of {}", 900 * seconds);
         }
-        let renewed = said.iter().filter(|l| l.contains("renew")).count();
+        let renewed = log.iter().filter(|l| l.contains("renew")).count();
         assert!(
             renewed >= 2,
             "native: {native}, {renewed} renewals under attack"
@@ -326,7 +326,7 @@ fn nobody_relays_through_us_from_an_unknown_address_or_in_our_name() {
 #[test]
 fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
     let mut net = line(false, 3600 * SECOND);
-    let said = lines_of(|| {
+    let log = lines_of(|| {
         for (n, phantom) in ["a0", "z9"].into_iter().enumerate() {
             for (k, edge) in [format!("{phantom} n1"), format!("n1 {phantom}")]
                 .into_iter()
@@ -362,8 +362,8 @@ fn of_two_nodes_with_one_id_the_one_with_a_host_file_is_found() {
             mesh.settle_all(now);
         }
     });
-    let told = said.iter().filter(|l| l.contains("has the id of another"));
-    assert_eq!(told.count(), 2, "once of each");
+    let count = log.iter().filter(|l| l.contains("has the id of another"));
+    assert_eq!(count.count(), 2, "once of each");
     net.delivered.clear();
     net.send(0, 2, 100);
     net.run(SECOND);

@@ -142,7 +142,7 @@ pub enum Input {
         key: PublicKey,
     },
     /// Turns reports of inner packets ([`Output::Seen`]) on or off.
-    Look(bool),
+    Capture(bool),
     /// The answer to [`Output::AskRoom`]: the socket has taken all earlier lines but at most
     /// [`ROOM_LEFT`] bytes.
     Room {
@@ -344,7 +344,7 @@ pub enum Output {
         data: Bytes,
     },
     /// The mesh, not a worker, sent an inner packet into a node's tunnel or received one from it.
-    /// Emitted only after [`Input::Look`].
+    /// Emitted only after [`Input::Capture`].
     Seen {
         /// The node at the other end of the tunnel.
         node: NodeName,

@@ -13,7 +13,6 @@ mod context;
 pub mod event;
 mod gossip;
 pub mod limits;
-mod packet;
 mod paths;
 mod peers;
 mod publisher;
@@ -21,6 +20,7 @@ mod reload;
 pub mod reports;
 mod sessions;
 pub mod settings;
+mod slow_path;
 mod subnets;
 #[cfg(test)]
 mod testing;
@@ -44,12 +44,12 @@ use crate::{
     mesh::{
         context::Context,
         gossip::Gossip,
-        packet::SlowPath,
         paths::Paths,
         peers::Peers,
         publisher::Publisher,
         reports::Reports,
         sessions::Sessions,
+        slow_path::SlowPath,
         subnets::Subnets,
         topology::{Graph, node::Nodes},
     },
@@ -152,7 +152,7 @@ impl Mesh {
                 let idx = self.nodes.add(node, now);
                 self.key_told(idx, key);
             }
-            Input::Look(on) => self.reports.set_capturing(on),
+            Input::Capture(on) => self.reports.set_capturing(on),
             Input::Entropy(entropy) => self.cx.rng.add_entropy(&entropy),
             Input::Room { link } => self.link_has_room(link),
             Input::Timeout => self.timeout(now),

@@ -233,7 +233,7 @@ pub struct NodeState {
     /// Sending key of the tunnel.
     pub tx: Option<Arc<TxKey>>,
     /// True while sending pauses for some milliseconds, because the other end changes its keys.
-    pub resting: bool,
+    pub paused: bool,
     /// Receiving keys, most likely first.
     pub rx: Vec<Arc<RxKey>>,
 }

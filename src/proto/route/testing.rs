@@ -31,7 +31,7 @@ pub fn node(idx: NodeSlot, nexthop: NodeSlot, via: NodeSlot) -> NodeState {
         min_mtu: 1400,
         mtu: 1400,
         tx: None,
-        resting: false,
+        paused: false,
         rx: Vec::new(),
     }
 }

@@ -101,7 +101,7 @@ fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
             let mut nonce = 0;
             let mut lost = 0;
             let mut paths = BTreeSet::new();
-            let said = lines_of(|| {
+            let log = lines_of(|| {
                 let seconds = if rate == 1 { 3 } else { 1 };
                 lost = talk(&mut net, seconds, |net, round| {
                     let lines = if rate == 100 {
@@ -127,15 +127,15 @@ fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
             });
             let cell = format!("{line} by n{by}, {rate} a second, native {native}");
             let all = if rate == 1 { 300 } else { 100 };
-            let made = said.iter().filter(|l| l.contains("established")).count();
-            let told = net.hooks.iter().filter(|(at, hook)| {
+            let made = log.iter().filter(|l| l.contains("established")).count();
+            let announced = net.hooks.iter().filter(|(at, hook)| {
                 let (HookEvent::Host { node, .. } | HookEvent::Subnet { node, .. }) = hook;
                 *at == 0 && *node == name(3)
             });
-            let told = told.count();
-            if lost > 0 || made > 0 || told > 0 || paths.len() > 1 {
+            let announced = announced.count();
+            if lost > 0 || made > 0 || announced > 0 || paths.len() > 1 {
                 worst.push(format!(
-                    "{cell}: {lost} of {all} lost, {made} sessions made, {told} hooks, {paths:?}"
+                    "{cell}: {lost} of {all} lost, {made} sessions made, {announced} hooks, {paths:?}"
                 ));
             }
         }

@@ -138,7 +138,7 @@ fn one_session_comes_of_two_that_begin_at_once() {
             pair.lines = 0;
             let began = pair.net.now;
             let mut done = [None; 2];
-            let said = lines_of(|| {
+            let log = lines_of(|| {
                 pair.begins(first);
                 while pair.step(began + gap) {}
                 pair.begins(1 - first);
@@ -162,7 +162,7 @@ fn one_session_comes_of_two_that_begin_at_once() {
                 let opened = tunnel::open(&keys[..1], &mut sealed.unwrap());
                 assert!(opened.is_ok(), "seed {seed}: by the first key");
             }
-            let made = said.iter().filter(|line| line.contains("established"));
+            let made = log.iter().filter(|line| line.contains("established"));
             assert_eq!(made.count(), 2, "seed {seed}: one at each end");
             // Two first messages, and the rest of one handshake.
             assert!(pair.lines <= 5, "seed {seed}: {} lines", pair.lines);

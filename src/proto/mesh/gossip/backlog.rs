@@ -141,11 +141,11 @@ impl Mesh {
     /// Answers a PING after our own part of the first exchange. At the PONG the other end discards
     /// old statements of ours that it has not received again.
     pub(in crate::mesh) fn answer_link(&mut self, link: LinkId) {
-        let told = self.has_told_own(link);
+        let announced = self.has_told_own(link);
         if let Some(peer) = self.peers.get_mut(&link) {
-            peer.backlog.pong = !told;
+            peer.backlog.pong = !announced;
         }
-        if told {
+        if announced {
             self.send_line(link, Request::Pong.line(0).into());
         }
     }
@@ -294,8 +294,8 @@ impl Mesh {
             };
             let node = idx.and_then(|idx| Some((idx, self.nodes.get(idx)?)));
             if let Some((idx, node)) = node {
-                let told = idx == Nodes::ME || node.reachability.reachable;
-                if !(told || node.subnets.is_empty() && node.edges.is_empty()) {
+                let announced = idx == Nodes::ME || node.reachability.reachable;
+                if !(announced || node.subnets.is_empty() && node.edges.is_empty()) {
                     left_out.insert(idx);
                 }
                 let subnets = match &cursor.after {
@@ -303,7 +303,7 @@ impl Mesh {
                     After::Subnet(last) => Some(Excluded(*last)),
                     After::Edge(_) => None,
                 };
-                let subnet = subnets.filter(|_| told).and_then(|from| {
+                let subnet = subnets.filter(|_| announced).and_then(|from| {
                     let mut rest = node.subnets.range((from, Unbounded));
                     rest.find(|subnet| node.claims(subnet))
                 });
@@ -317,7 +317,7 @@ impl Mesh {
                     _ => Unbounded,
                 };
                 let edge = node.edges.range((from, Unbounded)).next();
-                if let Some((to, edge)) = edge.filter(|_| told && all) {
+                if let Some((to, edge)) = edge.filter(|_| announced && all) {
                     cursor.after = After::Edge(to.clone());
                     return Some(edge.request(node.name(), to));
                 }

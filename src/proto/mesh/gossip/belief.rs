@@ -109,7 +109,7 @@ pub(in crate::mesh) struct Evidence {
     /// handshake was started.
     returned: Option<(Instant, bool)>,
     /// Options and path in the graph that do not take effect yet.
-    pub(in crate::mesh) said: Option<PendingPath>,
+    pub(in crate::mesh) pending_path: Option<PendingPath>,
     /// Subnets that hearsay has withdrawn, with the time. Such subnets are still in the node's
     /// table.
     pub(in crate::mesh) withdrawn: BTreeMap<Subnet, Instant>,
@@ -172,7 +172,11 @@ impl Mesh {
         self.count_packets(idx, now);
         let node = &self.nodes[idx];
         let udp = &self.paths[idx];
-        let last = [node.evidence.packet_at, udp.last_answer, udp.heard_at];
+        let last = [
+            node.evidence.packet_at,
+            udp.probes.last_answer,
+            udp.heard.at,
+        ];
         let last = last.into_iter().flatten().max();
         last.filter(|_| self.sessions[idx].is_established())
     }
@@ -299,7 +303,7 @@ impl Mesh {
     fn challenge(&mut self, idx: NodeIdx, now: Instant) {
         let udp = &self.paths[idx];
         let recent = |at: Instant| now.saturating_duration_since(at) < PACE / 2;
-        if udp.confirmed && !udp.last_sent.is_some_and(recent) {
+        if udp.confirmed && !udp.probes.last_sent.is_some_and(recent) {
             self.probe_now(idx, now);
         }
     }

@@ -82,14 +82,14 @@ enum Charge {
 
 /// Rate and burst of a budget, and the tolerated refusals a second.
 #[derive(Debug, Clone, Copy)]
-struct Terms {
+struct Limit {
     rate: u32,
     burst: usize,
     slack: u32,
 }
 
-/// The terms of the accounts of a node, by MetaRate: see the table of this module.
-impl Terms {
+/// The limits of the accounts of a node, by MetaRate: see the table of this module.
+impl Limit {
     const fn own(rate: u32) -> Self {
         Self {
             rate,
@@ -132,11 +132,11 @@ impl Account {
         }
     }
 
-    fn charge(&mut self, cost: usize, terms: Terms, now: Instant) -> Charge {
-        if self.tokens.take_many(cost, terms.rate, terms.burst, now) {
+    fn charge(&mut self, cost: usize, limit: Limit, now: Instant) -> Charge {
+        if self.tokens.take_many(cost, limit.rate, limit.burst, now) {
             return Charge::Taken;
         }
-        if self.slack.take(terms.slack, terms.slack as usize, now) {
+        if self.slack.take(limit.slack, limit.slack as usize, now) {
             return Charge::Refused;
         }
         let same = |(_, last): &(Instant, Instant)| now.saturating_duration_since(*last) < PAUSE;
@@ -188,7 +188,7 @@ impl Mesh {
             return false;
         };
         let node = peer.node;
-        let first = !peer.synced && self.is_first_told(link, request);
+        let first = !peer.liveness.synced && self.is_first_told(link, request);
         let subject = request.subject().and_then(|name| self.nodes.find(name));
         let rate = self.cx.settings.meta_rate;
         let twice = rate.saturating_mul(2);
@@ -199,9 +199,9 @@ impl Mesh {
         let charge = if first && (behind || !reachable) {
             self.budget(node, now)
                 .others
-                .charge(1, Terms::others(rate), now)
+                .charge(1, Limit::others(rate), now)
         } else if subject == Some(node) {
-            self.budget(node, now).own.charge(1, Terms::own(rate), now)
+            self.budget(node, now).own.charge(1, Limit::own(rate), now)
         } else {
             // The nearest node on the path that we know by more than the neighbour's lines.
             let known = |idx: NodeIdx| self.nodes[idx].introduced_by.is_none();
@@ -210,21 +210,21 @@ impl Mesh {
                 false => subject.filter(|idx| known(*idx)),
             };
             let origin = origin.filter(|idx| *idx != node && *idx != Nodes::ME);
-            let told = origin.map(|origin| {
+            let charged = origin.map(|origin| {
                 let relayed = &mut self.budget(origin, now).relayed;
                 let quiet = relayed.left(twice, 2 * LINE_BURST, now)
                     >= (2 * LINE_BURST - QUIET_LINES) as f64;
                 (relayed.take(twice, 2 * LINE_BURST, now), quiet)
             });
             let budget = self.budget(node, now);
-            let charge = match told {
+            let charge = match charged {
                 Some((taken, quiet)) if behind || taken && quiet => {
-                    budget.others.charge(1, Terms::others(rate), now)
+                    budget.others.charge(1, Limit::others(rate), now)
                 }
-                Some(_) => budget.elsewhere.charge(1, Terms::elsewhere(rate), now),
-                None => budget.unknown.charge(1, Terms::unknown(rate), now),
+                Some(_) => budget.elsewhere.charge(1, Limit::elsewhere(rate), now),
+                None => budget.unknown.charge(1, Limit::unknown(rate), now),
             };
-            match (charge, told) {
+            match (charge, charged) {
                 (Charge::Taken, Some((false, _))) => Charge::Refused,
                 _ => charge,
             }
@@ -250,7 +250,7 @@ impl Mesh {
     pub(in crate::mesh) fn charge_own(&mut self, link: LinkId, now: Instant) {
         if let Some(peer) = self.peers.get(&link) {
             let node = peer.node;
-            let own = Terms::own(self.cx.settings.meta_rate);
+            let own = Limit::own(self.cx.settings.meta_rate);
             let charge = self.budget(node, now).own.charge(1, own, now);
             self.settle_charge(link, charge, "request lines");
         }
@@ -263,7 +263,7 @@ impl Mesh {
             return;
         };
         let (node, rate) = (peer.node, self.cx.settings.meta_rate);
-        let others = Terms::others(rate);
+        let others = Limit::others(rate);
         let charge = self.budget(node, now).others.charge(1, others, now);
         if charge == Charge::TooLong {
             self.settle_charge(link, charge, "useless lines");
@@ -302,7 +302,7 @@ impl Mesh {
         let slack = self.cx.settings.meta_rate.saturating_mul(15);
         let (charge, fair) = match sender {
             Some(sender) => {
-                let most = Terms {
+                let most = Limit {
                     rate: ROUTED_MOST,
                     burst: ROUTED_MOST_BURST,
                     slack: if from == Some(node) { 0 } else { slack },
@@ -315,7 +315,7 @@ impl Mesh {
                 (charge, fair)
             }
             None => {
-                let stray = Terms {
+                let stray = Limit {
                     rate: STRAY_RATE,
                     burst: STRAY_BURST,
                     slack,

@@ -32,7 +32,7 @@ struct Doubt {
     since: Instant,
     link: LinkId,
     about: NodeIdx,
-    said: Request,
+    request: Request,
 }
 
 impl Mesh {
@@ -57,7 +57,7 @@ impl Mesh {
             since: now,
             link,
             about,
-            said: request.clone(),
+            request: request.clone(),
         };
         if self.is_within_budget(link, request, now)
             && self.gossip.corrections.0.len() < MAX_DOUBTS
@@ -76,9 +76,9 @@ impl Mesh {
             let peer = first_hand.and_then(|link| self.active(link));
             let waited = now.saturating_duration_since(doubt.since);
             let slow = peer
-                .and_then(|peer| peer.rtt)
+                .and_then(|peer| peer.liveness.rtt)
                 .map_or(SOON, |rtt| SOON.max(2 * rtt));
-            let synced = peer.is_some_and(|peer| peer.synced);
+            let synced = peer.is_some_and(|peer| peer.liveness.synced);
             if waited < WAIT.min(slow) || !synced && waited < WAIT {
                 self.gossip.corrections.0.push_back(doubt);
             } else if synced && let Some(truth) = self.truth(&doubt) {
@@ -91,7 +91,7 @@ impl Mesh {
     /// Returns the correction of a line, if the neighbour's statements contradict it.
     fn truth(&self, doubt: &Doubt) -> Option<Request> {
         let node = self.nodes.get(doubt.about)?;
-        match &doubt.said {
+        match &doubt.request {
             Request::AddSubnet { owner, subnet } => {
                 let owner = owner.clone();
                 (!node.subnets.contains(subnet)).then_some(Request::DelSubnet {

@@ -97,3 +97,30 @@ impl Gossip {
         waits.then(|| std::mem::take(&mut self.of[idx].unconfirmed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::*;
+    use crate::mesh::testing;
+
+    /// An older link of the neighbour may also have a PONG on the way.
+    #[test]
+    fn the_pong_of_the_new_link_alone_ends_the_first_exchange() {
+        let mut links = SlotMap::<LinkId, ()>::with_key();
+        let (old, new) = (links.insert(()), links.insert(()));
+        let idx = NodeIdx::FIRST;
+        let mut gossip = Gossip::new(&mut Rng::new([1; 32]), testing::start());
+        let unconfirmed = Unconfirmed {
+            link: Some(new),
+            edges: [testing::name(1)].into(),
+            ..Unconfirmed::default()
+        };
+        gossip.expect(idx, unconfirmed);
+        assert!(gossip.take_unconfirmed(idx, old).is_none());
+        let left = gossip.take_unconfirmed(idx, new).unwrap();
+        assert_eq!(left.edges, [testing::name(1)].into());
+        assert!(gossip.take_unconfirmed(idx, new).is_none(), "once");
+    }
+}

@@ -30,16 +30,16 @@ const MAX_SEARCHED: usize = 1_024;
 /// A change in the graph that is held back.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::mesh) struct PendingPath {
-    terms: Terms,
+    choice: PathChoice,
     since: Instant,
     /// State at the last graph pass: the change had settled; the path was direct.
     seen: (bool, bool),
 }
 
 /// Options, via, nexthop unless the path is direct, legacy dialect.
-type Terms = (Options, NodeIdx, NodeIdx, bool);
+type PathChoice = (Options, NodeIdx, NodeIdx, bool);
 
-fn terms(reachability: &Reachability, direct: bool) -> Terms {
+fn choice(reachability: &Reachability, direct: bool) -> PathChoice {
     let nexthop = if direct {
         Nodes::ME
     } else {
@@ -54,55 +54,58 @@ fn terms(reachability: &Reachability, direct: bool) -> Terms {
 }
 
 impl Mesh {
-    /// Returns the place in use of a reachable node whose place in the graph is `said`.
+    /// Returns the place in use of a reachable node whose place in the graph is `reported`.
     pub(in crate::mesh) fn hold_path(
         &mut self,
         idx: NodeIdx,
-        said: Reachability,
+        reported: Reachability,
         now: Instant,
     ) -> Reachability {
         let old = self.nodes[idx].reachability;
         let direct = self.is_direct(idx);
-        let new = terms(&said, direct);
+        let new = choice(&reported, direct);
         let neighbour = self.nodes[idx].link.is_some();
-        if new == terms(&old, direct)
+        if new == choice(&old, direct)
             || !old.reachable
             || neighbour
             || !self.is_tunnel_alive(idx, now)
         {
-            self.nodes[idx].evidence.said = None;
-            return said;
+            self.nodes[idx].evidence.pending_path = None;
+            return reported;
         }
-        let before = self.nodes[idx].evidence.said;
-        let before = before.filter(|before| before.terms == new);
+        let before = self.nodes[idx].evidence.pending_path;
+        let before = before.filter(|before| before.choice == new);
         let since = before.map_or(now, |before| before.since);
         let settled = now.saturating_duration_since(since) >= SETTLED;
-        self.nodes[idx].evidence.said = Some(PendingPath {
-            terms: new,
+        self.nodes[idx].evidence.pending_path = Some(PendingPath {
+            choice: new,
             since,
             seen: (settled, direct),
         });
         self.arm_doubt_timer(now);
-        if said.legacy != old.legacy {
+        if reported.legacy != old.legacy {
             // A node changes its dialect only by a restart, and a restart ends its tunnel.
             let (legacy, options) = (old.legacy, old.options);
             return Reachability {
                 legacy,
                 options,
-                ..said
+                ..reported
             };
         }
-        let agreed = settled && self.both_ends_agree(idx, said.options);
+        let agreed = settled && self.both_ends_agree(idx, reported.options);
         let options = match (settled, agreed) {
             (false, _) => old.options,
-            (true, false) => Options(said.options.0 & !AGREED | old.options.0 & AGREED),
-            (true, true) => said.options,
+            (true, false) => Options(reported.options.0 & !AGREED | old.options.0 & AGREED),
+            (true, true) => reported.options,
         };
-        let mut reachability = Reachability { options, ..said };
-        if direct && !(agreed && said.options.has(Options::INDIRECT)) {
+        let mut reachability = Reachability {
+            options,
+            ..reported
+        };
+        if direct && !(agreed && reported.options.has(Options::INDIRECT)) {
             (reachability.via, reachability.indirect) = (old.via, old.indirect);
         }
-        if !direct && !settled && self.old_path_holds(idx, &said) {
+        if !direct && !settled && self.old_path_holds(idx, &reported) {
             (reachability.via, reachability.indirect) = (old.via, old.indirect);
             (reachability.nexthop, reachability.distance) = (old.nexthop, old.distance);
         }
@@ -116,8 +119,8 @@ impl Mesh {
     }
 
     /// Returns true if an edge of the node has these options in both directions.
-    fn both_ends_agree(&self, idx: NodeIdx, said: Options) -> bool {
-        let same = |options: Options| options.0 & AGREED == said.0 & AGREED;
+    fn both_ends_agree(&self, idx: NodeIdx, reported: Options) -> bool {
+        let same = |options: Options| options.0 & AGREED == reported.0 & AGREED;
         let mut edges = self.nodes[idx].edges.values();
         edges.any(|edge| {
             let back = self.nodes.edge(edge.to, idx);
@@ -127,12 +130,12 @@ impl Mesh {
 
     /// Returns true if the old path via relays still exists and is loop-free. Then the old nexthop
     /// has a path without us that is no longer than before, and shorter than any path through us.
-    fn old_path_holds(&self, idx: NodeIdx, said: &Reachability) -> bool {
+    fn old_path_holds(&self, idx: NodeIdx, reported: &Reachability) -> bool {
         let old = &self.nodes[idx].reachability;
         let hop = self.nodes.get(old.nexthop);
         self.nodes.len() <= MAX_SEARCHED
             && hop.is_some_and(|hop| hop.link.is_some())
-            && said.distance + 1 >= old.distance
+            && reported.distance + 1 >= old.distance
             && graph::hops(&self.nodes, old.nexthop, idx, |_, to| to != Nodes::ME)
                 == Some(old.distance - 1)
     }
@@ -140,11 +143,11 @@ impl Mesh {
     /// Requests a graph pass if a held change may take effect now. Returns true if a change is
     /// still held.
     pub(in crate::mesh) fn settle_pending_path(&mut self, idx: NodeIdx, now: Instant) -> bool {
-        let Some(said) = self.nodes[idx].evidence.said else {
+        let Some(reported) = self.nodes[idx].evidence.pending_path else {
             return false;
         };
-        let settled = now.saturating_duration_since(said.since) >= SETTLED;
-        let changed = (settled, self.is_direct(idx)) != said.seen;
+        let settled = now.saturating_duration_since(reported.since) >= SETTLED;
+        let changed = (settled, self.is_direct(idx)) != reported.seen;
         if changed || !self.is_tunnel_alive(idx, now) {
             self.graph.mark_dirty();
         }

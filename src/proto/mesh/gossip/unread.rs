@@ -22,7 +22,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 /// Unparsable lines: time of the last log line, and their number since then.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Unread {
-    told: Option<Instant>,
+    logged: Option<Instant>,
     since: u64,
 }
 
@@ -62,10 +62,10 @@ impl Mesh {
         let unread = &mut self.gossip.unread;
         unread.since += 1;
         let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
-        if !unread.told.is_some_and(lately) {
+        if !unread.logged.is_some_and(lately) {
             tracing::warn!(node = %name, lines = unread.since, "ignored a line that it has passed on: {what} in {}", printable(line));
             *unread = Unread {
-                told: Some(now),
+                logged: Some(now),
                 since: 0,
             };
         }

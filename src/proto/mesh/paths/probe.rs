@@ -95,8 +95,8 @@ impl Mesh {
     /// Probes the address in use, one address that some neighbour of the node sees, and the node's
     /// local one.
     pub(in crate::mesh) fn probe_candidates(&mut self, idx: NodeIdx, now: Instant) {
-        self.paths[idx].turn = self.paths[idx].turn.wrapping_add(1);
-        let turn = self.paths[idx].turn as usize;
+        self.paths[idx].probes.turn = self.paths[idx].probes.turn.wrapping_add(1);
+        let turn = self.paths[idx].probes.turn as usize;
         let mut seen = Vec::new();
         let mut local = Vec::new();
         for edge in self.nodes[idx].edges.values() {
@@ -119,7 +119,7 @@ impl Mesh {
                 self.send_probe(idx, addr, PROBE, now);
             }
         }
-        self.paths[idx].last_sent = Some(now);
+        self.paths[idx].probes.last_sent = Some(now);
     }
 
     /// Returns true if the node may be probed at an address without any packet from it yet. The
@@ -160,22 +160,22 @@ impl Mesh {
         let mut number = [0; 4];
         number.copy_from_slice(&data[NUMBER]);
         let udp = &mut self.paths[idx];
-        if udp.asked.len() >= ASKED {
-            udp.asked.pop_front();
+        if udp.probes.asked.len() >= ASKED {
+            udp.probes.asked.pop_front();
         }
-        udp.asked.push_back(Asked {
+        udp.probes.asked.push_back(Asked {
             number,
             to,
             length,
             at: now,
         });
         if Some(to) == udp.addr && length == PROBE {
-            if udp.unanswered == 0 {
-                udp.silent_since = Some(now);
+            if udp.probes.unanswered == 0 {
+                udp.probes.silent_since = Some(now);
             }
-            udp.unanswered = udp.unanswered.saturating_add(1);
+            udp.probes.unanswered = udp.probes.unanswered.saturating_add(1);
             // Probes to other addresses must not delay those that check this address.
-            udp.last_sent = Some(now);
+            udp.probes.last_sent = Some(now);
             self.reports.measured(idx).asked();
         }
         self.send_record(idx, to, TYPE_PROBE, &data);
@@ -193,7 +193,7 @@ impl Mesh {
         let recent = |at: Instant| now.saturating_duration_since(at) < pause;
         if !self.paths[idx].confirmed
             || node.minor() < 3
-            || self.paths[idx].last_gratuitous.is_some_and(recent)
+            || self.paths[idx].probes.last_gratuitous.is_some_and(recent)
         {
             return;
         }
@@ -204,7 +204,7 @@ impl Mesh {
         if longest == 0 {
             return;
         }
-        self.paths[idx].last_gratuitous = Some(now);
+        self.paths[idx].probes.last_gratuitous = Some(now);
         let mut data = [0; PROBE as usize];
         self.cx.rng.fill(&mut data[NUMBER]);
         data[0] = 2;
@@ -247,8 +247,8 @@ impl Mesh {
                 }
                 self.send_record(idx, from, TYPE_PROBE, &reply);
                 let udp = &mut self.paths[idx];
-                udp.heard = udp.heard.saturating_add(1);
-                udp.heard_at = Some(now);
+                udp.heard.count = udp.heard.count.saturating_add(1);
+                udp.heard.at = Some(now);
                 self.moved(idx, from, now);
             }
             2 => {
@@ -270,10 +270,15 @@ impl Mesh {
         now: Instant,
     ) {
         let udp = &mut self.paths[idx];
-        let Some(at) = udp.asked.iter().position(|asked| asked.number == number) else {
+        let Some(at) = udp
+            .probes
+            .asked
+            .iter()
+            .position(|asked| asked.number == number)
+        else {
             return;
         };
-        let Some(asked) = udp.asked.remove(at) else {
+        let Some(asked) = udp.probes.asked.remove(at) else {
             return;
         };
         self.pause_probed(idx, asked.number, now);
@@ -286,7 +291,9 @@ impl Mesh {
         let udp = &mut self.paths[idx];
         let fresh = !udp.confirmed || udp.addr != Some(from);
         if fresh {
-            if udp.confirmed && udp.unanswered == 0 && udp.addr.is_some_and(|old| better(old, from))
+            if udp.confirmed
+                && udp.probes.unanswered == 0
+                && udp.addr.is_some_and(|old| better(old, from))
             {
                 return; // the address in use works and is no worse
             }
@@ -299,8 +306,8 @@ impl Mesh {
             self.dial_worked_by_udp(idx);
         }
         let udp = &mut self.paths[idx];
-        udp.unanswered = 0;
-        udp.last_answer = Some(now);
+        udp.probes.unanswered = 0;
+        udp.probes.last_answer = Some(now);
         let before = (udp.pmtu.min, udp.pmtu.fixed);
         if asked.length == PROBE {
             let trip = now.saturating_duration_since(asked.at);
@@ -328,6 +335,7 @@ impl Mesh {
             udp.addr = Some(from);
         }
         let ask = udp
+            .probes
             .last_sent
             .is_none_or(|at| now.saturating_duration_since(at) >= SUSPICIOUS);
         if (ask || !known) && self.may_probe(from) && self.paths.challenge.take(20, 20, now) {

@@ -56,30 +56,51 @@ pub(in crate::mesh) struct UdpState {
     pub pmtu: Pmtu,
     /// Round-trip time of the last probe.
     pub rtt: Option<Duration>,
-    /// Probes sent since the last answer.
-    pub unanswered: u8,
-    /// Time of the first of those probes.
-    pub(in crate::mesh) silent_since: Option<Instant>,
-    /// Probes received from the node.
-    pub(in crate::mesh) heard: u64,
-    /// Time of the last probe received.
-    pub(in crate::mesh) heard_at: Option<Instant>,
-    /// Probes without an answer, oldest first; at most `ASKED`.
-    pub(in crate::mesh) asked: VecDeque<Asked>,
     /// MTU from hints of relays (MTU_INFO).
     pub hinted_mtu: Hints,
     /// Longest record that the kernel accepts.
     limit: Option<u16>,
+    /// Our probes to the node.
+    pub(in crate::mesh) probes: Probes,
+    /// The node's probes to us.
+    pub(in crate::mesh) heard: Heard,
+    usage: Usage,
+}
+
+/// Our probes to one node.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Probes {
+    /// Probes without an answer, oldest first; at most `ASKED`.
+    pub(in crate::mesh) asked: VecDeque<Asked>,
+    /// Probes sent since the last answer.
+    pub(in crate::mesh) unanswered: u8,
+    /// Time of the first of those probes.
+    pub(in crate::mesh) silent_since: Option<Instant>,
     pub(in crate::mesh) last_sent: Option<Instant>,
     pub(in crate::mesh) last_answer: Option<Instant>,
     last_recheck: Option<Instant>,
+    /// Time of our last report on the longest record received.
     pub(in crate::mesh) last_gratuitous: Option<Instant>,
-    /// Traffic counters at the last tick. A change means that the node is in use.
-    seen_packets: u64,
-    /// Time until which the node counts as in use.
-    active_until: Option<Instant>,
     /// Index of the next candidate address to probe.
     pub(in crate::mesh) turn: u32,
+}
+
+/// Probes of one node to us.
+#[derive(Debug, Default)]
+pub(in crate::mesh) struct Heard {
+    /// Probes received from the node.
+    pub(in crate::mesh) count: u64,
+    /// Time of the last probe received.
+    pub(in crate::mesh) at: Option<Instant>,
+}
+
+/// Traffic with one node.
+#[derive(Debug, Default)]
+struct Usage {
+    /// Traffic counters at the last tick. A change means that the node is in use.
+    packets: u64,
+    /// Time until which the node counts as in use.
+    until: Option<Instant>,
 }
 
 impl UdpState {
@@ -93,12 +114,12 @@ impl UdpState {
 
     /// Marks the node as in use for a while, as if a packet had been sent to it.
     pub(in crate::mesh) fn wake(&mut self, now: Instant) {
-        self.active_until = Some(now + 3 * ACTIVE);
+        self.usage.until = Some(now + 3 * ACTIVE);
     }
 
     /// Returns true if packets are sent to the node or received from it.
     pub(in crate::mesh) fn is_active(&self, now: Instant) -> bool {
-        self.active_until.is_some_and(|until| now < until)
+        self.usage.until.is_some_and(|until| now < until)
     }
 
     pub(in crate::mesh) fn unconfirm(&mut self) {
@@ -127,8 +148,8 @@ impl Mesh {
                 &counters.relayed,
             ];
             let packets = packets.into_iter().map(crate::mesh::total).sum();
-            if packets != self.paths[idx].seen_packets {
-                self.paths[idx].seen_packets = packets;
+            if packets != self.paths[idx].usage.packets {
+                self.paths[idx].usage.packets = packets;
                 self.paths[idx].wake(now);
             }
             if node.reachability.reachable && self.paths[idx].is_active(now) {
@@ -149,13 +170,14 @@ impl Mesh {
         let active = self.paths[idx].is_active(now);
         let silent = self.paths[idx].confirmed
             && self.paths[idx]
+                .probes
                 .last_answer
                 .is_none_or(|at| now.saturating_duration_since(at) >= timeout);
         // An unanswered probe is followed up to the end, even if the inner TCP has become quiet
         // meanwhile.
-        let late = self.paths[idx].confirmed && self.paths[idx].unanswered > LATE;
+        let late = self.paths[idx].confirmed && self.paths[idx].probes.unanswered > LATE;
         let idle = !active && !late && node.link.is_none();
-        if silent || self.paths[idx].confirmed && self.paths[idx].unanswered > DEAD {
+        if silent || self.paths[idx].confirmed && self.paths[idx].probes.unanswered > DEAD {
             let what = if idle {
                 "UDP has rested too long to be relied on"
             } else {
@@ -164,18 +186,18 @@ impl Mesh {
             self.lost_udp(idx, what);
         }
         if idle {
-            self.paths[idx].unanswered = 0;
+            self.paths[idx].probes.unanswered = 0;
             return;
         }
         let udp = &self.paths[idx];
         let pace = match (udp.confirmed, active) {
-            (true, _) if udp.unanswered > LATE => SUSPICIOUS,
+            (true, _) if udp.probes.unanswered > LATE => SUSPICIOUS,
             (true, true) if udp.pmtu.suspicious() => SUSPICIOUS,
             (true, true) => ACTIVE,
             (true, false) => settings.udp_discovery_keepalive,
             (false, _) => settings.udp_discovery_interval,
         };
-        let due = udp.last_sent.map_or(now, |at| at + pace);
+        let due = udp.probes.last_sent.map_or(now, |at| at + pace);
         if now < due {
             self.cx.arm(due, Timer::Pmtu, idx);
             return;
@@ -233,6 +255,7 @@ impl Mesh {
             return;
         }
         let idle = udp
+            .probes
             .last_recheck
             .is_none_or(|at| now.saturating_duration_since(at) >= RECHECK);
         if !idle && (!active || udp.pmtu.min < MIN_MTU) {
@@ -244,7 +267,7 @@ impl Mesh {
             .flatten()
             .filter(|limit| *limit > length);
         if idle {
-            udp.last_recheck = Some(now);
+            udp.probes.last_recheck = Some(now);
         }
         if udp.pmtu.check() || length < MIN_MTU {
             if length < MIN_MTU {
@@ -272,7 +295,7 @@ impl Mesh {
         if due <= now {
             // While no probe at all is answered, a missing answer does not disprove a length. The
             // probe sent last may still be on its way.
-            if self.paths[idx].unanswered > LATE + 1 && self.paths[idx].pmtu.postpone(now) {
+            if self.paths[idx].probes.unanswered > LATE + 1 && self.paths[idx].pmtu.postpone(now) {
                 self.cx.arm(due.max(now) + SUSPICIOUS, Timer::Pmtu, idx);
                 self.send_probe(idx, addr, PROBE, now);
                 return;
@@ -302,7 +325,7 @@ impl Mesh {
         let udp = &mut self.paths[idx];
         if !udp.confirmed && udp.addr != Some(addr) {
             udp.addr = Some(addr);
-            udp.last_sent = None;
+            udp.probes.last_sent = None;
             self.discover(idx, now);
         }
     }
@@ -321,7 +344,7 @@ impl Mesh {
         let node = &self.nodes[idx];
         tracing::info!(node = %node.shared.name, "{what}");
         self.paths[idx].unconfirm();
-        self.paths[idx].last_sent = None;
+        self.paths[idx].probes.last_sent = None;
         self.mark_state(idx);
     }
 

@@ -32,9 +32,9 @@ pub(in crate::mesh) struct SeenDialects {
     /// True if the node had a native tunnel with us and has not been silent in it since.
     native: bool,
     /// Options of the node in the graph, accepted or not.
-    said: Options,
+    reported: Options,
     /// Time of the last log line about the node.
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl SeenDialects {
@@ -45,55 +45,57 @@ impl SeenDialects {
 
     /// Returns the highest dialect of the node in the graph, now or when it was last there.
     pub(in crate::mesh) fn offers(&self) -> Dialect {
-        match self.said {
-            said if said.has(Options::NATIVE) => Dialect::Native,
-            said if said.minor() >= SPTPS => Dialect::Sptps,
+        match self.reported {
+            reported if reported.has(Options::NATIVE) => Dialect::Native,
+            reported if reported.minor() >= SPTPS => Dialect::Sptps,
             _ => Dialect::Legacy,
         }
     }
 }
 
 impl Mesh {
-    /// Returns the accepted options of a node, where `said` are the options of its path. `legacy`:
+    /// Returns the accepted options of a node, where `reported` are the options of its path. `legacy`:
     /// we speak only legacy with the node. `anew`: the node just became reachable.
     pub(in crate::mesh) fn believed(
         &mut self,
         idx: NodeIdx,
-        said: Options,
+        reported: Options,
         (legacy, anew): (bool, bool),
         now: Instant,
     ) -> Options {
         if legacy {
-            self.peers.of[idx].dialects.said = said;
-            return Options(said.with_minor(0).0 & !Options::NATIVE);
+            self.peers.of[idx].dialects.reported = reported;
+            return Options(reported.with_minor(0).0 & !Options::NATIVE);
         }
         let node = &self.nodes[idx];
         let believed = match node.link.and_then(|link| self.active(link)) {
-            Some(peer) => said.speaking_as(peer.options),
+            Some(peer) => reported.speaking_as(peer.options),
             None => {
-                let (keys, spoke) = (&self.sessions[idx], &self.peers.of[idx].dialects);
+                let (keys, dialects) = (&self.sessions[idx], &self.peers.of[idx].dialects);
                 let live = keys.is_established() && !anew;
-                let mut believed = said;
-                if live || said.minor() < SPTPS {
-                    believed = said.with_minor(said.minor().max(spoke.minor));
+                let mut believed = reported;
+                if live || reported.minor() < SPTPS {
+                    believed = reported.with_minor(reported.minor().max(dialects.minor));
                 }
-                if spoke.native || live && keys.native.is_established() {
-                    believed = believed.with_minor(believed.minor().max(spoke.minor));
+                if dialects.native || live && keys.native.is_established() {
+                    believed = believed.with_minor(believed.minor().max(dialects.minor));
                     believed.0 |= Options::NATIVE;
                 }
                 believed
             }
         };
-        let news = std::mem::replace(&mut self.peers.of[idx].dialects.said, said) != said || anew;
-        if news && believed.is_above(said) {
-            self.refuse_downgrade(idx, said, now);
+        let news = std::mem::replace(&mut self.peers.of[idx].dialects.reported, reported)
+            != reported
+            || anew;
+        if news && believed.is_above(reported) {
+            self.refuse_downgrade(idx, reported, now);
         }
         believed
     }
 
     /// Checks the options that a new neighbour sends in its ACK. Only the dialect of the link
     /// itself overrides them.
-    pub(in crate::mesh) fn said_in_ack(
+    pub(in crate::mesh) fn checked_options(
         &mut self,
         hello: &Hello,
         idx: NodeIdx,
@@ -128,13 +130,16 @@ impl Mesh {
         self.note_session(idx);
         let node = &self.nodes[idx];
         self.peers.of[idx].dialects.native |= native;
-        let (said, believed) = (self.peers.of[idx].dialects.said, node.reachability.options);
+        let (reported, believed) = (
+            self.peers.of[idx].dialects.reported,
+            node.reachability.options,
+        );
         // A new SPTPS session may belong to an older version than before.
-        self.peers.of[idx].dialects.minor = match said.minor() {
+        self.peers.of[idx].dialects.minor = match reported.minor() {
             minor if minor >= SPTPS && !native => minor,
             _ => believed.minor(),
         };
-        if said != believed {
+        if reported != believed {
             self.graph.mark_dirty();
         }
     }
@@ -152,18 +157,18 @@ impl Mesh {
     /// Records that a session is over: statements of others about the node may be accepted now.
     pub(in crate::mesh) fn note_silence(&mut self, idx: NodeIdx) {
         let node = &self.nodes[idx];
-        if self.peers.of[idx].dialects.said != node.reachability.options {
+        if self.peers.of[idx].dialects.reported != node.reachability.options {
             self.graph.mark_dirty();
         }
     }
 
-    fn refuse_downgrade(&mut self, idx: NodeIdx, said: Options, now: Instant) {
+    fn refuse_downgrade(&mut self, idx: NodeIdx, reported: Options, now: Instant) {
         self.cx.counters.downgrades += 1;
         let node = &self.nodes[idx];
         let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
-        if !self.peers.of[idx].dialects.told.is_some_and(lately) {
-            self.peers.of[idx].dialects.told = Some(now);
-            tracing::warn!(node = %node.shared.name, options = %said, "downgrade refused: others say that it speaks less than it has spoken with us");
+        if !self.peers.of[idx].dialects.logged.is_some_and(lately) {
+            self.peers.of[idx].dialects.logged = Some(now);
+            tracing::warn!(node = %node.shared.name, options = %reported, "downgrade refused: others say that it speaks less than it has spoken with us");
         }
     }
 }

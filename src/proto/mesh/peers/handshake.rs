@@ -49,6 +49,18 @@ pub(in crate::mesh) struct Peer {
     sent: (i32, Options),
     /// Options agreed on in both ACKs.
     pub options: Options,
+    /// PINGs over the link and their answers.
+    pub liveness: Liveness,
+    /// Time at which a younger link to the node came up, if one did.
+    pub doubled: Option<Instant>,
+    /// Facts and lines that the link has not taken yet.
+    pub backlog: Backlog,
+    /// Budget of corrections sent to the link.
+    pub corrections: Bucket,
+}
+
+/// PINGs over a link and their answers.
+pub(in crate::mesh) struct Liveness {
     /// Time of the last PING, or of the link's start.
     pub pinged: Instant,
     /// True if a PONG is due.
@@ -57,12 +69,6 @@ pub(in crate::mesh) struct Peer {
     pub rtt: Option<Duration>,
     /// True after the first PONG: the other end has sent its whole first exchange by then.
     pub synced: bool,
-    /// Time at which a younger link to the node came up, if one did.
-    pub doubled: Option<Instant>,
-    /// Facts and lines that the link has not taken yet.
-    pub backlog: Backlog,
-    /// Budget of corrections sent to the link.
-    pub corrections: Bucket,
 }
 
 /// Edges and subnets that a node has not announced again since its link came up. The node's first
@@ -114,10 +120,12 @@ impl Mesh {
             sent: (weight, options),
             options,
             up: now,
-            pinged: now,
-            awaiting_pong: false,
-            rtt: None,
-            synced: false,
+            liveness: Liveness {
+                pinged: now,
+                awaiting_pong: false,
+                rtt: None,
+                synced: false,
+            },
             doubled: None,
             backlog: Backlog::default(),
             corrections: Bucket::new(CORRECTION_RATE as usize, now),
@@ -175,7 +183,7 @@ impl Mesh {
             return;
         }
         let (node, hello) = (peer.node, peer.hello.clone());
-        let theirs = self.said_in_ack(&hello, node, theirs, now);
+        let theirs = self.checked_options(&hello, node, theirs, now);
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
         };
@@ -195,8 +203,8 @@ impl Mesh {
         peer.options = options;
         peer.active = true;
         peer.up = now;
-        peer.pinged = now;
-        peer.awaiting_pong = true;
+        peer.liveness.pinged = now;
+        peer.liveness.awaiting_pong = true;
         let mut address = peer.remote;
         if port != 0 {
             address.set_port(port);
@@ -219,8 +227,8 @@ impl Mesh {
         {
             // The PONG will show if the older link still works.
             peer.doubled = Some(now);
-            peer.pinged = now;
-            peer.awaiting_pong = true;
+            peer.liveness.pinged = now;
+            peer.liveness.awaiting_pong = true;
             self.send_line(older, Request::Ping.line(0).into());
         }
         let entry = &mut self.nodes[node];
@@ -328,13 +336,16 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
         };
-        if !std::mem::take(&mut peer.awaiting_pong) {
+        if !std::mem::take(&mut peer.liveness.awaiting_pong) {
             return;
         }
-        let trip = now.saturating_duration_since(peer.pinged);
-        peer.rtt = Some(trip);
+        let trip = now.saturating_duration_since(peer.liveness.pinged);
+        peer.liveness.rtt = Some(trip);
         self.reports.measured(peer.node).round_trip(trip, now);
-        let (node, first) = (peer.node, !std::mem::replace(&mut peer.synced, true));
+        let (node, first) = (
+            peer.node,
+            !std::mem::replace(&mut peer.liveness.synced, true),
+        );
         self.pause_ponged(node, link, now);
         if first && let Some(unconfirmed) = self.gossip.take_unconfirmed(node, link) {
             self.sweep_unconfirmed(node, unconfirmed);
@@ -364,9 +375,9 @@ impl Mesh {
     /// Sends a PING, unless a PONG is on its way.
     pub(in crate::mesh) fn ping_link(&mut self, link: LinkId, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&link)
-            && !std::mem::replace(&mut peer.awaiting_pong, true)
+            && !std::mem::replace(&mut peer.liveness.awaiting_pong, true)
         {
-            peer.pinged = now;
+            peer.liveness.pinged = now;
             self.send_line(link, Request::Ping.line(0).into());
         }
     }
@@ -378,10 +389,14 @@ impl Mesh {
         let mut ping = Vec::new();
         let mut twins = Vec::new();
         for (id, peer) in &mut self.peers.links {
-            let since = now.saturating_duration_since(peer.pinged);
-            let waiting = !peer.active || peer.awaiting_pong;
+            let since = now.saturating_duration_since(peer.liveness.pinged);
+            let waiting = !peer.active || peer.liveness.awaiting_pong;
             // A whole first exchange precedes the first PONG.
-            let patience = if peer.active && !peer.synced { 6 } else { 1 };
+            let patience = if peer.active && !peer.liveness.synced {
+                6
+            } else {
+                1
+            };
             if waiting && since >= self.cx.settings.ping_timeout * patience {
                 let what = if peer.active { "PING" } else { "ACK" };
                 dead.push((
@@ -391,10 +406,12 @@ impl Mesh {
                         self.cx.settings.ping_timeout.as_secs()
                     ),
                 ));
-            } else if peer.active && !peer.awaiting_pong && since >= self.cx.settings.ping_interval
+            } else if peer.active
+                && !peer.liveness.awaiting_pong
+                && since >= self.cx.settings.ping_interval
             {
-                peer.pinged = now;
-                peer.awaiting_pong = true;
+                peer.liveness.pinged = now;
+                peer.liveness.awaiting_pong = true;
                 ping.push(*id);
             } else if peer
                 .doubled
@@ -428,7 +445,7 @@ impl Mesh {
             .peers
             .get(&younger)
             .is_some_and(|young| young.hello.outgoing != old.hello.outgoing);
-        let alive = !old.awaiting_pong;
+        let alive = !old.liveness.awaiting_pong;
         let loser = if alive && dialled_by_both && old.hello.outgoing == stays {
             younger
         } else {

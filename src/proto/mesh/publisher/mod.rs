@@ -134,7 +134,7 @@ impl Mesh {
             min_mtu,
             mtu: mtu.min(cap),
             tx: self.sessions[node.shared.idx].tx(),
-            resting: self.sessions[node.shared.idx].is_resting(),
+            paused: self.sessions[node.shared.idx].is_paused(),
             rx: self.sessions[node.shared.idx].rx(),
         }
     }

@@ -268,8 +268,9 @@ impl Mesh {
             ..reason
         });
         let silent = self.paths[idx]
+            .probes
             .silent_since
-            .filter(|_| self.paths[idx].unanswered > 0);
+            .filter(|_| self.paths[idx].probes.unanswered > 0);
         PathReport {
             up: row.up,
             path: row.path,
@@ -279,10 +280,10 @@ impl Mesh {
             udp: UdpSight {
                 address: self.paths[idx].addr.map(|addr| addr.to_string()),
                 confirmed: self.paths[idx].confirmed,
-                unanswered: self.paths[idx].unanswered,
+                unanswered: self.paths[idx].probes.unanswered,
                 silent_seconds: seconds_since(silent, now),
-                heard: self.paths[idx].heard,
-                heard_seconds: seconds_since(self.paths[idx].heard_at, now),
+                heard: self.paths[idx].heard.count,
+                heard_seconds: seconds_since(self.paths[idx].heard.at, now),
             },
             mtu: MtuSight {
                 proven_bytes: row.pmtu_bytes,

@@ -44,7 +44,7 @@ impl Mesh {
             .rtt
             .filter(|_| path == PathKind::Udp);
         let rtt = rtt.or_else(|| {
-            link.and_then(|link| link.rtt)
+            link.and_then(|link| link.liveness.rtt)
                 .filter(|_| path == PathKind::Tcp)
         });
         let count = |counter: fn(&Node) -> &AtomicU64| total(counter(node));
@@ -186,12 +186,12 @@ impl Mesh {
                 reason("idle", "no tunnel yet: nothing was sent".into())
             };
         }
-        if self.paths[node.shared.idx].unanswered > 0 {
+        if self.paths[node.shared.idx].probes.unanswered > 0 {
             return reason(
                 "udp_no_reply",
                 format!(
                     "{} UDP probes unanswered: is UDP blocked between us?",
-                    self.paths[node.shared.idx].unanswered
+                    self.paths[node.shared.idx].probes.unanswered
                 ),
             );
         }
@@ -381,7 +381,7 @@ impl Mesh {
     pub fn connections(&self) -> Vec<ConnectionRow> {
         let row = |peer: &crate::mesh::peers::handshake::Peer| {
             let bits = [
-                (0, peer.awaiting_pong),
+                (0, peer.liveness.awaiting_pong),
                 (8, self.graph.tree().contains(&peer.node)),
             ];
             ConnectionRow {
@@ -394,7 +394,7 @@ impl Mesh {
                     .fold(0, |all, (bit, on)| all | u32::from(on) << bit),
                 outgoing: peer.hello.outgoing,
                 protocol: peer.hello.dialect,
-                rtt_seconds: peer.rtt.map(|rtt| rtt.as_secs_f64()),
+                rtt_seconds: peer.liveness.rtt.map(|rtt| rtt.as_secs_f64()),
             }
         };
         let mut rows: Vec<ConnectionRow> = self.peers.values().map(row).collect();

@@ -519,7 +519,7 @@ impl Mesh {
             return self.legacy_unopened(idx, now);
         }
         let recent = |at: Instant| now.saturating_duration_since(at) < RETRY;
-        if self.paths[idx].is_active(now) && self.paths[idx].unanswered <= 2
+        if self.paths[idx].is_active(now) && self.paths[idx].probes.unanswered <= 2
             || self.sessions[idx].began.is_some_and(recent)
         {
             return;

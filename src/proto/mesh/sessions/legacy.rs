@@ -73,10 +73,6 @@ pub(in crate::mesh) struct Legacy {
     asked: Option<Instant>,
     /// Time of the last ANS_KEY from the node that we use.
     got: Option<Instant>,
-    /// Time at which the node's key was last in doubt.
-    doubted: Option<Instant>,
-    /// Time at which the node last got a key because its packets did not open.
-    mended: Option<Instant>,
     /// Budget of keys that the node may request.
     answers: Option<Bucket>,
     /// Budget of KEY_CHANGED lines by hearsay, and true if one waits for it.
@@ -84,7 +80,18 @@ pub(in crate::mesh) struct Legacy {
     changed: bool,
     /// Suite that the node requested and that we do not support, if so. Packets go over links then.
     pub(in crate::mesh) refused: Option<String>,
-    told: Option<Instant>,
+    logged: Option<Instant>,
+    /// Packets that do not open.
+    failures: Failures,
+}
+
+/// Packets of one node that do not open, or of ours that the node cannot open.
+#[derive(Default)]
+struct Failures {
+    /// Time at which the node's key was last in doubt.
+    doubted: Option<Instant>,
+    /// Time at which the node last got a key because its packets did not open.
+    mended: Option<Instant>,
     /// Number of wrong MACs at the start of the count, and the start time.
     forgeries: Option<(u64, Instant)>,
 }
@@ -231,7 +238,7 @@ impl Mesh {
         let most = if suite.mac == 0 { 1 } else { MAX_RX };
         legacy.rx.truncate(most);
         legacy.expire_at = Some(now + LINGER);
-        legacy.forgeries = None;
+        legacy.failures.forgeries = None;
         self.update_state(idx);
         self.send_towards(idx, line.line(0).into());
     }
@@ -282,8 +289,8 @@ impl Mesh {
                 legacy.tx = None;
                 legacy.refused = Some(why.to_string());
                 let lately = |at: Instant| now.saturating_duration_since(at) < SAY_EVERY;
-                if !legacy.told.is_some_and(lately) {
-                    legacy.told = Some(now);
+                if !legacy.logged.is_some_and(lately) {
+                    legacy.logged = Some(now);
                     tracing::warn!(node = %self.nodes[from].name(), "{why}; its packets go over TCP");
                 }
             }
@@ -354,10 +361,10 @@ impl Mesh {
                 legacy.rx.truncate(1);
             }
             let wrong = node.shared.counters.bad_tag.load(Ordering::Relaxed);
-            let (before, since) = *legacy.forgeries.get_or_insert((wrong, now));
+            let (before, since) = *legacy.failures.forgeries.get_or_insert((wrong, now));
             let forged = wrong - before >= FORGERIES;
             if now.saturating_duration_since(since) >= FORGERIES_WITHIN {
-                legacy.forgeries = Some((wrong, now));
+                legacy.failures.forgeries = Some((wrong, now));
             }
             let worn = legacy.rx.front().is_some_and(|key| key.wants_renewal());
             let spent = legacy.tx.as_ref().is_some_and(|tx| tx.wants_rekey());

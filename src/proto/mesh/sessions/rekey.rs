@@ -46,7 +46,7 @@ enum Half {
 
 impl Keys {
     /// Returns true if sending pauses now.
-    pub(in crate::mesh) fn is_resting(&self) -> bool {
+    pub(in crate::mesh) fn is_paused(&self) -> bool {
         self.pause.is_some()
     }
 }

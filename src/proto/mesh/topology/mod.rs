@@ -61,3 +61,20 @@ impl Graph {
         self.tree = tree;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_is_part_of_a_pass() {
+        let mut graph = Graph::default();
+        assert!(!graph.is_dirty());
+        graph.add_orphan(NodeIdx::FIRST);
+        assert!(!graph.is_dirty(), "the line about the edge marks it");
+        graph.purge();
+        assert!(graph.is_dirty() && graph.purge);
+        assert_eq!(graph.take_orphans(), [NodeIdx::FIRST].into());
+        assert!(graph.take_orphans().is_empty());
+    }
+}

@@ -97,7 +97,7 @@ impl Node {
             min_mtu: 0,
             mtu: route::MTU,
             tx: None,
-            resting: false,
+            paused: false,
             rx: Vec::new(),
         };
         let shared = NodeShared::new(idx, name, state);

@@ -146,17 +146,17 @@ fn no_line_that_is_passed_on_costs_a_link() {
             if number % 64 == 0 {
                 net.settle();
             }
-            let shown = printable(&line);
-            assert_eq!(net.meshes[0].peers.len(), 2, "{shown} cut a link");
+            let text = printable(&line);
+            assert_eq!(net.meshes[0].peers.len(), 2, "{text} cut a link");
             if good {
                 read += 1;
             } else {
                 refused += 1;
                 assert!(
                     net.meshes[0].cx.counters.refused > before,
-                    "not counted: {shown}"
+                    "not counted: {text}"
                 );
-                assert_eq!(net.meshes[0].nodes.len(), known, "{shown} made a node");
+                assert_eq!(net.meshes[0].nodes.len(), known, "{text} made a node");
             }
         }
         net.settle();
@@ -194,11 +194,11 @@ fn a_line_of_the_neighbours_own_costs_its_link() {
             (Dialect::Native, false),
             (Dialect::Legacy, true),
         ] {
-            let shown = printable(line);
+            let text = printable(line);
             assert_eq!(
                 is_linked_after(dialect, line),
                 linked,
-                "{dialect:?}: {shown}"
+                "{dialect:?}: {text}"
             );
         }
     }
@@ -208,7 +208,7 @@ fn a_line_of_the_neighbours_own_costs_its_link() {
 #[test]
 fn lines_that_are_not_read_are_logged_with_pace() {
     let mut net = scene(Dialect::Sptps, 200);
-    let said = lines_of(|| {
+    let log = lines_of(|| {
         for n in 0..180_u32 {
             let line = [
                 format!("12 {n:x} n1 n0 ").as_bytes(),
@@ -219,13 +219,13 @@ fn lines_that_are_not_read_are_logged_with_pace() {
             net.run(Duration::from_secs(1));
         }
     });
-    let said: Vec<_> = said
+    let log: Vec<_> = log
         .iter()
         .filter(|line| line.contains("ADD_EDGE: bad address"))
         .collect();
-    assert_eq!(said.len(), 3, "{said:#?}");
-    assert!(said[1].ends_with("n1 60 "), "{said:#?}");
-    assert!(said.iter().all(|line| !line.contains('\x1b')), "{said:#?}");
+    assert_eq!(log.len(), 3, "{log:#?}");
+    assert!(log[1].ends_with("n1 60 "), "{log:#?}");
+    assert!(log.iter().all(|line| !line.contains('\x1b')), "{log:#?}");
 }
 
 /// A relay keeps its link, however many lines of another node it forwards.

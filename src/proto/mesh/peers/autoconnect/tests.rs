@@ -124,8 +124,8 @@ fn dead_nodes_are_dialled_rarely() {
     let mut net = net(3, |_| {});
     net.join(0, 1);
     net.dial = false;
-    let said = lines_of(|| net.run(900 * SECOND));
-    let dials = said.iter().filter(|line| line.starts_with("dialling"));
+    let log = lines_of(|| net.run(900 * SECOND));
+    let dials = log.iter().filter(|line| line.starts_with("dialling"));
     let dials = dials.count();
     assert!((12..=26).contains(&dials), "{dials}");
 }

@@ -56,7 +56,7 @@ fn gossip_does_not_end_what_two_nodes_speak() {
             let mut net = Net::spoken(hasty(native));
             assert_eq!(net.protocol(0, 2), dialect);
             assert_eq!(downgrades(&net.meshes[0]), 0);
-            let said = lines_of(|| {
+            let log = lines_of(|| {
                 let truth = if native { 0x0780_000c } else { 0x0700_000c };
                 let lost = lost(&mut net, 70, |net, second| {
                     forge(net, 2 * second + 1, lie);
@@ -71,8 +71,8 @@ fn gossip_does_not_end_what_two_nodes_speak() {
                 let count = downgrades(&net.meshes[usize::from(at)]);
                 assert!((10..=80).contains(&count), "{count} of {lie:x}");
             }
-            let said = said.iter().filter(|l| l.contains("downgrade refused"));
-            assert_eq!(said.count(), 4, "both ends, twice in 70 seconds");
+            let log = log.iter().filter(|l| l.contains("downgrade refused"));
+            assert_eq!(log.count(), 4, "both ends, twice in 70 seconds");
         }
     }
 }
@@ -108,9 +108,9 @@ fn a_node_behind_others_may_go_back_to_sptps() {
     net.send(0, 2, 100);
     net.run(3 * SECOND);
     assert_eq!(net.protocol(0, 2), "sptps");
-    let said = lines_of(|| assert_eq!(lost(&mut net, 30, |_, _| ()), 0));
-    let told = said.iter().filter(|l| l.contains("spoke native before"));
-    assert_eq!(told.count(), 1);
+    let log = lines_of(|| assert_eq!(lost(&mut net, 30, |_, _| ()), 0));
+    let count = log.iter().filter(|l| l.contains("spoke native before"));
+    assert_eq!(count.count(), 1);
     assert_eq!(net.protocol(0, 2), "sptps");
 }
 
@@ -139,12 +139,12 @@ fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
     let mut net = Net::new(all);
     net.dialect = Dialect::Sptps;
     for round in 1..=2 {
-        let said = lines_of(|| {
+        let log = lines_of(|| {
             net.join(0, 1);
             net.run(100 * SECOND);
         });
-        let told = said.iter().filter(|l| l.contains("both ends offer native"));
-        assert_eq!(told.count(), 2, "one at each end");
+        let count = log.iter().filter(|l| l.contains("both ends offer native"));
+        assert_eq!(count.count(), 2, "one at each end");
         assert_eq!(downgrades(&net.meshes[0]), round);
         assert_eq!(net.protocol(0, 1), "native", "the tunnel is not touched");
         net.part(0, 1);

@@ -43,7 +43,7 @@ fn a_neighbour_tells_its_key_to_the_operator() {
             .iter()
             .any(|(_, line)| line.starts_with(b"15 n1 n0 20"))
     );
-    let said = lines_of(|| {
+    let log = lines_of(|| {
         for seed in [1, 1, 2] {
             net.says(1, 0, format!("15 n1 n0 20 {}", key(seed)).into());
             net.settle();
@@ -51,10 +51,10 @@ fn a_neighbour_tells_its_key_to_the_operator() {
         net.says(1, 0, "15 n1 n0 20 rubbish".into());
         net.settle();
     });
-    let said = said
+    let log = log
         .iter()
         .filter(|line| line.contains("Ed25519PublicKey = "));
-    assert_eq!(said.count(), 2, "a key is said once");
+    assert_eq!(log.count(), 2, "a key is said once");
     assert!(reason(&net, 1).contains(&format!("`Ed25519PublicKey = {}`", key(2))));
     assert!(net.meshes[0].cx.settings.hosts[&name(1)].key.is_none());
     // A relay's answer in the name of another node does not count.

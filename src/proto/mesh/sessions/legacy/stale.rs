@@ -47,7 +47,7 @@ impl Mesh {
         if !reachability.legacy
             || !reachability.reachable
             || has_newest
-            || legacy.mended.is_some_and(recent)
+            || legacy.failures.mended.is_some_and(recent)
             || !self
                 .sessions
                 .legacy
@@ -56,7 +56,7 @@ impl Mesh {
         {
             return;
         }
-        self.sessions[idx].legacy.mended = Some(now);
+        self.sessions[idx].legacy.failures.mended = Some(now);
         tracing::debug!(node = %node.shared.name, "its packets do not open: it is told a new key");
         self.send_legacy_key(idx, now);
     }
@@ -94,14 +94,14 @@ impl Mesh {
         };
         if !node.reachability.legacy
             || legacy.tx.is_none()
-            || self.paths[idx].unanswered < DOUBT_AFTER
+            || self.paths[idx].probes.unanswered < DOUBT_AFTER
             || within(legacy.got, YOUNG)
-            || within(legacy.doubted, DOUBT_EVERY)
+            || within(legacy.failures.doubted, DOUBT_EVERY)
         {
             return;
         }
         let legacy = &mut self.sessions[idx].legacy;
-        legacy.doubted = Some(now);
+        legacy.failures.doubted = Some(now);
         legacy.asked = None;
         self.ask_legacy_key(idx, now);
     }
@@ -111,6 +111,7 @@ impl Mesh {
         let node = &self.nodes[idx];
         let legacy = &self.sessions[idx].legacy;
         let asked = legacy
+            .failures
             .doubted
             .filter(|at| legacy.got.is_none_or(|got| got < *at));
         node.reachability.legacy

@@ -55,7 +55,7 @@ fn host(one: &mut Settings, of: u8, change: impl Fn(&mut Host)) {
 }
 
 /// ANS_KEY lines of a node, without the key.
-fn told(net: &Net, by: u8) -> Vec<String> {
+fn announced(net: &Net, by: u8) -> Vec<String> {
     let lines = net
         .routed
         .iter()
@@ -92,7 +92,7 @@ fn neighbours_tell_their_keys_unasked_and_find_each_other_by_udp() {
     }
     assert_eq!(net.delivered.len(), 2);
     assert_eq!(
-        [told(&net, 0), told(&net, 1)],
+        [announced(&net, 0), announced(&net, 1)],
         [["427 672 16 0"], ["427 672 16 0"]]
     );
     // A node that looks like a tinc 1.1 is asked for its Ed25519 key (19), and for nothing else.
@@ -229,7 +229,7 @@ fn a_reload_ends_what_it_forbids() {
         net.run(SECOND);
         assert_eq!(net.row(0, 1).up, stays);
         if stays {
-            assert_eq!(told(&net, 0), ["419 64 20 0"]);
+            assert_eq!(announced(&net, 0), ["419 64 20 0"]);
             net.send(1, 0, 500);
             assert_eq!(net.row(1, 0).cipher.as_deref(), Some("aes-128-cbc sha1/20"));
             assert_eq!(net.delivered.len(), 1);
@@ -284,12 +284,12 @@ fn weak_keys_are_refused() {
         format!("{key}AB 427 672 4 0"),
     ] {
         let mut net = pair();
-        let said = lines_of(|| {
+        let log = lines_of(|| {
             net.says(1, 0, format!("16 n1 n0 {answer}").into());
             net.settle();
         });
         assert_eq!(
-            said.iter().filter(|l| l.contains("go over TCP")).count(),
+            log.iter().filter(|l| l.contains("go over TCP")).count(),
             1,
             "{answer}"
         );
@@ -342,7 +342,7 @@ fn keys_that_are_asked_for() {
         net.run(SECOND / 20);
         assert_eq!(net.delivered.len(), n + 1);
     }
-    let made = told(&net, 0).len();
+    let made = announced(&net, 0).len();
     assert!((8..=10).contains(&made), "{made}");
     assert_eq!(keys_of(&mut net, 0, 1).rx.len(), MAX_RX);
     net.run(LINGER + 2 * SECOND);
@@ -362,7 +362,7 @@ fn keys_expire() {
         net.run(SECOND / 10);
         assert_eq!(net.delivered.len(), 4 * (n + 1), "at {n}");
     }
-    let made = told(&net, 0).len();
+    let made = announced(&net, 0).len();
     assert!((8..=16).contains(&made), "{made}");
 }
 
@@ -392,10 +392,10 @@ fn worn_and_attacked_keys_are_changed() {
     wrong.fetch_add(FORGERIES - 1, Ordering::Relaxed);
     let shared = mesh.nodes[idx].shared.clone();
     net.run(2 * SECOND);
-    assert_eq!(told(&net, 0).len(), 0);
+    assert_eq!(announced(&net, 0).len(), 0);
     shared.counters.bad_tag.fetch_add(1, Ordering::Relaxed);
     net.run(2 * SECOND);
-    assert_eq!(told(&net, 0).len(), 1);
+    assert_eq!(announced(&net, 0).len(), 1);
 }
 
 /// T09: an edge to a word that is no address kills a 1.0.36. The edge is sent to every link but
@@ -535,7 +535,7 @@ fn restarted_unseen(silent: bool) {
     }
     forget_keys(&mut net, 2, 0);
     if silent {
-        keys_of(&mut net, 2, 0).mended = Some(net.now + 1000 * SECOND);
+        keys_of(&mut net, 2, 0).failures.mended = Some(net.now + 1000 * SECOND);
     }
     net.delivered.clear();
     let mut by_udp = 0;
@@ -581,5 +581,5 @@ fn forged_datagrams_change_no_key_in_use() {
         net.input(0, Input::Punt(crate::mesh::Punt::BadTag { node: idx }));
         net.run(SECOND / 20);
     }
-    assert_eq!(told(&net, 0), Vec::<String>::new());
+    assert_eq!(announced(&net, 0), Vec::<String>::new());
 }

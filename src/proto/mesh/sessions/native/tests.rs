@@ -82,10 +82,7 @@ fn a_pair_of_which_one_does_not_offer_it_speaks_sptps() {
         let mut net = Net::new(native(2, &[old]));
         net.join(0, 1);
         net.run(4 * SECOND);
-        assert_eq!(
-            (net.protocol(0, 1), net.protocol(1, 0)),
-            ("sptps".into(), "sptps".into())
-        );
+        assert_eq!((net.protocol(0, 1), net.protocol(1, 0)), ("sptps", "sptps"));
         assert!(net.native.is_empty(), "nobody was asked");
         assert_eq!(lost(&mut net, [0, 1], 100), 0);
     }
@@ -152,7 +149,7 @@ fn a_lost_confirmation_is_made_up_for_by_a_packet() {
     net.run(2 * SECOND);
     assert_eq!(
         (net.protocol(0, 1), net.protocol(1, 0)),
-        ("native".into(), "native".into())
+        ("native", "native")
     );
     assert_eq!(lost(&mut net, [0, 1], 100), 0);
 }
@@ -284,9 +281,6 @@ fn a_node_that_goes_back_to_sptps_is_followed() {
     net.meshes[1] = crate::mesh::Mesh::new(old.pop().unwrap().into(), [77; 32], net.now);
     net.join(0, 1);
     net.run(4 * SECOND);
-    assert_eq!(
-        (net.protocol(0, 1), net.protocol(1, 0)),
-        ("sptps".into(), "sptps".into())
-    );
+    assert_eq!((net.protocol(0, 1), net.protocol(1, 0)), ("sptps", "sptps"));
     assert_eq!(lost(&mut net, [0, 1], 100), 0);
 }
