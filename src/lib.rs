@@ -22,6 +22,7 @@ pub use meshd_crypto as crypto;
 pub use meshd_daemon as daemon;
 #[cfg(feature = "daemon")]
 pub use meshd_dataplane::{self as dataplane, fastpath, io};
+pub use meshd_diagnose as diagnose;
 pub use meshd_os as os;
 pub use meshd_proto::{self as proto, link, mesh, route, tunnel};
 pub use meshd_sync as sync;

@@ -6,7 +6,7 @@ mod sim;
 
 use std::time::Duration;
 
-use meshd::{crypto::Rng, mesh::reports::view::PathKind};
+use meshd::{crypto::Rng, mesh::reports::facts::PathKind};
 use meshd_sim::{Failure, Fidelity, Plan, World};
 use sim::{hold, seconds, world};
 
@@ -149,7 +149,7 @@ fn path(world: &World, from: usize, to: usize) -> Option<PathKind> {
     world
         .peers(from)
         .into_iter()
-        .find(|row| row.name == name)
+        .find(|row| row.name.as_str() == name)
         .map(|row| row.path)
 }
 

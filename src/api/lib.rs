@@ -4,6 +4,8 @@ pub mod change;
 pub mod client;
 pub mod codec;
 pub mod proto;
+pub mod report;
+pub mod rows;
 
 use std::path::{Path, PathBuf};
 

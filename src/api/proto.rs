@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use meshd_proto::{
-    link::Dialect,
-    mesh::reports::{
-        path_report::{NodeReport, PathReport, RefusedRow},
-        view::{
-            ConnectionRow, EdgeRow, MeshStatus, NodeRow, PacketKind, PathKind, PeerRow, RouteRow,
-            SubnetRow,
-        },
-    },
+use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind};
+
+use crate::{
+    report::{NodeReport, PathReport, RefusedRow},
+    rows::PeerRow,
+};
+
+pub use meshd_proto::mesh::reports::view::{
+    ConnectionRow, EdgeRow, MeshStatus, NodeRow, PacketKind, RouteRow, SubnetRow,
 };
 
 pub use crate::change::{Change, ChangeKind, When};

@@ -52,9 +52,10 @@ pub(super) fn run(
     let mut loaded = meshd_config::load(&source, None);
     if let Ok(config) = &mut loaded
         && let Some(status) = running_key::daemon_of(context, &source.base)
-        && let Some((file, text)) = running_key::other_than_running(&status)
+        && let Some((file, key)) = running_key::other_than_running(&status)
     {
         let shown = file.strip_prefix(&status.config).unwrap_or(&file);
+        let text = meshd_diagnose::health::other_key(&key.to_string());
         config.problems.push(Problem::warning(shown, 0, text));
     }
     if let Some((place, _)) = &source.instead {

@@ -2,8 +2,8 @@
 //!
 //! Source: config/tinc.md section 5.5.
 
+use meshd_api::proto::{ConnectionRow, EdgeRow, NodeRow, SubnetRow};
 use meshd_api::proto::{Request, Response};
-use meshd_proto::mesh::reports::view::{ConnectionRow, EdgeRow, NodeRow, SubnetRow};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn subnets_carry_their_weight_unless_it_is_the_default() {
         let row = |weight, owner: Option<&str>| SubnetRow {
-            subnet: "10.2.0.0/24".into(),
+            subnet: "10.2.0.0/24".parse().unwrap(),
             weight,
             owner: owner.map(Into::into),
             reachable: true,

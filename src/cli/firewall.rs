@@ -39,7 +39,7 @@ pub(super) enum Seen {
 }
 
 /// Checks whether UDP and TCP to our port are admitted, from an address if one is known.
-pub(super) fn look(from: Option<IpAddr>, port: u16) -> Seen {
+pub(super) fn inspect(from: Option<IpAddr>, port: u16) -> Seen {
     match ruleset() {
         Ok(ruleset) => seen(&ruleset, from, port),
         Err(why) => Seen::Nothing(why),

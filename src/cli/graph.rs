@@ -15,12 +15,10 @@ use std::{
 
 use serde::Serialize;
 
-use meshd_api::proto::{Request, Response};
+use meshd_api::proto::{EdgeRow, Request, Response};
+use meshd_api::rows::PeerRow;
 use meshd_os::{clock, files::write_given};
-use meshd_proto::{
-    dialect::Dialect,
-    mesh::reports::view::{EdgeRow, PathKind, PeerRow},
-};
+use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind};
 
 use crate::{
     Exit, Failure, Outcome,

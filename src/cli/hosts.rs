@@ -3,7 +3,7 @@
 use std::{fs::File, io::ErrorKind, path::Path};
 
 use meshd_config::{Source, files};
-use meshd_proto::mesh::reports::view::HostFile;
+use meshd_proto::mesh::reports::facts::HostFile;
 use meshd_wire::NodeName;
 
 /// Returns the state of a node's host file; `None` if this user may not read it. The problem is that of `meshctl

@@ -41,12 +41,12 @@ use clap::Parser;
 use args::{Cli, Command, MigrateCommand};
 use context::Context;
 
+use meshd_api::proto::PacketKind;
 use meshd_api::{
     client::ClientError,
     proto::{ControlError, ErrorCode, Request},
 };
 use meshd_config::find::FindError;
-use meshd_proto::mesh::reports::view::PacketKind;
 
 /// Exit code of a command. Source: cli/meshctl.md section 4.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

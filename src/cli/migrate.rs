@@ -1,18 +1,21 @@
 //! `meshctl migrate status`: shows each node's progress from tinc 1.0 to native, the obstacle to its next step, and the
 //! remedy. Source: cli/meshctl.md section 5.
 
-mod advice;
 #[cfg(test)]
 mod tests;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use meshd_api::proto::{Answer, Request, Response, Status};
-use meshd_config::Source;
-use meshd_proto::{
-    link::Dialect,
-    mesh::reports::view::{EdgeRow, HostFile, PeerRow, Reason},
+use meshd_api::{
+    proto::{Answer, EdgeRow, Request, Response, Status},
+    rows::{PeerRow, Reason},
 };
+use meshd_config::Source;
+use meshd_diagnose::{
+    Code, Here,
+    migrate::{Line, Migration, Own, Progress, Runs, Todo},
+};
+use meshd_proto::{dialect::Dialect, mesh::reports::facts::HostFile};
 use meshd_wire::NodeName;
 
 use crate::{
@@ -23,8 +26,6 @@ use crate::{
     peers::tunnel,
     table::{Table, or_dash, or_empty},
 };
-
-use advice::{Facts, Line, Own, Runs, Todo};
 
 /// One node; our own is first.
 #[derive(Debug, Serialize)]
@@ -42,12 +43,30 @@ struct Row {
     /// The reason for the state, in the words of `peers`.
     why: Option<Reason>,
     /// The work left to do; null if none.
+    #[serde(serialize_with = "todo_json")]
     todo: Option<Todo>,
 }
 
 struct Rows<'a> {
     head: String,
     rows: &'a [Row],
+}
+
+/// Writes the work left to do in JSON.
+fn todo_json<S: Serializer>(todo: &Option<Todo>, to: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Row<'a> {
+        /// A stable code for programs; the texts may change.
+        code: String,
+        next: Option<Dialect>,
+        text: &'a str,
+    }
+    let row = todo.as_ref().map(|todo| Row {
+        code: todo.finding.code.word(),
+        next: todo.next,
+        text: &todo.finding.text,
+    });
+    row.serialize(to)
 }
 
 /// Returns exit code 10 while work is left to do.
@@ -68,14 +87,14 @@ pub(super) fn status(context: &Context) -> Outcome {
         ..Source::default()
     };
     let own = own(&source, &answer, status)?;
-    let mut all: Vec<(Facts, String)> = Vec::new();
+    let mut all: Vec<(Progress, String)> = Vec::new();
     for row in &peers {
-        all.push((facts(&source, &own.name, row, &edges), tunnel(row)));
+        all.push((facts(&source, &own.here.node, row, &edges), tunnel(row)));
     }
-    for name in unheard(&source, &own.name, &peers) {
-        all.push((Facts::unheard(&source, &name), "-".into()));
+    for name in unheard(&source, &own.here.node, &peers) {
+        all.push((unheard_of(&source, &name), "-".into()));
     }
-    let rows = rows(&own, all);
+    let rows = rows(&own, all, &peers);
     let shown = Rows {
         head: headline(&own, &rows, context.utf8),
         rows: &rows,
@@ -99,14 +118,18 @@ fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure
     let key_file = meshd_config::place_of(source, None, "Ed25519PrivateKeyFile");
     let key_file = key_file.map_or_else(|| "ed25519_key.priv".into(), |(_, _, value)| value);
     Ok(Own {
-        name: answer.node.clone(),
-        net: answer.net.clone(),
         config: status.config.clone(),
-        main: match meshd_config::main_file(source).display().to_string() {
-            toml if toml == meshd_config::toml::MAIN => format!("{toml} (`trust.min_protocol`)"),
-            tincs => tincs,
+        here: Here {
+            node: answer.node.clone(),
+            net: answer.net.clone(),
+            pid: Some(status.pid),
+            main: match meshd_config::main_file(source).display().to_string() {
+                toml if toml == meshd_config::toml::MAIN => {
+                    format!("{toml} (`trust.min_protocol`)")
+                }
+                tincs => tincs,
+            },
         },
-        pid: status.pid,
         offers: status.offers.ok_or_else(Failure::odd_answer)?,
         min: status.min_protocol,
         key_file: source.base.join(key_file).exists(),
@@ -124,17 +147,17 @@ fn line(source: &Source, node: Option<&NodeName>, variable: &'static str) -> Opt
     })
 }
 
-fn facts(source: &Source, own: &str, row: &PeerRow, edges: &[EdgeRow]) -> Facts {
-    Facts {
+fn facts(source: &Source, own: &str, row: &PeerRow, edges: &[EdgeRow]) -> Progress {
+    Progress {
         name: row.name.clone(),
         up: row.up,
         speaks: row.protocol.filter(|_| row.up).or(row.link),
         offers: row.offers,
         min: row.min_protocol,
         host_file: row.host_file,
-        why: row.reason.clone(),
+        why: row.reason.as_ref().map(|reason| reason.text.clone()),
         local: names_local(&row.name, own, edges),
-        ..Facts::of_file(source, &row.name)
+        ..of_file(source, &row.name)
     }
 }
 
@@ -149,29 +172,27 @@ fn names_local(name: &str, own: &str, edges: &[EdgeRow]) -> Option<bool> {
     }
 }
 
-impl Facts {
-    /// Describes a host file whose node is unknown to the mesh.
-    fn unheard(source: &Source, name: &str) -> Self {
-        let facts = Self::of_file(source, name);
-        let host_file = facts.disk.clone().and_then(Result::ok).unwrap_or_default();
-        Self { host_file, ..facts }
-    }
+/// Describes a host file whose node is unknown to the mesh.
+fn unheard_of(source: &Source, name: &str) -> Progress {
+    let facts = of_file(source, name);
+    let host_file = facts.disk.clone().and_then(Result::ok).unwrap_or_default();
+    Progress { host_file, ..facts }
+}
 
-    /// Describes the present state of the host file alone.
-    fn of_file(source: &Source, name: &str) -> Self {
-        let node = NodeName::new(name).ok();
-        Self {
-            name: name.into(),
-            up: false,
-            speaks: None,
-            offers: None,
-            min: None,
-            host_file: HostFile::Missing,
-            why: None,
-            local: None,
-            disk: node.as_ref().and_then(|node| hosts::file(source, node)),
-            min_line: node.and_then(|node| line(source, Some(&node), "MinProtocol")),
-        }
+/// Describes the present state of the host file alone.
+fn of_file(source: &Source, name: &str) -> Progress {
+    let node = NodeName::new(name).ok();
+    Progress {
+        name: name.into(),
+        up: false,
+        speaks: None,
+        offers: None,
+        min: None,
+        host_file: HostFile::Missing,
+        why: None,
+        local: None,
+        disk: node.as_ref().and_then(|node| hosts::file(source, node)),
+        min_line: node.and_then(|node| line(source, Some(&node), "MinProtocol")),
     }
 }
 
@@ -183,9 +204,15 @@ fn unheard(source: &Source, own: &str, peers: &[PeerRow]) -> Vec<String> {
     unheard.collect()
 }
 
-fn rows(own: &Own, all: Vec<(Facts, String)>) -> Vec<Row> {
+/// Returns the reason that `peers` shows for a node.
+fn reason(peers: &[PeerRow], name: &str) -> Option<Reason> {
+    let row = peers.iter().find(|row| row.name == name)?;
+    row.reason.clone()
+}
+
+fn rows(own: &Own, all: Vec<(Progress, String)>, peers: &[PeerRow]) -> Vec<Row> {
     let mut rows = vec![Row {
-        name: own.name.clone(),
+        name: own.here.node.clone(),
         up: true,
         runs: Runs::Meshd,
         speaks: Some(own.offers),
@@ -196,17 +223,17 @@ fn rows(own: &Own, all: Vec<(Facts, String)>) -> Vec<Row> {
     }];
     rows.extend(all.into_iter().map(|(facts, tunnel)| Row {
         runs: facts.runs(),
-        todo: facts.todo(own),
+        todo: Migration { node: &facts, own }.todo(),
+        why: reason(peers, &facts.name),
         name: facts.name,
         up: facts.up,
         speaks: facts.speaks,
         offers: facts.offers,
         tunnel,
-        why: facts.why,
     }));
     let native = |row: &Row| {
         let todo = row.todo.as_ref();
-        todo.is_none_or(|todo| todo.code == "may_fall_back")
+        todo.is_none_or(|todo| todo.finding.code == Code::MayFallBack)
     };
     let all_native = rows.iter().all(native);
     rows[0].todo = own.todo(all_native);
@@ -236,22 +263,20 @@ fn headline(own: &Own, rows: &[Row], utf8: bool) -> String {
     };
     let nodes = if rows.len() == 1 { "node" } else { "nodes" };
     let nodes = format!("{} {nodes}: {}", rows.len(), counts.join(", "));
-    let net = own.net.clone();
+    let net = own.here.net.clone();
     let parts: Vec<String> = net
         .into_iter()
-        .chain([own.name.clone(), nodes, left])
+        .chain([own.here.node.clone(), nodes, left])
         .collect();
     parts.join(if utf8 { " · " } else { " - " })
 }
 
-impl Runs {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Meshd => "meshd",
-            Self::Tinc10 => "tinc 1.0",
-            Self::MeshdOrTinc11 => "meshd or tinc 1.1",
-            Self::Unknown => "unknown",
-        }
+fn program(runs: Runs) -> &'static str {
+    match runs {
+        Runs::Meshd => "meshd",
+        Runs::Tinc10 => "tinc 1.0",
+        Runs::MeshdOrTinc11 => "meshd or tinc 1.1",
+        Runs::Unknown => "unknown",
     }
 }
 
@@ -266,10 +291,10 @@ impl Show for Rows<'_> {
             let next = row.todo.as_ref().and_then(|todo| todo.next);
             table.row([
                 row.name.clone(),
-                row.runs.words().into(),
+                program(row.runs).into(),
                 if row.up { row.tunnel.clone() } else { down },
                 or_dash(next.map(Dialect::name)),
-                or_dash(row.todo.as_ref().map(|todo| &todo.text)),
+                or_dash(row.todo.as_ref().map(|todo| &todo.finding.text)),
             ]);
         }
         (vec![self.head.clone()], table)
@@ -292,12 +317,12 @@ impl Show for Rows<'_> {
             table.row([
                 row.name.clone(),
                 row.up.to_string(),
-                row.runs.words().replace(' ', "-"),
+                program(row.runs).replace(' ', "-"),
                 or_empty(row.speaks.map(Dialect::name)),
                 or_empty(row.offers.map(Dialect::name)),
                 or_empty(todo.and_then(|todo| todo.next).map(Dialect::name)),
-                or_empty(todo.map(|todo| todo.code)),
-                or_empty(todo.map(|todo| &todo.text)),
+                or_empty(todo.map(|todo| todo.finding.code.word())),
+                or_empty(todo.map(|todo| &todo.finding.text)),
             ]);
         }
         table

@@ -1,9 +1,12 @@
 //! `meshctl peers`: shows every node, its path and its faults.
 
-use meshd_api::proto::{Request, Response, Status};
+use meshd_api::{
+    proto::{Request, Response, Status, SubnetRow},
+    rows::PeerRow,
+};
 use meshd_proto::{
     dialect::{self, Dialect},
-    mesh::reports::view::{PathKind, PeerRow, SubnetRow},
+    mesh::reports::facts::PathKind,
 };
 
 use crate::{
@@ -117,7 +120,7 @@ impl Show for Peers {
             };
             let address = match row.subnets.as_slice() {
                 [] => "-".into(),
-                [only] => only.clone(),
+                [only] => only.to_string(),
                 [first, rest @ ..] => format!("{first} +{}", rest.len()),
             };
             table.row([
@@ -126,7 +129,7 @@ impl Show for Peers {
                 address,
                 path,
                 tunnel(row),
-                or_dash(row.endpoint.as_deref()),
+                or_dash(row.endpoint),
                 or_dash(row.rtt_seconds.map(round_trip)),
                 or_dash(row.pmtu_bytes),
                 bytes(row.rx_bytes),
@@ -162,13 +165,14 @@ impl Show for Peers {
         ];
         let mut table = Table::new(&names);
         for row in &self.rows {
+            let subnets: Vec<String> = row.subnets.iter().map(ToString::to_string).collect();
             table.row([
                 row.name.clone(),
                 row.up.to_string(),
                 row.path.word().into(),
                 or_empty(row.via.as_deref()),
-                row.subnets.join(","),
-                or_empty(row.endpoint.as_deref()),
+                subnets.join(","),
+                or_empty(row.endpoint),
                 dialect::word(row.protocol).into(),
                 or_empty(row.rtt_seconds),
                 or_empty(row.pmtu_bytes),

@@ -1,7 +1,7 @@
 //! `meshctl routes`: shows the owner of each subnet and the route of an address.
 
 use meshd_api::proto::{Request, Response};
-use meshd_proto::mesh::reports::view::{RouteRow, SubnetRow};
+use meshd_api::proto::{RouteRow, SubnetRow};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -92,7 +92,7 @@ impl Show for Routes<'_> {
         let mut table = Table::new(&["SUBNET", "OWNER", ">WEIGHT", "STATE"]);
         for row in self.0 {
             table.row([
-                row.subnet.clone(),
+                row.subnet.to_string(),
                 owner(row),
                 row.weight.to_string(),
                 state(row).into(),
@@ -105,7 +105,7 @@ impl Show for Routes<'_> {
         let mut table = Table::new(&["subnet", "owner", "weight", "reachable", "active"]);
         for row in self.0 {
             table.row([
-                row.subnet.clone(),
+                row.subnet.to_string(),
                 or_empty(row.owner.as_deref()),
                 row.weight.to_string(),
                 row.reachable.to_string(),
@@ -123,14 +123,14 @@ mod tests {
     #[test]
     fn the_way_of_an_address_reads_from_best_to_worst() {
         let row = |owner: &str, weight, active| SubnetRow {
-            subnet: "172.20.7.0/24".into(),
+            subnet: "172.20.7.0/24".parse().unwrap(),
             weight,
             owner: Some(owner.into()),
             reachable: true,
             active,
         };
         let route = RouteRow {
-            address: "172.20.7.9".into(),
+            address: "172.20.7.9".parse().unwrap(),
             matches: vec![row("gw_02", 10, true), row("gw_03", 20, false)],
             nexthop: Some("lb".into()),
         };

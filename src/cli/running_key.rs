@@ -39,16 +39,16 @@ pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
     })
 }
 
-/// Returns a warning if the running key is not the key in the files. If we cannot read the private key, the public key
+/// Returns the file and its key, if the running key is another one. If we cannot read the private key, the public key
 /// of our host file counts.
-pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
+pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, PublicKey)> {
     let source = Source {
         base: PathBuf::from(&status.config),
         ..Source::default()
     };
     let says_no = || {
-        let said = meshd_config::place_of(&source, None, "ExperimentalProtocol");
-        said.is_some_and(|(_, _, value)| value.eq_ignore_ascii_case("no"))
+        let line = meshd_config::place_of(&source, None, "ExperimentalProtocol");
+        line.is_some_and(|(_, _, value)| value.eq_ignore_ascii_case("no"))
     };
     let private = meshd_config::private_path(&source);
     let (file, key) = match keys::kept_private(&private) {
@@ -65,8 +65,5 @@ pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, String)> {
     if running == key || stands_in {
         return None;
     }
-    let text = format!(
-        "meshd runs with another key, {key}: copy this file's key to all nodes, then restart meshd"
-    );
-    Some((file, text))
+    Some((file, key))
 }

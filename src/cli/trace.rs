@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use meshd_api::proto::EdgeRow;
+use meshd_diagnose::why::{Target, chain};
 use meshd_os::clock;
-use meshd_proto::mesh::reports::view::{EdgeRow, PathKind};
+use meshd_proto::mesh::reports::facts::PathKind;
 
 use crate::{
     Exit, Failure, Outcome,
@@ -11,7 +13,7 @@ use crate::{
     context::Context,
     output::{self, Frame},
     table::{or_empty, round_trip},
-    why::{gather::Live, others::way, resolve::Target},
+    why::gather::Live,
 };
 
 /// Maximum number of hops; a longer path is a loop.
@@ -112,13 +114,13 @@ type Next = (String, Option<PathKind>);
 fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> {
     let node = target.node.as_str();
     live.probe(&target.node)?;
-    let sight = live.sight(&target.node)?;
-    if !sight.pair.up {
+    let report = live.report(&target.node)?;
+    if !report.pair.up {
         return Ok((vec![(node.to_owned(), Some(PathKind::Down))], false));
     }
     let edges = live.edges()?;
     let mut hops: Vec<Next> = Vec::new();
-    let mut said = Some(sight.pair);
+    let mut said = Some(report.pair);
     let mut at = live.world.own.clone();
     while at != node && hops.len() < MAX {
         let (next, kind) = match &said {
@@ -143,7 +145,7 @@ fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> 
 }
 
 fn next_by_links(edges: &[EdgeRow], at: &str, node: &str) -> String {
-    let way = way(edges, at, node).unwrap_or_default();
+    let way = chain(edges, at, node).unwrap_or_default();
     way.get(1).cloned().unwrap_or_else(|| node.to_owned())
 }
 

@@ -67,6 +67,7 @@ impl Driver {
                 }
             }
             Output::Pong { token, rtt } => self.pong(token, rtt),
+            Output::Notice { node, notice } => self.log_notice(&node, notice, now),
             Output::Query { node, data } => self.queried(node, &data, now),
             Output::Hook(event) => {
                 if let Some(routes) = &mut self.routes {

@@ -208,6 +208,7 @@ impl World {
             Output::Remember { .. }
             | Output::Pong { .. }
             | Output::Query { .. }
+            | Output::Notice { .. }
             | Output::Seen { .. }
             | Output::Hook(_) => {}
         }

@@ -14,7 +14,7 @@ use meshd_proto::{
     link::DialId,
     mesh::{
         Settings,
-        reports::view::{ConnectionRow, PeerRow},
+        reports::{facts::NodeFacts, view::ConnectionRow},
     },
 };
 use meshd_wire::NodeName;
@@ -237,9 +237,9 @@ impl World {
         }
     }
 
-    /// Returns the rows of `meshctl peers` on a node.
+    /// Returns the facts of `meshctl peers` on a node.
     #[must_use]
-    pub fn peers(&self, node: usize) -> Vec<PeerRow> {
+    pub fn peers(&self, node: usize) -> Vec<NodeFacts> {
         self.nodes[node].mesh.peers(self.now)
     }
 

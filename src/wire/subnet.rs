@@ -7,6 +7,8 @@ use std::{
     str::FromStr,
 };
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
 /// Weight of a subnet whose text has none. Source: wire/tinc-1.0.md section 1.2.
 pub const DEFAULT_WEIGHT: i32 = 10;
 
@@ -271,6 +273,42 @@ impl fmt::Display for Subnet {
     }
 }
 
+impl FromStr for Prefix {
+    type Err = SubnetError;
+
+    /// Accepts the text of a subnet. A weight is ignored.
+    fn from_str(text: &str) -> Result<Self, SubnetError> {
+        Ok(text.parse::<Subnet>()?.prefix)
+    }
+}
+
+/// The text, in JSON and the like.
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Ok(Subnet::deserialize(from)?.prefix)
+    }
+}
+
+/// The text, in JSON and the like.
+impl Serialize for Subnet {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subnet {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
 impl fmt::Debug for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -300,7 +338,13 @@ mod tests {
             ("::ffff:1.2.3.4", "::ffff:102:304"),
             ("0.0.0.0/0", "0.0.0.0/0"),
         ] {
-            assert_eq!(given.parse::<Subnet>().unwrap().to_string(), shown);
+            let subnet: Subnet = given.parse().unwrap();
+            assert_eq!(subnet.to_string(), shown);
+            let json = format!("\"{shown}\"");
+            assert_eq!(serde_json::to_string(&subnet).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Subnet>(&json).unwrap(), subnet);
+            let prefix = serde_json::from_str::<Prefix>(&json).unwrap();
+            assert_eq!(prefix, subnet.prefix);
         }
     }
 

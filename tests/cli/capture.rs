@@ -2,10 +2,7 @@
 
 use std::fs;
 
-use meshd::{
-    api::proto::{Capturing, ErrorCode, Request, Response},
-    mesh::reports::view::PacketKind,
-};
+use meshd::api::proto::{Capturing, ErrorCode, PacketKind, Request, Response};
 
 use crate::{
     daemon::{Daemon, refuse},

@@ -11,17 +11,15 @@ use meshd::{
     api::{
         codec::{self, Lines},
         proto::{
-            Answer, Change, ChangeKind, ControlError, Envelope, ErrorCode, MAX_LINE, Plan, Pong,
-            Reloaded, Request, Response, Status, ThreadRow, VERSION, When,
+            Answer, Change, ChangeKind, ControlError, EdgeRow, Envelope, ErrorCode, MAX_LINE,
+            MeshStatus, NodeRow, Plan, Pong, Reloaded, Request, Response, RouteRow, Status,
+            SubnetRow, ThreadRow, VERSION, When,
         },
+        report::{MtuReport, NodeReport, PathReport, RefusedRow, UdpReport},
+        rows::{PeerRow, Reason},
     },
     link::Dialect,
-    mesh::reports::{
-        path_report::{MtuSight, NodeReport, PathReport, RefusedRow, Rule, UdpSight},
-        view::{
-            EdgeRow, HostFile, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow, SubnetRow,
-        },
-    },
+    mesh::reports::facts::{HostFile, PathKind, Rule},
 };
 
 use crate::{key, run};
@@ -79,11 +77,13 @@ fn serve(mut stream: UnixStream, reply: fn(Request) -> Option<Response>) {
 pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
     PeerRow {
         name: name.into(),
-        subnets: vec!["172.20.0.21".into(), "10.7.0.0/24".into()],
+        subnets: ["172.20.0.21", "10.7.0.0/24"]
+            .map(|text| text.parse().unwrap())
+            .into(),
         up: path != PathKind::Down,
         path,
         via: (path == PathKind::Via).then(|| "lb_01".into()),
-        endpoint: (path == PathKind::Udp).then(|| "10.132.0.21:655".into()),
+        endpoint: (path == PathKind::Udp).then(|| "10.132.0.21:655".parse().unwrap()),
         protocol: match path {
             PathKind::Udp => Some(Dialect::Native),
             PathKind::Tcp => Some(Dialect::Sptps),
@@ -131,14 +131,14 @@ fn sight(name: &str) -> NodeReport {
             via: row.via.clone(),
             protocol: row.protocol,
             rtt_seconds: row.rtt_seconds,
-            udp: UdpSight {
-                address: Some("10.132.0.31:655".into()),
+            udp: UdpReport {
+                address: "10.132.0.31:655".parse().ok(),
                 confirmed: direct,
                 unanswered: if direct { 0 } else { 9 },
                 silent_seconds: (!direct).then_some(40.0),
-                ..UdpSight::default()
+                ..UdpReport::default()
             },
-            mtu: MtuSight {
+            mtu: MtuReport {
                 proven_bytes: row.pmtu_bytes,
                 fixed: direct,
                 too_small: false,
@@ -146,7 +146,7 @@ fn sight(name: &str) -> NodeReport {
             ..PathReport::default()
         },
         addresses: vec!["10.132.0.31 port 655".into()],
-        listed: row.subnets.clone(),
+        listed: row.subnets.iter().map(|subnet| subnet.prefix).collect(),
         udp_discovery: true,
         may_ask: path == PathKind::Tcp,
         peer: row,
@@ -168,7 +168,7 @@ pub(crate) fn host_file(kind: ChangeKind, file: &str) -> Change {
 }
 
 fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> SubnetRow {
-    let (subnet, owner) = (subnet.into(), Some(owner.into()));
+    let (subnet, owner) = (subnet.parse().unwrap(), Some(owner.into()));
     SubnetRow {
         subnet,
         weight,
@@ -264,7 +264,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             subnet("10.7.0.0/24", "cache_1", 20, false),
         ]),
         Request::Route { address } => Response::Route(RouteRow {
-            address: address.to_string(),
+            address,
             matches: match address.is_ipv4() {
                 true => vec![subnet("10.7.0.0/24", "db_01", 10, true)],
                 false => Vec::new(),
@@ -330,7 +330,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
         Request::Sight { node } => Response::Sight(Box::new(sight(&node))),
         Request::Refused => Response::Refused(vec![RefusedRow {
             owner: "cache_1".into(),
-            subnet: "10.9.0.0/24".into(),
+            subnet: "10.9.0.0/24".parse().unwrap(),
             why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
             rule: Rule::StrictSubnets,
         }]),

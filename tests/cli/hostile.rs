@@ -27,7 +27,7 @@ fn hostile(request: Request) -> Option<Response> {
         Response::Nodes(rows) => rows[0].host = HOSTILE.into(),
         Response::Subnets(rows) => rows[0].owner = Some(HOSTILE.into()),
         Response::Peers(rows) => {
-            rows[0].endpoint = Some(HOSTILE.into());
+            rows[0].cipher = Some(HOSTILE.into());
             rows[1].reason.as_mut().unwrap().text = HOSTILE.into();
         }
         Response::Status(status) => status.problems = vec![HOSTILE.into()],

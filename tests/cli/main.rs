@@ -27,11 +27,14 @@ use std::{
 };
 
 use meshd::{
-    api::proto::{ChangeKind, ControlError, ErrorCode, Plan, Response},
+    api::{
+        proto::{ChangeKind, ControlError, ErrorCode, Plan, Response},
+        rows::PeerRow,
+    },
     config::keys,
     crypto::{PrivateKey, Rng},
     link::Dialect,
-    mesh::reports::view::{PathKind, PeerRow},
+    mesh::reports::facts::PathKind,
 };
 use serde_json::{Value, json};
 

@@ -22,12 +22,12 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use meshd_api::proto::PacketKind;
 use meshd_api::{
     client::{Client, ClientError},
     proto::{Captured, PacketRow, Request, Response},
 };
 use meshd_os::{clock, files::open_given};
-use meshd_proto::mesh::reports::view::PacketKind;
 use meshd_wire::ether;
 
 use crate::{Exit, Failure, Outcome, args::Format, context::Context, output, table::or_empty};

@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
     use crate::top::rows::{self, Shot, tests::shot};
-    use meshd_proto::mesh::reports::view::{PeerRow, Reason};
+    use meshd_api::rows::{PeerRow, Reason};
 
     fn drawn(state: &State, answers: bool, trouble: Option<&str>, height: u16) -> Vec<String> {
         let shots = [shot(10.0, 100), shot(12.0, 200)];
@@ -263,7 +263,7 @@ mod tests {
             filter: "01".into(),
             ..State::default()
         };
-        state.path = Some(meshd_proto::mesh::reports::view::PathKind::Udp);
+        state.path = Some(meshd_proto::mesh::reports::facts::PathKind::Udp);
         let lines = drawn(&state, true, None, 10);
         assert!(lines[1].ends_with("path udp  filter \"01\""), "{lines:#?}");
         assert_eq!(lines[9], "/01_");

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use meshd_api::proto::Status;
-use meshd_proto::mesh::reports::view::{PathKind, PeerRow};
+use meshd_api::rows::PeerRow;
+use meshd_proto::mesh::reports::facts::PathKind;
 
 use crate::{
     peers::tunnel,
@@ -363,8 +364,8 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use meshd_api::proto::MeshStatus;
     use meshd_api::proto::ThreadRow;
-    use meshd_proto::mesh::reports::view::MeshStatus;
 
     /// A daemon of process 7 after `seconds`, every counter at `n`.
     pub(in crate::top) fn shot(seconds: f64, n: u64) -> Shot {

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use meshd_proto::mesh::reports::view::PathKind;
+use meshd_proto::mesh::reports::facts::PathKind;
 
 use crate::top::rows;
 

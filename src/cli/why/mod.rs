@@ -1,18 +1,15 @@
 //! `meshctl why`: finds the first broken step between a name and a delivered packet.
 
-mod facts;
 pub(super) mod gather;
-mod judge;
-pub(super) mod others;
-pub(super) mod resolve;
-#[cfg(test)]
-mod tests;
-mod way;
-
+mod local;
 use serde::Serialize;
 
+use meshd_api::report::{NodeReport, PathReport};
+use meshd_diagnose::{
+    Finding, Severity,
+    why::{self, Side, Step, Target, There, Verdict},
+};
 use meshd_os::clock;
-use meshd_proto::mesh::reports::path_report::{NodeReport, PathReport};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -22,11 +19,46 @@ use crate::{
     output::{self, Frame},
 };
 
-use facts::{Name, State, Step, There};
-use gather::{Files, Live};
-use judge::Verdict;
-use others::{End, Side};
-use resolve::Target;
+use gather::Live;
+use local::Files;
+
+/// One step in JSON.
+#[derive(Serialize)]
+struct StepRow<'a> {
+    name: Option<Step>,
+    state: State,
+    text: &'a str,
+}
+
+impl<'a> From<&'a Finding> for StepRow<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        Self {
+            name: finding.step(),
+            state: State::of(finding),
+            text: &finding.text,
+        }
+    }
+}
+
+/// State of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Fine,
+    Broken,
+    /// Not tried, or intended.
+    Skipped,
+}
+
+impl State {
+    fn of(finding: &Finding) -> Self {
+        match finding.severity {
+            Severity::Fine => Self::Fine,
+            Severity::Note => Self::Skipped,
+            Severity::Warning | Severity::Critical => Self::Broken,
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Data<'a> {
@@ -34,9 +66,9 @@ struct Data<'a> {
     to: &'a str,
     fine: bool,
     /// The first broken step.
-    broken: Option<Name>,
+    broken: Option<Step>,
     headline: &'a str,
-    steps: &'a [Step],
+    steps: Vec<StepRow<'a>>,
     advice: &'a str,
     /// Our daemon's view; null if it was not asked, or for two other nodes.
     sight: Option<&'a NodeReport>,
@@ -52,7 +84,6 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
     }
     let mut live = Live::open(context)?;
     let own = live.world.own.clone();
-    let net = live.net();
     let answer = live.answer.clone();
     let frame = Frame::from(&answer);
     let (from, to) = match second {
@@ -71,67 +102,77 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
         return Err(Failure::odd_answer());
     };
     let is_own = |target: &Target| target.node.as_str() == own;
+    let here = live.here();
     match (is_own(&a), is_own(&b)) {
         (true, true) => {
-            let verdict = ourselves(&net, &b);
-            show(context, &frame, (&own, &own), &verdict, Said::default())
+            let verdict = why::ourselves(&here, &b);
+            show(context, &frame, (&own, &own), &verdict, Views::default())
         }
-        (false, false) => {
-            let ends = [live.end(&a, &b.node)?, live.end(&b, &a.node)?];
-            let edges = live.edges()?;
-            let [one, two] = &ends;
-            let sides = [
-                Side::of(&net, one, (&b, &two.there), &edges),
-                Side::of(&net, two, (&a, &one.there), &edges),
-            ];
-            let verdict = others::judge(&net, &sides, [&a, &b]);
-            let said = Said {
-                sight: None,
-                from: said(&one.there),
-                to: said(&two.there),
-            };
-            show(
-                context,
-                &frame,
-                (a.node.as_str(), b.node.as_str()),
-                &verdict,
-                said,
-            )
-        }
-        (own_first, _) => {
-            let (target, ours) = if own_first { (&b, &a) } else { (&a, &b) };
-            let facts = live.facts(target.clone())?;
-            let sight = facts.sight.clone().unwrap_or_default();
-            let end = End::new(target, &sight, facts.there.clone());
-            let back = There::Says(Box::new(sight.pair.clone()));
-            let theirs = Side::of(&net, &end, (ours, &back), &live.edges()?);
-            let mut verdict = judge::judge(&facts);
-            match second {
-                None if theirs.told => others::add(&mut verdict, &theirs),
-                None => {}
-                Some(_) => {
-                    let mine = Side {
-                        name: own.clone(),
-                        steps: verdict.steps,
-                        told: true,
-                    };
-                    let (sides, targets) = match own_first {
-                        true => ([mine, theirs], [&a, &b]),
-                        false => ([theirs, mine], [&a, &b]),
-                    };
-                    verdict = others::judge(&net, &sides, targets);
-                }
-            }
-            let (from, to) = match own_first {
-                true => (Some(&sight.pair), said(&facts.there)),
-                false => (said(&facts.there), Some(&sight.pair)),
-            };
-            let sight = Some(&sight);
-            let said = Said { sight, from, to };
-            let names = (a.node.as_str(), b.node.as_str());
-            show(context, &frame, names, &verdict, said)
-        }
+        (false, false) => of_others(context, &mut live, [&a, &b]),
+        (own_first, _) => of_ours(context, &mut live, [&a, &b], own_first, second.is_some()),
     }
+}
+
+/// Judges the path between two other nodes.
+fn of_others(context: &Context, live: &mut Live, [a, b]: [&Target; 2]) -> Outcome {
+    let answer = live.answer.clone();
+    let net = answer.net.as_deref();
+    let ends = [live.end(a, &b.node)?, live.end(b, &a.node)?];
+    let edges = live.edges()?;
+    let [one, two] = &ends;
+    let sides = [
+        Side::of(net, one, b, &two.there, &edges),
+        Side::of(net, two, a, &one.there, &edges),
+    ];
+    let verdict = why::judge_ends(net, &sides, [a, b]);
+    let views = Views {
+        ours: None,
+        from: view(&one.there),
+        to: view(&two.there),
+    };
+    let names = (a.node.as_str(), b.node.as_str());
+    show(context, &Frame::from(&answer), names, &verdict, views)
+}
+
+/// Judges the path between this node and another one. `both`: the request names both.
+fn of_ours(
+    context: &Context,
+    live: &mut Live,
+    [a, b]: [&Target; 2],
+    own_first: bool,
+    both: bool,
+) -> Outcome {
+    let answer = live.answer.clone();
+    let net = answer.net.as_deref();
+    let (target, ours) = if own_first { (b, a) } else { (a, b) };
+    let facts = live.facts(target.clone())?;
+    let report = facts.report.clone().unwrap_or_default();
+    let end = live.end_of(target, &report, facts.there.clone());
+    let back = There::Says(Box::new(report.pair.clone()));
+    let theirs = Side::of(net, &end, ours, &back, &live.edges()?);
+    let mut verdict = why::judge(&facts);
+    if both {
+        let mine = Side {
+            name: answer.node.clone(),
+            steps: verdict.steps,
+            told: true,
+        };
+        let sides = match own_first {
+            true => [mine, theirs],
+            false => [theirs, mine],
+        };
+        verdict = why::judge_ends(net, &sides, [a, b]);
+    } else if theirs.told {
+        why::add(&mut verdict, &theirs);
+    }
+    let (from, to) = match own_first {
+        true => (Some(&report.pair), view(&facts.there)),
+        false => (view(&facts.there), Some(&report.pair)),
+    };
+    let ours = Some(&report);
+    let views = Views { ours, from, to };
+    let names = (a.node.as_str(), b.node.as_str());
+    show(context, &Frame::from(&answer), names, &verdict, views)
 }
 
 /// Judges from the files alone.
@@ -159,39 +200,24 @@ fn offline(context: &Context, first: &str, second: Option<&str>) -> Outcome {
         Err(unknown) => return nobody(context, &frame, (&own, to), to, unknown),
     };
     if target.node.as_str() == own {
-        let verdict = ourselves("", &target);
-        return show(context, &frame, (&own, &own), &verdict, Said::default());
+        let verdict = why::ourselves(&files.here(), &target);
+        return show(context, &frame, (&own, &own), &verdict, Views::default());
     }
     let facts = files.facts(target);
-    let verdict = judge::judge(&facts);
+    let verdict = why::judge(&facts);
     show(
         context,
         &frame,
-        (&own, facts.node.as_str()),
+        (&own, facts.target.node.as_str()),
         &verdict,
-        Said::default(),
+        Views::default(),
     )
 }
 
-fn said(there: &There) -> Option<&PathReport> {
+fn view(there: &There) -> Option<&PathReport> {
     match there {
         There::Says(pair) => Some(pair),
         There::NotAsked | There::CannotBeAsked | There::Silent => None,
-    }
-}
-
-fn ourselves(net: &str, target: &Target) -> Verdict {
-    let node = &target.node;
-    Verdict {
-        headline: format!("{node}: this is our own node"),
-        steps: vec![Step::fine(
-            Name::Resolve,
-            match &target.asked {
-                Some(asked) => format!("{asked} is ours"),
-                None => format!("{node} is our own name"),
-            },
-        )],
-        advice: format!("`meshctl {net}status` shows it"),
     }
 }
 
@@ -201,20 +227,16 @@ fn nobody(
     frame: &Frame<'_>,
     ends: (&str, &str),
     typed: &str,
-    (text, cure): (String, String),
+    (text, remedy): (String, String),
 ) -> Outcome {
-    let verdict = Verdict {
-        headline: format!("{typed}: not known"),
-        advice: cure.clone(),
-        steps: vec![Step::broken(Name::Resolve, text, cure)],
-    };
-    show(context, frame, ends, &verdict, Said::default())
+    let verdict = why::unknown(typed, text, remedy);
+    show(context, frame, ends, &verdict, Views::default())
 }
 
 /// The result for programs.
 #[derive(Default)]
-struct Said<'a> {
-    sight: Option<&'a NodeReport>,
+struct Views<'a> {
+    ours: Option<&'a NodeReport>,
     from: Option<&'a PathReport>,
     to: Option<&'a PathReport>,
 }
@@ -224,7 +246,7 @@ fn show(
     frame: &Frame<'_>,
     (from, to): (&str, &str),
     verdict: &Verdict,
-    said: Said<'_>,
+    views: Views<'_>,
 ) -> Outcome {
     let broken = verdict.broken();
     match context.format {
@@ -233,20 +255,20 @@ fn show(
                 from,
                 to,
                 fine: broken.is_none(),
-                broken: broken.map(|step| step.name),
+                broken: broken.and_then(Finding::step),
                 headline: &verdict.headline,
-                steps: &verdict.steps,
+                steps: verdict.steps.iter().map(StepRow::from).collect(),
                 advice: &verdict.advice,
-                sight: said.sight,
-                from_says: said.from,
-                to_says: said.to,
+                sight: views.ours,
+                from_says: views.from,
+                to_says: views.to,
             };
             output::json("why", frame, &data)?;
         }
         Format::Tsv => output::print(|out| {
             verdict.steps.iter().try_for_each(|step| {
-                let name = serde_json::to_value(step.name)?;
-                let state = serde_json::to_value(step.state)?;
+                let name = serde_json::to_value(step.step())?;
+                let state = serde_json::to_value(State::of(step))?;
                 let words =
                     [&name, &state].map(|word| word.as_str().unwrap_or_default().to_owned());
                 writeln!(out, "{}\t{}\t{}", words[0], words[1], clean(&step.text))
@@ -262,11 +284,15 @@ fn show(
 }
 
 fn exit(verdict: &Verdict) -> Exit {
-    match verdict.broken().map(|step| step.name) {
-        Some(Name::Resolve) => Exit::Unknown,
+    match verdict.broken().map(Finding::step) {
+        Some(Some(Step::Resolve)) => Exit::Unknown,
         Some(_) => Exit::Negative,
         None => Exit::Fine,
     }
+}
+
+fn label(step: &Finding) -> &'static str {
+    step.step().map_or("", Step::label)
 }
 
 /// Formats the verdict for people.
@@ -274,12 +300,12 @@ fn lines(verdict: &Verdict, utf8: bool, color: bool) -> Vec<String> {
     let width = verdict
         .steps
         .iter()
-        .map(|step| step.name.label().len())
+        .map(|step| label(step).len())
         .max()
         .unwrap_or_default();
     let mut lines = vec![plain(&verdict.headline, utf8)];
     for step in &verdict.steps {
-        let (mark, colour) = match (step.state, utf8) {
+        let (mark, colour) = match (State::of(step), utf8) {
             (State::Fine, true) => ("✓", 32),
             (State::Fine, false) => ("+", 32),
             (State::Broken, true) => ("✗", 31),
@@ -290,7 +316,7 @@ fn lines(verdict: &Verdict, utf8: bool, color: bool) -> Vec<String> {
             true => paint(colour, mark),
             false => mark.to_owned(),
         };
-        let label = step.name.label();
+        let label = label(step);
         lines.push(format!(
             " {mark} {label:width$}  {}",
             plain(&step.text, utf8)
@@ -316,3 +342,6 @@ fn plain(text: &str, utf8: bool) -> String {
             .replace(|c: char| !c.is_ascii(), "?"),
     }
 }
+
+#[cfg(test)]
+mod tests;

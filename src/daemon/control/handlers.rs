@@ -5,8 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_api::proto::{ErrorCode, Pong, Request, Response};
-use meshd_proto::mesh::{Input, reports::path_report::PathReport};
+use meshd_api::{
+    proto::{ErrorCode, Pong, Request, Response},
+    report::{PathReport, RefusedRow},
+    rows::PeerRow,
+};
+use meshd_diagnose::peer;
+use meshd_proto::mesh::{Input, Notice};
 use meshd_wire::NodeName;
 
 use super::queries;
@@ -44,7 +49,7 @@ impl Driver {
     /// Answers a request, now or when it is done.
     pub(crate) fn request(&mut self, request: Request, reply: Reply, now: Instant) {
         let response = match request {
-            Request::Peers => Response::Peers(self.mesh.peers(now)),
+            Request::Peers => Response::Peers(self.peer_rows(now)),
             Request::Status => Response::Status(Box::new(self.status(now))),
             Request::Routes | Request::Subnets => Response::Subnets(self.mesh.subnets()),
             Request::Route { address } => Response::Route(self.mesh.route(address)),
@@ -88,7 +93,7 @@ impl Driver {
             },
             Request::Sight { node } => {
                 let known = self.known(&node);
-                match known.map(|name| self.mesh.sight(&name, now)) {
+                match known.map(|name| self.report(&name, now)) {
                     Ok(Some(sight)) => Response::Sight(Box::new(sight)),
                     Ok(None) => control::error(
                         ErrorCode::Unknown,
@@ -97,12 +102,34 @@ impl Driver {
                     Err(refused) => refused,
                 }
             }
-            Request::Refused => Response::Refused(self.mesh.refused_subnets()),
+            Request::Refused => {
+                let refused = self.mesh.refused_subnets();
+                Response::Refused(refused.iter().map(RefusedRow::from).collect())
+            }
             Request::Log { .. } | Request::Capture { .. } => {
                 control::error(ErrorCode::Malformed, "streams are not the driver's".into())
             }
         };
         let _ = reply.send(response);
+    }
+
+    /// Returns the rows of `meshctl peers`.
+    pub(crate) fn peer_rows(&self, now: Instant) -> Vec<PeerRow> {
+        let peers = self.mesh.peers(now);
+        let row = |node| PeerRow::new(node, peer::reason(node));
+        peers.iter().map(row).collect()
+    }
+
+    /// Logs an event of the mesh with its explanation.
+    pub(crate) fn log_notice(&self, node: &NodeName, notice: Notice, now: Instant) {
+        let Some(facts) = self.mesh.peer(node, now) else {
+            return;
+        };
+        let finding = match notice {
+            Notice::LegacyLink => peer::legacy_link(&facts),
+            Notice::KeySent => peer::key_sent(&facts),
+        };
+        tracing::warn!(%node, "{}", finding.text);
     }
 
     /// Returns the name of a known node, or the error answer.

@@ -7,10 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use meshd_proto::mesh::{
-    Input,
-    reports::{path_report::PathReport, query::MAX_QUERY},
-};
+use meshd_api::report::{NodeReport, PathReport};
+use meshd_diagnose::peer;
+use meshd_proto::mesh::{Input, reports::query::MAX_QUERY};
 use meshd_wire::NodeName;
 
 use crate::driver::Driver;
@@ -51,12 +50,19 @@ fn encode(message: &Message) -> Bytes {
 }
 
 impl Driver {
+    /// Returns the report on a node; `None` for this node and for an unknown name.
+    pub(super) fn report(&self, name: &NodeName, now: Instant) -> Option<NodeReport> {
+        let details = self.mesh.details(name, now)?;
+        let reason = peer::reason(&details.node);
+        Some(NodeReport::new(&details, reason))
+    }
+
     /// Handles a question or an answer of another node. A message of a newer version is ignored.
     pub(crate) fn queried(&mut self, node: NodeName, data: &[u8], now: Instant) {
         match serde_json::from_slice(data) {
             Ok(Message::Ask { id, about }) => {
                 let about = NodeName::new(&about).ok();
-                let pair = about.and_then(|name| Some(self.mesh.sight(&name, now)?.told()));
+                let pair = about.and_then(|name| Some(self.report(&name, now)?.shared()));
                 let data = answer(id, pair);
                 self.inputs.push(Input::Answer { node, data });
             }
@@ -69,10 +75,8 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use meshd_proto::mesh::reports::{
-        path_report::{DialFailureRow, NodeReport},
-        view::DialFault,
-    };
+    use meshd_api::report::DialFailureRow;
+    use meshd_proto::mesh::reports::facts::DialFault;
 
     fn text(data: &Bytes) -> String {
         String::from_utf8(data.to_vec()).unwrap()
@@ -101,7 +105,7 @@ mod tests {
                 text: "\u{1}".repeat(length),
                 seconds: 1.0,
             });
-            let data = answer(1, Some(report.told()));
+            let data = answer(1, Some(report.shared()));
             assert!(data.len() <= MAX_QUERY);
             match serde_json::from_slice(&data).unwrap() {
                 Message::Tell { pair, .. } => pair.unwrap(),

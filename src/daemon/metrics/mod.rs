@@ -16,7 +16,7 @@ use families::Families;
 
 use meshd_dataplane::fastpath;
 use meshd_os::clock;
-use meshd_proto::{dialect::Dialect, mesh::reports::view::PathKind, route::DropReason};
+use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind, route::DropReason};
 
 use crate::{driver::Driver, sandbox, status};
 
@@ -147,20 +147,14 @@ impl Driver {
 
     /// Adds metrics of each peer that `meshctl peers` shows too.
     fn peer_metrics(&self, out: &mut Families, now: Instant) {
-        let rows = self.mesh.peers(now);
+        let rows = self.peer_rows(now);
         let label = |name: &'_ str| [("peer", name.to_owned())];
         let flag = |set: bool| f64::from(u8::from(set));
         let up = rows.iter().map(|row| (label(&row.name), flag(row.up)));
         out.gauge("meshd_peer_up", "1 if the node is reachable, else 0.", up);
-        let paths = [
-            ("udp", PathKind::Udp),
-            ("tcp", PathKind::Tcp),
-            ("via", PathKind::Via),
-            ("down", PathKind::Down),
-        ];
         let paths = rows.iter().flat_map(|row| {
-            paths.map(|(word, kind)| {
-                let labels = [("peer", row.name.clone()), ("path", word.to_owned())];
+            PathKind::ALL.map(|kind| {
+                let labels = [("peer", row.name.clone()), ("path", kind.word().to_owned())];
                 (labels, flag(row.path == kind))
             })
         });

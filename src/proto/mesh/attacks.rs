@@ -253,7 +253,7 @@ fn neighbours_are_sought_at_the_pace_of_discovery() {
     net.no_udp.clear();
     net.run(3 * SECOND);
     let row = &net.meshes[0].peers(net.now)[0];
-    assert_eq!(row.path, crate::mesh::reports::view::PathKind::Udp);
+    assert_eq!(row.path, crate::mesh::reports::facts::PathKind::Udp);
 }
 
 /// T29: datagrams with ids of others from an unknown address, and with our own id as the source.

@@ -248,6 +248,15 @@ pub enum Punt {
     },
 }
 
+/// An event for the log. The driver finds the facts and the words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A legacy link is up.
+    LegacyLink,
+    /// A node sent its Ed25519 key over a link that its RSA key authenticates.
+    KeySent,
+}
+
 /// An action that the mesh asks of the driver. Poll after every [`crate::mesh::Mesh::handle`] until
 /// `None`.
 #[derive(Debug)]
@@ -352,6 +361,13 @@ pub enum Output {
         received: bool,
         /// The packet or frame.
         packet: Bytes,
+    },
+    /// An event for the log.
+    Notice {
+        /// The node.
+        node: NodeName,
+        /// The event.
+        notice: Notice,
     },
     /// Run a script.
     Hook(HookEvent),

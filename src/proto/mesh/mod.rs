@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use event::{Deadline, HookEvent, Input, LinkId, Output, Punt, Timer};
+pub use event::{Deadline, HookEvent, Input, LinkId, Notice, Output, Punt, Timer};
 pub use settings::Settings;
 
 use meshd_crypto::Rng;

@@ -19,8 +19,8 @@ use meshd_wire::{NodeId, NodeName, Request, datagram::RelayHeader};
 use crate::{
     link::{Dialect, Hello},
     mesh::{
-        HookEvent, Input, LinkId, Mesh, Output, Punt, Settings,
-        reports::view::{DialFault, PeerRow},
+        HookEvent, Input, LinkId, Mesh, Notice, Output, Punt, Settings,
+        reports::facts::{DialFault, NodeFacts},
         settings::{Host, HostAddress},
     },
     route::verdict::{self, ErrorLimiter, Verdict},
@@ -141,6 +141,8 @@ pub(super) struct Net {
     pub native: Vec<(u8, Bytes)>,
     /// Questions and answers that arrived: (receiver, sender, content).
     pub queries: Vec<(u8, NodeName, Bytes)>,
+    /// Events for the log: (node, other node, event).
+    pub notices: Vec<(u8, NodeName, Notice)>,
 }
 
 impl Net {
@@ -177,6 +179,7 @@ impl Net {
             stray: Vec::new(),
             native: Vec::new(),
             queries: Vec::new(),
+            notices: Vec::new(),
         }
     }
 
@@ -384,6 +387,7 @@ impl Net {
             | Output::Seen { .. }
             | Output::Pong { .. }
             | Output::Publish(_) => {}
+            Output::Notice { node, notice } => self.notices.push((me, node, notice)),
             Output::Query { node, data } => self.queries.push((me, node, data)),
         }
     }
@@ -401,15 +405,15 @@ impl Net {
     }
 
     /// Row of node `of` at node `at`.
-    pub(super) fn row(&self, at: u8, of: u8) -> PeerRow {
+    pub(super) fn row(&self, at: u8, of: u8) -> NodeFacts {
         let rows = self.meshes[usize::from(at)].peers(self.now);
-        let row = rows.into_iter().find(|row| row.name == name(of).as_str());
+        let row = rows.into_iter().find(|row| row.name == name(of));
         row.unwrap()
     }
 
     /// Dialect of the tunnel between `at` and `of`.
     pub(super) fn protocol(&self, at: u8, of: u8) -> &'static str {
-        crate::dialect::word(self.row(at, of).protocol)
+        crate::dialect::word(self.row(at, of).tunnel.protocol)
     }
 
     /// Sends any line from `from` to its neighbour `to`.

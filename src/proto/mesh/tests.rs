@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::testing::{Net, name, packet, settings, start, underlay};
 use crate::mesh::{
     HookEvent, Input, Mesh, Output, Punt,
-    reports::view::{DialFault, PathKind},
+    reports::facts::{DialFault, PathKind},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,11 +25,9 @@ fn three() -> Net {
     net
 }
 
-fn row(net: &Net, at: u8, of: u8) -> crate::mesh::reports::view::PeerRow {
+fn row(net: &Net, at: u8, of: u8) -> crate::mesh::reports::facts::NodeFacts {
     let rows = net.meshes[usize::from(at)].peers(net.now);
-    rows.into_iter()
-        .find(|row| row.name == name(of).as_str())
-        .unwrap()
+    rows.into_iter().find(|row| row.name == name(of)).unwrap()
 }
 
 fn sends(net: &mut Net, link_of: u8, to: u8, line: &str) {
@@ -56,8 +54,8 @@ fn neighbours_find_udp_and_the_mtu_of_the_wire() {
     net.run(4 * SECOND);
     let row = row(&net, 0, 1);
     assert_eq!(row.path, PathKind::Udp);
-    assert_eq!(row.pmtu_bytes, Some(1500 - 28 - 12 - 21 - 14));
-    assert!(row.reason.is_none());
+    assert_eq!(row.udp.proven_mtu, Some(1500 - 28 - 12 - 21 - 14));
+    assert!(!row.udp.mtu_too_small && !row.tunnel.legacy);
 }
 
 #[test]
@@ -196,8 +194,8 @@ fn a_node_that_moves_is_found_by_what_it_sends() {
         net.send(2, 0, 100);
         net.run(SECOND / 100);
     }
-    let endpoint = row(&net, 0, 2).endpoint.unwrap();
-    assert_eq!(endpoint, underlay(99).to_string());
+    let endpoint = row(&net, 0, 2).route.endpoint.unwrap();
+    assert_eq!(endpoint, underlay(99));
     let arrived = net.delivered.iter().filter(|(to, _)| *to == 2).count();
     assert!(arrived > 100, "{arrived} of 400 packets in 4 s");
 }
@@ -237,8 +235,8 @@ fn a_length_that_nobody_asked_about_proves_nothing() {
     net.input(0, Input::Punt(punt));
     net.settle();
     let after = row(&net, 0, 1);
-    assert_eq!(before.pmtu_bytes, Some(1280 - 28 - 33 - 14));
-    assert_eq!(after.pmtu_bytes, before.pmtu_bytes);
+    assert_eq!(before.udp.proven_mtu, Some(1280 - 28 - 33 - 14));
+    assert_eq!(after.udp.proven_mtu, before.udp.proven_mtu);
 }
 
 #[test]
@@ -251,7 +249,7 @@ fn a_path_that_shrinks_without_a_word_is_measured_anew() {
         net.send(0, 1, 100);
         net.run(SECOND / 10);
     }
-    assert_eq!(row(&net, 0, 1).pmtu_bytes, Some(1280 - 28 - 33 - 14));
+    assert_eq!(row(&net, 0, 1).udp.proven_mtu, Some(1280 - 28 - 33 - 14));
 }
 
 #[test]
@@ -296,7 +294,8 @@ fn connect_to_dials_backs_off_and_comes_back() {
     let mut net = Net::new(all);
     net.dial = false;
     net.run(30 * SECOND);
-    assert_eq!(row(&net, 0, 1).reason.unwrap().code, "cannot_connect");
+    let failure = row(&net, 0, 1).dial.failure.unwrap();
+    assert_eq!(failure.fault, DialFault::Refused);
     net.dial = true;
     net.run(60 * SECOND);
     assert!(net.all_reach_all());
@@ -379,7 +378,7 @@ fn a_subnet_comes_and_goes_by_reload() {
         net.meshes[2]
             .subnets()
             .iter()
-            .any(|row| row.subnet == "10.9.0.0/16")
+            .any(|row| row.subnet.to_string() == "10.9.0.0/16")
     };
     assert!(seen(&net));
     assert!(net.all_reach_all(), "links stay");
@@ -504,7 +503,7 @@ fn a_neighbours_own_word_counts_though_another_brought_the_same_line_before() {
         net.meshes[1]
             .subnets()
             .iter()
-            .any(|row| row.subnet == "10.55.0.0/16")
+            .any(|row| row.subnet.to_string() == "10.55.0.0/16")
     };
     sends(&mut net, 2, 1, line);
     assert!(!held(&net), "n0 is a neighbour: only it may say that");

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::SECOND;
 use crate::mesh::{
     HookEvent,
-    reports::view::PathKind,
+    reports::facts::PathKind,
     testing::{Net, lines_of, name, settings},
 };
 
@@ -122,7 +122,7 @@ fn one_line_of_a_third_party_ends_nothing_that_is_alive() {
                         net.settle();
                     }
                     let row = net.row(0, 3);
-                    paths.insert((format!("{:?}", row.path), row.protocol, row.up));
+                    paths.insert((format!("{:?}", row.path), row.tunnel.protocol, row.up));
                 });
             });
             let cell = format!("{line} by n{by}, {rate} a second, native {native}");
@@ -177,7 +177,7 @@ fn one_line_of_a_third_party_ends_no_legacy_tunnel() {
                 net.run(SECOND / 50);
                 let row = net.row(0, 2);
                 assert_eq!(
-                    (row.up, crate::dialect::word(row.protocol)),
+                    (row.up, crate::dialect::word(row.tunnel.protocol)),
                     (true, "legacy"),
                     "{line}"
                 );
@@ -291,7 +291,7 @@ fn a_subnet_of_a_host_file_is_taken_back_by_its_node_only() {
     let subnets = |net: &Net| -> Vec<String> {
         let rows = net.meshes[0].subnets().into_iter();
         rows.filter(|row| row.owner.as_deref() == Some("n3"))
-            .map(|row| row.subnet)
+            .map(|row| row.subnet.to_string())
             .collect()
     };
     let mut net = net(true);

@@ -15,7 +15,7 @@ use std::{
 use meshd_wire::{NodeName, address::lacks_zone};
 
 use crate::{
-    mesh::{LinkId, Mesh, Output, Timer, reports::view::DialFault, topology::node::Nodes},
+    mesh::{LinkId, Mesh, Output, Timer, reports::facts::DialFault, topology::node::Nodes},
     route::{NodeIdx, lpm::Owner},
 };
 

@@ -18,11 +18,11 @@ use meshd_wire::{EdgeAddress, NodeName, Options, Request, Subnet, address::canon
 use crate::{
     link::Hello,
     mesh::{
-        LinkId, Mesh, Output,
+        LinkId, Mesh, Notice, Output,
         gossip::{backlog::Backlog, refresh::News},
         limits::{Bucket, CORRECTION_RATE},
         peers::dial::DialFailure,
-        reports::view::DialFault,
+        reports::facts::DialFault,
         topology::{edge::Edge, node::Nodes},
     },
     route::NodeIdx,
@@ -219,8 +219,8 @@ impl Mesh {
         };
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
         if peer.hello.is_legacy() {
-            let why = self.why_legacy(&hello.name);
-            tracing::warn!(node = %hello.name, "legacy link: protects against outsiders only ({why})");
+            let (node, notice) = (hello.name.clone(), Notice::LegacyLink);
+            self.cx.emit(Output::Notice { node, notice });
         }
         if let Some(older) = self.nodes[node].link.replace(link)
             && let Some(peer) = self.peers.get_mut(&older)

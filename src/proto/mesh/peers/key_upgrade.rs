@@ -8,7 +8,7 @@ use meshd_crypto::PublicKey;
 use meshd_wire::NodeName;
 
 use crate::{
-    mesh::{LinkId, Mesh, sessions::keys::EXT_REQ_PUBKEY},
+    mesh::{LinkId, Mesh, Notice, Output, sessions::keys::EXT_REQ_PUBKEY},
     route::NodeIdx,
 };
 
@@ -41,24 +41,10 @@ impl Mesh {
     pub(in crate::mesh) fn key_told(&mut self, idx: NodeIdx, key: PublicKey) {
         let name = self.nodes[idx].name();
         if self.lacks_key(name) && self.peers.of[idx].announced_key != Some(key) {
-            tracing::warn!(node = %name, "{}", said_key(name, key));
+            let node = name.clone();
+            let notice = Notice::KeySent;
+            self.cx.emit(Output::Notice { node, notice });
             self.peers.of[idx].announced_key = Some(key);
-        }
-    }
-
-    /// Explains why no more than legacy is spoken with a node, as far as a missing key is the
-    /// reason.
-    pub(in crate::mesh) fn why_no_key(&self, name: &NodeName) -> String {
-        let host = self.cx.settings.hosts.get(name);
-        if let Some(why) = host.and_then(|host| host.bad_key.as_ref()) {
-            return format!(
-                "the Ed25519 key in hosts/{name} cannot be read ({why}): mend the line"
-            );
-        }
-        let idx = self.nodes.find(name);
-        match idx.and_then(|idx| self.peers.of[idx].announced_key) {
-            Some(key) => said_key(name, key),
-            None => format!("no Ed25519PublicKey in hosts/{name}"),
         }
     }
 
@@ -66,13 +52,6 @@ impl Mesh {
         let host = self.cx.settings.hosts.get(name);
         host.is_some_and(|host| host.key.is_none())
     }
-}
-
-fn said_key(name: &NodeName, key: PublicKey) -> String {
-    format!(
-        "no Ed25519PublicKey in hosts/{name}: over a link that its RSA key authenticates {name} says that it is \
-         `Ed25519PublicKey = {key}`, and with that line there, or LearnKeys = yes, SPTPS is spoken"
-    )
 }
 
 #[cfg(test)]

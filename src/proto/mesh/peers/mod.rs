@@ -12,7 +12,7 @@ use meshd_crypto::PublicKey;
 use meshd_wire::NodeName;
 
 use crate::{
-    mesh::{LinkId, reports::path_report::Unproven, topology::per_node::PerNode},
+    mesh::{LinkId, reports::collect::Unproven, topology::per_node::PerNode},
     route::NodeIdx,
 };
 
@@ -124,6 +124,11 @@ impl Peers {
     /// Returns the last peer that claimed the node's name without proof.
     pub(in crate::mesh) fn unproven(&self, idx: NodeIdx) -> Option<&Unproven> {
         self.of[idx].unproven.as_ref()
+    }
+
+    /// Returns the Ed25519 key that the node sent, if its host file has none.
+    pub(in crate::mesh) fn announced_key(&self, idx: NodeIdx) -> Option<PublicKey> {
+        self.of[idx].announced_key
     }
 
     /// Records a peer that claimed the node's name without proof.

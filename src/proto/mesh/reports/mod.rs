@@ -1,7 +1,8 @@
 //! Facts about nodes, paths and links for the control socket, `meshctl` and other nodes.
 
+pub(in crate::mesh) mod collect;
+pub mod facts;
 pub(in crate::mesh) mod measure;
-pub mod path_report;
 pub(in crate::mesh) mod ping;
 pub mod query;
 pub(in crate::mesh) mod rows;

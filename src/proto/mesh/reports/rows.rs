@@ -6,201 +6,22 @@ use std::{
 };
 
 use meshd_sync::AtomicU64;
-use meshd_wire::{EdgeAddress, NodeName, Options, Subnet, subnet::DEFAULT_WEIGHT};
+use meshd_wire::{EdgeAddress, NodeName, Subnet, subnet::DEFAULT_WEIGHT};
 
 use crate::{
-    link::Dialect,
     mesh::{
         Mesh,
-        reports::view::{
-            ConnectionRow, EdgeRow, MeshStatus, NodeRow, PathKind, PeerRow, Reason, RouteRow,
-            SubnetRow,
+        reports::{
+            facts::PathKind,
+            view::{ConnectionRow, EdgeRow, MeshStatus, NodeRow, RouteRow, SubnetRow},
         },
         topology::node::{Node, Nodes},
         total,
     },
-    route::{ETHER, NodeIdx},
+    route::NodeIdx,
 };
 
 impl Mesh {
-    /// Returns one row for every other node, in order of names.
-    #[must_use]
-    pub fn peers(&self, now: Instant) -> Vec<PeerRow> {
-        let others = self.nodes.iter().filter(|(idx, _)| *idx != Nodes::ME);
-        others
-            .map(|(idx, node)| self.peer_row(idx, node, now))
-            .collect()
-    }
-
-    pub(in crate::mesh) fn peer_row(&self, idx: NodeIdx, node: &Node, now: Instant) -> PeerRow {
-        let path = self.path_kind(idx);
-        let link = node.link.and_then(|link| self.peers.get(&link));
-        let endpoint = match path {
-            PathKind::Udp => self.paths[node.shared.idx].addr,
-            PathKind::Tcp => link.map(|link| link.remote),
-            PathKind::Via | PathKind::Down => None,
-        };
-        let rtt = self.paths[node.shared.idx]
-            .rtt
-            .filter(|_| path == PathKind::Udp);
-        let rtt = rtt.or_else(|| {
-            link.and_then(|link| link.liveness.rtt)
-                .filter(|_| path == PathKind::Tcp)
-        });
-        let count = |counter: fn(&Node) -> &AtomicU64| total(counter(node));
-        let host = self.cx.settings.hosts.get(node.name());
-        PeerRow {
-            name: node.name().to_string(),
-            subnets: node.subnets.iter().map(ToString::to_string).collect(),
-            up: node.reachability.reachable,
-            path,
-            via: (path == PathKind::Via).then(|| self.relay_name(node)),
-            endpoint: endpoint.map(|addr| addr.to_string()),
-            protocol: if self.sessions[node.shared.idx].native.is_established() {
-                Some(Dialect::Native)
-            } else if node.reachability.legacy {
-                Some(Dialect::Legacy)
-            } else {
-                self.sessions[node.shared.idx]
-                    .is_established()
-                    .then_some(Dialect::Sptps)
-            },
-            cipher: self.sessions[node.shared.idx].tx().map(|tx| tx.cipher()),
-            link: link.map(|link| link.hello.dialect),
-            rtt_seconds: rtt.map(|rtt| rtt.as_secs_f64()),
-            pmtu_bytes: self.proven_mtu(node),
-            rx_bytes: count(|n| &n.shared.counters.rx_bytes),
-            tx_bytes: count(|n| &n.shared.counters.tx_bytes),
-            rx_packets: count(|n| &n.shared.counters.rx_packets),
-            tx_packets: count(|n| &n.shared.counters.tx_packets),
-            foreign_packets: count(|n| &n.shared.counters.foreign),
-            since_seconds: seconds_since(node.since, now),
-            reason: self.reason(node, path),
-            offers: node
-                .since
-                .map(|_| self.peers.dialects(node.shared.idx).offers()),
-            min_protocol: Some(self.least(node.name())),
-            host_file: host.map(|host| &**host).into(),
-            labels: host.map(|host| host.labels.clone()).unwrap_or_default(),
-        }
-    }
-
-    /// Returns the least dialect that we speak with a node.
-    fn least(&self, node: &NodeName) -> Dialect {
-        match self.cx.settings.allows_hearsay(node) {
-            true => Dialect::Legacy,
-            false => self.cx.settings.min_protocol_of(node).into(),
-        }
-    }
-
-    /// Returns the path of packets to a node.
-    pub(in crate::mesh) fn path_kind(&self, idx: NodeIdx) -> PathKind {
-        let node = &self.nodes[idx];
-        if !node.reachability.reachable {
-            PathKind::Down
-        } else if self.paths[idx].confirmed && node.reachability.via == idx {
-            PathKind::Udp
-        } else if node.link.is_some() {
-            PathKind::Tcp
-        } else {
-            PathKind::Via
-        }
-    }
-
-    fn relay_name(&self, node: &Node) -> String {
-        let reachability = &node.reachability;
-        let relay = if reachability.via == Nodes::ME || reachability.via == node.shared.idx {
-            reachability.nexthop
-        } else {
-            reachability.via
-        };
-        self.nodes[relay].name().to_string()
-    }
-
-    /// Returns the longest inner IP packet that UDP is proven to carry.
-    pub(in crate::mesh) fn proven_mtu(&self, node: &Node) -> Option<u16> {
-        let min = self.paths[node.shared.idx].pmtu.min;
-        let proven = self.paths[node.shared.idx].confirmed && min >= crate::route::MIN_MTU;
-        proven.then(
-            || match self.sessions[node.shared.idx].native.is_established() {
-                true => self.cx.settings.route.mode.native_mtu(min, true) - ETHER as u16,
-                false => min - ETHER as u16,
-            },
-        )
-    }
-
-    fn reason(&self, node: &Node, path: PathKind) -> Option<Reason> {
-        let reason = |code: &str, text: String| {
-            Some(Reason {
-                code: code.into(),
-                text,
-            })
-        };
-        let name = node.name();
-        let host = self.cx.settings.hosts.get(name);
-        if let Some(why) = host.and_then(|host| host.shut_out.as_ref()) {
-            return reason("shut_out", format!("{why} (hosts/{name})"));
-        }
-        if self.cx.settings.sptps
-            && !node.reachability.legacy
-            && host.is_none_or(|host| host.key.is_none())
-        {
-            return reason("no_key", self.why_no_key(name));
-        }
-        if path == PathKind::Down {
-            return match self.peers.dial_failure(node.shared.idx) {
-                Some(missed) => reason("cannot_connect", missed.text.clone()),
-                None if host.is_some_and(|host| host.addresses.is_empty()) => reason(
-                    "no_address",
-                    format!("no Address in hosts/{name}, and no node reaches it"),
-                ),
-                None => reason("no_path", "no node reaches it".into()),
-            };
-        }
-        if let Some(why) = &self.sessions[node.shared.idx].legacy.refused {
-            return reason("legacy_cipher", format!("{why}: packets go over TCP"));
-        }
-        if path == PathKind::Udp && node.reachability.legacy {
-            return reason("legacy", self.why_legacy(name));
-        }
-        if path == PathKind::Udp {
-            let slow = self.paths[node.shared.idx].pmtu.fixed
-                && self.paths[node.shared.idx].pmtu.min < crate::route::MIN_MTU;
-            return slow.then(|| Reason {
-                code: "mtu_too_small".into(),
-                text: "UDP carries short packets only: long ones go by TCP".into(),
-            });
-        }
-        if node.reachability.options.has(Options::TCP_ONLY)
-            || self.cx.settings.options.has(Options::TCP_ONLY)
-        {
-            return reason("tcp_only", "TCPOnly is set".into());
-        }
-        if node.reachability.indirect {
-            return reason("indirect", "IndirectData is set on the way".into());
-        }
-        if !self.sessions[node.shared.idx].is_established() {
-            return if self.sessions[node.shared.idx].is_waiting() {
-                reason("handshake", "waiting for the tunnel handshake".into())
-            } else {
-                reason("idle", "no tunnel yet: nothing was sent".into())
-            };
-        }
-        if self.paths[node.shared.idx].probes.unanswered > 0 {
-            return reason(
-                "udp_no_reply",
-                format!(
-                    "{} UDP probes unanswered: is UDP blocked between us?",
-                    self.paths[node.shared.idx].probes.unanswered
-                ),
-            );
-        }
-        reason(
-            "idle",
-            "nothing was sent lately, so UDP was not tried".into(),
-        )
-    }
-
     /// Returns the rows of `dump nodes`, in order of names.
     #[must_use]
     pub fn nodes(&self, now: Instant) -> Vec<NodeRow> {
@@ -318,7 +139,7 @@ impl Mesh {
         });
         let ownerless = ownerless.map(|subnet| {
             let row = SubnetRow {
-                subnet: subnet.prefix.to_string(),
+                subnet: subnet.prefix,
                 weight: subnet.weight,
                 owner: None,
                 reachable: true,
@@ -342,7 +163,7 @@ impl Mesh {
                 served = Some(subnet.prefix);
             }
             rows.push(SubnetRow {
-                subnet: subnet.prefix.to_string(),
+                subnet: subnet.prefix,
                 weight: subnet.weight,
                 owner: Some(self.nodes[*idx].name().to_string()),
                 reachable,
@@ -370,7 +191,7 @@ impl Mesh {
                 .to_string()
         });
         RouteRow {
-            address: address.to_string(),
+            address,
             matches: rows,
             nexthop,
         }
@@ -458,7 +279,7 @@ impl Mesh {
             PathKind::Tcp => node
                 .link
                 .and_then(|link| Some(self.peers.get(&link)?.remote.to_string())),
-            PathKind::Via => Some(self.relay_name(node)),
+            PathKind::Via => Some(self.relay_name(node).to_string()),
             PathKind::Down => None,
         };
         Some((path, endpoint, self.proven_mtu(node)))

@@ -1,44 +1,13 @@
 //! Read-only rows of the mesh's state, for `meshctl`. The control socket sends the rows as they
 //! are; `meshctl` makes tables and `--json` from them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    dialect::{self, Dialect},
-    mesh::settings::Host,
-};
+use meshd_wire::subnet::Prefix;
 
-pub use crate::link::DialFault;
-
-/// Path of packets to a node.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PathKind {
-    /// Directly by UDP.
-    Udp,
-    /// Over the link to the node.
-    Tcp,
-    /// Via another node.
-    Via,
-    /// No path.
-    #[default]
-    Down,
-}
-
-impl PathKind {
-    /// Word of the path, as in JSON.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-            Self::Via => "via",
-            Self::Down => "down",
-        }
-    }
-}
+use crate::dialect::Dialect;
 
 /// Packet kinds of `meshctl capture`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,101 +34,6 @@ impl PacketKind {
             Self::Meta => "meta",
         }
     }
-}
-
-/// Reason why the path to a node is worse than it could be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    /// A code for programs, e.g. `udp_no_reply`, `no_address`, `cannot_connect`, `tcp_only`, `no_key`.
-    pub code: String,
-    /// One sentence for people.
-    pub text: String,
-}
-
-/// Content of a node's host file, as last read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HostFile {
-    /// No usable host file.
-    #[default]
-    Missing,
-    /// A host file without an Ed25519 key: allows legacy at most.
-    NoKey,
-    /// A host file with an Ed25519 key.
-    Key,
-}
-
-impl From<Option<&Host>> for HostFile {
-    fn from(host: Option<&Host>) -> Self {
-        match host {
-            None => Self::Missing,
-            Some(host) if host.key.is_none() => Self::NoKey,
-            Some(_) => Self::Key,
-        }
-    }
-}
-
-/// One other node, as `meshctl peers` shows it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct PeerRow {
-    /// Name of the node.
-    pub name: String,
-    /// Subnets of the node, in the order of dumps.
-    pub subnets: Vec<String>,
-    /// True if the node is reachable.
-    pub up: bool,
-    /// Path to the node.
-    pub path: PathKind,
-    /// The relay, if the path is `via`.
-    pub via: Option<String>,
-    /// UDP or TCP address in use, `ADDR:PORT`.
-    pub endpoint: Option<String>,
-    /// `native`, `sptps`, `legacy`, or `none` before the tunnel has a key.
-    #[serde(with = "dialect::or_none")]
-    pub protocol: Option<Dialect>,
-    /// Cipher of packets that we send in the tunnel: `AES-256-GCM` or `ChaCha20-Poly1305`. In
-    /// legacy with the digest and length of the MAC: `aes-256-cbc sha256/4`. `None` before the
-    /// tunnel has a key.
-    #[serde(default)]
-    pub cipher: Option<String>,
-    /// Dialect of our link to the node: `sptps`, `native` or `legacy`. `None` if the node is no
-    /// neighbour.
-    #[serde(default)]
-    pub link: Option<Dialect>,
-    /// Round-trip time in seconds, of a UDP probe, else of the link's PING.
-    pub rtt_seconds: Option<f64>,
-    /// Path MTU proven by UDP probes, in bytes of an inner IP packet.
-    pub pmtu_bytes: Option<u16>,
-    /// Bytes received from the node. Each frame counts with its 14 bytes of header, as in tinc.
-    pub rx_bytes: u64,
-    /// Bytes sent to the node, counted likewise.
-    pub tx_bytes: u64,
-    /// Packets received from the node.
-    pub rx_packets: u64,
-    /// Packets sent to the node.
-    pub tx_packets: u64,
-    /// Packets received from the node with a source outside the node's subnets. Such packets pass
-    /// because the node's host file lists no subnet and no other node owns that source (SourceCheck
-    /// = native).
-    #[serde(default)]
-    pub foreign_packets: u64,
-    /// Seconds since `up` last changed; `None` if the node was never up.
-    pub since_seconds: Option<f64>,
-    /// Reason why the path is worse than it could be, if it is.
-    pub reason: Option<Reason>,
-    /// Highest dialect that the node announced, now or when it was last up; `None` if it was never
-    /// up. Other nodes forward the announcement, so a member may lie about it.
-    #[serde(default)]
-    pub offers: Option<Dialect>,
-    /// Least dialect that we speak with the node: from MinProtocol, else from the node's keys.
-    #[serde(default)]
-    pub min_protocol: Option<Dialect>,
-    /// Content of the node's host file.
-    #[serde(default)]
-    pub host_file: HostFile,
-    /// Label lines of the node's host file.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
 }
 
 /// One node, as `dump nodes` shows it: the fields of tinc 1.1 (wire/tinc-1.1.md section 7).
@@ -227,8 +101,8 @@ pub struct EdgeRow {
 /// One subnet, as `dump subnets` and `routes` show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubnetRow {
-    /// The subnet in tinc 1.1's short text, weight left out.
-    pub subnet: String,
+    /// The subnet, without its weight.
+    pub subnet: Prefix,
     /// Weight of the subnet.
     pub weight: i32,
     /// Owner; `None` for a broadcast subnet.
@@ -264,7 +138,7 @@ pub struct ConnectionRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RouteRow {
     /// The address of the question.
-    pub address: String,
+    pub address: IpAddr,
     /// Every subnet that contains it, best first.
     pub matches: Vec<SubnetRow>,
     /// Nexthop towards the owner in use.
@@ -294,7 +168,8 @@ pub struct MeshStatus {
     pub floods: u64,
     /// Request lines and graph objects rejected by a limit since start.
     pub refused: u64,
-    /// Packets of all nodes, counted as in [`PeerRow::foreign_packets`].
+    /// Packets of all nodes, counted as in
+    /// [`Traffic::foreign_packets`](crate::mesh::reports::facts::Traffic::foreign_packets).
     #[serde(default)]
     pub foreign_packets: u64,
     /// Attempts since start to make a node speak a lower dialect than it can, refused or suspected.

@@ -161,18 +161,6 @@ impl Mesh {
         }
     }
 
-    /// Explains to the operator why legacy is spoken with a node.
-    pub(in crate::mesh) fn why_legacy(&self, node: &NodeName) -> String {
-        match self.cx.settings.hosts.get(node) {
-            _ if !self.cx.settings.sptps => "we speak nothing but legacy".into(),
-            None => format!("legacy: it speaks nothing else, and there is no hosts/{node}"),
-            Some(host) if host.key.is_none() => {
-                format!("legacy: {}", self.why_no_key(node))
-            }
-            Some(_) => "legacy: it offers no more, and MinProtocol = legacy allows it".into(),
-        }
-    }
-
     /// Requests the key of a legacy node, if we have none.
     pub(in crate::mesh) fn want_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         if self.sessions[idx].legacy.tx.is_none() {

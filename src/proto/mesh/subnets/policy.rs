@@ -20,6 +20,7 @@ use crate::{
         limits::{
             MAX_ASIDE, MAX_ASIDE_PER_NODE, MAX_MACS_PER_NODE, MAX_SUBNETS, MAX_SUBNETS_PER_NODE,
         },
+        reports::facts::Refusal,
         settings::SubnetPolicy,
         subnets::host_files::HostFiles,
         topology::node::Nodes,
@@ -74,9 +75,9 @@ impl Mesh {
         }
     }
 
-    /// Checks that the bounds leave room for one more subnet of a node. The error names the bound,
-    /// for the operator.
-    pub(in crate::mesh) fn has_room(&self, idx: NodeIdx, subnet: &Subnet) -> Result<(), String> {
+    /// Checks that the bounds leave room for one more subnet of a node. The error is
+    /// the bound.
+    pub(in crate::mesh) fn has_room(&self, idx: NodeIdx, subnet: &Subnet) -> Result<(), Refusal> {
         let node = &self.nodes[idx];
         let name = node.name();
         if self.subnets.files.lists(name, subnet) {
@@ -87,28 +88,26 @@ impl Mesh {
             Prefix::V4(..) | Prefix::V6(..) => MAX_SUBNETS_PER_NODE,
         };
         if self.subnets.of[idx].unlisted >= most {
-            return Err(format!(
-                "hosts/{name} does not list it, nor {most} others that {name} announces"
-            ));
+            let owner = name.clone();
+            return Err(Refusal::OwnerBound { owner, most });
         }
         if self.subnets.unlisted >= MAX_SUBNETS {
-            return Err(format!(
-                "no host file lists it, nor {MAX_SUBNETS} others that nodes announce"
-            ));
+            return Err(Refusal::MeshBound(MAX_SUBNETS));
         }
         Ok(())
     }
 
-    /// Checks that a node may announce a subnet. The error states the reason, for the operator.
+    /// Checks that a node may announce a subnet. The error is the reason.
     pub(in crate::mesh) fn may_announce(
         &self,
         owner: &NodeName,
         subnet: &Subnet,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         let hosts = &self.cx.settings.hosts;
         let policy = self.cx.settings.subnet_policy;
         if let Some(why) = hosts.get(owner).and_then(|host| host.shut_out.as_ref()) {
-            return Err(format!("hosts/{owner} says {why}"));
+            let (owner, why) = (owner.clone(), why.clone());
+            return Err(Refusal::ShutOut { owner, why });
         }
         let (prefix, length) = match subnet.prefix {
             Prefix::Mac(_) => return Ok(()),
@@ -122,23 +121,23 @@ impl Mesh {
             return Ok(());
         }
         if policy == SubnetPolicy::Covered {
-            return Err(format!("hosts/{owner} does not give it that"));
+            return Err(Refusal::NotCovered(owner.clone()));
         }
         if length == 0 {
-            return Err(format!("hosts/{owner} gives it no default route"));
+            return Err(Refusal::DefaultRoute(owner.clone()));
         }
         if files.reserves(&self.cx.settings.name, &prefix) {
-            return Err("it is our own".into());
+            return Err(Refusal::Own);
         }
         if let Some(other) = files.other_owner(owner, &prefix) {
-            return Err(format!("hosts/{other} gives it to {other}"));
+            return Err(Refusal::OfOther(other.clone()));
         }
         let special = |one: &Prefix| one.covers(&prefix) || prefix.covers(one);
         if SPECIAL.iter().any(special) {
-            return Err("such addresses are no node's".into());
+            return Err(Refusal::Special);
         }
         match files.dialled_in(&prefix) {
-            Some(other) => Err(format!("{other} is reached by an Address in it")),
+            Some(other) => Err(Refusal::Underlay(other.clone())),
             None => Ok(()),
         }
     }
@@ -148,7 +147,7 @@ impl Mesh {
         &mut self,
         idx: NodeIdx,
         subnet: Subnet,
-        why: &str,
+        why: &Refusal,
         now: Instant,
     ) {
         if self.subnets.of[idx].refused.subnets.contains(&subnet) {
@@ -208,7 +207,7 @@ impl Mesh {
             let fine: Vec<Subnet> = fine.collect();
             let held = node.subnets.iter().copied();
             let bad = held.filter_map(|one| Some((one, self.may_announce(&owner, &one).err()?)));
-            let bad: Vec<(Subnet, String)> = bad.collect();
+            let bad: Vec<(Subnet, Refusal)> = bad.collect();
             for subnet in fine {
                 if self.has_room(idx, &subnet).is_err() {
                     continue;

@@ -136,7 +136,9 @@ fn joiners_hear_of_nodes_once_they_are_reachable() {
     let knows = |net: &Net| {
         let edges = view(net, 0);
         let subnets = net.meshes[0].subnets();
-        let held = subnets.iter().any(|row| row.subnet == "10.9.9.0/24");
+        let held = subnets
+            .iter()
+            .any(|row| row.subnet.to_string() == "10.9.9.0/24");
         (
             edges
                 .iter()

@@ -137,7 +137,10 @@ fn an_honest_neighbour_does_not_answer_for_what_it_passes_on() {
         net.says(at, if at == 1 { 0 } else { 1 }, line.into());
         net.settle();
         let held = net.meshes[0].subnets();
-        assert!(held.iter().any(|row| row.subnet == subnet), "{subnet}");
+        assert!(
+            held.iter().any(|row| row.subnet.to_string() == subnet),
+            "{subnet}"
+        );
     }
 }
 

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use crate::mesh::peers::downgrade::*;
 use crate::mesh::{
     Mesh, Settings,
-    reports::view::HostFile,
+    reports::facts::HostFile,
     settings::{Host, MinProtocol},
     testing::{Net, ends_of_a_line, lines_of, name, settings},
 };
@@ -160,7 +160,7 @@ fn a_link_in_sptps_between_two_that_speak_native_is_told_once() {
 fn rows_say_what_a_node_offers_and_what_it_must() {
     let facts = |net: &Net, of| {
         let row = net.row(0, of);
-        (row.offers, row.min_protocol, row.host_file)
+        (row.host.offers, row.host.min_protocol, row.host.file)
     };
     for (native, offers) in [(true, Dialect::Native), (false, Dialect::Sptps)] {
         let mut net = Net::spoken(hasty(native));

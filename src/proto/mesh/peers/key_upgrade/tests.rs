@@ -3,10 +3,11 @@ use std::{sync::Arc, time::Duration};
 use meshd_crypto::{PrivateKey, Rng};
 
 use crate::mesh::{
-    Input,
+    Input, Notice,
+    reports::facts::HostFile,
     sessions::legacy::tests::net,
     settings::Settings,
-    testing::{Net, lines_of, name},
+    testing::{Net, name},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,10 +26,9 @@ fn key(seed: u8) -> String {
     key.public().to_string()
 }
 
-fn reason(net: &Net, of: u8) -> String {
-    net.row(0, of)
-        .reason
-        .map_or_else(String::new, |reason| reason.text)
+fn told_key(net: &Net, of: u8) -> Option<String> {
+    let host = net.row(0, of).host;
+    host.told_key.map(|key| key.to_string())
 }
 
 /// A key received in an answer is reported to the operator once, and to nobody else.
@@ -43,24 +43,21 @@ fn a_neighbour_tells_its_key_to_the_operator() {
             .iter()
             .any(|(_, line)| line.starts_with(b"15 n1 n0 20"))
     );
-    let log = lines_of(|| {
-        for seed in [1, 1, 2] {
-            net.says(1, 0, format!("15 n1 n0 20 {}", key(seed)).into());
-            net.settle();
-        }
-        net.says(1, 0, "15 n1 n0 20 rubbish".into());
+    net.notices.clear();
+    for seed in [1, 1, 2] {
+        net.says(1, 0, format!("15 n1 n0 20 {}", key(seed)).into());
         net.settle();
-    });
-    let log = log
-        .iter()
-        .filter(|line| line.contains("Ed25519PublicKey = "));
-    assert_eq!(log.count(), 2, "a key is said once");
-    assert!(reason(&net, 1).contains(&format!("`Ed25519PublicKey = {}`", key(2))));
+    }
+    net.says(1, 0, "15 n1 n0 20 rubbish".into());
+    net.settle();
+    let notice = (0, name(1), Notice::KeySent);
+    assert_eq!(net.notices, [notice.clone(), notice], "a key is said once");
+    assert_eq!(told_key(&net, 1), Some(key(2)));
     assert!(net.meshes[0].cx.settings.hosts[&name(1)].key.is_none());
     // A relay's answer in the name of another node does not count.
     net.says(1, 0, format!("15 n2 n0 20 {}", key(3)).into());
     net.settle();
-    assert!(!reason(&net, 2).contains("Ed25519PublicKey = "));
+    assert_eq!(told_key(&net, 2), None);
 }
 
 /// No node is asked if its key is known, or if only legacy is wanted.
@@ -83,12 +80,12 @@ fn a_key_from_an_upgrade_makes_its_node_known() {
     let own = PrivateKey::generate(&mut Rng::new([5; 32])).public();
     let (now, node) = (net.now, name(1));
     net.meshes[0].handle(Input::KeyTold { node, key: own }, now);
-    assert!(reason(&net, 1).contains(&key(5)));
+    assert_eq!(told_key(&net, 1), Some(key(5)));
     // With the key in its host file there is nothing more to report.
     let mut settings = Settings::clone(&net.meshes[0].cx.settings);
     Arc::make_mut(settings.hosts.get_mut(&name(1)).unwrap()).key = Some(own);
     net.meshes[0].handle(Input::Config(Arc::new(settings)), now);
-    assert!(!reason(&net, 1).contains("Ed25519PublicKey"));
+    assert_eq!(net.row(0, 1).host.file, HostFile::Key);
 }
 
 /// A tincd exits if an SPTPS reply names a record longer than any of SPTPS.

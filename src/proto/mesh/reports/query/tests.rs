@@ -3,7 +3,7 @@ use std::time::Duration;
 use crate::mesh::reports::query::*;
 use crate::mesh::{
     Input,
-    reports::{path_report::NodeReport, view::PathKind},
+    reports::facts::NodeDetails,
     testing::{Net, name, settings},
 };
 
@@ -21,8 +21,8 @@ fn line() -> Net {
     net
 }
 
-fn sight(net: &Net, at: u8, of: u8) -> NodeReport {
-    let seen = net.meshes[usize::from(at)].sight(&name(of), net.now);
+fn details(net: &Net, at: u8, of: u8) -> NodeDetails {
+    let seen = net.meshes[usize::from(at)].details(&name(of), net.now);
     seen.unwrap()
 }
 
@@ -41,7 +41,7 @@ fn ask(net: &mut Net, node: u8, data: &'static [u8]) -> bool {
 fn questions_and_answers_pass_a_relay_that_cannot_read_them() {
     let mut net = line();
     net.no_udp.insert((0, 2));
-    assert!(sight(&net, 0, 2).may_ask && !sight(&net, 0, 1).may_ask);
+    assert!(details(&net, 0, 2).may_ask && !details(&net, 0, 1).may_ask);
     assert!(ask(&mut net, 2, b"about"));
     let (node, data) = (name(0), Bytes::from_static(b"tell"));
     net.input(
@@ -66,43 +66,15 @@ fn questions_and_answers_pass_a_relay_that_cannot_read_them() {
 }
 
 #[test]
-fn the_report_for_another_node_holds_the_facts_of_why_and_no_private_ones() {
-    let mut net = line();
-    net.no_udp.insert((0, 2));
-    assert!(ask(&mut net, 2, b"x"));
-    let seen = sight(&net, 2, 0);
-    let told = seen.clone().told();
-    assert_eq!(
-        (told.path, told.via.as_deref()),
-        (PathKind::Via, Some("n1"))
-    );
-    assert!(told.up && !told.udp.confirmed && told.udp.heard == 0);
-    let detail = told.detail.as_deref().unwrap();
-    assert_eq!(detail.host_file, crate::mesh::reports::view::HostFile::Key);
-    assert_eq!(detail.fingerprint, seen.fingerprint);
-    assert_eq!(detail.nexthop.as_deref(), Some("n1"));
-    // The view of the other end, without its private facts.
-    let there = NodeReport::of_told("n0", &told);
-    let known = |sight: &NodeReport| (sight.peer.up, sight.peer.offers, sight.peer.min_protocol);
-    assert_eq!(known(&there), known(&seen));
-    assert!(there.udp_discovery && known(&there).0);
-    let text = serde_json::to_string(&told).unwrap();
-    assert!(
-        !text.contains("bytes\":0") && !text.contains("labels"),
-        "{text}"
-    );
-}
-
-#[test]
 fn probes_of_the_other_end_are_counted_where_they_come_in() {
     let mut net = line();
     net.send(0, 2, 100);
     net.run(3 * SECOND);
-    let there = sight(&net, 2, 0).pair;
+    let there = details(&net, 2, 0).node;
     assert!(there.udp.confirmed && there.udp.heard > 0);
-    assert!(there.udp.heard_seconds.unwrap() < 10.0);
-    assert_eq!(there.udp.silent_seconds, None);
-    assert!(sight(&net, 0, 2).pair.udp.heard > 0);
+    assert!(there.udp.heard_ago.unwrap() < 10 * SECOND);
+    assert_eq!(there.udp.silent, None);
+    assert!(details(&net, 0, 2).node.udp.heard > 0);
 }
 
 #[test]
@@ -157,21 +129,24 @@ fn who_dials_in_vain_and_who_comes_without_proof_is_kept_for_the_operator() {
     let mut net = Net::new(all);
     net.dial = false;
     net.run(SECOND);
-    let seen = sight(&net, 0, 1);
-    let missed = seen.missed.unwrap();
-    assert_eq!(missed.fault, crate::mesh::reports::view::DialFault::Refused);
-    assert!(missed.text.ends_with(": refused"), "{}", missed.text);
-    assert!(seen.dial.unwrap().next_seconds.unwrap() > 0.0);
-    assert!(!seen.pair.up && seen.unproven.is_none());
+    let seen = details(&net, 0, 1).node;
+    let missed = seen.dial.failure.unwrap();
+    assert_eq!(
+        missed.fault,
+        crate::mesh::reports::facts::DialFault::Refused
+    );
+    assert!(missed.error.ends_with(": refused"), "{}", missed.error);
+    assert!(seen.dial.wanted.unwrap().next > Some(Duration::ZERO));
+    assert!(!seen.up && seen.dial.unproven.is_none());
     let (addr, why) = ("192.0.2.9:7".parse().unwrap(), "no".to_owned());
     for node in [name(1), NodeName::new("stranger").unwrap()] {
         let why = why.clone();
         net.input(0, Input::Unproven { node, addr, why });
     }
-    let seen = sight(&net, 0, 1).unproven.unwrap();
+    let seen = details(&net, 0, 1).node.dial.unproven.unwrap();
     assert_eq!(
-        (seen.address.as_str(), seen.text.as_str()),
-        ("192.0.2.9:7", "no")
+        (seen.address, seen.error.as_str()),
+        ("192.0.2.9:7".parse().unwrap(), "no")
     );
     assert!(!net.meshes[0].has_node(&NodeName::new("stranger").unwrap()));
 }

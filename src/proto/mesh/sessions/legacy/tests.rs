@@ -81,14 +81,14 @@ fn neighbours_tell_their_keys_unasked_and_find_each_other_by_udp() {
         net.send(from, to, 1000);
         let row = net.row(from, to);
         assert_eq!(
-            (crate::dialect::word(row.protocol), row.path),
-            ("legacy", crate::mesh::reports::view::PathKind::Udp)
+            (crate::dialect::word(row.tunnel.protocol), row.path),
+            ("legacy", crate::mesh::reports::facts::PathKind::Udp)
         );
-        assert_eq!(row.cipher.as_deref(), Some("aes-256-cbc sha256/16"));
-        assert_eq!(row.reason.unwrap().code, "legacy");
+        assert_eq!(row.tunnel.cipher.as_deref(), Some("aes-256-cbc sha256/16"));
+        assert!(row.tunnel.legacy);
         // 1,472 bytes of UDP: 1,456 without the MAC are 91 blocks, less padding, number and
         // Ethernet header.
-        assert_eq!(row.pmtu_bytes, Some(1456 - 1 - 4 - 14));
+        assert_eq!(row.udp.proven_mtu, Some(1456 - 1 - 4 - 14));
     }
     assert_eq!(net.delivered.len(), 2);
     assert_eq!(
@@ -120,7 +120,7 @@ fn every_way_to_make_packets() {
         assert_eq!(net.delivered.len(), 12, "{wire:?}");
         assert_eq!(
             net.row(0, 1).path,
-            crate::mesh::reports::view::PathKind::Udp,
+            crate::mesh::reports::facts::PathKind::Udp,
             "{wire:?}"
         );
     }
@@ -143,9 +143,9 @@ fn a_relay_opens_what_it_passes_on() {
             net.run(SECOND / 10);
         }
         assert_eq!(net.delivered.len(), 200, "{blocked}");
-        let direct = net.row(0, 2).path == crate::mesh::reports::view::PathKind::Udp;
+        let direct = net.row(0, 2).path == crate::mesh::reports::facts::PathKind::Udp;
         assert_eq!(direct, !blocked);
-        assert_eq!(net.row(0, 2).protocol, Some(Dialect::Legacy));
+        assert_eq!(net.row(0, 2).tunnel.protocol, Some(Dialect::Legacy));
     }
 }
 
@@ -179,7 +179,7 @@ fn gossip_makes_nobody_legacy() {
     }
     let row = all.row(0, 2);
     assert!(
-        row.up && row.protocol.is_none() && row.tx_packets == 0,
+        row.up && row.tunnel.protocol.is_none() && row.traffic.tx_packets == 0,
         "{row:?}"
     );
     assert!(
@@ -196,11 +196,11 @@ fn gossip_makes_nobody_legacy() {
     all.input(0, Input::Config(Arc::new(settings.clone())));
     all.says(1, 0, format!("16 n2 n0 {key} 427 672 4 0").into());
     all.settle();
-    assert_eq!(all.row(0, 2).protocol, Some(Dialect::Legacy));
+    assert_eq!(all.row(0, 2).tunnel.protocol, Some(Dialect::Legacy));
     host(&mut settings, 2, |host| host.min = None);
     all.input(0, Input::Config(Arc::new(settings)));
     all.settle();
-    assert_eq!(all.row(0, 2).protocol, None);
+    assert_eq!(all.row(0, 2).tunnel.protocol, None);
 }
 
 /// Another RSA key in the host file, or legacy no longer allowed: the reload ends the link.
@@ -231,7 +231,10 @@ fn a_reload_ends_what_it_forbids() {
         if stays {
             assert_eq!(announced(&net, 0), ["419 64 20 0"]);
             net.send(1, 0, 500);
-            assert_eq!(net.row(1, 0).cipher.as_deref(), Some("aes-128-cbc sha1/20"));
+            assert_eq!(
+                net.row(1, 0).tunnel.cipher.as_deref(),
+                Some("aes-128-cbc sha1/20")
+            );
             assert_eq!(net.delivered.len(), 1);
         }
     }
@@ -257,7 +260,7 @@ fn hearsay_is_believed_behind_a_legacy_neighbour_only() {
         net.says(1, 0, "12 1 n1 n2 192.168.7.2 655 c 1".into());
         net.run(SECOND);
         let row = net.row(0, 2);
-        assert!(row.up && row.protocol == expected, "{row:?}");
+        assert!(row.up && row.tunnel.protocol == expected, "{row:?}");
     }
 }
 
@@ -294,8 +297,8 @@ fn weak_keys_are_refused() {
             "{answer}"
         );
         let row = net.row(0, 1);
-        assert!(row.cipher.is_none() && row.up, "{answer}: {row:?}");
-        assert_eq!(row.reason.unwrap().code, "legacy_cipher");
+        assert!(row.tunnel.cipher.is_none() && row.up, "{answer}: {row:?}");
+        assert!(row.tunnel.suite_refused.is_some());
         net.longest = 0;
         net.send(0, 1, 100);
         assert_eq!(net.delivered.len(), 1, "over the link");
@@ -303,7 +306,7 @@ fn weak_keys_are_refused() {
     // Text that is not hexadecimal is no key.
     let mut net = pair();
     net.says(1, 0, "16 n1 n0 nonsense 427 672 4 0".into());
-    assert!(net.row(0, 1).cipher.is_some());
+    assert!(net.row(0, 1).tunnel.cipher.is_some());
 }
 
 /// Packets without cipher and MAC need the consent of our own host file and of the node's.
@@ -325,7 +328,7 @@ fn null_needs_both() {
         net.run(5 * SECOND);
         net.send(0, 1, 1000);
         net.send(1, 0, 1000);
-        assert_eq!(net.row(0, 1).cipher.as_deref(), Some(expected));
+        assert_eq!(net.row(0, 1).tunnel.cipher.as_deref(), Some(expected));
         assert_eq!(net.delivered.len(), 2);
     }
 }
@@ -496,7 +499,10 @@ fn a_node_that_moves_is_found_by_its_mac() {
         net.send(1, 0, 100);
         net.run(SECOND / 10);
     }
-    assert_eq!(net.row(0, 1).endpoint.as_deref(), Some("192.168.7.77:9999"));
+    assert_eq!(
+        net.row(0, 1).route.endpoint,
+        "192.168.7.77:9999".parse().ok()
+    );
     // The number of tries is small, but one suffices.
     assert!(net.delivered.len() >= 90, "{}", net.delivered.len());
     let mesh = &mut net.meshes[0];
@@ -542,7 +548,7 @@ fn restarted_unseen(silent: bool) {
     for _ in 0..50 {
         net.send(0, 2, 100);
         net.run(SECOND / 10);
-        let udp = net.row(0, 2).path == crate::mesh::reports::view::PathKind::Udp;
+        let udp = net.row(0, 2).path == crate::mesh::reports::facts::PathKind::Udp;
         let arrived = !std::mem::take(&mut net.delivered).is_empty();
         by_udp = if udp && arrived { by_udp + 1 } else { 0 };
     }

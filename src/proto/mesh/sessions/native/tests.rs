@@ -60,7 +60,7 @@ fn neighbours_that_offer_it_speak_native_over_all_that_the_wire_carries() {
     for (at, of) in [(0, 1), (1, 0)] {
         assert_eq!(net.protocol(at, of), "native");
         let rows = net.meshes[usize::from(at)].peers(net.now);
-        assert_eq!(rows[0].pmtu_bytes, Some(1500 - 28 - 32));
+        assert_eq!(rows[0].udp.proven_mtu, Some(1500 - 28 - 32));
     }
     for length in [28, 1_424, 1_425, 1_439, 1_440] {
         net.delivered.clear();
@@ -101,7 +101,7 @@ fn native_goes_end_to_end_through_a_node_that_has_none() {
         assert_eq!(net.protocol(2, 0), "native");
         assert_eq!(net.protocol(0, 1), "sptps");
         let ours = Aeads::of_this_machine();
-        let cipher = |of| net.row(0, of).cipher;
+        let cipher = |of| net.row(0, of).tunnel.cipher;
         assert_eq!(cipher(1).as_deref(), Some("ChaCha20-Poly1305"));
         assert_eq!(cipher(2).as_deref(), ours.best(ours).map(Aead::name));
         assert_eq!(
@@ -265,7 +265,7 @@ fn a_native_node_that_moves_is_found() {
     net.run(SECOND);
     assert_eq!(lost(&mut net, [0, 1], 100), 0);
     let rows = net.meshes[0].peers(net.now);
-    assert_eq!(rows[0].endpoint, Some(new.to_string()));
+    assert_eq!(rows[0].route.endpoint, Some(new));
 }
 
 /// A peer that comes back without native (a tincd in its place) gets SPTPS.

@@ -4,7 +4,7 @@ use meshd_wire::Subnet;
 
 use crate::mesh::{
     Input,
-    reports::path_report::Rule,
+    reports::facts::Rule,
     settings::{Settings, SubnetPolicy},
     testing::{Net, lines_of, name, settings},
 };
@@ -105,7 +105,7 @@ fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
         });
         let refused = log.iter().filter(|line| line.contains("subnet refused"));
         assert_eq!(refused.count(), usize::from(!stolen));
-        let before = [1, 2].map(|to| net.row(0, to).tx_packets);
+        let before = [1, 2].map(|to| net.row(0, to).traffic.tx_packets);
         for second in 0..20 {
             if second == 10 {
                 net.part(1, 2);
@@ -115,7 +115,8 @@ fn a_thief_gets_no_packet_while_the_owner_is_up_or_away() {
             net.run(SECOND);
         }
         // In a tunnel with the thief, or with the owner via the thief as a relay.
-        let [thief, owner] = [1, 2].map(|to| net.row(0, to).tx_packets - before[to as usize - 1]);
+        let [thief, owner] =
+            [1, 2].map(|to| net.row(0, to).traffic.tx_packets - before[to as usize - 1]);
         let expected = if stolen { (20, 0) } else { (0, 10) };
         assert_eq!((thief, owner), expected, "{policy:?}");
     }

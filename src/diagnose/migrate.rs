@@ -1,124 +1,132 @@
-//! Finds the obstacle to a node's next step, and the remedy: rules over facts, without IO.
+//! The obstacle to a node's next step from tinc 1.0 to native, and the remedy.
 
 use serde::Serialize;
 
-use meshd_proto::{
-    link::Dialect,
-    mesh::reports::view::{HostFile, Reason},
-};
+use meshd_proto::{dialect::Dialect, mesh::reports::facts::HostFile};
+
+use crate::{Code, Finding, Here, host_file};
 
 /// A line that disables a protocol: its place, as in `tinc.conf:3`, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Line {
-    pub(super) place: String,
-    pub(super) value: String,
+pub struct Line {
+    /// The place.
+    pub place: String,
+    /// The value in lower case.
+    pub value: String,
 }
 
 /// Our own node: the configuration in force, and the present files.
 #[derive(Debug, Clone)]
-pub(super) struct Own {
-    pub(super) name: String,
-    pub(super) net: Option<String>,
+pub struct Own {
+    /// The node. Its main file has, in TOML, the key of MinProtocol.
+    pub here: Here,
     /// Configuration directory.
-    pub(super) config: String,
-    /// The main file in it, and, in TOML, the key of MinProtocol.
-    pub(super) main: String,
-    pub(super) pid: u32,
+    pub config: String,
     /// The best protocol that this node offers.
-    pub(super) offers: Dialect,
+    pub offers: Dialect,
     /// MinProtocol of the main file in force.
-    pub(super) min: Option<Dialect>,
+    pub min: Option<Dialect>,
     /// True if a file with an Ed25519 key exists.
-    pub(super) key_file: bool,
+    pub key_file: bool,
     /// `ExperimentalProtocol = no`.
-    pub(super) experimental: Option<Line>,
+    pub experimental: Option<Line>,
     /// `Native = no`.
-    pub(super) native: Option<Line>,
+    pub native: Option<Line>,
     /// `MinProtocol = …`.
-    pub(super) min_line: Option<Line>,
+    pub min_line: Option<Line>,
 }
 
 /// Another node: the daemon's data, and its present host file.
 #[derive(Debug, Clone)]
-pub(super) struct Facts {
-    pub(super) name: String,
-    pub(super) up: bool,
+pub struct Progress {
+    /// Name of the node.
+    pub name: String,
+    /// True if the node is reachable.
+    pub up: bool,
     /// The protocol of its tunnel, else of its link.
-    pub(super) speaks: Option<Dialect>,
+    pub speaks: Option<Dialect>,
     /// The best protocol that the node has announced; `None`: never heard of.
-    pub(super) offers: Option<Dialect>,
+    pub offers: Option<Dialect>,
     /// The lowest protocol that we accept from the node.
-    pub(super) min: Option<Dialect>,
-    pub(super) host_file: HostFile,
-    /// The reason that `peers` shows.
-    pub(super) why: Option<Reason>,
+    pub min: Option<Dialect>,
+    /// Its host file in force.
+    pub host_file: HostFile,
+    /// The sentence that `peers` shows.
+    pub why: Option<String>,
     /// True if its own edges name local addresses: tinc 1.0 never does. `None`: unknown.
-    pub(super) local: Option<bool>,
+    pub local: Option<bool>,
     /// Its host file on disk; `None` if this user may not read it.
-    pub(super) disk: Option<Result<HostFile, String>>,
+    pub disk: Option<Result<HostFile, String>>,
     /// `MinProtocol = …` in the host file.
-    pub(super) min_line: Option<Line>,
+    pub min_line: Option<Line>,
 }
 
 /// The program that a node runs, as far as this node can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Runs {
+pub enum Runs {
+    /// meshd.
     Meshd,
+    /// tinc 1.0.
     #[serde(rename = "tinc-1.0")]
     Tinc10,
     /// A meshd that offers no native (Native = no, or without Ed25519 key) looks like a tinc 1.1.
     #[serde(rename = "meshd-or-tinc-1.1")]
     MeshdOrTinc11,
+    /// Not known.
     Unknown,
 }
 
-/// Work left to do about a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Todo {
-    /// A stable code for programs; the texts may change.
-    pub(super) code: &'static str,
-    /// The protocol of the node after that; `None`: unchanged.
-    pub(super) next: Option<Dialect>,
-    /// One sentence: the obstacle and the remedy.
-    pub(super) text: String,
+/// Another node and ours.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration<'a> {
+    /// The other node.
+    pub node: &'a Progress,
+    /// Our node.
+    pub own: &'a Own,
 }
 
-fn todo(code: &'static str, next: Option<Dialect>, text: String) -> Option<Todo> {
-    Some(Todo { code, next, text })
+/// Work left to do about a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Todo {
+    /// The obstacle and the remedy, in one sentence.
+    pub finding: Finding,
+    /// The protocol of the node after that; `None`: unchanged.
+    pub next: Option<Dialect>,
+}
+
+fn todo(code: Code, node: &str, next: Option<Dialect>, text: String) -> Option<Todo> {
+    let finding = Finding::new(code, node, text);
+    Some(Todo { finding, next })
+}
+
+impl Migration<'_> {
+    /// Returns the work left to do about the node.
+    #[must_use]
+    pub fn todo(&self) -> Option<Todo> {
+        self.node.todo(self.own)
+    }
 }
 
 impl Own {
-    /// `-n NET ` for commands on any node.
-    fn net(&self) -> String {
-        let net = self.net.as_ref();
-        net.map_or_else(String::new, |net| format!("-n {net} "))
-    }
-
-    fn reload(&self) -> String {
-        match self.net {
-            Some(_) => format!("`meshctl {}reload`", self.net()),
-            None => format!("`kill -HUP {}`", self.pid),
-        }
-    }
-
     fn restart(&self) -> String {
-        match &self.net {
+        match &self.here.net {
             Some(net) => format!("`systemctl restart meshd@{net}`"),
             None => "a restart of meshd".into(),
         }
     }
 
     fn keygen(&self) -> String {
-        match self.net {
-            Some(_) => format!("`meshctl {}keygen`", self.net()),
+        match self.here.net {
+            Some(_) => format!("`meshctl {}keygen`", self.here.option()),
             None => format!("`meshctl -c {} keygen`", self.config),
         }
     }
 
     /// Returns the work left to do on this node. `all_native`: every other node has finished.
-    pub(super) fn todo(&self, all_native: bool) -> Option<Todo> {
-        let (reload, restart, keygen) = (self.reload(), self.restart(), self.keygen());
+    pub fn todo(&self, all_native: bool) -> Option<Todo> {
+        let (reload, restart, keygen) = (self.here.reload(), self.restart(), self.keygen());
+        let own = self.here.node.as_str();
         let next = Some(match self.offers {
             Dialect::Legacy => Dialect::Sptps,
             Dialect::Sptps | Dialect::Native => Dialect::Native,
@@ -138,50 +146,49 @@ impl Own {
                 let text = format!(
                     "ExperimentalProtocol = no in {place} limits this node to legacy: remove that line, then {first}{restart}"
                 );
-                todo("experimental_protocol", next, text)
+                todo(Code::ExperimentalProtocol, own, next, text)
             }
             (Dialect::Legacy, None, ..) if self.key_file => {
                 let text = format!("our Ed25519 key is newer than the running daemon: {restart}");
-                todo("not_restarted", next, text)
+                todo(Code::NotRestarted, own, next, text)
             }
             (Dialect::Legacy, None, ..) => {
-                let own = &self.name;
                 let text = format!(
                     "this node has no Ed25519 key: {keygen}, then {restart}, then copy hosts/{own} to all nodes"
                 );
-                todo("no_own_key", next, text)
+                todo(Code::NoOwnKey, own, next, text)
             }
             (Dialect::Sptps, _, Some(Line { place, .. }), _) => {
                 let text = format!(
                     "Native = no in {place} disables native: remove that line, then {reload}"
                 );
-                todo("native_off", next, text)
+                todo(Code::NativeOff, own, next, text)
             }
             (Dialect::Sptps, ..) => {
                 let text = format!(
                     "Native = no is in force, but in no file: {reload}, or, if it is an option of the daemon, restart it without"
                 );
-                todo("not_reloaded", next, text)
+                todo(Code::NotReloaded, own, next, text)
             }
             (Dialect::Native, ..) if !all_native || self.min == Some(Dialect::Native) => None,
             (Dialect::Native, _, _, Some(Line { place, value })) if value == "native" => {
                 let text = format!("MinProtocol = native in {place} is not in force yet: {reload}");
-                todo("not_reloaded", None, text)
+                todo(Code::NotReloaded, own, None, text)
             }
             (Dialect::Native, _, _, line) => {
-                let place = line.as_ref().map_or(&self.main, |line| &line.place);
+                let place = line.as_ref().map_or(&self.here.main, |line| &line.place);
                 let text = format!(
                     "all nodes speak native, but a fallback to SPTPS is still allowed: write `MinProtocol = native` into {place}, then {reload}"
                 );
-                todo("may_fall_back", None, text)
+                todo(Code::MayFallBack, own, None, text)
             }
         }
     }
 }
 
-impl Facts {
+impl Progress {
     /// Returns the program that the node runs.
-    pub(super) fn runs(&self) -> Runs {
+    pub fn runs(&self) -> Runs {
         match self.most() {
             Some(Dialect::Native) => Runs::Meshd,
             Some(Dialect::Sptps) => Runs::MeshdOrTinc11,
@@ -197,17 +204,24 @@ impl Facts {
     }
 
     /// Returns the work left to do about the node.
-    pub(super) fn todo(&self, own: &Own) -> Option<Todo> {
+    pub fn todo(&self, own: &Own) -> Option<Todo> {
         let name = &self.name;
-        let reload = own.reload();
+        let reload = own.here.reload();
         match &self.disk {
             Some(Err(problem)) => {
-                let text = format!("{problem}; then {reload}");
-                return todo("bad_host_file", None, text);
+                let finding = host_file::bad(name.as_str(), &format!("{problem}; then {reload}"));
+                return Some(Todo {
+                    finding,
+                    next: None,
+                });
             }
             Some(Ok(disk)) if *disk != self.host_file || self.has_another_min() => {
-                let text = format!("the present hosts/{name} is not in force: {reload}");
-                return todo("not_reloaded", None, text);
+                let mut finding = host_file::not_in_force(name.as_str(), name, &own.here);
+                finding.text = format!("{}: {}", finding.text, finding.remedy);
+                return Some(Todo {
+                    finding,
+                    next: None,
+                });
             }
             _ => {}
         }
@@ -222,7 +236,7 @@ impl Facts {
                 let text = format!(
                     "it runs tinc 1.1, or a meshd with Native = no: on {name}, install meshd, or remove that line"
                 );
-                todo("no_native_there", Some(Dialect::Native), text)
+                todo(Code::NoNativeThere, &self.name, Some(Dialect::Native), text)
             }
             (speaks, most) => self.held_here(own, speaks, most),
         }
@@ -231,39 +245,41 @@ impl Facts {
     /// Returns the obstacle, if it is on this node.
     fn held_here(&self, own: &Own, speaks: Option<Dialect>, most: Option<Dialect>) -> Option<Todo> {
         let name = &self.name;
-        let (reload, ours) = (own.reload(), &own.name);
+        let ours = &own.here.node;
         let what = match self.host_file {
-            HostFile::Missing => format!("there is no hosts/{name} here"),
+            HostFile::Missing => host_file::missing(name),
             _ => format!("hosts/{name} has no Ed25519PublicKey"),
         };
         match (own.offers, self.host_file, speaks) {
             (Dialect::Legacy, ..) => todo(
-                "own_key_first",
+                Code::OwnKeyFirst,
+                &self.name,
                 most,
-                format!("it waits for this node: see {ours}"),
+                format!("it waits for a key of this node: see {ours}"),
             ),
             (_, HostFile::Missing | HostFile::NoKey, _) => {
-                let text = format!("{what}: copy hosts/{name} from {name}, then {reload}");
-                todo("no_key", most, text)
+                let text = format!("{what}: {}", host_file::copy(name, &own.here));
+                todo(Code::NoKey, &self.name, most, text)
             }
             (_, _, Some(Dialect::Legacy)) => {
                 let text = format!(
                     "it does not know our key: copy our hosts/{ours} to {name}, and `meshctl {}reload` there",
-                    own.net()
+                    own.here.option()
                 );
-                todo("our_key_unknown_there", most, text)
+                todo(Code::OurKeyUnknownThere, &self.name, most, text)
             }
             (Dialect::Sptps, ..) => todo(
-                "own_native_first",
+                Code::OwnNativeFirst,
+                &self.name,
                 most,
-                format!("it waits for this node: see {ours}"),
+                format!("it waits for native on this node: see {ours}"),
             ),
             (Dialect::Native, _, Some(Dialect::Sptps)) => {
                 let text = format!(
                     "both ends offer native, but the link uses SPTPS: if that lasts longer than a minute, compare PresharedKeyFile, psk.d and NativePublicKey on both; `meshctl {}log` shows refused handshakes",
-                    own.net()
+                    own.here.option()
                 );
-                todo("native_fails", most, text)
+                todo(Code::NativeFails, &self.name, most, text)
             }
             // No packet was sent yet, or the node is down: the tunnel will be native.
             (Dialect::Native, ..) => None,
@@ -273,11 +289,11 @@ impl Facts {
     fn never_seen(&self) -> Option<Todo> {
         let name = &self.name;
         let unheard = "not heard of since meshd started";
-        let why = self.why.as_ref().map_or(unheard, |why| &why.text);
+        let why = self.why.as_deref().unwrap_or(unheard);
         let text = format!(
             "it is unknown ({why}): check that its daemon runs, or delete hosts/{name} if the node is gone for good"
         );
-        todo("unknown", None, text)
+        todo(Code::Unknown, &self.name, None, text)
     }
 
     /// The node speaks native, but its host file allows less.
@@ -289,9 +305,9 @@ impl Facts {
         let Line { place, value } = line;
         let text = format!(
             "MinProtocol = {value} in {place} lets it fall back: remove that line, then {}",
-            own.reload()
+            own.here.reload()
         );
-        todo("may_fall_back", None, text)
+        todo(Code::MayFallBack, &self.name, None, text)
     }
 
     fn has_another_min(&self) -> bool {
@@ -319,45 +335,48 @@ impl Facts {
             "it speaks at most {}, which {by} forbids: {cure}, or write `MinProtocol = {}` into hosts/{name} until then, then {}",
             most.name(),
             most.name(),
-            own.reload()
+            own.here.reload()
         );
-        todo("forbidden", self.min, text)
+        todo(Code::Forbidden, &self.name, self.min, text)
     }
 
     /// The node announces only legacy.
     fn legacy_there(&self, own: &Own) -> Option<Todo> {
         let name = &self.name;
-        let net = own.net.as_deref().unwrap_or("NET");
+        let net = own.here.net.as_deref().unwrap_or("NET");
         let next = Some(Dialect::Sptps);
         match self.runs() {
             Runs::Tinc10 => {
                 let text = format!(
                     "it runs tinc 1.0: on {name}, `systemctl disable --now tinc@{net}`, then `systemctl enable --now meshd@{net}`, which takes over directory and keys"
                 );
-                todo("tinc_1_0", next, text)
+                todo(Code::Tinc10, &self.name, next, text)
             }
             Runs::Unknown => {
                 let text = format!(
                     "it speaks only legacy: check that meshd runs there, not tincd, then {}, then copy hosts/{name} to all nodes",
                     self.make_key(own)
                 );
-                todo("legacy_there", next, text)
+                todo(Code::LegacyThere, &self.name, next, text)
             }
             Runs::Meshd | Runs::MeshdOrTinc11 => {
                 let text = format!(
                     "it has no Ed25519 key in use: {}, then copy hosts/{name} to all nodes",
                     self.make_key(own)
                 );
-                todo("no_key_there", next, text)
+                todo(Code::NoKeyThere, &self.name, next, text)
             }
         }
     }
 
     fn make_key(&self, own: &Own) -> String {
-        let net = own.net.as_deref().unwrap_or("NET");
+        let net = own.here.net.as_deref().unwrap_or("NET");
         format!(
             "on {}, `meshctl -n {net} keygen && systemctl restart meshd@{net}`",
             self.name
         )
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,43 +1,37 @@
 //! Resolves a typed name, address or subnet to a node.
 
-use std::net::IpAddr;
+use std::{cmp::Reverse, net::IpAddr};
 
-use meshd_config::vars::nearness;
-use meshd_proto::mesh::reports::{
-    path_report::{RefusedRow, Rule},
-    view::SubnetRow,
-};
-use meshd_wire::{NodeName, Prefix, Subnet};
+use meshd_api::{proto::SubnetRow, report::RefusedRow};
+use meshd_proto::mesh::reports::facts::Rule;
+use meshd_wire::{NodeName, Subnet, subnet::Prefix};
+
+use crate::why::Target;
 
 /// Maximum number of suggested names.
 const SUGGESTED: usize = 3;
 
 /// Known names and subnets.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct World {
-    pub(crate) own: String,
+#[derive(Debug, Clone)]
+pub struct World {
+    /// Our own node.
+    pub own: String,
     /// All other nodes.
-    pub(crate) names: Vec<String>,
-    /// In order of preference.
-    pub(crate) subnets: Vec<SubnetRow>,
-    pub(crate) refused: Vec<RefusedRow>,
-}
-
-/// The node that the request names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target {
-    pub(crate) node: NodeName,
-    /// The typed text, if it is not a name.
-    pub(crate) asked: Option<String>,
-    /// Subnets that hold the request, best first. For a name: its subnets, and other owners of the same subnets.
-    pub(crate) subnets: Vec<SubnetRow>,
-    /// The subnet and the reason, if its only owner's announcement is refused.
-    pub(crate) refused: Option<(String, String)>,
+    pub names: Vec<String>,
+    /// Subnets in order of preference.
+    pub subnets: Vec<SubnetRow>,
+    /// Announced subnets that are refused.
+    pub refused: Vec<RefusedRow>,
+    /// Returns how near a typed name is to a known one; `None`: not near.
+    pub nearness: fn(&str, &str) -> Option<usize>,
 }
 
 impl World {
-    /// Errors are one sentence with a remedy.
-    pub(crate) fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
+    /// Finds the node of a name, an address or a subnet.
+    ///
+    /// # Errors
+    /// If there is none: one sentence, and the remedy.
+    pub fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
         if let Ok(address) = typed.parse::<IpAddr>() {
             let all = "`meshctl routes` lists all";
             return self.owner_of(typed, all, |prefix| prefix.contains(address));
@@ -57,25 +51,15 @@ impl World {
         all: &str,
         holds: impl Fn(&Prefix) -> bool,
     ) -> Result<Target, (String, String)> {
-        let fits = |text: &str| {
-            text.parse::<Subnet>()
-                .is_ok_and(|subnet| holds(&subnet.prefix))
-        };
         let mut subnets: Vec<SubnetRow> = self
             .subnets
             .iter()
-            .filter(|row| fits(&row.subnet))
+            .filter(|row| holds(&row.subnet))
             .cloned()
             .collect();
         // The longest prefix comes first; among equal ones, the active owner.
-        let length = |row: &SubnetRow| {
-            row.subnet
-                .parse::<Subnet>()
-                .map(|subnet| bits(&subnet.prefix))
-                .unwrap_or_default()
-        };
-        subnets.sort_by_key(|row| (std::cmp::Reverse(length(row)), !row.active, row.weight));
-        let refused = self.refused.iter().find(|row| fits(&row.subnet));
+        subnets.sort_by_key(|row| (Reverse(bits(&row.subnet)), !row.active, row.weight));
+        let refused = self.refused.iter().find(|row| holds(&row.subnet));
         let (owner, refused) = match (
             subnets
                 .iter()
@@ -98,7 +82,7 @@ impl World {
                     format!("Name a node instead; {all}"),
                 ));
             }
-            (None, Some(row)) => (&row.owner, Some((row.subnet.clone(), row.why.clone()))),
+            (None, Some(row)) => (&row.owner, Some((row.subnet, row.why.clone()))),
             (None, None) => {
                 let text = format!("{typed} is in no subnet of any node");
                 let many = self.refused.iter().find(|row| row.rule == Rule::Bound);
@@ -133,7 +117,7 @@ impl World {
                 .names
                 .iter()
                 .chain([&self.own])
-                .filter_map(|name| Some((nearness(typed, name)?, name)))
+                .filter_map(|name| Some(((self.nearness)(typed, name)?, name)))
                 .collect();
             near.sort();
             let near: Vec<&str> = near
@@ -153,16 +137,16 @@ impl World {
                 ),
             ));
         };
-        let own: Vec<&str> = self
+        let own: Vec<Prefix> = self
             .subnets
             .iter()
             .filter(|row| row.owner.as_deref() == Some(typed))
-            .map(|row| row.subnet.as_str())
+            .map(|row| row.subnet)
             .collect();
         let subnets = self
             .subnets
             .iter()
-            .filter(|row| own.contains(&row.subnet.as_str()))
+            .filter(|row| own.contains(&row.subnet))
             .cloned();
         let mut subnets: Vec<SubnetRow> = subnets.collect();
         subnets.sort_by_key(|row| row.owner.as_deref() != Some(typed));

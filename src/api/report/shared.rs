@@ -1,14 +1,14 @@
 //! The part of a node's report ([`NodeReport`]) that another node receives, without private facts.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::reports::path_report::{
-    DialFailureRow, DialSight, MAX_TEXT, NodeReport, PathReport, RefusedRow, UnprovenRow,
-};
-use crate::{
-    link::Dialect,
-    mesh::reports::view::{HostFile, PeerRow},
-};
+use meshd_proto::{dialect::Dialect, mesh::reports::facts::HostFile};
+use meshd_wire::subnet::Prefix;
+
+use super::{DialFailureRow, DialReport, NodeReport, PathReport, RefusedRow, UnprovenRow, short};
+use crate::rows::PeerRow;
 
 /// Most lines of each kind in an answer, so that the answer stays one short packet.
 const MAX_LINES: usize = 2;
@@ -40,10 +40,10 @@ pub struct Detail {
     pub addresses: Vec<String>,
     /// The first of the learned addresses.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub learned: Vec<String>,
+    pub learned: Vec<SocketAddr>,
     /// The first Subnet lines of the host file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub listed: Vec<String>,
+    pub listed: Vec<Prefix>,
     /// The first announced subnet that this end does not accept.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<RefusedRow>,
@@ -51,7 +51,7 @@ pub struct Detail {
     pub udp_discovery: bool,
     /// Dial state of this end for the node; `None` if this end wants no link.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dial: Option<DialSight>,
+    pub dial: Option<DialReport>,
     /// The last dial of this end, if it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missed: Option<DialFailureRow>,
@@ -65,11 +65,9 @@ pub struct Detail {
 impl NodeReport {
     /// Returns the part of the report that other nodes may see.
     #[must_use]
-    pub fn told(self) -> PathReport {
-        let some = |lines: Vec<String>| lines.into_iter().take(MAX_LINES).collect();
-        let short = |text: String| text.chars().take(MAX_TEXT).collect();
+    pub fn shared(self) -> PathReport {
         let refused = self.refused.into_iter().take(1).map(|row| RefusedRow {
-            why: short(row.why),
+            why: short(&row.why),
             ..row
         });
         let detail = Detail {
@@ -79,18 +77,18 @@ impl NodeReport {
             min_protocol: self.peer.min_protocol,
             host_file: self.peer.host_file,
             fingerprint: self.fingerprint,
-            addresses: some(self.addresses),
+            addresses: self.addresses.into_iter().take(MAX_LINES).collect(),
             learned: self.learned.into_iter().take(1).collect(),
-            listed: some(self.listed),
+            listed: self.listed.into_iter().take(MAX_LINES).collect(),
             refused: refused.collect(),
             udp_discovery: self.udp_discovery,
             dial: self.dial,
             missed: self.missed.map(|row| DialFailureRow {
-                text: short(row.text),
+                text: short(&row.text),
                 ..row
             }),
             unproven: self.unproven.map(|row| UnprovenRow {
-                text: short(row.text),
+                text: short(&row.text),
                 ..row
             }),
             handshake: self.handshake,
@@ -104,7 +102,7 @@ impl NodeReport {
     /// Makes a report from the view of `node` that another node sent. Fields that the other node
     /// did not send have their defaults.
     #[must_use]
-    pub fn of_told(node: &str, pair: &PathReport) -> Self {
+    pub fn of_shared(node: &str, pair: &PathReport) -> Self {
         let detail = pair.detail.as_deref().cloned().unwrap_or_default();
         Self {
             peer: PeerRow {
