@@ -51,6 +51,7 @@ struct Stranger {
     link: LinkId,
     source: IpAddr,
     silent: bool,
+    known: bool,
     since: Instant,
 }
 
@@ -79,9 +80,9 @@ impl Admission {
         };
         let from_source = self.strangers.values().filter(|s| s.source == source);
         let admitted = if from_source.count() >= MAX_A_SOURCE {
-            self.evict(Some(source))
+            self.evict(Some(source), known)
         } else if self.strangers.len() >= limit {
-            self.evict(None)
+            self.evict(None, known)
         } else {
             Admitted::Yes
         };
@@ -91,6 +92,7 @@ impl Admission {
                 link,
                 source,
                 silent: true,
+                known,
                 since: now,
             };
             self.strangers.insert(self.count, stranger);
@@ -133,9 +135,11 @@ impl Admission {
     }
 
     /// Evicts the oldest silent connection of a source, or of the source with the most connections.
-    fn evict(&mut self, from: Option<IpAddr>) -> Admitted {
+    /// Only a connection from a known address (`known`) may take the place of such a one.
+    fn evict(&mut self, from: Option<IpAddr>, known: bool) -> Admitted {
         let mut sources: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        let silent = || self.strangers.iter().filter(|(_, s)| s.silent);
+        let may_go = |s: &Stranger| s.silent && (known || !s.known);
+        let silent = || self.strangers.iter().filter(|(_, s)| may_go(s));
         for (_, stranger) in silent() {
             *sources.entry(stranger.source).or_default() += 1;
         }
@@ -247,6 +251,17 @@ mod tests {
         }
         assert!(door.admission.is_open());
         assert_eq!(door.knock("203.0.113.1", true).1, Admitted::Yes);
+    }
+
+    #[test]
+    fn an_unknown_address_takes_no_place_of_a_known_one() {
+        let mut door = Door::new();
+        for i in 0..MAX_STRANGERS - KEPT_FOR_KNOWN {
+            let (link, _) = door.knock(&format!("198.51.100.{i}"), false);
+            door.admission.spoke(link);
+        }
+        assert_eq!(door.knock("203.0.113.1", true).1, Admitted::Yes);
+        assert_eq!(door.knock("198.51.100.99", false).1, Admitted::No);
     }
 
     #[test]
