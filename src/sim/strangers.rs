@@ -104,7 +104,8 @@ impl World {
             && unknown <= MAX_STRANGERS - KEPT_FOR_KNOWN;
         if !bounds {
             let what = format!(
-                "n{node} holds {all} unauthenticated connections, {unknown} from unknown addresses, {most} from one"
+                "n{node} holds {all} unauthenticated connections, {unknown} from unknown addresses, {most} from one; its pool counts {}",
+                self.nodes[node].pool.strangers()
             );
             self.failure.get_or_insert(what);
         }
