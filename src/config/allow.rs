@@ -179,7 +179,7 @@ mod tests {
         }
         let blanks = Allow::parse("role = web \t tcp/3306").unwrap();
         assert_eq!(format!("{blanks:?}"), "role=web tcp/3306");
-        for (bad, told) in [
+        for (bad, wanted) in [
             ("", "is not a rule"),
             ("tcp/3306", "is not a rule"),
             ("role= tcp/1", "is not a label"),
@@ -196,7 +196,7 @@ mod tests {
             ("a udp/9-5", "write udp/5-9"),
         ] {
             let error = Allow::parse(bad).unwrap_err();
-            assert!(error.contains(told), "{bad:?}: {error}");
+            assert!(error.contains(wanted), "{bad:?}: {error}");
         }
     }
 

@@ -62,7 +62,7 @@ fn ends_in_bad_line(bytes: &[u8], problems: &[Problem]) -> bool {
 }
 
 /// Warns if a host file holds a private key, because every reader of the file can act as that node.
-pub(super) fn private_block(shown: &Path, bytes: &[u8]) -> Option<Problem> {
+pub(super) fn private_block(relative: &Path, bytes: &[u8]) -> Option<Problem> {
     let mut lines = bytes.split(|byte| *byte == b'\n').zip(1..);
     let (_, line) = lines.find(|(line, _)| {
         let line = String::from_utf8_lossy(line);
@@ -71,23 +71,23 @@ pub(super) fn private_block(shown: &Path, bytes: &[u8]) -> Option<Problem> {
     })?;
     let text = "the file holds a private key, so every reader of the file can act as that node; make a new \
                 key there and remove the block here";
-    Some(Problem::warning(shown, line, text))
+    Some(Problem::warning(relative, line, text))
 }
 
 pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> HostFile {
     let base = &source.base;
-    let shown = host_path(source, name);
+    let relative = host_path(source, name);
     let mut problems = Vec::new();
     let (mut host, mut subnets, mut bad_key) = (None, Vec::new(), None);
     let (mut unterminated, mut cut_short, mut written) = (false, false, Vec::new());
     problems.extend(two_forms(source, name));
-    if let Some((bytes, lines)) = read_lines(source, &shown, Trouble::is_tear, &mut problems) {
+    if let Some((bytes, lines)) = read_lines(source, &relative, Trouble::is_tear, &mut problems) {
         // An empty file may be a copy in progress.
         let has_key = keys::public_block(&bytes).is_some()
             || bytes.windows(11).any(|text| text == b"PUBLIC KEY-");
         if lines.lines.is_empty() && !has_key && problems.is_empty() {
             problems.push(Problem::error(
-                &shown,
+                &relative,
                 0,
                 "the file is empty; copy it from that node again",
             ));
@@ -95,18 +95,18 @@ pub(super) fn read(source: &Source, name: &NodeName, options: &[CliOption]) -> H
         // A block without an end hides the lines after it, as in tinc. If it hides more than its own content, that is
         // an error.
         let open = open_block(&lines, &bytes);
-        unterminated = !toml::is_toml(&shown) && !bytes.ends_with(b"\n");
+        unterminated = !toml::is_toml(&relative) && !bytes.ends_with(b"\n");
         let torn = problems.iter().any(|p| p.error && Some(p.line) != open);
-        problems.extend(private_block(&shown, &bytes));
+        problems.extend(private_block(&relative, &bytes));
         let mut tree = Tree::default();
         tree.add_options(options, Some(name.as_str()));
-        tree.add_lines(&shown, lines);
+        tree.add_lines(&relative, lines);
         problems.extend(tree.drop_misplaced(false).0);
         problems.extend(tree.remarks(false));
         let mut bad = Vec::new();
-        let mut key = key(&tree, base, &shown, &bytes, &mut bad);
+        let mut key = key(&tree, base, &relative, &bytes, &mut bad);
         let needed = key.flatten().is_none();
-        let rsa = legacy::public_key(&tree, base, &shown, &bytes, needed, &mut problems);
+        let rsa = legacy::public_key(&tree, base, &relative, &bytes, needed, &mut problems);
         // The RSA key stays valid if the other key is invalid.
         if key.is_none() && rsa.is_some() {
             (key, bad_key) = (Some(None), bad.pop());
@@ -189,8 +189,8 @@ pub(super) fn two_forms(source: &Source, name: &NodeName) -> Option<Problem> {
 }
 
 /// Returns the text of a host file that may hold PEM keys.
-pub(super) fn pem_text(source: &Source, shown: &Path) -> Vec<u8> {
-    let read = read_lines(source, shown, |_| false, &mut Vec::new());
+pub(super) fn pem_text(source: &Source, relative: &Path) -> Vec<u8> {
+    let read = read_lines(source, relative, |_| false, &mut Vec::new());
     read.map(|(text, _)| text).unwrap_or_default()
 }
 
@@ -198,37 +198,37 @@ pub(super) fn pem_text(source: &Source, shown: &Path) -> Vec<u8> {
 /// `broken` selects the remarks that are errors.
 pub(super) fn read_lines(
     source: &Source,
-    shown: &Path,
+    relative: &Path,
     broken: fn(&Trouble) -> bool,
     problems: &mut Vec<Problem>,
 ) -> Option<(Vec<u8>, Lines)> {
-    let bytes = match files::read_text(&source.path(shown)) {
+    let bytes = match files::read_text(&source.path(relative)) {
         Ok(bytes) => bytes,
         Err(error) => {
-            problems.push(Problem::error(shown, 0, error.to_string()));
+            problems.push(Problem::error(relative, 0, error.to_string()));
             return None;
         }
     };
-    if toml::is_toml(shown) {
-        let file = match shown.starts_with("hosts") {
+    if toml::is_toml(relative) {
+        let file = match relative.starts_with("hosts") {
             true => File::Host,
             false => File::Daemon,
         };
         let Ok(text) = String::from_utf8(bytes) else {
             problems.push(Problem::error(
-                shown,
+                relative,
                 0,
                 "the file is not UTF-8 text; save it as UTF-8",
             ));
             return None;
         };
-        let document = toml::parse(&text, shown, file, problems);
+        let document = toml::parse(&text, relative, file, problems);
         return Some((document.rsa.unwrap_or_default().into(), document.lines));
     }
     let lines = tincconf::parse(&bytes);
     problems.extend(lines.remarks.iter().map(|remark| Problem {
         error: broken(&remark.what),
-        file: shown.into(),
+        file: relative.into(),
         line: remark.number,
         column: 0,
         text: remark.what.to_string(),
@@ -245,7 +245,7 @@ pub(super) fn read_lines(
 pub(super) fn key(
     tree: &Tree,
     base: &Path,
-    shown: &Path,
+    relative: &Path,
     own_text: &[u8],
     problems: &mut Vec<Problem>,
 ) -> Option<Option<PublicKey>> {
@@ -259,7 +259,7 @@ pub(super) fn key(
         (Some(block.unwrap_or_else(none)), entry.clone())
     } else {
         let place = merged::Entry {
-            file: shown.into(),
+            file: relative.into(),
             ..merged::Entry::default()
         };
         (keys::public_block(own_text), place)
@@ -285,10 +285,10 @@ fn psk(
     name: &NodeName,
     problems: &mut Vec<Problem>,
 ) -> Option<Option<Zeroizing<[u8; 32]>>> {
-    let shown = Path::new("psk.d").join(name.as_str());
-    match base.join(&shown).symlink_metadata() {
+    let relative = Path::new("psk.d").join(name.as_str());
+    match base.join(&relative).symlink_metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => Some(None),
-        _ => keys::read_secret(&base.join(&shown), &shown, problems).map(Some),
+        _ => keys::read_secret(&base.join(&relative), &relative, problems).map(Some),
     }
 }
 

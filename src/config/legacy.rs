@@ -27,7 +27,7 @@ pub(super) const PRIVATE_KEY: &str = "rsa_key.priv";
 pub(super) fn public_key(
     tree: &Tree,
     base: &Path,
-    shown: &Path,
+    relative: &Path,
     own_text: &[u8],
     needed: bool,
     problems: &mut Vec<Problem>,
@@ -43,7 +43,7 @@ pub(super) fn public_key(
         (key, entry.clone())
     } else {
         let place = Entry {
-            file: shown.into(),
+            file: relative.into(),
             ..Entry::default()
         };
         match of_file(own_text) {
@@ -85,7 +85,7 @@ pub(super) fn private_key_file(tree: &Tree) -> (PathBuf, bool) {
 pub(super) fn private_key(
     tree: &Tree,
     path: &Path,
-    shown: &Path,
+    relative: &Path,
     problems: &mut Vec<Problem>,
 ) -> Option<RsaPrivate> {
     if let Some(entry) = tree.first("PrivateKey") {
@@ -102,7 +102,7 @@ pub(super) fn private_key(
     }
     let text = Zeroizing::new(keys::read_private_text(
         path,
-        shown,
+        relative,
         tree.is_toml(),
         problems,
     )?);
@@ -110,7 +110,7 @@ pub(super) fn private_key(
         Ok(key) => Some(key),
         Err(error) => {
             let text = format!("{error}; restore the file, or make a new key");
-            problems.push(Problem::error(shown, 0, text));
+            problems.push(Problem::error(relative, 0, text));
             None
         }
     }

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod files;
 pub mod find;
 mod host;
+mod host_files;
 pub mod keys;
 mod legacy;
 mod load;
@@ -59,10 +60,10 @@ pub struct Source {
 impl Source {
     /// Returns the path from which a file of the directory is read.
     #[must_use]
-    pub fn path(&self, shown: &Path) -> PathBuf {
+    pub fn path(&self, relative: &Path) -> PathBuf {
         match &self.instead {
-            Some((place, file)) if place == shown => file.clone(),
-            _ => self.base.join(shown),
+            Some((place, file)) if place == relative => file.clone(),
+            _ => self.base.join(relative),
         }
     }
 
@@ -79,8 +80,8 @@ impl Source {
         Ok(names)
     }
 
-    fn has(&self, shown: &Path) -> bool {
-        self.path(shown).exists()
+    fn has(&self, relative: &Path) -> bool {
+        self.path(relative).exists()
     }
 }
 

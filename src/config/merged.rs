@@ -106,12 +106,12 @@ impl Tree {
     pub(super) fn add_lines(&mut self, file: &Path, lines: Lines) {
         if toml::is_toml(file) && !file.starts_with("hosts") {
             // A later file overrides an earlier one, except for arrays, which grow.
-            let beaten = |entry: &Entry| {
+            let overridden = |entry: &Entry| {
                 let single = vars::find(&entry.key).is_some_and(|var| !var.multiple);
                 single && lines.lines.iter().any(|line| line.key == entry.key)
             };
             self.entries
-                .retain(|entry| entry.is_option || !beaten(entry));
+                .retain(|entry| entry.is_option || !overridden(entry));
         }
         self.entries
             .extend(lines.lines.into_iter().map(|line| Entry {
@@ -188,7 +188,7 @@ impl Tree {
     /// own, where tinc accepts them. Returns the errors that disable that file's node, and the errors that stop meshd
     /// because ignoring the line is unsafe.
     pub(super) fn drop_misplaced(&mut self, ours: bool) -> (Vec<Problem>, Vec<Problem>) {
-        let (mut told, mut refused) = (Vec::new(), Vec::new());
+        let (mut of_node, mut refused) = (Vec::new(), Vec::new());
         self.entries.retain(|entry| {
             let Some(var) = vars::find(&entry.key).filter(|_| entry.is_in_hosts()) else {
                 return true;
@@ -207,18 +207,18 @@ impl Tree {
                 _ if ours && var.in_hosts == InHosts::NamesSecret => {
                     refused.push(entry.error(text))
                 }
-                _ => told.push(entry.error(text)),
+                _ => of_node.push(entry.error(text)),
             }
             false
         });
-        (told, refused)
+        (of_node, refused)
     }
 
     /// Removes variables of our host file that other nodes apply to us. They do not affect our own checks.
-    pub(super) fn drop_told_to_others(&mut self) {
-        let told = |entry: &Entry| entry.key.eq_ignore_ascii_case("SourceCheck");
+    pub(super) fn drop_peer_side(&mut self) {
+        let peer_side = |entry: &Entry| entry.key.eq_ignore_ascii_case("SourceCheck");
         self.entries
-            .retain(|entry| !(entry.is_in_hosts() && told(entry)));
+            .retain(|entry| !(entry.is_in_hosts() && peer_side(entry)));
     }
 
     /// Returns remarks on ineffective lines: unknown names, repetitions, and (`ours`) unsupported variables, each once.
@@ -277,15 +277,15 @@ fn is_default(entry: &Entry, var: &Var) -> bool {
 }
 
 fn unknown(key: &str) -> String {
-    let shown: String = key.chars().take(64).collect();
+    let short: String = key.chars().take(64).collect();
     if key.starts_with('\u{feff}') {
         return "the line is ignored because the file begins with a byte order mark; save it as \
                 UTF-8 without one"
             .into();
     }
     match vars::nearest(key) {
-        Some(near) => format!("unknown variable {shown:?}, ignored; did you mean {near}?"),
-        None => format!("unknown variable {shown:?}, ignored"),
+        Some(near) => format!("unknown variable {short:?}, ignored; did you mean {near}?"),
+        None => format!("unknown variable {short:?}, ignored"),
     }
 }
 

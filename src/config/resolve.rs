@@ -106,9 +106,9 @@ fn check_allow(
         let Ok(Allow { from, .. }) = Allow::parse(&entry.value) else {
             continue;
         };
-        let nobody = !hosts.iter().any(|(name, host)| from.means(name, host));
+        let no_node = !hosts.iter().any(|(name, host)| from.means(name, host));
         let text = match &from {
-            _ if !nobody => continue,
+            _ if !no_node => continue,
             Whom::All => continue,
             Whom::Node(node) if Some(node) == own => {
                 "this rule names our own node; remove it".into()

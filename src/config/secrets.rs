@@ -47,21 +47,21 @@ pub(super) fn secrets(
         last.and_then(|last| last.rsa.as_ref()),
         problems,
     )?;
-    let shown = ed25519_file(tree);
+    let relative = ed25519_file(tree);
     // A directory of tinc 1.0 has no such file. Then meshd acts as a 1.0, as tinc 1.1 does.
-    let missing = experimental.is_none() && !source.base.join(&shown).exists();
+    let missing = experimental.is_none() && !source.base.join(&relative).exists();
     let sptps = experimental != Some(false) && !(missing && rsa.is_some());
     if missing && !sptps {
         let text = "no such file, so this node speaks only the legacy protocol of tinc 1.0; `meshctl keygen` makes a key";
-        problems.push(Problem::warning(&shown, 0, text));
+        problems.push(Problem::warning(&relative, 0, text));
     }
-    if keys::unfinished(&source.base.join(&shown)).exists() {
+    if keys::unfinished(&source.base.join(&relative)).exists() {
         let text = "a new key pair is incomplete; `meshctl keygen` completes it";
-        problems.push(Problem::warning(&shown, 0, text));
+        problems.push(Problem::warning(&relative, 0, text));
     }
     let key = match (sptps, &rsa) {
-        (true, _) => read_or_keep(source, &shown, last.map(|last| &last.key), |path| {
-            keys::read_private(path, &shown, tree.is_toml(), problems).map(Arc::new)
+        (true, _) => read_or_keep(source, &relative, last.map(|last| &last.key), |path| {
+            keys::read_private(path, &relative, tree.is_toml(), problems).map(Arc::new)
         }),
         // A placeholder that never leaves the daemon. It is as secret as the RSA key, and equal at every reload.
         (false, Some(rsa)) => Some(Arc::new(PrivateKey::from_seed(&rsa.stand_in_seed()))),
@@ -74,15 +74,15 @@ pub(super) fn secrets(
             None
         }
     };
-    let native = named("NativePrivateKeyFile").map(|shown| {
-        read_or_keep(source, &shown, last.map(|last| &last.secret), |path| {
-            let secret = keys::read_secret(path, &shown, problems)?;
+    let native = named("NativePrivateKeyFile").map(|relative| {
+        read_or_keep(source, &relative, last.map(|last| &last.secret), |path| {
+            let secret = keys::read_secret(path, &relative, problems)?;
             Some(Arc::new(StaticSecret::from_bytes(secret)))
         })
     });
-    let psk = named("PresharedKeyFile").map(|shown| {
-        read_or_keep(source, &shown, last.map(|last| &last.psk), |path| {
-            keys::read_secret(path, &shown, problems)
+    let psk = named("PresharedKeyFile").map(|relative| {
+        read_or_keep(source, &relative, last.map(|last| &last.psk), |path| {
+            keys::read_secret(path, &relative, problems)
         })
     });
     let key = key?;
@@ -106,13 +106,13 @@ fn own_rsa(
     last: Option<&Arc<RsaPrivate>>,
     problems: &mut Vec<Problem>,
 ) -> Option<Option<Arc<RsaPrivate>>> {
-    let (shown, named) = legacy::private_key_file(tree);
+    let (relative, named) = legacy::private_key_file(tree);
     let wanted = named || tree.first("PrivateKey").is_some();
-    if !wanted && !source.base.join(&shown).exists() {
+    if !wanted && !source.base.join(&relative).exists() {
         return Some(None);
     }
-    let key = read_or_keep(source, &shown, last, |path| {
-        legacy::private_key(tree, path, &shown, problems).map(Arc::new)
+    let key = read_or_keep(source, &relative, last, |path| {
+        legacy::private_key(tree, path, &relative, problems).map(Arc::new)
     });
     key.map(Some)
 }
@@ -141,9 +141,9 @@ fn check_own_rsa(
     problems: &mut Vec<Problem>,
 ) {
     let Some(private) = &secrets.rsa else { return };
-    let shown = host::host_path(source, name);
-    let text = host::pem_text(source, &shown);
-    let public = legacy::public_key(tree, &source.base, &shown, &text, false, problems);
+    let relative = host::host_path(source, name);
+    let text = host::pem_text(source, &relative);
+    let public = legacy::public_key(tree, &source.base, &relative, &text, false, problems);
     let text = match public {
         Some(key) if key == private.public() => return,
         Some(_) => {
@@ -153,17 +153,17 @@ fn check_own_rsa(
         None if secrets.sptps => return,
         None => "it has no RSA public key, so other nodes cannot verify this node",
     };
-    problems.push(Problem::warning(&shown, 0, text));
+    problems.push(Problem::warning(&relative, 0, text));
 }
 
 /// Reads a secret file, or keeps its value from the start: after -U, a reload may lack the permission to read it.
 fn read_or_keep<T: Clone>(
     source: &Source,
-    shown: &Path,
+    relative: &Path,
     last: Option<&T>,
     read: impl FnOnce(&Path) -> Option<T>,
 ) -> Option<T> {
-    let path = source.base.join(shown);
+    let path = source.base.join(relative);
     match last {
         Some(last) if access(&path, Access::READ_OK) == Err(Errno::ACCESS) => Some(last.clone()),
         _ => read(&path),
@@ -178,10 +178,10 @@ fn check_own_key(
     tree: &Tree,
     problems: &mut Vec<Problem>,
 ) {
-    let shown = host::host_path(source, name);
-    let text = host::pem_text(source, &shown);
+    let relative = host::host_path(source, name);
+    let text = host::pem_text(source, &relative);
     let mut found = Vec::new();
-    let public = host::key(tree, &source.base, &shown, &text, &mut found);
+    let public = host::key(tree, &source.base, &relative, &text, &mut found);
     // Other nodes use our own host file: its key problems do not stop us.
     problems.extend(found.into_iter().map(|problem| Problem {
         error: false,
@@ -195,7 +195,7 @@ fn check_own_key(
         _ => "it has no Ed25519PublicKey, so other nodes cannot verify this node",
     };
     let text = format!("{text}; it should be {}", private.public());
-    problems.push(Problem::warning(&shown, 0, text));
+    problems.push(Problem::warning(&relative, 0, text));
 }
 
 /// Warns if our host file shows another native key, because other nodes then refuse our native links.
@@ -207,10 +207,10 @@ fn check_native_key(
     problems: &mut Vec<Problem>,
 ) {
     let ours = secret.public();
-    let shown = tree
+    let matches = tree
         .first("NativePublicKey")
         .map(|entry| keys::native_key(&entry.value) == Ok(ours));
-    let text = match (shown, tree.first("NativePrivateKeyFile").is_some()) {
+    let text = match (matches, tree.first("NativePrivateKeyFile").is_some()) {
         (Some(true), _) | (None, false) => return,
         (Some(false), true) => {
             format!("its NativePublicKey does not match our key; it should be {ours}")

@@ -33,7 +33,7 @@ pub(super) struct Written {
 impl Written {
     pub(super) fn new(entry: &Entry, var: &Var) -> Self {
         let (text, value) = match var.hidden {
-            true => (format!("{} = (not shown)", var.name), ""),
+            true => (format!("{} = (not relative)", var.name), ""),
             false => (entry.text.clone(), entry.value.as_str()),
         };
         let value: Vec<&str> = value.split_whitespace().collect();

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd::config::keys;
+use meshd::config::{
+    keys,
+    vars::{Honoured, Place, Reload, VARS, Var},
+};
 use serde_json::Value;
 
 use crate::{ended, key, meshctl};
@@ -124,6 +127,57 @@ const CASES: &[(&[Edit], Said, Said)] = &[
     (&[Is("hosts/db_03", "Subnet = 10.1.1.1/8\n")], (10, "+ hosts/db_03 is new"), (0, "+ hosts/db_03 is new")),
     (&[Has("hosts/db_01", "NativePublicKey = FREE")], (10, "+ hosts/db_01:5: NativePublicKey = FREE"), (0, "+ hosts/db_01:5: NativePublicKey = FREE")),
 ];
+
+/// Rows whose example is no case, each with the reason.
+const APART: [(&str, &str); 13] = [
+    ("Name", "refused: a case above"),
+    ("DeviceType", "the tree has one"),
+    ("Port", "our host file has one: tests/config/reload.rs"),
+    ("ExperimentalProtocol", "needs an RSA key"),
+    ("PrivateKey", "needs its public half"),
+    ("PublicKey", "needs a number"),
+    ("Ed25519PublicKey", "each host file has one"),
+    ("Ed25519PrivateKeyFile", "needs a file"),
+    ("Ed25519PublicKeyFile", "needs a file"),
+    ("PrivateKeyFile", "needs a file"),
+    ("PublicKeyFile", "needs a file"),
+    ("NativePrivateKeyFile", "needs a file"),
+    ("PresharedKeyFile", "needs a file"),
+];
+
+/// A case for each row of the table of variables that has none above: the line of its example is added.
+fn cases_of_rows() -> Vec<(&'static [Edit], Said, Said)> {
+    let lines = |edit: &Edit| match edit {
+        Is(_, text) | Has(_, text) => *text,
+        Not(_, _, new) => *new,
+        Gone(_) => "",
+    };
+    let has_case = |var: &&Var| {
+        let mut edits = CASES.iter().flat_map(|(edits, _, _)| *edits);
+        let begins = |line: &str| line.split(' ').next() == Some(var.name);
+        edits.any(|edit| lines(edit).lines().any(begins))
+    };
+    let rows = VARS
+        .iter()
+        .filter(|var| var.honoured == Honoured::Yes && !has_case(var))
+        .filter(|var| !APART.iter().any(|(name, _)| *name == var.name));
+    rows.map(|var| {
+        let (file, number) = match var.place {
+            Place::Host => ("hosts/db_01", 5),
+            Place::Server | Place::Both => ("tinc.conf", 7),
+        };
+        let (suffix, code) = match var.reload {
+            Reload::Live | Reload::LiveIfNarrower => ("", 0),
+            Reload::NewLinks => (", for new links", 0),
+            Reload::Restart => (", after a restart", 9),
+        };
+        let line: &str = format!("{} = {}", var.name, var.example).leak();
+        let said: &str = format!("+ {file}:{number}: {line}{suffix}").leak();
+        let edits: &[Edit] = vec![Has(file, line)].leak();
+        (edits, (10, said), (code, said))
+    })
+    .collect()
+}
 
 const NAMES: [&str; 3] = ["web_01", "db_01", "db_02"];
 
@@ -306,7 +360,9 @@ fn every_change_is_foretold_and_done() {
     let (live, good) = (mesh.at("web_01"), mesh.at("good"));
     copy(&live, &good);
     let mut failed = Vec::new();
-    for (edits, plan, reload) in CASES {
+    let rows = cases_of_rows();
+    assert!(rows.len() >= 15, "{}", rows.len());
+    for (edits, plan, reload) in CASES.iter().chain(&rows) {
         edits.iter().for_each(|edit| mesh.edit(edit));
         let mut compare = |command: &str, (code, told): &(i32, &str)| {
             let (got, said) = mesh.ask(&[command]);

@@ -94,7 +94,7 @@ fn meaning<'a>(lines: impl IntoIterator<Item = &'a Line>) -> BTreeMap<&'static s
 }
 
 /// Adds an error for each variable whose meaning changes in the conversion.
-fn compare(shown: &Path, before: &[Line], after: &[Line], problems: &mut Vec<Problem>) {
+fn compare(relative: &Path, before: &[Line], after: &[Line], problems: &mut Vec<Problem>) {
     let (old, new) = (meaning(before), meaning(after));
     for name in old
         .keys()
@@ -106,7 +106,7 @@ fn compare(shown: &Path, before: &[Line], after: &[Line], problems: &mut Vec<Pro
                 .find(|line| line.key.eq_ignore_ascii_case(name));
             let text = format!("the conversion changed {name}: convert it by hand");
             problems.push(Problem::error(
-                shown,
+                relative,
                 place.map_or(0, |line| line.number),
                 text,
             ));

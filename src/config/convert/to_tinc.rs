@@ -10,11 +10,11 @@ use crate::{
     toml::{self, keys::File},
 };
 
-/// Converts a TOML file of these keys to tinc's form. `shown` is its name in messages.
+/// Converts a TOML file of these keys to tinc's form. `relative` is its name in messages.
 #[must_use]
-pub fn to_tinc(text: &str, file: File, shown: &Path) -> Converted {
+pub fn to_tinc(text: &str, file: File, relative: &Path) -> Converted {
     let mut problems = Vec::new();
-    let document = toml::parse(text, shown, file, &mut problems);
+    let document = toml::parse(text, relative, file, &mut problems);
     let before = document.lines.lines.clone();
     let pem = document.rsa.unwrap_or_default();
     let Content { items, tail, pem } = Content::new(document.lines.lines, comments(text), pem);
@@ -27,7 +27,7 @@ pub fn to_tinc(text: &str, file: File, shown: &Path) -> Converted {
         line(&format!("{} = {}", item.line.key, item.line.value));
     }
     let strict = |line: &tincconf::Line| line.key == "StrictSubnets";
-    let main = shown.file_name().is_some_and(|name| name == toml::MAIN);
+    let main = relative.file_name().is_some_and(|name| name == toml::MAIN);
     let adds = main && !before.iter().any(strict);
     if adds {
         // The default differs.
@@ -41,7 +41,7 @@ pub fn to_tinc(text: &str, file: File, shown: &Path) -> Converted {
     if adds {
         after.retain(|line| !strict(line));
     }
-    compare(shown, &before, &after, &mut problems);
+    compare(relative, &before, &after, &mut problems);
     Converted {
         text: out,
         problems,

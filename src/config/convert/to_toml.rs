@@ -14,26 +14,28 @@ use crate::{
     vars,
 };
 
-/// Converts a file in tinc's form to these keys. `shown` is its name in messages.
+/// Converts a file in tinc's form to these keys. `relative` is its name in messages.
 #[must_use]
-pub fn to_toml(text: &str, file: File, shown: &Path) -> Converted {
+pub fn to_toml(text: &str, file: File, relative: &Path) -> Converted {
     let lines = tincconf::parse(text.as_bytes());
     let mut problems: Vec<Problem> = lines
         .remarks
         .iter()
-        .map(|remark| Problem::error(shown, remark.number, remark.what.to_string()))
+        .map(|remark| Problem::error(relative, remark.number, remark.what.to_string()))
         .collect();
     let before = lines.lines.clone();
     let content = read(text, lines);
     let mut writer = Writer {
         file,
-        shown,
+        relative,
         out: String::new(),
         problems: &mut problems,
     };
     writer.write(content);
     let text = writer.out;
-    let mut after = toml::parse(&text, shown, file, &mut problems).lines.lines;
+    let mut after = toml::parse(&text, relative, file, &mut problems)
+        .lines
+        .lines;
     if !before.iter().any(is_strict) {
         // Added only because the defaults differ.
         after.retain(|line| !is_strict(line));
@@ -44,7 +46,7 @@ pub fn to_toml(text: &str, file: File, shown: &Path) -> Converted {
             .any(|key| key.var.eq_ignore_ascii_case(&line.key))
     });
     let known: Vec<_> = known.cloned().collect();
-    compare(shown, &known, &after, &mut problems);
+    compare(relative, &known, &after, &mut problems);
     Converted { text, problems }
 }
 
@@ -70,7 +72,7 @@ fn read(text: &str, lines: Lines) -> Content {
 
 struct Writer<'a> {
     file: File,
-    shown: &'a Path,
+    relative: &'a Path,
     out: String,
     problems: &'a mut Vec<Problem>,
 }
@@ -83,7 +85,7 @@ impl Writer<'_> {
             let var = vars::find(&item.line.key)?;
             keys.iter().find(|key| key.var == var.name)
         };
-        let main = self.shown == Path::new("tinc.conf");
+        let main = self.relative == Path::new("tinc.conf");
         if main {
             self.line(&format!("schema = {SCHEMA}"));
         }
@@ -203,8 +205,8 @@ impl Writer<'_> {
         let line = &item.line;
         let text = format!("{} {why}; it is left as a comment", line.key);
         let problem = match why.starts_with("stood") {
-            true => Problem::warning(self.shown, line.number, text),
-            false => Problem::error(self.shown, line.number, text),
+            true => Problem::warning(self.relative, line.number, text),
+            false => Problem::error(self.relative, line.number, text),
         };
         self.problems.push(problem);
         self.line(&format!("# {} = {}", line.key, line.value));

@@ -40,11 +40,16 @@ pub(super) struct Document {
 }
 
 /// Parses a file with these keys. Every mistake is an error in `problems`.
-pub(super) fn parse(text: &str, shown: &Path, file: File, problems: &mut Vec<Problem>) -> Document {
+pub(super) fn parse(
+    text: &str,
+    relative: &Path,
+    file: File,
+    problems: &mut Vec<Problem>,
+) -> Document {
     let (table, errors) = DeTable::parse_recoverable(text);
     let mut reading = Reading {
         text,
-        shown,
+        relative,
         file,
         document: Document::default(),
         problems,
@@ -64,7 +69,7 @@ pub(super) fn parse(text: &str, shown: &Path, file: File, problems: &mut Vec<Pro
 
 struct Reading<'a> {
     text: &'a str,
-    shown: &'a Path,
+    relative: &'a Path,
     file: File,
     document: Document,
     problems: &'a mut Vec<Problem>,
@@ -87,8 +92,8 @@ impl Reading<'_> {
                         "" => String::new(),
                         table => format!(" in [{table}]"),
                     };
-                    let shown: String = name.chars().take(64).collect();
-                    self.wrong(&at, format!("unknown key `{shown}`{place}; {advice}"));
+                    let short: String = name.chars().take(64).collect();
+                    self.wrong(&at, format!("unknown key `{short}`{place}; {advice}"));
                 }
             }
         }
@@ -154,11 +159,11 @@ impl Reading<'_> {
         for (name, value) in rule {
             let at = keys::RULE.iter().position(|part| part == name.get_ref());
             let (Some(at), DeValue::String(text)) = (at, value.get_ref()) else {
-                let shown: String = name.get_ref().chars().take(64).collect();
+                let short: String = name.get_ref().chars().take(64).collect();
                 let text = match at {
-                    Some(_) => format!("`{shown}` must be text in quotes"),
+                    Some(_) => format!("`{short}` must be text in quotes"),
                     None => {
-                        format!("unknown key `{shown}` in [[allow]]; there are `from` and `to`")
+                        format!("unknown key `{short}` in [[allow]]; there are `from` and `to`")
                     }
                 };
                 sound = false;
@@ -229,7 +234,7 @@ impl Reading<'_> {
         let (line, column) = self.place(at.start);
         self.problems.push(Problem {
             column,
-            ..Problem::error(self.shown, line, text)
+            ..Problem::error(self.relative, line, text)
         });
     }
 

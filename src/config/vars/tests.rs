@@ -246,6 +246,24 @@ fn every_value_is_printed_as_it_can_be_read() {
     assert!(count >= 60, "{count}");
 }
 
+/// `meshctl check` shows the line of a value that is not of the row's kind.
+#[test]
+fn every_invalid_value_has_a_problem_at_its_line() {
+    let dir = tree();
+    let mut count = 0;
+    for var in read_rows().filter(|var| !matches!(var.kind, Kind::Text | Kind::Path)) {
+        let line = format!("{} = ;;", var.name);
+        let problems = match with_line(&dir, &line, var, None) {
+            Ok(config) => config.problems,
+            Err(problems) => problems,
+        };
+        let at = |problem: &Problem| problem.file == Path::new(file_of(var)) && problem.line == 2;
+        assert!(problems.iter().any(at), "{line}: {problems:?}");
+        count += 1;
+    }
+    assert!(count >= 60, "{count}");
+}
+
 /// The name of a field, and a change of it.
 type Edit<T> = (&'static str, fn(&mut T));
 
