@@ -217,7 +217,12 @@ fn a_key_changes_at_its_time_under_traffic() {
             });
         }
         talk(&mut world, 5)?;
-        let up = |world: &World| world.peers(1).iter().any(|row| row.name == "n0" && row.up);
+        let up = |world: &World| {
+            world
+                .peers(1)
+                .iter()
+                .any(|row| row.name.as_str() == "n0" && row.up)
+        };
         expect(&world, up(&world), "a coming key has ended a link")?;
         world.kill(0);
         world.edit(0, |settings| {
@@ -267,7 +272,7 @@ fn the_links_of_a_node_end_when_it_expires_or_is_revoked() {
                 world
                     .peers(node)
                     .iter()
-                    .any(|row| row.name == "n4" && row.up)
+                    .any(|row| row.name.as_str() == "n4" && row.up)
             };
             expect(&world, !(0..4).any(up), "it is back")?;
             // The other nodes hold together.
