@@ -171,7 +171,7 @@ fn replies_to_challenges() {
 
 fn suite_of(packet: &Value) -> Result<Suite, SuiteError> {
     let fields = ["cipher_nid", "digest_nid", "maclength", "compression"];
-    Suite::from_wire(fields.map(|field| number(packet, field) as i32))
+    Suite::from_wire(fields.map(|field| number(packet, field) as i32).into())
 }
 
 /// Opens a recorded datagram; returns its number, type and frame.
@@ -270,7 +270,7 @@ fn counter_mode_is_refused() {
     let vectors = vectors();
     assert_eq!(list(&vectors["udp_ctr_quirk"], "packets").len(), 4);
     for nid in [904, 905, 906] {
-        let suite = Suite::from_wire([nid, 672, 4, 0]);
+        let suite = Suite::from_wire([nid, 672, 4, 0].into());
         assert_eq!(suite, Err(SuiteError::Cipher(nid)));
     }
 }
@@ -286,7 +286,7 @@ fn probes_and_replies() {
         assert_eq!(frame, hex(&pair["reply"], "frame"));
     }
     // A datagram is as long as we reckon: 14 bytes of frame and more.
-    let suite = Suite::from_wire([427, 672, 4, 0]).unwrap();
+    let suite = Suite::from_wire([427, 672, 4, 0].into()).unwrap();
     let key = suite.send(&[7; 48]).unwrap();
     for probe in list(&vectors["pmtu"], "timeline") {
         let (frame, datagram) = (

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use meshd::{
     crypto::Rng,
     wire::{
-        EdgeAddress, NodeId, NodeName, Options, Prefix, Request, Subnet, base64,
-        datagram::RelayHeader,
+        EdgeAddress, KeyAnswer, KeyRequest, NodeId, NodeName, Options, Prefix, Request, Subnet,
+        SuiteNumbers, base64, datagram::RelayHeader,
     },
 };
 use proptest::prelude::*;
@@ -40,8 +40,44 @@ fn address() -> impl Strategy<Value = EdgeAddress> {
     ]
 }
 
-fn text() -> impl Strategy<Value = String> {
-    "[A-Za-z0-9+/]{1,100}"
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 1..100)
+}
+
+/// A word that is neither base64 nor hex.
+fn odd_word() -> impl Strategy<Value = String> {
+    "[!-~]{0,20}\\."
+}
+
+fn key_request() -> impl Strategy<Value = KeyRequest> {
+    let known = prop::sample::select(vec![15, 20, 21, 32, 33, 34, 35]);
+    let unknown = any::<i32>().prop_filter("no known number", |ext| !(15..=35).contains(ext));
+    prop_oneof![
+        Just(KeyRequest::Legacy),
+        (bytes(), any::<bool>()).prop_map(|(kex, meshd)| KeyRequest::Start { kex, meshd }),
+        Just(KeyRequest::ReqPubkey),
+        any::<[u8; 32]>().prop_map(KeyRequest::AnsPubkey),
+        bytes().prop_map(KeyRequest::Packet),
+        bytes().prop_map(KeyRequest::NativeAsk),
+        bytes().prop_map(KeyRequest::NativeAnswer),
+        bytes().prop_map(KeyRequest::NativeConfirm),
+        bytes().prop_map(KeyRequest::NativeQuery),
+        (known, odd_word()).prop_map(|(ext, text)| KeyRequest::Other { ext, text }),
+        (unknown, "[!-~]{0,20}").prop_map(|(ext, text)| KeyRequest::Other { ext, text }),
+    ]
+}
+
+fn key_answer() -> impl Strategy<Value = KeyAnswer> {
+    let suite = || any::<[i32; 4]>().prop_map(SuiteNumbers::from);
+    let legacy = suite().prop_filter("not the number of SPTPS", |suite| suite.cipher != -1);
+    prop_oneof![
+        (bytes(), any::<i32>()).prop_map(|(datagram, compression)| KeyAnswer::Sptps {
+            datagram,
+            compression
+        }),
+        (bytes(), legacy).prop_map(|(key, suite)| KeyAnswer::Legacy { key, suite }),
+        (odd_word(), suite()).prop_map(|(key, suite)| KeyAnswer::Other { key, suite }),
+    ]
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -76,41 +112,19 @@ fn request() -> impl Strategy<Value = Request> {
             }),
         two_names().prop_map(|(from, to)| Request::DelEdge { from, to }),
         name().prop_map(|origin| Request::KeyChanged { origin }),
-        (name(), name()).prop_map(|(from, to)| Request::ReqKey {
+        (name(), name(), key_request()).prop_map(|(from, to, payload)| Request::ReqKey {
             from,
             to,
-            ext: None,
-            text: String::new(),
+            payload
         }),
-        (
-            name(),
-            name(),
-            any::<i32>(),
-            prop_oneof![Just(String::new()), text()]
-        )
-            .prop_map(|(from, to, ext, text)| Request::ReqKey {
+        (name(), name(), key_answer(), prop::option::of(address())).prop_map(
+            |(from, to, payload, address)| Request::AnsKey {
                 from,
                 to,
-                ext: Some(ext),
-                text,
-            }),
-        (
-            name(),
-            name(),
-            text(),
-            any::<[i32; 4]>(),
-            prop::option::of(address())
-        )
-            .prop_map(|(from, to, key, numbers, address)| Request::AnsKey {
-                from,
-                to,
-                key,
-                cipher: numbers[0],
-                digest: numbers[1],
-                mac_length: numbers[2],
-                compression: numbers[3],
+                payload,
                 address,
-            }),
+            }
+        ),
         any::<i32>().prop_map(|length| Request::Packet { length }),
         any::<i32>().prop_map(|length| Request::SptpsPacket { length }),
         (name(), name(), address()).prop_map(|(from, to, address)| Request::UdpInfo {
@@ -146,10 +160,28 @@ proptest! {
         words in prop::collection::vec("[!-~]{1,8}|-?[0-9a-f]{1,12}|10\\.[0-9.]{5}/[0-9]{1,2}", 0..10),
     ) {
         let line = format!("{number} {}", words.join(" "));
-        if let Ok(request) = Request::parse(line.as_bytes())
-            && !matches!(request, Request::ReqKey { ext: None, .. })
-        {
+        if let Ok(request) = Request::parse(line.as_bytes()) {
             prop_assert_eq!(Request::parse(request.line(7).as_bytes()), Ok(request));
+        }
+    }
+
+    /// The same for REQ_KEY and ANS_KEY, whose payloads are decoded. A log shows none of their keys.
+    #[test]
+    fn payloads_of_strangers_are_printed_and_hidden(
+        start in prop::sample::select(vec![
+            "15 a b", "15 a b 15", "15 a b 20", "15 a b 21", "15 a b 34", "15 a b 0", "16 a b",
+        ]),
+        secret in "[A-Za-z0-9+/_-]{20,50}|[!-~]{20,50}|[0-9a-fA-F]{20,50}",
+        rest in prop::collection::vec("meshd|-1|[0-9]{1,11}|[!-~]{1,8}", 0..7),
+    ) {
+        let line = format!("{start} {secret} {}", rest.join(" "));
+        if let Ok(request) = Request::parse(line.as_bytes()) {
+            prop_assert_eq!(Request::parse(request.line(7).as_bytes()), Ok(request.clone()));
+            let shown = request.without_key().expect("both have keys");
+            let mut words = shown.split(' ');
+            prop_assert!(words.all(|word| word != secret), "{}", shown);
+            let bare = start == "15 a b";
+            prop_assert!(bare || shown.contains(" KEY"), "{}", shown);
         }
     }
 

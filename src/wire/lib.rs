@@ -24,7 +24,7 @@ pub mod tinc_1_1 {}
 pub use address::EdgeAddress;
 pub use name::{NodeId, NodeName};
 pub use options::Options;
-pub use request::{Request, name_of as request_name};
+pub use request::{KeyAnswer, KeyRequest, Request, SuiteNumbers, name_of as request_name};
 pub use subnet::{Prefix, Subnet};
 
 /// Returns untrusted text for a log line: escaped, at most 128 bytes (T41 of

@@ -3,10 +3,13 @@
 //! Sources: wire/tinc-1.0.md section 1.2, wire/tinc-1.1.md sections 3.5 to 3.9 and 5.1.
 
 mod fields;
+mod keys;
 
 use std::fmt::{self, Write};
 
 use crate::{EdgeAddress, NodeName, Options, Subnet, request::fields::Fields};
+
+pub use keys::{KeyAnswer, KeyRequest, SuiteNumbers};
 
 /// Longest word of a line in bytes. Source: wire/tinc-1.0.md section 0 ("string field").
 pub const MAX_WORD: usize = 2048;
@@ -70,20 +73,14 @@ pub enum Request {
         /// Node whose legacy keys are void.
         origin: NodeName,
     },
-    /// `15 FROM TO [EXT [TEXT]]`. The words after the names never make the line an error, because
-    /// real nodes forward them unread (wire/tinc-1.1.md section 8.3).
+    /// `15 FROM TO [EXT [TEXT]]`
     ReqKey {
         /// The asking node.
         from: NodeName,
         /// The asked node.
         to: NodeName,
-        /// Extension number (15 start tunnel, 19 and 20 public keys, 21 packet). `None` if there is
-        /// none (the legacy form) or it is no number. Like 0, such a line must never reach a 1.1
-        /// node (wire/tinc-1.1.md section 3.6).
-        ext: Option<i32>,
-        /// The word after the extension. Empty if there is none, or if it cannot be valid: longer
-        /// than [`MAX_WORD`] or not UTF-8.
-        text: String,
+        /// The words after the names.
+        payload: KeyRequest,
     },
     /// `16 FROM TO KEY CIPHER DIGEST MACLEN COMPRESSION [ADDR PORT]`
     AnsKey {
@@ -91,16 +88,8 @@ pub enum Request {
         from: NodeName,
         /// The node that asked.
         to: NodeName,
-        /// Hex key (legacy) or base64 handshake datagram (SPTPS).
-        key: String,
-        /// Cipher NID, -1 in SPTPS.
-        cipher: i32,
-        /// Digest NID, -1 in SPTPS.
-        digest: i32,
-        /// MAC length in bytes, -1 in SPTPS.
-        mac_length: i32,
-        /// Compression level that the sender requests, 0 to 12.
-        compression: i32,
+        /// Key and numbers.
+        payload: KeyAnswer,
         /// UDP address of the sender as a relay saw it.
         address: Option<EdgeAddress>,
     },
@@ -221,10 +210,14 @@ impl Request {
             15 => Self::ReqKey {
                 from: fields.name("from")?,
                 to: fields.name("to")?,
-                ext: fields.decimal(),
-                text: fields.text("text").unwrap_or_default().into(),
+                payload: KeyRequest::parse(&mut fields),
             },
-            16 => Self::parse_ans_key(&mut fields)?,
+            16 => Self::AnsKey {
+                from: fields.name("from")?,
+                to: fields.name("to")?,
+                payload: KeyAnswer::parse(&mut fields)?,
+                address: fields.address("address").ok(),
+            },
             17 => Self::Packet {
                 length: fields.number("length")?,
             },
@@ -260,26 +253,13 @@ impl Request {
         })
     }
 
-    fn parse_ans_key(fields: &mut Fields<'_>) -> Result<Self, RequestError> {
-        Ok(Self::AnsKey {
-            from: fields.name("from")?,
-            to: fields.name("to")?,
-            key: fields.text("key")?.into(),
-            cipher: fields.number("cipher")?,
-            digest: fields.number("digest")?,
-            mac_length: fields.number("MAC length")?,
-            compression: fields.number("compression")?,
-            address: fields.address("address").ok(),
-        })
-    }
-
     /// Returns the line to send, without LF, in the form of tinc 1.1. `nonce` (31 bits) makes the
     /// line differ from an earlier one with the same content; only [flooded](Self::flooded)
     /// requests carry it.
     #[must_use]
     pub fn line(&self, nonce: u32) -> String {
         let mut line = self.number().to_string();
-        self.write_fields(&mut line, nonce)
+        self.write_fields(&mut line, nonce, false)
             .expect("writing to a string cannot fail");
         line
     }
@@ -319,16 +299,13 @@ impl Request {
     /// other requests.
     #[must_use]
     pub fn without_key(&self) -> Option<String> {
-        let mut blank = self.clone();
-        match &mut blank {
-            Self::AnsKey { key: secret, .. } | Self::ReqKey { text: secret, .. } => {
-                if !secret.is_empty() {
-                    *secret = "KEY".into();
-                }
-            }
-            _ => return None,
+        if !matches!(self, Self::AnsKey { .. } | Self::ReqKey { .. }) {
+            return None;
         }
-        Some(blank.line(0))
+        let mut line = self.number().to_string();
+        self.write_fields(&mut line, 0, true)
+            .expect("writing to a string cannot fail");
+        Some(line)
     }
 
     /// Returns the name of the request in the protocol, for logs.
@@ -357,7 +334,8 @@ impl Request {
         }
     }
 
-    fn write_fields(&self, line: &mut String, nonce: u32) -> fmt::Result {
+    /// Appends the fields. `hide` replaces the secrets of REQ_KEY and ANS_KEY.
+    fn write_fields(&self, line: &mut String, nonce: u32, hide: bool) -> fmt::Result {
         match self {
             Self::Ack {
                 port,
@@ -381,32 +359,18 @@ impl Request {
             }
             Self::DelEdge { from, to } => write!(line, " {nonce:x} {from} {to}"),
             Self::KeyChanged { origin } => write!(line, " {nonce:x} {origin}"),
-            Self::ReqKey {
-                from,
-                to,
-                ext,
-                text,
-            } => {
+            Self::ReqKey { from, to, payload } => {
                 write!(line, " {from} {to}")?;
-                let Some(ext) = ext else { return Ok(()) };
-                write!(line, " {ext}")?;
-                match text.as_str() {
-                    "" => Ok(()),
-                    text => write!(line, " {text}"),
-                }
+                payload.write(line, hide)
             }
             Self::AnsKey {
                 from,
                 to,
-                key,
-                cipher,
-                digest,
-                mac_length,
-                compression,
+                payload,
                 address,
             } => {
-                write!(line, " {from} {to} {key}")?;
-                write!(line, " {cipher} {digest} {mac_length} {compression}")?;
+                write!(line, " {from} {to}")?;
+                payload.write(line, hide)?;
                 write_address(line, address.as_ref())
             }
             Self::Packet { length } | Self::SptpsPacket { length } => write!(line, " {length}"),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use meshd_wire::{Request, base64, datagram::RelayHeader};
+use meshd_wire::{KeyRequest, Request, datagram::RelayHeader};
 
 use crate::{
     mesh::{
@@ -129,8 +129,7 @@ fn a_relayed_datagram_passes_once_and_never_goes_back() {
                         let line = Request::ReqKey {
                             from: name(0),
                             to: name(2),
-                            ext: Some(21),
-                            text: base64::encode(&sealed),
+                            payload: KeyRequest::Packet(sealed.clone()),
                         };
                         Input::Line {
                             link: links[by],

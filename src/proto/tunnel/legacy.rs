@@ -20,7 +20,10 @@ use meshd_crypto::{
     suite::{Cipher, Digest, Mac, Mode},
 };
 use meshd_sync::{AtomicBool, AtomicU64, Mutex};
-use meshd_wire::ether::{self, Frame, HEADER, TYPE_V4, TYPE_V6};
+use meshd_wire::{
+    SuiteNumbers,
+    ether::{self, Frame, HEADER, TYPE_V4, TYPE_V6},
+};
 
 use crate::tunnel::{
     OpenError, Opened, RxKey, RxKind, TYPE_COMPRESSED, TYPE_MAC, TYPE_PROBE, TxKey, TxKind,
@@ -104,8 +107,13 @@ impl Suite {
     ///
     /// # Errors
     /// [`SuiteError`] if we cannot make such packets.
-    pub fn from_wire(numbers: [i32; 4]) -> Result<Self, SuiteError> {
-        let [cipher, digest, mac, compression] = numbers;
+    pub fn from_wire(numbers: SuiteNumbers) -> Result<Self, SuiteError> {
+        let SuiteNumbers {
+            cipher,
+            digest,
+            mac_length: mac,
+            compression,
+        } = numbers;
         let cipher = match cipher {
             0 => None,
             nid => Some(Cipher::by_nid(nid).ok_or(SuiteError::Cipher(nid))?),
@@ -135,14 +143,13 @@ impl Suite {
     /// Returns the four numbers for our own ANS_KEY. A MAC length without a digest would make a
     /// tinc 1.1 close the link.
     #[must_use]
-    pub fn to_wire(&self) -> [i32; 4] {
-        let nid = |nid: Option<i32>| nid.unwrap_or(0);
-        [
-            nid(self.cipher.map(|cipher| cipher.nid)),
-            nid(self.digest.map(|digest| digest.nid)),
-            i32::try_from(self.mac).unwrap_or(0),
-            self.compression.into(),
-        ]
+    pub fn to_wire(&self) -> SuiteNumbers {
+        SuiteNumbers {
+            cipher: self.cipher.map_or(0, |cipher| cipher.nid),
+            digest: self.digest.map_or(0, |digest| digest.nid),
+            mac_length: i32::try_from(self.mac).unwrap_or(0),
+            compression: self.compression.into(),
+        }
     }
 
     /// Returns true if packets are not encrypted, or not authenticated.
@@ -157,14 +164,13 @@ impl Suite {
         self.cipher.map_or(1, |cipher| cipher.key + cipher.iv)
     }
 
-    /// Makes a key for packets to us, and its text for ANS_KEY. `window`: see
+    /// Makes a key for packets to us, and its bytes for ANS_KEY. `window`: see
     /// [`ReplayWindow::new`].
     #[must_use]
-    pub fn receive(&self, window: u32, rng: &mut Rng) -> (Arc<RxKey>, String) {
-        let mut key = Zeroizing::new(vec![0; self.key()]);
+    pub fn receive(&self, window: u32, rng: &mut Rng) -> (Arc<RxKey>, Vec<u8>) {
+        let mut key = vec![0; self.key()];
         rng.fill(&mut key);
-        let text = data_encoding::HEXUPPER.encode(&key);
-        (self.receive_with(&key, window), text)
+        (self.receive_with(&key, window), key)
     }
 
     /// Works as [`Self::receive`] with a given key.

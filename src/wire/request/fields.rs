@@ -123,6 +123,11 @@ impl<'a> Fields<'a> {
         !self.rest.is_empty()
     }
 
+    /// Returns the rest of the line.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn skip_blanks(&mut self) {
         self.rest = &self.rest[count(self.rest, is_blank)..];
     }

@@ -363,19 +363,100 @@ fn seven_fields_of_add_edge_are_an_error_and_equal_ends_too() {
     }
 }
 
+/// Payload of a REQ_KEY, or of an ANS_KEY for [`answer`].
+fn asked(line: &str) -> KeyRequest {
+    match Request::parse(line.as_bytes()) {
+        Ok(Request::ReqKey { payload, .. }) => payload,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn answer(line: &str) -> KeyAnswer {
+    match Request::parse(line.as_bytes()) {
+        Ok(Request::AnsKey { payload, .. }) => payload,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn other(ext: i32, text: &str) -> KeyRequest {
+    let text = text.into();
+    KeyRequest::Other { ext, text }
+}
+
 #[test]
-fn legacy_key_requests_are_told_from_extended_ones() {
-    for (line, expected) in [
-        ("15 a b", (None, "")),
-        ("15 a b x", (None, "x")),
-        ("15 a b 0", (Some(0), "")),
-        ("15 a b 15 AAAA", (Some(15), "AAAA")),
-        ("15 a b -5 x y", (Some(-5), "x")),
+fn every_extension_of_req_key_is_decoded() {
+    let start = |meshd| KeyRequest::Start {
+        kex: vec![0; 3],
+        meshd,
+    };
+    let (three, key) = (|| vec![0; 3], "A".repeat(43));
+    let long = "A".repeat(MAX_WORD + 1);
+    for (words, expected) in [
+        ("", KeyRequest::Legacy),
+        (" x", KeyRequest::Legacy),
+        (" 0", other(0, "")),
+        (" 0 x", other(0, "x")),
+        (" -5 x y", other(-5, "x")),
+        (" 100 AAAA", other(100, "AAAA")),
+        (" 15 AAAA", start(false)),
+        (" 15 AAAA meshd", start(true)),
+        (" 15 AAAA of a meshd", start(true)),
+        (" 15 AAAA meshd 2", start(false)),
+        (" 15 meshd", other(15, "meshd")),
+        (" 15 AA.A meshd", other(15, "AA.A")),
+        (" 19", KeyRequest::ReqPubkey),
+        (" 19 unread", KeyRequest::ReqPubkey),
+        (&format!(" 20 {key}"), KeyRequest::AnsPubkey([0; 32])),
+        (&format!(" 20 {key}A"), other(20, &format!("{key}A"))),
+        (" 20 AAAA", other(20, "AAAA")),
+        (" 21 AAAA", KeyRequest::Packet(three())),
+        (" 21 A", other(21, "A")),
+        (" 21", KeyRequest::Packet(Vec::new())),
+        (&format!(" 21 {long}"), KeyRequest::Packet(Vec::new())),
+        (" 32 AAAA", KeyRequest::NativeAsk(three())),
+        (" 33 AAAA", KeyRequest::NativeAnswer(three())),
+        (" 34 AAAA", KeyRequest::NativeConfirm(three())),
+        (" 35 AAAA", KeyRequest::NativeQuery(three())),
+        (" 35 A=A", other(35, "A=A")),
     ] {
-        let Ok(Request::ReqKey { ext, text, .. }) = Request::parse(line.as_bytes()) else {
-            panic!("{line}");
-        };
-        assert_eq!((ext, text.as_str()), expected, "{line}");
+        assert_eq!(asked(&format!("15 a b{words}")), expected, "{words:.20}");
+    }
+}
+
+#[test]
+fn keys_of_both_dialects_are_told_apart_by_the_cipher() {
+    let suite = |numbers: [i32; 4]| SuiteNumbers::from(numbers);
+    let bad = |key: &str, numbers| KeyAnswer::Other {
+        key: key.into(),
+        suite: suite(numbers),
+    };
+    let sptps = KeyAnswer::Sptps {
+        datagram: vec![0; 3],
+        compression: 9,
+    };
+    let legacy = KeyAnswer::Legacy {
+        key: vec![0xc0, 0xff, 0xee],
+        suite: suite([427, 672, 4, 0]),
+    };
+    for (words, expected, suite) in [
+        ("AAAA -1 -1 -1 9", sptps.clone(), None),
+        ("AAAA -1 5 5 9", sptps, None),
+        ("A -1 -1 -1 9", bad("A", [-1, -1, -1, 9]), None),
+        ("C0ffEE 427 672 4 0", legacy, Some(suite([427, 672, 4, 0]))),
+        (
+            "C0F 0 1 2 3",
+            bad("C0F", [0, 1, 2, 3]),
+            Some(suite([0, 1, 2, 3])),
+        ),
+        (
+            "KEY 0 1 2 3",
+            bad("KEY", [0, 1, 2, 3]),
+            Some(suite([0, 1, 2, 3])),
+        ),
+    ] {
+        let payload = answer(&format!("16 a b {words}"));
+        assert_eq!(payload, expected, "{words}");
+        assert_eq!(payload.suite(), suite, "{words}");
     }
 }
 
@@ -454,6 +535,10 @@ fn what_is_secret_is_not_shown() {
         ("15 a b 21 C0FFEE C0FFEE", Some("15 a b 21 KEY")),
         ("15 a b", Some("15 a b")),
         ("15 a b C0FFEE", Some("15 a b")),
+        ("15 a b 0 C0FFEE", Some("15 a b 0 KEY")),
+        ("15 a b 15 C0FFEE meshd", Some("15 a b 15 KEY meshd")),
+        ("15 a b 35 C.FFEE", Some("15 a b 35 KEY")),
+        ("16 a b C0FFEE -1 -1 -1 9", Some("16 a b KEY -1 -1 -1 9")),
         ("8", None),
         ("13 5a a b", None),
     ] {

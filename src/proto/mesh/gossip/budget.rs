@@ -20,7 +20,7 @@
 
 use std::time::{Duration, Instant};
 
-use meshd_wire::{NodeName, Request};
+use meshd_wire::{KeyRequest, NodeName, Request};
 
 use crate::{
     mesh::{
@@ -30,7 +30,6 @@ use crate::{
             QUIET_LINES, ROUTED_BURST, ROUTED_LINE, ROUTED_MOST, ROUTED_MOST_BURST, ROUTED_RATE,
             STRAY_BURST, STRAY_RATE,
         },
-        sessions::keys::EXT_PACKET,
         topology::node::Nodes,
     },
     route::NodeIdx,
@@ -291,8 +290,9 @@ impl Mesh {
         let behind = reachability
             .is_some_and(|reachability| reachability.reachable && reachability.nexthop == node);
         let target = self.nodes.find(to);
-        let packet = matches!(request, Request::ReqKey { ext, .. } if *ext == Some(EXT_PACKET));
-        if packet {
+        if let Request::ReqKey { payload, .. } = request
+            && payload.ext() == Some(KeyRequest::PACKET)
+        {
             // A packet in a tunnel: the packet path bounds it.
             return true;
         }

@@ -81,56 +81,43 @@ impl Mesh {
         if !self.admits_routed(link, &request, line.len(), now) {
             return;
         }
-        match &request {
+        match request {
             Request::Ack { .. } => self.out_of_place(link, line, "second ACK"),
             Request::TermReq => self.out_of_place(link, line, "the other end ended the link"),
             Request::Ping => self.answer_link(link),
             Request::Pong => self.handle_pong(link, now),
             Request::AddSubnet { owner, subnet } => {
-                self.add_subnet(link, owner, *subnet, line, now)
+                self.add_subnet(link, &owner, subnet, line, now)
             }
             Request::DelSubnet { owner, subnet } => {
-                self.del_subnet(link, owner, *subnet, line, now)
+                self.del_subnet(link, &owner, subnet, line, now)
             }
             Request::AddEdge { .. } => self.add_edge(link, &request, line, now),
-            Request::DelEdge { from, to } => self.del_edge(link, from, to, line, now),
+            Request::DelEdge { from, to } => self.del_edge(link, &from, &to, line, now),
             Request::KeyChanged { origin } => {
                 // Legacy keys only; SPTPS tunnels renew keys inside (wire/tinc-1.1.md section 2.6).
-                if let Some(idx) = self.nodes.find(origin).filter(|idx| *idx != Nodes::ME) {
+                if let Some(idx) = self.nodes.find(&origin).filter(|idx| *idx != Nodes::ME) {
                     let own = self.is_own_word(link, idx);
                     self.legacy_key_changed(idx, own, now);
                     self.forward(link, line);
                 }
             }
-            Request::ReqKey {
-                from,
-                to,
-                ext,
-                text,
-            } => {
-                self.handle_req_key(link, (from, to), (*ext, text), line, now);
+            Request::ReqKey { from, to, payload } => {
+                self.handle_req_key(link, (&from, &to), payload, line, now);
             }
             Request::AnsKey {
                 from,
                 to,
-                key,
-                cipher,
-                digest,
-                mac_length,
-                compression,
+                payload,
                 address,
             } => {
-                let numbers = [*cipher, *digest, *mac_length, *compression];
-                self.handle_ans_key(
-                    link,
-                    (from, to),
-                    (key, numbers, address.as_ref()),
-                    line,
-                    now,
-                );
+                let address = address.as_ref();
+                self.handle_ans_key(link, (&from, &to), (&payload, address), line, now);
             }
-            Request::UdpInfo { from, to, address } => self.handle_udp_info(from, to, address, now),
-            Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(from, to, *mtu, now),
+            Request::UdpInfo { from, to, address } => {
+                self.handle_udp_info(&from, &to, &address, now);
+            }
+            Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(&from, &to, mtu, now),
             // The link takes the bytes that follow these headers. A header that arrives as a line
             // is an error.
             Request::Packet { .. } | Request::SptpsPacket { .. } => {

@@ -5,6 +5,7 @@
 use std::ops::RangeInclusive;
 
 use meshd_crypto::suite::Digest;
+use meshd_wire::{KeyAnswer, KeyRequest, SuiteNumbers};
 
 use crate::{mesh::Mesh, route::NodeIdx};
 
@@ -28,13 +29,13 @@ const CIPHERS: [RangeInclusive<i32>; 11] = [
 
 /// Returns true if a tinc 1.1 accepts a legacy key with these numbers. Source: wire/tinc-1.0.md
 /// section 1.11.
-fn takes([cipher, digest, mac, _]: [i32; 4]) -> bool {
-    let most = match digest {
+fn takes(suite: SuiteNumbers) -> bool {
+    let most = match suite.digest {
         0 => Some(0),
         nid => Digest::by_nid(nid).map(|digest| digest.size),
     };
-    let known = CIPHERS.iter().any(|some| some.contains(&cipher));
-    let mac = usize::try_from(mac).ok();
+    let known = CIPHERS.iter().any(|some| some.contains(&suite.cipher));
+    let mac = usize::try_from(suite.mac_length).ok();
     known && mac.zip(most).is_some_and(|(mac, most)| mac <= most)
 }
 
@@ -47,9 +48,9 @@ impl Mesh {
         &self,
         from: NodeIdx,
         to: NodeIdx,
-        ext: Option<i32>,
+        request: &KeyRequest,
     ) -> bool {
-        let bare = ext.is_none_or(|ext| ext == 0);
+        let bare = request.ext().is_none_or(|ext| ext == 0);
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
         !bare || from.reachability.reachable && !(from.has_sptps() && to.has_sptps())
     }
@@ -61,11 +62,11 @@ impl Mesh {
         &self,
         from: NodeIdx,
         to: NodeIdx,
-        numbers: [i32; 4],
+        answer: &KeyAnswer,
     ) -> bool {
-        let good = match numbers[0] {
-            -1 => self.nodes[from].has_sptps(),
-            _ => takes(numbers),
+        let good = match answer.suite() {
+            None => self.nodes[from].has_sptps(),
+            Some(suite) => takes(suite),
         };
         good || !self.nodes[to].has_sptps()
     }
@@ -80,16 +81,25 @@ mod tests {
     fn what_a_tinc_takes_is_passed_on() {
         for cipher in &suite::CIPHERS {
             let old = ["bf-cbc", "cast5-cbc"].contains(&cipher.name);
-            assert_eq!(takes([cipher.nid, 672, 4, 0]), !old, "{}", cipher.name);
+            assert_eq!(
+                takes([cipher.nid, 672, 4, 0].into()),
+                !old,
+                "{}",
+                cipher.name
+            );
         }
         for digest in &suite::DIGESTS {
             let size = i32::try_from(digest.size).unwrap();
-            assert!(takes([427, digest.nid, size, 9]), "{}", digest.name);
-            assert!(!takes([427, digest.nid, size + 1, 9]), "{}", digest.name);
+            assert!(takes([427, digest.nid, size, 9].into()), "{}", digest.name);
+            assert!(
+                !takes([427, digest.nid, size + 1, 9].into()),
+                "{}",
+                digest.name
+            );
         }
-        assert!(takes([0, 0, 0, 0]));
+        assert!(takes([0, 0, 0, 0].into()));
         for numbers in [[-1, -1, -1, 0], [0, 0, 4, 0], [427, 672, -1, 0], [9999; 4]] {
-            assert!(!takes(numbers), "{numbers:?}");
+            assert!(!takes(numbers.into()), "{numbers:?}");
         }
     }
 }

@@ -5,10 +5,10 @@
 //! 3.7, proto/threat-model.md section 2.3.
 
 use meshd_crypto::PublicKey;
-use meshd_wire::NodeName;
+use meshd_wire::{KeyRequest, NodeName};
 
 use crate::{
-    mesh::{LinkId, Mesh, Notice, Output, sessions::keys::EXT_REQ_PUBKEY},
+    mesh::{LinkId, Mesh, Notice, Output},
     route::NodeIdx,
 };
 
@@ -22,14 +22,14 @@ impl Mesh {
         let (idx, hello) = (peer.node, &peer.hello);
         let tinc11 = hello.is_legacy() && hello.minor > 0;
         if tinc11 && self.cx.settings.sptps && self.lacks_key(&hello.name) {
-            self.send_req_key(idx, EXT_REQ_PUBKEY, String::new());
+            self.send_req_key(idx, KeyRequest::ReqPubkey);
         }
     }
 
     /// Handles `15 FROM US 20 KEY`, received over this link.
-    pub(in crate::mesh) fn answered_key(&mut self, link: LinkId, from: NodeIdx, text: &str) {
+    pub(in crate::mesh) fn answered_key(&mut self, link: LinkId, from: NodeIdx, key: [u8; 32]) {
         let own = self.nodes[from].link == Some(link);
-        if let Ok(key) = PublicKey::from_base64(text)
+        if let Ok(key) = PublicKey::from_bytes(key)
             && own
             && self.nodes[from].reachability.legacy
         {

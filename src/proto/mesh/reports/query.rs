@@ -12,16 +12,13 @@ use std::{
 
 use bytes::Bytes;
 
-use meshd_wire::{NodeName, base64};
+use meshd_wire::{KeyRequest, NodeName};
 
 use crate::{
     mesh::{Mesh, Output, limits::Bucket, topology::node::Nodes},
     route::NodeIdx,
     tunnel::{self, RxKey, TYPE_QUERY},
 };
-
-/// REQ_KEY extension: a sealed question or answer.
-pub(in crate::mesh) const EXT_QUERY: i32 = 35;
 
 /// Longest question or answer in bytes, so that every tincd forwards its line.
 pub const MAX_QUERY: usize = 1_400;
@@ -100,7 +97,7 @@ impl Mesh {
             && let Some(seq) = tx.claim(1)
         {
             let sealed = tx.sealed(seq, TYPE_QUERY, data);
-            self.send_req_key(to, EXT_QUERY, base64::encode(&sealed));
+            self.send_req_key(to, KeyRequest::NativeQuery(sealed));
         }
     }
 

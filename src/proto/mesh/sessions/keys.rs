@@ -11,19 +11,13 @@ use std::{
 
 use bytes::Bytes;
 
-use meshd_wire::{EdgeAddress, NodeName, Options, Request, base64};
+use meshd_wire::{EdgeAddress, KeyAnswer, KeyRequest, NodeName, Options, Request};
 
 use crate::{
     mesh::{
         LinkId, Mesh,
         limits::Bucket,
-        reports::query::EXT_QUERY,
-        sessions::{
-            legacy::Legacy,
-            native::{EXT_ANSWER, EXT_ASK, EXT_CONFIRM, Native},
-            rekey::TxPause,
-            sptps::Sptps,
-        },
+        sessions::{legacy::Legacy, native::Native, rekey::TxPause, sptps::Sptps},
         topology::node::Nodes,
     },
     route::NodeIdx,
@@ -43,19 +37,6 @@ pub(in crate::mesh) const LINGER: Duration = Duration::from_secs(5);
 /// Handshakes, and renewals, that a node may start with us at once; then one in two seconds (T25,
 /// T38).
 const BURST: usize = 4;
-/// Last word of our REQ_KEY lines. Real daemons ignore and forward the word. The word tells another
-/// meshd that names break the tie of a simultaneous start (wire/tinc-1.1.md sections 3.6 and 8.5).
-const TIE_BREAK: &[u8] = b" meshd";
-
-/// REQ_KEY extension: start a tunnel.
-pub(in crate::mesh) const EXT_START: i32 = 15;
-/// REQ_KEY extension: request for a public key.
-pub(in crate::mesh) const EXT_REQ_PUBKEY: i32 = 19;
-/// REQ_KEY extension: answer with a public key.
-const EXT_ANS_PUBKEY: i32 = 20;
-/// REQ_KEY extension: a packet in base64.
-pub(in crate::mesh) const EXT_PACKET: i32 = 21;
-
 /// Tunnels with one node.
 #[derive(Default)]
 pub(in crate::mesh) struct Keys {
@@ -162,18 +143,15 @@ impl Mesh {
         let line = Request::ReqKey {
             from: self.cx.settings.name.clone(),
             to: node.name().clone(),
-            ext: Some(EXT_START),
-            text: base64::encode(&kex),
+            payload: KeyRequest::Start { kex, meshd: true },
         };
-        let mut line = line.line(0).into_bytes();
-        line.extend_from_slice(TIE_BREAK);
         let keys = &mut self.sessions[idx];
         keys.sptps.pending = Some(tunnel);
         keys.sptps.pending_meshd = None;
         keys.sptps.asked = Some(now);
         keys.sptps.broken = false;
         keys.began = Some(now);
-        self.send_towards(idx, Bytes::from(line));
+        self.send_towards(idx, line.line(0).into());
     }
 
     /// Returns true if no tunnel is needed: a neighbour with TCPOnly at either end gets frames over
@@ -204,7 +182,7 @@ impl Mesh {
         &mut self,
         link: LinkId,
         (from, to): (&NodeName, &NodeName),
-        (ext, text): (Option<i32>, &str),
+        request: KeyRequest,
         line: &Bytes,
         now: Instant,
     ) {
@@ -215,71 +193,50 @@ impl Mesh {
             return;
         }
         if to != Nodes::ME {
-            if ext == Some(EXT_PACKET) && !self.cx.settings.route.tunnel_server {
+            if request.ext() == Some(KeyRequest::PACKET) && !self.cx.settings.route.tunnel_server {
                 let by = self.active(link).map(|peer| peer.node);
-                if let (Some(datagram), Some(by)) = (base64::decode(text), by) {
+                if let (KeyRequest::Packet(datagram), Some(by)) = (request, by) {
                     self.relay((from, to), by, datagram.into(), now);
                 }
-            } else if self.passes_req_key(from, to, ext) {
+            } else if self.passes_req_key(from, to, &request) {
                 self.pass_on(to, line.clone());
             }
             return;
         }
-        match ext {
-            Some(EXT_START) => {
-                let Some(kex) = base64::decode(text) else {
-                    return;
-                };
-                self.answer_handshake(from, &kex, line.ends_with(TIE_BREAK), now);
-            }
-            Some(EXT_ASK) => {
-                if let Some(message) = base64::decode(text) {
-                    self.answer_native(from, &message, now);
-                }
-            }
-            Some(EXT_ANSWER) => {
-                if let Some(message) = base64::decode(text) {
-                    self.native_answered(from, &message, now);
-                }
-            }
-            Some(EXT_CONFIRM) => {
-                if let Some(proof) = base64::decode(text) {
-                    self.native_confirmed(from, proof, now);
-                }
-            }
-            Some(EXT_QUERY) => {
-                if let Some(sealed) = base64::decode(text) {
-                    self.handle_query(from, sealed);
-                }
-            }
-            Some(EXT_REQ_PUBKEY) => {
+        self.answer_req_key(link, from, request, now);
+    }
+
+    /// Handles a REQ_KEY for this node.
+    fn answer_req_key(&mut self, link: LinkId, from: NodeIdx, request: KeyRequest, now: Instant) {
+        match request {
+            KeyRequest::Start { kex, meshd } => self.answer_handshake(from, &kex, meshd, now),
+            KeyRequest::NativeAsk(message) => self.answer_native(from, &message, now),
+            KeyRequest::NativeAnswer(message) => self.native_answered(from, &message, now),
+            KeyRequest::NativeConfirm(proof) => self.native_confirmed(from, proof, now),
+            KeyRequest::NativeQuery(sealed) => self.handle_query(from, sealed),
+            KeyRequest::ReqPubkey => {
                 // A tinc 1.1 that stores this key no longer speaks legacy with us. See
                 // `link::choice`.
                 let legacy = self.nodes[from].reachability.legacy;
                 if !legacy && self.sessions[from].may_answer(now) {
-                    let key = self.cx.settings.key.public().to_string();
-                    self.send_req_key(from, EXT_ANS_PUBKEY, key);
+                    let key = *self.cx.settings.key.public().as_bytes();
+                    self.send_req_key(from, KeyRequest::AnsPubkey(key));
                 }
             }
-            Some(EXT_ANS_PUBKEY) => self.answered_key(link, from, text),
-            Some(EXT_PACKET) => {
-                if let Some(datagram) = base64::decode(text) {
-                    self.open_tunnelled(from, datagram.into(), now);
-                }
-            }
-            None | Some(0) => self.legacy_asked(from, now),
-            _ => {
-                tracing::debug!(node = %self.nodes[from].name(), "ignored REQ_KEY with extension {ext:?}")
+            KeyRequest::AnsPubkey(key) => self.answered_key(link, from, key),
+            KeyRequest::Packet(datagram) => self.open_tunnelled(from, datagram.into(), now),
+            KeyRequest::Legacy | KeyRequest::Other { ext: 0, .. } => self.legacy_asked(from, now),
+            KeyRequest::Other { ext, .. } => {
+                tracing::debug!(node = %self.nodes[from].name(), "ignored REQ_KEY with extension {ext}");
             }
         }
     }
 
-    pub(in crate::mesh) fn send_req_key(&mut self, to: NodeIdx, ext: i32, text: String) {
+    pub(in crate::mesh) fn send_req_key(&mut self, to: NodeIdx, payload: KeyRequest) {
         let line = Request::ReqKey {
             from: self.cx.settings.name.clone(),
             to: self.nodes[to].name().clone(),
-            ext: Some(ext),
-            text,
+            payload,
         };
         self.send_towards(to, line.line(0).into());
     }
@@ -304,7 +261,7 @@ impl Mesh {
         }
         let Some(setup) = self.tunnel_setup(from) else {
             tracing::warn!(node = %self.nodes[from].name(), "asks for a tunnel, but its host file has no Ed25519PublicKey");
-            self.send_req_key(from, EXT_REQ_PUBKEY, String::new());
+            self.send_req_key(from, KeyRequest::ReqPubkey);
             return;
         };
         match Tunnel::respond(setup, kex, &mut self.cx.rng) {
@@ -314,23 +271,22 @@ impl Mesh {
                 keys.sptps.pending_meshd = Some(meshd);
                 keys.sptps.asked = None;
                 keys.began = Some(now);
-                self.send_ans_key(from, &answer);
+                self.send_ans_key(from, answer);
             }
             Err(why) => tracing::warn!(node = %self.nodes[from].name(), "tunnel refused: {why}"),
         }
     }
 
-    pub(in crate::mesh) fn send_ans_key(&mut self, to: NodeIdx, datagram: &[u8]) {
+    pub(in crate::mesh) fn send_ans_key(&mut self, to: NodeIdx, datagram: Vec<u8>) {
         let keys = &self.sessions[to];
         let tunnel = keys.sptps.pending.as_ref().or(keys.sptps.current.as_ref());
         let line = Request::AnsKey {
             from: self.cx.settings.name.clone(),
             to: self.nodes[to].name().clone(),
-            key: base64::encode(datagram),
-            cipher: -1,
-            digest: -1,
-            mac_length: -1,
-            compression: tunnel.map_or(0, |tunnel| tunnel.compression().into()),
+            payload: KeyAnswer::Sptps {
+                datagram,
+                compression: tunnel.map_or(0, |tunnel| tunnel.compression().into()),
+            },
             address: None,
         };
         self.send_towards(to, line.line(0).into());
@@ -341,7 +297,7 @@ impl Mesh {
         &mut self,
         link: LinkId,
         (from, to): (&NodeName, &NodeName),
-        (key, numbers, address): (&str, [i32; 4], Option<&EdgeAddress>),
+        (answer, address): (&KeyAnswer, Option<&EdgeAddress>),
         line: &Bytes,
         now: Instant,
     ) {
@@ -352,33 +308,37 @@ impl Mesh {
             return;
         }
         if to != Nodes::ME {
-            if self.passes_ans_key(from, to, numbers) {
+            if self.passes_ans_key(from, to, answer) {
                 let line = self.with_reflexive_address(from, to, address.is_some(), line);
                 self.pass_on(to, line);
             }
             return;
         }
-        if numbers[0] != -1 && self.nodes[from].reachability.legacy {
-            return self.legacy_answered(from, (key, numbers), address, now);
-        }
-        if numbers[0] != -1 {
-            // A legacy key is never accepted for a node whose host file has an Ed25519 key (T23,
-            // T24).
-            tracing::debug!(node = %self.nodes[from].name(), "ignored a legacy ANS_KEY");
-            return;
-        }
-        let Some(datagram) = base64::decode(key) else {
-            return;
+        let (datagram, compression) = match answer {
+            KeyAnswer::Sptps {
+                datagram,
+                compression,
+            } => (datagram, *compression),
+            KeyAnswer::Legacy { key, suite } if self.nodes[from].reachability.legacy => {
+                return self.legacy_answered(from, (key, *suite), address, now);
+            }
+            KeyAnswer::Legacy { .. } => {
+                // A legacy key is never accepted for a node whose host file has an Ed25519 key
+                // (T23, T24).
+                tracing::debug!(node = %self.nodes[from].name(), "ignored a legacy ANS_KEY");
+                return;
+            }
+            KeyAnswer::Other { .. } => return,
         };
         let keys = &mut self.sessions[from];
-        let level = u8::try_from(numbers[3]).unwrap_or_default();
+        let level = u8::try_from(compression).unwrap_or_default();
         keys.sptps
             .pending
             .iter_mut()
             .chain(&mut keys.sptps.current)
             .for_each(|tunnel| tunnel.compress_with(level));
-        if !self.is_held_back(from, &datagram, now) {
-            self.handshake(from, &datagram, now);
+        if !self.is_held_back(from, datagram, now) {
+            self.handshake(from, datagram, now);
         }
         if let Some(addr) = address.and_then(EdgeAddress::known)
             && self.sessions[from].is_established()
@@ -446,7 +406,7 @@ impl Mesh {
                 // after our answer.
                 self.adopt(from, fresh, now);
                 for answer in answers {
-                    self.send_ans_key(from, &answer);
+                    self.send_ans_key(from, answer);
                 }
                 self.after_handshake(from, now);
             }

@@ -16,10 +16,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use data_encoding::HEXUPPER_PERMISSIVE;
 
 use meshd_crypto::compress::MAX_LEGACY;
-use meshd_wire::{EdgeAddress, NodeName, Options, Request};
+use meshd_wire::{EdgeAddress, KeyAnswer, KeyRequest, NodeName, Options, Request, SuiteNumbers};
 
 use crate::{
     link::Dialect,
@@ -184,8 +183,7 @@ impl Mesh {
         let line = Request::ReqKey {
             from: self.cx.settings.name.clone(),
             to: node.name().clone(),
-            ext: None,
-            text: String::new(),
+            payload: KeyRequest::Legacy,
         };
         self.sessions[idx].legacy.asked = Some(now);
         self.send_towards(idx, line.line(0).into());
@@ -208,20 +206,18 @@ impl Mesh {
     /// Makes a new key for packets from a node and sends the key to that node.
     pub(in crate::mesh) fn send_legacy_key(&mut self, idx: NodeIdx, now: Instant) {
         let suite = self.legacy_suite(self.nodes[idx].name());
-        let (key, text) = suite.receive(self.cx.settings.replay_window, &mut self.cx.rng);
-        let [cipher, digest, mac_length, compression] = suite.to_wire();
+        let (rx, key) = suite.receive(self.cx.settings.replay_window, &mut self.cx.rng);
         let line = Request::AnsKey {
             from: self.cx.settings.name.clone(),
             to: self.nodes[idx].name().clone(),
-            key: text,
-            cipher,
-            digest,
-            mac_length,
-            compression,
+            payload: KeyAnswer::Legacy {
+                key,
+                suite: suite.to_wire(),
+            },
             address: None,
         };
         let legacy = &mut self.sessions[idx].legacy;
-        legacy.rx.push_front(key);
+        legacy.rx.push_front(rx);
         // Without a MAC one key cannot be told from another.
         let most = if suite.mac == 0 { 1 } else { MAX_RX };
         legacy.rx.truncate(most);
@@ -253,16 +249,13 @@ impl Mesh {
     pub(in crate::mesh) fn legacy_answered(
         &mut self,
         from: NodeIdx,
-        (key, numbers): (&str, [i32; 4]),
+        (key, suite): (&[u8], SuiteNumbers),
         address: Option<&EdgeAddress>,
         now: Instant,
     ) {
-        let Some(key) = HEXUPPER_PERMISSIVE.decode(key.as_bytes()).ok() else {
-            return;
-        };
         let made = self
-            .accept_suite(from, numbers)
-            .and_then(|suite| suite.send(&key));
+            .accept_suite(from, suite)
+            .and_then(|suite| suite.send(key));
         let legacy = &mut self.sessions[from].legacy;
         match made {
             Ok(tx) => {
@@ -292,7 +285,7 @@ impl Mesh {
         self.after_handshake(from, now);
     }
 
-    fn accept_suite(&self, from: NodeIdx, numbers: [i32; 4]) -> Result<Suite, SuiteError> {
+    fn accept_suite(&self, from: NodeIdx, numbers: SuiteNumbers) -> Result<Suite, SuiteError> {
         let suite = Suite::from_wire(numbers)?;
         let ours = &self.cx.settings.suite;
         let host = self.cx.settings.hosts.get(self.nodes[from].name());
@@ -304,7 +297,7 @@ impl Mesh {
             return Err(SuiteError::Null);
         }
         match suite.mac {
-            1..MIN_MAC => Err(SuiteError::Mac(numbers[2])),
+            1..MIN_MAC => Err(SuiteError::Mac(numbers.mac_length)),
             _ => Ok(suite),
         }
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use meshd_crypto::seal::Aeads;
-use meshd_wire::{Options, base64};
+use meshd_wire::{KeyRequest, Options};
 
 use crate::{
     mesh::{Mesh, Timer, limits::Bucket, settings::MinProtocol, topology::node::Nodes},
@@ -25,14 +25,6 @@ use crate::{
         native::{self, Asking, Session, Setup},
     },
 };
-
-/// REQ_KEY extension: first message.
-pub(in crate::mesh) const EXT_ASK: i32 = 32;
-/// REQ_KEY extension: answer.
-pub(in crate::mesh) const EXT_ANSWER: i32 = 33;
-/// REQ_KEY extension: an empty packet under the new keys, which proves that its sender has them.
-/// The packet travels as a line, so packet loss does not affect it.
-pub(in crate::mesh) const EXT_CONFIRM: i32 = 34;
 
 /// Age at which a session is renewed, or KeyExpire if that is shorter.
 const RENEW: Duration = Duration::from_secs(120);
@@ -47,7 +39,7 @@ const BACKOFF: [u64; 4] = [1, 2, 4, 5];
 /// Unanswered attempts after which a node without a session counts as a node without native.
 const PATIENCE: u32 = 3;
 /// Time until such a node is asked again.
-const AGAIN: Duration = Duration::from_secs(300);
+const ASK_AGAIN: Duration = Duration::from_secs(300);
 /// First messages remembered, so that a replayed one costs no key exchange.
 const REMEMBERED: usize = 8;
 /// Handshakes that a node may start with us: two at once, then one in two seconds (T25, T38).
@@ -203,7 +195,7 @@ impl Mesh {
         keys.native.due = Some(due);
         keys.began = Some(now);
         self.cx.arm(due, Timer::Keys, idx);
-        self.send_req_key(idx, EXT_ASK, base64::encode(&message));
+        self.send_req_key(idx, KeyRequest::NativeAsk(message));
     }
 
     /// Answers the first message of a node.
@@ -247,7 +239,7 @@ impl Mesh {
                 // The node asks us, so our own handshake is dropped until its next attempt is due.
                 native.asking = None;
                 self.update_state(from);
-                self.send_req_key(from, EXT_ANSWER, base64::encode(&answer));
+                self.send_req_key(from, KeyRequest::NativeAnswer(answer));
             }
             Err(why) => {
                 self.sessions.forged.take(FORGED, FORGED_BURST, now);
@@ -269,7 +261,7 @@ impl Mesh {
                 };
                 // The other side sends with the new keys as soon as it has received this message.
                 self.adopt_native(from, session, now);
-                self.send_req_key(from, EXT_CONFIRM, base64::encode(&proof));
+                self.send_req_key(from, KeyRequest::NativeConfirm(proof.to_vec()));
                 self.after_handshake(from, now);
             }
             Err(asking) => {
@@ -346,7 +338,7 @@ impl Mesh {
             (false, _) => {
                 let native = &mut self.sessions[idx].native;
                 native.asking = None;
-                native.due = Some(now + AGAIN);
+                native.due = Some(now + ASK_AGAIN);
                 if native.tries >= PATIENCE {
                     self.speaks_native_no_more(idx);
                 }

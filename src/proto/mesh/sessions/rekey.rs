@@ -120,7 +120,7 @@ impl Mesh {
         self.sessions[idx].sptps.renewing = Some(now);
         tracing::debug!(node = %node.shared.name, "renewing keys");
         self.update_state(idx);
-        self.send_ans_key(idx, &kex);
+        self.send_ans_key(idx, kex);
     }
 
     /// Returns true if a handshake datagram must wait because it will change the sending key.

@@ -4,10 +4,10 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use meshd_wire::{NodeId, Request, base64, ether};
+use meshd_wire::{KeyRequest, NodeId, Request, ether};
 
 use crate::{
-    mesh::{Mesh, Output, limits::CONGESTED, sessions::keys::EXT_PACKET, topology::node::Nodes},
+    mesh::{Mesh, Output, limits::CONGESTED, topology::node::Nodes},
     route::{
         Mode, NodeIdx, RouteSnapshot,
         path::{SendPath, carrier, send_path},
@@ -198,8 +198,7 @@ impl Mesh {
             let line = Request::ReqKey {
                 from: self.nodes[from].name().clone(),
                 to: self.nodes[to].name().clone(),
-                ext: Some(EXT_PACKET),
-                text: base64::encode(&sealed),
+                payload: KeyRequest::Packet(sealed),
             };
             self.send_line(link, line.line(0).into());
         }

@@ -108,7 +108,7 @@ fn forged_and_replayed_questions_get_no_answer() {
         .find(|(from, line)| *from == 0 && line.windows(4).any(|w| w == b" 35 "));
     let line = asked.unwrap().1.clone();
     let text = String::from_utf8(line.to_vec()).unwrap();
-    let sealed = base64::decode(text.split(' ').nth(4).unwrap()).unwrap();
+    let sealed = meshd_wire::base64::decode(text.split(' ').nth(4).unwrap()).unwrap();
     let idx = net.meshes[2].nodes.find(&name(0)).unwrap();
     net.queries.clear();
     net.meshes[2].handle_query(idx, sealed.clone());

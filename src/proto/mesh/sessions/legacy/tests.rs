@@ -110,7 +110,9 @@ fn every_way_to_make_packets() {
         [44, 674, 64, 9],
         [421, 672, 4, 11],
     ] {
-        let mut net = net(2, |_, one| one.suite = Suite::from_wire(wire).unwrap());
+        let mut net = net(2, |_, one| {
+            one.suite = Suite::from_wire(wire.into()).unwrap()
+        });
         net.join(0, 1);
         net.run(5 * SECOND);
         for length in [28, 29, 100, 1000, 1200, 1300] {
@@ -215,7 +217,7 @@ fn a_reload_ends_what_it_forbids() {
         ),
         (|one| host(one, 1, |host| host.rsa = None), false),
         (
-            |one| one.suite = Suite::from_wire([419, 64, 20, 0]).unwrap(),
+            |one| one.suite = Suite::from_wire([419, 64, 20, 0].into()).unwrap(),
             true,
         ),
     ];
@@ -312,7 +314,7 @@ fn weak_keys_are_refused() {
 /// Packets without cipher and MAC need the consent of our own host file and of the node's.
 #[test]
 fn null_needs_both() {
-    let none = Suite::from_wire([0, 0, 0, 0]).unwrap();
+    let none = Suite::from_wire([0, 0, 0, 0].into()).unwrap();
     for (both, expected) in [(true, "none none/0"), (false, "aes-256-cbc sha256/16")] {
         let mut net = net(2, |_, one| {
             one.suite = none;
@@ -373,7 +375,9 @@ fn keys_expire() {
 #[test]
 fn worn_and_attacked_keys_are_changed() {
     for (wire, limit) in [([427, 672, 16, 0], 1 << 30), ([91, 64, 16, 0], 1 << 19)] {
-        let mut net = net(2, |_, one| one.suite = Suite::from_wire(wire).unwrap());
+        let mut net = net(2, |_, one| {
+            one.suite = Suite::from_wire(wire.into()).unwrap()
+        });
         net.join(0, 1);
         net.run(5 * SECOND);
         net.routed.clear();
