@@ -39,7 +39,7 @@ const BACKOFF: [u64; 4] = [1, 2, 4, 5];
 /// Unanswered attempts after which a node without a session counts as a node without native.
 const PATIENCE: u32 = 3;
 /// Time until such a node is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(300);
+const RETRY_SILENT: Duration = Duration::from_secs(300);
 /// First messages remembered, so that a replayed one costs no key exchange.
 const REMEMBERED: usize = 8;
 /// Handshakes that a node may start with us: two at once, then one in two seconds (T25, T38).
@@ -338,7 +338,7 @@ impl Mesh {
             (false, _) => {
                 let native = &mut self.sessions[idx].native;
                 native.asking = None;
-                native.due = Some(now + ASK_AGAIN);
+                native.due = Some(now + RETRY_SILENT);
                 if native.tries >= PATIENCE {
                     self.speaks_native_no_more(idx);
                 }
