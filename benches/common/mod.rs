@@ -22,6 +22,7 @@ use meshd_dataplane::{
 };
 use meshd_os::clock;
 use meshd_proto::{
+    dialect::Dialect,
     mesh::event::Punt,
     route::{
         DropReason, ETHER, MTU, Mode, NodeIdx, NodeShared, NodeSlot, NodeState, RouteSnapshot,
@@ -283,7 +284,7 @@ impl Path {
         };
         let from = SocketAddr::from(([192, 0, 2, 1], 655));
         let state = |idx: NodeSlot| NodeState {
-            legacy: false,
+            dialect: tx.as_ref().map_or(Dialect::Sptps, |tx| tx.dialect()),
             reachable: true,
             neighbour: idx == PEER,
             options: Options(0x0700_0000 | Options::PMTU_DISCOVERY | Options::CLAMP_MSS),
@@ -365,7 +366,7 @@ impl Path {
     /// Makes `datagram` the next one of the other node, around `packet`.
     pub(crate) fn seal(&self, packet: &[u8], datagram: &mut Vec<u8>) {
         datagram.clear();
-        if !self.their_key.is_native() {
+        if self.their_key.caps().direct_ids {
             let (to, from) = (NodeId::DIRECT, self.their_id);
             datagram.extend(RelayHeader { to, from }.to_bytes());
         }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use meshd_proto::{
+    dialect::Dialect,
     route::RouteSnapshot,
     tunnel::{TxKey, native},
 };
@@ -239,15 +240,19 @@ impl Key {
             return None;
         }
         let mut again = sealed.to_vec();
-        let (number, kind) = if self.key.is_native() {
-            let number = u64::from_be_bytes(*sealed[8..].first_chunk()?);
-            let kind = sealed[0] & 0x7f;
-            self.key.seal(number, kind, &mut again);
-            (number, kind)
-        } else {
-            let number = u32::from_be_bytes(*sealed.first_chunk()?).into();
-            self.key.seal(number, 0, &mut again);
-            (number, sealed[4] ^ again[4])
+        let (number, kind) = match self.key.dialect() {
+            Dialect::Native => {
+                let number = u64::from_be_bytes(*sealed[8..].first_chunk()?);
+                let kind = sealed[0] & 0x7f;
+                self.key.seal(number, kind, &mut again);
+                (number, kind)
+            }
+            Dialect::Sptps => {
+                let number = u32::from_be_bytes(*sealed.first_chunk()?).into();
+                self.key.seal(number, 0, &mut again);
+                (number, sealed[4] ^ again[4])
+            }
+            Dialect::Legacy => return None,
         };
         self.key.seal(number, kind, &mut again);
         (again == sealed).then_some(number)

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use meshd_proto::{
     mesh::event::Punt,
     route::{DropReason, MTU, NodeShared, NodeSlot},
-    tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED, native},
+    tunnel::{self, OpenError, Opened, SPTPS_OVERHEAD, TYPE_PROBE, TYPE_VOUCHED},
 };
 use meshd_wire::{
     NodeId,
@@ -51,7 +51,7 @@ impl<S: Sink> Step<'_, S> {
         let mut datagrams = message.chunks_mut(stride);
         let mut next = datagrams.next();
         while let Some(datagram) = next.take() {
-            next = match native::index_of(datagram) {
+            next = match tunnel::index_of(datagram) {
                 Some(index) => self.native(index, sender, from, datagram, &mut datagrams),
                 None => self.by_ids(sender, from, datagram),
             };
@@ -219,7 +219,7 @@ impl<S: Sink> Step<'_, S> {
             let node = node.idx;
             return self.sink.punt(Punt::Probe { node, from, data });
         }
-        let (kind, checksums) = match opened.is_native() && kind & TYPE_VOUCHED != 0 {
+        let (kind, checksums) = match opened.caps().vouches && kind & TYPE_VOUCHED != 0 {
             true => (kind & !TYPE_VOUCHED, Checksums::Vouched),
             false => (kind, Checksums::Complete),
         };

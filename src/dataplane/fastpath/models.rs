@@ -96,6 +96,7 @@ fn batch(sink: &mut Batch, tables: &RouteSnapshot, work: impl FnOnce(&mut Step<'
 
 fn keyed(idx: NodeSlot, tx: &Arc<TxKey>) -> NodeState {
     NodeState {
+        dialect: tx.dialect(),
         tx: Some(Arc::clone(tx)),
         ..neighbour(idx)
     }

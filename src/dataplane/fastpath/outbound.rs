@@ -200,7 +200,7 @@ impl<'a, S: Sink> Step<'a, S> {
     fn carrier(&self, to: NodeSlot, length: usize) -> Option<Carrier<'a>> {
         let owner = self.snapshot.node(to)?;
         let state = owner.state.load();
-        if !state.legacy {
+        if state.dialect.caps().end_to_end {
             let node = owner;
             return Some(Carrier { owner, node, state });
         }
@@ -236,7 +236,7 @@ impl<'a, S: Sink> Step<'a, S> {
         let not_carried = mode.frame_len(0);
         let (mut packets, mut bytes) = (1, first.len() + not_carried);
         // Peers with tinc write packets unchanged, so every checksum must be computed.
-        if way.key.is_native() {
+        if way.key.caps().vouches {
             others.vouch();
             if others.checksums() == Checksums::Vouched {
                 kind |= TYPE_VOUCHED;
@@ -254,9 +254,9 @@ impl<'a, S: Sink> Step<'a, S> {
         true
     }
 
-    /// If several threads send in SPTPS, numbers must leave in the order of their claims.
+    /// If several threads send in a dialect with a short replay window, numbers must leave in the order of their claims.
     fn take_turn(&mut self, node: &'a NodeShared, key: &TxKey) {
-        if let Some(turns) = self.turns.as_mut().filter(|_| !key.is_native()) {
+        if let Some(turns) = self.turns.as_mut().filter(|_| key.caps().ordered) {
             let sink = &mut *self.sink;
             turns.take(node, || sink.send_off());
         }
@@ -368,7 +368,7 @@ impl Way<'_> {
         length: usize,
         write: impl FnOnce(&mut [u8]),
     ) {
-        let most = match self.key.is_native() {
+        let most = match self.key.caps().long_runs {
             true => MAX_RUN_NATIVE,
             false => MAX_RUN,
         };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use meshd_proto::{
     mesh::reports::view::PacketKind,
     route::{NodeShared, NodeSlot, RouteSnapshot},
-    tunnel::native,
+    tunnel,
 };
 use meshd_sync::{ArcSwap, AtomicBool, AtomicU64};
 use meshd_wire::{NodeId, NodeName, datagram::RelayHeader};
@@ -229,7 +229,7 @@ impl Recorder<'_> {
         let known = self.snapshot.by_addr.get(&remote).copied();
         let idx = known.or_else(|| {
             let datagram = received.then_some(datagram)?;
-            let session = native::index_of(datagram).map(NodeSlot::of_session);
+            let session = tunnel::index_of(datagram).map(NodeSlot::of_session);
             let native = session
                 .and_then(|idx| self.snapshot.node(idx))
                 .filter(|node| {

@@ -16,6 +16,7 @@ use meshd_crypto::{
 };
 use meshd_os::clock;
 use meshd_proto::{
+    dialect::Dialect,
     mesh::event::Punt,
     route::{
         DropReason, Mode, NodeIdx, NodeSlot, NodeState, RouteSnapshot, SourceCheck,
@@ -159,6 +160,7 @@ fn native_nodes_send_from_their_own_subnets_only() {
     let (ours, theirs) = native_pair();
     let mut native = neighbour(ONE);
     (native.tx, native.rx) = (Some(ours.tx), vec![ours.rx]);
+    native.dialect = Dialect::Native;
     let (sptps, their_sptps) = tunnel(5);
     for (state, checked) in [(native, true), (keyed(neighbour(ONE), &sptps), false)] {
         let mut tables = line(state, node(TWO, ONE, ONE));

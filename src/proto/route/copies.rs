@@ -49,12 +49,14 @@ pub(super) fn check_transit(
     if back || snapshot.settings.mode != Mode::Router && is_ours(snapshot, packet) {
         return Err(DropReason::RoutingLoop);
     }
-    let legacy = snapshot.state(source).is_some_and(|state| state.legacy);
+    let reseals = snapshot
+        .state(source)
+        .is_some_and(|state| !state.dialect.caps().end_to_end);
     let repeats = match trusts(snapshot, source) {
         true => Repeats::Any,
         false if is_numbered(ip_of(snapshot, packet)) => Repeats::Few(0),
-        // Every packet of a legacy node passes here, and applications send equal packets.
-        false if legacy => Repeats::Any,
+        // Every packet of such a node passes here, and applications send equal packets.
+        false if reseals => Repeats::Any,
         false => Repeats::Few(FEW),
     };
     admit(snapshot, packet, source, repeats, now)
@@ -70,7 +72,7 @@ fn trusts(snapshot: &RouteSnapshot, source: NodeSlot) -> bool {
     source == snapshot.me
         || snapshot
             .state(source)
-            .is_some_and(|state| state.is_native())
+            .is_some_and(|state| state.dialect.caps().drops_copies)
 }
 
 fn is_for_many(snapshot: &RouteSnapshot, packet: &[u8]) -> bool {

@@ -35,7 +35,10 @@ use slotmap::{Key, KeyData};
 use meshd_sync::{ArcSwap, AtomicU64, Guard, Mutex};
 use meshd_wire::{NodeId, NodeName, Options, ether};
 
-use crate::tunnel::{RxKey, TxKey};
+use crate::{
+    dialect::Dialect,
+    tunnel::{RxKey, TxKey},
+};
 
 slotmap::new_key_type! {
     /// Index of a node for as long as the mesh knows the node. The slot of a forgotten node is used
@@ -216,8 +219,9 @@ pub struct NodeState {
     pub reachable: bool,
     /// True if we have a link to the node.
     pub neighbour: bool,
-    /// True if we speak legacy with the node: every hop opens and seals its packets again.
-    pub legacy: bool,
+    /// Dialect of packets to the node: that of [`Self::tx`] if there is a key, else the least that the
+    /// node may be sent.
+    pub dialect: Dialect,
     /// Options of the last edge to the node; the top byte is its protocol minor.
     pub options: Options,
     /// Nexthop on the path: the node itself for a neighbour, this node for itself.
@@ -263,14 +267,6 @@ pub struct NodeCounters {
     pub spoofed: AtomicU64,
     /// Longest record received over UDP since the mesh last read it, for gratuitous probe replies.
     pub longest: AtomicU64,
-}
-
-impl NodeState {
-    /// Returns true if we send to the node in a native session.
-    #[must_use]
-    pub fn is_native(&self) -> bool {
-        self.tx.as_ref().is_some_and(|tx| tx.is_native())
-    }
 }
 
 impl NodeCounters {

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use meshd_wire::{Options, datagram::HEADER};
+use meshd_wire::Options;
 
 use crate::{
+    dialect::Dialect,
     route::{MTU, Mode, NodeSlot, NodeState, RouteSnapshot},
-    tunnel::{SPTPS_OVERHEAD, native::OVERHEAD},
 };
 
 /// Path of one tunnel datagram. Source: wire/tinc-1.1.md section 4.3.
@@ -48,18 +48,21 @@ impl SendPath {
 }
 
 /// Returns the node whose tunnel carries our packet of `length` bytes for `to`: `to` itself in most
-/// cases. For a legacy node it is the last node on the path that UDP reaches directly, else the
+/// cases. If each node on the path opens the packets (legacy), it is the last node on the path that UDP reaches directly, else the
 /// next one. That node opens the packet and forwards it. Source: wire/tinc-1.0.md section 3.7.
 #[must_use]
 pub fn carrier(snapshot: &RouteSnapshot, to: NodeSlot, length: usize) -> NodeSlot {
-    let Some(target) = snapshot.state(to).filter(|target| target.legacy) else {
+    let Some(target) = snapshot
+        .state(to)
+        .filter(|target| !target.dialect.caps().end_to_end)
+    else {
         return to;
     };
     if target.via == snapshot.me || target.via == target.nexthop {
         return target.nexthop;
     }
     let takes = |via: &NodeState| {
-        !via.legacy
+        via.dialect.caps().end_to_end
             || via.tx.is_some()
                 && via.udp.is_some()
                 && takes_frame(snapshot.settings.mode, via, length)
@@ -124,8 +127,8 @@ struct Record {
     ours: bool,
     /// True if we have a key for the destination.
     keyed: bool,
-    /// True if the tunnel is native.
-    native: bool,
+    /// Dialect of the tunnel; SPTPS for a relayed record, whose dialect is unknown.
+    dialect: Dialect,
     /// Bytes of data.
     len: usize,
     /// True if the record is a probe.
@@ -137,7 +140,10 @@ impl Record {
         Self {
             ours,
             keyed: target.tx.is_some(),
-            native: ours && target.is_native(),
+            dialect: match ours {
+                true => target.dialect,
+                false => Dialect::Sptps,
+            },
             len,
             probe,
         }
@@ -146,28 +152,27 @@ impl Record {
     /// Returns true if the record fits a hop with a proven MTU of `mtu`. The MTU counts SPTPS
     /// records behind ids, whose datagrams are 33 bytes longer.
     fn fits(&self, mtu: u16, direct: bool) -> bool {
-        let len = match self.native {
-            false => self.len,
-            true if direct => self.len.saturating_sub(NATIVE_SAVES),
-            true => self.len + NATIVE_RELAYED,
+        let caps = self.dialect.caps();
+        let len = match direct {
+            true => self.len.saturating_sub(caps.direct_saving),
+            false => self.len + caps.relay_cost,
         };
         self.probe || len <= mtu.into()
     }
 }
 
-/// Bytes by which a native datagram is shorter than an SPTPS one with ids.
-const NATIVE_SAVES: usize = HEADER + SPTPS_OVERHEAD - OVERHEAD;
-/// Bytes by which a native datagram with ids is longer than an SPTPS one with ids.
-const NATIVE_RELAYED: usize = OVERHEAD - SPTPS_OVERHEAD;
-
 impl Mode {
-    /// Returns the MTU of a native tunnel over a hop with MTU `mtu`, in bytes with the Ethernet
-    /// header. Only SPTPS counts that header in packets that are carried without one.
-    pub(crate) fn native_mtu(self, mtu: u16, direct: bool) -> u16 {
-        let longer = self.frame_len(mtu.into()) as u16;
+    /// Returns the MTU of a tunnel over a hop with MTU `mtu`, in bytes with the Ethernet header. Not
+    /// every dialect counts that header in packets that are carried without one.
+    pub(crate) fn tunnel_mtu(self, dialect: Dialect, mtu: u16, direct: bool) -> u16 {
+        let caps = dialect.caps();
+        let longer = match caps.counts_ethernet {
+            true => mtu,
+            false => self.frame_len(mtu.into()) as u16,
+        };
         let mtu = match direct {
-            true => longer + NATIVE_SAVES as u16,
-            false => longer - NATIVE_RELAYED as u16,
+            true => longer + caps.direct_saving as u16,
+            false => longer - caps.relay_cost as u16,
         };
         mtu.min(MTU)
     }
@@ -183,7 +188,7 @@ fn choose(
         return SendPath::Unreachable;
     }
     let tcp_only = |state: &NodeState| state.options.has(Options::TCP_ONLY);
-    if record.ours && target.legacy {
+    if record.ours && !target.dialect.caps().end_to_end {
         let fits = record.probe || takes_frame(snapshot.settings.mode, target, record.len);
         return match target.udp.filter(|_| fits && record.keyed && !tcp_only(me)) {
             Some(addr) => SendPath::Udp {
@@ -196,10 +201,9 @@ fn choose(
         };
     }
     if record.ours && target.neighbour && !record.probe {
-        // A real daemon compares with the Ethernet header; native tunnels need not.
-        let fits = match record.native {
-            true => record.fits(target.min_mtu, true),
-            false => snapshot.settings.mode.frame_len(record.len) <= target.min_mtu.into(),
+        let fits = match record.dialect.caps().counts_ethernet {
+            true => snapshot.settings.mode.frame_len(record.len) <= target.min_mtu.into(),
+            false => record.fits(target.min_mtu, true),
         };
         if !fits || !record.keyed || tcp_only(me) || tcp_only(target) {
             return SendPath::Frame(to);
@@ -212,7 +216,7 @@ fn choose(
     let fits = |hop, state: &NodeState| record.fits(state.min_mtu, record.ours && hop == to);
     let over = |hop, state: &NodeState| {
         let direct = record.ours && hop == to;
-        let header = state.options.has_ids() && !(direct && record.native);
+        let header = state.options.has_ids() && (!direct || record.dialect.caps().direct_ids);
         match state.udp {
             // Without the header only the two ends of a tunnel understand its datagrams.
             Some(addr)
@@ -271,7 +275,7 @@ mod tests {
         let record = Record {
             ours: true,
             keyed,
-            native: false,
+            dialect: Dialect::Sptps,
             len,
             probe,
         };

@@ -183,11 +183,10 @@ pub(super) fn next_mtu(
 ) -> u16 {
     match next {
         next if next == snapshot.me => MTU,
-        next if state.is_native() => {
+        _ => {
             let mode = snapshot.settings.mode;
-            mode.native_mtu(next_state.mtu, next == owner)
+            mode.tunnel_mtu(state.dialect, next_state.mtu, next == owner)
         }
-        _ => next_state.mtu,
     }
 }
 

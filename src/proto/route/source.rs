@@ -161,7 +161,9 @@ pub(super) fn judge(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: NodeS
     }
     let held = check == SourceCheck::Strict
         || claims.is_some_and(|claims| !claims.listed.is_empty())
-        || snapshot.state(sender).is_some_and(|s| s.is_native());
+        || snapshot
+            .state(sender)
+            .is_some_and(|s| s.dialect.caps().own_sources);
     // A default route gives nothing exclusively to its owner.
     let down = owner.map(|(owner, _)| lengths_of(snapshot, owner, from).0);
     let others = any.max(down.flatten()).is_some_and(|length| length > 0);
@@ -190,12 +192,16 @@ fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeSlot, bool)> 
 }
 
 /// Returns true if `carrier` may send packets of `owner` because it has opened and sealed them
-/// again: one of the ends is legacy.
+/// again: the dialect of one of the ends is not end to end.
 fn carries(snapshot: &RouteSnapshot, carrier: NodeSlot, owner: NodeSlot, to: IpAddr) -> bool {
     let claims = snapshot.sources.get(owner.0 as usize);
-    let legacy = |node| snapshot.state(node).is_some_and(|state| state.legacy);
+    let resealed = |node| {
+        snapshot
+            .state(node)
+            .is_some_and(|state| !state.dialect.caps().end_to_end)
+    };
     claims.is_some_and(|claims| claims.carriers.binary_search(&carrier).is_ok())
-        && (legacy(owner) || owner_of(snapshot, to).is_some_and(|(to, _)| legacy(to)))
+        && (resealed(owner) || owner_of(snapshot, to).is_some_and(|(to, _)| resealed(to)))
 }
 
 /// Returns true if a packet of `sender` must be dropped. Updates the counters.

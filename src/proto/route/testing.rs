@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use meshd_wire::{NodeName, Options, Prefix, Subnet};
 
+use crate::dialect::Dialect;
 use crate::route::{
     Broadcast, MTU, NodeIdx, NodeShared, NodeSlot, NodeState, RouteSnapshot,
     lpm::{Owner, Route, Table},
@@ -21,7 +22,7 @@ pub const ME: NodeSlot = NodeSlot(0);
 /// A reachable node of the current version with a proven UDP path of 1400 bytes and no key.
 pub fn node(idx: NodeSlot, nexthop: NodeSlot, via: NodeSlot) -> NodeState {
     NodeState {
-        legacy: false,
+        dialect: Dialect::Sptps,
         reachable: true,
         neighbour: nexthop == idx,
         options: Options(0x0700_0000 | Options::PMTU_DISCOVERY | Options::CLAMP_MSS),

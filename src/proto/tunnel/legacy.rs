@@ -25,6 +25,7 @@ use meshd_wire::{
     ether::{self, Frame, HEADER, TYPE_V4, TYPE_V6},
 };
 
+use crate::dialect::Dialect;
 use crate::tunnel::{
     OpenError, Opened, RxKey, RxKind, TYPE_COMPRESSED, TYPE_MAC, TYPE_PROBE, TxKey, TxKind,
 };
@@ -444,7 +445,7 @@ impl Rx {
             head: NUMBER + header,
             tail: whole - length,
             level: self.keys.suite.compression,
-            legacy: true,
+            dialect: Dialect::Legacy,
             whole: false,
         })
     }

@@ -1,13 +1,14 @@
-//! Per-destination packet keys: SPTPS, native and legacy. Kinds are told apart in this file only.
+//! Per-destination packet keys: SPTPS, native and legacy, a file each. Only this file calls the
+//! dialects' own code; all other code asks for a property ([`Caps`]).
 //!
 //! Source: wire/tinc-1.1.md sections 2 and 3.6, wire/tinc-1.0.md section 3, proto/native-link.md.
 
+pub mod caps;
 pub mod legacy;
 #[cfg(test)]
 #[cfg(feature = "model")]
 mod models;
 pub mod native;
-mod record;
 pub mod sptps;
 #[cfg(all(feature = "model", any(test, feature = "testing")))]
 #[allow(clippy::unwrap_used, missing_docs, reason = "for tests only")]
@@ -15,6 +16,8 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use caps::Caps;
+pub use native::index_of;
 pub use sptps::{Tunnel, TunnelError, TunnelSetup};
 
 use std::{
@@ -32,8 +35,10 @@ use meshd_crypto::{
 use meshd_sync::MutexGuard;
 use meshd_wire::datagram::HEADER;
 
+use crate::dialect::Dialect;
+
 /// Bytes that an SPTPS datagram adds to the record data: sequence number 4, type 1, tag 16.
-pub const SPTPS_OVERHEAD: usize = record::HEAD + TAG;
+pub const SPTPS_OVERHEAD: usize = sptps::HEAD + TAG;
 
 /// Record type bit: the payload is compressed.
 pub const TYPE_COMPRESSED: u8 = 1;
@@ -51,9 +56,6 @@ pub const TYPE_QUERY: u8 = 32;
 /// Record type: a handshake message (never by UDP).
 pub const TYPE_HANDSHAKE: u8 = 128;
 
-/// Bytes by which a native datagram is shorter than one of SPTPS with ids.
-const PROBE_PADDING: usize = HEADER + SPTPS_OVERHEAD - native::OVERHEAD;
-
 /// Sending key of one tunnel, shared by the workers and the driver.
 ///
 /// Keys of one session share its sequence counter, so no number is used twice.
@@ -62,7 +64,7 @@ pub struct TxKey(TxKind);
 
 #[derive(Debug)]
 enum TxKind {
-    Sptps(record::Tx),
+    Sptps(sptps::Tx),
     Native(native::Tx),
     Legacy(legacy::Tx),
 }
@@ -73,7 +75,7 @@ pub struct RxKey(RxKind);
 
 #[derive(Debug)]
 enum RxKind {
-    Sptps(record::Rx),
+    Sptps(sptps::Rx),
     Native(native::Rx),
     Legacy(legacy::Rx),
 }
@@ -92,35 +94,34 @@ pub struct Opened {
     /// Compression level of the record data ([`TYPE_COMPRESSED`]); 0 if the data is not compressed,
     /// or compression was not requested.
     level: u8,
-    /// True if the datagram was a legacy packet.
-    legacy: bool,
+    /// Dialect of the datagram.
+    dialect: Dialect,
     /// True if the caller carries frames.
     whole: bool,
 }
 
 impl Opened {
-    /// Returns true if the datagram was native.
+    /// Returns the properties of the datagram's dialect.
+    #[inline]
     #[must_use]
-    pub const fn is_native(&self) -> bool {
-        self.head == native::HEAD
+    pub const fn caps(&self) -> Caps {
+        self.dialect.caps()
     }
 
-    /// Returns the same for a caller that carries frames: every legacy packet is a frame, whatever
-    /// it contains.
+    /// Returns the same for a caller that carries frames, where the dialect carries only frames.
     #[must_use]
     pub const fn as_frame(mut self) -> Self {
         self.whole = true;
-        if matches!(self.kind, 0 | legacy::TYPE_OTHER) && self.legacy {
+        if matches!(self.kind, 0 | legacy::TYPE_OTHER) && self.caps().frames {
             (self.kind, self.head) = (TYPE_MAC, legacy::NUMBER);
         }
         self
     }
 
-    /// Returns the data of a probe without its [`TxKey::probe_padding`].
+    /// Returns the data of a probe without its padding.
     #[must_use]
     pub fn probe(&self, data: Bytes) -> Bytes {
-        let padding = if self.is_native() { PROBE_PADDING } else { 0 };
-        let length = data.len().saturating_sub(padding);
+        let length = data.len().saturating_sub(self.caps().direct_saving);
         data.slice(..length)
     }
 
@@ -140,9 +141,9 @@ impl Opened {
     /// the content; `None` if the data is damaged or too long.
     #[must_use]
     pub fn unpack(&self, data: &[u8]) -> Option<(u8, Vec<u8>)> {
-        match self.legacy {
-            true => legacy::unpack(self.level, data, self.whole),
-            false => {
+        match self.dialect {
+            Dialect::Legacy => legacy::unpack(self.level, data, self.whole),
+            Dialect::Sptps | Dialect::Native => {
                 let data = compress::unpack(self.level, data, legacy::MAX_UNPACKED)?;
                 Some((self.kind & !TYPE_COMPRESSED, data))
             }
@@ -200,26 +201,28 @@ impl TxKey {
         }
     }
 
-    /// Returns true if the tunnel is native: datagrams sent directly to the other end need no ids.
+    /// Returns the dialect of the key's packets.
+    #[inline]
     #[must_use]
-    pub const fn is_native(&self) -> bool {
-        matches!(self.0, TxKind::Native(_))
+    pub const fn dialect(&self) -> Dialect {
+        match self.0 {
+            TxKind::Sptps(_) => Dialect::Sptps,
+            TxKind::Native(_) => Dialect::Native,
+            TxKind::Legacy(_) => Dialect::Legacy,
+        }
     }
 
-    /// Returns true if the key is a legacy key.
+    /// Returns the properties of the key's packets.
+    #[inline]
     #[must_use]
-    pub const fn is_legacy(&self) -> bool {
-        matches!(self.0, TxKind::Legacy(_))
+    pub const fn caps(&self) -> Caps {
+        self.dialect().caps()
     }
 
     /// Returns the number of bytes in front of the data of a packet.
     #[must_use]
     pub const fn head(&self) -> usize {
-        match &self.0 {
-            TxKind::Sptps(_) => record::HEAD,
-            TxKind::Native(_) => native::HEAD,
-            TxKind::Legacy(_) => legacy::HEAD,
-        }
+        self.caps().head
     }
 
     /// Returns the number of bytes that a datagram adds to its record data. Not for legacy keys,
@@ -227,17 +230,6 @@ impl TxKey {
     #[must_use]
     pub const fn overhead(&self) -> usize {
         self.head() + TAG
-    }
-
-    /// Returns the number of bytes behind the data of a probe. Every probe is as long as an SPTPS
-    /// record behind ids, whatever the tunnel. So a proven length counts for SPTPS records behind
-    /// ids.
-    #[must_use]
-    pub const fn probe_padding(&self) -> usize {
-        match &self.0 {
-            TxKind::Sptps(_) | TxKind::Legacy(_) => 0,
-            TxKind::Native(_) => PROBE_PADDING,
-        }
     }
 
     /// Seals one record in place. `datagram` is [`Self::head`] bytes, the data, and room for the
@@ -257,7 +249,8 @@ impl TxKey {
     }
 
     /// Seals one record. `room` provides a datagram of the given length, and `write` fills in the
-    /// data of `length` bytes. A probe gets its [`Self::probe_padding`].
+    /// data of `length` bytes. A probe gets its
+    /// padding ([`Caps::direct_saving`]).
     pub fn seal_into<'r>(
         &self,
         seq: u64,
@@ -279,7 +272,7 @@ impl TxKey {
             TxKind::Native(_) => {}
         }
         let padding = match kind {
-            TYPE_PROBE => self.probe_padding(),
+            TYPE_PROBE => self.caps().direct_saving,
             _ => 0,
         };
         let datagram = room(self.overhead() + length + padding);
@@ -362,7 +355,7 @@ pub fn open(keys: &[Arc<RxKey>], datagram: &mut [u8]) -> Result<Opened, OpenErro
         return key.open(datagram);
     }
     let mut result = Err(OpenError::BadTag);
-    for key in keys.iter().filter(|key| !key.is_native()) {
+    for key in keys.iter().filter(|key| !key.caps().names_key) {
         result = key.open(datagram);
         if result != Err(OpenError::BadTag) {
             break;
@@ -421,9 +414,13 @@ impl RxKey {
         }
     }
 
-    /// Returns true if this is a native key.
-    const fn is_native(&self) -> bool {
-        matches!(self.0, RxKind::Native(_))
+    /// Returns the properties of the packets that the key opens.
+    const fn caps(&self) -> Caps {
+        match self.0 {
+            RxKind::Sptps(_) => Dialect::Sptps.caps(),
+            RxKind::Native(_) => Dialect::Native.caps(),
+            RxKind::Legacy(_) => Dialect::Legacy.caps(),
+        }
     }
 
     /// Opens a handshake record. The replay window does not apply to the order of handshake

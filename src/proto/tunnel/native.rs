@@ -31,6 +31,7 @@ use meshd_crypto::{
 use meshd_sync::{AtomicBool, AtomicU64, Mutex};
 use meshd_wire::NodeName;
 
+use crate::dialect::Dialect;
 use crate::tunnel::{OpenError, Opened, RxKey, RxKind, TxKey, TxKind};
 
 /// Bytes in front of the record data.
@@ -327,7 +328,7 @@ impl Rx {
             head: HEAD,
             tail: TAG,
             level: 0,
-            legacy: false,
+            dialect: Dialect::Native,
             whole: false,
         })
     }

@@ -10,6 +10,8 @@
 //! new key arrives. Handshake records have an order of their own, by rising numbers, regardless of
 //! the replay window. Source: wire/tinc-1.1.md sections 2.3, 2.6 and 3.6.
 
+mod record;
+
 use std::{mem, sync::Arc};
 
 use meshd_crypto::{
@@ -22,10 +24,9 @@ use meshd_crypto::{
 use meshd_sync::Mutex;
 use meshd_wire::NodeName;
 
-use crate::tunnel::{
-    OpenError, RxKey, RxKind, SPTPS_OVERHEAD, TYPE_HANDSHAKE, TxKey, TxKind,
-    record::{Counter, HEAD, Rx, Tx},
-};
+use crate::tunnel::{OpenError, RxKey, RxKind, SPTPS_OVERHEAD, TYPE_HANDSHAKE, TxKey, TxKind};
+
+pub(super) use record::{Counter, HEAD, Rx, Tx};
 
 /// Most receiving keys at a time: the previous, the current and the next one.
 const MAX_RX: usize = 3;

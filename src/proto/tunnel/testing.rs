@@ -10,7 +10,7 @@ use meshd_sync::Mutex;
 use crate::tunnel::{
     RxKey, RxKind, TxKey, TxKind,
     native::Session,
-    record::{Counter, Rx, Tx},
+    sptps::{Counter, Rx, Tx},
 };
 
 /// One direction of an SPTPS session: keys of two generations, which share numbers and a replay

@@ -210,6 +210,10 @@ fn a_broadcast_ends_whatever_the_trees() {
                     tinc[node] &= among(&tinc);
                 }
                 let state = |_, node: usize, idx| NodeState {
+                    dialect: match tinc[node] {
+                        true => Dialect::Sptps,
+                        false => Dialect::Native,
+                    },
                     tx: (!tinc[node]).then(|| Arc::clone(&native)),
                     ..neighbour(idx)
                 };

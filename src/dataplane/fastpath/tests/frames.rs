@@ -154,6 +154,7 @@ fn vouched_frames_are_finished() {
         let (ours, theirs) = native_pair();
         let (two, at_two) = tunnel(34);
         let native = NodeState {
+            dialect: Dialect::Native,
             tx: Some(ours.tx),
             rx: vec![ours.rx],
             ..neighbour(ONE)

@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    dialect::Dialect,
     mesh::{
         Mesh, Output, Timer,
         topology::{
@@ -119,10 +120,14 @@ impl Mesh {
             (true, false) => (MTU, MTU),
         };
         let cap = self.pmtu_cap(node);
+        let keys = &self.sessions[node.shared.idx];
         NodeState {
             reachable: reachability.reachable || node.shared.idx == Nodes::ME,
             neighbour: node.link.is_some(),
-            legacy: reachability.legacy,
+            dialect: match reachability.legacy {
+                true => Dialect::Legacy,
+                false => keys.dialect().unwrap_or(Dialect::Sptps),
+            },
             options: if node.shared.idx == Nodes::ME {
                 self.cx.settings.options
             } else {
@@ -133,9 +138,9 @@ impl Mesh {
             udp: udp.addr.filter(|_| udp.confirmed),
             min_mtu,
             mtu: mtu.min(cap),
-            tx: self.sessions[node.shared.idx].tx(),
-            paused: self.sessions[node.shared.idx].is_paused(),
-            rx: self.sessions[node.shared.idx].rx(),
+            tx: keys.tx(),
+            paused: keys.is_paused(),
+            rx: keys.rx(),
         }
     }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use meshd_wire::{EdgeAddress, KeyAnswer, KeyRequest, NodeName, Options, Request};
 
 use crate::{
+    dialect::Dialect,
     mesh::{
         LinkId, Mesh,
         limits::Bucket,
@@ -67,6 +68,11 @@ impl Keys {
     /// Returns true if our handshake waits for its answer.
     pub(in crate::mesh) fn is_waiting(&self) -> bool {
         self.sptps.asked.is_some() || self.native.is_waiting()
+    }
+
+    /// Returns the dialect of [`Self::tx`].
+    pub(in crate::mesh) fn dialect(&self) -> Option<Dialect> {
+        self.tx().map(|tx| tx.dialect())
     }
 
     /// Returns the sending key.

@@ -120,7 +120,11 @@ impl Mesh {
     /// Returns true if we speak legacy with a node at this place. The node's host file must allow
     /// legacy. Either the node's own link speaks legacy only, or the path does and the node has
     /// shown no better dialect (T24 of proto/threat-model.md).
-    pub(in crate::mesh) fn is_legacy(&self, idx: NodeIdx, reachability: &Reachability) -> bool {
+    pub(in crate::mesh) fn speaks_only_legacy(
+        &self,
+        idx: NodeIdx,
+        reachability: &Reachability,
+    ) -> bool {
         let node = &self.nodes[idx];
         let dialect = |of: NodeIdx| {
             let link = self.nodes[of].link.and_then(|link| self.active(link));

@@ -16,7 +16,7 @@ use crate::{
         ETHER, MTU, Mode, NodeIdx, NodeSlot,
         verdict::{self, Verdict},
     },
-    tunnel::{self, RxKey, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED, native},
+    tunnel::{self, RxKey, TYPE_MAC, TYPE_PROBE, TYPE_VOUCHED},
 };
 
 impl Mesh {
@@ -129,7 +129,7 @@ impl Mesh {
 
     /// Returns the node whose native session a datagram without ids belongs to.
     fn session_of(&mut self, datagram: &[u8]) -> Option<NodeIdx> {
-        let slot = NodeSlot::of_session(native::index_of(datagram)?);
+        let slot = NodeSlot::of_session(tunnel::index_of(datagram)?);
         let idx = self.fresh_snapshot().idx_of(slot)?;
         let named = self.sessions[idx]
             .native
@@ -240,7 +240,7 @@ fn open(mode: Mode, keys: &[Arc<RxKey>], datagram: &[u8]) -> Option<(u8, Bytes)>
     let mut bytes = datagram.to_vec();
     let opened = mode.seen(tunnel::open(keys, &mut bytes).ok()?);
     let data = opened.data(bytes.len());
-    if opened.is_native() && opened.kind & TYPE_VOUCHED != 0 {
+    if opened.caps().vouches && opened.kind & TYPE_VOUCHED != 0 {
         let (kind, packet) = (opened.kind & !TYPE_VOUCHED, &mut bytes[data.clone()]);
         let ip = if kind == TYPE_MAC {
             ether::ip_at(packet)

@@ -7,6 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use meshd_wire::{KeyRequest, NodeId, Request, ether};
 
 use crate::{
+    dialect::Dialect,
     mesh::{Mesh, Output, limits::CONGESTED, topology::node::Nodes},
     route::{
         Mode, NodeIdx, RouteSnapshot,
@@ -181,8 +182,8 @@ impl Mesh {
 
     /// Returns true if datagrams sent directly to the node have ids in front.
     fn wants_ids(&self, idx: NodeIdx) -> bool {
-        let native = self.sessions[idx].native.is_established();
-        self.nodes[idx].reachability.options.has_ids() && !native
+        let dialect = self.sessions[idx].dialect().unwrap_or(Dialect::Sptps);
+        self.nodes[idx].reachability.options.has_ids() && dialect.caps().direct_ids
     }
 
     /// Sends a tunnel datagram over the link to the nexthop.

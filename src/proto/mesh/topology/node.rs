@@ -13,6 +13,7 @@ use slotmap::SlotMap;
 use meshd_wire::{NodeName, Options, Subnet};
 
 use crate::{
+    dialect::Dialect,
     mesh::{LinkId, gossip::belief::Evidence, topology::edge::Edge},
     route::{self, NodeIdx, NodeShared, NodeSlot, NodeState},
 };
@@ -89,7 +90,7 @@ impl Node {
         let state = NodeState {
             reachable: false,
             neighbour: false,
-            legacy: false,
+            dialect: Dialect::Sptps,
             options: Options(0),
             nexthop: me.slot(),
             via: me.slot(),

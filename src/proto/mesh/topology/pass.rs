@@ -38,7 +38,7 @@ impl Mesh {
             let mut reachability = places.remove(&idx).unwrap_or(nowhere);
             if reachability.reachable && idx != Nodes::ME {
                 let anew = !self.nodes[idx].reachability.reachable;
-                reachability.legacy = self.is_legacy(idx, &reachability);
+                reachability.legacy = self.speaks_only_legacy(idx, &reachability);
                 reachability.options =
                     self.believed(idx, reachability.options, (reachability.legacy, anew), now);
                 reachability = self.hold_path(idx, reachability, now);

@@ -204,7 +204,7 @@ fn what_carriers_hand_on_is_sound() {
         Origin::Refused,
         "nobody is legacy"
     );
-    change(&net, D, |d| d.legacy = true);
+    change(&net, D, |d| d.dialect = crate::dialect::Dialect::Legacy);
     assert_eq!(origin(&net, C, "10.3.0.1"), Origin::Sound);
     assert_eq!(origin(&net, B, "10.3.0.1"), Origin::Refused);
     assert_eq!(origin(&net, C, "10.1.0.1"), Origin::Refused);

@@ -14,10 +14,11 @@ use meshd_crypto::{
 };
 use meshd_sync::{AtomicBool, AtomicU64, Mutex};
 
+use crate::dialect::Dialect;
 use crate::tunnel::{OpenError, Opened, SPTPS_OVERHEAD, TYPE_COMPRESSED, TYPE_MAC};
 
 /// Bytes of number and type in front of the data.
-pub(super) const HEAD: usize = 5;
+pub(in crate::tunnel) const HEAD: usize = 5;
 /// Limit of numbers for data; higher numbers are reserved for handshake records. Source: T10 of
 /// proto/threat-model.md.
 const LAST_FOR_DATA: u64 = (1 << 32) - (1 << 13);
@@ -28,11 +29,11 @@ const WANTS_RENEWAL: u64 = 1 << 31;
 
 /// Sequence numbers of one direction of a session. A rekey continues them.
 #[derive(Debug)]
-pub(super) struct Counter(AtomicU64);
+pub(in crate::tunnel) struct Counter(AtomicU64);
 
 impl Counter {
     /// Starts at 0: the clear-text handshake records count as well.
-    pub(super) fn new() -> Arc<Self> {
+    pub(in crate::tunnel) fn new() -> Arc<Self> {
         Arc::new(Self(AtomicU64::new(0)))
     }
 
@@ -47,13 +48,13 @@ impl Counter {
     }
 
     /// Returns true if numbers for handshake records are left.
-    pub(super) fn has_room(&self) -> bool {
+    pub(in crate::tunnel) fn has_room(&self) -> bool {
         self.0.load(Ordering::Relaxed) < LAST_FOR_HANDSHAKE
     }
 
     /// Claims a number for a handshake record, from the reserve if necessary. Check
     /// [`Self::has_room`] first.
-    pub(super) fn claim_for_handshake(&self) -> u32 {
+    pub(in crate::tunnel) fn claim_for_handshake(&self) -> u32 {
         let seq = self.0.fetch_add(1, Ordering::Relaxed);
         u32::try_from(seq).expect("the caller asked for room")
     }
@@ -73,14 +74,18 @@ impl Counter {
 }
 
 /// Sending half of a session.
-pub(super) struct Tx {
+pub(in crate::tunnel) struct Tx {
     key: Key,
     counter: Arc<Counter>,
     packer: Option<Arc<Packer>>,
 }
 
 impl Tx {
-    pub(super) fn new(key: Key, counter: Arc<Counter>, packer: Option<Arc<Packer>>) -> Self {
+    pub(in crate::tunnel) fn new(
+        key: Key,
+        counter: Arc<Counter>,
+        packer: Option<Arc<Packer>>,
+    ) -> Self {
         Self {
             key,
             counter,
@@ -89,25 +94,25 @@ impl Tx {
     }
 
     /// Returns the compressor for packets of this type, if the other end requested compression.
-    pub(super) fn packer(&self, kind: u8) -> Option<&Packer> {
+    pub(in crate::tunnel) fn packer(&self, kind: u8) -> Option<&Packer> {
         self.packer
             .as_deref()
             .filter(|_| matches!(kind, 0 | TYPE_MAC))
     }
 
-    pub(super) fn claim(&self, count: u32) -> Option<u32> {
+    pub(in crate::tunnel) fn claim(&self, count: u32) -> Option<u32> {
         self.counter.claim(count)
     }
 
-    pub(super) fn claimed(&self) -> u32 {
+    pub(in crate::tunnel) fn claimed(&self) -> u32 {
         self.counter.claimed()
     }
 
-    pub(super) fn wants_renewal(&self) -> bool {
+    pub(in crate::tunnel) fn wants_renewal(&self) -> bool {
         self.counter.wants_renewal()
     }
 
-    pub(super) fn seal(&self, seq: u32, kind: u8, datagram: &mut [u8]) {
+    pub(in crate::tunnel) fn seal(&self, seq: u32, kind: u8, datagram: &mut [u8]) {
         let (number, record) = datagram
             .split_first_chunk_mut()
             .expect("the caller leaves room for the number");
@@ -123,7 +128,7 @@ impl Tx {
 }
 
 /// Receiving half of a session.
-pub(super) struct Rx {
+pub(in crate::tunnel) struct Rx {
     key: Key,
     window: Arc<Mutex<ReplayWindow>>,
     /// Compression level that we requested.
@@ -132,7 +137,7 @@ pub(super) struct Rx {
 }
 
 impl Rx {
-    pub(super) fn new(key: Key, window: Arc<Mutex<ReplayWindow>>, level: u8) -> Self {
+    pub(in crate::tunnel) fn new(key: Key, window: Arc<Mutex<ReplayWindow>>, level: u8) -> Self {
         Self {
             key,
             window,
@@ -141,11 +146,11 @@ impl Rx {
         }
     }
 
-    pub(super) fn window(&self) -> &Mutex<ReplayWindow> {
+    pub(in crate::tunnel) fn window(&self) -> &Mutex<ReplayWindow> {
         &self.window
     }
 
-    pub(super) fn open(
+    pub(in crate::tunnel) fn open(
         &self,
         window: &mut ReplayWindow,
         datagram: &mut [u8],
@@ -163,7 +168,7 @@ impl Rx {
             head: HEAD,
             tail: TAG,
             level: if packed { self.level } else { 0 },
-            legacy: false,
+            dialect: Dialect::Sptps,
             whole: false,
         })
     }
@@ -171,8 +176,8 @@ impl Rx {
     /// Opens a handshake record without the replay check, and marks its number.
     ///
     /// Handshake records travel by TCP, and data by UDP may overtake them by more than the window.
-    /// So a separate rule orders them: see [`super::sptps::Tunnel`].
-    pub(super) fn open_handshake(
+    /// So a separate rule orders them: see [`super::Tunnel`].
+    pub(in crate::tunnel) fn open_handshake(
         &self,
         window: &mut ReplayWindow,
         datagram: &mut [u8],
@@ -186,12 +191,12 @@ impl Rx {
             head: HEAD,
             tail: TAG,
             level: 0,
-            legacy: false,
+            dialect: Dialect::Sptps,
             whole: false,
         })
     }
 
-    pub(super) fn is_used(&self) -> bool {
+    pub(in crate::tunnel) fn is_used(&self) -> bool {
         self.used.load(Ordering::Relaxed)
     }
 
