@@ -29,6 +29,38 @@ impl Dialect {
     }
 }
 
+/// Properties of a dialect's links. Code outside of `link` asks for one of them, never for the
+/// dialect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkCaps {
+    /// True if the link is safe from members of the mesh too, and its old traffic from thieves of
+    /// keys. Else the link protects against outsiders only.
+    pub keeps_out_members: bool,
+    /// True if the other end checks the lines that it forwards, so an invalid line is its own fault.
+    pub checks_lines: bool,
+    /// True if the other end survives an edge to an address that is not numeric (T09).
+    pub survives_names: bool,
+}
+
+impl Dialect {
+    /// Returns the properties of the dialect's links.
+    #[must_use]
+    pub const fn link_caps(self) -> LinkCaps {
+        match self {
+            Self::Legacy => LinkCaps {
+                keeps_out_members: false,
+                checks_lines: false,
+                survives_names: false,
+            },
+            Self::Sptps | Self::Native => LinkCaps {
+                keeps_out_members: true,
+                checks_lines: true,
+                survives_names: true,
+            },
+        }
+    }
+}
+
 /// Word for a tunnel without a key, in the place of a dialect.
 pub const NO_DIALECT: &str = "none";
 
@@ -95,5 +127,13 @@ mod tests {
             assert_eq!(row.unwrap(), Row(None), "{word}");
         }
         assert!(Dialect::ALL.is_sorted());
+    }
+
+    /// The error of serde lists every variant, also one that [`Dialect::ALL`] lacks.
+    #[test]
+    fn no_dialect_is_missing_in_the_list() {
+        let error = serde_json::from_str::<Dialect>("\"?\"").unwrap_err();
+        let listed = error.to_string().matches('`').count() / 2 - 1;
+        assert_eq!(listed, Dialect::ALL.len(), "{error}");
     }
 }

@@ -244,7 +244,7 @@ impl Driver {
     /// Adds metrics of the mesh and of the daemon.
     fn mesh_metrics(&self, out: &mut Families) {
         let links = self.mesh.connections();
-        let links = [Dialect::Native, Dialect::Sptps, Dialect::Legacy].map(|dialect| {
+        let links = Dialect::ALL.into_iter().rev().map(|dialect| {
             let count = links.iter().filter(|link| link.protocol == dialect).count();
             ([("dialect", dialect.name())], count as f64)
         });

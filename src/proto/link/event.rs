@@ -7,6 +7,8 @@ use bytes::Bytes;
 use meshd_crypto::PublicKey;
 use meshd_wire::NodeName;
 
+use crate::dialect::LinkCaps;
+
 pub use crate::dialect::Dialect;
 
 /// Identity of the other end, known after authentication.
@@ -25,10 +27,17 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Returns true if the link speaks the legacy protocol.
+    /// Returns the properties of the link's dialect.
     #[must_use]
-    pub fn is_legacy(&self) -> bool {
-        self.dialect == Dialect::Legacy
+    pub const fn caps(&self) -> LinkCaps {
+        self.dialect.link_caps()
+    }
+
+    /// Returns true if the link speaks legacy although the other node has SPTPS: one of the ends
+    /// lacks the other's key.
+    #[must_use]
+    pub fn lacks_key(&self) -> bool {
+        self.dialect == Dialect::Legacy && self.minor > 0
     }
 }
 

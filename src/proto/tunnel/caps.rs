@@ -98,3 +98,29 @@ impl Dialect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use meshd_crypto::aead::TAG;
+
+    use super::*;
+
+    /// Lengths that do not fit each other would let packets through that no path carries.
+    #[test]
+    fn lengths_of_every_dialect_fit_those_of_its_packets() {
+        for dialect in Dialect::ALL {
+            let caps = dialect.caps();
+            if !caps.end_to_end {
+                // The router counts these packets as frames.
+                assert!(caps.counts_ethernet && !caps.direct_ids, "{dialect:?}");
+                assert_eq!((caps.direct_saving, caps.relay_cost), (0, 0), "{dialect:?}");
+                continue;
+            }
+            let sealed = caps.head + TAG;
+            let ids = if caps.direct_ids { HEADER } else { 0 };
+            let saving = HEADER + SPTPS_OVERHEAD - (ids + sealed);
+            assert_eq!(caps.direct_saving, saving, "{dialect:?}");
+            assert_eq!(caps.relay_cost, sealed - SPTPS_OVERHEAD, "{dialect:?}");
+        }
+    }
+}

@@ -231,7 +231,7 @@ impl Mesh {
             if backlog.unsent >= BACKLOG {
                 return;
             }
-            let legacy = peer.hello.is_legacy();
+            let survives = peer.hello.caps().survives_names;
             let line = if let Some((news, fact)) = backlog.facts.pop_first() {
                 backlog.kept -= fact.line.as_ref().map_or(0, Bytes::len);
                 fact.line.or_else(|| self.line_of(news, fact.is))
@@ -247,7 +247,7 @@ impl Mesh {
             } else {
                 return;
             };
-            if let Some(line) = line.filter(|line| !(legacy && is_fatal_to_legacy(line))) {
+            if let Some(line) = line.filter(|line| survives || !is_fatal_to_legacy(line)) {
                 self.send_line(link, line);
             }
         }

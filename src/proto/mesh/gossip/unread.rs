@@ -46,10 +46,10 @@ impl Mesh {
 
     /// Handles a line that only the neighbour can have written and that is out of place here.
     pub(in crate::mesh) fn out_of_place(&mut self, link: LinkId, line: &Bytes, what: &str) {
-        let is_legacy = self.active(link).is_some_and(|peer| peer.hello.is_legacy());
-        match is_legacy {
-            true => self.lose_line(link, line, what, self.cx.now),
-            false => self.misbehaved(link, what),
+        let peer = self.active(link);
+        match peer.is_none_or(|peer| peer.hello.caps().checks_lines) {
+            true => self.misbehaved(link, what),
+            false => self.lose_line(link, line, what, self.cx.now),
         }
     }
 

@@ -103,7 +103,7 @@ impl Mesh {
         now: Instant,
     ) -> Options {
         self.peers.of[idx].dialects.linked = hello.minor;
-        if hello.is_legacy() {
+        if hello.dialect == Dialect::Legacy {
             // The node can speak only legacy now: a tinc may have replaced another daemon
             // (proto/native-link.md section 8).
             self.peers.of[idx].dialects = SeenDialects::default();

@@ -159,8 +159,7 @@ impl Mesh {
         }
         // A legacy tinc 1.1 lacks our key or we lack its key, so it must not try SPTPS with us. A
         // tinc 1.0 forwards our minor to other nodes, which may use SPTPS.
-        let legacy = hello.is_legacy() && hello.minor > 0;
-        let minor = match legacy {
+        let minor = match hello.lacks_key() {
             true => 0,
             false => self.cx.settings.options.minor(),
         };
@@ -218,7 +217,7 @@ impl Mesh {
             teller: None,
         };
         tracing::info!(node = %peer.hello.name, addr = %peer.remote, "link up");
-        if peer.hello.is_legacy() {
+        if !peer.hello.caps().keeps_out_members {
             let (node, notice) = (hello.name.clone(), Notice::LegacyLink);
             self.cx.emit(Output::Notice { node, notice });
         }
@@ -486,10 +485,10 @@ impl Mesh {
 
     /// Sends a line to every active link but one.
     pub(in crate::mesh) fn tell_all(&mut self, line: &Bytes, except: Option<LinkId>) {
-        let is_legacy = |peer: &Peer| peer.hello.is_legacy();
-        let fatal = self.peers.values().any(is_legacy) && is_fatal_to_legacy(line);
+        let survives = |peer: &Peer| peer.hello.caps().survives_names;
+        let fatal = !self.peers.values().all(survives) && is_fatal_to_legacy(line);
         let wanted = |(id, peer): (&LinkId, &Peer)| {
-            let spared = fatal && peer.hello.is_legacy();
+            let spared = fatal && !survives(peer);
             (peer.active && Some(*id) != except && !spared).then_some(*id)
         };
         let links: Vec<LinkId> = self.peers.iter().filter_map(wanted).collect();

@@ -20,8 +20,7 @@ impl Mesh {
             return;
         };
         let (idx, hello) = (peer.node, &peer.hello);
-        let tinc11 = hello.is_legacy() && hello.minor > 0;
-        if tinc11 && self.cx.settings.sptps && self.lacks_key(&hello.name) {
+        if hello.lacks_key() && self.cx.settings.sptps && self.lacks_key(&hello.name) {
             self.send_req_key(idx, KeyRequest::ReqPubkey);
         }
     }

@@ -240,10 +240,9 @@ impl Mesh {
         );
         let min = path.pmtu.min;
         let proven = path.confirmed && min >= MIN_MTU;
-        proven.then(|| match session.native.is_established() {
-            true => self.cx.settings.route.mode.native_mtu(min, true) - ETHER as u16,
-            false => min - ETHER as u16,
-        })
+        let dialect = session.dialect().unwrap_or(Dialect::Sptps);
+        let mode = self.cx.settings.route.mode;
+        proven.then(|| mode.tunnel_mtu(dialect, min, true) - ETHER as u16)
     }
 
     fn learned_addresses(&self, idx: NodeIdx) -> Vec<SocketAddr> {
