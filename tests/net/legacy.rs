@@ -193,12 +193,10 @@ fn ciphers_digests_and_compression() {
         ("aes-256-cbc", "md5", "16", "9"),
         ("aes-128-cfb", "sha224", "28", "10"),
         ("aes-192-cfb", "sha384", "48", "11"),
-        ("aes-256-cfb", "ripemd160", "20", "0"),
+        ("aes-256-cfb", "sha512-224", "20", "0"),
         ("des-ede3-cbc", "sha256", "4", "6"),
-        ("camellia-128-cbc", "blake2s256", "32", "0"),
-        ("camellia-256-cbc", "blake2b512", "8", "11"),
-        ("aria-256-cbc", "sha3-256", "32", "0"),
-        ("sm4-cbc", "sm3", "5", "0"),
+        ("aes-128-cbc", "blake2s256", "32", "0"),
+        ("aes-192-cbc", "blake2b512", "8", "11"),
         ("aes256", "sha512-256", "32", "5"),
     ];
     for (dialler, listener, pair) in rows.chunks(2).enumerate().map(|(n, pair)| match n % 2 {
