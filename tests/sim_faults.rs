@@ -195,6 +195,55 @@ fn blocked_udp_falls_back_to_tcp_and_comes_back() {
     });
 }
 
+/// A packet between two nodes every `PACE`, for some time; returns how long no packet arrived, all in all.
+fn silence(world: &mut World, from: usize, to: usize, time: Duration) -> Result<Duration, Failure> {
+    world.take_lost();
+    for _ in 0..time.as_millis() / PACE.as_millis() {
+        world.send(from, to, 200);
+        world.run_for(PACE)?;
+    }
+    world.run_for(seconds(1))?;
+    Ok(PACE * u32::try_from(world.take_lost().len()).unwrap())
+}
+
+const PACE: Duration = Duration::from_millis(50);
+
+/// X1, X6: the bounds of proto/threat-model.md section 5.5. tests/net/five.rs shows on real systems that it happens.
+#[test]
+fn traffic_goes_on_within_its_bounds() {
+    hold(|seed| {
+        let mut world = at_rest(Plan {
+            dials: 1,
+            native: !seed.is_multiple_of(2),
+            ..Plan::new(seed, 2, Fidelity::Bytes)
+        })?;
+        let expect = |world: &World, what: &str, took: Duration, limit: u64| {
+            if took <= seconds(limit) {
+                return Ok(());
+            }
+            Err(world.failure(format!("{what}: {took:?}, at most {limit} s")))
+        };
+        chat(&mut world, 0, 1, 10)?;
+        world.net.block_udp(0, 1, true);
+        let took = silence(&mut world, 0, 1, seconds(30))?;
+        expect(&world, "UDP is blocked", took, 5)?;
+
+        world.net.block_udp(0, 1, false);
+        let since = world.elapsed();
+        while path(&world, 0, 1) != Some(PathKind::Udp) && world.elapsed() < since + seconds(60) {
+            chat(&mut world, 0, 1, 1)?;
+        }
+        let took = world.elapsed() - since;
+        expect(&world, "UDP is let through again", took, 30)?;
+
+        world.net.put_apart(&[1]);
+        world.run_for(seconds(10))?;
+        world.heal();
+        let took = silence(&mut world, 0, 1, seconds(30))?;
+        expect(&world, "the wire is mended", took, 5)
+    });
+}
+
 #[test]
 fn a_narrow_path_carries_every_length() {
     hold(|seed| {
