@@ -176,7 +176,7 @@ fn line(change: &Change) -> String {
         new,
         when,
     } = change;
-    let file = file.as_deref().unwrap_or(Path::new("-")).display();
+    let file = file.as_deref().unwrap_or_else(|| Path::new("-")).display();
     let line = line.unwrap_or(0);
     format!("{kind:?} {file}:{line} {old:?} -> {new:?} {when:?}")
 }

@@ -129,13 +129,13 @@ fn others() -> Vec<Case> {
         ("no RSA key of ours any more", web.clone(), Progress { speaks: None, offers: Some(Legacy), min: Some(Sptps), ..keyless() },
             Some(("forbidden", Some(Sptps), &["the missing rsa_key.priv"]))),
         ("runs tinc 1.1", web.clone(), tinc_1_1.clone(), Some(("no_native_there", Some(Native), &["on db, install meshd", "Native = no"]))),
-        ("runs tinc 1.1, we have no key", no_key.clone(), Progress { speaks: Some(Legacy), ..tinc_1_1 },
+        ("runs tinc 1.1, we have no key", no_key, Progress { speaks: Some(Legacy), ..tinc_1_1 },
             Some(("own_key_first", Some(Sptps), &["see web"]))),
-        ("runs tinc 1.1, our file forbids", strict.clone(), forbidden.clone(), Some(("forbidden", Some(Native),
+        ("runs tinc 1.1, our file forbids", strict, forbidden.clone(), Some(("forbidden", Some(Native),
             &["MinProtocol = native in tinc.conf:1 forbids", "install meshd on db", "`MinProtocol = sptps` into hosts/db"]))),
         ("runs tinc 1.1, its host file forbids", web.clone(), Progress { min_line: line("hosts/db:4", "native"), ..forbidden },
             Some(("forbidden", Some(Native), &["in hosts/db:4 forbids"]))),
-        ("we have Native = no", no_native.clone(), Progress { speaks: Some(Sptps), ..db() }, Some(("own_native_first", Some(Native), &["see web"]))),
+        ("we have Native = no", no_native, Progress { speaks: Some(Sptps), ..db() }, Some(("own_native_first", Some(Native), &["see web"]))),
         ("both offer native in vain", web.clone(), Progress { speaks: Some(Sptps), ..db() },
             Some(("native_fails", Some(Native), &["PresharedKeyFile", "`meshctl -n priv log`"]))),
         ("host file changed", web.clone(), Progress { disk: Some(Ok(HostFile::Key)), ..keyless() },
@@ -152,7 +152,7 @@ fn others() -> Vec<Case> {
             Some(("legacy_there", Some(Sptps), &["check that meshd runs there"]))),
         ("never seen", web.clone(), Progress { offers: None, ..down() }, Some(("unknown", None,
             &["not heard of since meshd started", "delete hosts/db"]))),
-        ("never reached", web.clone(), Progress { offers: None, why: Some(refused), ..down() }, Some(("unknown", None, &["(refused: no)"]))),
+        ("never reached", web, Progress { offers: None, why: Some(refused), ..down() }, Some(("unknown", None, &["(refused: no)"]))),
     ]
 }
 
