@@ -275,7 +275,11 @@ fn turn(
             trouble: trouble.as_deref(),
             color: context.color,
         };
-        terminal.draw(|frame| picture.draw(frame))?;
+        match terminal.draw(|frame| picture.draw(frame)) {
+            // The terminal went away after the loop looked.
+            Err(_) if hung_up() => break,
+            drawn => drawn.map(drop)?,
+        }
         match keys.recv_timeout(TURN) {
             Ok(key) if key.kind != KeyEventKind::Release => state.key(key),
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
