@@ -55,7 +55,7 @@ impl Driver {
         self.end_capture();
         let known = |peer: &NodeName| self.mesh.has_node(peer);
         let refused = match &tap.filter().peer {
-            _ if self.tap.is_some() => {
+            _ if self.net.tap.is_some() => {
                 let text = "another capture is running; only one can run at a time";
                 Some((ErrorCode::Refused, text.to_owned()))
             }
@@ -75,7 +75,7 @@ impl Driver {
 
     /// Ends a capture whose client has left.
     pub(super) fn end_capture(&mut self) {
-        if let Some(tap) = self.tap.take_if(|tap| tap.is_closed()) {
+        if let Some(tap) = self.net.tap.take_if(|tap| tap.is_closed()) {
             tracing::info!(dropped = ?tap.dropped(), "capture ended");
             self.set_capture(None);
         }
@@ -84,10 +84,10 @@ impl Driver {
     fn set_capture(&mut self, tap: Option<Arc<Tap>>) {
         let inner = tap.as_ref().is_some_and(|tap| tap.wants(PacketKind::Inner));
         self.tell_mesh(Input::Capture(inner));
-        if let Some(workers) = &self.workers {
+        if let Some(workers) = &self.net.workers {
             workers.set_tap(tap.clone());
         }
-        self.tap = tap;
+        self.net.tap = tap;
     }
 }
 

@@ -16,13 +16,7 @@ use tokio::{
 
 use meshd_config::{AddressFamily, Config};
 use meshd_crypto::Rng;
-use meshd_dataplane::{
-    fastpath::{self, Queue, punt, tap::Tap},
-    io::{
-        tun::Tun,
-        udp::{SocketOptions, UdpSocket},
-    },
-};
+use meshd_dataplane::fastpath::{self, Queue};
 use meshd_os::{clock, random};
 use meshd_proto::{
     mesh::{Input, Mesh, Settings},
@@ -32,16 +26,16 @@ use meshd_proto::{
 use crate::{
     Event, Reply, capture,
     control::handlers::Pings,
-    fdstore::{Last, Note},
-    hooks::{Hooks, Scripts, monitor::Prepared},
+    fdstore::Last,
+    hooks::{Hooks, Scripts},
     keyring::HostKeys,
     links::{Links, Outward},
     listening::Listening,
     log::Log,
     metrics::{Busy, drift::Drift},
+    parts::{Device, Inbox, Life, Net, Reloads, Vitals},
     privileges,
-    reload::{Past, Purpose, queue::Reloads},
-    resolve::Resolver,
+    reload::{Past, Purpose, queue},
     routes::Follower,
     sandbox,
     signals::Ask,
@@ -67,57 +61,12 @@ pub(super) struct Driver {
     pub(super) hooks: Hooks,
     pub(super) log: Log,
     pub(super) pings: Pings,
-    pub(super) workers: Option<fastpath::Handle>,
-    pub(super) tun: Option<Arc<Tun>>,
-    pub(super) udp: Vec<Arc<UdpSocket>>,
-    /// Queues of all workers; the first one's are also [`Self::tun`] and [`Self::udp`].
-    pub(super) queues: Vec<Queue>,
-    pub(super) events: mpsc::Sender<Event>,
-    /// Packets that the driver dropped.
-    pub(super) drops: DropCounts,
-    pub(super) started: Instant,
-    /// The actual listening port.
-    pub(super) port: u16,
+    pub(super) net: Net,
+    pub(super) device: Device,
+    pub(super) life: Life,
     pub(super) reloads: Reloads,
-    /// Clients that wait for the stop.
-    pub(super) stopping: Option<Vec<Reply>>,
-    /// True while [`Self::stop`] runs.
-    pub(super) leaving: bool,
-    /// The script process, before tinc-up starts.
-    pub(super) prepared: Option<Prepared>,
-    /// The process group of a running tinc-up.
-    pub(super) rising: Option<i32>,
-    /// True after tinc-down has ended.
-    pub(super) device_down: bool,
-    pub(super) sockets: SocketOptions,
-    resolver: Resolver,
-    pub(super) routes: Option<Follower>,
-    /// Time at which kept routes without an owner are removed after a restart.
-    pub(super) routes_settle: Option<Instant>,
-    pub(super) note: Note,
-    pub(super) dropping: privileges::Drop,
-    /// Files beside the configuration.
-    pub(super) files: sandbox::Files,
-    pub(super) listeners: Vec<tokio::net::TcpListener>,
-    pub(super) listening: Listening,
-    /// Queue of inputs from workers for the mesh.
-    pub(super) punts: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-    /// Inputs for the mesh from its own outputs.
-    pub(super) inputs: Vec<Input>,
-    /// Buffer of events.
-    batch: Vec<Event>,
-    pub(super) watchdog: Watchdog,
-    pub(super) pulse: Pulse,
-    /// The capture, if one runs.
-    pub(super) tap: Option<Arc<Tap>>,
-    pub(super) busy: Busy,
-    pub(super) drift: Drift,
-    /// True if the last reload was applied.
-    pub(super) reload_worked: bool,
-    pub(super) past: Past,
-    refused: sandbox::Told,
-    tick: Instant,
-    entropy: Instant,
+    pub(super) inbox: Inbox,
+    pub(super) vitals: Vitals,
 }
 
 impl Driver {
@@ -176,42 +125,48 @@ impl Driver {
             hooks: Hooks::new(scripts, events.clone(), now),
             log,
             pings: Pings::default(),
-            workers: None,
-            tun: first.tun,
-            udp: first.udp,
-            queues,
-            events,
-            drops: DropCounts::new(),
-            started: now,
-            port: sockets.port,
-            reloads: Reloads::default(),
-            stopping: None,
-            leaving: false,
-            prepared,
-            rising: None,
-            device_down: false,
-            sockets: open::socket_options(&config.shell),
-            resolver: Resolver::default(),
-            routes: None,
-            routes_settle: None,
-            note,
-            dropping,
-            files,
-            listeners: sockets.tcp,
-            listening,
-            punts: mpsc::channel(punt::QUEUE),
-            inputs: Vec::new(),
-            batch: Vec::with_capacity(BATCH),
-            watchdog: Watchdog::from_env(now),
-            pulse: Pulse::default(),
-            tap: None,
-            busy: Busy::default(),
-            drift: Drift::default(),
-            reload_worked: true,
-            past: Past::default(),
-            refused: sandbox::Told::default(),
-            tick: now + TICK,
-            entropy: now + ENTROPY,
+            net: Net {
+                workers: None,
+                tun: first.tun,
+                udp: first.udp,
+                queues,
+                options: open::socket_options(&config.shell),
+                port: sockets.port,
+                listeners: sockets.tcp,
+                listening,
+                drops: DropCounts::new(),
+                tap: None,
+            },
+            device: Device {
+                prepared,
+                tinc_up: None,
+                is_down: false,
+                routes: None,
+                routes_settle: None,
+                note,
+                dropping,
+                files,
+            },
+            life: Life {
+                started: now,
+                stopping: None,
+                leaving: false,
+            },
+            reloads: Reloads {
+                queue: queue::Reloads::default(),
+                past: Past::default(),
+                worked: true,
+            },
+            inbox: Inbox::new(events, BATCH),
+            vitals: Vitals {
+                watchdog: Watchdog::from_env(now),
+                pulse: Pulse::default(),
+                busy: Busy::default(),
+                drift: Drift::default(),
+                refused: sandbox::Told::default(),
+                tick: now + TICK,
+                entropy: now + ENTROPY,
+            },
             config,
         })
     }
@@ -220,7 +175,7 @@ impl Driver {
     pub(super) async fn run(&mut self, mut events: mpsc::Receiver<Event>) -> anyhow::Result<()> {
         tracing::info!(
             node = %self.config.settings.name, version = env!("CARGO_PKG_VERSION"),
-            port = self.port, config = %self.config.source.base.display(), "meshd starting"
+            port = self.net.port, config = %self.config.source.base.display(), "meshd starting"
         );
         self.bring_device_up();
         let turned = self.turn(&mut events).await;
@@ -231,7 +186,7 @@ impl Driver {
 
     /// Runs the loop until a stop request.
     async fn turn(&mut self, events: &mut mpsc::Receiver<Event>) -> anyhow::Result<()> {
-        while self.stopping.is_none() {
+        while self.life.stopping.is_none() {
             self.turn_once(events, None).await?;
         }
         Ok(())
@@ -245,17 +200,17 @@ impl Driver {
     ) -> anyhow::Result<()> {
         let due = self.poll_timeout();
         let due = TokioInstant::from_std(limit.map_or(due, |limit| limit.min(due)));
-        let mut batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.inbox.batch);
         select! {
             _ = events.recv_many(&mut batch, BATCH) => {}
-            _ = self.punts.1.recv_many(&mut self.inputs, BATCH) => {}
+            _ = self.inbox.punts.1.recv_many(&mut self.inbox.inputs, BATCH) => {}
             () = sleep_until(due) => {}
         }
         let now = clock::now();
         for event in batch.drain(..) {
             self.event(event, now)?;
         }
-        self.batch = batch;
+        self.inbox.batch = batch;
         self.look_around(now)?;
         if self.is_up() {
             self.work(now);
@@ -265,13 +220,13 @@ impl Driver {
 
     /// True after the start: workers run and the mesh may act.
     pub(super) fn is_up(&self) -> bool {
-        self.workers.is_some()
+        self.net.workers.is_some()
     }
 
     /// Reports readiness to the service manager.
     pub(super) fn tell_ready(&self) {
         let name = &self.config.settings.name;
-        systemd::ready(&format!("{name} listens on port {}", self.port));
+        systemd::ready(&format!("{name} listens on port {}", self.net.port));
     }
 
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
@@ -291,34 +246,36 @@ impl Driver {
             Event::Written(link, count) => self.links.pool.written(link, count),
             Event::Closed(link, why) => self.links.pool.closed(link, &why),
             Event::Resolved(resolved) => {
-                let mut addrs = self.resolver.settle(&resolved);
+                let mut addrs = self.links.resolver.settle(&resolved);
                 addrs.retain(|addr| match self.config.shell.address_family {
                     AddressFamily::V4 => addr.is_ipv4(),
                     AddressFamily::V6 => addr.is_ipv6(),
                     AddressFamily::Any => true,
                 });
                 let (node, host) = (resolved.node, resolved.host);
-                self.inputs.push(Input::Resolved { node, host, addrs });
+                self.inbox
+                    .inputs
+                    .push(Input::Resolved { node, host, addrs });
             }
-            Event::DeviceRising | Event::DeviceUp(_) if self.leaving => {}
+            Event::DeviceRising | Event::DeviceUp(_) if self.life.leaving => {}
             Event::DeviceRising => self.device_rising(now)?,
             Event::DeviceUp(ended) => self.device_up(ended, now)?,
-            Event::DeviceDown => self.device_down = true,
-            Event::MonitorGone if self.leaving => {}
+            Event::DeviceDown => self.device.is_down = true,
+            Event::MonitorGone if self.life.leaving => {}
             Event::MonitorGone => bail!("the script process has ended"),
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Capture(tap, reply) => self.capture(tap, reply),
             Event::Reloaded(result, purpose) => self.reloaded(*result, purpose, now),
             Event::Signal(ask) => self.signal(ask, now)?,
-            Event::Drifted(files) => self.drift.files = Some(files),
+            Event::Drifted(files) => self.vitals.drift.files = Some(files),
         }
         Ok(())
     }
 
     fn signal(&mut self, ask: Ask, now: Instant) -> anyhow::Result<()> {
         match ask {
-            Ask::Stop if self.leaving => bail!("stopped at once by a second signal"),
+            Ask::Stop if self.life.leaving => bail!("stopped at once by a second signal"),
             Ask::Stop => self.ask_stop(None),
             Ask::Reload => {
                 if let Err(error) = self.log.reopen() {
@@ -327,7 +284,7 @@ impl Driver {
                 let (yes, confirm) = (false, None);
                 self.reload(Purpose::Reload { yes, confirm }, None);
             }
-            Ask::Retry => self.inputs.push(Input::Retry),
+            Ask::Retry => self.inbox.inputs.push(Input::Retry),
             Ask::LogConnections => self.log_connections(),
             Ask::LogGraph => self.log_graph(now),
         }
@@ -336,15 +293,15 @@ impl Driver {
 
     /// Stops the loop; the reply is sent after the stop.
     pub(super) fn ask_stop(&mut self, reply: Option<Reply>) {
-        self.stopping.get_or_insert_default().extend(reply);
+        self.life.stopping.get_or_insert_default().extend(reply);
     }
 
     /// Passes all inputs to the mesh, lets it settle once, and carries out its outputs, while these make new inputs.
     pub(super) fn work(&mut self, now: Instant) {
         for _ in 0..ROUNDS {
             self.serve_links(now);
-            for input in std::mem::take(&mut self.inputs) {
-                if let (Some(tap), Input::Line { link, line }) = (&self.tap, &input) {
+            for input in std::mem::take(&mut self.inbox.inputs) {
+                if let (Some(tap), Input::Line { link, line }) = (&self.net.tap, &input) {
                     capture::line(tap, &self.links, (*link, true), line);
                 }
                 self.mesh.handle(input, now);
@@ -357,7 +314,7 @@ impl Driver {
                 self.output(output, now);
             }
             self.serve_links(now);
-            if self.inputs.is_empty() {
+            if self.inbox.inputs.is_empty() {
                 break;
             }
         }
@@ -366,14 +323,14 @@ impl Driver {
 
     /// Queues an input for the mesh.
     pub(super) fn tell_mesh(&mut self, input: Input) {
-        self.inputs.push(input);
+        self.inbox.inputs.push(input);
     }
 
     /// Puts settings in force everywhere.
     pub(super) fn use_settings(&mut self, settings: Arc<Settings>) {
         let in_force = self.links.configure(&settings);
         self.config.settings = settings;
-        self.inputs.push(Input::Config(in_force));
+        self.inbox.inputs.push(Input::Config(in_force));
     }
 
     /// True if a known node may come from this address.
@@ -385,7 +342,7 @@ impl Driver {
             let cached = host.cached.iter().any(|addr| addr.ip() == ip);
             [named, cached]
         });
-        all.any(|known| known) || self.resolver.is_known_addr(ip)
+        all.any(|known| known) || self.links.resolver.is_known_addr(ip)
     }
 
     /// Handles deadlines of the shell's parts.
@@ -397,46 +354,46 @@ impl Driver {
         self.hooks.start_due(now);
         self.expire_pings(now);
         self.expire_confirmation(now);
-        if now >= self.tick {
+        if now >= self.vitals.tick {
             self.keep_validity();
         }
-        let workers = self.workers.as_ref();
+        let workers = self.net.workers.as_ref();
         let beats = workers.map(fastpath::Handle::beats).unwrap_or_default();
         let alive = workers.is_none_or(fastpath::Handle::is_alive);
-        if now >= self.tick {
-            self.tick = now + TICK;
-            self.pulse.feel(&beats, now);
-            self.refused.tell();
+        if now >= self.vitals.tick {
+            self.vitals.tick = now + TICK;
+            self.vitals.pulse.feel(&beats, now);
+            self.vitals.refused.tell();
             self.end_capture();
             self.log.flush();
-            if !self.leaving {
+            if !self.life.leaving {
                 self.look_at_sockets(now)?;
             }
             self.write_note();
-            if self.routes_settle.take_if(|at| now >= *at).is_some()
-                && let Some(routes) = &mut self.routes
+            if self.device.routes_settle.take_if(|at| now >= *at).is_some()
+                && let Some(routes) = &mut self.device.routes
             {
                 routes.settle(&self.config.settings.name);
             }
-            if !alive && !self.leaving {
+            if !alive && !self.life.leaving {
                 bail!("a packet thread has ended; check whether the device is gone");
             }
         }
-        self.watchdog.feed(beats, now);
-        if now >= self.entropy {
-            self.entropy = now + ENTROPY;
+        self.vitals.watchdog.feed(beats, now);
+        if now >= self.vitals.entropy {
+            self.vitals.entropy = now + ENTROPY;
             let fresh = entropy()?;
             self.links.pool.add_entropy(&fresh);
-            self.inputs.push(Input::Entropy(entropy()?));
+            self.inbox.inputs.push(Input::Entropy(entropy()?));
         }
         Ok(())
     }
 
     /// Writes the note for the daemon after a restart.
     pub(super) fn write_note(&mut self) {
-        if self.note.is_kept() {
-            let routes = self.routes.iter().flat_map(Follower::routes);
-            self.note.write(&Last {
+        if self.device.note.is_kept() {
+            let routes = self.device.routes.iter().flat_map(Follower::routes);
+            self.device.note.write(&Last {
                 neighbours: self.mesh.neighbours().collect(),
                 routes: routes.collect(),
             });
@@ -449,16 +406,16 @@ impl Driver {
             return clock::now() + TICK;
         }
         let due = [
-            Some(self.tick),
+            Some(self.vitals.tick),
             self.mesh.poll_timeout().map(|(due, _)| due),
             self.links.pool.poll_timeout(),
             self.hooks.poll_timeout(),
-            self.watchdog.poll_timeout(),
+            self.vitals.watchdog.poll_timeout(),
             self.pings.poll_timeout(),
-            self.past.poll_timeout(),
-            (!self.inputs.is_empty()).then(clock::now),
+            self.reloads.past.poll_timeout(),
+            (!self.inbox.inputs.is_empty()).then(clock::now),
         ];
-        due.into_iter().flatten().min().unwrap_or(self.tick)
+        due.into_iter().flatten().min().unwrap_or(self.vitals.tick)
     }
 }
 

@@ -18,6 +18,7 @@ mod listening;
 pub mod log;
 mod metrics;
 mod outputs;
+mod parts;
 pub mod privileges;
 mod reload;
 pub mod resolve;

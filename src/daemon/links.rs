@@ -25,12 +25,14 @@ use crate::{
     conn::{self, Wire},
     driver::Driver,
     keyring::HostKeys,
+    resolve::Resolver,
 };
 
 /// All meta connections with their sockets.
 pub(super) struct Links {
     pub(super) pool: Pool,
     pub(super) keys: HostKeys,
+    pub(super) resolver: Resolver,
     wires: SecondaryMap<LinkId, Wire>,
     dialling: SecondaryMap<DialId, AbortHandle>,
     /// True if the listening sockets are read.
@@ -67,6 +69,7 @@ impl Links {
                 now,
             ),
             keys,
+            resolver: Resolver::default(),
             wires: SecondaryMap::new(),
             dialling: SecondaryMap::new(),
             open: watch::Sender::new(false),
@@ -204,7 +207,7 @@ impl Driver {
                     pool.handle_credentials(&name, theirs.as_ref(), now);
                 }
                 PoolOutput::StoreKey { node, key } => self.learn(node, key),
-                PoolOutput::Report(report) => self.inputs.push(Input::from(report)),
+                PoolOutput::Report(report) => self.inbox.inputs.push(Input::from(report)),
                 PoolOutput::Log(event) => log(&event),
             }
         }

@@ -71,15 +71,16 @@ impl Listening {
 impl Driver {
     /// Checks which listening sockets work now, and retries the failed ones.
     pub(super) fn look_at_sockets(&mut self, now: Instant) -> anyhow::Result<()> {
-        let all = self.listening.open.iter().copied();
+        let all = self.net.listening.open.iter().copied();
         let away: Vec<SocketAddr> = all.filter(|addr| !udp::is_here(addr.ip())).collect();
         for addr in away
             .iter()
-            .filter(|addr| !self.listening.away.contains(addr))
+            .filter(|addr| !self.net.listening.away.contains(addr))
         {
             tracing::warn!(%addr, "no interface has this ListenAddress: this node is unreachable by it until an interface gets the address");
         }
         for addr in self
+            .net
             .listening
             .away
             .iter()
@@ -87,21 +88,22 @@ impl Driver {
         {
             tracing::info!(%addr, "an interface has this ListenAddress now");
         }
-        let mut changed = away != self.listening.away;
-        self.listening.away = away;
-        if !self.listening.failed.is_empty() {
-            let due = *self.listening.retry.get_or_insert(now + RETRY);
+        let mut changed = away != self.net.listening.away;
+        self.net.listening.away = away;
+        if !self.net.listening.failed.is_empty() {
+            let due = *self.net.listening.retry.get_or_insert(now + RETRY);
             if now >= due {
-                self.listening.retry = Some(now + RETRY);
+                self.net.listening.retry = Some(now + RETRY);
                 changed |= self.open_failed();
             }
         }
         if changed {
-            let listening = &self.listening;
-            for queue in &mut self.queues {
+            let listening = &self.net.listening;
+            for queue in &mut self.net.queues {
                 queue.udp.sort_by_key(|udp| listening.rank(udp.local()));
             }
-            self.udp = self
+            self.net.udp = self
+                .net
                 .queues
                 .first()
                 .map_or_else(Vec::new, |queue| queue.udp.clone());
@@ -112,31 +114,31 @@ impl Driver {
 
     /// Retries the failed addresses. Returns true if a new socket is open.
     fn open_failed(&mut self) -> bool {
-        let before = self.listening.failed.len();
-        let workers = self.queues.len();
-        for (addr, _) in std::mem::take(&mut self.listening.failed) {
-            match open::open_new(addr, &self.sockets, workers) {
+        let before = self.net.listening.failed.len();
+        let workers = self.net.queues.len();
+        for (addr, _) in std::mem::take(&mut self.net.listening.failed) {
+            match open::open_new(addr, &self.net.options, workers) {
                 Ok((tcp, udp)) => {
                     tracing::info!(%addr, "listening");
-                    self.listening.open.push(addr);
-                    for (queue, udp) in self.queues.iter_mut().zip(udp) {
+                    self.net.listening.open.push(addr);
+                    for (queue, udp) in self.net.queues.iter_mut().zip(udp) {
                         queue.udp.push(Arc::new(udp));
                     }
-                    conn::accept(tcp, self.links.open(), self.events.clone());
+                    conn::accept(tcp, self.links.open(), self.inbox.events.clone());
                 }
-                Err(error) => self.listening.failed.push((addr, error.to_string())),
+                Err(error) => self.net.listening.failed.push((addr, error.to_string())),
             }
         }
-        self.listening.failed.len() < before
+        self.net.listening.failed.len() < before
     }
 
     /// Restarts the packet threads with the present sockets.
     fn restart_workers(&mut self) -> anyhow::Result<()> {
-        let Some(workers) = self.workers.take() else {
+        let Some(workers) = self.net.workers.take() else {
             return Ok(());
         };
         for (reason, count) in workers.drops() {
-            *self.drops.entry(reason).or_default() += count;
+            *self.net.drops.entry(reason).or_default() += count;
         }
         workers.stop();
         self.start_workers()
@@ -144,19 +146,19 @@ impl Driver {
 
     /// Starts the packet threads.
     pub(super) fn start_workers(&mut self) -> anyhow::Result<()> {
-        let prepare = match self.dropping.keep.ipc_lock {
+        let prepare = match self.device.dropping.keep.ipc_lock {
             true => privileges::keep_thread_memory_lock,
             false => privileges::drop_thread_capabilities,
         };
         let workers = fastpath::start(
             self.mesh.snapshot(),
-            self.queues.clone(),
-            self.punts.0.clone(),
+            self.net.queues.clone(),
+            self.inbox.punts.0.clone(),
             prepare,
         );
         let workers = workers.context("cannot start the packet threads")?;
-        workers.set_tap(self.tap.clone());
-        self.workers = Some(workers);
+        workers.set_tap(self.net.tap.clone());
+        self.net.workers = Some(workers);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ impl Driver {
     pub(super) fn output(&mut self, output: Output, now: Instant) {
         match output {
             Output::SendLine { to, line } => {
-                if let Some(tap) = &self.tap {
+                if let Some(tap) = &self.net.tap {
                     capture::line(tap, &self.links, (to, false), &line);
                 }
                 self.links.pool.send_line(to, &line);
@@ -37,13 +37,14 @@ impl Driver {
             Output::Datagram { to, datagram } => self.send_datagram(to, &datagram),
             Output::TunWrite(packet) => {
                 let sent = self
+                    .net
                     .tun
                     .as_ref()
                     .is_none_or(|tun| tun.write(&packet).is_ok());
                 self.count_unless(sent, DropReason::SendFailed);
             }
             Output::Resolve { node, host, port } => {
-                Resolver::ask(node, host, port, &self.events);
+                Resolver::ask(node, host, port, &self.inbox.events);
             }
             Output::Dial { node, addr } => self.links.pool.dial(node, addr),
             Output::CancelDial { node } => self.links.pool.cancel_dial(&node),
@@ -52,8 +53,8 @@ impl Driver {
                 self.links.pool.close(link);
             }
             Output::AskPathMtu { to } => {
-                if let Ok(mtu) = device_mtu(to, &self.sockets) {
-                    self.inputs.push(Input::PathMtu { to, mtu });
+                if let Ok(mtu) = device_mtu(to, &self.net.options) {
+                    self.inbox.inputs.push(Input::PathMtu { to, mtu });
                 }
             }
             Output::Remember { node, addr } => self.remember(&node, addr),
@@ -62,7 +63,7 @@ impl Driver {
                 received,
                 packet,
             } => {
-                if let Some(tap) = &self.tap {
+                if let Some(tap) = &self.net.tap {
                     tap.show(PacketKind::Inner, (Some(&node), received), None, &packet);
                 }
             }
@@ -70,16 +71,16 @@ impl Driver {
             Output::Notice { node, notice } => self.log_notice(&node, notice, now),
             Output::Query { node, data } => self.queried(node, &data, now),
             Output::Hook(event) => {
-                if let Some(routes) = &mut self.routes {
+                if let Some(routes) = &mut self.device.routes {
                     routes.follow(&event, &self.config.settings.name);
                 }
                 // During the stop, changes of other nodes are ignored.
-                if !self.leaving {
+                if !self.life.leaving {
                     self.hooks.push(&event);
                 }
             }
             Output::Publish(snapshot) => {
-                if let Some(workers) = &self.workers {
+                if let Some(workers) = &self.net.workers {
                     workers.publish(snapshot);
                 }
             }
@@ -88,13 +89,14 @@ impl Driver {
 
     fn send_datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
         let socket = self
+            .net
             .udp
             .iter()
             .find(|s| s.local().is_ipv4() == to.is_ipv4());
         let Some(socket) = socket else {
             return self.count_unless(false, DropReason::SendFailed);
         };
-        if let Some(tap) = &self.tap {
+        if let Some(tap) = &self.net.tap {
             let node = self.mesh.node_by_addr(to);
             let ends = Some([socket.local(), to]);
             tap.show(PacketKind::Outer, (node.as_ref(), false), ends, datagram);
@@ -102,14 +104,16 @@ impl Driver {
         let length = datagram.len();
         match socket.send(to, datagram, length) {
             Ok(()) => {}
-            Err(error) if is_too_long(&error) => self.inputs.push(Input::TooLong { to, length }),
+            Err(error) if is_too_long(&error) => {
+                self.inbox.inputs.push(Input::TooLong { to, length })
+            }
             Err(_) => self.count_unless(false, DropReason::SendFailed),
         }
     }
 
     fn count_unless(&mut self, sent: bool, reason: DropReason) {
         if !sent {
-            *self.drops.entry(reason).or_default() += 1;
+            *self.net.drops.entry(reason).or_default() += 1;
         }
     }
 

@@ -64,21 +64,21 @@ impl Past {
 impl Driver {
     /// Queues a reload. It reads the files after the start and after a running reload.
     pub(super) fn reload(&mut self, purpose: Purpose, reply: Option<Reply>) {
-        self.reloads.ask(purpose, reply);
+        self.reloads.queue.ask(purpose, reply);
         self.begin_reload();
     }
 
     /// Starts to read the files for the next queued reload, if possible now. [`Event::Reloaded`] follows.
     pub(super) fn begin_reload(&mut self) {
         while self.is_up()
-            && let Some(purpose) = self.reloads.begin()
+            && let Some(purpose) = self.reloads.queue.begin()
         {
-            if purpose == Purpose::Plan || self.past.until.is_none() {
+            if purpose == Purpose::Plan || self.reloads.past.until.is_none() {
                 return self.read_files(purpose);
             }
             let text = "the last reload waits for a confirmation: run `meshctl confirm` to keep it, or `meshctl reload --undo`";
             let refused = control::error(ErrorCode::Refused, text.into());
-            if !self.reloads.end(&refused) {
+            if !self.reloads.queue.end(&refused) {
                 tracing::warn!("reload refused: {text}");
             }
         }
@@ -88,7 +88,7 @@ impl Driver {
         if purpose != Purpose::Plan {
             systemd::reloading();
         }
-        let (old, events) = (self.config.clone(), self.events.clone());
+        let (old, events) = (self.config.clone(), self.inbox.events.clone());
         tokio::spawn(async move {
             let load = move || meshd_config::load(&old.source, Some(&old));
             let result = match tokio::task::spawn_blocking(load).await {
@@ -119,13 +119,13 @@ impl Driver {
             }
         };
         if purpose != Purpose::Plan {
-            self.reload_worked = matches!(response, Response::Reloaded(_));
+            self.reloads.worked = matches!(response, Response::Reloaded(_));
             if let Response::Error(error) = &response {
                 tracing::error!("{}", error.text);
             }
             self.tell_ready();
         }
-        self.reloads.end(&response);
+        self.reloads.queue.end(&response);
         self.begin_reload();
     }
 
@@ -146,11 +146,11 @@ impl Driver {
         let old = self.config.clone();
         let done = self.take_over(&new);
         if !done.changed.is_empty() {
-            if self.past.kept.len() == KEPT {
-                self.past.kept.pop_front();
+            if self.reloads.past.kept.len() == KEPT {
+                self.reloads.past.kept.pop_front();
             }
-            self.past.kept.push_back(old);
-            self.past.until = confirm.map(|within| now + within);
+            self.reloads.past.kept.push_back(old);
+            self.reloads.past.until = confirm.map(|within| now + within);
         }
         Response::Reloaded(done)
     }
@@ -173,7 +173,7 @@ impl Driver {
     /// Returns the live nodes that a reload would disconnect.
     fn cut_by(&self, new: &Config) -> Vec<NodeName> {
         let new = diff::in_force(&self.config, new);
-        let new = with_port(&new.settings, self.port);
+        let new = with_port(&new.settings, self.net.port);
         self.mesh.cut_by(&new.at(clock::unix()))
     }
 
@@ -207,7 +207,7 @@ impl Driver {
 
     /// Confirms the last reload.
     pub(super) fn confirm(&mut self) -> Response {
-        match self.past.until.take() {
+        match self.reloads.past.until.take() {
             Some(_) => Response::Done(true),
             None => {
                 let text = "no reload waits for a confirmation; `meshctl status` shows the configuration in force";
@@ -218,8 +218,8 @@ impl Driver {
 
     /// Restores the configuration before the last reload; the files stay as they are.
     pub(super) fn undo(&mut self) -> Response {
-        self.past.until = None;
-        match self.past.kept.pop_back() {
+        self.reloads.past.until = None;
+        match self.reloads.past.kept.pop_back() {
             Some(old) => Response::Reloaded(self.take_over(&old)),
             None => {
                 let text =
@@ -231,7 +231,7 @@ impl Driver {
 
     /// Undoes a reload without a confirmation in time.
     pub(super) fn expire_confirmation(&mut self, now: Instant) {
-        if self.past.until.is_some_and(|until| until <= now) {
+        if self.reloads.past.until.is_some_and(|until| until <= now) {
             tracing::warn!(
                 "the last reload was not confirmed in time, so it is undone; the files on disk stay"
             );
@@ -247,7 +247,7 @@ impl Driver {
         let changed: Vec<Change> = changes.into_iter().map(change).collect();
         let in_force = diff::in_force(&self.config, new);
         let problems = texts(&new.problems);
-        let settings = with_port(&in_force.settings, self.port);
+        let settings = with_port(&in_force.settings, self.net.port);
         let running = std::mem::replace(&mut self.config, in_force);
         self.config.settings = running.settings;
         self.apply_shell();

@@ -21,7 +21,7 @@ impl Driver {
     pub(super) async fn stop(&mut self, mut events: mpsc::Receiver<Event>) -> anyhow::Result<()> {
         tracing::info!("stopping");
         systemd::stopping();
-        self.leaving = true;
+        self.life.leaving = true;
         let limit = clock::now() + SCRIPTS;
         if self.is_up() {
             for event in self.mesh.farewell() {
@@ -45,20 +45,25 @@ impl Driver {
             self.write_note();
         }
         self.kill_tinc_up();
-        let (scripts, done) = (self.hooks.scripts.clone(), self.events.clone());
+        let (scripts, done) = (self.hooks.scripts.clone(), self.inbox.events.clone());
         let runner = self.hooks.runner.clone();
         tokio::spawn(async move {
             hooks::run_down(&runner, &scripts).await;
             let _ = done.send(Event::DeviceDown).await;
         });
-        while !self.device_down {
+        while !self.device.is_down {
             self.turn_once(&mut events, None).await?;
         }
-        if let Some(workers) = self.workers.take() {
+        if let Some(workers) = self.net.workers.take() {
             workers.stop();
         }
         tracing::info!("stopped");
-        if let Some(clients) = self.stopping.take().filter(|clients| !clients.is_empty()) {
+        if let Some(clients) = self
+            .life
+            .stopping
+            .take()
+            .filter(|clients| !clients.is_empty())
+        {
             for reply in clients {
                 let _ = reply.send(Response::Done(true));
             }

@@ -49,21 +49,27 @@ pub(super) struct Offloads {
 impl Driver {
     pub(super) fn status(&self, now: Instant) -> Status {
         let config = &self.config;
-        let mtu = self.tun.as_ref().and_then(|tun| tun.mtu().ok());
+        let mtu = self.net.tun.as_ref().and_then(|tun| tun.mtu().ok());
         let offloads = self.offloads();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
-            interface: self.tun.as_ref().map(|tun| tun.name().into()),
+            uptime_seconds: now
+                .saturating_duration_since(self.life.started)
+                .as_secs_f64(),
+            interface: self.net.tun.as_ref().map(|tun| tun.name().into()),
             mtu: mtu.map(u32::from),
-            listen: addresses(&self.udp),
-            not_listening: self.listening.missing(),
+            listen: addresses(&self.net.udp),
+            not_listening: self.net.listening.missing(),
             public_key: config.settings.key.public().to_string(),
             offers: Some(config.settings.offers()),
             min_protocol: config.settings.min_protocol.map(Into::into),
             config: config.source.base.display().to_string(),
-            workers: self.workers.as_ref().map_or(0, |workers| workers.workers()),
+            workers: self
+                .net
+                .workers
+                .as_ref()
+                .map_or(0, |workers| workers.workers()),
             offloads: offloads.have,
             offloads_missing: offloads.lack,
             threads: self.threads(now),
@@ -82,15 +88,18 @@ impl Driver {
 
     /// Returns the techniques of this system.
     pub(super) fn offloads(&self) -> Offloads {
-        let tun = self.tun.as_ref().map(|tun| tun.offloads());
+        let tun = self.net.tun.as_ref().map(|tun| tun.offloads());
         let all = [
             ("tun_tso", tun.map(|tun| tun.tso)),
             ("tun_uso", tun.map(|tun| tun.uso)),
             (
                 "udp_gso",
-                Some(self.udp.iter().any(|udp| udp.max_segments() > 1)),
+                Some(self.net.udp.iter().any(|udp| udp.max_segments() > 1)),
             ),
-            ("udp_gro", Some(self.udp.iter().any(|udp| udp.has_gro()))),
+            (
+                "udp_gro",
+                Some(self.net.udp.iter().any(|udp| udp.has_gro())),
+            ),
             ("recvmmsg", Some(true)),
         ];
         let words = |wanted: bool| {
@@ -105,8 +114,8 @@ impl Driver {
 
     /// Returns drops of the driver and of all packet threads.
     pub(super) fn drops(&self) -> DropCounts {
-        let mut sum = self.drops.clone();
-        let workers = self.workers.as_ref().map(fastpath::Handle::drops);
+        let mut sum = self.net.drops.clone();
+        let workers = self.net.workers.as_ref().map(fastpath::Handle::drops);
         for (reason, count) in workers.unwrap_or_default() {
             *sum.entry(reason).or_default() += count;
         }
@@ -114,20 +123,20 @@ impl Driver {
     }
 
     fn threads(&self, now: Instant) -> Vec<ThreadRow> {
-        let Some(workers) = &self.workers else {
+        let Some(workers) = &self.net.workers else {
             return Vec::new();
         };
         let all = workers.beats().into_iter().zip(workers.drops_each());
         let running: BTreeMap<_, _> = metrics::running().into_iter().collect();
         let mut rows = Vec::new();
-        for (index, (queue, (beats, drops))) in self.queues.iter().zip(all).enumerate() {
+        for (index, (queue, (beats, drops))) in self.net.queues.iter().zip(all).enumerate() {
             let name = fastpath::thread_name(index);
             let run = running.get(&name).copied();
             rows.push(ThreadRow {
                 device: queue.tun.is_some(),
                 sockets: addresses(&queue.udp),
                 beats,
-                beat_age_seconds: self.pulse.age(index, now),
+                beat_age_seconds: self.vitals.pulse.age(index, now),
                 run_seconds: run.map(|run| Duration::from_nanos(run).as_secs_f64()),
                 name,
                 drops: labelled(drops),

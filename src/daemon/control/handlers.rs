@@ -240,7 +240,7 @@ impl Driver {
         let (received, sent) = nodes.iter().fold((0, 0), |(received, sent), row| {
             (received + row.rx_bytes, sent + row.tx_bytes)
         });
-        let device = self.tun.as_ref().map_or("dummy", |tun| tun.name());
+        let device = self.net.tun.as_ref().map_or("dummy", |tun| tun.name());
         let totals = [
             format!(" total bytes in:  {received:>10}"),
             format!(" total bytes out: {sent:>10}"),

@@ -64,7 +64,7 @@ impl Driver {
                 let about = NodeName::new(&about).ok();
                 let pair = about.and_then(|name| Some(self.report(&name, now)?.shared()));
                 let data = answer(id, pair);
-                self.inputs.push(Input::Answer { node, data });
+                self.inbox.inputs.push(Input::Answer { node, data });
             }
             Ok(Message::Tell { id, pair }) => self.told(id, &node, pair),
             Err(_) => {}

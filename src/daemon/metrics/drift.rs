@@ -21,9 +21,9 @@ impl Driver {
     /// in the background, because reading all files takes too long for the caller.
     pub(super) fn drift(&mut self, now: Instant) -> Option<usize> {
         let fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
-        if self.is_up() && !self.drift.looked.is_some_and(fresh) {
-            self.drift.looked = Some(now);
-            let (running, events) = (self.config.clone(), self.events.clone());
+        if self.is_up() && !self.vitals.drift.looked.is_some_and(fresh) {
+            self.vitals.drift.looked = Some(now);
+            let (running, events) = (self.config.clone(), self.inbox.events.clone());
             tokio::spawn(async move {
                 let look = move || {
                     diff::drifted(
@@ -36,6 +36,6 @@ impl Driver {
                 }
             });
         }
-        self.drift.files
+        self.vitals.drift.files
     }
 }

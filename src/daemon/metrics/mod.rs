@@ -107,7 +107,7 @@ impl Driver {
             drift.map(|files| (&[][..], files as f64)),
         );
         let config = &self.config;
-        let loaded = f64::from(u8::from(self.reload_worked));
+        let loaded = f64::from(u8::from(self.reloads.worked));
         out.gauge(
             "meshd_config_reload_success",
             "1 if the last reload was applied, or before the first; else 0.",
@@ -128,7 +128,7 @@ impl Driver {
             "Expiry time of the node: Expires in its host file.",
             expiries,
         );
-        let busy = self.busy.look(self.started, now);
+        let busy = self.vitals.busy.look(self.life.started, now);
         let busy = busy
             .iter()
             .map(|(name, ratio)| ([("worker", name.as_str())], *ratio));

@@ -34,7 +34,7 @@ impl Driver {
     /// Sets the interface up; [`Event::DeviceRising`] follows.
     pub(crate) fn bring_device_up(&self) {
         let shell = Arc::clone(&self.config.shell);
-        let (tun, events) = (self.tun.clone(), self.events.clone());
+        let (tun, events) = (self.net.tun.clone(), self.inbox.events.clone());
         tokio::spawn(async move {
             if let Some(tun) = tun {
                 routes::configure(&shell, tun.name()).await;
@@ -47,8 +47,8 @@ impl Driver {
     /// drops its rights now.
     pub(crate) fn device_rising(&mut self, now: Instant) -> anyhow::Result<()> {
         let mut script = DeviceUp::begin(&self.hooks.scripts);
-        self.rising = script.as_ref().and_then(DeviceUp::group);
-        let events = self.events.clone();
+        self.device.tinc_up = script.as_ref().and_then(DeviceUp::group);
+        let events = self.inbox.events.clone();
         tokio::spawn(async move {
             let ended = match &mut script {
                 Some(script) => script.end().await,
@@ -56,17 +56,17 @@ impl Driver {
             };
             let _ = events.send(Event::DeviceUp(ended)).await;
         });
-        let Some(prepared) = self.prepared.take() else {
+        let Some(prepared) = self.device.prepared.take() else {
             return Ok(());
         };
         let begin = Begin {
             scripts: self.hooks.scripts.clone(),
-            user: self.dropping.user.clone(),
-            chroot: self.dropping.chroot.is_some(),
+            user: self.device.dropping.user.clone(),
+            chroot: self.device.dropping.chroot.is_some(),
             nice: self.config.shell.nice,
-            rising: self.rising,
+            rising: self.device.tinc_up,
         };
-        let monitor = Monitor::over(prepared, &begin, self.events.clone());
+        let monitor = Monitor::over(prepared, &begin, self.inbox.events.clone());
         let monitor = monitor.context("cannot reach the script process")?;
         self.hooks.runner = Runner::Monitor(monitor);
         self.give_up_rights(now)
@@ -76,7 +76,7 @@ impl Driver {
     /// starts to listen.
     pub(crate) fn device_up(&mut self, ended: bool, now: Instant) -> anyhow::Result<()> {
         match ended {
-            true => self.rising = None,
+            true => self.device.tinc_up = None,
             false => self.kill_tinc_up(),
         }
         match &self.hooks.runner {
@@ -89,25 +89,25 @@ impl Driver {
                 }
             }
         }
-        if self.dropping.chroot.is_some() {
+        if self.device.dropping.chroot.is_some() {
             self.hooks.scripts.base = PathBuf::from("/");
         }
         self.look_at_sockets(now)?;
         self.start_workers()?;
         let Offloads { have, lack } = self.offloads();
-        let (threads, offloads, missing) = (self.queues.len(), have.join(" "), lack.join(" "));
+        let (threads, offloads, missing) = (self.net.queues.len(), have.join(" "), lack.join(" "));
         tracing::info!(threads, offloads, missing, "packet threads run");
-        for listener in std::mem::take(&mut self.listeners) {
-            conn::accept(listener, self.links.open(), self.events.clone());
+        for listener in std::mem::take(&mut self.net.listeners) {
+            conn::accept(listener, self.links.open(), self.inbox.events.clone());
         }
-        self.watchdog.feed(Vec::new(), now);
-        let neighbours = std::mem::take(&mut self.note.last.neighbours);
+        self.vitals.watchdog.feed(Vec::new(), now);
+        let neighbours = std::mem::take(&mut self.device.note.last.neighbours);
         if !neighbours.is_empty() {
             tracing::info!(
                 count = neighbours.len(),
                 "dialling the neighbours from before the restart"
             );
-            self.inputs.push(Input::Redial(neighbours));
+            self.inbox.inputs.push(Input::Redial(neighbours));
         }
         tracing::info!("ready");
         self.tell_ready();
@@ -118,7 +118,7 @@ impl Driver {
 
     /// Ends tinc-up and its processes, if it still runs.
     pub(crate) fn kill_tinc_up(&mut self) {
-        if let Some(group) = self.rising.take() {
+        if let Some(group) = self.device.tinc_up.take() {
             self.hooks.runner.kill(group);
         }
     }
@@ -126,20 +126,21 @@ impl Driver {
     /// Drops rights that only scripts still need.
     fn give_up_rights(&mut self, now: Instant) -> anyhow::Result<()> {
         if let Some(tun) = self
+            .net
             .tun
             .as_ref()
             .filter(|_| self.config.shell.interface_routes.auto)
         {
             let me = &self.config.settings.name;
-            let follower = Follower::start(tun.name(), &self.note.last.routes, me);
-            self.routes = Some(follower.context("cannot follow subnets with routes")?);
-            self.routes_settle = Some(now + ROUTES_SETTLE);
+            let follower = Follower::start(tun.name(), &self.device.note.last.routes, me);
+            self.device.routes = Some(follower.context("cannot follow subnets with routes")?);
+            self.device.routes_settle = Some(now + ROUTES_SETTLE);
         }
         if let Some(nice) = self.config.shell.nice {
             privileges::set_nice(nice)?;
         }
-        privileges::drop_to(&self.dropping)?;
-        if self.dropping.chroot.is_some() {
+        privileges::drop_to(&self.device.dropping)?;
+        if self.device.dropping.chroot.is_some() {
             self.config.source.base = PathBuf::from("/");
             self.links.keys.rebase(self.config.source.clone());
         }
@@ -156,7 +157,7 @@ impl Driver {
         let files = self.files();
         let log = self.log.file().map(Path::to_owned);
         let written: Vec<PathBuf> = files.write.iter().cloned().chain(log).collect();
-        privileges::drop_capabilities(self.dropping.keep.of_root(&written))?;
+        privileges::drop_capabilities(self.device.dropping.keep.of_root(&written))?;
         match sandbox::confine(&files) {
             Ok(true) => {}
             Ok(false) => tracing::info!(
@@ -175,7 +176,7 @@ impl Driver {
     /// Returns the files that we read and write from now on.
     fn files(&self) -> sandbox::Files {
         let base = &self.config.source.base;
-        let mut files = self.files.clone();
+        let mut files = self.device.files.clone();
         files.read.push(base.clone());
         files.read.extend(meshd_config::files::places());
         match meshd_config::cache::make_dir(base) {
