@@ -62,7 +62,7 @@ const ASKED: ABI = ABI::V6;
 /// Directories with everything below them.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    /// Directories to read, in addition to [`READ`].
+    /// Directories to read, in addition to `READ`.
     pub read: Vec<PathBuf>,
     /// Directories to write and read.
     pub write: Vec<PathBuf>,

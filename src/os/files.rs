@@ -23,7 +23,7 @@ pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Works as [`write_atomic`], for a path that an operator named: an existing file must be ours, as
-/// in [`is_ours`].
+/// in `is_ours`.
 pub fn write_given(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(there) => is_ours(&there)?,

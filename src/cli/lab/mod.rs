@@ -3,7 +3,7 @@
 //! Droplets and one hostile tenant stand in network namespaces on one shared wire, inside a private
 //! network, mount and process-id namespace (as an ordinary user also a user namespace). [`run`] checks
 //! the machine, moves into the namespaces and starts meshctl again as process 1 of the namespace.
-//! Process 1 ([`steps`]) builds the world, starts the daemons and checks them.
+//! Process 1 (`steps`) builds the world, starts the daemons and checks them.
 //!
 //! The kernel removes everything at the end. It kills every process of the lab when process 1 ends, and
 //! process 1 when the process of the user ends. All files are in a tmpfs, all devices in namespaces.

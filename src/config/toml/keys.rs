@@ -36,7 +36,7 @@ pub enum Form {
     Duration,
     /// Text such as "1MiB", or a number of bytes.
     Size,
-    /// Text: "HOST", "HOST:PORT", "[IPV6]:PORT".
+    /// Text: "HOST", "HOST:PORT", `[IPV6]:PORT`.
     Endpoint,
     /// A date with time in UTC, without quotes.
     Moment,

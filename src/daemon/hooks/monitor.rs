@@ -8,7 +8,7 @@
 //!
 //! Both directions use one JSON message per line. The first line, [`Begin`], is written before the daemon enters its
 //! sandbox. It fixes directory, interpreter, extension, RunScripts, names and user. An attacker in the daemon can later
-//! only send an [`Ask`]: a script from a fixed list, with typed values. All other messages are refused and logged.
+//! only send an `Ask`: a script from a fixed list, with typed values. All other messages are refused and logged.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
-//! The packet threads. Everything but [`worker`] and [`egress`] is pure over a snapshot, a buffer
+//! The packet threads. Everything but `worker` and `egress` is pure over a snapshot, a buffer
 //! and a [`Sink`].
 //!
-//! A packet or super-packet from the device: [`worker`] reads it. [`outbound`] asks the router,
+//! A packet or super-packet from the device: `worker` reads it. [`outbound`] asks the router,
 //! cuts the packet straight into its destination's run in [`runs`], and seals it there. The worker
 //! sends each run with one call.
 //!

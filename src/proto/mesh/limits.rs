@@ -40,7 +40,7 @@ pub const MAX_WAITING: usize = 64;
 /// Bytes of inner packets that wait for keys, over all nodes.
 pub const MAX_WAITING_BYTES: usize = 8 << 20;
 /// Default of MetaRate: flooded lines a second that a neighbour may send about itself in the long
-/// run. The other budgets are multiples of this one. See [`crate::mesh::gossip::budget`].
+/// run. The other budgets are multiples of this one. See `mesh::gossip::budget`.
 pub const LINE_RATE: u32 = 200;
 /// Flooded lines that a neighbour may send about itself at once.
 pub const LINE_BURST: usize = 20_000;

@@ -27,8 +27,8 @@ pub struct ForUs {
 }
 
 impl ForUs {
-    /// Returns the rule for packets like `packet`, for which [`verdict::decide`] returned
-    /// [`verdict::Verdict::Local`].
+    /// Returns the rule for packets like `packet`, for which `decide` returned
+    /// [`Verdict::Local`](crate::route::verdict::Verdict::Local).
     #[must_use]
     pub fn like(snapshot: &RouteSnapshot, packet: &[u8], source: NodeSlot) -> Option<Self> {
         let kernel = snapshot.settings.forwarding == Forwarding::Kernel && source != snapshot.me;

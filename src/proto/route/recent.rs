@@ -48,7 +48,7 @@ const TAG: usize = 16;
 pub enum Repeats {
     /// Any number: our own device, and meshds, which forward no copies.
     Any,
-    /// At most this number, at most 7, each within [`SOON`] of the one before: a tincd, which
+    /// At most this number, at most 7, each within `SOON` of the one before: a tincd, which
     /// forwards every copy.
     Few(u8),
 }

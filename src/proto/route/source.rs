@@ -219,7 +219,7 @@ pub(super) fn is_foreign(snapshot: &RouteSnapshot, packet: &Packet<'_>, sender: 
     origin == Origin::Refused
 }
 
-/// Counts a packet of `sender` as [`Origin::Counted`].
+/// Counts a packet of `sender` as `Counted`.
 pub fn count(snapshot: &RouteSnapshot, sender: NodeSlot) {
     if let Some(node) = snapshot.node(sender) {
         node.counters.foreign.fetch_add(1, Ordering::Relaxed);
