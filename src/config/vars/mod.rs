@@ -123,7 +123,7 @@ pub enum Kind {
     Bool,
     /// Decimal number; text after it is ignored.
     Int,
-    /// Whole seconds.
+    /// A duration, written as whole seconds.
     Seconds,
     /// Bytes.
     Bytes,

@@ -57,7 +57,7 @@ impl Print for bool {
     }
 }
 
-/// Whole seconds.
+/// A duration, written as whole seconds.
 impl Print for Duration {
     fn print(&self) -> Vec<String> {
         one(self.as_secs())

@@ -23,7 +23,7 @@ use crate::{
     route::NodeIdx,
 };
 
-/// What lines of other nodes have said lately, and what is left to do about it.
+/// Recent statements of other nodes, and the work that is left with them.
 pub(in crate::mesh) struct Gossip {
     seen: seen::Seen,
     /// Statements of others about our neighbours that those neighbours did not make.

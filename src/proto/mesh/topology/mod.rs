@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use crate::route::NodeIdx;
 
-/// What the graph pass has to do, and its results for the whole mesh.
+/// The pending work of the graph pass, and its results for the whole mesh.
 #[derive(Debug, Default)]
 pub(in crate::mesh) struct Graph {
     /// True if edges changed since the last pass.
