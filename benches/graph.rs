@@ -16,7 +16,7 @@ use criterion::{BatchSize, Criterion};
 use meshd::{
     crypto::{PrivateKey, Rng},
     link::{Dialect, Hello},
-    mesh::{Input, LinkId, Mesh, Settings, settings::Host},
+    mesh::{Input, LinkId, LinkReport, Mesh, Settings, settings::Host},
     os::clock,
     wire::NodeName,
 };
@@ -45,7 +45,7 @@ fn settings() -> Settings {
 /// Takes a line of our one link and all that follows at once.
 fn take(mesh: &mut Mesh, line: String, now: Instant) {
     let (link, line) = (LinkId::default(), Bytes::from(line));
-    mesh.handle(Input::Line { link, line }, now);
+    mesh.handle(Input::Link(LinkReport::Line { link, line }), now);
     mesh.settle_all(now);
     while mesh.poll_output().is_some() {}
 }
@@ -61,12 +61,12 @@ fn mesh(now: Instant) -> Mesh {
         dialect: Dialect::Sptps,
         started: now,
     };
-    let up = Input::LinkUp {
+    let up = Input::Link(LinkReport::Up {
         link: LinkId::default(),
         hello,
         remote: addr(2),
         local: addr(1),
-    };
+    });
     mesh.handle(up, now);
     let ends = || (1..NODES).flat_map(|a| STEPS.map(|step| (a, a + step)));
     let lines = ends().filter(|(_, b)| b % NODES != 0).flat_map(|(a, b)| {
@@ -78,9 +78,11 @@ fn mesh(now: Instant) -> Mesh {
     });
     let subnets =
         (1..NODES).map(|n| format!("10 {n:08x} {} 10.{}.{}.0/24", node(n), n >> 8, n & 255));
-    let line = |line: String| Input::Line {
-        link: LinkId::default(),
-        line: line.into(),
+    let line = |line: String| {
+        Input::Link(LinkReport::Line {
+            link: LinkId::default(),
+            line: line.into(),
+        })
     };
     let ack = std::iter::once("4 655 10 700000c".to_owned());
     let back = std::iter::once(edge(1, 0, 10));

@@ -19,7 +19,7 @@ use meshd_crypto::Rng;
 use meshd_dataplane::fastpath::{self, Queue};
 use meshd_os::{clock, random};
 use meshd_proto::{
-    mesh::{Input, Mesh, Settings},
+    mesh::{Input, LinkReport, Mesh, Settings},
     route::DropCounts,
 };
 
@@ -301,7 +301,9 @@ impl Driver {
         for _ in 0..ROUNDS {
             self.serve_links(now);
             for input in std::mem::take(&mut self.inbox.inputs) {
-                if let (Some(tap), Input::Line { link, line }) = (&self.net.tap, &input) {
+                if let (Some(tap), Input::Link(LinkReport::Line { link, line })) =
+                    (&self.net.tap, &input)
+                {
                     capture::line(tap, &self.links, (*link, true), line);
                 }
                 self.mesh.handle(input, now);

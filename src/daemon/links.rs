@@ -207,7 +207,7 @@ impl Driver {
                     pool.handle_credentials(&name, theirs.as_ref(), now);
                 }
                 PoolOutput::StoreKey { node, key } => self.learn(node, key),
-                PoolOutput::Report(report) => self.inbox.inputs.push(Input::from(report)),
+                PoolOutput::Report(report) => self.inbox.inputs.push(Input::Link(report)),
                 PoolOutput::Log(event) => log(&event),
             }
         }

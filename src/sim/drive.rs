@@ -11,7 +11,7 @@ use bytes::Bytes;
 use meshd_crypto::seal::Aeads;
 use meshd_proto::{
     link::DialId,
-    mesh::{Input, Output, Settings, validity::Validity},
+    mesh::{Input, LinkReport, Output, Settings, validity::Validity},
 };
 use meshd_wire::NodeName;
 
@@ -72,7 +72,10 @@ impl World {
 
     /// Gives one input to a mesh, which acts soon.
     pub(super) fn input(&mut self, node: usize, input: Input) {
-        if matches!(input, Input::LinkUp { .. } | Input::LinkDown { .. }) {
+        if matches!(
+            input,
+            Input::Link(LinkReport::Up { .. } | LinkReport::Down { .. })
+        ) {
             self.changed = self.now;
         }
         let mesh = &mut self.nodes[node].mesh;
@@ -168,7 +171,7 @@ impl World {
                 self.send_on(node, to, Chunk::Line(line));
             }
             Output::AskRoom { link } if by_bytes => self.nodes[node].pool.ask_room(link),
-            Output::AskRoom { link } => self.input(node, Input::Room { link }),
+            Output::AskRoom { link } => self.input(node, Input::Link(LinkReport::Room { link })),
             Output::SendFrame { to, frame } => {
                 self.send_on(node, to, Chunk::Frame(frame));
             }

@@ -3,7 +3,7 @@
 
 use meshd_proto::{
     link::{DialFault, Dialect, Hello, LinkId},
-    mesh::Input,
+    mesh::{Input, LinkReport},
 };
 use meshd_wire::Options;
 
@@ -64,12 +64,12 @@ impl World {
         self.say(&format!("n{node}: link to {} is up", hello.name));
         self.input(
             node,
-            Input::LinkUp {
+            Input::Link(LinkReport::Up {
                 link,
                 hello,
                 remote,
                 local,
-            },
+            }),
         );
     }
 
@@ -88,18 +88,18 @@ impl World {
                 self.cut += u64::from(end.side == 0);
                 self.say(&format!("n{node}: link down: {why}"));
                 let why = why.into();
-                self.input(node, Input::LinkDown { link, why });
+                self.input(node, Input::Link(LinkReport::Down { link, why }));
             }
             Some((name, addr)) => {
                 self.nodes[node].dials.remove(&name);
                 self.input(
                     node,
-                    Input::DialFailed {
+                    Input::Link(LinkReport::DialFailed {
                         node: name,
                         addr,
                         fault: DialFault::Silent,
                         why: why.into(),
-                    },
+                    }),
                 );
             }
             None => {}
@@ -124,12 +124,12 @@ impl World {
             self.nodes[from].dials.remove(&name);
             self.input(
                 from,
-                Input::DialFailed {
+                Input::Link(LinkReport::DialFailed {
                     node: name,
                     addr,
                     fault: DialFault::Silent,
                     why: why.into(),
-                },
+                }),
             );
         }
     }

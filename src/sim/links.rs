@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use meshd_proto::{link::LinkId, mesh::Input};
+use meshd_proto::{
+    link::LinkId,
+    mesh::{Input, LinkReport},
+};
 use meshd_wire::NodeName;
 
 use crate::{
@@ -62,10 +65,12 @@ impl World {
             Chunk::Bytes(bytes) => self.pool_hears(node, link, &bytes),
             Chunk::Line(line) => {
                 self.lines += 1;
-                self.input(node, Input::Line { link, line });
+                self.input(node, Input::Link(LinkReport::Line { link, line }));
             }
-            Chunk::Frame(frame) => self.input(node, Input::Frame { link, frame }),
-            Chunk::Relayed(datagram) => self.input(node, Input::Relayed { link, datagram }),
+            Chunk::Frame(frame) => self.input(node, Input::Link(LinkReport::Frame { link, frame })),
+            Chunk::Relayed(datagram) => {
+                self.input(node, Input::Link(LinkReport::Relayed { link, datagram }))
+            }
         }
     }
 

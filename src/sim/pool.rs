@@ -131,7 +131,7 @@ impl World {
             }
             _ => {}
         }
-        self.input(node, Input::from(report));
+        self.input(node, Input::Link(report));
     }
 
     /// Closes a connection of which the pool has forgotten the link.

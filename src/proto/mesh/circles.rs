@@ -7,7 +7,7 @@ use meshd_wire::{KeyRequest, Request, datagram::RelayHeader};
 
 use crate::{
     mesh::{
-        Input, LinkId, Output, Punt,
+        Input, LinkId, LinkReport, Output, Punt,
         testing::{Net, name, packet, settings},
         topology::node::Nodes,
     },
@@ -120,10 +120,10 @@ fn a_relayed_datagram_passes_once_and_never_goes_back() {
                         let [from, to] = ids.map(|idx| node_id(net, idx));
                         let header = RelayHeader { to, from }.to_bytes();
                         let datagram = [&header[..], &sealed].concat().into();
-                        Input::Relayed {
+                        Input::Link(LinkReport::Relayed {
                             link: links[by],
                             datagram,
-                        }
+                        })
                     }
                     "line" => {
                         let line = Request::ReqKey {
@@ -131,10 +131,10 @@ fn a_relayed_datagram_passes_once_and_never_goes_back() {
                             to: name(2),
                             payload: KeyRequest::Packet(sealed.clone()),
                         };
-                        Input::Line {
+                        Input::Link(LinkReport::Line {
                             link: links[by],
                             line: line.line(0).into(),
-                        }
+                        })
                     }
                     _ => Input::Punt(Punt::Relay {
                         to: ids[1],

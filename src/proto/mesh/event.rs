@@ -4,81 +4,22 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use meshd_crypto::PublicKey;
 use meshd_wire::{NodeName, Subnet, ether::Mac};
 
 use crate::{
-    link::{DialFault, Hello, LinkReport},
     mesh::Settings,
     route::{NodeIdx, RouteSnapshot},
 };
 
-pub use crate::link::{LinkId, ROOM_LEFT};
+pub use crate::link::{LinkId, LinkReport, ROOM_LEFT};
 
 /// An input that the driver gives to the mesh.
 #[derive(Debug)]
 pub enum Input {
-    /// A link is authenticated.
-    LinkUp {
-        /// The link.
-        link: LinkId,
-        /// Identity of the other end.
-        hello: Hello,
-        /// TCP address of the other end.
-        remote: SocketAddr,
-        /// Our TCP address on the link.
-        local: SocketAddr,
-    },
-    /// A link that was up is gone.
-    LinkDown {
-        /// The link.
-        link: LinkId,
-        /// Reason, for the operator.
-        why: String,
-    },
-    /// A request line (no LF) was received.
-    Line {
-        /// Link that received the line.
-        link: LinkId,
-        /// The line.
-        line: Bytes,
-    },
-    /// A frame was received over TCP as PACKET (17).
-    Frame {
-        /// Link that received the frame.
-        link: LinkId,
-        /// 14 bytes of Ethernet header, then the packet.
-        frame: Bytes,
-    },
-    /// A relay datagram was received over TCP as SPTPS_PACKET (21).
-    Relayed {
-        /// Link that received the datagram.
-        link: LinkId,
-        /// dst id, src id, SPTPS datagram.
-        datagram: Bytes,
-    },
+    /// A report of the pool about a link or a dial.
+    Link(LinkReport),
     /// A packet or event that a worker leaves to the control plane.
     Punt(Punt),
-    /// An attempt of [`Output::Dial`] failed before the link was up.
-    DialFailed {
-        /// The dialled node.
-        node: NodeName,
-        /// The dialled address.
-        addr: SocketAddr,
-        /// Kind of the failure.
-        fault: DialFault,
-        /// Reason, for the operator.
-        why: String,
-    },
-    /// A peer connected to us under the name of a node and did not prove that identity.
-    Unproven {
-        /// The claimed name.
-        node: NodeName,
-        /// Address of the peer.
-        addr: SocketAddr,
-        /// The check that failed.
-        why: String,
-    },
     /// The answer to [`Output::Resolve`]; empty if the name did not resolve.
     Resolved {
         /// The node whose Address is resolved.
@@ -133,62 +74,12 @@ pub enum Input {
         /// The answer, at most [`MAX_QUERY`](crate::mesh::reports::query::MAX_QUERY) bytes.
         data: Bytes,
     },
-    /// A node sent this Ed25519 key over a link that its RSA key authenticates. The node's host
-    /// file has no Ed25519 key.
-    KeyTold {
-        /// The node.
-        node: NodeName,
-        /// The key it sent.
-        key: PublicKey,
-    },
     /// Turns reports of inner packets ([`Output::Seen`]) on or off.
     Capture(bool),
-    /// The answer to [`Output::AskRoom`]: the socket has taken all earlier lines but at most
-    /// [`ROOM_LEFT`] bytes.
-    Room {
-        /// The link.
-        link: LinkId,
-    },
     /// 32 fresh random bytes.
     Entropy([u8; 32]),
     /// The time of [`crate::mesh::Mesh::poll_timeout`] has come.
     Timeout,
-}
-
-impl From<LinkReport> for Input {
-    fn from(report: LinkReport) -> Self {
-        match report {
-            LinkReport::Up {
-                link,
-                hello,
-                remote,
-                local,
-            } => Self::LinkUp {
-                link,
-                hello,
-                remote,
-                local,
-            },
-            LinkReport::Down { link, why } => Self::LinkDown { link, why },
-            LinkReport::Line { link, line } => Self::Line { link, line },
-            LinkReport::Frame { link, frame } => Self::Frame { link, frame },
-            LinkReport::Relayed { link, datagram } => Self::Relayed { link, datagram },
-            LinkReport::Room { link } => Self::Room { link },
-            LinkReport::DialFailed {
-                node,
-                addr,
-                fault,
-                why,
-            } => Self::DialFailed {
-                node,
-                addr,
-                fault,
-                why,
-            },
-            LinkReport::Unproven { node, addr, why } => Self::Unproven { node, addr, why },
-            LinkReport::KeyTold { node, key } => Self::KeyTold { node, key },
-        }
-    }
 }
 
 /// A packet or event that a worker cannot handle by itself.
@@ -268,7 +159,7 @@ pub enum Output {
         /// The line.
         line: Bytes,
     },
-    /// Answer with [`Input::Room`] when the socket has taken all lines so far but at most
+    /// Answer with [`LinkReport::Room`] when the socket has taken all lines so far but at most
     /// [`ROOM_LEFT`] bytes.
     AskRoom {
         /// The link.
@@ -306,7 +197,7 @@ pub enum Output {
         /// The port for the answer.
         port: u16,
     },
-    /// Open a meta connection. The link's `LinkUp` or an [`Input::DialFailed`] follows.
+    /// Open a meta connection. [`LinkReport::Up`] or [`LinkReport::DialFailed`] follows.
     Dial {
         /// The node to dial.
         node: NodeName,
@@ -318,7 +209,7 @@ pub enum Output {
         /// The dialled node.
         node: NodeName,
     },
-    /// Close a link. No `LinkDown` follows.
+    /// Close a link. No [`LinkReport::Down`] follows.
     Close {
         /// The link.
         link: LinkId,

@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use event::{Deadline, HookEvent, Input, LinkId, Notice, Output, Punt, Timer};
+pub use event::{Deadline, HookEvent, Input, LinkId, LinkReport, Notice, Output, Punt, Timer};
 pub use settings::Settings;
 
 use meshd_crypto::Rng;
@@ -116,28 +116,8 @@ impl Mesh {
     pub fn handle(&mut self, input: Input, now: Instant) {
         self.cx.now = now;
         match input {
-            Input::LinkUp {
-                link,
-                hello,
-                remote,
-                local,
-            } => self.link_up(link, hello, remote, local, now),
-            Input::LinkDown { link, why } => self.link_down(link, &why, now),
-            Input::Line { link, line } => {
-                self.cx.counters.lines += 1;
-                self.cx.counters.by_type.received(&line);
-                self.handle_line(link, &line, now);
-            }
-            Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
-            Input::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
+            Input::Link(report) => self.handle_report(report, now),
             Input::Punt(punt) => self.handle_punt(punt, now),
-            Input::DialFailed {
-                node,
-                addr,
-                fault,
-                why,
-            } => self.dial_failed(&node, addr, (fault, &why), now),
-            Input::Unproven { node, addr, why } => self.note_unproven(node, addr, why, now),
             Input::Resolved { node, host, addrs } => self.resolved(&node, &host, &addrs, now),
             Input::PathMtu { to, mtu } => self.handle_path_mtu(to, mtu, now),
             Input::TooLong { to, length } => self.handle_too_long(to, length, now),
@@ -147,17 +127,44 @@ impl Mesh {
             Input::Ping { node, token } => self.ping(&node, token, now),
             Input::Ask { node, data } => self.ask_node(&node, data, now),
             Input::Answer { node, data } => self.answer_node(&node, &data, now),
-            Input::KeyTold { node, key } => {
+            Input::Capture(on) => self.reports.set_capturing(on),
+            Input::Entropy(entropy) => self.cx.rng.add_entropy(&entropy),
+            Input::Timeout => self.timeout(now),
+        }
+        self.close_misbehaved(now);
+    }
+
+    /// Handles a report of the pool.
+    fn handle_report(&mut self, report: LinkReport, now: Instant) {
+        match report {
+            LinkReport::Up {
+                link,
+                hello,
+                remote,
+                local,
+            } => self.link_up(link, hello, remote, local, now),
+            LinkReport::Down { link, why } => self.link_down(link, &why, now),
+            LinkReport::Line { link, line } => {
+                self.cx.counters.lines += 1;
+                self.cx.counters.by_type.received(&line);
+                self.handle_line(link, &line, now);
+            }
+            LinkReport::Frame { link, frame } => self.handle_frame(link, &frame, now),
+            LinkReport::Relayed { link, datagram } => self.handle_relayed(link, &datagram, now),
+            LinkReport::Room { link } => self.link_has_room(link),
+            LinkReport::DialFailed {
+                node,
+                addr,
+                fault,
+                why,
+            } => self.dial_failed(&node, addr, (fault, &why), now),
+            LinkReport::Unproven { node, addr, why } => self.note_unproven(node, addr, why, now),
+            LinkReport::KeyTold { node, key } => {
                 // The node has a host file, and may be unknown otherwise.
                 let idx = self.nodes.add(node, now);
                 self.key_told(idx, key);
             }
-            Input::Capture(on) => self.reports.set_capturing(on),
-            Input::Entropy(entropy) => self.cx.rng.add_entropy(&entropy),
-            Input::Room { link } => self.link_has_room(link),
-            Input::Timeout => self.timeout(now),
         }
-        self.close_misbehaved(now);
     }
 
     /// Runs the graph pass and updates the tables, once after a batch of inputs.

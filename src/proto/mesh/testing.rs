@@ -19,7 +19,7 @@ use meshd_wire::{NodeId, NodeName, Request, datagram::RelayHeader};
 use crate::{
     link::{Dialect, Hello},
     mesh::{
-        HookEvent, Input, LinkId, Mesh, Notice, Output, Punt, Settings,
+        HookEvent, Input, LinkId, LinkReport, Mesh, Notice, Output, Punt, Settings,
         reports::facts::{DialFault, NodeFacts},
         settings::{Host, HostAddress},
     },
@@ -203,12 +203,12 @@ impl Net {
             };
             self.input(
                 me,
-                Input::LinkUp {
+                Input::Link(LinkReport::Up {
                     link,
                     hello,
                     remote,
                     local: underlay(me),
-                },
+                }),
             );
         }
         self.settle();
@@ -239,17 +239,17 @@ impl Net {
             self.wires.remove(&(b, lb));
             self.input(
                 a,
-                Input::LinkDown {
+                Input::Link(LinkReport::Down {
                     link: la,
                     why: "cut".into(),
-                },
+                }),
             );
             self.input(
                 b,
-                Input::LinkDown {
+                Input::Link(LinkReport::Down {
                     link: lb,
                     why: "cut".into(),
-                },
+                }),
             );
         }
         self.settle();
@@ -314,19 +314,19 @@ impl Net {
                     line.truncate(line.len() - b" meshd".len());
                 }
                 if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
-                    self.input(node, Input::Line { link, line });
+                    self.input(node, Input::Link(LinkReport::Line { link, line }));
                 }
             }
             Output::SendFrame { to, frame } => {
                 self.frames += 1;
                 assert!(self.frames < 10_000, "frames go in circles");
                 if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
-                    self.input(node, Input::Frame { link, frame });
+                    self.input(node, Input::Link(LinkReport::Frame { link, frame }));
                 }
             }
             Output::SendRelayed { to, datagram } => {
                 if let Some((node, link)) = self.wires.get(&(me, to)).copied() {
-                    self.input(node, Input::Relayed { link, datagram });
+                    self.input(node, Input::Link(LinkReport::Relayed { link, datagram }));
                 }
             }
             Output::Datagram { to, datagram } => {
@@ -354,12 +354,12 @@ impl Net {
                     Some(other) => self.join(me, other),
                     None => self.input(
                         me,
-                        Input::DialFailed {
+                        Input::Link(LinkReport::DialFailed {
                             node,
                             addr,
                             fault: DialFault::Refused,
                             why: "refused".into(),
-                        },
+                        }),
                     ),
                 }
             }
@@ -368,16 +368,16 @@ impl Net {
                     self.wires.remove(&(node, other));
                     self.input(
                         node,
-                        Input::LinkDown {
+                        Input::Link(LinkReport::Down {
                             link: other,
                             why: "closed".into(),
-                        },
+                        }),
                     );
                 }
             }
             Output::AskRoom { link } => match self.all_slow || self.slow.contains(&(me, link)) {
                 true => self.asked.push((me, link)),
-                false => self.input(me, Input::Room { link }),
+                false => self.input(me, Input::Link(LinkReport::Room { link })),
             },
             Output::AskPathMtu { to } => self.input(me, Input::PathMtu { to, mtu: 1500 }),
             Output::Hook(hook) => self.hooks.push((me, hook)),
@@ -423,7 +423,7 @@ impl Net {
             .find(|((end, _), (other, _))| (*end, *other) == (from, to))
             .unwrap();
         let link = *link;
-        self.input(to, Input::Line { link, line });
+        self.input(to, Input::Link(LinkReport::Line { link, line }));
     }
 
     /// Returns the punt of a worker for a datagram: one from a confirmed address may be a relay
@@ -507,7 +507,7 @@ impl Net {
     /// Grants room to all links that requested it.
     pub(super) fn give_room(&mut self) {
         while let Some((node, link)) = self.asked.pop() {
-            self.input(node, Input::Room { link });
+            self.input(node, Input::Link(LinkReport::Room { link }));
             self.settle();
         }
     }

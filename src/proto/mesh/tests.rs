@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::testing::{Net, name, packet, settings, start, underlay};
 use crate::mesh::{
-    HookEvent, Input, Mesh, Output, Punt,
+    HookEvent, Input, LinkReport, Mesh, Output, Punt,
     reports::facts::{DialFault, PathKind},
 };
 
@@ -39,10 +39,10 @@ fn sends(net: &mut Net, link_of: u8, to: u8, line: &str) {
         .unwrap();
     net.input(
         node,
-        Input::Line {
+        Input::Link(LinkReport::Line {
             link,
             line: Bytes::copy_from_slice(line.as_bytes()),
-        },
+        }),
     );
     net.settle();
 }
@@ -82,12 +82,12 @@ fn former_neighbours_are_dialled_once_and_at_once() {
     let mut now = start();
     let mut addr = former;
     loop {
-        let failed = Input::DialFailed {
+        let failed = Input::Link(LinkReport::DialFailed {
             node: name(1),
             addr,
             fault: DialFault::Refused,
             why: "refused".into(),
-        };
+        });
         mesh.handle(failed, now);
         now += SECOND;
         match dials(&mut mesh, now)[..] {
@@ -564,10 +564,10 @@ fn the_graph_is_computed_once_per_batch() {
         let line = format!("12 {n:x} p{n} n2 192.0.2.1 655 700000c 1");
         net.input(
             node,
-            Input::Line {
+            Input::Link(LinkReport::Line {
                 link,
                 line: line.into(),
-            },
+            }),
         );
     }
     net.settle();
@@ -599,7 +599,7 @@ fn many_changes_share_a_publication() {
         mesh.handle(Input::Timeout, now);
         if at < 100 {
             let line = format!("10 {at:x} n1 10.1.{at}.0/24").into();
-            mesh.handle(Input::Line { link, line }, now);
+            mesh.handle(Input::Link(LinkReport::Line { link, line }), now);
         }
         mesh.settle_all(now);
         while let Some(output) = mesh.poll_output() {

@@ -11,7 +11,7 @@ use meshd_crypto::Rng;
 
 use crate::{
     mesh::{
-        Input, Output,
+        Input, LinkReport, Output,
         testing::{Net, lines_of, name, settings},
     },
     tunnel,
@@ -108,7 +108,8 @@ impl Pair {
         {
             let mut links = self.net.wires.keys();
             let (_, link) = *links.find(|(node, _)| *node == to).unwrap();
-            self.net.input(to, Input::Line { link, line });
+            self.net
+                .input(to, Input::Link(LinkReport::Line { link, line }));
         } else {
             for n in 0..2 {
                 self.net.input(n, Input::Timeout);

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use meshd_crypto::{PrivateKey, Rng};
 
 use crate::mesh::{
-    Input, Notice,
+    Input, LinkReport, Notice,
     reports::facts::HostFile,
     sessions::legacy::tests::net,
     settings::Settings,
@@ -79,7 +79,7 @@ fn a_key_from_an_upgrade_makes_its_node_known() {
     assert!(!net.meshes[0].has_node(&name(1)));
     let own = PrivateKey::generate(&mut Rng::new([5; 32])).public();
     let (now, node) = (net.now, name(1));
-    net.meshes[0].handle(Input::KeyTold { node, key: own }, now);
+    net.meshes[0].handle(Input::Link(LinkReport::KeyTold { node, key: own }), now);
     assert_eq!(told_key(&net, 1), Some(key(5)));
     // With the key in its host file there is nothing more to report.
     let mut settings = Settings::clone(&net.meshes[0].cx.settings);

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::mesh::reports::query::*;
 use crate::mesh::{
-    Input,
+    Input, LinkReport,
     reports::facts::NodeDetails,
     testing::{Net, name, settings},
 };
@@ -141,7 +141,7 @@ fn who_dials_in_vain_and_who_comes_without_proof_is_kept_for_the_operator() {
     let (addr, why) = ("192.0.2.9:7".parse().unwrap(), "no".to_owned());
     for node in [name(1), NodeName::new("stranger").unwrap()] {
         let why = why.clone();
-        net.input(0, Input::Unproven { node, addr, why });
+        net.input(0, Input::Link(LinkReport::Unproven { node, addr, why }));
     }
     let seen = details(&net, 0, 1).node.dial.unproven.unwrap();
     assert_eq!(

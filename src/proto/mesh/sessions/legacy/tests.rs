@@ -6,7 +6,7 @@ use meshd_wire::EdgeAddress;
 
 use crate::{
     mesh::{
-        Input, Output, Settings,
+        Input, LinkReport, Output, Settings,
         settings::{Host, MinProtocol},
         testing::{Net, lines_of, name, settings},
     },
@@ -435,34 +435,34 @@ fn no_edge_to_a_name_goes_to_a_legacy_link() {
     };
     let remote = crate::mesh::testing::underlay(2);
     let local = crate::mesh::testing::underlay(0);
-    let up = Input::LinkUp {
+    let up = Input::Link(LinkReport::Up {
         link: sptps,
         hello,
         remote,
         local,
-    };
+    });
     mesh.handle(up, now);
     mesh.handle(
-        Input::Line {
+        Input::Link(LinkReport::Line {
             link: sptps,
             line: "4 655 1 700000c".into(),
-        },
+        }),
         now,
     );
     while mesh.poll_output().is_some() {}
     for line in [fatal, " 12 79 y x example.org 655 c 1", good] {
         mesh.handle(
-            Input::Line {
+            Input::Link(LinkReport::Line {
                 link: sptps,
                 line: line.into(),
-            },
+            }),
             now,
         );
         mesh.handle(
-            Input::Line {
+            Input::Link(LinkReport::Line {
                 link: from,
                 line: line.replace(" x ", " w ").into(),
-            },
+            }),
             now,
         );
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use meshd_crypto::seal::{Aead, Aeads};
 
 use crate::mesh::{
-    Input, Settings,
+    Input, LinkReport, Settings,
     testing::{Net, name, settings, underlay},
 };
 
@@ -235,7 +235,7 @@ fn messages_of_others_do_not_disturb_a_session() {
                 .find(|((from, _), (node, _))| *from == 1 && *node == to)
                 .unwrap();
             let line = line.clone();
-            net.input(*node, Input::Line { link: *link, line });
+            net.input(*node, Input::Link(LinkReport::Line { link: *link, line }));
         }
         net.send(0, 2, 100);
         net.send(2, 0, 100);

@@ -6,7 +6,7 @@ use meshd_wire::ether;
 use crate::{
     link::Dialect,
     mesh::{
-        Input,
+        Input, LinkReport,
         settings::Host,
         testing::{Net, lines_of, name, settings},
     },
@@ -32,7 +32,7 @@ fn spoof(net: &mut Net, from: u8) -> bool {
     let frame = [&ether::made_up(&packet), &*packet].concat().into();
     let link = *net.link_of(0, 1);
     net.delivered.clear();
-    net.input(0, Input::Frame { link, frame });
+    net.input(0, Input::Link(LinkReport::Frame { link, frame }));
     net.settle();
     !net.delivered.is_empty()
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::mesh::{
-    Input, Punt,
+    Input, LinkReport, Punt,
     limits::{FORGET_AFTER, MAX_UNKNOWN_PER_NEIGHBOUR},
     testing::{Net, name, packet, settings},
 };
@@ -40,10 +40,10 @@ fn forgotten_nodes_leave_no_slots_behind() {
             let line = format!("10 {round:x} stranger{round}x{n} 10.9.0.0/16");
             let link = *net.link_of(0, 1);
             net.meshes[0].handle(
-                Input::Line {
+                Input::Link(LinkReport::Line {
                     link,
                     line: line.into(),
-                },
+                }),
                 now,
             );
         }
