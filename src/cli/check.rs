@@ -54,9 +54,9 @@ pub(super) fn run(
         && let Some(status) = running_key::daemon_of(context, &source.base)
         && let Some((file, key)) = running_key::other_than_running(&status)
     {
-        let shown = file.strip_prefix(&status.config).unwrap_or(&file);
+        let relative = file.strip_prefix(&status.config).unwrap_or(&file);
         let text = meshd_diagnose::health::other_key(&key.to_string());
-        config.problems.push(Problem::warning(shown, 0, text));
+        config.problems.push(Problem::warning(relative, 0, text));
     }
     if let Some((place, _)) = &source.instead {
         // Problems of other files are dropped: the author of this file does not write them.
@@ -156,8 +156,8 @@ fn judged(source: Source, place: Place, file: PathBuf) -> Source {
         };
         is_toml(&file) || is_toml(now)
     };
-    let shown = match place {
-        Place::Path(shown) => shown,
+    let within = match place {
+        Place::Path(within) => within,
         Place::Daemon => match toml(meshd_config::main_file(&source)) {
             true => meshd_config::toml::MAIN.into(),
             false => "tinc.conf".into(),
@@ -168,7 +168,7 @@ fn judged(source: Source, place: Place, file: PathBuf) -> Source {
         },
     };
     Source {
-        instead: Some((shown, file)),
+        instead: Some((within, file)),
         ..source
     }
 }

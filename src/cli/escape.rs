@@ -67,8 +67,8 @@ mod tests {
     fn json_stays_json_of_the_same_value() {
         let foreign = "\x1b[2J\u{9b}31m\x7f\u{2066}";
         let json = serde_json::to_string(foreign).unwrap();
-        let shown = safe(&json);
-        assert!(shown.is_ascii(), "{shown}");
-        assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), foreign);
+        let escaped = safe(&json);
+        assert!(escaped.is_ascii(), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), foreign);
     }
 }

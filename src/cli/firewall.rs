@@ -47,7 +47,7 @@ pub(super) fn inspect(from: Option<IpAddr>, port: u16) -> Seen {
 }
 
 fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
-    let whom = from.map_or_else(String::new, |from| format!(" from {from}"));
+    let sources = from.map_or_else(String::new, |from| format!(" from {from}"));
     // A packet usually arrives at the interface that its answer leaves by.
     let route = from.and_then(|from| netlink::route_now(from).ok());
     let interface = route.as_ref().map(|route| route.interface.as_str());
@@ -61,17 +61,17 @@ fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
         match nft::fate(ruleset, packet) {
             Fate::Accepted => {}
             Fate::Dropped(rule) => {
-                return Seen::Closed(format!("{port}/{protocol}{whom} is closed here: {rule}"));
+                return Seen::Closed(format!("{port}/{protocol}{sources} is closed here: {rule}"));
             }
             Fate::Unknown(rule) => {
                 return Seen::Unsure(format!(
-                    "{port}/{protocol}{whom}: not known, {rule} decides"
+                    "{port}/{protocol}{sources}: not known, {rule} decides"
                 ));
             }
         }
     }
     Seen::Open(format!(
-        "{port}/udp and {port}/tcp{whom} are open here (nft)"
+        "{port}/udp and {port}/tcp{sources} are open here (nft)"
     ))
 }
 

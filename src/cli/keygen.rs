@@ -85,10 +85,10 @@ pub(super) fn run(
             None => source.base.join("ed25519_key.pub"),
         },
     };
-    let shown = name
+    let published = name
         .as_ref()
         .and_then(|_| meshd_config::own_public(&source));
-    let (key, done) = pair(&files, there, shown)?;
+    let (key, done) = pair(&files, there, published)?;
     let Files { private, public } = &files;
     match done {
         Done::Kept | Done::Made => {}
@@ -126,11 +126,11 @@ pub(super) fn run(
     Ok(Exit::Fine)
 }
 
-/// Makes or completes the pair, and returns the step that was done. `shown` is the public key in our files.
+/// Makes or completes the pair, and returns the step that was done. `published` is the public key in our files.
 fn pair(
     files: &Files,
     there: There,
-    shown: Option<PublicKey>,
+    published: Option<PublicKey>,
 ) -> Result<(PrivateKey, Done), Failure> {
     let Files { private, public } = files;
     // The lock excludes other writers, so leftover files come from an interrupted run.
@@ -139,7 +139,7 @@ fn pair(
     for path in [private, public, &draft] {
         keys::forget_drafts(path);
     }
-    match keys::kept_private(&draft) {
+    match keys::read_private_file(&draft) {
         Ok(Some(key)) => {
             finish(files, |private, public| {
                 keys::complete_pair(private, public, &key)
@@ -149,13 +149,13 @@ fn pair(
         Ok(None) => {}
         Err(error) => return Err(read_error(&draft, &error)),
     }
-    let key = match keys::kept_private(private) {
+    let key = match keys::read_private_file(private) {
         Err(error) if there != There::Replace => return Err(read_error(private, &error)),
         Err(_) | Ok(None) => None,
         Ok(Some(key)) => Some(key),
     };
     match (key, there) {
-        (Some(key), There::Keep | There::Refuse) if shown.is_none() && !shows(public, &key) => {
+        (Some(key), There::Keep | There::Refuse) if published.is_none() && !shows(public, &key) => {
             finish(files, |_, public| keys::write_public(public, &key.public()))?;
             Ok((key, Done::Completed))
         }

@@ -95,7 +95,7 @@ pub(super) fn status(context: &Context) -> Outcome {
         all.push((unheard_of(&source, &name), "-".into()));
     }
     let rows = rows(&own, all, &peers);
-    let shown = Rows {
+    let output = Rows {
         head: headline(&own, &rows, context.utf8),
         rows: &rows,
     };
@@ -104,7 +104,7 @@ pub(super) fn status(context: &Context) -> Outcome {
         "migrate.status",
         &Frame::from(&answer),
         &rows,
-        &shown,
+        &output,
     )?;
     Ok(match rows.iter().all(|row| row.todo.is_none()) {
         true => Exit::Fine,
@@ -114,7 +114,7 @@ pub(super) fn status(context: &Context) -> Outcome {
 
 fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure> {
     let line = |variable| line(source, None, variable);
-    let says_no = |variable| line(variable).filter(|line| line.value == "no");
+    let is_no = |variable| line(variable).filter(|line| line.value == "no");
     let key_file = meshd_config::place_of(source, None, "Ed25519PrivateKeyFile");
     let key_file = key_file.map_or_else(|| "ed25519_key.priv".into(), |(_, _, value)| value);
     Ok(Own {
@@ -133,8 +133,8 @@ fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure
         offers: status.offers.ok_or_else(Failure::odd_answer)?,
         min: status.min_protocol,
         key_file: source.base.join(key_file).exists(),
-        experimental: says_no("ExperimentalProtocol"),
-        native: says_no("Native"),
+        experimental: is_no("ExperimentalProtocol"),
+        native: is_no("Native"),
         min_line: line("MinProtocol"),
     })
 }
@@ -165,10 +165,10 @@ fn facts(source: &Source, own: &str, row: &PeerRow, edges: &[EdgeRow]) -> Progre
 /// 1.0 that forwards another edge may have removed the address.
 fn names_local(name: &str, own: &str, edges: &[EdgeRow]) -> Option<bool> {
     let names = |edge: &&EdgeRow| edge.local_host != "unspec";
-    let mut theirs = edges.iter().filter(|edge| edge.from == name);
-    match theirs.clone().any(|edge| names(&edge)) {
+    let mut edges_of_node = edges.iter().filter(|edge| edge.from == name);
+    match edges_of_node.clone().any(|edge| names(&edge)) {
         true => Some(true),
-        false => theirs.any(|edge| edge.to == own).then_some(false),
+        false => edges_of_node.any(|edge| edge.to == own).then_some(false),
     }
 }
 

@@ -74,12 +74,12 @@ fn headline(
     .filter(|(count, _)| *count > 0)
     .map(|(count, word)| format!("{count} {word}"))
     .collect();
-    let what = if rows.len() == 1 { "peer" } else { "peers" };
+    let noun = if rows.len() == 1 { "peer" } else { "peers" };
     let colon = if counts.is_empty() { "" } else { ": " };
     let parts = [
         net.unwrap_or_default().to_owned(),
         format!("{node}{own}"),
-        format!("{} {what}{colon}{}", rows.len(), counts.join(", ")),
+        format!("{} {noun}{colon}{}", rows.len(), counts.join(", ")),
         format!(
             "meshd {} up {}",
             status.version,

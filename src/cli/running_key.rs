@@ -46,12 +46,12 @@ pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, PublicKey)
         base: PathBuf::from(&status.config),
         ..Source::default()
     };
-    let says_no = || {
+    let is_no = || {
         let line = meshd_config::place_of(&source, None, "ExperimentalProtocol");
         line.is_some_and(|(_, _, value)| value.eq_ignore_ascii_case("no"))
     };
     let private = meshd_config::private_path(&source);
-    let (file, key) = match keys::kept_private(&private) {
+    let (file, key) = match keys::read_private_file(&private) {
         Ok(key) => (private, key?.public()),
         Err(_) => {
             let name = meshd_config::own_name(&source).ok()?;
@@ -61,7 +61,7 @@ pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, PublicKey)
     };
     let running = PublicKey::from_base64(&status.public_key).ok()?;
     // Without SPTPS the daemon uses a placeholder key that never leaves it.
-    let stands_in = status.offers == Some(Dialect::Legacy) && says_no();
+    let stands_in = status.offers == Some(Dialect::Legacy) && is_no();
     if running == key || stands_in {
         return None;
     }

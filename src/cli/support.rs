@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
         .as_deref()
         .map_or_else(|| "meshd".into(), |net| format!("meshd@{net}"));
     let journal = ["-u", &unit, "-n", LINES, "--no-pager", "-o", "short-iso"];
-    bundle.push(("log.txt".into(), said("journalctl", &journal)));
+    bundle.push(("log.txt".into(), output_of("journalctl", &journal)));
     // The daemon's memory has more levels than the journal.
     if let Ok(lines) = log::recorded(context) {
         bundle.push(("recorder.txt".into(), lines));
@@ -78,7 +78,7 @@ pub(super) fn run(context: &Context, out: Option<PathBuf>) -> Outcome {
             "system/{program}_{}.txt",
             arguments.join("_").replace('-', "")
         );
-        bundle.push((name, said(program, arguments)));
+        bundle.push((name, output_of(program, arguments)));
     }
     secrets.extend(in_files(&source));
     for (_, text) in &mut bundle {
@@ -211,7 +211,7 @@ fn in_files(source: &Source) -> Vec<String> {
 }
 
 /// Returns a program's output and error output, or the reason why it cannot run.
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) => {
             let [out, err] = [&output.stdout, &output.stderr]

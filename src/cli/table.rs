@@ -80,11 +80,11 @@ impl Table {
         let (sentences, others): (Vec<usize>, Vec<usize>) =
             (0..needs.len()).partition(|at| needs[*at].rank == SENTENCE);
         let of_others: Vec<Need> = others.iter().map(|at| needs[*at]).collect();
-        let kept: Vec<usize> = match fit(&of_others, GAP, room) {
-            Some(kept) => kept.into_iter().map(|(at, _)| others[at]).collect(),
+        let fitting: Vec<usize> = match fit(&of_others, GAP, room) {
+            Some(fitting) => fitting.into_iter().map(|(at, _)| others[at]).collect(),
             None => (0..needs.len()).filter(|at| needs[*at].rank == 0).collect(),
         };
-        let narrow = self.only(&kept);
+        let narrow = self.only(&fitting);
         let mut lines = Vec::new();
         narrow.text(&mut lines, header, color)?;
         let text = String::from_utf8_lossy(&lines);
@@ -107,11 +107,11 @@ impl Table {
     }
 
     /// Keeps only these columns.
-    fn only(&self, kept: &[usize]) -> Self {
-        let of = |row: &Vec<String>| kept.iter().map(|at| row[*at].clone()).collect();
+    fn only(&self, fitting: &[usize]) -> Self {
+        let of = |row: &Vec<String>| fitting.iter().map(|at| row[*at].clone()).collect();
         Self {
-            names: kept.iter().map(|at| self.names[*at]).collect(),
-            right: kept.iter().map(|at| self.right[*at]).collect(),
+            names: fitting.iter().map(|at| self.names[*at]).collect(),
+            right: fitting.iter().map(|at| self.right[*at]).collect(),
             ranks: Vec::new(),
             rows: self.rows.iter().map(of).collect(),
         }

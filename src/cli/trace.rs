@@ -120,10 +120,10 @@ fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> 
     }
     let edges = live.edges()?;
     let mut hops: Vec<Next> = Vec::new();
-    let mut said = Some(report.pair);
+    let mut report = Some(report.pair);
     let mut at = live.world.own.clone();
     while at != node && hops.len() < MAX {
-        let (next, kind) = match &said {
+        let (next, kind) = match &report {
             Some(pair) => match (pair.path, &pair.via) {
                 (PathKind::Via, Some(via)) if *via != at => {
                     (via.clone(), live.path_between(&at, via)?)
@@ -135,9 +135,9 @@ fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> 
         let circle = hops.iter().any(|(seen, _)| *seen == next);
         let next = if circle { node.to_owned() } else { next };
         hops.push((next.clone(), kind.filter(|_| !circle)));
-        said = match next == node {
+        report = match next == node {
             true => None,
-            false => live.told(&next, node)?,
+            false => live.path_as_seen_by(&next, node)?,
         };
         at = next;
     }
@@ -177,7 +177,7 @@ fn lines(hops: &[Hop]) -> Vec<String> {
 impl Live {
     /// Returns the path of one node to another, if it can be asked; for our own node, from our daemon.
     fn path_between(&mut self, from: &str, to: &str) -> Result<Option<PathKind>, Failure> {
-        Ok(self.told(from, to)?.map(|pair| pair.path))
+        Ok(self.path_as_seen_by(from, to)?.map(|pair| pair.path))
     }
 
     /// Measures the round trip to a node by a ping, or else by a request over links.
@@ -186,8 +186,8 @@ impl Live {
             return Ok(Some(rtt));
         }
         let (own, start) = (self.world.own.clone(), clock::now());
-        let told = self.told(node, &own)?;
-        Ok(told.map(|_| clock::now().saturating_duration_since(start).as_secs_f64()))
+        let answer = self.path_as_seen_by(node, &own)?;
+        Ok(answer.map(|_| clock::now().saturating_duration_since(start).as_secs_f64()))
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) struct Wanted {
 }
 
 /// A packet with data for text and files.
-struct Shown<'a> {
+struct CapturedPacket<'a> {
     row: &'a PacketRow,
     data: Vec<u8>,
     frames: bool,
@@ -168,14 +168,14 @@ impl Capture {
             self.left -= 1;
             *self.captured.entry(row.kind).or_default() += 1;
             let data = BASE64.decode(row.data.as_bytes());
-            let shown = Shown {
+            let packet = CapturedPacket {
                 data: data.map_err(|_| Failure::odd_answer())?,
                 row: &row,
                 frames: self.frames,
             };
             match &mut self.sink {
-                Sink::Text => shown.print(self.format)?,
-                Sink::File(file) => file.write(&shown)?,
+                Sink::Text => packet.print(self.format)?,
+                Sink::File(file) => file.write(&packet)?,
             }
         }
         Ok(())
@@ -254,8 +254,8 @@ impl Sink {
 }
 
 impl File {
-    fn write(&mut self, shown: &Shown<'_>) -> Result<(), Failure> {
-        let row = shown.row;
+    fn write(&mut self, captured: &CapturedPacket<'_>) -> Result<(), Failure> {
+        let row = captured.row;
         let ends = row
             .local
             .zip(row.remote)
@@ -264,14 +264,14 @@ impl File {
                 false => [local, remote],
             });
         let packet = match (row.kind, ends) {
-            (PacketKind::Outer, Some(ends)) => headers::udp(ends, row.length, &shown.data),
+            (PacketKind::Outer, Some(ends)) => headers::udp(ends, row.length, &captured.data),
             (PacketKind::Meta, Some(ends)) => {
-                let line = [&shown.data[..], b"\n"].concat();
+                let line = [&captured.data[..], b"\n"].concat();
                 self.streams.tcp(ends, row.length + 1, &line)
             }
-            _ => shown.data.clone(),
+            _ => captured.data.clone(),
         };
-        let missing = row.length.saturating_sub(shown.data.len());
+        let missing = row.length.saturating_sub(captured.data.len());
         let whole = self.bare || (self.frames && row.kind == PacketKind::Inner);
         let packet = match whole {
             true => packet,
@@ -290,7 +290,7 @@ impl File {
     }
 }
 
-impl Shown<'_> {
+impl CapturedPacket<'_> {
     /// Describes the packet in a few words.
     fn text(&self) -> String {
         let row = self.row;
@@ -370,12 +370,12 @@ mod tests {
         ] {
             let row = row(kind, data);
             let (data, frames) = (data.to_vec(), false);
-            let shown = Shown {
+            let packet = CapturedPacket {
                 row: &row,
                 data,
                 frames,
             };
-            assert_eq!(shown.text(), text);
+            assert_eq!(packet.text(), text);
         }
     }
 
@@ -397,12 +397,12 @@ mod tests {
         for kind in kinds {
             let row = row(*kind, &[0x45; 30]);
             let data = vec![0x45; 30];
-            let shown = Shown {
+            let packet = CapturedPacket {
                 row: &row,
                 data,
                 frames,
             };
-            file.write(&shown).unwrap();
+            file.write(&packet).unwrap();
         }
         let file = std::fs::read(path).unwrap();
         let mut reader = pcap_file::pcapng::PcapNgReader::new(file.as_slice()).unwrap();

@@ -25,7 +25,7 @@ fn mark(kind: Kind, utf8: bool) -> char {
     }
 }
 
-fn shown(dot: &Dot, traffic: bool, utf8: bool) -> String {
+fn node_text(dot: &Dot, traffic: bool, utf8: bool) -> String {
     let mut text = format!("{} {}  {}", mark(dot.kind, utf8), dot.name, dot.kind.word());
     if let Some(via) = &dot.via {
         text.push_str(&format!(" by {via}"));
@@ -84,7 +84,7 @@ pub(super) fn tree(graph: &Graph, utf8: bool) -> String {
         let mut stack = vec![(root, String::new(), String::new())];
         while let Some((name, lead, below)) = stack.pop() {
             let Some(dot) = dots.get(name) else { continue };
-            out.push_str(&format!("{lead}{}\n", shown(dot, graph.traffic, utf8)));
+            out.push_str(&format!("{lead}{}\n", node_text(dot, graph.traffic, utf8)));
             let ends = children.get(name).map(Vec::as_slice).unwrap_or_default();
             for (at, end) in ends.iter().enumerate().rev() {
                 let (branch, rail) = match at + 1 == ends.len() {

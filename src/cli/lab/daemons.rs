@@ -133,12 +133,12 @@ impl Daemon {
             .output()
             .context("start meshctl")?;
         if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
+            let stderr = String::from_utf8_lossy(&output.stderr);
             bail!(
                 "meshctl {}: {}: {}",
                 words.join(" "),
                 output.status,
-                said.trim()
+                stderr.trim()
             );
         }
         String::from_utf8(output.stdout).context("meshctl printed something that is not UTF-8")

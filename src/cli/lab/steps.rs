@@ -213,12 +213,12 @@ fn check_peers(daemons: &[Daemon], report: &mut Report) {
         }
         Ok(((), "all up".into()))
     });
-    let shown = if daemons.len() <= TABLES {
+    let tables = if daemons.len() <= TABLES {
         daemons.len()
     } else {
         1
     };
-    for daemon in &daemons[..shown] {
+    for daemon in &daemons[..tables] {
         match daemon.ask(&["peers"]) {
             Ok(table) => report.note(&format!(
                 "\n$ meshctl peers   # on {}\n{table}",

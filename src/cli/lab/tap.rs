@@ -114,7 +114,7 @@ fn listen(
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 // The channel has no buffer: a message without a waiting receiver is dropped.
-                let _nobody_waits = idle.try_send(());
+                let _full = idle.try_send(());
                 if stop.load(Ordering::Relaxed) {
                     return Ok(seen);
                 }

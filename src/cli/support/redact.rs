@@ -62,7 +62,7 @@ fn without_value(line: &str) -> String {
     let bare = line.trim_start_matches(['#', ' ', '\t']);
     let end = bare.find(['=', ' ', '\t']).unwrap_or(bare.len());
     let name = bare[..end].to_ascii_lowercase();
-    match says_secret(&name) && !bare[end..].trim().is_empty() {
+    match names_secret(&name) && !bare[end..].trim().is_empty() {
         true => format!("{} = {CUT}", &line[..line.len() - bare.len() + end]),
         false => line.to_owned(),
     }
@@ -90,12 +90,12 @@ pub(super) fn by_shape(text: &str) -> Vec<String> {
                 Some((name, value)) if !value.trim_matches('=').is_empty() => (name, value),
                 _ => ("", word),
             };
-            let secret = (named || says_secret(name)) && value != "=" && value != ":";
+            let secret = (named || names_secret(name)) && value != "=" && value != ":";
             if !public && (is_key(value) || is_token(value)) || (secret && value.len() >= SHORT) {
                 found.push(value.to_owned());
             }
             found.extend(password(word));
-            named = says_secret(word) || (named && matches!(word, "=" | ":"));
+            named = names_secret(word) || (named && matches!(word, "=" | ":"));
         }
     }
     found
@@ -104,7 +104,7 @@ pub(super) fn by_shape(text: &str) -> Vec<String> {
 /// Shortest secret value of a name that marks a secret.
 const SHORT: usize = 8;
 
-fn says_secret(name: &str) -> bool {
+fn names_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word)) && !name.ends_with("file")
 }

@@ -47,10 +47,10 @@ impl Picture<'_> {
         frame.render_widget(Paragraph::new(self.tabs()), tabs);
         if let Some(screen) = self.screen {
             let room = usize::from(table.height.saturating_sub(1));
-            let shown = self.shown(screen, room);
-            match self.table(screen, &shown, table.width.into()) {
+            let rows = self.visible_rows(screen, room);
+            match self.table(screen, &rows, table.width.into()) {
                 Some(fitted) => frame.render_widget(fitted, table),
-                None => frame.render_widget(names_only(&shown), table),
+                None => frame.render_widget(names_only(&rows), table),
             }
         }
         let (text, style) = match self.trouble {
@@ -88,7 +88,7 @@ impl Picture<'_> {
     }
 
     /// Returns the rows that fit, as text.
-    fn shown(&self, screen: &Screen, room: usize) -> Vec<Vec<String>> {
+    fn visible_rows(&self, screen: &Screen, room: usize) -> Vec<Vec<String>> {
         let first = self.state.first.min(screen.rows.len().saturating_sub(room));
         let rows = screen.rows.iter().skip(first).take(room);
         let clean = |cell: &Cell| cell.text().replace(char::is_control, " ");
@@ -99,23 +99,23 @@ impl Picture<'_> {
     fn table(
         &self,
         screen: &Screen,
-        shown: &[Vec<String>],
+        cells: &[Vec<String>],
         width: usize,
     ) -> Option<Table<'static>> {
         let columns = screen.columns.iter().enumerate();
         let needs = columns.map(|(at, (name, raw))| {
-            let longest = shown.iter().map(|row| row[at].chars().count()).max();
+            let longest = cells.iter().map(|row| row[at].chars().count()).max();
             let heading = name.trim_start_matches('>').chars().count();
             Need {
                 width: longest.unwrap_or_default().max(heading),
                 rank: rank(raw),
             }
         });
-        let kept = fit(&needs.collect::<Vec<_>>(), GAP.into(), width)?;
-        let widths = kept
+        let fitting = fit(&needs.collect::<Vec<_>>(), GAP.into(), width)?;
+        let widths = fitting
             .iter()
             .map(|(_, width)| Constraint::Length(u16::try_from(*width).unwrap_or(u16::MAX)));
-        let names = kept.iter().map(|(at, _)| {
+        let names = fitting.iter().map(|(at, _)| {
             let name = screen.columns[*at].0.trim_start_matches('>');
             let style = match *at == self.state.sorted_by() {
                 true => Style::new().add_modifier(Modifier::REVERSED),
@@ -123,8 +123,8 @@ impl Picture<'_> {
             };
             aligned(screen, *at, name.to_owned()).style(style)
         });
-        let rows = shown.iter().map(|row| {
-            let cells = kept
+        let rows = cells.iter().map(|row| {
+            let cells = fitting
                 .iter()
                 .map(|(at, width)| aligned(screen, *at, shortened(&row[*at], *width)));
             Row::new(cells.collect::<Vec<_>>())
@@ -136,8 +136,8 @@ impl Picture<'_> {
 }
 
 /// Shows name and state of each row, wrapped, on a terminal that is narrower than a name.
-fn names_only(shown: &[Vec<String>]) -> Paragraph<'static> {
-    let lines = shown
+fn names_only(cells: &[Vec<String>]) -> Paragraph<'static> {
+    let lines = cells
         .iter()
         .map(|row| Line::from(row[..row.len().min(2)].join(" ")));
     Paragraph::new(lines.collect::<Vec<_>>()).wrap(Wrap { trim: false })
@@ -145,15 +145,15 @@ fn names_only(shown: &[Vec<String>]) -> Paragraph<'static> {
 
 /// Returns the first parts of the head that fit, each whole.
 fn parts(head: &str, room: usize) -> String {
-    let mut shown = String::new();
+    let mut text = String::new();
     for part in head.split("  ") {
-        let gap = if shown.is_empty() { "" } else { "  " };
-        if !shown.is_empty() && shown.chars().count() + gap.len() + part.chars().count() > room {
+        let gap = if text.is_empty() { "" } else { "  " };
+        if !text.is_empty() && text.chars().count() + gap.len() + part.chars().count() > room {
             break;
         }
-        shown = shown + gap + part;
+        text = text + gap + part;
     }
-    shown
+    text
 }
 
 /// Returns the rank of a column, by its name for scripts: see [`Need::rank`].

@@ -124,15 +124,15 @@ fn batch(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
             }
             // On standard output, in place of the frame.
             Err(failure) if context.format == Format::Table => {
-                output::print(|out| writeln!(out, "{}", gone(&failure)))?;
+                output::print(|out| writeln!(out, "{}", lost_daemon(&failure)))?;
             }
-            Err(failure) => output::complain(&gone(&failure)),
+            Err(failure) => output::complain(&lost_daemon(&failure)),
         }
     }
     Ok(Exit::Fine)
 }
 
-fn gone(failure: &Failure) -> String {
+fn lost_daemon(failure: &Failure) -> String {
     let first = failure.text.split(';').next().unwrap_or_default();
     format!("{first}; trying again")
 }
@@ -226,8 +226,8 @@ fn keys() -> mpsc::Receiver<KeyEvent> {
 fn hung_up() -> bool {
     let input = io::stdin();
     let mut polled = [PollFd::new(&input, PollFlags::empty())];
-    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(gone)
+    let closed = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(closed)
 }
 
 fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
@@ -264,7 +264,7 @@ fn turn(
                 before = Some(std::mem::replace(&mut now, shot));
                 trouble = None;
             }
-            Ok(Err(failure)) => trouble = Some(gone(&failure)),
+            Ok(Err(failure)) => trouble = Some(lost_daemon(&failure)),
             Err(_) => {}
         }
         let screen = rows::screen(&state, before.as_ref(), &now);

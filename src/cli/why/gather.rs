@@ -190,7 +190,11 @@ impl Live {
     }
 
     /// Returns a node's view of another one, or our own view if `node` is our node. `None` if the node cannot be asked.
-    pub(crate) fn told(&mut self, node: &str, about: &str) -> Result<Option<PathReport>, Failure> {
+    pub(crate) fn path_as_seen_by(
+        &mut self,
+        node: &str,
+        about: &str,
+    ) -> Result<Option<PathReport>, Failure> {
         let name = |text: &str| NodeName::new(text).map_err(|_| Failure::odd_answer());
         if node == self.world.own {
             return Ok(Some(self.report(&name(about)?)?.pair));
