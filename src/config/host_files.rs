@@ -94,7 +94,7 @@ pub(super) fn hosts(
         let known = last.and_then(|last| last.settings.hosts.get(&name));
         let relative = host::host_path(source, &name);
         let both = file.host.as_ref().zip(known);
-        let lost = both.and_then(|(host, known)| what_is_lost(host, known, &file));
+        let lost = both.and_then(|(host, known)| lost_keys(host, known, &file));
         let before = last.and_then(|last| last.written.hosts.get(&name));
         let written = match before.filter(|before| {
             lost.is_some() || file.host.is_none() || before[..] == file.written[..]
@@ -130,7 +130,7 @@ pub(super) fn hosts(
 
 /// Returns the part of `known`, the version in force, that a new file lacks, as an incomplete file would. Used on a
 /// reload, which can keep the better version.
-fn what_is_lost(new: &Host, known: &Host, file: &HostFile) -> Option<&'static str> {
+fn lost_keys(new: &Host, known: &Host, file: &HostFile) -> Option<&'static str> {
     let keyless = new.key.is_none() && new.rsa.is_none();
     let mut subnets = known.subnets.iter();
     if file.cut_short {

@@ -151,7 +151,7 @@ pub(super) fn native_key(text: &str) -> Result<StaticPublic, String> {
 }
 
 /// Returns the private key in the file `path`; `None` if the file is missing or holds only comments.
-pub fn kept_private(path: &Path) -> io::Result<Option<PrivateKey>> {
+pub fn read_private_file(path: &Path) -> io::Result<Option<PrivateKey>> {
     let bytes = match files::read_text(path) {
         Ok(bytes) => Zeroizing::new(bytes),
         Err(files::FileError::Missing) => return Ok(None),

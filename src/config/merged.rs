@@ -265,10 +265,10 @@ fn not_honoured(entry: &Entry, var: &Var) -> Option<Problem> {
     if is_default(entry, var) {
         return None;
     }
-    let say = |instead| format!("meshd does not support {} yet: {instead}", var.name);
+    let unsupported = |instead| format!("meshd does not support {} yet: {instead}", var.name);
     Some(match ignoring {
-        Ignoring::Safe(instead) => entry.warning(say(instead)),
-        Ignoring::Unsafe(instead) => entry.error(say(instead)),
+        Ignoring::Safe(instead) => entry.warning(unsupported(instead)),
+        Ignoring::Unsafe(instead) => entry.error(unsupported(instead)),
     })
 }
 

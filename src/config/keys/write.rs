@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use meshd_crypto::{PrivateKey, PublicKey, rsa::RsaPrivate};
 use meshd_os::files::write_durable;
 
-use super::kept_private;
+use super::read_private_file;
 use crate::{files, tincconf, toml};
 
 /// Mode of a private key file, and of a temporary file for it.
@@ -47,7 +47,7 @@ pub fn complete_pair(private: &Path, public: &Path, key: &PrivateKey) -> io::Res
         write_public(public, &key.public())?;
     }
     // A private key in its file means that the older one is already disabled.
-    let disabled = match kept_private(private) {
+    let disabled = match read_private_file(private) {
         Ok(Some(there)) if there.public() == key.public() => false,
         _ => write_private(private, key)?,
     };

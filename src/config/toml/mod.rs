@@ -117,8 +117,9 @@ impl Reading<'_> {
                 );
             }
             ("schema", value_of) if !host => {
-                let is_ours = value_of.as_integer().and_then(values::integer) == Some(keys::SCHEMA);
-                if !is_ours {
+                let is_current =
+                    value_of.as_integer().and_then(values::integer) == Some(keys::SCHEMA);
+                if !is_current {
                     let text = format!(
                         "this version of meshd supports only schema {}",
                         keys::SCHEMA
