@@ -82,8 +82,10 @@ impl Driver {
     }
 
     fn set_capture(&mut self, tap: Option<Arc<Tap>>) {
-        let inner = tap.as_ref().is_some_and(|tap| tap.wants(PacketKind::Inner));
-        self.tell_mesh(Input::Capture(inner));
+        let inner = tap
+            .as_ref()
+            .is_some_and(|tap| tap.records(PacketKind::Inner));
+        self.send_to_mesh(Input::Capture(inner));
         if let Some(workers) = &self.net.workers {
             workers.set_tap(tap.clone());
         }
@@ -93,19 +95,24 @@ impl Driver {
 
 /// Records a request line of a link, without keys. Of an invalid line it records only the length.
 pub(super) fn line(tap: &Tap, links: &Links, (link, received): (LinkId, bool), line: &[u8]) {
-    if !tap.wants(PacketKind::Meta) {
+    if !tap.records(PacketKind::Meta) {
         return;
     }
     let Some((peer, ends)) = links.pool.ends(link) else {
         return;
     };
-    let shown = shown(line);
-    let shown = shown.as_deref().unwrap_or(line);
-    tap.show(PacketKind::Meta, (Some(peer), received), Some(ends), shown);
+    let redacted = redact(line);
+    let redacted = redacted.as_deref().unwrap_or(line);
+    tap.show(
+        PacketKind::Meta,
+        (Some(peer), received),
+        Some(ends),
+        redacted,
+    );
 }
 
 /// Returns the text in place of a line that must not be recorded as it is.
-fn shown(line: &[u8]) -> Option<Vec<u8>> {
+fn redact(line: &[u8]) -> Option<Vec<u8>> {
     match Request::parse(line) {
         Ok(request) => request.without_key().map(String::into_bytes),
         Err(_) => Some(format!("({} bytes, not a request)", line.len()).into_bytes()),
@@ -169,8 +176,8 @@ mod tests {
             ("1 94 64 0 0 C0FFEE", Some("(18 bytes, not a request)")),
             ("10 5a a 10.0.0.1", None),
         ] {
-            let shown = shown(line.as_bytes());
-            assert_eq!(shown.as_deref(), what.map(str::as_bytes), "{line}");
+            let redacted = redact(line.as_bytes());
+            assert_eq!(redacted.as_deref(), what.map(str::as_bytes), "{line}");
         }
     }
 

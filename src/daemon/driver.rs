@@ -163,7 +163,7 @@ impl Driver {
                 pulse: Pulse::default(),
                 busy: Busy::default(),
                 drift: Drift::default(),
-                refused: sandbox::Told::default(),
+                refused: sandbox::ReportedCalls::default(),
                 tick: now + TICK,
                 entropy: now + ENTROPY,
             },
@@ -211,7 +211,7 @@ impl Driver {
             self.event(event, now)?;
         }
         self.inbox.batch = batch;
-        self.look_around(now)?;
+        self.handle_deadlines(now)?;
         if self.is_up() {
             self.work(now);
         }
@@ -224,7 +224,7 @@ impl Driver {
     }
 
     /// Reports readiness to the service manager.
-    pub(super) fn tell_ready(&self) {
+    pub(super) fn report_ready(&self) {
         let name = &self.config.settings.name;
         systemd::ready(&format!("{name} listens on port {}", self.net.port));
     }
@@ -324,7 +324,7 @@ impl Driver {
     }
 
     /// Queues an input for the mesh.
-    pub(super) fn tell_mesh(&mut self, input: Input) {
+    pub(super) fn send_to_mesh(&mut self, input: Input) {
         self.inbox.inputs.push(input);
     }
 
@@ -348,7 +348,7 @@ impl Driver {
     }
 
     /// Handles deadlines of the shell's parts.
-    fn look_around(&mut self, now: Instant) -> anyhow::Result<()> {
+    fn handle_deadlines(&mut self, now: Instant) -> anyhow::Result<()> {
         if !self.is_up() {
             return Ok(());
         }
@@ -365,11 +365,11 @@ impl Driver {
         if now >= self.vitals.tick {
             self.vitals.tick = now + TICK;
             self.vitals.pulse.feel(&beats, now);
-            self.vitals.refused.tell();
+            self.vitals.refused.report_new();
             self.end_capture();
             self.log.flush();
             if !self.life.leaving {
-                self.look_at_sockets(now)?;
+                self.check_sockets(now)?;
             }
             self.write_note();
             if self.device.routes_settle.take_if(|at| now >= *at).is_some()

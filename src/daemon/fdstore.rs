@@ -52,7 +52,7 @@ impl Kept {
 
     /// True if a descriptor of this kind was released. A fork of the service manager may still hold a copy for a
     /// moment, so device or port may not be free yet.
-    pub(super) fn has_let_go(&self, kind: &str) -> bool {
+    pub(super) fn has_released(&self, kind: &str) -> bool {
         self.gone.iter().any(|name| is_of(name, kind))
     }
 

@@ -22,7 +22,7 @@ pub use call::Call;
 use monitor::Monitor;
 use queue::Queue;
 pub use run::Outcome;
-use run::{Order, Running, Say};
+use run::{EventSink, Order, Running};
 
 /// The search path of every script.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -211,9 +211,9 @@ impl Hooks {
     }
 }
 
-fn to_log(order: &Order) -> Say {
+fn to_log(order: &Order) -> EventSink {
     let script = order.script.clone();
-    Arc::new(move |said| run::log(&script, said))
+    Arc::new(move |event| run::log(&script, event))
 }
 
 /// Runs tinc-down and waits for it.
@@ -297,7 +297,7 @@ mod tests {
         assert!(!may(run, &device(false)) && !may(run, &host(true)) && !may(run, &own(true)));
     }
 
-    fn shown(env: &[(&str, String)]) -> Vec<String> {
+    fn rendered(env: &[(&str, String)]) -> Vec<String> {
         env.iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect()
@@ -314,7 +314,7 @@ mod tests {
         let names: Vec<_> = calls.iter().map(Call::script).collect();
         assert_eq!(names, ["host-up", "hosts/berlin-up"]);
         assert_eq!(
-            shown(&scripts().environment(&calls[0])),
+            rendered(&scripts().environment(&calls[0])),
             [
                 "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
                 "NAME=web_01",

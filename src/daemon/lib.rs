@@ -326,7 +326,7 @@ async fn start_driver(
 ) -> anyhow::Result<driver::Driver> {
     let mut kept = fdstore::Kept::inherit();
     let mode = config.settings.route.mode;
-    startup::open::let_go(&config.shell, mode, &mut kept);
+    startup::open::release_unfit(&config.shell, mode, &mut kept);
     let device = startup::open::open_device(&config.shell, mode, &mut kept).await?;
     let sockets = startup::open::open_sockets(&config.shell, &device, &mut kept).await?;
     let note = kept.note();

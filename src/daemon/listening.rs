@@ -70,7 +70,7 @@ impl Listening {
 
 impl Driver {
     /// Checks which listening sockets work now, and retries the failed ones.
-    pub(super) fn look_at_sockets(&mut self, now: Instant) -> anyhow::Result<()> {
+    pub(super) fn check_sockets(&mut self, now: Instant) -> anyhow::Result<()> {
         let all = self.net.listening.open.iter().copied();
         let away: Vec<SocketAddr> = all.filter(|addr| !udp::is_here(addr.ip())).collect();
         for addr in away

@@ -109,7 +109,7 @@ pub(super) struct Vitals {
     pub(super) busy: Busy,
     pub(super) drift: Drift,
     /// System calls that the sandbox refused.
-    pub(super) refused: sandbox::Told,
+    pub(super) refused: sandbox::ReportedCalls,
     /// Time of the next housekeeping.
     pub(super) tick: Instant,
     /// Time of the next fresh entropy.

@@ -123,7 +123,7 @@ impl Driver {
             if let Response::Error(error) = &response {
                 tracing::error!("{}", error.text);
             }
-            self.tell_ready();
+            self.report_ready();
         }
         self.reloads.queue.end(&response);
         self.begin_reload();

@@ -23,19 +23,19 @@ pub(super) async fn configure(shell: &Shell, interface: &str) {
         Ok(device) => device,
         Err(error) => return tracing::error!(interface, %error, "cannot configure the interface"),
     };
-    let said = |what: String, done: Result<(), NetlinkError>| {
+    let report = |what: String, done: Result<(), NetlinkError>| {
         if let Err(error) = done {
             tracing::error!(interface, %error, "cannot set {what}");
         }
     };
-    said("it up".into(), device.set_up(shell.interface_mtu).await);
+    report("it up".into(), device.set_up(shell.interface_mtu).await);
     for (addr, len) in &shell.interface_addresses {
         let done = device.add_address(*addr, *len).await;
-        said(format!("the address {addr}/{len}"), done);
+        report(format!("the address {addr}/{len}"), done);
     }
     for (net, len) in &shell.interface_routes.networks {
         let done = device.add_route(*net, *len).await;
-        said(format!("the route {net}/{len}"), done);
+        report(format!("the route {net}/{len}"), done);
     }
 }
 
@@ -105,15 +105,15 @@ fn network(prefix: &Prefix) -> Option<(IpAddr, u8)> {
 
 /// Returns the routes to remove, whose only owner is our node.
 fn settle(owners: &mut BTreeMap<Prefix, Vec<NodeName>>, me: &NodeName) -> Vec<(bool, IpAddr, u8)> {
-    let mut gone = Vec::new();
+    let mut unclaimed = Vec::new();
     owners.retain(|prefix, of| {
         of.retain(|owner| owner != me);
         if of.is_empty() {
-            gone.extend(network(prefix).map(|(net, len)| (false, net, len)));
+            unclaimed.extend(network(prefix).map(|(net, len)| (false, net, len)));
         }
         !of.is_empty()
     });
-    gone
+    unclaimed
 }
 
 /// Returns the route to add or remove, after the first owner came or the last one left.
@@ -186,8 +186,8 @@ mod tests {
             address: None,
         };
         assert_eq!(change(&mut owners, &event, &name("me")), None);
-        let gone = settle(&mut owners, &name("me"));
-        assert_eq!(gone, [(false, nets[1], 16)]);
+        let unclaimed = settle(&mut owners, &name("me"));
+        assert_eq!(unclaimed, [(false, nets[1], 16)]);
         assert_eq!(owners.len(), 1);
     }
 }

@@ -109,11 +109,11 @@ pub fn refused() -> BTreeMap<String, u64> {
 
 /// Refused calls that the log has reported.
 #[derive(Debug, Default)]
-pub struct Told(BTreeSet<String>);
+pub struct ReportedCalls(BTreeSet<String>);
 
-impl Told {
+impl ReportedCalls {
     /// Reports each refused call once.
-    pub fn tell(&mut self) {
+    pub fn report_new(&mut self) {
         for (call, count) in refused() {
             if self.0.insert(call.clone()) {
                 tracing::error!(
@@ -228,9 +228,9 @@ mod tests {
         ] {
             assert_eq!(counted.get(call), Some(&1), "{call} of {counted:?}");
         }
-        let mut told = Told::default();
-        told.tell();
-        assert_eq!(told.0.len(), counted.len());
+        let mut reported = ReportedCalls::default();
+        reported.report_new();
+        assert_eq!(reported.0.len(), counted.len());
         let refused = |what: &str, tried: Result<(), Errno>| {
             assert_eq!(tried, Err(Errno::PERM), "{what}");
         };

@@ -49,15 +49,15 @@ pub(super) fn pid_path(options: &Options) -> PathBuf {
 /// Sends a signal to the daemon that the pid file names.
 pub(super) fn kill(options: &Options, signal: Signal) -> ExitCode {
     let path = pid_path(options);
-    let whose = net(options).map_or(String::new(), |net| format!(" for net `{net}'"));
+    let of_net = net(options).map_or(String::new(), |net| format!(" for net `{net}'"));
     let Some(pid) = pid_in(&path) else {
-        eprintln!("No other tincd is running{whose}.");
+        eprintln!("No other tincd is running{of_net}.");
         return ExitCode::FAILURE;
     };
     match kill_process(pid, signal) {
         Ok(()) => ExitCode::SUCCESS,
         Err(rustix::io::Errno::SRCH) => {
-            eprintln!("The tincd{whose} is no longer running. Removing stale lock file.");
+            eprintln!("The tincd{of_net} is no longer running. Removing stale lock file.");
             let _ = fs::remove_file(path);
             ExitCode::SUCCESS
         }
@@ -159,12 +159,12 @@ pub(super) fn detach() -> anyhow::Result<ExitCode> {
         .stdout(Stdio::piped())
         .spawn()
         .context("cannot start the daemon in the background")?;
-    let mut said = [0];
+    let mut answer = [0];
     let mut stdout = child
         .stdout
         .take()
         .context("the background process has no standard output")?;
-    match stdout.read(&mut said) {
+    match stdout.read(&mut answer) {
         Ok(1) => Ok(ExitCode::SUCCESS),
         // The background process has reported the reason.
         _ => {

@@ -27,12 +27,12 @@ const MAX_PINGS: usize = 64;
 /// Pings and requests to other nodes that wait for their answer.
 #[derive(Debug, Default)]
 pub(crate) struct Pings {
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, PendingQuestion>,
     count: u64,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingQuestion {
     node: NodeName,
     question: bool,
     reply: Reply,
@@ -70,7 +70,7 @@ impl Driver {
             Request::Undo => self.undo(),
             Request::Stop => return self.ask_stop(Some(reply)),
             Request::Retry => {
-                self.tell_mesh(Input::Retry);
+                self.send_to_mesh(Input::Retry);
                 Response::Done(true)
             }
             Request::Ping { node, timeout_ms } => {
@@ -162,18 +162,23 @@ impl Driver {
         self.pings.count += 1;
         let token = self.pings.count;
         let until = now + Duration::from_millis(timeout_ms).min(MAX_PING);
-        let waiting = Waiting {
+        let waiting = PendingQuestion {
             node: node.clone(),
             question,
             reply,
             until,
         };
         self.pings.waiting.insert(token, waiting);
-        self.tell_mesh(input(node, token));
+        self.send_to_mesh(input(node, token));
     }
 
     /// Handles the answer of a node to the question with this token.
-    pub(super) fn told(&mut self, token: u64, node: &NodeName, pair: Option<PathReport>) {
+    pub(super) fn handle_path_answer(
+        &mut self,
+        token: u64,
+        node: &NodeName,
+        pair: Option<PathReport>,
+    ) {
         let asked = self.pings.waiting.get(&token);
         if asked.is_none_or(|waiting| !waiting.question || waiting.node != *node) {
             return;
@@ -192,7 +197,7 @@ impl Driver {
 
     /// Answers pings whose time has expired.
     pub(crate) fn expire_pings(&mut self, now: Instant) {
-        let over = |waiting: &Waiting| waiting.until <= now;
+        let over = |waiting: &PendingQuestion| waiting.until <= now;
         let all = self.pings.waiting.iter();
         let tokens: Vec<u64> = all
             .filter(|(_, w)| over(w))
@@ -205,7 +210,7 @@ impl Driver {
         }
     }
 
-    fn answer_ping(&self, waiting: Waiting, rtt: Option<Duration>) {
+    fn answer_ping(&self, waiting: PendingQuestion, rtt: Option<Duration>) {
         if waiting.question {
             let _ = waiting.reply.send(Response::Told(None));
             return;

@@ -66,7 +66,7 @@ impl Driver {
                 let data = answer(id, pair);
                 self.inbox.inputs.push(Input::Answer { node, data });
             }
-            Ok(Message::Tell { id, pair }) => self.told(id, &node, pair),
+            Ok(Message::Tell { id, pair }) => self.handle_path_answer(id, &node, pair),
             Err(_) => {}
         }
     }

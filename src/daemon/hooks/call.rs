@@ -212,7 +212,7 @@ mod text {
 mod tests {
     use super::*;
 
-    fn shown(env: &[(&str, String)]) -> Vec<String> {
+    fn rendered(env: &[(&str, String)]) -> Vec<String> {
         env.iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect()
@@ -232,7 +232,7 @@ mod tests {
             };
             let calls = Call::of(&event);
             assert_eq!(calls[0].script(), "subnet-down");
-            assert_eq!(shown(&calls[0].env()), ["NODE=berlin", subnet, weight]);
+            assert_eq!(rendered(&calls[0].env()), ["NODE=berlin", subnet, weight]);
         }
     }
 

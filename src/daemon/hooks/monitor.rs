@@ -36,7 +36,7 @@ use crate::{Event, log, privileges};
 
 use super::{
     Call, Outcome, Scripts,
-    run::{self, Said, Say},
+    run::{self, EventSink, ScriptEvent},
 };
 
 /// Name of the process. It differs from the daemon's, so that a search for daemons by name does not find it.
@@ -82,7 +82,7 @@ enum Ask {
 /// Answer of the script process.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Said(u64, String, Said),
+    Event(u64, String, ScriptEvent),
     Ended(u64, Outcome),
     /// A message was invalid, for this reason.
     Refused(String),
@@ -145,9 +145,9 @@ impl Monitor {
         let (asks, queue) = mpsc::unbounded_channel();
         let waiting = Arc::default();
         tokio::spawn(ask_all(queue, write, Arc::clone(&waiting)));
-        let heard = Arc::clone(&waiting);
+        let scripts = Arc::clone(&waiting);
         tokio::spawn(async move {
-            hear_all(lines, &heard).await;
+            read_answers(lines, &scripts).await;
             let _ = events.send(Event::MonitorGone).await;
         });
         Ok(Self { asks, waiting })
@@ -195,10 +195,10 @@ async fn ask_all(
     }
 }
 
-async fn hear_all(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Waiting>) {
+async fn read_answers(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Waiting>) {
     while let Some(answer) = next(&mut lines).await {
         match answer {
-            Answer::Said(_, script, said) => run::log(&script, said),
+            Answer::Event(_, script, event) => run::log(&script, event),
             Answer::Refused(why) => {
                 tracing::error!(why, "the script process refused a request");
             }
@@ -336,12 +336,12 @@ impl Helper {
         let order = self.scripts.order(call);
         let answers = self.answers.clone();
         tokio::spawn(async move {
-            let (said, script) = (answers.clone(), order.script.clone());
+            let (reports, script) = (answers.clone(), order.script.clone());
             // A daemon that does not read loses script output, but never the end of a script.
-            let say: Say = Arc::new(move |what| {
-                let _ = said.try_send(Answer::Said(id, script.clone(), what));
+            let events: EventSink = Arc::new(move |event| {
+                let _ = reports.try_send(Answer::Event(id, script.clone(), event));
             });
-            let outcome = run::run(&order, &say).await;
+            let outcome = run::run(&order, &events).await;
             let _ = answers.send(Answer::Ended(id, outcome)).await;
             drop(room);
         });

@@ -58,7 +58,7 @@ pub(super) struct Order {
 
 /// Events of a script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Said {
+pub(super) enum ScriptEvent {
     /// It starts.
     Running,
     /// It cannot start, for this reason.
@@ -72,24 +72,24 @@ pub(super) enum Said {
 }
 
 /// Receiver of the events.
-pub(super) type Say = Arc<dyn Fn(Said) + Send + Sync>;
+pub(super) type EventSink = Arc<dyn Fn(ScriptEvent) + Send + Sync>;
 
 /// Writes an event to the log.
-pub(super) fn log(script: &str, said: Said) {
-    match said {
-        Said::Running => tracing::debug!(script, "running"),
-        Said::CannotRun(error) => {
+pub(super) fn log(script: &str, event: ScriptEvent) {
+    match event {
+        ScriptEvent::Running => tracing::debug!(script, "running"),
+        ScriptEvent::CannotRun(error) => {
             tracing::warn!(
                 script,
                 error,
                 "cannot run a script; check that the file is executable"
             );
         }
-        Said::Output(line) => tracing::info!(script, line, "output"),
-        Said::TookLonger(limit) => {
+        ScriptEvent::Output(line) => tracing::info!(script, line, "output"),
+        ScriptEvent::TookLonger(limit) => {
             tracing::warn!(script, "a script took longer than {limit:?} and was killed");
         }
-        Said::Ended(how) => tracing::warn!(script, "{how}"),
+        ScriptEvent::Ended(how) => tracing::warn!(script, "{how}"),
     }
 }
 
@@ -97,9 +97,9 @@ pub(super) fn log(script: &str, said: Said) {
 pub(super) struct Running {
     child: Child,
     /// Tasks that read its output.
-    told: Vec<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
     limit: Duration,
-    say: Say,
+    events: EventSink,
 }
 
 impl Running {
@@ -112,17 +112,17 @@ impl Running {
     pub(super) async fn wait(&mut self) -> Option<io::Result<ExitStatus>> {
         let status = timeout(self.limit, self.child.wait()).await.ok();
         if status.is_none() {
-            (self.say)(Said::TookLonger(self.limit));
+            (self.events)(ScriptEvent::TookLonger(self.limit));
         }
         status
     }
 
     /// Waits a moment for its last output.
     async fn rest(&mut self) {
-        let told = std::mem::take(&mut self.told);
+        let readers = std::mem::take(&mut self.readers);
         let all = async {
-            for told in told {
-                let _ = told.await;
+            for reader in readers {
+                let _ = reader.await;
             }
         };
         let _ = timeout(LAST_LINES, all).await;
@@ -133,7 +133,7 @@ impl Running {
         match status {
             Ok(status) if status.success() => Outcome::Done,
             other => {
-                (self.say)(Said::Ended(ended(other)));
+                (self.events)(ScriptEvent::Ended(ended(other)));
                 Outcome::Failed
             }
         }
@@ -148,8 +148,8 @@ pub(super) fn kill(group: i32) {
 }
 
 /// Runs a script and waits for its end, at most for its limit; then kills its whole process group.
-pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
-    let mut running = match begin(order, say, true) {
+pub(super) async fn run(order: &Order, events: &EventSink) -> Outcome {
+    let mut running = match begin(order, events, true) {
         Ok(running) => running,
         Err(outcome) => return outcome,
     };
@@ -167,13 +167,13 @@ pub(super) async fn run(order: &Order, say: &Say) -> Outcome {
 }
 
 /// Starts a script; an error is its result. `tied`: the script is killed when the value is dropped.
-pub(super) fn begin(order: &Order, say: &Say, tied: bool) -> Result<Running, Outcome> {
+pub(super) fn begin(order: &Order, events: &EventSink, tied: bool) -> Result<Running, Outcome> {
     if !order.path.exists() {
         return Err(Outcome::Absent);
     }
-    say(Said::Running);
+    events(ScriptEvent::Running);
     let mut child = spawn(order, tied).map_err(|error| {
-        say(Said::CannotRun(error.to_string()));
+        events(ScriptEvent::CannotRun(error.to_string()));
         Outcome::Failed
     })?;
     drop(child.stdin.take());
@@ -181,17 +181,17 @@ pub(super) fn begin(order: &Order, say: &Say, tied: bool) -> Result<Running, Out
         child
             .stdout
             .take()
-            .map(|output| tokio::spawn(tell_output(output, Arc::clone(say)))),
+            .map(|output| tokio::spawn(report_output(output, Arc::clone(events)))),
         child
             .stderr
             .take()
-            .map(|output| tokio::spawn(tell_output(output, Arc::clone(say)))),
+            .map(|output| tokio::spawn(report_output(output, Arc::clone(events)))),
     ];
     Ok(Running {
         child,
-        told: outputs.into_iter().flatten().collect(),
+        readers: outputs.into_iter().flatten().collect(),
         limit: order.limit,
-        say: Arc::clone(say),
+        events: Arc::clone(events),
     })
 }
 
@@ -229,7 +229,7 @@ fn start(order: &Order, words: &[String], tied: bool) -> io::Result<Child> {
 
 /// Reports a script's output line by line, cut at [`MAX_OUTPUT`]; reads the rest, so that the script never blocks on
 /// us.
-async fn tell_output(mut output: impl AsyncRead + Unpin, say: Say) {
+async fn report_output(mut output: impl AsyncRead + Unpin, events: EventSink) {
     let mut lines = BufReader::new((&mut output).take(MAX_OUTPUT));
     let mut line = Vec::new();
     while lines
@@ -237,7 +237,7 @@ async fn tell_output(mut output: impl AsyncRead + Unpin, say: Say) {
         .await
         .is_ok_and(|length| length > 0)
     {
-        say(Said::Output(
+        events(ScriptEvent::Output(
             String::from_utf8_lossy(line.trim_ascii_end()).into_owned(),
         ));
         line.clear();
@@ -288,7 +288,11 @@ mod tests {
             limit,
             ..scripts.order(&UP)
         };
-        run(&order, &(Arc::new(|said| log("tinc-up", said)) as Say)).await
+        run(
+            &order,
+            &(Arc::new(|event| log("tinc-up", event)) as EventSink),
+        )
+        .await
     }
 
     async fn outcome(scripts: &Scripts) -> Outcome {
@@ -358,14 +362,14 @@ mod tests {
                 &format!("#!/bin/sh\n{left}echo one\necho two >&2\nprintf last\nexit 3\n"),
                 0o755,
             );
-            let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
-            let say: Say = Arc::new(move |said| told.send(said).unwrap_or_default());
-            assert_eq!(run(&order, &say).await, Outcome::Failed);
+            let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
+            let events: EventSink = Arc::new(move |event| sender.send(event).unwrap_or_default());
+            assert_eq!(run(&order, &events).await, Outcome::Failed);
             let mut lines = Vec::new();
             let end = loop {
-                match heard.recv().await.unwrap() {
-                    Said::Running => {}
-                    Said::Output(line) => lines.push(line),
+                match received.recv().await.unwrap() {
+                    ScriptEvent::Running => {}
+                    ScriptEvent::Output(line) => lines.push(line),
                     other => break other,
                 }
             };
@@ -376,7 +380,10 @@ mod tests {
                 &["one", "two"]
             };
             assert_eq!(lines, last, "{left}");
-            assert_eq!(end, Said::Ended("exited with non-zero status 3".into()));
+            assert_eq!(
+                end,
+                ScriptEvent::Ended("exited with non-zero status 3".into())
+            );
         }
         let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
         let child = Pid::from_raw(child.trim().parse().unwrap()).unwrap();

@@ -44,7 +44,7 @@ struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     /// Lost lines that are not reported yet.
-    untold: u64,
+    unreported: u64,
     /// Lines lost since the start.
     lost: u64,
     /// True if the thread runs.
@@ -55,17 +55,17 @@ struct Queue {
 
 impl Queue {
     fn push(&mut self, line: Vec<u8>, notice: &Notice) {
-        let room = match self.untold {
+        let room = match self.unreported {
             0 => MAX_WAITING,
             _ => MAX_WAITING / 2,
         };
         if self.bytes + line.len() > room {
-            self.untold += 1;
+            self.unreported += 1;
             self.lost += 1;
             return;
         }
-        if self.untold > 0 {
-            let lost = std::mem::take(&mut self.untold);
+        if self.unreported > 0 {
+            let lost = std::mem::take(&mut self.unreported);
             self.add(notice(lost));
         }
         self.add(line);
@@ -78,8 +78,8 @@ impl Queue {
 
     /// Returns the next line; after the last one, the report of lost lines.
     fn pop(&mut self, notice: &Notice) -> Option<Vec<u8>> {
-        if self.lines.is_empty() && self.untold > 0 {
-            return Some(notice(std::mem::take(&mut self.untold)));
+        if self.lines.is_empty() && self.unreported > 0 {
+            return Some(notice(std::mem::take(&mut self.unreported)));
         }
         let line = self.lines.pop_front()?;
         self.bytes -= line.len();
@@ -87,7 +87,7 @@ impl Queue {
     }
 
     fn is_done(&self) -> bool {
-        self.lines.is_empty() && self.untold == 0 && !self.writing
+        self.lines.is_empty() && self.unreported == 0 && !self.writing
     }
 }
 

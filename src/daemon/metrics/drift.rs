@@ -13,7 +13,7 @@ const FRESH: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Drift {
     pub(crate) files: Option<usize>,
-    looked: Option<Instant>,
+    checked: Option<Instant>,
 }
 
 impl Driver {
@@ -21,17 +21,17 @@ impl Driver {
     /// in the background, because reading all files takes too long for the caller.
     pub(super) fn drift(&mut self, now: Instant) -> Option<usize> {
         let fresh = |at: Instant| now.saturating_duration_since(at) < FRESH;
-        if self.is_up() && !self.vitals.drift.looked.is_some_and(fresh) {
-            self.vitals.drift.looked = Some(now);
+        if self.is_up() && !self.vitals.drift.checked.is_some_and(fresh) {
+            self.vitals.drift.checked = Some(now);
             let (running, events) = (self.config.clone(), self.inbox.events.clone());
             tokio::spawn(async move {
-                let look = move || {
+                let check = move || {
                     diff::drifted(
                         &running,
                         &meshd_config::load(&running.source, Some(&running)),
                     )
                 };
-                if let Ok(files) = tokio::task::spawn_blocking(look).await {
+                if let Ok(files) = tokio::task::spawn_blocking(check).await {
                     let _ = events.send(Event::Drifted(files)).await;
                 }
             });

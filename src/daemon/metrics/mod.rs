@@ -29,7 +29,7 @@ pub(super) struct Busy {
 
 impl Busy {
     /// Returns the load of each thread since the last read, or since `started`, 0 to 1. Empty if /proc is hidden.
-    fn look(&mut self, started: Instant, now: Instant) -> Vec<(String, f64)> {
+    fn measure(&mut self, started: Instant, now: Instant) -> Vec<(String, f64)> {
         let mut busy = Vec::new();
         for (name, run) in running() {
             let (before, at) = self
@@ -128,7 +128,7 @@ impl Driver {
             "Expiry time of the node: Expires in its host file.",
             expiries,
         );
-        let busy = self.vitals.busy.look(self.life.started, now);
+        let busy = self.vitals.busy.measure(self.life.started, now);
         let busy = busy
             .iter()
             .map(|(name, ratio)| ([("worker", name.as_str())], *ratio));

@@ -92,7 +92,7 @@ impl Driver {
         if self.device.dropping.chroot.is_some() {
             self.hooks.scripts.base = PathBuf::from("/");
         }
-        self.look_at_sockets(now)?;
+        self.check_sockets(now)?;
         self.start_workers()?;
         let Offloads { have, lack } = self.offloads();
         let (threads, offloads, missing) = (self.net.queues.len(), have.join(" "), lack.join(" "));
@@ -110,7 +110,7 @@ impl Driver {
             self.inbox.inputs.push(Input::Redial(neighbours));
         }
         tracing::info!("ready");
-        self.tell_ready();
+        self.report_ready();
         // Files may have changed since the start read them.
         self.begin_reload();
         Ok(())

@@ -40,8 +40,8 @@ const MAX_WORKERS: usize = 4;
 /// Maximum number of attempts with a port of the kernel's choice that is taken on another address.
 const PORT_TRIES: usize = 16;
 /// Number of attempts to open a name or port that a released descriptor may still hold, and the pause between them.
-const LET_GO_TRIES: usize = 100;
-const LET_GO_PAUSE: Duration = Duration::from_millis(10);
+const RELEASE_TRIES: usize = 100;
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// The clone device of the kernel.
 const CLONE: &str = "/dev/net/tun";
 /// The group with read access to the daemon. Source: cli/meshctl.md section 4.2.
@@ -116,7 +116,7 @@ fn layer(shell: &Shell, mode: Mode) -> Option<Layer> {
 }
 
 /// Releases kept descriptors that this configuration does not need.
-pub(crate) fn let_go(shell: &Shell, mode: Mode, kept: &mut Kept) {
+pub(crate) fn release_unfit(shell: &Shell, mode: Mode, kept: &mut Kept) {
     let (options, wanted) = (socket_options(shell), addresses(shell));
     let (layer, interface) = (layer(shell, mode), shell.interface.as_deref());
     let listens =
@@ -235,12 +235,12 @@ async fn open_some(
     options: &SocketOptions,
     (workers, kept): (usize, &mut Kept),
 ) -> io::Result<(TcpListener, Vec<UdpSocket>)> {
-    let let_go = kept.has_let_go(fdstore::TCP) || kept.has_let_go(fdstore::UDP);
+    let released = kept.has_released(fdstore::TCP) || kept.has_released(fdstore::UDP);
     let mut old = |kind, of: Type, addr| kept.take(kind, |fd| is_as(fd, addr, of, options));
     let (tcp, is_new) = match old(fdstore::TCP, Type::STREAM, addr) {
         Some(socket) => (conn::adopt(socket)?, false),
         None => {
-            let socket = patiently(let_go, || conn::listen(addr, options)).await?;
+            let socket = patiently(released, || conn::listen(addr, options)).await?;
             (socket, true)
         }
     };
@@ -252,7 +252,7 @@ async fn open_some(
             Some(socket) => UdpSocket::adopt(socket, options)?,
             None => {
                 fresh.push(udp.len());
-                patiently(let_go, || UdpSocket::bind(addr, options)).await?
+                patiently(released, || UdpSocket::bind(addr, options)).await?
             }
         });
     }
@@ -302,7 +302,7 @@ pub(crate) async fn open_device(
             true => Err(io::ErrorKind::AddrInUse.into()),
             false => Ok(()),
         };
-        let _ = patiently(kept.has_let_go(fdstore::TUN), gone).await;
+        let _ = patiently(kept.has_released(fdstore::TUN), gone).await;
         device
             .queues
             .push(make_device(layer, interface, workers > 1)?);
@@ -331,14 +331,14 @@ fn exists(name: &str) -> bool {
 }
 
 /// Opens a resource. If a released descriptor may still hold it, waits and retries.
-async fn patiently<T>(let_go: bool, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut tries = if let_go { LET_GO_TRIES } else { 0 };
+async fn patiently<T>(released: bool, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let mut tries = if released { RELEASE_TRIES } else { 0 };
     loop {
         match open() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => tries -= 1,
             result => return result,
         }
-        sleep(LET_GO_PAUSE).await;
+        sleep(RELEASE_PAUSE).await;
     }
 }
 

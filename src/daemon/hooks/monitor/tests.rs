@@ -52,14 +52,20 @@ async fn tinc_up_is_killed(by_word: bool) {
         limit: Duration::from_millis(300),
         ..begin.scripts.order(&Call::Device { up: true })
     };
-    let (told, mut heard) = mpsc::unbounded_channel();
-    let say: Say = Arc::new(move |said| told.send(said).unwrap_or_default());
-    let mut script = run::begin(&order, &say, false).ok().unwrap();
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let events: EventSink = Arc::new(move |event| sender.send(event).unwrap_or_default());
+    let mut script = run::begin(&order, &events, false).ok().unwrap();
     begin.rising = script.group();
-    assert_eq!(heard.recv().await, Some(Said::Running));
-    assert_eq!(heard.recv().await, Some(Said::Output("begun".into())));
+    assert_eq!(received.recv().await, Some(ScriptEvent::Running));
+    assert_eq!(
+        received.recv().await,
+        Some(ScriptEvent::Output("begun".into()))
+    );
     assert!(script.wait().await.is_none());
-    assert_eq!(heard.recv().await, Some(Said::TookLonger(order.limit)));
+    assert_eq!(
+        received.recv().await,
+        Some(ScriptEvent::TookLonger(order.limit))
+    );
 
     let (socket, theirs) = UnixStream::pair().unwrap();
     let number = getpid();
@@ -73,8 +79,8 @@ async fn tinc_up_is_killed(by_word: bool) {
     let monitor = by_word.then_some(monitor);
     let status = script.wait().await.unwrap();
     assert_eq!(script.judge(status), Outcome::Failed);
-    let ended = Said::Ended("was killed by signal 9".into());
-    assert_eq!(heard.recv().await, Some(ended));
+    let ended = ScriptEvent::Ended("was killed by signal 9".into());
+    assert_eq!(received.recv().await, Some(ended));
     drop(monitor);
     obeying.await.unwrap().unwrap();
     assert!(matches!(gone.recv().await, Some(Event::MonitorGone)));
@@ -99,7 +105,7 @@ impl Wire {
         }
     }
 
-    async fn says(&mut self, text: &[u8]) {
+    async fn writes(&mut self, text: &[u8]) {
         self.write.write_all(text).await.unwrap();
     }
 
@@ -159,15 +165,15 @@ async fn nothing_but_a_script_of_the_list_runs_whatever_the_daemon_writes() {
     lines.push(vec![b'x'; 3 * MAX_LINE]);
     let mut wire = Wire::to(&begin(dir.path()));
     for (count, line) in (1_u64..).zip(&lines) {
-        wire.says(&[line, &b"\n"[..]].concat()).await;
+        wire.writes(&[line, &b"\n"[..]].concat()).await;
         if count.is_power_of_two() {
             let answer = wire.answer().await;
             assert!(matches!(answer, Answer::Refused(_)), "{answer:?}");
         }
     }
     // No process is watched: none is killed.
-    wire.says(b"\"Kill\"\n").await;
-    wire.says(b"{\"Run\":[7,{\"Host\":{\"up\":true,\"node\":\"b\",\"address\":null}}]}\n")
+    wire.writes(b"\"Kill\"\n").await;
+    wire.writes(b"{\"Run\":[7,{\"Host\":{\"up\":true,\"node\":\"b\",\"address\":null}}]}\n")
         .await;
     assert_eq!(wire.end_of(7).await, Outcome::Done);
     let seen = fs::read_to_string(dir.path().join("seen")).unwrap();
@@ -190,11 +196,11 @@ async fn what_run_scripts_leaves_out_does_not_run_and_many_wait_for_nobody() {
     let ask = |id: u64, up: bool| {
         format!("{{\"Run\":[{id},{{\"Host\":{{\"up\":{up},\"node\":\"b\",\"address\":null}}}}]}}\n")
     };
-    wire.says(ask(1, false).as_bytes()).await;
+    wire.writes(ask(1, false).as_bytes()).await;
     assert_eq!(wire.end_of(1).await, Outcome::Failed);
     let most = MAX_AT_ONCE as u64;
     for id in 2..=most + 2 {
-        wire.says(ask(id, true).as_bytes()).await;
+        wire.writes(ask(id, true).as_bytes()).await;
     }
     // The last script exceeds the limit.
     assert_eq!(wire.end_of(most + 2).await, Outcome::Failed);
