@@ -12,21 +12,21 @@ const LITTLE: usize = 2_000;
 
 /// State of a thread's last batch.
 #[derive(Debug, Default)]
-pub struct Lull {
+pub struct Batching {
     began: Option<Instant>,
     bytes: usize,
 }
 
-impl Lull {
+impl Batching {
     /// Starts a batch. Returns true if the batch should take one packet only.
-    pub fn begins(&mut self, now: Instant) -> bool {
+    pub fn begin(&mut self, now: Instant) -> bool {
         let gap = if self.bytes < LITTLE { GAP } else { REST };
         let began = self.began.replace(now);
         began.is_none_or(|began| now.duration_since(began) >= gap)
     }
 
     /// Records the number of bytes in the batch.
-    pub fn had(&mut self, bytes: usize) {
+    pub fn end(&mut self, bytes: usize) {
         self.bytes = bytes;
     }
 }
@@ -38,12 +38,12 @@ mod tests {
 
     /// Results for batches that start so many microseconds after the one before, with so many
     /// bytes.
-    fn told(batches: &[(u64, usize)]) -> Vec<bool> {
-        let (mut lull, mut now) = (Lull::default(), testing::now());
+    fn joined(batches: &[(u64, usize)]) -> Vec<bool> {
+        let (mut batching, mut now) = (Batching::default(), testing::now());
         let batch = |(gap, bytes): &(u64, usize)| {
             now += Duration::from_micros(*gap);
-            let alone = lull.begins(now);
-            lull.had(*bytes);
+            let alone = batching.begin(now);
+            batching.end(*bytes);
             alone
         };
         batches.iter().map(batch).collect()
@@ -51,17 +51,21 @@ mod tests {
 
     #[test]
     fn what_comes_alone_goes_alone_as_does_its_answer() {
-        assert_eq!(told(&[(0, 84), (2_000, 84), (60, 84)]), [true; 3]);
+        assert_eq!(joined(&[(0, 84), (2_000, 84), (60, 84)]), [true; 3]);
     }
 
     #[test]
     fn a_flood_is_gathered() {
-        assert_eq!(told(&[(5, 64); 20])[1..], [false; 19]);
+        assert_eq!(joined(&[(5, 64); 20])[1..], [false; 19]);
     }
 
     #[test]
     fn bulk_is_gathered_however_long_its_batches_take() {
-        assert_eq!(told(&[(150, 250_000); 20])[1..], [false; 19]);
-        assert_eq!(told(&[(0, 250_000), (300, 64)]), [true; 2], "after a rest");
+        assert_eq!(joined(&[(150, 250_000); 20])[1..], [false; 19]);
+        assert_eq!(
+            joined(&[(0, 250_000), (300, 64)]),
+            [true; 2],
+            "after a rest"
+        );
     }
 }

@@ -90,7 +90,7 @@ impl Sink for Outlet<'_> {
 
     fn is_capturing(&self) -> bool {
         let mut recorder = self.recorder.iter();
-        recorder.any(|recorder| recorder.tap.wants(PacketKind::Inner))
+        recorder.any(|recorder| recorder.tap.records(PacketKind::Inner))
     }
 
     fn show(&self, node: &NodeShared, received: bool, packet: &[u8], checksums: Checksums) {

@@ -33,7 +33,7 @@ impl Tally {
         if self.packets > 0 {
             node.counters.received(self.packets, self.bytes);
         }
-        node.counters.came(self.longest);
+        node.counters.note_length(self.longest);
     }
 }
 

@@ -288,7 +288,9 @@ fn the_longest_record_is_told_sooner_or_later() {
             let tables = Arc::clone(&tables);
             model::spawn(move || {
                 let counters = &tables.node(ONE).unwrap().counters;
-                lengths.iter().for_each(|length| counters.came(*length));
+                lengths
+                    .iter()
+                    .for_each(|length| counters.note_length(*length));
             })
         });
         let counters = &tables.node(ONE).unwrap().counters;

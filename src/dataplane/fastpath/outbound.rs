@@ -71,7 +71,7 @@ impl<'a, S: Sink> Step<'a, S> {
             Verdict::Send(to) if self.seal_all(to, first, &mut segments) => return,
             Verdict::Broadcast => {
                 while let Some(length) = segments.next_into(scratch) {
-                    copies::note_ours(self.snapshot, &scratch[..length], self.now);
+                    copies::note_own_packet(self.snapshot, &scratch[..length], self.now);
                 }
                 return self.spread_super(header, packet, scratch);
             }

@@ -62,11 +62,11 @@ impl Punts {
             Punt::Exhausted { node } => Some((&mut self.exhausted, *node)),
             _ => None,
         };
-        if let Some((told, node)) = known {
-            if told.contains(&node) {
+        if let Some((reported, node)) = known {
+            if reported.contains(&node) {
                 return true;
             }
-            told.push(node);
+            reported.push(node);
         }
         self.queue.try_send(Input::Punt(punt)).is_ok()
     }
@@ -111,17 +111,17 @@ mod tests {
     fn a_batch_tells_of_a_few_new_macs_once_each() {
         let (tx, mut rx) = mpsc::channel(QUEUE);
         let mut punts = Punts::new(tx);
-        let mut told = |punts: &mut Punts, macs: u8| {
+        let mut reported = |punts: &mut Punts, macs: u8| {
             for n in (0..macs).chain(0..macs) {
                 let mac = [2, 0, 0, 0, 0, n];
                 assert!(punts.send(Punt::NewMac { mac }));
             }
             std::iter::from_fn(|| rx.try_recv().ok()).count()
         };
-        assert_eq!(told(&mut punts, 3), 3);
-        assert_eq!(told(&mut punts, 3), 0);
-        assert_eq!(told(&mut punts, 200), MAX_MACS - 3);
+        assert_eq!(reported(&mut punts, 3), 3);
+        assert_eq!(reported(&mut punts, 3), 0);
+        assert_eq!(reported(&mut punts, 200), MAX_MACS - 3);
         punts.begin();
-        assert_eq!(told(&mut punts, 200), MAX_MACS);
+        assert_eq!(reported(&mut punts, 200), MAX_MACS);
     }
 }

@@ -96,7 +96,7 @@ impl Tap {
 
     /// Returns true if packets of this kind are wanted.
     #[must_use]
-    pub const fn wants(&self, kind: PacketKind) -> bool {
+    pub const fn records(&self, kind: PacketKind) -> bool {
         self.filter.kinds[kind as usize]
     }
 
@@ -115,7 +115,7 @@ impl Tap {
         packet: &[u8],
     ) {
         let wanted = self.filter.peer.as_ref();
-        if !self.wants(kind) || wanted.is_some_and(|wanted| peer != Some(wanted)) {
+        if !self.records(kind) || wanted.is_some_and(|wanted| peer != Some(wanted)) {
             return;
         }
         // Reserved before the copy is made, so a full ring costs little.
@@ -209,7 +209,7 @@ impl Recorder<'_> {
         datagrams: &[u8],
         stride: usize,
     ) {
-        if !self.tap.wants(PacketKind::Outer) {
+        if !self.tap.records(PacketKind::Outer) {
             return;
         }
         for datagram in datagrams.chunks(stride.max(1)) {

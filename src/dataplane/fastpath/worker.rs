@@ -17,7 +17,7 @@ use meshd_proto::{
 use crate::{
     fastpath::{
         Queue, Shared, Sink, Step,
-        batching::Lull,
+        batching::Batching,
         egress::{Device, Outlet},
         parked::Parked,
         punt::Punts,
@@ -60,7 +60,7 @@ pub(super) struct Worker {
     index: usize,
     tun: Option<Arc<Tun>>,
     aside: Option<Arc<Tun>>,
-    lull: Lull,
+    batching: Batching,
     /// Time of the last batch of bulk.
     bulk: Option<Instant>,
     udp: Vec<Arc<UdpSocket>>,
@@ -100,7 +100,7 @@ impl Worker {
             index,
             tun,
             aside,
-            lull: Lull::default(),
+            batching: Batching::default(),
             bulk: None,
             udp,
             epoll,
@@ -151,7 +151,7 @@ impl Worker {
         let snapshot = self.shared.snapshot.load();
         let tap = self.shared.taps.get();
         let now = now();
-        let alone = self.lull.begins(now);
+        let alone = self.batching.begin(now);
         self.punts.begin();
         let parked = self.parked.take();
         // The other queue costs a wake-up of another thread, so it is used only when this thread is
@@ -208,7 +208,7 @@ impl Worker {
             bytes += drain_device(&mut step, tun, room, alone)?;
             step.sink.flush();
         }
-        self.lull.had(bytes);
+        self.batching.end(bytes);
         if bytes >= BULK {
             self.bulk = Some(now);
         }

@@ -70,7 +70,7 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
 }
 
 /// Releases everything that belongs to the first process, and reports it if that process waits.
-fn become_other(title: &str, own: &Own, socket: UnixStream, told: bool) -> io::Result<UnixStream> {
+fn become_other(title: &str, own: &Own, socket: UnixStream, ack: bool) -> io::Result<UnixStream> {
     setpgid(None, None)?;
     stdio::dup2_stdin(&socket)?;
     stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
@@ -86,7 +86,7 @@ fn become_other(title: &str, own: &Own, socket: UnixStream, told: bool) -> io::R
     }
     own.rename(title);
     let mut socket: UnixStream = io::stdin().as_fd().try_clone_to_owned()?.into();
-    if told {
+    if ack {
         socket.write_all(&[0])?;
     }
     Ok(socket)
@@ -124,8 +124,8 @@ impl Own {
         // is no other thread, and this process does not read its arguments.
         let room = unsafe { slice::from_raw_parts_mut(first, end - start) };
         room.fill(0);
-        let shown = title.len().min(room.len() - 1);
-        room[..shown].copy_from_slice(&title.as_bytes()[..shown]);
+        let length = title.len().min(room.len() - 1);
+        room[..length].copy_from_slice(&title.as_bytes()[..length]);
     }
 }
 

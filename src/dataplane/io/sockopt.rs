@@ -58,7 +58,7 @@ pub(super) fn set_ipv6_dontfrag(socket: impl AsFd, on: bool) -> io::Result<()> {
 /// Turns off the control messages about destination address and type of service of each datagram,
 /// which quinn-udp requests. meshd uses neither, and each costs time. Kernels without such an
 /// option send no such message.
-pub(super) fn tell_no_more(socket: impl AsFd, local: SocketAddr) {
+pub(super) fn disable_control_messages(socket: impl AsFd, local: SocketAddr) {
     let (level, options) = match local {
         SocketAddr::V4(_) => (IPPROTO_IP, [IP_PKTINFO, IP_RECVTOS]),
         SocketAddr::V6(_) => (IPPROTO_IPV6, [IPV6_RECVPKTINFO, IPV6_RECVTCLASS]),
@@ -101,8 +101,8 @@ mod tests {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("Groups:"));
         let words = line.unwrap().split_whitespace();
-        let told: Vec<u32> = words.map(|word| word.parse().unwrap()).collect();
-        assert_eq!(peer_groups(&socket).unwrap(), told);
+        let listed: Vec<u32> = words.map(|word| word.parse().unwrap()).collect();
+        assert_eq!(peer_groups(&socket).unwrap(), listed);
         let file = fs::File::open("/dev/null").unwrap();
         assert!(peer_groups(&file).is_err(), "no socket");
     }

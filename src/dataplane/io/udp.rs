@@ -156,7 +156,7 @@ impl UdpSocket {
         let socket: std::net::UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let local = socket.local_addr()?;
-        super::sockopt::tell_no_more(&socket, local);
+        super::sockopt::disable_control_messages(&socket, local);
         set_fragmentation(&socket, local, options.dont_fragment)?;
         Ok(Self {
             socket,
