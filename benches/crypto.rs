@@ -67,7 +67,7 @@ fn noise(c: &mut Criterion) {
         purpose: Purpose::Tunnel,
         initiator: &names[0],
         responder: &names[1],
-        said: &[],
+        context: &[],
         psk: &[0; 32],
         secret,
     };

@@ -132,7 +132,7 @@ pub struct Parties<'a> {
     pub responder: &'a NodeName,
     /// Clear text of both sides before the handshake: both ID lines of a link, or the AEADs that a
     /// tunnel's initiator accepts.
-    pub said: &'a [&'a [u8]],
+    pub context: &'a [&'a [u8]],
     /// Preshared key of the pair; all zero if there is none.
     pub psk: &'a [u8; 32],
     /// Our own key.
@@ -270,7 +270,7 @@ impl Parties<'_> {
         let names = [self.initiator, self.responder].map(|name| name.as_str().as_bytes());
         let parts = [purpose].into_iter().chain(names);
         let mut prologue = DOMAIN.to_vec();
-        for part in parts.chain(self.said.iter().copied()) {
+        for part in parts.chain(self.context.iter().copied()) {
             let length = u16::try_from(part.len()).expect("names and lines are short");
             prologue.extend_from_slice(&length.to_be_bytes());
             prologue.extend_from_slice(part);

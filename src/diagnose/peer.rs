@@ -75,7 +75,7 @@ fn down(node: &NodeFacts) -> Option<Finding> {
 
 /// Explains the missing Ed25519 key of a node.
 fn no_key(name: &str, host: &HostFacts) -> String {
-    match (&host.bad_key, host.told_key) {
+    match (&host.bad_key, host.received_key) {
         (Some(why), _) => {
             format!("the Ed25519 key in hosts/{name} cannot be read ({why}): mend the line")
         }

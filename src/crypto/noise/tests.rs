@@ -82,7 +82,7 @@ struct Pair {
     keys: [PrivateKey; 2],
     psks: [[u8; 32]; 2],
     purposes: [Purpose; 2],
-    said: [Vec<u8>; 2],
+    context: [Vec<u8>; 2],
 }
 
 impl Pair {
@@ -92,19 +92,19 @@ impl Pair {
             keys: [1, 2].map(|seed| PrivateKey::from_seed(&[seed; 32])),
             psks: [[0; 32]; 2],
             purposes: [Purpose::Tunnel; 2],
-            said: [vec![3], vec![3]],
+            context: [vec![3], vec![3]],
         }
     }
 
     /// Runs the handshake between the views of both; alice starts with `callee`'s key.
     fn shake(&self, callee: &PublicKey, callers: &[StaticPublic]) -> Result<(), Refused> {
         let secrets = self.keys.each_ref().map(StaticSecret::of);
-        let said = self.said.each_ref().map(|said| [said.as_slice()]);
+        let context = self.context.each_ref().map(|context| [context.as_slice()]);
         let side = |at: usize| Parties {
             purpose: self.purposes[at],
             initiator: &self.names[0],
             responder: &self.names[1],
-            said: &said[at],
+            context: &context[at],
             psk: &self.psks[at],
             secret: &secrets[at],
         };
@@ -135,8 +135,8 @@ fn both_sides_have_the_same_keys() {
 fn whatever_both_do_not_see_alike_breaks_it() {
     let edits: [fn(&mut Pair); 4] = [
         |pair| pair.purposes[1] = Purpose::Link,
-        |pair| pair.said[1].push(1),
-        |pair| pair.said[0] = Vec::new(),
+        |pair| pair.context[1].push(1),
+        |pair| pair.context[0] = Vec::new(),
         |pair| pair.psks[0] = [1; 32],
     ];
     for edit in edits {
@@ -166,7 +166,7 @@ fn a_wrong_answer_leaves_the_handshake_as_it_was() {
         purpose: Purpose::Tunnel,
         initiator: &pair.names[0],
         responder: &pair.names[1],
-        said: &[],
+        context: &[],
         psk: &[0; 32],
         secret: &secrets[at],
     };

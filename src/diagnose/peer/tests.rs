@@ -84,7 +84,7 @@ fn cases() -> Vec<(NodeFacts, Code, &'static str)> {
         (with(|n| n.host.shut_out = Some("expired".into())), Code::ShutOut, "expired (hosts/db)"),
         (with(no_key), Code::NoKey, "no Ed25519PublicKey in hosts/db"),
         (with(|n| { no_key(n); n.host.bad_key = Some("length".into()); }), Code::NoKey, "cannot be read (length): mend the line"),
-        (with(|n| { no_key(n); n.host.told_key = Some(key); }), Code::NoKey, "it is `Ed25519PublicKey = "),
+        (with(|n| { no_key(n); n.host.received_key = Some(key); }), Code::NoKey, "it is `Ed25519PublicKey = "),
         (down(|n| n.dial.failure = refused()), Code::CannotConnect, "10.0.0.1:655: refused"),
         (down(|n| n.host.has_address = false), Code::NoAddress, "no Address in hosts/db, and no node reaches it"),
         (down(|_| ()), Code::NoPath, "no node reaches it"),
@@ -134,7 +134,7 @@ fn lines_of_the_log_name_the_reason_and_the_key() {
     let key = PrivateKey::generate(&mut Rng::new([5; 32])).public();
     let sent = key_sent(&with(|node| {
         node.host.file = HostFile::NoKey;
-        node.host.told_key = Some(key);
+        node.host.received_key = Some(key);
     }));
     assert!(sent.text.contains(&format!("`Ed25519PublicKey = {key}`")));
 }

@@ -50,7 +50,7 @@ pub struct Upgraded {
     /// is one.
     pub key: PublicKey,
     /// True if our key was sent and the other node has accepted it.
-    pub told: bool,
+    pub sent_ours: bool,
 }
 
 /// Event of a link. Poll after every `handle_` call until `None`.

@@ -9,7 +9,7 @@ use meshd_crypto::PublicKey;
 
 use crate::link::{
     LinkError, LinkEvent, MAX_LINE,
-    hello::shown,
+    hello::excerpt,
     sptps::{MAX_RECORD, Record, Stream},
 };
 
@@ -187,7 +187,7 @@ impl Framed {
         // of any length. The records of such lines are valid all the same; the mesh judges the
         // line.
         if data.last() != Some(&b'\n') {
-            return misbehaved(format!("a record that is no line: {}", shown(&data)));
+            return misbehaved(format!("a record that is no line: {}", excerpt(&data)));
         }
         data.truncate(data.len() - 1);
         let mut words = data.split(|&byte| byte == b' ');
@@ -218,7 +218,7 @@ fn length(word: Option<&[u8]>, most: usize) -> Result<usize, LinkError> {
         .ok()
         .and_then(|word| word.parse().ok())
         .filter(|length| *length <= most)
-        .ok_or_else(|| LinkError::Misbehaved(format!("a packet of length {}", shown(word))))
+        .ok_or_else(|| LinkError::Misbehaved(format!("a packet of length {}", excerpt(word))))
 }
 
 pub(super) fn misbehaved<T>(what: String) -> Result<T, LinkError> {

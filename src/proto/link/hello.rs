@@ -76,7 +76,7 @@ pub(super) fn line(name: &NodeName, offer: Offer) -> String {
 }
 
 /// Returns text of the other end in a form fit for a log.
-pub(super) fn shown(text: &[u8]) -> String {
+pub(super) fn excerpt(text: &[u8]) -> String {
     let text = &text[..text.len().min(SHOWN)];
     format!("{:?}", String::from_utf8_lossy(text))
 }

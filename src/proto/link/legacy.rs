@@ -30,7 +30,7 @@ use meshd_crypto::{
 use crate::link::{
     LinkError, LinkEvent, MAX_LINE,
     frame::{Bulk, Step, misbehaved},
-    hello::shown,
+    hello::excerpt,
 };
 
 /// Longest packet that is skipped silently, in bytes; a longer one ends the link.
@@ -221,8 +221,8 @@ impl Legacy {
         let (Some(cipher), Some(digest)) = (StreamCipher::by_nid(number(words[0])), digest) else {
             return misbehaved(format!(
                 "it encrypts its link in a way that meshd does not (OpenSSL's numbers {} and {})",
-                shown(words[0].as_bytes()),
-                shown(words[1].as_bytes())
+                excerpt(words[0].as_bytes()),
+                excerpt(words[1].as_bytes())
             ));
         };
         let sealed = of_length(words[4], self.terms.own.public().size())?;
@@ -292,7 +292,7 @@ impl Legacy {
         let Ok(key) = PublicKey::from_base64(words(line, "4", 1)?[0]) else {
             return misbehaved(format!(
                 "what it calls its Ed25519 key is none: {}",
-                shown(line)
+                excerpt(line)
             ));
         };
         let keys = self.terms.upgrade.as_ref();
@@ -333,7 +333,12 @@ impl Legacy {
         self.stage = match length {
             Some(length) if Bulk::Frame.fits(length) => Stage::Frame(length),
             Some(length @ 0..=MAX_IGNORED) => Stage::Skip(length),
-            _ => return misbehaved(format!("a packet whose length is wrong: {}", shown(&line))),
+            _ => {
+                return misbehaved(format!(
+                    "a packet whose length is wrong: {}",
+                    excerpt(&line)
+                ));
+            }
         };
         Ok(Step::Nothing)
     }
@@ -375,7 +380,7 @@ fn words<'l>(line: &'l [u8], request: &str, count: usize) -> Result<Vec<&'l str>
     let words: Vec<&str> = all.take(count).collect();
     match due && words.len() == count {
         true => Ok(words),
-        false => misbehaved(format!("request {request} was due: {}", shown(line))),
+        false => misbehaved(format!("request {request} was due: {}", excerpt(line))),
     }
 }
 

@@ -44,7 +44,7 @@ use meshd_wire::NodeName;
 use crate::link::{
     choice::{Speech, put_our_file},
     frame::{Bulk, Framed, Step},
-    hello::{Id, Offer, shown},
+    hello::{Id, Offer, excerpt},
     legacy::Legacy,
     noise::{Native, Terms},
     sptps::Stream,
@@ -399,10 +399,14 @@ impl Link {
             Ok(Some(Step::Nothing)) => {}
             Ok(Some(Step::Event(event))) => self.events.push_back(event),
             Ok(Some(Step::Up)) => self.come_up(),
-            Ok(Some(Step::Upgraded(key, told))) => {
+            Ok(Some(Step::Upgraded(key, sent_ours))) => {
                 let name = self.peer.clone().expect("who is authenticated has a name");
                 self.phase = Phase::Dead;
-                let upgraded = Upgraded { name, key, told };
+                let upgraded = Upgraded {
+                    name,
+                    key,
+                    sent_ours,
+                };
                 self.events.push_back(LinkEvent::Upgraded(upgraded));
             }
             Err(LinkError::Misbehaved(what)) if self.is_in_handshake() => {
@@ -464,7 +468,7 @@ impl Link {
         let mut line = self.input.split_to(end + 1).freeze();
         line.truncate(end);
         let id = Id::parse(&line).ok_or_else(|| {
-            LinkError::Misbehaved(format!("no ID line of a node: {}", shown(&line)))
+            LinkError::Misbehaved(format!("no ID line of a node: {}", excerpt(&line)))
         })?;
         if self.another == Upgrade::Due {
             self.another = Upgrade::Possible;
@@ -502,9 +506,9 @@ impl Link {
         }
         let rsa = self.local.rsa.clone().zip(theirs.rsa.clone());
         if let (Speech::Legacy | Speech::Upgrade, Some((own, peer))) = (speech, rsa) {
-            let told = theirs.key.is_some() || theirs.learn;
+            let sends_ours = theirs.key.is_some() || theirs.learn;
             let keys = || legacy::Keys {
-                own: told.then(|| self.local.key.public()),
+                own: sends_ours.then(|| self.local.key.public()),
                 peer: theirs.key.into_iter().chain(theirs.next).collect(),
             };
             let terms = legacy::Terms {

@@ -78,14 +78,14 @@ impl Terms {
         if !self.outgoing {
             (names, ids) = ([1, 0], [1, 0]);
         }
-        let said: [&[u8]; 3] = [&self.ids[ids[0]], &self.ids[ids[1]], RENEWAL];
+        let context: [&[u8]; 3] = [&self.ids[ids[0]], &self.ids[ids[1]], RENEWAL];
         with(&Parties {
             purpose: Purpose::Link,
             initiator: &self.names[names[0]],
             responder: &self.names[names[1]],
-            said: match round {
-                Round::First => &said[..2],
-                Round::Renewal => &said,
+            context: match round {
+                Round::First => &context[..2],
+                Round::Renewal => &context,
             },
             psk: &self.psk,
             secret: &self.secret,

@@ -29,7 +29,7 @@ use meshd_crypto::{
 use crate::link::{
     LinkError, LinkEvent, MAX_LINE,
     frame::{Bulk, Step, misbehaved},
-    hello::shown,
+    hello::excerpt,
     noise::{Keys, LENGTH, MAX_HANDSHAKE, Round, Terms},
 };
 
@@ -299,13 +299,15 @@ fn line(content: Bytes) -> Result<Step, LinkError> {
     if content.contains(&b'\n') {
         return misbehaved(format!(
             "a record that is not one line: {}",
-            shown(&content)
+            excerpt(&content)
         ));
     }
     match content.split(|&byte| byte == b' ').next() {
         None | Some(b"") if content.is_empty() => misbehaved("an empty request".into()),
         // These requests announce data that has records of its own here.
-        Some(b"17" | b"21") => misbehaved(format!("a request without place: {}", shown(&content))),
+        Some(b"17" | b"21") => {
+            misbehaved(format!("a request without place: {}", excerpt(&content)))
+        }
         // Blanks before the number are allowed: a line is forwarded unchanged.
         _ => Ok(Step::Event(LinkEvent::Line(content))),
     }

@@ -147,11 +147,11 @@ fn they_talk(
     a: &mut Link,
     b: &mut Link,
     cuts: &[usize],
-    said: &[String],
+    sent: &[String],
     (frame, datagram): (&[u8], &[u8]),
 ) -> Result<(), TestCaseError> {
     let mut expected = Vec::new();
-    for line in said {
+    for line in sent {
         let line = format!("9 {line}");
         a.send_line(line.as_bytes());
         prop_assert!(a.send_frame(frame));
@@ -165,7 +165,7 @@ fn they_talk(
     }
     let [got_a, got_b] = converse(a, b, cuts);
     prop_assert_eq!(got_b, expected);
-    prop_assert_eq!(got_a, vec![LinkEvent::Line("9".into()); said.len()]);
+    prop_assert_eq!(got_a, vec![LinkEvent::Line("9".into()); sent.len()]);
     prop_assert_eq!((a.queued(), b.queued()), (0, 0));
     Ok(())
 }
@@ -244,10 +244,10 @@ fn a_link_waits_for_credentials_with_the_bytes_that_it_kept() {
     let answer = |link: &mut Link, rsa: &mut RsaBudget| {
         link.handle_credentials(Some(credentials("alice")), rsa, now());
     };
-    let mut told = accept("bob");
-    told.handle_bytes(&id, &mut rsa, now());
-    answer(&mut told, &mut rsa);
-    hear(&mut a, &told.take_output(), &keys(), now());
+    let mut server = accept("bob");
+    server.handle_bytes(&id, &mut rsa, now());
+    answer(&mut server, &mut rsa);
+    hear(&mut a, &server.take_output(), &keys(), now());
     let handshake = a.take_output();
 
     let mut bob = accept("bob");
@@ -444,16 +444,16 @@ fn nothing_can_be_sent_before_authentication() {
 #[test]
 fn a_replayed_handshake_is_refused() {
     let (mut a, mut b) = (dial("alice", "bob"), accept("bob"));
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     while !b.is_up() {
         let from_a = a.take_output();
-        said.extend_from_slice(&from_a);
+        sent.extend_from_slice(&from_a);
         feed(&mut b, &from_a);
         let from_b = b.take_output();
         feed(&mut a, &from_b);
     }
-    assert!(said.len() > SIG);
+    assert!(sent.len() > SIG);
     let mut again = Link::accept(identity("bob"), TIMEOUT, Rng::new([9; 32]), now());
-    feed(&mut again, &said);
+    feed(&mut again, &sent);
     assert!(matches!(down(&drain(&mut again)), LinkError::Stranger(_)));
 }

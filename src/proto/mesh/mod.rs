@@ -159,10 +159,10 @@ impl Mesh {
                 why,
             } => self.dial_failed(&node, addr, (fault, &why), now),
             LinkReport::Unproven { node, addr, why } => self.note_unproven(node, addr, why, now),
-            LinkReport::KeyTold { node, key } => {
+            LinkReport::KeyReceived { node, key } => {
                 // The node has a host file, and may be unknown otherwise.
                 let idx = self.nodes.add(node, now);
-                self.key_told(idx, key);
+                self.handle_received_key(idx, key);
             }
         }
     }

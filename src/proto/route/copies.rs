@@ -63,7 +63,7 @@ pub(super) fn check_transit(
 }
 
 /// Remembers a broadcast of our device, so that a copy of it is dropped when it comes back.
-pub fn note_ours(snapshot: &RouteSnapshot, packet: &[u8], now: Instant) {
+pub fn note_own_packet(snapshot: &RouteSnapshot, packet: &[u8], now: Instant) {
     let _ = check_broadcast(snapshot, packet, snapshot.me, now);
 }
 

@@ -283,7 +283,7 @@ impl NodeCounters {
     }
 
     /// Records that a record of `length` bytes came directly from the node.
-    pub fn came(&self, length: usize) {
+    pub fn note_length(&self, length: usize) {
         // The length is rarely a new maximum, and a load costs less than a store.
         if length as u64 > self.longest.load(Ordering::Relaxed) {
             self.longest.fetch_max(length as u64, Ordering::Relaxed);

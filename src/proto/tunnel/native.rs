@@ -89,8 +89,8 @@ pub fn ask(setup: &Setup, index: u32, turn: usize, rng: &mut Rng) -> Option<(Ask
     let mut clear = [0; CLEAR];
     clear[..4].copy_from_slice(&index.to_be_bytes());
     clear[4] = setup.aeads.0;
-    let said = [&clear[..]];
-    let parties = setup.parties([&setup.name, &setup.peer], &said);
+    let context = [&clear[..]];
+    let parties = setup.parties([&setup.name, &setup.peer], &context);
     let (begun, message) = noise::begin(&parties, peer, &[], rng);
     let asking = Asking {
         begun,
@@ -122,8 +122,8 @@ pub fn answer(
     let (clear, message) = message.split_first_chunk::<CLEAR>().ok_or(Refused)?;
     let [theirs @ .., aeads] = clear;
     let aead = setup.aeads.best(Aeads(*aeads)).ok_or(Refused)?;
-    let said = [&clear[..]];
-    let parties = setup.parties([&setup.peer, &setup.name], &said);
+    let context = [&clear[..]];
+    let parties = setup.parties([&setup.peer, &setup.name], &context);
     let (asked, _) = noise::asked(&parties, &setup.peer_keys, message, rng)?;
     let mut payload = [Aeads::only(aead).0; CLEAR];
     payload[..4].copy_from_slice(&index.to_be_bytes());
@@ -170,13 +170,13 @@ impl Setup {
     fn parties<'a>(
         &'a self,
         [initiator, responder]: [&'a NodeName; 2],
-        said: &'a [&'a [u8]],
+        context: &'a [&'a [u8]],
     ) -> Parties<'a> {
         Parties {
             purpose: Purpose::Tunnel,
             initiator,
             responder,
-            said,
+            context,
             psk: &self.psk,
             secret: &self.secret,
         }

@@ -133,7 +133,7 @@ pub enum LinkReport {
     },
     /// A node has sent its Ed25519 key over a link authenticated by its RSA key, and the key is not
     /// stored.
-    KeyTold {
+    KeyReceived {
         /// The node.
         node: NodeName,
         /// The key.

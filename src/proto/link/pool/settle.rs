@@ -150,7 +150,11 @@ impl Pool {
         let Some(conn) = self.links.get(link) else {
             return;
         };
-        let Upgraded { name, key, told } = upgraded;
+        let Upgraded {
+            name,
+            key,
+            sent_ours,
+        } = upgraded;
         let addr = conn.remote;
         let dialled = matches!(conn.stage, ConnStage::Dialled(..));
         let known = conn
@@ -162,11 +166,11 @@ impl Pool {
         match (known, learn) {
             (true, _) => self.log(LinkLog::KeyAccepted { node }),
             (false, true) => self.outputs.push_back(PoolOutput::StoreKey { node, key }),
-            (false, false) => self.report(LinkReport::KeyTold { node, key }),
+            (false, false) => self.report(LinkReport::KeyReceived { node, key }),
         }
         self.rounds.note_upgrade(name.clone(), now);
         self.close(link);
-        if dialled && told {
+        if dialled && sent_ours {
             self.dial_round(name, addr, DialRound::Last);
         } else if dialled {
             let why = format!(

@@ -277,7 +277,7 @@ fn keys_are_exchanged_and_then_used() {
         };
         assert_eq!((connections, a.dialects(), b.stored), expected);
         assert_eq!(a.dialects(), b.dialects());
-        let told = |report: &LinkReport| matches!(report, LinkReport::KeyTold { .. });
-        assert_eq!(b.reports.iter().any(told), !learn);
+        let is_received = |report: &LinkReport| matches!(report, LinkReport::KeyReceived { .. });
+        assert_eq!(b.reports.iter().any(is_received), !learn);
     }
 }

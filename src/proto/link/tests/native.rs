@@ -233,15 +233,15 @@ fn any_other_edit_of_an_id_line_breaks_the_handshake() {
         (ID_B, b"0 bob 17.7  native1\n"),
         (ID_B, b"0 bob 17.8 native1\n"),
     ];
-    for (said, heard) in edits {
+    for (sent, received) in edits {
         let mut a = alice(native("alice"), credentials("bob"));
         let mut b = bob(native("bob"));
         let [at_a, at_b] = talk(
             &mut a,
             &mut b,
             &ring(credentials("alice")),
-            |_, data| match data == said {
-                true => heard.to_vec(),
+            |_, data| match data == sent {
+                true => received.to_vec(),
                 false => data.to_vec(),
             },
         );
@@ -263,7 +263,7 @@ fn the_acceptor_says_nothing_but_its_id_line_before_message_1() {
 
 #[test]
 fn a_replayed_first_message_brings_nothing_up() {
-    let mut said = Vec::new();
+    let mut sent = Vec::new();
     let (mut a, mut b) = (
         alice(native("alice"), credentials("bob")),
         bob(native("bob")),
@@ -274,7 +274,7 @@ fn a_replayed_first_message_brings_nothing_up() {
         &ring(credentials("alice")),
         |from_a, data| {
             if from_a {
-                said.extend_from_slice(&data);
+                sent.extend_from_slice(&data);
             }
             data.to_vec()
         },
@@ -283,7 +283,7 @@ fn a_replayed_first_message_brings_nothing_up() {
 
     let fresh = || Link::accept(native("bob"), TIMEOUT, Rng::new([9; 32]), now());
     let mut again = fresh();
-    feed(&mut again, &said[..ID_A.len() + LENGTH + MSG1_OVERHEAD + 1]);
+    feed(&mut again, &sent[..ID_A.len() + LENGTH + MSG1_OVERHEAD + 1]);
     assert!(!again.take_output().is_empty() && !again.is_up());
     again.handle_timeout(again.started + TIMEOUT);
     assert_eq!(
@@ -292,7 +292,7 @@ fn a_replayed_first_message_brings_nothing_up() {
     );
 
     let mut again = fresh();
-    feed(&mut again, &said);
+    feed(&mut again, &sent);
     assert!(matches!(
         drain(&mut again)[..],
         [LinkEvent::Down(LinkError::Stranger(_))]
@@ -422,7 +422,7 @@ proptest! {
     #[test]
     fn two_native_links_agree_under_any_chunking(
         cuts in proptest::collection::vec(1_usize..200, 1..8),
-        said in proptest::collection::vec("[ -~]{1,100}", 0..6),
+        sent in proptest::collection::vec("[ -~]{1,100}", 0..6),
         frame in proptest::collection::vec(any::<u8>(), 14..1674),
         datagram in proptest::collection::vec(any::<u8>(), 33..1707),
     ) {
@@ -435,7 +435,7 @@ proptest! {
         prop_assert_eq!(up_a, [hello("bob", true, a.started)]);
         prop_assert_eq!(up_b, [hello("alice", false, b.started)]);
 
-        they_talk(&mut a, &mut b, &cuts, &said, (&frame, &datagram))?;
+        they_talk(&mut a, &mut b, &cuts, &sent, (&frame, &datagram))?;
     }
 
     /// F2: the events do not depend on the chunks, and few bytes are held.

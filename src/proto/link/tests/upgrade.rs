@@ -9,13 +9,13 @@ use meshd_crypto::PublicKey;
 
 fn upgraded(events: &[LinkEvent]) -> Option<(PublicKey, bool)> {
     match events {
-        [LinkEvent::Upgraded(upgraded)] => Some((upgraded.key, upgraded.told)),
+        [LinkEvent::Upgraded(upgraded)] => Some((upgraded.key, upgraded.sent_ours)),
         _ => None,
     }
 }
 
 /// Credentials of the other node: its RSA key, and perhaps more.
-fn knows(of: &str, ed25519: bool, upgrade: Upgrade, learn: bool) -> Credentials {
+fn credentials(of: &str, ed25519: bool, upgrade: Upgrade, learn: bool) -> Credentials {
     Credentials {
         upgrade,
         learn,
@@ -62,16 +62,16 @@ fn keys_are_told_where_sptps_can_follow() {
     ] {
         let [has, learns, due, had, taught] = row.map(|bit| bit == 1);
         let upgrade = if due { Upgrade::Due } else { Upgrade::Possible };
-        let bobs = knows("bob", has, upgrade, learns);
+        let bobs = credentials("bob", has, upgrade, learns);
         let mut a = alice(speaker("alice", true), bobs);
         let mut b = bob(speaker("bob", true));
-        let ring = ring(knows("alice", had, Upgrade::Possible, taught));
+        let ring = ring(credentials("alice", had, Upgrade::Possible, taught));
         let events = talk(&mut a, &mut b, &ring, usize::MAX);
         let got = events
             .each_ref()
             .map(|events| match (dialect_of(events), upgraded(events)) {
                 (Some(dialect), _) => Up(dialect),
-                (_, Some((_, told))) => Key(told),
+                (_, Some((_, sent_ours))) => Key(sent_ours),
                 _ => No,
             });
         assert_eq!(got, expected, "{row:?}: {events:?}");
@@ -96,7 +96,7 @@ fn dialect_of(events: &[LinkEvent]) -> Option<Dialect> {
 fn a_metakey_in_place_of_a_handshake_asks_for_an_upgrade() {
     for possible in [true, false] {
         let bobs = match possible {
-            true => knows("bob", true, Upgrade::Possible, false),
+            true => credentials("bob", true, Upgrade::Possible, false),
             false => known("bob", true, false),
         };
         let mut a = alice(speaker("alice", true), bobs);
@@ -127,10 +127,10 @@ fn another_key_than_that_of_the_host_file_is_not_taken() {
             rsa: Some(rsa(rsa_of)),
             native: None,
         });
-        let bobs = knows("bob", true, Upgrade::Due, false);
+        let bobs = credentials("bob", true, Upgrade::Due, false);
         let mut a = alice(identity, bobs);
         let mut b = bob(speaker("bob", true));
-        let ring = ring(knows("alice", true, Upgrade::Possible, false));
+        let ring = ring(credentials("alice", true, Upgrade::Possible, false));
         if let Some(line) = line {
             // Up to her own key, which is replaced by another text.
             let id = a.take_output();
@@ -145,7 +145,7 @@ fn another_key_than_that_of_the_host_file_is_not_taken() {
         }
         let events = talk(&mut a, &mut b, &ring, usize::MAX);
         assert_eq!(upgraded(&events[1]), None);
-        assert!(upgraded(&events[0]).is_none_or(|(_, told)| !told));
+        assert!(upgraded(&events[0]).is_none_or(|(_, sent_ours)| !sent_ours));
         if rsa_of == "alice" {
             assert!(matches!(down(&events[1]), LinkError::Stranger(_)));
         }

@@ -359,7 +359,7 @@ impl Mesh {
         };
         self.gossip.of[a].unconfirmed.edges.remove(to);
         self.gossip.denied.forget(a, b);
-        if self.nodes.edge(a, b).is_some_and(|old| old.says_as(&edge)) {
+        if self.nodes.edge(a, b).is_some_and(|old| old.same_as(&edge)) {
             self.nodes.insert_edge(a, b, edge);
             return;
         }

@@ -32,12 +32,12 @@ impl Mesh {
             && own
             && self.nodes[from].reachability.legacy
         {
-            self.key_told(from, key);
+            self.handle_received_key(from, key);
         }
     }
 
     /// Handles the key that a node sent over a link authenticated by its RSA key.
-    pub(in crate::mesh) fn key_told(&mut self, idx: NodeIdx, key: PublicKey) {
+    pub(in crate::mesh) fn handle_received_key(&mut self, idx: NodeIdx, key: PublicKey) {
         let name = self.nodes[idx].name();
         if self.lacks_key(name) && self.peers.of[idx].announced_key != Some(key) {
             let node = name.clone();

@@ -170,7 +170,7 @@ impl Mesh {
             file: host.map(|host| &**host).into(),
             shut_out: host.and_then(|host| host.shut_out.clone()),
             bad_key: host.and_then(|host| host.bad_key.clone()),
-            told_key: self.peers.announced_key(idx),
+            received_key: self.peers.announced_key(idx),
             has_address: host.is_some_and(|host| !host.addresses.is_empty()),
             labels: host.map(|host| host.labels.clone()).unwrap_or_default(),
             offers: node.since.map(|_| self.peers.dialects(idx).offers()),

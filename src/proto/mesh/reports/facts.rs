@@ -198,7 +198,7 @@ pub struct HostFacts {
     /// Reason why the Ed25519 key in the file cannot be read, if it cannot.
     pub bad_key: Option<String>,
     /// Ed25519 key that the node sent over a link that its RSA key authenticates.
-    pub told_key: Option<PublicKey>,
+    pub received_key: Option<PublicKey>,
     /// True if the file has an Address.
     pub has_address: bool,
     /// Label lines.

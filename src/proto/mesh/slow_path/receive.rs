@@ -160,7 +160,7 @@ impl Mesh {
             }
             return;
         };
-        node.shared.counters.came(data.len());
+        node.shared.counters.note_length(data.len());
         self.moved(idx, from, now);
         match kind {
             TYPE_PROBE => self.handle_probe(idx, from, &data, now),

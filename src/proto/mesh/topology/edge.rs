@@ -23,7 +23,7 @@ pub(in crate::mesh) struct Edge {
 
 impl Edge {
     /// Returns true if another edge has the same content; the teller does not matter.
-    pub(in crate::mesh) fn says_as(&self, other: &Self) -> bool {
+    pub(in crate::mesh) fn same_as(&self, other: &Self) -> bool {
         let Self {
             to,
             address,

@@ -26,9 +26,9 @@ fn key(seed: u8) -> String {
     key.public().to_string()
 }
 
-fn told_key(net: &Net, of: u8) -> Option<String> {
+fn received_key(net: &Net, of: u8) -> Option<String> {
     let host = net.row(0, of).host;
-    host.told_key.map(|key| key.to_string())
+    host.received_key.map(|key| key.to_string())
 }
 
 /// A key received in an answer is reported to the operator once, and to nobody else.
@@ -52,12 +52,12 @@ fn a_neighbour_tells_its_key_to_the_operator() {
     net.settle();
     let notice = (0, name(1), Notice::KeySent);
     assert_eq!(net.notices, [notice.clone(), notice], "a key is said once");
-    assert_eq!(told_key(&net, 1), Some(key(2)));
+    assert_eq!(received_key(&net, 1), Some(key(2)));
     assert!(net.meshes[0].cx.settings.hosts[&name(1)].key.is_none());
     // A relay's answer in the name of another node does not count.
     net.says(1, 0, format!("15 n2 n0 20 {}", key(3)).into());
     net.settle();
-    assert_eq!(told_key(&net, 2), None);
+    assert_eq!(received_key(&net, 2), None);
 }
 
 /// No node is asked if its key is known, or if only legacy is wanted.
@@ -79,8 +79,8 @@ fn a_key_from_an_upgrade_makes_its_node_known() {
     assert!(!net.meshes[0].has_node(&name(1)));
     let own = PrivateKey::generate(&mut Rng::new([5; 32])).public();
     let (now, node) = (net.now, name(1));
-    net.meshes[0].handle(Input::Link(LinkReport::KeyTold { node, key: own }), now);
-    assert_eq!(told_key(&net, 1), Some(key(5)));
+    net.meshes[0].handle(Input::Link(LinkReport::KeyReceived { node, key: own }), now);
+    assert_eq!(received_key(&net, 1), Some(key(5)));
     // With the key in its host file there is nothing more to report.
     let mut settings = Settings::clone(&net.meshes[0].cx.settings);
     Arc::make_mut(settings.hosts.get_mut(&name(1)).unwrap()).key = Some(own);
@@ -96,7 +96,7 @@ fn the_longest_record_is_forgotten_with_its_session() {
     net.run(3 * SECOND);
     let idx = net.meshes[0].nodes.find(&name(1)).unwrap();
     let shared = net.meshes[0].nodes[idx].shared.clone();
-    shared.counters.came(1451);
+    shared.counters.note_length(1451);
     net.part(0, 1);
     assert_eq!(shared.counters.take_longest(), 0);
 }
