@@ -47,14 +47,14 @@ const OFFERED: [u32; 5] = [40_000, 70_000, 100_000, 140_000, 200_000];
 const LOSS_FREE: [u32; 17] = [
     100, 150, 200, 250, 300, 360, 430, 520, 620, 750, 900, 1_100, 1_300, 1_550, 1_900, 2_300, 2_750,
 ];
-/// What part of them may be lost where nothing is said to be.
+/// Part of them that may be lost if no loss is configured.
 const LOST: f64 = 0.001;
 
 /// Socket buffer of iperf3's UDP: the most that Linux gives to anybody, and it gives twice that. With less
 /// its receiver loses packets whenever it is not run for some milliseconds.
 const BUFFER: &str = "208K";
 
-/// What is measured in each round, in the order of the values.
+/// Measurements of each round, in the order of the values.
 const COLUMNS: [&str; 7] = [
     "TCP Mbit/s",
     "TCP 4 streams",

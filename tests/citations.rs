@@ -24,7 +24,7 @@ const NUMBERS: &str = "src/proto/threat-model.md";
 /// This file breaks citations on purpose.
 const OURSELVES: &str = "tests/citations.rs";
 
-/// What can be cited.
+/// Targets of citations.
 #[derive(Default)]
 struct Known {
     /// Documents by their path from the top, with the numbers of their sections.
@@ -38,7 +38,7 @@ struct Known {
 struct Word<'a> {
     text: &'a str,
     line: usize,
-    /// Whether a comma or nothing but blanks stands between this word and the next one.
+    /// True if a comma or nothing but blanks stands between this word and the next one.
     goes_on: bool,
 }
 
@@ -133,13 +133,13 @@ fn is_rust(file: &Path) -> bool {
     has_extension(file, "rs")
 }
 
-/// Whether a word is the path of a document in the repository; links into the web begin with `//`.
+/// True if a word is the path of a document in the repository; links into the web begin with `//`.
 fn is_document(word: &str) -> bool {
     let stem = word.strip_suffix(".md").unwrap_or_default();
     !stem.is_empty() && !stem.ends_with(['/', '*']) && !stem.starts_with("//")
 }
 
-/// Whether a word is the number of an attack (two digits), a fault or a property (one or two).
+/// True if a word is the number of an attack (two digits), a fault or a property (one or two).
 fn is_number(word: &str) -> bool {
     let digits = word.get(1..).unwrap_or_default();
     let count = match word.as_bytes().first() {
@@ -233,7 +233,7 @@ fn sections_after<'a>(words: &[Word<'a>]) -> Vec<(usize, &'a str)> {
     sections
 }
 
-/// Whether these words end with a document or an RFC, whose section the next word tells.
+/// True if these words end with a document or an RFC; the next word then gives its section.
 fn follows_a_title(words: &[Word<'_>]) -> bool {
     match words {
         [.., last] if is_document(last.text) => true,

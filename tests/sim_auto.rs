@@ -42,7 +42,7 @@ fn has_few_links(world: &World, nodes: usize) -> Result<(), Failure> {
     odd.map_or(Ok(()), |node| Err(world.failure(text(node))))
 }
 
-/// What each of `nodes` nodes makes of the loss and the return of a hub that two thirds of them were linked with.
+/// Effect on each of `nodes` nodes when a hub that two thirds of them were linked with goes away and returns.
 fn a_hub_goes_and_comes(seed: u64, nodes: usize) -> Result<(), Failure> {
     let mut world = world(plan(seed, nodes, HUBS));
     let leaves = (nodes - HUBS) as u64;

@@ -64,7 +64,7 @@ fn recorded_rng(handshake: &Value) -> Rng {
     Rng::scripted(&script, [0; 32])
 }
 
-/// Whether `test` is the initiator: the first byte of what it signed.
+/// True if `test` is the initiator: the first byte of its signed text.
 fn role(handshake: &Value) -> Role {
     match hex(handshake, "test_signed_message")[0] {
         1 => Role::Initiator,
@@ -408,7 +408,7 @@ fn datagram_sessions_by_a_tunnel() {
     }
 }
 
-/// What real daemons compressed, as the test had asked and as it had been asked: each is an IPv4 packet, whole.
+/// Data that real daemons compressed, with the requested and the announced level: each is a whole IPv4 packet.
 #[test]
 fn compressed_records_are_unpacked() {
     let mut levels = Vec::new();
@@ -524,7 +524,7 @@ fn replay_window_agrees_but_for_the_far_future() {
     assert_eq!(verdicts, 29);
 }
 
-/// What follows "FROM->TO: " in a recorded conversation, where it is a request.
+/// Text after "FROM->TO: " in a recorded conversation, where it is a request.
 fn recorded_requests(vectors: &Value, key: &str) -> Vec<String> {
     list(&vectors[key], "lines")
         .iter()
@@ -553,7 +553,7 @@ fn recorded_requests_are_read_and_written_alike() {
     }
 }
 
-/// What two real daemons tell each other in an UPGRADE.
+/// Keys that two real daemons send each other in an UPGRADE.
 #[test]
 fn recorded_keys_of_an_upgrade_are_read_and_written_alike() {
     let vectors = vectors();
@@ -566,7 +566,7 @@ fn recorded_keys_of_an_upgrade_are_read_and_written_alike() {
     }
 }
 
-/// What real daemons take: versions above 7, unknown option bits, further words.
+/// Lines that real daemons accept: versions above 7, unknown option bits, further words.
 #[test]
 fn what_later_versions_may_add_is_no_error() {
     let options = |text: &str| match Request::parse(text.as_bytes()).unwrap() {

@@ -203,7 +203,7 @@ fn tagged_super_frame() -> (Header, Vec<u8>) {
     (header, frame)
 }
 
-/// What joins the two.
+/// Joins the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
     Tun,
@@ -441,7 +441,7 @@ fn write(to: &Tun, header: &Header, packet: &[u8], counts: &mut Counts) {
     to.write_super(header, packet).unwrap();
 }
 
-/// Whether the kernel can make a VLAN device.
+/// True if the kernel can make a VLAN device.
 fn has_vlans() -> bool {
     let netns = format!("vnet{}vlans", std::process::id());
     ip_tool(&["netns", "add", &netns]);

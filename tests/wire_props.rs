@@ -153,7 +153,7 @@ proptest! {
         let _ = Request::parse(&line);
     }
 
-    /// What we took from a neighbour and print again means the same to the next one.
+    /// A value that we parsed and print again means the same to the next node.
     #[test]
     fn what_was_read_can_be_printed(
         number in 0..25_u32,
@@ -283,7 +283,7 @@ fn subnet_text(rng: &mut Rng) -> String {
     text
 }
 
-/// What the text means, put together from the parsers of the standard library.
+/// Meaning of the text, put together from the parsers of the standard library.
 fn reference(text: &str) -> Option<Subnet> {
     let (rest, weight) = match text.find('#') {
         Some(at) => (&text[..at], number(&text[at + 1..])?),

@@ -1,4 +1,4 @@
-//! What the benches and the allocation test share: two nodes made by hand, and a sink like the worker's.
+//! Parts shared by the benches and the allocation test: two nodes made by hand, and a sink like the worker's.
 #![allow(dead_code, reason = "each program uses its part")]
 
 use std::{
@@ -48,7 +48,7 @@ const MACS: [Mac; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 /// Payload of a TCP segment of 1,400 bytes, in bytes.
 const SEGMENT: usize = 1_360;
 
-/// What packets between the two are sealed with.
+/// Key that seals packets between the two.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Keys {
     /// Records of tinc 1.1.
@@ -210,7 +210,7 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    /// What a worker does at the end of a batch.
+    /// The worker's actions at the end of a batch.
     pub(crate) fn flush(&mut self) {
         self.runs.flush(|run| {
             black_box(run.data());

@@ -17,7 +17,7 @@ use crate::{
     world::{Host, World, output, run, wait_until},
 };
 
-/// What carries the traffic.
+/// The protocol that carries the traffic.
 pub(crate) struct Program {
     pub(crate) name: String,
     daemon: Daemon,

@@ -1,4 +1,4 @@
-//! What the benchmark says: a table to read, rows for programs, and the table of the README.
+//! Output of the benchmark: a table to read, rows for programs, and the table of the README.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ pub(crate) struct Peer {
     pub(crate) medians: Vec<f64>,
 }
 
-/// What was run: the first peer is ours, and compared with each other one.
+/// The measured kinds: the first peer is ours, and compared with each other one.
 pub(crate) struct Report<'a> {
     pub(crate) columns: &'a [&'a str],
     pub(crate) peers: Vec<Peer>,

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{ended, key, meshctl};
 
-/// What is done to a file.
+/// Change of a file.
 enum Edit {
     /// It has this content.
     Is(&'static str, &'static str),

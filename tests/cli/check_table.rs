@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::{key, run, tree};
 
-/// What is done to a good tree.
+/// Change of a good tree.
 enum Edit {
     /// A file has this content.
     Is(&'static str, &'static str),

@@ -114,7 +114,7 @@ pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
     }
 }
 
-/// What is seen of a node of [`healthy`].
+/// View of a node of [`healthy`].
 fn sight(name: &str) -> NodeReport {
     let path = match name {
         "db_01" => PathKind::Udp,

@@ -54,7 +54,7 @@ fn check_tells_every_mistake_with_its_place() {
     );
 }
 
-/// What Salt's `check_cmd` and Ansible's `validate` do: the file is elsewhere, and so is its name.
+/// Salt's `check_cmd` and Ansible's `validate` do this: the file is elsewhere, and so is its name.
 #[test]
 fn check_judges_one_file_as_if_it_stood_in_its_place() {
     let tree = tree();

@@ -1,5 +1,4 @@
-//! What a member, or another user of the machine, has prepared for who looks: escapes for the terminal, links in the
-//! place of files.
+//! Traps of a member or of another user of the machine: escapes for the terminal, links in the place of files.
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 

@@ -225,7 +225,7 @@ fn null_ciphers_of_host_files() {
     assert_eq!([nulls("a"), nulls("b")], [(true, false), (false, true)]);
 }
 
-/// What RSA keys may be used for, by MinProtocol and LearnKeys.
+/// MinProtocol and LearnKeys decide the use of RSA keys.
 #[test]
 fn keys_are_told_unless_it_could_not_help() {
     for (ours, theirs, a, b) in [

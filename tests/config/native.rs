@@ -1,4 +1,4 @@
-//! What belongs to meshd's own protocol: keys, secrets, and who must speak it.
+//! Configuration of meshd's own protocol: keys, secrets, and the nodes that must speak it.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -51,7 +51,7 @@ fn by_default_native_is_offered_and_nobody_must_speak_it() {
     assert_eq!(credentials.native, [mapped(1)]);
 }
 
-/// What our own host file says of SourceCheck is for others: it lets nobody send from foreign addresses to us.
+/// SourceCheck in our own host file is for others: it permits nobody to send from foreign addresses to us.
 #[test]
 fn a_host_file_says_whether_its_node_routes_for_others() {
     let tree = Tree::of_three();

@@ -317,7 +317,7 @@ fn not_honoured() -> impl Iterator<Item = (&'static Var, Ignoring)> {
     })
 }
 
-/// What is said of a variable that is not honoured, in a file or option.
+/// Remarks on a variable that is not supported, in a file or option.
 fn told(var: &Var, ignoring: Ignoring) -> String {
     let (Ignoring::Safe(instead) | Ignoring::Unsafe(instead)) = ignoring;
     format!("meshd does not support {} yet: {instead}", var.name)

@@ -1,4 +1,4 @@
-//! What is true of a node for a time only, and what it is labelled with: in both forms.
+//! Validity periods and labels of a node, in both forms.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ fn both_forms_say_the_same() {
     assert_eq!(b.next, Some(key(7).public()));
 }
 
-/// What would let a node in for longer than its file says costs the file; a label costs its line.
+/// A faulty validity line, which would admit a node for too long, invalidates the file; a faulty label only its line.
 #[test]
 fn bad_words_cost_no_more_than_they_must() {
     for (line, told, kept) in [

@@ -135,7 +135,7 @@ fn random_trees_give_the_port_that_tincd_takes() {
     }
 }
 
-/// What the real `tinc join` left behind, both with the head of 1.1 and with pre18.
+/// Files that the real `tinc join` left behind, both with the head of 1.1 and with pre18.
 #[test]
 fn trees_that_join_wrote_are_read() {
     let vectors = vectors();
@@ -206,7 +206,7 @@ fn public_keys_are_found_in_a_line_a_file_or_a_block() {
     }
 }
 
-/// What tinc writes between the lines of a public block: its base64 of the 32 bytes.
+/// Content of a public block between its lines: tinc's base64 of the 32 bytes.
 fn data_base64(key: &PublicKey) -> String {
     meshd::wire::base64::encode(key.as_bytes())
 }

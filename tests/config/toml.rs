@@ -171,7 +171,7 @@ fn access_words_are_variables() {
     }
 }
 
-/// What is the default in TOML and not in tinc's form.
+/// Defaults of TOML that differ from tinc's form.
 #[test]
 fn subnets_are_strict_unless_said_otherwise() {
     assert!(tree("name = \"me\"\n").clean().settings.strict_subnets);

@@ -130,7 +130,7 @@ fn read(file: &Path) -> Vec<Packet> {
     packets
 }
 
-/// What tcpdump says of a file, if it is installed.
+/// Output of tcpdump for a file, if tcpdump is installed.
 fn tcpdump(file: &Path) -> Option<String> {
     let result = Command::new("tcpdump")
         .args(["-n", "-A", "-r"])

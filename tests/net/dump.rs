@@ -1,4 +1,4 @@
-//! What a daemon knows of its mesh, read out of `tinc dump` or `meshctl dump`, which print alike.
+//! Parses `tinc dump` and `meshctl dump`, which print the same form.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -85,14 +85,14 @@ impl Dump {
         self.nodes.get(name)
     }
 
-    /// Whether packets to this node go straight to it by UDP.
+    /// True if packets to this node go directly by UDP.
     pub(crate) fn direct_udp(&self, name: &str) -> bool {
         self.node(name).is_some_and(|node| {
             node.status & (REACHABLE | VALID_KEY) == REACHABLE | VALID_KEY && node.min_mtu > 0
         })
     }
 
-    /// What all nodes agree on when the mesh is at rest.
+    /// The part that all nodes agree on when the mesh is at rest.
     pub(crate) fn shared(&self) -> Shared {
         Shared {
             reachable: self

@@ -1,4 +1,4 @@
-//! What the real `tinc dump` on a tincd shows of meshd: the same as it would show of a tincd.
+//! The real `tinc dump` on a tincd shows the same for a meshd as for a tincd.
 
 use crate::{
     node::{

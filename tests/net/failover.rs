@@ -46,7 +46,7 @@ fn serve(node: &Node) {
     }
 }
 
-/// Who answers at an address.
+/// The node that answers at an address.
 fn ask(node: &Node, address: &str) -> Result<String, String> {
     let target = SocketAddr::new(address.parse().unwrap(), PORT);
     let own = if target.is_ipv4() {

@@ -31,7 +31,7 @@ const OVERTAKEN: u32 = 64;
 /// Bytes of the packets whose fate is counted: no probe has that length.
 const SIZE: usize = 700;
 
-/// What a [`Spoiler`] did.
+/// Result of a [`Spoiler`].
 #[derive(Debug, Default)]
 struct Spoilt {
     /// Datagrams that it changed or cut, of those with a packet of [`SIZE`] bytes inside.

@@ -284,19 +284,19 @@ impl Member {
             .then(|| start.elapsed())
     }
 
-    /// Whether the victim still answers on this connection.
+    /// True if the victim still answers on this connection.
     pub(crate) fn is_alive(&mut self) -> bool {
         !self.closed && self.ping(Duration::from_secs(10)).is_some()
     }
 
-    /// Whether the victim is seen to have ended the connection within `limit`.
+    /// True if the victim ends the connection within `limit`.
     pub(crate) fn is_closed(&mut self, limit: Duration) -> bool {
         self.hears(limit, |_| false);
         self.closed
     }
 }
 
-/// What a node says of itself, in hexadecimal digits: path MTU discovery, ClampMSS, and its minor version.
+/// Options that a node announces, in hexadecimal digits: path MTU discovery, ClampMSS, and its minor version.
 fn options(node: &Node) -> &'static str {
     match node.kind {
         Kind::Tinc10 => "c",

@@ -1,4 +1,4 @@
-//! What systemd is to a daemon, as far as it keeps descriptors and listens: FDSTORE, LISTEN_FDS, WATCHDOG.
+//! Stand-in for systemd as a keeper of descriptors and listener: FDSTORE, LISTEN_FDS, WATCHDOG.
 //! Source: sd_notify(3), sd_listen_fds(3).
 
 #![expect(
@@ -35,7 +35,7 @@ pub(crate) struct Keeper {
     said: Arc<Mutex<Said>>,
 }
 
-/// What a daemon has said since the beginning.
+/// Messages of a daemon since the beginning.
 #[derive(Default)]
 struct Said {
     kept: Vec<(String, OwnedFd)>,

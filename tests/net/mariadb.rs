@@ -24,7 +24,7 @@ use crate::{
 const PAUSE: Duration = Duration::from_millis(40);
 const PORT: u16 = 3306;
 
-/// What runs first on each server, and is no part of what is replicated.
+/// Statements that run first on each server, and are not replicated.
 const SETUP: &str = "\
 SET sql_log_bin = 0;
 CREATE DATABASE mesh;
@@ -127,7 +127,7 @@ impl Server {
         command
     }
 
-    /// What it answers, without names of columns.
+    /// Its answer, without names of columns.
     fn ask(&self, sql: &str) -> String {
         run(self.client().args(["-e", sql])).trim_end().to_owned()
     }

@@ -1,4 +1,4 @@
-//! What a real daemon tells Prometheus, and that packaging/ asks for nothing else.
+//! Checks the metrics of a real daemon, and that packaging/ asks for no others.
 
 use std::{
     collections::BTreeSet,
@@ -30,7 +30,7 @@ const NAMES: &str = "meshd_build_info meshd_peer_up meshd_peer_path meshd_peer_r
     meshd_config_drift_files meshd_worker_busy_ratio \
     meshd_resident_memory_bytes meshd_links meshd_downgrades_refused_total";
 
-/// What a socket answers to a request.
+/// Answer of a socket to a request.
 fn ask(mut stream: impl Read + Write, request: &str) -> String {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();

@@ -11,7 +11,7 @@ use crate::{
     world::{World, wait_until},
 };
 
-/// What the meshd `node` speaks on its only link.
+/// Dialect of the only link of the meshd `node`.
 fn spoken(node: &Node) -> String {
     let shown = node.json("connections");
     let rows = shown["data"].as_array().unwrap();

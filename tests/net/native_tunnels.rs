@@ -14,7 +14,7 @@ use crate::{
     world::{World, wait_until},
 };
 
-/// What the meshd `node` speaks with `other` end to end.
+/// Dialect of the tunnel between the meshd `node` and `other`.
 fn spoken(node: &Node, other: &str) -> String {
     node.peer(other)["protocol"].as_str().unwrap().to_owned()
 }
@@ -29,7 +29,7 @@ fn wait_native(node: &Node, other: &str) {
     });
 }
 
-/// What a tincd says when something comes that it does not understand.
+/// Log lines of a tincd that receives something that it does not understand.
 const COMPLAINTS: [&str; 6] = [
     "unknown",
     "Unknown",

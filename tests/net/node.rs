@@ -56,7 +56,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     dir: PathBuf,
     child: Option<Child>,
-    /// What stands for systemd, for a meshd that has one.
+    /// The stand-in for systemd, for a meshd that has one.
     keeper: Option<Keeper>,
     /// Further options of its command line.
     pub(crate) options: Vec<&'static str>,
@@ -249,7 +249,7 @@ impl Node {
         self.keeper.get_or_insert_with(|| Keeper::new(&path))
     }
 
-    /// What stands for systemd.
+    /// The stand-in for systemd.
     pub(crate) fn keeper(&self) -> &Keeper {
         self.keeper.as_ref().expect("asked for")
     }
@@ -330,7 +330,7 @@ impl Node {
         self.dir.join("log")
     }
 
-    /// What it has logged so far, over all its lives.
+    /// The node's log so far, over all its runs.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_file()).unwrap_or_default()).into_owned()
     }
@@ -346,7 +346,7 @@ impl Node {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// What `meshctl ARGUMENTS --json` says.
+    /// Answer of `meshctl ARGUMENTS --json`.
     pub(crate) fn json_of(&self, arguments: &[&str]) -> serde_json::Value {
         let text = run(self.meshctl().args(arguments).arg("--json"));
         serde_json::from_str(&text).unwrap()
@@ -377,7 +377,7 @@ impl Node {
         command
     }
 
-    /// What `meshctl migrate status --json` says: its exit code, and the rows by name.
+    /// Answer of `meshctl migrate status --json`: its exit code, and the rows by name.
     pub(crate) fn migrate(&self) -> (Option<i32>, BTreeMap<String, serde_json::Value>) {
         let mut command = self.meshctl();
         let result = command
@@ -423,7 +423,7 @@ impl Node {
         }
     }
 
-    /// What the daemon knows of the mesh, in the same form for every kind.
+    /// The daemon's view of the mesh, in the same form for every kind.
     pub(crate) fn try_dump(&self) -> Result<Dump, String> {
         Dump::parse(
             &self.dump_text("nodes")?,

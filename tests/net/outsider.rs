@@ -17,7 +17,7 @@ use crate::{
     world::{Host, World, wait_until},
 };
 
-/// What comes back to these bytes until the other side ends the connection or is silent for a while.
+/// Answer to these bytes until the other side ends the connection or is silent for a while.
 pub(crate) fn answer_to(from: &Host, to: &str, bytes: &[u8]) -> Vec<u8> {
     let Ok(mut stream) = connect(from, None, to) else {
         return Vec::new();

@@ -13,7 +13,7 @@ use crate::{
 
 const RATE: u64 = 20_000;
 
-/// What was lost of a flow from one kind to another, and what the kernels dropped of it.
+/// Losses of a flow from one kind to another, and the kernels' drops of it.
 #[derive(Debug)]
 struct Loss {
     stream: Stream,

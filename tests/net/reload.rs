@@ -140,7 +140,7 @@ fn remove(path: &Path) {
     let _ = fs::remove_dir(path);
 }
 
-/// What the daemon logs within a few seconds of a reload.
+/// Log lines of the daemon within a few seconds of a reload.
 fn reload(node: &mut Node) -> String {
     let before = node.log().len();
     node.signal(Signal::HUP);

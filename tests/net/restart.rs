@@ -18,10 +18,10 @@ use crate::{
 
 /// RestartSec of the units.
 const PAUSE: Duration = Duration::from_secs(1);
-/// What a planned restart may cost, and what it may cost here: these machines are shared and the programs not optimised.
+/// Bound for a planned restart, and the looser bound here: these machines are shared and the programs not optimised.
 const PLANNED: Duration = Duration::from_millis(300);
 const MARGIN: Duration = Duration::from_millis(500);
-/// What kill -9 may cost.
+/// Bound for kill -9.
 const KILLED: Duration = Duration::from_millis(2500);
 
 /// How a daemon ends before it is started again.
@@ -93,7 +93,7 @@ impl Watch {
     }
 }
 
-/// Who has dialled restarts, who was dialled restarts: the device stays, stream and packets go on.
+/// The dialling node restarts, then the dialled one: the device stays, stream and packets go on.
 fn pair(kinds: [Kind; 2], bars: [Duration; 2]) {
     let world = World::new();
     let wire = world.wire();
@@ -142,7 +142,7 @@ fn x4_beside_tinc11_that_dials() {
     pair([Tinc11, Meshd], [PLANNED + MARGIN, KILLED]);
 }
 
-/// What it costs beside a tinc 1.0 is told, and bounded by what its timers allow.
+/// The test prints the cost beside that of a tinc 1.0, and bounds it by that daemon's timers.
 #[test]
 fn x4_beside_tinc10() {
     pair([Meshd, Tinc10], [Duration::from_secs(10); 2]);
@@ -176,7 +176,7 @@ fn x4_of_a_relay() {
     }
 }
 
-/// What was kept is taken where it still fits: another port and another interface are made, and the old ones let go.
+/// A kept descriptor is taken where it still fits: another port and another interface are made, and the old ones closed.
 #[test]
 fn what_does_not_fit_any_more_is_let_go() {
     let world = World::new();

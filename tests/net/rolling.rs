@@ -20,7 +20,7 @@ use crate::{
 const RELAY: usize = 2;
 /// Packets a second to a node that changes its daemon.
 const RATE: u64 = 200;
-/// What a change of daemons may take longer than tincd's own restart: two samples of timers in seconds.
+/// Extra time that a change of daemons may take beside tincd's own restart: two samples of timers in seconds.
 const SLACK: Duration = Duration::from_millis(1_500);
 
 /// Six nodes as tinc 1.0 users have them: RSA keys only.
@@ -34,7 +34,7 @@ fn droplets(world: &World, wire: &Wire) -> Vec<Node> {
     nodes.into()
 }
 
-/// What runs through the mesh the whole time.
+/// Traffic that runs through the mesh the whole time.
 struct Load {
     stream: Transfer,
     /// `None` where there is no MariaDB.

@@ -1,5 +1,4 @@
-//! What routing answers with: the same pings as seen from the same places, with meshd and with
-//! tincd in the place under test.
+//! Answers of routing: the same pings from the same places, with meshd and with tincd as the node under test.
 
 use std::{thread, time::Duration};
 
@@ -12,7 +11,7 @@ use crate::{
     world::World,
 };
 
-/// What a ping that goes wrong says, in a form without times.
+/// Text of a failed ping, in a form without times.
 fn complaint(node: &Node, to: &str, options: &[&str]) -> String {
     // Errors are limited to three a second over all: leave room for this one.
     thread::sleep(Duration::from_millis(1100));

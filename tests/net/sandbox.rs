@@ -1,4 +1,4 @@
-//! What the daemon has given up while it works, and what scripts still have (T50 to T52 of proto/threat-model.md).
+//! Rights that the daemon has given up while it works, and rights that scripts still have (T50 to T52 of proto/threat-model.md).
 
 use std::{
     fs,
@@ -376,7 +376,7 @@ fn furnish(dir: &Path) {
     }
 }
 
-/// What a mesh does not do of itself: name look-ups, every signal, a log in a file, locked memory, priorities.
+/// Actions that a mesh does not cause by itself: name look-ups, every signal, a log in a file, locked memory, priorities.
 #[test]
 fn what_is_asked_of_a_daemon_goes_on_in_its_sandbox() {
     let world = World::new();

@@ -60,12 +60,12 @@ fn pair(mode: &str, kinds: [Kind; 2]) {
     b.stop();
 }
 
-/// Whether a subnet is an Ethernet address other than that of all.
+/// True if a subnet is an Ethernet address other than the broadcast address.
 fn is_mac(subnet: &str) -> bool {
     subnet.split(':').count() == 6 && !subnet.contains("::") && !subnet.starts_with("ff:ff")
 }
 
-/// Whether `owner` is the only one that has announced `mac`, as `dump` sees it.
+/// True if `owner` is the only node that has announced `mac`, as `dump` shows.
 fn has_mac(dump: &Dump, mac: &str, owner: Option<&str>) -> bool {
     let owners = dump.subnets.iter().filter(|(subnet, _)| subnet == mac);
     owners.map(|(_, owner)| owner.as_str()).eq(owner)

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Bytes of a transfer that shows that super-packets pass.
 const SHORT: u64 = 32 << 20;
 
-/// What `ip` shows of a node's interface.
+/// Output of `ip` for a node's interface.
 fn ip(node: &Node, arguments: &[&str]) -> String {
     let mut command = node.host.command("ip");
     let output = command.args(arguments).args(["dev", "mesh0"]).output();

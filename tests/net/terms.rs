@@ -22,7 +22,7 @@ fn say(a: &Node, good: &str, line: &str) {
     a.signal(Signal::HUP);
 }
 
-/// What `meshctl peers` of `a` says of b: whether there is a link, and the reason.
+/// `meshctl peers` of `a` about b: whether there is a link, and the reason.
 fn seen(a: &Node) -> (bool, String) {
     let b = a.peer("b");
     let reason = b["reason"]["text"].as_str().unwrap_or_default();

@@ -201,7 +201,7 @@ fn noise(size: usize) -> Vec<u8> {
         .collect()
 }
 
-/// What became of a stream of numbered UDP packets.
+/// Result of a stream of numbered UDP packets.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stream {
     pub(crate) sent: u64,
@@ -329,7 +329,7 @@ impl Flow {
         })
     }
 
-    /// Whether anything has arrived.
+    /// True if anything has arrived.
     pub(crate) fn any_arrived(&self) -> bool {
         self.arrivals.lock().unwrap().received > 0
     }

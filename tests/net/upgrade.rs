@@ -1,6 +1,6 @@
 //! A tinc 1.1 and a meshd of which one has no Ed25519 key of the other, both with RSA keys.
 //!
-//! What was seen with 1.1~pre18, whoever dials. "K" in a column: has the other's Ed25519 key.
+//! Seen with 1.1~pre18, whichever node dials. "K" in a column: has the other's Ed25519 key.
 //!
 //! | 1.1 | we | setting | 1.1 says | outcome |
 //! |---|---|---|---|---|

@@ -13,7 +13,7 @@ use crate::{
     world::{World, wait_until},
 };
 
-/// What `meshctl why ARGUMENTS --json` says, and its exit code.
+/// Answer of `meshctl why ARGUMENTS --json`, and its exit code.
 fn why(node: &Node, arguments: &[&str]) -> (Option<i32>, Value) {
     let mut command = node.meshctl();
     let command = command.arg("why").args(arguments).arg("--json");
@@ -426,7 +426,7 @@ fn a_firewall_that_drops_one_direction_is_found_by_a_third_and_by_both_ends() {
     lost(a, &["b"]);
 }
 
-/// What the other end does not believe is found from here.
+/// `why` finds from here that the other end does not believe a subnet.
 #[test]
 fn what_the_other_end_refuses_is_named_here() {
     let (_world, _wire, [mut a, mut b]) = pair([Meshd, Meshd]);
@@ -444,7 +444,7 @@ fn what_the_other_end_refuses_is_named_here() {
     );
 }
 
-/// What a tinc 1.1 cannot be asked is told by the graph and by the other end, or said to be unknown.
+/// A tinc 1.1 cannot be asked: `why` takes its facts from the graph and the other end, or reports them as unknown.
 #[test]
 fn a_tincd_at_one_end_leaves_steps_unknown_and_no_step_out() {
     let world = World::new();

@@ -10,7 +10,7 @@ use std::{
 
 use crate::ROOT;
 
-/// What a program says, both ways, and whether it was content.
+/// Standard output and error of a program, and whether its status was 0.
 fn run(program: &str, arguments: &[&str]) -> (bool, String) {
     let output = Command::new(program)
         .args(arguments)
@@ -23,7 +23,7 @@ fn run(program: &str, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// What a program that must be content says.
+/// Output of a program that must succeed.
 fn said(program: &str, arguments: &[&str]) -> String {
     let (content, said) = run(program, arguments);
     assert!(content, "{program} {arguments:?}: {said}");

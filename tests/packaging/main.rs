@@ -1,4 +1,4 @@
-//! What packaging/ holds, given to the programs that will read it.
+//! Checks the content of packaging/ with the programs that read it.
 //!
 //! `MESHD_PROMTOOL`: Prometheus's promtool (default: the one that `tests/run` fetches, `target/peers/…`).
 
@@ -31,7 +31,7 @@ fn promtool(arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
-/// What the formula calls each variable in TOML is what we read.
+/// The formula's TOML name of each variable is one that meshd reads.
 #[test]
 fn the_formula_knows_every_key_of_toml() {
     let mut wanted = String::new();

@@ -14,15 +14,15 @@ use hcl_edit::{
 
 use crate::ROOT;
 
-/// What Terraform itself gives a name to.
+/// Names that Terraform itself defines.
 const ITS_OWN: [&str; 2] = ["each", "path"];
 
-/// What a file declares, and what it speaks of.
+/// Names that a file declares, and names that it uses.
 #[derive(Default)]
 struct Names {
     /// `var.NAME` and `TYPE.NAME`.
     declared: BTreeSet<String>,
-    /// What a loop calls its turns.
+    /// Names that a loop gives to its iterations.
     turns: BTreeSet<String>,
     /// The first two words of each `a.b.c`.
     used: BTreeSet<String>,
@@ -89,7 +89,7 @@ fn dir() -> PathBuf {
     Path::new(ROOT).join("packaging/terraform")
 }
 
-/// What it speaks of is declared, what is declared is spoken of, and the template gets the values that it wants.
+/// Every used name is declared, every declared name is used, and the template gets the values that it needs.
 #[test]
 fn the_example_for_terraform_is_sound() {
     let text = fs::read_to_string(dir().join("main.tf")).expect("it is there");

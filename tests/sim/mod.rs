@@ -1,4 +1,4 @@
-//! What the simulator's tests share.
+//! Shared parts of the simulator's tests.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What is read out of the recordings of real daemons.
+//! Reads the recordings of real daemons.
 
 use data_encoding::HEXLOWER;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What a scripted member speaks: how lines get onto the wire and off it, in SPTPS and in tinc 1.0's way.
+//! Dialects of a scripted member: sends and receives lines in SPTPS and in tinc 1.0's way.
 
 use std::{fs, io::Read as _, sync::Arc};
 

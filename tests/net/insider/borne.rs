@@ -9,7 +9,7 @@ fn filled(template: &[u8], weight: &mut u32) -> Vec<u8> {
     lines::replace(&line, b"W", weight.to_string().as_bytes())
 }
 
-/// What `c` says to its neighbour `b`, a tinc, so that it goes on to `a`.
+/// Line that `c` sends to its neighbour `b`, a tinc, so that `b` forwards it to `a`.
 fn passed_on() -> Vec<Vec<u8>> {
     let mut templates = Vec::new();
     // All that is no blank and no end of a string is a word. (N and W are ours.)
@@ -75,7 +75,7 @@ fn passed_on() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What a tinc 1.0 passes on: it looks at no more than the names of what is routed, and an edge may have a word too many.
+/// Lines that a tinc 1.0 forwards: it checks no more than the names of what is routed, and an edge may have a word too many.
 fn passed_on_in_legacy() -> Vec<Vec<u8>> {
     let mut templates = vec![b"12 N c b 10.77.1.9 655 c W 10.77.1.3".to_vec()];
     for byte in (1..=u8::MAX).filter(|byte| !matches!(byte, 9..=13 | b' ' | b'N' | b'W')) {

@@ -1,4 +1,4 @@
-//! What one member says makes no honest nodes drop each other. T31 and T39 of proto/threat-model.md.
+//! The lines of one member make no honest nodes drop each other. T31 and T39 of proto/threat-model.md.
 
 use rustix::process::Signal;
 

@@ -48,7 +48,7 @@ const LINES: [&[&str]; 22] = [
     &["18", "3"],
 ];
 
-/// What is put in the place of a field.
+/// Replacement of a field.
 fn bad_fields() -> Vec<Vec<u8>> {
     let mut fields: Vec<Vec<u8>> = [
         "",

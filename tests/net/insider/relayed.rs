@@ -2,9 +2,9 @@
 
 use super::*;
 
-/// What tinc 1.1~pre18 does with each of these that a neighbour passes on to it in the name of a node without SPTPS, or of one that
-/// it does not reach: it closes the link to the neighbour, or ends (signal 11 where the node is not reachable, 6 where
-/// it speaks SPTPS). With a cipher that it knows, or a key that is too short, it does not mind.
+/// Reaction of tinc 1.1~pre18 to each of these lines. A neighbour forwards the line in the name of a node without SPTPS, or of an
+/// unreachable node. The tincd closes the link to the neighbour, or crashes: signal 11 if the node is unreachable, 6 if it speaks
+/// SPTPS. A known cipher or a key that is too short does no harm.
 const HARMFUL: [&str; 13] = [
     "16 c b KEY -1 -1 -1 0",
     "16 c b KEY 91 672 4 0",
