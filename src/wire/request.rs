@@ -294,6 +294,18 @@ impl Request {
         }
     }
 
+    /// Returns the sender and the target of a routed request; `None` for other requests.
+    #[must_use]
+    pub fn ends(&self) -> Option<(&NodeName, &NodeName)> {
+        match self {
+            Self::ReqKey { from, to, .. }
+            | Self::AnsKey { from, to, .. }
+            | Self::UdpInfo { from, to, .. }
+            | Self::MtuInfo { from, to, .. } => Some((from, to)),
+            _ => None,
+        }
+    }
+
     /// Returns the line without secrets, for logs and captures. Replaces the packet key of ANS_KEY
     /// (in SPTPS a handshake), and handshakes, keys and sealed packets of REQ_KEY. `None` for all
     /// other requests.

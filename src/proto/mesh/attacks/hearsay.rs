@@ -284,6 +284,54 @@ fn a_node_that_starts_anew_is_spoken_to_anew() {
     }
 }
 
+/// Host files list a subnet for nodes 2 and 3. It goes over to the one that announces it when the
+/// other one withdraws it, in either order and over any link, but not before.
+#[test]
+fn a_subnet_that_host_files_give_to_two_nodes_fails_over() {
+    for early in [false, true] {
+        let mut all = settings(5);
+        for one in &mut all {
+            one.native = true;
+            for n in [2, 3] {
+                if let Some(host) = one.hosts.get_mut(&name(n)) {
+                    let host = std::sync::Arc::make_mut(host);
+                    host.subnets.push("10.9.0.0/16".parse().unwrap());
+                }
+            }
+        }
+        let mut net = Net::new(all);
+        for (a, b) in [(0, 1), (1, 2), (2, 3)] {
+            net.join(a, b);
+        }
+        let owners = |net: &Net| -> Vec<String> {
+            let rows = net.meshes[0].subnets().into_iter();
+            rows.filter(|row| row.subnet.to_string() == "10.9.0.0/16")
+                .filter_map(|row| row.owner.map(|owner| owner.to_string()))
+                .collect()
+        };
+        net.run(SECOND);
+        net.says(1, 0, "10 1 n3 10.9.0.0/16".into());
+        net.settle();
+        let announce = |net: &mut Net| {
+            net.says(1, 0, "10 2 n2 10.9.0.0/16".into());
+            net.settle();
+        };
+        if early {
+            announce(&mut net);
+        }
+        net.says(1, 0, "11 3 n3 10.9.0.0/16".into());
+        net.settle();
+        assert!(owners(&net).contains(&"n3".into()), "not yet");
+        net.run(2 * SECOND);
+        if !early {
+            assert_eq!(owners(&net), ["n3"], "nobody else has it");
+            announce(&mut net);
+            net.run(SECOND);
+        }
+        assert_eq!(owners(&net), ["n2"], "early: {early}");
+    }
+}
+
 /// A listed subnet stays until its node withdraws it over its own link. Other subnets are removed
 /// if no line contradicts.
 #[test]

@@ -1,28 +1,6 @@
-//! Table of trust in flooded and routed lines: which sender may state a fact about which node, and
-//! which effect the line has.
-//!
-//! No line carries its author. A line about a node that arrives over that node's own link is the
-//! node's own word; any other line about the node is hearsay. Hearsay is forwarded at once, as in
-//! tinc, so that its subject can contradict it. The table lists the effect at this node. "Alive"
-//! means that a packet or a probe has opened in the node's tunnel within [`ALIVE`].
-//!
-//! | line | about | own word | hearsay |
-//! | --- | --- | --- | --- |
-//! | any flooded line | ourselves | - | nothing; it is corrected (`flood.rs`) |
-//! | any flooded line | a neighbour | takes effect | nothing; it is corrected in the neighbour's place (`corrections.rs`) |
-//! | DEL_EDGE, another path is left | another node | - | takes effect |
-//! | DEL_EDGE, no path is left | another node | - | the node becomes unreachable after [`GRACE`], and not while it is alive |
-//! | ADD_EDGE, other options | another node | - | takes effect if the node is not alive; else the option bits change once both directions of an edge have agreed for `path_hold::SETTLED`; a direct path that answers and the dialect stay |
-//! | ADD_EDGE, other address | another node | - | the address is a candidate for probes (`probe.rs`) |
-//! | ADD_EDGE, other weight or a new edge | another node | - | takes effect; packets that relays carry to a node that is alive change their path after `path_hold::SETTLED` |
-//! | DEL_SUBNET, listed in our host file | another node | - | nothing, unless SubnetPolicy is open (`withdrawn.rs`) |
-//! | DEL_SUBNET, no other owner | another node | - | takes effect after `withdrawn::UNCLAIMED` |
-//! | KEY_CHANGED | a legacy node | ends the sending key | ends it twice at once, then once in 5 s; packets go over links until the new key comes (`legacy.rs`) |
-//! | KEY_CHANGED | any other node | nothing | nothing: these keys are renewed inside the tunnel |
-//! | REQ_KEY, ANS_KEY | any node with SPTPS or native | - | a session is replaced only by one that the node has authenticated (`keys.rs`, `native.rs`) |
-//! | REQ_KEY, ANS_KEY | a legacy node | - | takes effect: the legacy protocol does not authenticate keys |
-//! | UDP_INFO, address in ANS_KEY | any node | - | a candidate for probes while no address is confirmed (`udp.rs`) |
-//! | MTU_INFO | any node | - | the longest of the last seconds counts while no address is confirmed (`hints.rs`) |
+//! Evidence that a node is alive, and lines of others that deny it. The table of what such lines may
+//! end is in [`crate::mesh::gossip::law`]. "Alive" means that a packet or a probe has opened in the
+//! node's tunnel within [`ALIVE`].
 //!
 //! A neighbour's word about its own edges takes effect at once. So a node two hops away becomes
 //! unreachable when the neighbour on the path deletes the edge. A node farther away is probed four
@@ -34,12 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_wire::Subnet;
+use meshd_wire::{Request, Subnet};
 
 use crate::{
     mesh::{
         LinkId, Mesh, Timer,
-        gossip::path_hold::PendingPath,
+        gossip::{
+            law::{Ends, GRACE, Speaker},
+            path_hold::PendingPath,
+        },
         limits::MAX_DENIED,
         topology::{
             edge::Edge,
@@ -51,8 +32,6 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Time for the subject of a DEL_EDGE, or for a neighbour of the subject, to contradict the line.
-const GRACE: Duration = Duration::from_secs(1);
 /// Time after its last opened packet or probe for which a tunnel counts as alive.
 const ALIVE: Duration = Duration::from_secs(3);
 /// Value of [`ALIVE`] while a node in doubt is probed by UDP.
@@ -123,25 +102,52 @@ impl Node {
 }
 
 impl Mesh {
-    /// Returns true if `node` is at the other end of `link`.
-    pub(in crate::mesh) fn is_own_word(&self, link: LinkId, node: NodeIdx) -> bool {
-        self.peers.get(&link).is_some_and(|peer| peer.node == node)
+    /// Returns the speaker of a request over a link.
+    pub(in crate::mesh) fn speaker(&self, link: LinkId, request: &Request) -> Speaker {
+        let Some(peer) = self.active(link) else {
+            return Speaker::Stranger;
+        };
+        let sender = request.ends().map(|(from, _)| from);
+        let Some(subject) = request.subject().or(sender) else {
+            return Speaker::Itself;
+        };
+        let Some(idx) = self.nodes.find(subject) else {
+            return Speaker::Anybody;
+        };
+        if idx == Nodes::ME {
+            Speaker::OfUs
+        } else if idx == peer.node {
+            Speaker::Itself
+        } else if self.nodes[idx].link.is_some() {
+            match sender.is_some() && self.is_new_neighbour(idx) {
+                true => Speaker::Itself,
+                false => Speaker::Aside,
+            }
+        } else if self.nodes.edge(peer.node, idx).is_some()
+            && self.nodes.edge(idx, peer.node).is_some()
+        {
+            Speaker::Neighbour
+        } else {
+            Speaker::Anybody
+        }
     }
 
     /// Removes an edge from the graph, and remembers the edge if the line is hearsay.
     pub(in crate::mesh) fn deny_edge(
         &mut self,
-        link: LinkId,
         (from, to): (NodeIdx, NodeIdx),
+        ends: Ends,
         now: Instant,
     ) {
-        let own = self.is_own_word(link, from);
         let back = (to, from);
         let counted =
             self.nodes.edge(to, from).is_some() || self.gossip.denied.edges.contains_key(&back);
-        let Some(edge) = self.nodes.remove_edge(from, to).filter(|_| !own && counted) else {
+        let Some(edge) = self.nodes.remove_edge(from, to) else {
             return;
         };
+        if ends == Ends::AtOnce || !counted {
+            return;
+        }
         if self.gossip.denied.edges.len() >= MAX_DENIED {
             self.gossip.denied.forget_old(now);
         }

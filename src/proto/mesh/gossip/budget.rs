@@ -4,31 +4,22 @@
 //! forwards or refreshes do not count as the neighbour's own. A neighbour is charged for lines
 //! about itself and about nodes that do not lie behind it. A neighbour is also charged for nodes
 //! that only this neighbour vouches for. So no member escapes its budget by naming other nodes.
+//! The prices are in [`crate::mesh::gossip::law`].
 //!
-//! | line | charged to | lines a second, at once | cut |
-//! |---|---|---|---|
-//! | first exchange (each fact once, until the first PONG) | neighbour, `others` | 10 x MetaRate, [`GRAPH_LINES`] | far above, for 10 s |
-//! | about the neighbour | neighbour, `own` | MetaRate, [`LINE_BURST`] | over for 10 s |
-//! | about a node behind it that we know | that node, `relayed`, and neighbour, `others` | 2 x and 10 x MetaRate | as first exchange |
-//! | about a node that we know otherwise | neighbour, `elsewhere` | MetaRate, [`ELSEWHERE_BURST`] | five times as much for 10 s |
-//! | any other | neighbour, `unknown` | MetaRate, [`LINE_BURST`] | the same |
-//!
-//! Each hop accepts fewer lines a second about others from a member (MetaRate) than the next hop
-//! accepts about one node (2 x). So the node's own lines still have room. Routed lines are charged
-//! by bytes, to the same nodes. A budget belongs to the node, not to the link: it survives a link
-//! that is closed and dialled again. Source: proto/threat-model.md section 5.6, T31.
+//! Routed lines are charged by bytes. A budget belongs to the node, not to the link: it survives a
+//! link that is closed and dialled again. Source: proto/threat-model.md sections 2.5 and 5.6, T31.
 
 use std::time::{Duration, Instant};
 
-use meshd_wire::{KeyRequest, NodeName, Request};
+use meshd_wire::Request;
 
 use crate::{
     mesh::{
         LinkId, Mesh,
+        gossip::law::{self, Account as Name, Payer, Place, Price, SUBJECT, Statement},
         limits::{
             BUDGET_AGE, Bucket, CONGESTED, ELSEWHERE_BURST, GRAPH_LINES, LINE_BURST, OVER_BUDGET,
-            QUIET_LINES, ROUTED_BURST, ROUTED_LINE, ROUTED_MOST, ROUTED_MOST_BURST, ROUTED_RATE,
-            STRAY_BURST, STRAY_RATE,
+            QUIET_LINES, ROUTED_BURST, ROUTED_LINE, ROUTED_MOST_BURST, ROUTED_RATE, STRAY_BURST,
         },
         topology::node::Nodes,
     },
@@ -79,49 +70,6 @@ enum Charge {
     TooLong,
 }
 
-/// Rate and burst of a budget, and the tolerated refusals a second.
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    rate: u32,
-    burst: usize,
-    slack: u32,
-}
-
-/// The limits of the accounts of a node, by MetaRate: see the table of this module.
-impl Limit {
-    const fn own(rate: u32) -> Self {
-        Self {
-            rate,
-            burst: LINE_BURST,
-            slack: 0,
-        }
-    }
-
-    const fn elsewhere(rate: u32) -> Self {
-        Self {
-            rate,
-            burst: ELSEWHERE_BURST,
-            slack: rate.saturating_mul(4),
-        }
-    }
-
-    const fn unknown(rate: u32) -> Self {
-        Self {
-            rate,
-            burst: LINE_BURST,
-            slack: rate.saturating_mul(4),
-        }
-    }
-
-    const fn others(rate: u32) -> Self {
-        Self {
-            rate: rate.saturating_mul(10),
-            burst: GRAPH_LINES,
-            slack: rate.saturating_mul(15),
-        }
-    }
-}
-
 impl Account {
     fn new(burst: usize, now: Instant) -> Self {
         Self {
@@ -131,11 +79,13 @@ impl Account {
         }
     }
 
-    fn charge(&mut self, cost: usize, limit: Limit, now: Instant) -> Charge {
-        if self.tokens.take_many(cost, limit.rate, limit.burst, now) {
+    fn charge(&mut self, cost: usize, price: Price, meta_rate: u32, now: Instant) -> Charge {
+        let rate = price.rate.at(meta_rate);
+        if self.tokens.take_many(cost, rate, price.burst, now) {
             return Charge::Taken;
         }
-        if self.slack.take(limit.slack, limit.slack as usize, now) {
+        let slack = meta_rate.saturating_mul(price.slack);
+        if !price.cuts || self.slack.take(slack, slack as usize, now) {
             return Charge::Refused;
         }
         let same = |(_, last): &(Instant, Instant)| now.saturating_duration_since(*last) < PAUSE;
@@ -158,11 +108,22 @@ impl Budget {
             elsewhere: Account::new(ELSEWHERE_BURST, now),
             unknown: Account::new(LINE_BURST, now),
             others: Account::new(GRAPH_LINES, now),
-            relayed: Bucket::new(2 * LINE_BURST, now),
+            relayed: Bucket::new(SUBJECT.1, now),
             routed: Bucket::new(ROUTED_BURST, now),
             routed_most: Account::new(ROUTED_MOST_BURST, now),
             stray: Account::new(STRAY_BURST, now),
             used: now,
+        }
+    }
+
+    fn account(&mut self, name: Name) -> &mut Account {
+        match name {
+            Name::Own => &mut self.own,
+            Name::Others => &mut self.others,
+            Name::Elsewhere => &mut self.elsewhere,
+            Name::Unknown => &mut self.unknown,
+            Name::Routed => &mut self.routed_most,
+            Name::Stray => &mut self.stray,
         }
     }
 }
@@ -175,6 +136,13 @@ impl Mesh {
         budget
     }
 
+    /// Charges `cost` at the price of a place to the account of `payer`.
+    fn charge(&mut self, payer: NodeIdx, place: Place, cost: usize, now: Instant) -> Charge {
+        let (price, meta_rate) = (law::price(place), self.cx.settings.meta_rate);
+        let account = self.budget(payer, now).account(price.account);
+        account.charge(cost, price, meta_rate, now)
+    }
+
     /// Charges one flooded line to the nodes that answer for it. Returns `false` if the line is
     /// refused. Closes the link if its neighbour has been over its budget for [`OVER_BUDGET`].
     pub(in crate::mesh) fn is_within_budget(
@@ -183,52 +151,68 @@ impl Mesh {
         request: &Request,
         now: Instant,
     ) -> bool {
-        let Some(peer) = self.peers.get(&link) else {
+        let Some(node) = self.peers.get(&link).map(|peer| peer.node) else {
             return false;
         };
-        let node = peer.node;
-        let first = !peer.liveness.synced && self.is_first_told(link, request);
-        let subject = request.subject().and_then(|name| self.nodes.find(name));
-        let rate = self.cx.settings.meta_rate;
-        let twice = rate.saturating_mul(2);
-        let reachability = subject.map(|idx| self.nodes[idx].reachability);
-        let reachable = reachability.is_some_and(|reachability| reachability.reachable);
-        let behind =
-            reachable && reachability.is_some_and(|reachability| reachability.nexthop == node);
-        let charge = if first && (behind || !reachable) {
-            self.budget(node, now)
-                .others
-                .charge(1, Limit::others(rate), now)
-        } else if subject == Some(node) {
-            self.budget(node, now).own.charge(1, Limit::own(rate), now)
-        } else {
-            // The nearest node on the path that we know by more than the neighbour's lines.
-            let known = |idx: NodeIdx| self.nodes[idx].introduced_by.is_none();
-            let origin = match reachable {
-                true => reachability.map(|reachability| reachability.vouched),
-                false => subject.filter(|idx| known(*idx)),
-            };
-            let origin = origin.filter(|idx| *idx != node && *idx != Nodes::ME);
-            let charged = origin.map(|origin| {
-                let relayed = &mut self.budget(origin, now).relayed;
-                let quiet = relayed.left(twice, 2 * LINE_BURST, now)
-                    >= (2 * LINE_BURST - QUIET_LINES) as f64;
-                (relayed.take(twice, 2 * LINE_BURST, now), quiet)
-            });
-            let budget = self.budget(node, now);
-            let charge = match charged {
-                Some((taken, quiet)) if behind || taken && quiet => {
-                    budget.others.charge(1, Limit::others(rate), now)
-                }
-                Some(_) => budget.elsewhere.charge(1, Limit::elsewhere(rate), now),
-                None => budget.unknown.charge(1, Limit::unknown(rate), now),
-            };
-            match (charge, charged) {
-                (Charge::Taken, Some((false, _))) => Charge::Refused,
-                _ => charge,
+        let (mut place, origin) = self.place_of(link, request);
+        let mut within = true;
+        if let Some(origin) = origin
+            && law::price(place).payer == Payer::NeighbourAndSubject
+        {
+            let quiet;
+            (within, quiet) = self.charge_subject(origin, now);
+            if within && quiet {
+                place = Place::Behind;
             }
+        }
+        let charge = match self.charge(node, place, 1, now) {
+            Charge::Taken if !within => Charge::Refused,
+            charge => charge,
         };
         self.settle_charge(link, charge, "request lines")
+    }
+
+    /// Returns the place of a flooded line's subject, and the nearest node on the path to the
+    /// subject that we know by more than the neighbour's lines.
+    fn place_of(&self, link: LinkId, request: &Request) -> (Place, Option<NodeIdx>) {
+        let Some(peer) = self.peers.get(&link) else {
+            return (Place::Unvouched, None);
+        };
+        let node = peer.node;
+        let subject = request.subject().and_then(|name| self.nodes.find(name));
+        let reachability = subject
+            .map(|idx| self.nodes[idx].reachability)
+            .filter(|reachability| reachability.reachable);
+        let behind = reachability.is_some_and(|reachability| reachability.nexthop == node);
+        if (behind || reachability.is_none())
+            && !peer.liveness.synced
+            && self.is_first_told(link, request)
+        {
+            return (Place::FirstExchange, None);
+        }
+        if subject == Some(node) {
+            return (Place::Itself, None);
+        }
+        let known = |idx: &NodeIdx| self.nodes[*idx].introduced_by.is_none();
+        let origin = match reachability {
+            Some(reachability) => Some(reachability.vouched),
+            None => subject.filter(known),
+        };
+        match origin.filter(|idx| *idx != node && *idx != Nodes::ME) {
+            None => (Place::Unvouched, None),
+            origin if behind => (Place::Behind, origin),
+            origin => (Place::Elsewhere, origin),
+        }
+    }
+
+    /// Charges a line to its subject. Returns true if it is within the subject's budget, and true
+    /// if there were few lines about the subject lately.
+    fn charge_subject(&mut self, origin: NodeIdx, now: Instant) -> (bool, bool) {
+        let (rate, burst) = SUBJECT;
+        let rate = rate.at(self.cx.settings.meta_rate);
+        let relayed = &mut self.budget(origin, now).relayed;
+        let quiet = relayed.left(rate, burst, now) >= (burst - QUIET_LINES) as f64;
+        (relayed.take(rate, burst, now), quiet)
     }
 
     /// Returns true if a line may belong to a first exchange: it adds a fact that this link has not
@@ -245,12 +229,10 @@ impl Mesh {
         }
     }
 
-    /// Charges a neighbour for a line that only this neighbour can have written.
-    pub(in crate::mesh) fn charge_own(&mut self, link: LinkId, now: Instant) {
-        if let Some(peer) = self.peers.get(&link) {
-            let node = peer.node;
-            let own = Limit::own(self.cx.settings.meta_rate);
-            let charge = self.budget(node, now).own.charge(1, own, now);
+    /// Charges a neighbour for a line that has no effect.
+    pub(in crate::mesh) fn charge_line(&mut self, link: LinkId, place: Place, now: Instant) {
+        if let Some(node) = self.peers.get(&link).map(|peer| peer.node) {
+            let charge = self.charge(node, place, 1, now);
             self.settle_charge(link, charge, "request lines");
         }
     }
@@ -258,14 +240,11 @@ impl Mesh {
     /// Charges a link for a useless line: seen before, or not parsed. Such a line costs little, but
     /// many of them are a flood too.
     pub(in crate::mesh) fn charge_unused(&mut self, link: LinkId, now: Instant) {
-        let Some(peer) = self.peers.get(&link) else {
-            return;
-        };
-        let (node, rate) = (peer.node, self.cx.settings.meta_rate);
-        let others = Limit::others(rate);
-        let charge = self.budget(node, now).others.charge(1, others, now);
-        if charge == Charge::TooLong {
-            self.settle_charge(link, charge, "useless lines");
+        if let Some(node) = self.peers.get(&link).map(|peer| peer.node) {
+            let charge = self.charge(node, Place::Useless, 1, now);
+            if charge == Charge::TooLong {
+                self.settle_charge(link, charge, "useless lines");
+            }
         }
     }
 
@@ -280,59 +259,32 @@ impl Mesh {
         length: usize,
         now: Instant,
     ) -> bool {
-        let (Some(peer), Some((from, to))) = (self.peers.get(&link), ends(request)) else {
+        let (Some(peer), Some((from, to))) = (self.peers.get(&link), request.ends()) else {
             return true;
         };
-        let node = peer.node;
-        let length = length + ROUTED_LINE;
-        let from = self.nodes.find(from);
-        let reachability = from.map(|idx| self.nodes[idx].reachability);
-        let behind = reachability
-            .is_some_and(|reachability| reachability.reachable && reachability.nexthop == node);
-        let target = self.nodes.find(to);
-        if let Request::ReqKey { payload, .. } = request
-            && payload.ext() == Some(KeyRequest::PACKET)
-        {
+        if Statement::of(request) == Statement::Packet {
             // A packet in a tunnel: the packet path bounds it.
             return true;
         }
+        let node = peer.node;
+        let length = length + ROUTED_LINE;
+        let (from, target) = (self.nodes.find(from), self.nodes.find(to));
+        let reachability = from.map(|idx| self.nodes[idx].reachability);
         let sender = reachability
-            .filter(|_| behind)
+            .filter(|reachability| reachability.reachable && reachability.nexthop == node)
             .map(|reachability| reachability.vouched);
-        let slack = self.cx.settings.meta_rate.saturating_mul(15);
-        let (charge, fair) = match sender {
-            Some(sender) => {
-                let most = Limit {
-                    rate: ROUTED_MOST,
-                    burst: ROUTED_MOST_BURST,
-                    slack: if from == Some(node) { 0 } else { slack },
-                };
-                let budget = self.budget(sender, now);
-                let charge = budget.routed_most.charge(length, most, now);
-                let fair = budget
-                    .routed
-                    .take_many(length, ROUTED_RATE, ROUTED_BURST, now);
-                (charge, fair)
-            }
-            None => {
-                let stray = Limit {
-                    rate: STRAY_RATE,
-                    burst: STRAY_BURST,
-                    slack,
-                };
-                (
-                    self.budget(node, now).stray.charge(length, stray, now),
-                    false,
-                )
-            }
+        let place = match sender {
+            None => Place::Stray,
+            Some(_) if from == Some(node) => Place::Routed,
+            Some(sender) if sender == node => Place::RoutedUnvouched,
+            // A node behind the neighbour does not close the neighbour's link.
+            Some(_) => Place::RoutedBehind,
         };
-        // A node behind the neighbour does not close the neighbour's link.
-        let charge = match charge {
-            Charge::TooLong | Charge::First if sender.is_some_and(|sender| sender != node) => {
-                Charge::Refused
-            }
-            charge => charge,
-        };
+        let charge = self.charge(sender.unwrap_or(node), place, length, now);
+        let fair = sender.is_some_and(|sender| {
+            let routed = &mut self.budget(sender, now).routed;
+            routed.take_many(length, ROUTED_RATE, ROUTED_BURST, now)
+        });
         if !self.settle_charge(link, charge, "routed lines") {
             return false;
         }
@@ -389,17 +341,6 @@ impl Mesh {
         for of in self.gossip.of.values_mut() {
             of.budget.take_if(idle);
         }
-    }
-}
-
-/// Sender and target of a routed line.
-fn ends(request: &Request) -> Option<(&NodeName, &NodeName)> {
-    match request {
-        Request::ReqKey { from, to, .. }
-        | Request::AnsKey { from, to, .. }
-        | Request::UdpInfo { from, to, .. }
-        | Request::MtuInfo { from, to, .. } => Some((from, to)),
-        _ => None,
     }
 }
 

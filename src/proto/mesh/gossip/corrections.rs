@@ -14,7 +14,7 @@ use std::{
 use meshd_wire::Request;
 
 use crate::{
-    mesh::{LinkId, Mesh, limits::MAX_DOUBTS, topology::node::Nodes},
+    mesh::{LinkId, Mesh, limits::MAX_DOUBTS},
     route::NodeIdx,
 };
 
@@ -36,23 +36,14 @@ struct Doubt {
 }
 
 impl Mesh {
-    /// Returns true if a flooded line is about a neighbour that is not at the other end of `link`.
-    /// The line is dropped and not remembered as seen, because the neighbour sends the same text. A
-    /// line that contradicts the neighbour is queued for correction; a line beyond the bound is
-    /// not.
-    pub(in crate::mesh) fn is_second_hand(
-        &mut self,
-        link: LinkId,
-        request: &Request,
-        now: Instant,
-    ) -> bool {
+    /// Queues a flooded line about a neighbour that came over another link, if it contradicts the
+    /// neighbour. The line is not remembered as seen, because the neighbour sends the same text. A
+    /// line beyond the bound is not corrected.
+    pub(in crate::mesh) fn doubt(&mut self, link: LinkId, request: &Request, now: Instant) {
         let about = request.subject().and_then(|name| self.nodes.find(name));
-        let Some(about) = about.filter(|idx| *idx != Nodes::ME) else {
-            return false;
+        let Some(about) = about else {
+            return;
         };
-        if self.is_first_hand(link, about) {
-            return false;
-        }
         let doubt = Doubt {
             since: now,
             link,
@@ -66,7 +57,6 @@ impl Mesh {
             self.gossip.corrections.0.push_back(doubt);
             self.arm_doubt_timer(now);
         }
-        true
     }
 
     /// Corrects the lines that the neighbour has not confirmed. Returns true if others still wait.

@@ -1,8 +1,8 @@
 //! Flooded requests: which ones are accepted, forwarded or answered.
 //!
-//! Order of checks for each request: parse; drop it if seen before; check its budget
-//! ([`crate::mesh::gossip::budget`]); check that the sender may speak for the subject; check that it changes the
-//! graph. Only a change is forwarded. Lines about this node are answered with a correction. Source:
+//! Order of checks for each request: parse; look up the ruling of the law
+//! ([`crate::mesh::gossip::law`]); drop it if seen before; check its budget
+//! ([`crate::mesh::gossip::budget`]); check that it changes the graph. Only a change is forwarded. Lines about this node are answered with a correction. Source:
 //! wire/tinc-1.0.md section 2.1, proto/threat-model.md sections 2.2 and 2.3.
 
 use std::{
@@ -18,12 +18,15 @@ use crate::{
     link::MAX_LINE,
     mesh::{
         LinkId, Mesh,
-        gossip::refresh::News,
+        gossip::{
+            law::{self, Adds, Ends, Ruling, Speaker, Statement},
+            refresh::News,
+        },
         limits::{
             CORRECTION_RATE, MAX_ADDRESS_WORD, MAX_DEFERRED, MAX_EDGE_WORDS, MAX_EDGES, MAX_NODES,
             MAX_UNKNOWN_PER_NEIGHBOUR,
         },
-        topology::{edge::Edge, node::Nodes},
+        topology::edge::Edge,
     },
     route::NodeIdx,
 };
@@ -51,54 +54,64 @@ impl Mesh {
             return self.refuse_line(link, line, &request.too_long(), now);
         }
         tracing::debug!(node = %peer.hello.name, "got {} {}", request.name(), without_key(&request, line));
-        if !peer.active {
-            match request {
-                Request::Ack {
-                    port,
-                    weight,
-                    options,
-                } => self.handle_ack(link, port, weight, options, now),
-                _ => self.misbehaved(link, "a request before ACK"),
-            }
-            return;
+        let speaker = self.speaker(link, &request);
+        let ruling = law::ruling(Statement::of(&request), speaker);
+        if ruling.ends == Ends::Link {
+            return match speaker {
+                Speaker::Stranger => self.misbehaved(link, "a request before ACK"),
+                _ => self.out_of_place(link, line, out_of_place(&request)),
+            };
         }
         if has_long_address(&request) {
             self.cx.counters.refused += 1;
             self.charge_unused(link, now);
             return;
         }
-        if request.flooded()
-            && (self.is_second_hand(link, &request, now) || !self.admit(link, &request, line, now))
-        {
+        if request.flooded() && !self.takes_flooded(link, &request, ruling, line, now) {
             return;
         }
         // Routed lines need the paths that earlier lines made, so they wait for the graph pass.
-        if !request.flooded() && self.graph.is_dirty() && self.gossip.deferred.len() < MAX_DEFERRED
-        {
+        let routed = !request.flooded() && speaker != Speaker::Stranger;
+        if routed && self.graph.is_dirty() && self.gossip.deferred.len() < MAX_DEFERRED {
             self.gossip.deferred.push((link, line.clone()));
             return;
         }
-        if !self.admits_routed(link, &request, line.len(), now) {
+        if !self.admits_routed(link, &request, line.len(), now) || ruling.is_void() {
             return;
         }
+        self.obey(link, request, speaker, line, now);
+    }
+
+    /// Carries out a request that has an effect, or that is forwarded.
+    fn obey(
+        &mut self,
+        link: LinkId,
+        request: Request,
+        speaker: Speaker,
+        line: &Bytes,
+        now: Instant,
+    ) {
+        let ruling = law::ruling(Statement::of(&request), speaker);
         match request {
-            Request::Ack { .. } => self.out_of_place(link, line, "second ACK"),
-            Request::TermReq => self.out_of_place(link, line, "the other end ended the link"),
+            Request::Ack {
+                port,
+                weight,
+                options,
+            } => self.handle_ack(link, port, weight, options, now),
             Request::Ping => self.answer_link(link),
             Request::Pong => self.handle_pong(link, now),
             Request::AddSubnet { owner, subnet } => {
-                self.add_subnet(link, &owner, subnet, line, now)
+                self.add_subnet(link, &owner, subnet, ruling, line, now);
             }
             Request::DelSubnet { owner, subnet } => {
-                self.del_subnet(link, &owner, subnet, line, now)
+                self.del_subnet(link, &owner, subnet, ruling, line, now);
             }
-            Request::AddEdge { .. } => self.add_edge(link, &request, line, now),
-            Request::DelEdge { from, to } => self.del_edge(link, &from, &to, line, now),
+            Request::AddEdge { .. } => self.add_edge(link, &request, speaker, line, now),
+            Request::DelEdge { from, to } => self.del_edge(link, &from, &to, ruling, line, now),
             Request::KeyChanged { origin } => {
                 // Legacy keys only; SPTPS tunnels renew keys inside (wire/tinc-1.1.md section 2.6).
-                if let Some(idx) = self.nodes.find(&origin).filter(|idx| *idx != Nodes::ME) {
-                    let own = self.is_own_word(link, idx);
-                    self.legacy_key_changed(idx, own, now);
+                if let Some(idx) = self.nodes.find(&origin) {
+                    self.legacy_key_changed(idx, ruling.ends, now);
                     self.forward(link, line);
                 }
             }
@@ -112,17 +125,37 @@ impl Mesh {
                 address,
             } => {
                 let address = address.as_ref();
-                self.handle_ans_key(link, (&from, &to), (&payload, address), line, now);
+                self.handle_ans_key(speaker, (&from, &to), (&payload, address), line, now);
             }
             Request::UdpInfo { from, to, address } => {
-                self.handle_udp_info(&from, &to, &address, now);
+                self.handle_udp_info(&from, &to, &address, ruling, now);
             }
             Request::MtuInfo { from, to, mtu } => self.handle_mtu_info(&from, &to, mtu, now),
-            // The link takes the bytes that follow these headers. A header that arrives as a line
-            // is an error.
-            Request::Packet { .. } | Request::SptpsPacket { .. } => {
-                self.out_of_place(link, line, "stray packet header")
+            // The link takes the bytes that follow these headers, and the law ends a link for
+            // these lines.
+            Request::TermReq | Request::Packet { .. } | Request::SptpsPacket { .. } => {}
+        }
+    }
+
+    /// Returns true if a flooded line is neither void nor wrong about a neighbour, and is admitted.
+    fn takes_flooded(
+        &mut self,
+        link: LinkId,
+        request: &Request,
+        ruling: Ruling,
+        line: &Bytes,
+        now: Instant,
+    ) -> bool {
+        match ruling.adds {
+            Adds::LateCorrection => {
+                self.doubt(link, request, now);
+                false
             }
+            _ if ruling.is_void() => {
+                self.is_within_budget(link, request, now);
+                false
+            }
+            _ => self.admit(link, request, line, now),
         }
     }
 
@@ -226,6 +259,7 @@ impl Mesh {
         link: LinkId,
         owner: &NodeName,
         subnet: Subnet,
+        ruling: Ruling,
         line: &Bytes,
         now: Instant,
     ) {
@@ -236,7 +270,7 @@ impl Mesh {
             return;
         };
         let held = self.nodes[idx].subnets.contains(&subnet);
-        if idx == Nodes::ME {
+        if ruling.adds == Adds::Correction {
             if !held {
                 let owner = owner.clone();
                 self.correct(link, &Request::DelSubnet { owner, subnet }, now);
@@ -265,6 +299,7 @@ impl Mesh {
         }
         self.insert_subnet(idx, subnet);
         self.taken_over(subnet);
+        self.settle_failover(idx, &subnet, now);
         self.gossip.note(News::Subnet(idx, subnet), now);
         self.forward(link, line);
     }
@@ -274,6 +309,7 @@ impl Mesh {
         link: LinkId,
         owner: &NodeName,
         subnet: Subnet,
+        ruling: Ruling,
         line: &Bytes,
         now: Instant,
     ) {
@@ -284,7 +320,7 @@ impl Mesh {
             return;
         };
         let held = self.nodes[idx].subnets.contains(&subnet);
-        if idx == Nodes::ME {
+        if ruling.adds == Adds::Correction {
             if held {
                 let owner = owner.clone();
                 self.correct(link, &Request::AddSubnet { owner, subnet }, now);
@@ -295,7 +331,7 @@ impl Mesh {
         if self.cx.settings.strict_subnets {
             self.forward(link, line);
         } else if held {
-            let kept = self.keeps_subnet(link, idx, subnet, now);
+            let kept = self.keeps_subnet(idx, subnet, ruling.ends, now);
             if kept != Some(false) {
                 self.forward(link, line);
             }
@@ -305,7 +341,14 @@ impl Mesh {
         }
     }
 
-    fn add_edge(&mut self, link: LinkId, request: &Request, line: &Bytes, now: Instant) {
+    fn add_edge(
+        &mut self,
+        link: LinkId,
+        request: &Request,
+        speaker: Speaker,
+        line: &Bytes,
+        now: Instant,
+    ) {
         let Request::AddEdge {
             from,
             to,
@@ -325,7 +368,7 @@ impl Mesh {
             return;
         };
         let old = self.nodes.edge(a, b);
-        if a == Nodes::ME {
+        if law::ruling(Statement::Edge, speaker).adds == Adds::Correction {
             let truth = match old {
                 Some(edge)
                     if edge.weight == *weight
@@ -343,7 +386,11 @@ impl Mesh {
             self.correct(link, &truth, now);
             return;
         }
-        let here = |address: &EdgeAddress| self.in_zone_of(link, address);
+        let candidate = law::ruling(Statement::Address, speaker).adds == Adds::Candidate;
+        let here = |address: &EdgeAddress| match candidate {
+            true => self.in_zone_of(link, address),
+            false => EdgeAddress::unspec(),
+        };
         // A missing local address does not overwrite a known one.
         let local = local
             .as_ref()
@@ -390,6 +437,7 @@ impl Mesh {
         link: LinkId,
         from: &NodeName,
         to: &NodeName,
+        ruling: Ruling,
         line: &Bytes,
         now: Instant,
     ) {
@@ -399,22 +447,31 @@ impl Mesh {
         let (Some(a), Some(b)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if self.is_own_word(link, a) {
+        if ruling.ends == Ends::AtOnce {
             self.gossip.denied.forget(a, b);
         }
         let Some(edge) = self.nodes.edge(a, b) else {
             return;
         };
-        if a == Nodes::ME {
+        if ruling.adds == Adds::Correction {
             let truth = edge.request(from, to);
             self.correct(link, &truth, now);
             return;
         }
-        self.deny_edge(link, (a, b), now);
+        self.deny_edge((a, b), ruling.ends, now);
         self.graph.mark_dirty();
         self.forward(link, line);
         // The other end may be gone as well: its edge to us would stay forever.
         self.graph.add_orphan(b);
+    }
+}
+
+/// Returns what is wrong with a request that a neighbour has no reason to send.
+fn out_of_place(request: &Request) -> &'static str {
+    match request {
+        Request::Ack { .. } => "second ACK",
+        Request::TermReq => "the other end ended the link",
+        _ => "stray packet header",
     }
 }
 

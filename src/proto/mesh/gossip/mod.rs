@@ -5,6 +5,7 @@ pub(in crate::mesh) mod belief;
 pub(in crate::mesh) mod budget;
 pub(in crate::mesh) mod corrections;
 pub(in crate::mesh) mod flood;
+pub(in crate::mesh) mod law;
 pub(in crate::mesh) mod path_hold;
 pub(in crate::mesh) mod refresh;
 pub(in crate::mesh) mod relay_filter;

@@ -1,13 +1,14 @@
 //! Keeps the path, options and dialect of a node with a live tunnel against single lines of others.
-//! See the table in `belief.rs`.
+//! See the table in `law.rs`.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use meshd_wire::Options;
 
 use crate::{
     mesh::{
         Mesh,
+        gossip::law::SETTLED,
         topology::{
             graph,
             node::{Nodes, Reachability},
@@ -16,9 +17,6 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Time for which new options, or a new path via relays, must stay the same before they take effect
-/// on a live tunnel.
-const SETTLED: Duration = Duration::from_secs(5);
 /// Options that both directions of an edge share (wire/tinc-1.0.md section 1.7).
 const AGREED: u32 =
     Options::INDIRECT | Options::TCP_ONLY | Options::PMTU_DISCOVERY | Options::CLAMP_MSS;
@@ -64,6 +62,7 @@ impl Mesh {
         let old = self.nodes[idx].reachability;
         let direct = self.is_direct(idx);
         let new = choice(&reported, direct);
+        // The path to a neighbour is our own edge.
         let neighbour = self.nodes[idx].link.is_some();
         if new == choice(&old, direct)
             || !old.reachable

@@ -14,7 +14,10 @@ use bytes::Bytes;
 
 use meshd_wire::{printable, request::RequestError};
 
-use crate::mesh::{LinkId, Mesh};
+use crate::mesh::{
+    LinkId, Mesh,
+    gossip::law::{self, Ends, Place, Speaker, Statement},
+};
 
 /// Shortest time between two log lines about unparsable lines.
 const SAY_EVERY: Duration = Duration::from_secs(60);
@@ -35,12 +38,18 @@ impl Mesh {
         why: &RequestError,
         now: Instant,
     ) {
-        match why.costs_line_only() {
-            true if self.active(link).is_some() => {
-                self.lose_line(link, line, &why.to_string(), now)
-            }
-            true => self.misbehaved(link, "a request before ACK"),
-            false => self.out_of_place(link, line, &format!("{why} in {}", printable(line))),
+        let statement = match why.costs_line_only() {
+            true => Statement::Unreadable,
+            false => Statement::Misplaced,
+        };
+        let speaker = match self.active(link) {
+            Some(_) => Speaker::Itself,
+            None => Speaker::Stranger,
+        };
+        match law::ruling(statement, speaker).ends {
+            Ends::Link if why.costs_line_only() => self.misbehaved(link, "a request before ACK"),
+            Ends::Link => self.out_of_place(link, line, &format!("{why} in {}", printable(line))),
+            _ => self.lose_line(link, line, &why.to_string(), now),
         }
     }
 
@@ -77,7 +86,7 @@ impl Mesh {
         if words.nth(1) == Some(name.as_str().as_bytes())
             || words.next() == Some(name.as_str().as_bytes())
         {
-            self.charge_own(link, now);
+            self.charge_line(link, Place::Fault, now);
         } else {
             self.charge_unused(link, now);
         }

@@ -1,26 +1,26 @@
 //! Subnets that hearsay withdraws in the name of a node that is no neighbour. See the table in
-//! `belief.rs`.
+//! `law.rs`.
 //!
 //! A subnet in the node's host file stays, because the operator wrote it. Such a subnet is removed
-//! when the node withdraws it over its own link, or when the line is removed from the host file.
+//! when the node withdraws it over its own link, when the line is removed from the host file, or
+//! when another node whose host file lists it too announces it: a failover of the operator.
 //! Difference from tinc: tinc removes the subnet at once. `SubnetPolicy = open` removes it after a
 //! moment.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use meshd_wire::{Prefix, Subnet};
 
 use crate::{
     mesh::{
-        LinkId, Mesh,
+        Mesh,
+        gossip::law::{Ends, UNCLAIMED},
         settings::SubnetPolicy,
         topology::node::{Node, Nodes},
     },
     route::NodeIdx,
 };
 
-/// Time after which an unlisted subnet is removed if no line has announced it again.
-const UNCLAIMED: Duration = Duration::from_millis(600);
 /// Number of subnets above which a withdrawn subnet is removed at once: the search for other owners
 /// would cost too much.
 const MAX_COMPARED: usize = 2_048;
@@ -49,14 +49,14 @@ impl Mesh {
     /// `Some`: the line takes no effect, or not yet; true if the line is new and is forwarded.
     pub(in crate::mesh) fn keeps_subnet(
         &mut self,
-        link: LinkId,
         idx: NodeIdx,
         subnet: Subnet,
+        ends: Ends,
         now: Instant,
     ) -> Option<bool> {
         let node = &self.nodes[idx];
         let kept = self.gives_prefix(idx, &subnet) || node.reachability.reachable;
-        if self.is_own_word(link, idx) || !kept || !self.is_missed(idx, &subnet) {
+        if ends == Ends::AtOnce || !kept || !self.is_missed(idx, &subnet) {
             return None;
         }
         self.arm_doubt_timer(now);
@@ -99,12 +99,41 @@ impl Mesh {
             && host.is_some_and(|host| host.subnets.iter().any(|one| one.prefix.masked() == prefix))
     }
 
+    /// Returns true if another node that is there announces the prefix and has a line for it.
+    fn has_failover(&self, idx: NodeIdx, subnet: &Subnet) -> bool {
+        let prefix = subnet.prefix.masked();
+        let mut rivals = self.subnets.rivals(self.nodes[idx].name(), &prefix);
+        rivals.any(|name| {
+            let other = self
+                .nodes
+                .find(name)
+                .map(|other| (other, &self.nodes[other]));
+            other.is_some_and(|(other, node)| {
+                let there = other == Nodes::ME || node.reachability.reachable;
+                there && node.claimed().any(|one| one.prefix.masked() == prefix)
+            })
+        })
+    }
+
+    /// Decides again about withdrawn subnets that a node has announced now, if host files list them
+    /// for several nodes.
+    pub(in crate::mesh) fn settle_failover(&mut self, idx: NodeIdx, subnet: &Subnet, now: Instant) {
+        let prefix = subnet.prefix.masked();
+        if self
+            .subnets
+            .rivals(self.nodes[idx].name(), &prefix)
+            .next()
+            .is_some()
+        {
+            self.arm_doubt_timer(now);
+        }
+    }
+
     /// Removes unlisted subnets whose withdrawal is old enough. Returns true if others still wait.
     pub(in crate::mesh) fn settle_withdrawn(&mut self, idx: NodeIdx, now: Instant) -> bool {
         let withdrawn = &self.nodes[idx].evidence.withdrawn;
-        let unlisted = withdrawn
-            .iter()
-            .filter(|(one, _)| !self.gives_prefix(idx, one));
+        let ends = |one: &Subnet| !self.gives_prefix(idx, one) || self.has_failover(idx, one);
+        let unlisted = withdrawn.iter().filter(|(one, _)| ends(one));
         let over = |at: Instant| now.saturating_duration_since(at) >= UNCLAIMED;
         let (over, left): (Vec<_>, Vec<_>) = unlisted
             .map(|(subnet, at)| (*subnet, over(*at)))

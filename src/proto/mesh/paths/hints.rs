@@ -11,7 +11,11 @@ use std::{
 use meshd_wire::{EdgeAddress, NodeName, Options, Request};
 
 use crate::{
-    mesh::{Mesh, topology::node::Nodes},
+    mesh::{
+        Mesh,
+        gossip::law::{Adds, Ruling},
+        topology::node::Nodes,
+    },
     route::{MIN_MTU, MTU, NodeIdx},
 };
 
@@ -174,16 +178,17 @@ impl Mesh {
         from: &NodeName,
         to: &NodeName,
         address: &EdgeAddress,
+        ruling: Ruling,
         now: Instant,
     ) {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
         let node = &self.nodes[from];
-        if from == Nodes::ME || !node.reachability.reachable || node.reachability.via != from {
+        if !node.reachability.reachable || node.reachability.via != from {
             return;
         }
-        if node.link.is_none()
+        if ruling.adds == Adds::Candidate
             && let Some(addr) = address.known()
             && self.may_probe(addr)
         {
@@ -246,7 +251,7 @@ impl Mesh {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if from == Nodes::ME || !self.nodes[from].reachability.reachable {
+        if !self.nodes[from].reachability.reachable {
             return;
         }
         let mtu = u16::try_from(mtu).unwrap_or(MTU).min(MTU);

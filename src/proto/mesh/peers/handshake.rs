@@ -514,25 +514,11 @@ impl Mesh {
         }
     }
 
-    /// Returns true if lines over `link` may speak for `node`. Only a neighbour speaks for itself
-    /// (first-hand rule, proto/threat-model.md section 2.3).
-    pub(in crate::mesh) fn is_first_hand(&self, link: LinkId, node: NodeIdx) -> bool {
-        if node == Nodes::ME {
-            return false;
-        }
-        match self.nodes[node].link {
-            None => true,
-            Some(own) => own == link || self.peers.get(&link).is_some_and(|peer| peer.node == node),
-        }
-    }
-
-    /// Returns true if a handshake line of a node may arrive over this link. Beyond the first-hand
-    /// rule this holds for a while after the node's own link came up. Lines that took another path
-    /// may still arrive then.
-    pub(in crate::mesh) fn may_route(&self, link: LinkId, node: NodeIdx) -> bool {
+    /// Returns true if the node's link came up lately: routed lines of the node that took another
+    /// path may still arrive.
+    pub(in crate::mesh) fn is_new_neighbour(&self, node: NodeIdx) -> bool {
         let own = self.nodes[node].link.and_then(|own| self.peers.get(&own));
-        let young = |peer: &Peer| self.cx.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE;
-        self.is_first_hand(link, node) || node != Nodes::ME && own.is_some_and(young)
+        own.is_some_and(|peer| self.cx.now.saturating_duration_since(peer.up) < SIDE_BY_SIDE)
     }
 
     /// Returns the neighbours with their listening addresses.

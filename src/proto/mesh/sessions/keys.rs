@@ -17,6 +17,7 @@ use crate::{
     dialect::Dialect,
     mesh::{
         LinkId, Mesh,
+        gossip::law::{self, Adds, Speaker, Statement},
         limits::Bucket,
         sessions::{legacy::Legacy, native::Native, rekey::TxPause, sptps::Sptps},
         topology::node::Nodes,
@@ -195,9 +196,6 @@ impl Mesh {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if from == Nodes::ME || !self.may_route(link, from) {
-            return;
-        }
         if to != Nodes::ME {
             if request.ext() == Some(KeyRequest::PACKET) && !self.cx.settings.route.tunnel_server {
                 let by = self.active(link).map(|peer| peer.node);
@@ -301,7 +299,7 @@ impl Mesh {
     /// Handles `16 FROM TO …`: for this node, or to be forwarded with FROM's address if we know it.
     pub(in crate::mesh) fn handle_ans_key(
         &mut self,
-        link: LinkId,
+        speaker: Speaker,
         (from, to): (&NodeName, &NodeName),
         (answer, address): (&KeyAnswer, Option<&EdgeAddress>),
         line: &Bytes,
@@ -310,9 +308,6 @@ impl Mesh {
         let (Some(from), Some(to)) = (self.nodes.find(from), self.nodes.find(to)) else {
             return;
         };
-        if from == Nodes::ME || !self.may_route(link, from) {
-            return;
-        }
         if to != Nodes::ME {
             if self.passes_ans_key(from, to, answer) {
                 let line = self.with_reflexive_address(from, to, address.is_some(), line);
@@ -347,6 +342,7 @@ impl Mesh {
             self.handshake(from, datagram, now);
         }
         if let Some(addr) = address.and_then(EdgeAddress::known)
+            && law::ruling(Statement::KeyAddress, speaker).adds == Adds::Candidate
             && self.sessions[from].is_established()
             && self.may_probe(addr)
         {

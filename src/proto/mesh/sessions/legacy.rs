@@ -24,6 +24,7 @@ use crate::{
     link::Dialect,
     mesh::{
         Mesh,
+        gossip::law::{Ends, KEY_CHANGES},
         limits::Bucket,
         sessions::keys::{LINGER, RETRY},
         topology::{
@@ -45,9 +46,6 @@ const MAX_RX: usize = 3;
 const UNASKED: Duration = Duration::from_secs(3);
 /// Keys that a node may request at once; then one in two seconds.
 const BURST: usize = 4;
-/// KEY_CHANGED lines by hearsay that take effect at once, and seconds until one more does.
-const CHANGES: usize = 2;
-const CHANGE_EVERY: u32 = 5;
 /// Packets with a wrong MAC within [`FORGERIES_WITHIN`] after which a key is changed (T06 of
 /// proto/threat-model.md).
 const FORGERIES: u64 = 1 << 16;
@@ -306,18 +304,26 @@ impl Mesh {
         }
     }
 
-    /// Handles a KEY_CHANGED of a node. By hearsay (`own` is false) it takes effect twice at once,
-    /// and then rarely. Packets go over links until the new key arrives.
-    pub(in crate::mesh) fn legacy_key_changed(&mut self, origin: NodeIdx, own: bool, now: Instant) {
+    /// Handles a KEY_CHANGED of a node. Packets go over links until the new key arrives. A line that
+    /// comes too soon waits.
+    pub(in crate::mesh) fn legacy_key_changed(
+        &mut self,
+        origin: NodeIdx,
+        ends: Ends,
+        now: Instant,
+    ) {
         let node = &self.nodes[origin];
         if !node.reachability.legacy {
             return;
         }
         let legacy = &mut self.sessions[origin].legacy;
-        let changes = legacy
-            .changes
-            .get_or_insert_with(|| Bucket::new(CHANGES, now));
-        let fine = own || changes.take_slowly(CHANGE_EVERY, CHANGES, now);
+        let fine = match ends {
+            Ends::Paced(burst, every) => legacy
+                .changes
+                .get_or_insert_with(|| Bucket::new(burst, now))
+                .take_slowly(every, burst, now),
+            ends => ends == Ends::AtOnce,
+        };
         legacy.changed = !fine;
         if fine {
             legacy.tx = None;
@@ -334,7 +340,8 @@ impl Mesh {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
             if self.sessions[idx].legacy.changed {
-                self.legacy_key_changed(idx, false, now);
+                let (burst, every) = KEY_CHANGES;
+                self.legacy_key_changed(idx, Ends::Paced(burst, every), now);
             }
             let node = &self.nodes[idx];
             let legacy = &mut self.sessions[idx].legacy;

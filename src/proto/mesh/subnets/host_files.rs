@@ -92,6 +92,16 @@ impl HostFiles {
         owners.filter(|other| *other != owner).min()
     }
 
+    /// Returns the other nodes that have a line with exactly this prefix.
+    pub(super) fn rivals(
+        &self,
+        owner: &NodeName,
+        prefix: &Prefix,
+    ) -> impl Iterator<Item = &NodeName> {
+        let owners = self.owners.get(prefix).into_iter().flatten();
+        owners.filter(move |other| *other != owner)
+    }
+
     /// Returns the first node that is dialled at an address in the prefix.
     pub(super) fn dialled_in(&self, prefix: &Prefix) -> Option<&NodeName> {
         let from: IpAddr = match prefix.masked() {

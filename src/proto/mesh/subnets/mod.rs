@@ -8,7 +8,7 @@ pub(in crate::mesh) mod table;
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use meshd_wire::Subnet;
+use meshd_wire::{NodeName, Prefix, Subnet};
 
 use crate::{
     mesh::{Settings, topology::per_node::PerNode},
@@ -61,6 +61,15 @@ impl Subnets {
     /// Returns the table for [`crate::route::RouteSnapshot::listed`].
     pub(in crate::mesh) fn listed_sources(&self) -> Arc<source::Listed> {
         Arc::clone(self.files.table())
+    }
+
+    /// Returns the other nodes for which a host file, or our configuration, lists the same prefix.
+    pub(in crate::mesh) fn rivals(
+        &self,
+        owner: &NodeName,
+        prefix: &Prefix,
+    ) -> impl Iterator<Item = &NodeName> {
+        self.files.rivals(owner, prefix)
     }
 
     /// Returns the subnets that the node announces and that we do not accept.
