@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
+    call::{Call, Request},
     codec::{self, CodecError, Lines, MAX_ANSWER},
-    proto::{Answer, ControlError, Envelope, Request, Response, VERSION},
+    proto::{Answer, Content, ControlError, Envelope, Response, VERSION},
 };
 
 /// Reason why a request got no answer.
@@ -33,6 +34,9 @@ pub enum ClientError {
     /// The daemon's answer is invalid.
     #[error("meshd sent an invalid answer: {0}")]
     Codec(#[from] CodecError),
+    /// The daemon's answer has the type of another request.
+    #[error("meshd sent an answer of the wrong type")]
+    Type,
     /// The daemon has another protocol version.
     #[error("meshd uses version {0} of the control protocol, meshctl uses version {VERSION}")]
     Version(u32),
@@ -81,13 +85,23 @@ impl Client {
     }
 
     /// Sends a request and waits for its answer. A refusal is an error.
-    pub fn ask(&mut self, request: Request) -> Result<Answer, ClientError> {
-        self.send(request)?;
+    pub fn ask<C: Call>(&mut self, call: C) -> Result<Answer<C::Answer>, ClientError> {
+        self.send(call)?;
         self.receive()?.ok_or(ClientError::Closed)
     }
 
+    /// Sends any request and waits for its answer. A refusal is an error.
+    pub fn ask_any(&mut self, request: Request) -> Result<Answer, ClientError> {
+        self.write(request)?;
+        self.read()?.ok_or(ClientError::Closed)
+    }
+
     /// Sends a request without waiting.
-    pub fn send(&mut self, request: Request) -> Result<(), ClientError> {
+    pub fn send(&mut self, call: impl Call) -> Result<(), ClientError> {
+        self.write(call.into())
+    }
+
+    fn write(&mut self, request: Request) -> Result<(), ClientError> {
         let line = codec::encode(&Envelope {
             v: VERSION,
             request,
@@ -102,7 +116,11 @@ impl Client {
 
     /// Returns the next answer. After [`ClientError::Timeout`], the caller may try again. Returns `None` when the
     /// daemon closes the connection.
-    pub fn receive(&mut self) -> Result<Option<Answer>, ClientError> {
+    pub fn receive<T: Content>(&mut self) -> Result<Option<Answer<T>>, ClientError> {
+        self.read()?.map(typed).transpose()
+    }
+
+    fn read(&mut self) -> Result<Option<Answer>, ClientError> {
         let mut chunk = [0; 16 << 10];
         loop {
             if let Some(line) = self.lines.next_line()? {
@@ -116,6 +134,24 @@ impl Client {
             }
         }
     }
+}
+
+fn typed<T: Content>(answer: Answer) -> Result<Answer<T>, ClientError> {
+    let Answer {
+        v,
+        net,
+        node,
+        time,
+        response,
+    } = answer;
+    let response = T::of_response(response).ok_or(ClientError::Type)?;
+    Ok(Answer {
+        v,
+        net,
+        node,
+        time,
+        response,
+    })
 }
 
 fn understand(line: &[u8]) -> Result<Answer, ClientError> {
@@ -142,12 +178,16 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::{call, rows::PeerRow};
 
     const PATIENT: Duration = Duration::from_secs(20);
     const SHORT: Duration = Duration::from_millis(50);
 
     /// Runs a daemon that reads one request and sends `reply`; returns the client's result.
-    fn against(reply: &'static [u8], patience: Duration) -> Result<Answer, ClientError> {
+    fn against(
+        reply: &'static [u8],
+        patience: Duration,
+    ) -> Result<Answer<Vec<PeerRow>>, ClientError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -159,7 +199,7 @@ mod tests {
             (stream, dir)
         });
         let mut client = Client::connect(&path, patience).unwrap();
-        let answer = client.ask(Request::Peers);
+        let answer = client.ask(call::Peers {});
         drop(daemon.join());
         answer
     }
@@ -170,7 +210,7 @@ mod tests {
             b"{\"v\":1,\"net\":null,\"node\":\"a\",\"time\":\"t\",\"peers\":[]}\n",
             PATIENT,
         );
-        assert_eq!(answer.unwrap().response, Response::Peers(Vec::new()));
+        assert_eq!(answer.unwrap().response, Vec::new());
         let refused = against(
             b"{\"v\":1,\"net\":null,\"node\":\"a\",\"time\":\"t\",\"error\":{\"code\":\"busy\",\"text\":\"full\"}}\n",
             PATIENT,
@@ -179,6 +219,13 @@ mod tests {
         assert!(matches!(
             against(b"{\"v\":2,\"new\":1}\n", PATIENT),
             Err(ClientError::Version(2))
+        ));
+        assert!(matches!(
+            against(
+                b"{\"v\":1,\"net\":null,\"node\":\"a\",\"time\":\"t\",\"done\":true}\n",
+                PATIENT,
+            ),
+            Err(ClientError::Type)
         ));
         assert!(matches!(
             against(b"hello\n", PATIENT),

@@ -82,17 +82,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::{Answer, Envelope, ErrorCode, Request, Response, VERSION};
+    use crate::{
+        call::{self, Request},
+        proto::{Answer, Envelope, ErrorCode, Response, VERSION},
+    };
 
     #[test]
     fn requests_and_answers_read_as_documented() {
         let envelope = Envelope {
             v: VERSION,
-            request: Request::Log {
+            request: Request::Log(call::Log {
                 level: None,
                 since_seconds: 0,
                 past: false,
-            },
+            }),
         };
         let line = encode(&envelope).unwrap();
         let text = "{\"v\":1,\"cmd\":\"log\",\"level\":null,\"since_seconds\":0,\"past\":false}\n";
@@ -100,12 +103,16 @@ mod tests {
         assert_eq!(decode::<Envelope>(&line).unwrap(), envelope);
         let get: Envelope = decode(br#"{"v":1,"cmd":"route","address":"10.0.0.1"}"#).unwrap();
         let address = "10.0.0.1".parse().unwrap();
-        assert_eq!(get.request, Request::Route { address });
+        assert_eq!(get.request, Request::Route(call::Route { address }));
         let text =
             br#"{"v":1,"net":null,"node":"a","time":"t","error":{"code":"unknown","text":"x"}}"#;
         let answer: Answer = decode(text).unwrap();
         assert!(matches!(&answer.response, Response::Error(e) if e.code == ErrorCode::Unknown));
         assert_eq!(encode(&answer).unwrap(), [&text[..], b"\n"].concat());
+        let peers: Envelope = decode(br#"{"v":1,"cmd":"peers","more":1}"#).unwrap();
+        assert_eq!(peers.request, Request::Peers(call::Peers {}));
+        let text = br#"{"v":1,"cmd":"peers"}"#;
+        assert_eq!(encode(&peers).unwrap(), [&text[..], b"\n"].concat());
         assert!(decode::<Envelope>(br#"{"v":1,"cmd":"format_disk"}"#).is_err());
         assert!(decode::<Envelope>(b"").is_err());
     }

@@ -1,5 +1,6 @@
 //! The control socket: requests and responses, one JSON object per line.
 
+pub mod call;
 pub mod change;
 pub mod client;
 pub mod codec;

@@ -1,10 +1,11 @@
-//! Requests and responses, versioned. A line is at most [`MAX_LINE`] bytes.
+//! The lines of the control socket, versioned. A line is at most [`MAX_LINE`] bytes.
 
 use serde::{Deserialize, Serialize};
 
 use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind};
 
 use crate::{
+    call::Request,
     report::{NodeReport, PathReport, RefusedRow},
     rows::PeerRow,
 };
@@ -33,100 +34,9 @@ pub struct Envelope {
     pub request: Request,
 }
 
-/// Requests of a client.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "cmd", rename_all = "snake_case")]
-pub enum Request {
-    /// All nodes but our own.
-    Peers,
-    /// The state of the daemon.
-    Status,
-    /// All subnets.
-    Routes,
-    /// The route of one address.
-    Route {
-        /// The address.
-        address: std::net::IpAddr,
-    },
-    /// `dump nodes`.
-    Nodes,
-    /// `dump edges`; `dump graph` uses it and the nodes.
-    Edges,
-    /// `dump subnets`.
-    Subnets,
-    /// `dump connections`.
-    Connections,
-    /// All metrics, in Prometheus text format.
-    Metrics,
-    /// Stream log lines until the client closes the connection. Root only.
-    Log {
-        /// tinc's debug level, 0 to 10; `None`: the daemon's level.
-        level: Option<u8>,
-        /// Begin with the recorded lines of the last seconds, this many.
-        #[serde(default)]
-        since_seconds: u64,
-        /// Stop after the recorded lines.
-        #[serde(default)]
-        past: bool,
-    },
-    /// Stream copies of packets until the client closes its half of the connection. Only one client at a time. Root
-    /// only.
-    Capture {
-        /// Kinds of packets.
-        kinds: Vec<PacketKind>,
-        /// Only packets of this node.
-        #[serde(default)]
-        peer: Option<String>,
-        /// Bytes captured of each packet, at most [`MAX_SNAP`].
-        snap: usize,
-    },
-    /// Reload the configuration. Root only.
-    Reload {
-        /// Reload even if many nodes are disconnected.
-        #[serde(default)]
-        yes: bool,
-        /// Undo the reload unless [`Self::Confirm`] arrives within this many seconds, at most 86,400.
-        #[serde(default)]
-        confirm_seconds: Option<u64>,
-    },
-    /// The changes that a reload would make.
-    Plan,
-    /// Confirm the last reload. Root only.
-    Confirm,
-    /// Restore the configuration before the last reload that changed something. Root only.
-    Undo,
-    /// Stop the daemon. Root only.
-    Stop,
-    /// Dial missing links now. Root only.
-    Retry,
-    /// Our view of one node.
-    Sight {
-        /// The node.
-        node: String,
-    },
-    /// All announced subnets that are refused.
-    Refused,
-    /// Ask a node for its view of another one.
-    AskNode {
-        /// The node to ask.
-        node: String,
-        /// The other node.
-        about: String,
-        /// Longest wait, in milliseconds, at most 60,000.
-        timeout_ms: u64,
-    },
-    /// Measure the round trip to a node once.
-    Ping {
-        /// The node.
-        node: String,
-        /// Longest wait, in milliseconds, at most 60,000.
-        timeout_ms: u64,
-    },
-}
-
 /// One response line: `{"v":1,"net":…,"node":…,"time":…,"peers":[…]}` or an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct Answer<T = Response> {
     /// [`VERSION`].
     pub v: u32,
     /// The net name, if the daemon has one.
@@ -137,56 +47,70 @@ pub struct Answer {
     pub time: String,
     /// The answer itself.
     #[serde(flatten)]
-    pub response: Response,
+    pub response: T,
 }
 
-/// The answer itself, by request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Response {
-    /// To [`Request::Peers`], sorted by name.
+/// The content of an answer: the type in one variant of [`Response`].
+pub trait Content: Sized {
+    /// Makes the response.
+    fn into_response(self) -> Response;
+    /// Returns the content of a response; `None` if the response has another type.
+    fn of_response(response: Response) -> Option<Self>;
+}
+
+/// Makes [`Response`] and the [`Content`] of each variant.
+macro_rules! contents {
+    ($( $name:ident($content:ty), )*) => {
+        /// The answer itself. A row in [`crate::call`] holds the type of the answer to each request.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[expect(missing_docs, reason = "each variant is documented by its content")]
+        pub enum Response {
+            $( $name($content), )*
+        }
+
+        $(
+            impl Content for $content {
+                fn into_response(self) -> Response {
+                    Response::$name(self)
+                }
+
+                fn of_response(response: Response) -> Option<Self> {
+                    match response {
+                        Response::$name(content) => Some(content),
+                        _ => None,
+                    }
+                }
+            }
+        )*
+    };
+}
+
+contents! {
     Peers(Vec<PeerRow>),
-    /// To [`Request::Status`].
-    Status(Box<Status>),
-    /// To [`Request::Routes`] and [`Request::Subnets`].
+    Status(Box<DaemonStatus>),
     Subnets(Vec<SubnetRow>),
-    /// To [`Request::Route`].
     Route(RouteRow),
-    /// To [`Request::Nodes`].
     Nodes(Vec<NodeRow>),
-    /// To [`Request::Edges`].
     Edges(Vec<EdgeRow>),
-    /// To [`Request::Connections`].
     Connections(Vec<ConnectionRow>),
-    /// To [`Request::Metrics`].
     Metrics(String),
-    /// One line of [`Request::Log`].
     Log(LogLine),
-    /// First answer to [`Request::Capture`].
     Capturing(Capturing),
-    /// To [`Request::Capture`]: repeated while packets arrive, and once at the end.
     Captured(Captured),
-    /// To [`Request::Reload`] and [`Request::Undo`].
     Reloaded(Reloaded),
-    /// To [`Request::Plan`].
-    Plan(Box<Plan>),
-    /// To [`Request::Sight`].
+    Plan(Box<Planned>),
     Sight(Box<NodeReport>),
-    /// To [`Request::Refused`].
     Refused(Vec<RefusedRow>),
-    /// To [`Request::AskNode`]; `None`: no answer in time, or the other node is unknown there.
     Told(Option<Box<PathReport>>),
-    /// To [`Request::Ping`].
     Ping(Pong),
-    /// Done.
     Done(bool),
-    /// Refused or failed.
     Error(ControlError),
 }
 
 /// State of the daemon.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Status {
+pub struct DaemonStatus {
     /// meshd's version.
     pub version: String,
     /// Process id.
@@ -256,7 +180,7 @@ pub struct ThreadRow {
     /// Processor time in seconds since start; `None` if /proc does not report it.
     #[serde(default)]
     pub run_seconds: Option<f64>,
-    /// Packets that the thread dropped, by reason, as in [`Status::drops`].
+    /// Packets that the thread dropped, by reason, as in [`DaemonStatus::drops`].
     pub drops: std::collections::BTreeMap<String, u64>,
 }
 
@@ -325,7 +249,7 @@ pub struct Reloaded {
 
 /// Expected result of a reload.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct Planned {
     /// Changes: our own first, then those of host files by name.
     pub changed: Vec<Change>,
     /// Variables that changed and need a restart.

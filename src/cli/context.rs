@@ -7,8 +7,9 @@ use std::{
 };
 
 use meshd_api::{
+    call::Call,
     client::{Client, ClientError},
-    proto::{Answer, Request},
+    proto::Answer,
 };
 use meshd_config::{
     Config, Source,
@@ -119,8 +120,8 @@ impl Context {
     }
 
     /// Sends one request to the daemon.
-    pub(super) fn ask(&self, request: Request) -> Result<Answer, Failure> {
-        Ok(self.connect()?.ask(request)?)
+    pub(super) fn ask<C: Call>(&self, call: C) -> Result<Answer<C::Answer>, Failure> {
+        Ok(self.connect()?.ask(call)?)
     }
 
     /// Returns the configuration directory that the options name, or `dir`.

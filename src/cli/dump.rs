@@ -2,8 +2,12 @@
 //!
 //! Source: config/tinc.md section 5.5.
 
-use meshd_api::proto::{ConnectionRow, EdgeRow, NodeRow, SubnetRow};
-use meshd_api::proto::{Request, Response};
+use serde::Serialize;
+
+use meshd_api::{
+    call::{self, Call},
+    proto::{ConnectionRow, EdgeRow, NodeRow, SubnetRow},
+};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -29,43 +33,50 @@ pub(super) fn run(context: &Context, what: &[String]) -> Outcome {
             return Err(Failure::new(Exit::Usage, text));
         }
     };
-    let request = match kind {
-        "nodes" | "graph" | "digraph" => Request::Nodes,
-        "edges" => Request::Edges,
-        "subnets" => Request::Subnets,
-        _ => Request::Connections,
-    };
-    let mut client = context.connect()?;
-    let mut answer = client.ask(request)?;
-    if let Response::Nodes(nodes) = &mut answer.response {
-        nodes.retain(|node| !reachable || node.status & REACHABLE != 0);
-    }
-    if matches!(kind, "graph" | "digraph") {
-        let Response::Edges(edges) = client.ask(Request::Edges)?.response else {
-            return Err(Failure::odd_answer());
-        };
-        let Response::Nodes(nodes) = &answer.response else {
-            return Err(Failure::odd_answer());
-        };
-        if context.format == Format::Json {
-            let data = serde_json::json!({ "nodes": nodes, "edges": edges });
-            return output::json("graph", &Frame::from(&answer), &data);
+    match kind {
+        "nodes" => {
+            let shown = |row: &NodeRow| !reachable || row.status & REACHABLE != 0;
+            rows(context, kind, call::Nodes {}, shown, node)
         }
-        return print(&graph(nodes, &edges, kind == "digraph"));
+        "edges" => rows(context, kind, call::Edges {}, |_| true, edge),
+        "subnets" => rows(context, kind, call::Subnets {}, |_| true, subnet),
+        "graph" | "digraph" => both(context, kind == "digraph"),
+        _ => rows(context, kind, call::Connections {}, |_| true, connection),
     }
-    let frame = Frame::from(&answer);
-    let json = context.format == Format::Json;
-    match &answer.response {
-        Response::Nodes(rows) if json => output::json("nodes", &frame, rows),
-        Response::Edges(rows) if json => output::json("edges", &frame, rows),
-        Response::Subnets(rows) if json => output::json("subnets", &frame, rows),
-        Response::Connections(rows) if json => output::json("connections", &frame, rows),
-        Response::Nodes(rows) => print(&rows.iter().map(node).collect::<Vec<_>>()),
-        Response::Edges(rows) => print(&rows.iter().map(edge).collect::<Vec<_>>()),
-        Response::Subnets(rows) => print(&rows.iter().map(subnet).collect::<Vec<_>>()),
-        Response::Connections(rows) => print(&rows.iter().map(connection).collect::<Vec<_>>()),
-        _ => Err(Failure::odd_answer()),
+}
+
+/// Prints the rows of one answer that `shown` selects.
+fn rows<C, R>(
+    context: &Context,
+    kind: &str,
+    call: C,
+    shown: impl Fn(&R) -> bool,
+    line: impl Fn(&R) -> String,
+) -> Outcome
+where
+    C: Call<Answer = Vec<R>>,
+    R: Serialize,
+{
+    let mut answer = context.ask(call)?;
+    answer.response.retain(shown);
+    let rows = &answer.response;
+    match context.format {
+        Format::Json => output::json(kind, &Frame::from(&answer), rows),
+        _ => print(&rows.iter().map(line).collect::<Vec<_>>()),
     }
+}
+
+/// Prints the graph, of nodes and edges.
+fn both(context: &Context, directed: bool) -> Outcome {
+    let mut client = context.connect()?;
+    let answer = client.ask(call::Nodes {})?;
+    let edges = client.ask(call::Edges {})?.response;
+    let nodes = &answer.response;
+    if context.format == Format::Json {
+        let data = serde_json::json!({ "nodes": nodes, "edges": edges });
+        return output::json("graph", &Frame::from(&answer), &data);
+    }
+    print(&graph(nodes, &edges, directed))
 }
 
 fn print(lines: &[String]) -> Outcome {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, net::IpAddr, process::Command};
 use serde::Serialize;
 use serde_json::Value;
 
-use meshd_api::proto::{Request, Response};
+use meshd_api::call;
 use meshd_config::{Config, Source};
 use meshd_os::{clock, netlink};
 
@@ -157,18 +157,15 @@ fn in_force(context: &Context) -> Result<(Config, Option<String>), Failure> {
     let mut device = None;
     let source = match context.offline() {
         true => context.source(None)?,
-        false => match context.ask(Request::Status) {
-            Ok(answer) => match answer.response {
-                Response::Status(status) => {
-                    device = status.interface;
-                    Source {
-                        base: status.config.into(),
-                        net: answer.net,
-                        ..Source::default()
-                    }
+        false => match context.ask(call::Status {}) {
+            Ok(answer) => {
+                device = answer.response.interface;
+                Source {
+                    base: answer.response.config.into(),
+                    net: answer.net,
+                    ..Source::default()
                 }
-                _ => return Err(Failure::odd_answer()),
-            },
+            }
             Err(failure) if failure.exit == Exit::NotRunning => context.source(None)?,
             Err(failure) => return Err(failure),
         },

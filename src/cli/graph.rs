@@ -15,8 +15,7 @@ use std::{
 
 use serde::Serialize;
 
-use meshd_api::proto::{EdgeRow, Request, Response};
-use meshd_api::rows::PeerRow;
+use meshd_api::{call, proto::EdgeRow, rows::PeerRow};
 use meshd_os::{clock, files::write_given};
 use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind};
 
@@ -179,13 +178,9 @@ type Drawn = (Graph, Option<String>, String);
 
 fn from_daemon(context: &Context, traffic: bool) -> Result<Drawn, Failure> {
     let mut client = context.connect()?;
-    let answer = client.ask(Request::Peers)?;
-    let Response::Peers(peers) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
-    let Response::Edges(edges) = client.ask(Request::Edges)?.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = client.ask(call::Peers {})?;
+    let edges = client.ask(call::Edges {})?.response;
+    let peers = &answer.response;
     let mut graph = graph(&answer.node, peers, &edges, traffic);
     graph.title = title(answer.net.as_deref(), &answer.node, &answer.time);
     Ok((graph, answer.net, answer.time))

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use meshd_api::proto::{Answer, Request, Response};
+use meshd_api::{call, proto::Answer, rows::PeerRow};
 use meshd_diagnose::{
     Facts, Finding, Severity, diagnose,
     health::{self, Counts, HealthFacts},
@@ -141,23 +141,16 @@ pub(super) fn plugin(global: Global, limits: &Limits) -> ExitCode {
     }
 }
 
-fn inspect(context: &Context, limits: &Limits) -> Result<(Answer, Health), Failure> {
+/// The answer that supplies the frame of the output.
+type PeersAnswer = Answer<Vec<PeerRow>>;
+
+fn inspect(context: &Context, limits: &Limits) -> Result<(PeersAnswer, Health), Failure> {
     let mut client = context.connect()?;
-    let answer = client.ask(Request::Peers)?;
-    let Response::Peers(peers) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
-    let Response::Status(status) = client.ask(Request::Status)?.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = client.ask(call::Peers {})?;
+    let status = client.ask(call::Status {})?.response;
     // An older daemon may not know this request.
-    let refused = match client.ask(Request::Refused) {
-        Ok(Answer {
-            response: Response::Refused(rows),
-            ..
-        }) => rows,
-        _ => Vec::new(),
-    };
+    let refused = client.ask(call::Refused {}).map(|answer| answer.response);
+    let refused = refused.unwrap_or_default();
     let other = running_key::other_than_running(&status);
     let other = other.map(|(file, key)| (file.display().to_string(), key.to_string()));
     let limits = health::Limits {
@@ -169,7 +162,7 @@ fn inspect(context: &Context, limits: &Limits) -> Result<(Answer, Health), Failu
         rtt_critical: limits.rtt_critical,
     };
     let health = Health::new(&HealthFacts {
-        peers,
+        peers: &answer.response,
         status: &status,
         refused: &refused,
         other_key: other
@@ -193,7 +186,7 @@ fn summary(counts: &Counts) -> String {
 }
 
 /// `MESHD OK - priv web_01: 43 of 43 peers up | up=43;;;0;43 …`
-fn line(answer: &Answer, health: &Health) -> String {
+fn line(answer: &PeersAnswer, health: &Health) -> String {
     let counts = &health.counts;
     let net = answer
         .net
@@ -232,7 +225,7 @@ fn line(answer: &Answer, health: &Health) -> String {
 
 #[cfg(test)]
 mod tests {
-    use meshd_api::{proto::Status, rows::PeerRow};
+    use meshd_api::proto::DaemonStatus;
     use meshd_proto::mesh::reports::facts::PathKind;
 
     use super::*;
@@ -244,7 +237,7 @@ mod tests {
             net: Some("priv".into()),
             node: "web".into(),
             time: "t".into(),
-            response: Response::Done(true),
+            response: Vec::new(),
         };
         let peer = |name: &str, path, rtt_seconds| PeerRow {
             name: name.into(),
@@ -257,7 +250,7 @@ mod tests {
                 peer("n0", PathKind::Udp, Some(0.004)),
                 peer("n1", PathKind::Down, None),
             ],
-            status: &Status::default(),
+            status: &DaemonStatus::default(),
             refused: &[],
             other_key: None,
             limits: &health::Limits {

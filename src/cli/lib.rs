@@ -41,10 +41,10 @@ use clap::Parser;
 use args::{Cli, Command, MigrateCommand};
 use context::Context;
 
-use meshd_api::proto::PacketKind;
 use meshd_api::{
+    call,
     client::ClientError,
-    proto::{ControlError, ErrorCode, Request},
+    proto::{ControlError, ErrorCode, PacketKind},
 };
 use meshd_config::find::FindError;
 
@@ -125,14 +125,14 @@ fn run(context: &Context, command: Command) -> Outcome {
             peer,
             level,
         } => log::run(context, follow, since, peer.as_deref(), level),
-        Command::Reload { undo: true, .. } => orders::reload(context, Request::Undo),
+        Command::Reload { undo: true, .. } => orders::reload(context, call::Undo {}),
         Command::Reload { yes, confirm, .. } => {
             let confirm_seconds = confirm.map(|within| within.as_secs());
-            let request = Request::Reload {
+            let call = call::Reload {
                 yes,
                 confirm_seconds,
             };
-            orders::reload(context, request)
+            orders::reload(context, call)
         }
         Command::Confirm => orders::confirm(context),
         Command::Plan => plan::run(context),
@@ -226,13 +226,6 @@ impl Failure {
         let text = text.into();
         Self { exit, text }
     }
-
-    /// The daemon sent an answer of the wrong type.
-    fn odd_answer() -> Self {
-        let text = "meshd sent an answer of the wrong type; do meshd and meshctl have the same version? \
-                    Look at `meshctl --version` and `meshctl status`";
-        Self::new(Exit::Refused, text)
-    }
 }
 
 impl From<ClientError> for Failure {
@@ -252,7 +245,7 @@ impl From<ClientError> for Failure {
                 Exit::NotRunning,
                 "check whether the daemon still runs: `meshctl status`",
             ),
-            ClientError::Codec(_) | ClientError::Version(_) => (
+            ClientError::Codec(_) | ClientError::Type | ClientError::Version(_) => (
                 Exit::Refused,
                 "restart meshd so that its version is that of `meshctl --version`",
             ),
@@ -333,6 +326,7 @@ mod tests {
             (ClientError::Timeout, Exit::Timeout),
             (ClientError::Closed, Exit::NotRunning),
             (ClientError::Version(2), Exit::Refused),
+            (ClientError::Type, Exit::Refused),
             (refused(ErrorCode::Permission), Exit::Permission),
             (refused(ErrorCode::Unknown), Exit::Unknown),
             (refused(ErrorCode::Config), Exit::Config),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshd_api::proto::{LogLine, Request, Response};
+use meshd_api::{call, proto::LogLine};
 
 use crate::{Exit, Failure, Outcome, args::Format, context::Context, escape::paint, output};
 
@@ -18,7 +18,7 @@ pub(super) fn run(
 ) -> Outcome {
     let past = since.is_some() && !follow;
     let mut client = context.connect()?;
-    client.send(Request::Log {
+    client.send(call::Log {
         level,
         since_seconds: since.map_or(0, |since| since.as_secs().max(1)),
         past,
@@ -27,10 +27,8 @@ pub(super) fn run(
     if !past && context.format == Format::Table && output::watched() {
         output::complain("following the log; end with Ctrl-C");
     }
-    while let Some(answer) = client.receive()? {
-        let Response::Log(line) = answer.response else {
-            return Err(Failure::odd_answer());
-        };
+    while let Some(answer) = client.receive::<LogLine>()? {
+        let line = answer.response;
         if peer.is_some_and(|peer| !is_about(&line.text, peer)) {
             continue;
         }
@@ -49,17 +47,14 @@ pub(super) fn run(
 /// Returns all lines that the daemon has recorded.
 pub(super) fn recorded(context: &Context) -> Result<String, Failure> {
     let mut client = context.connect()?;
-    client.send(Request::Log {
+    client.send(call::Log {
         level: Some(MAX_LEVEL),
         since_seconds: u64::MAX,
         past: true,
     })?;
     let mut text = String::new();
-    while let Some(answer) = client.receive()? {
-        let Response::Log(line) = answer.response else {
-            return Err(Failure::odd_answer());
-        };
-        text.push_str(&human(&line, false));
+    while let Some(answer) = client.receive::<LogLine>()? {
+        text.push_str(&human(&answer.response, false));
         text.push('\n');
     }
     Ok(text)

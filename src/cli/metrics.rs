@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use meshd_api::proto::{Request, Response};
+use meshd_api::call;
 use meshd_os::files::write_given;
 
 use crate::{Exit, Failure, Outcome, context::Context, output};
 
 pub(super) fn run(context: &Context, textfile: Option<PathBuf>) -> Outcome {
-    let Response::Metrics(text) = context.ask(Request::Metrics)?.response else {
-        return Err(Failure::odd_answer());
-    };
+    let text = context.ask(call::Metrics {})?.response;
     match textfile {
         // The collector runs as another user and may read at any moment.
         Some(file) => write_given(&file, text.as_bytes(), 0o644).map_err(|error| {

@@ -7,7 +7,9 @@ mod tests;
 use serde::{Serialize, Serializer};
 
 use meshd_api::{
-    proto::{Answer, EdgeRow, Request, Response, Status},
+    call,
+    client::ClientError,
+    proto::{Answer, DaemonStatus, EdgeRow},
     rows::{PeerRow, Reason},
 };
 use meshd_config::Source;
@@ -72,21 +74,15 @@ fn todo_json<S: Serializer>(todo: &Option<Todo>, to: S) -> Result<S::Ok, S::Erro
 /// Returns exit code 10 while work is left to do.
 pub(super) fn status(context: &Context) -> Outcome {
     let mut client = context.connect()?;
-    let answer = client.ask(Request::Status)?;
-    let Response::Status(status) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
-    let Response::Peers(peers) = client.ask(Request::Peers)?.response else {
-        return Err(Failure::odd_answer());
-    };
-    let Response::Edges(edges) = client.ask(Request::Edges)?.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = client.ask(call::Status {})?;
+    let status = &answer.response;
+    let peers = client.ask(call::Peers {})?.response;
+    let edges = client.ask(call::Edges {})?.response;
     let source = Source {
         base: status.config.clone().into(),
         ..Source::default()
     };
-    let own = own(&source, &answer, status)?;
+    let own = own(&source, &answer)?;
     let mut all: Vec<(Progress, String)> = Vec::new();
     for row in &peers {
         all.push((facts(&source, &own.here.node, row, &edges), tunnel(row)));
@@ -112,7 +108,8 @@ pub(super) fn status(context: &Context) -> Outcome {
     })
 }
 
-fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure> {
+fn own(source: &Source, answer: &Answer<Box<DaemonStatus>>) -> Result<Own, Failure> {
+    let status = &answer.response;
     let line = |variable| line(source, None, variable);
     let is_no = |variable| line(variable).filter(|line| line.value == "no");
     let key_file = meshd_config::place_of(source, None, "Ed25519PrivateKeyFile");
@@ -130,7 +127,7 @@ fn own(source: &Source, answer: &Answer, status: &Status) -> Result<Own, Failure
                 tincs => tincs,
             },
         },
-        offers: status.offers.ok_or_else(Failure::odd_answer)?,
+        offers: status.offers.ok_or(ClientError::Type)?,
         min: status.min_protocol,
         key_file: source.base.join(key_file).exists(),
         experimental: is_no("ExperimentalProtocol"),

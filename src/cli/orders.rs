@@ -1,9 +1,12 @@
 //! `meshctl reload`, `stop`, `retry`: control the daemon.
 
-use meshd_api::proto::{Reloaded, Request, Response};
+use meshd_api::{
+    call::{self, Call},
+    proto::Reloaded,
+};
 
 use crate::{
-    Exit, Failure, Outcome,
+    Exit, Outcome,
     args::Format,
     context::Context,
     output::{self, Frame},
@@ -11,11 +14,9 @@ use crate::{
 };
 
 /// Returns exit code 7 if a host file was not applied, else 9 if a change waits for a restart.
-pub(super) fn reload(context: &Context, request: Request) -> Outcome {
-    let answer = context.ask(request)?;
-    let Response::Reloaded(reloaded) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
+pub(super) fn reload(context: &Context, call: impl Call<Answer = Reloaded>) -> Outcome {
+    let answer = context.ask(call)?;
+    let reloaded = &answer.response;
     if context.format == Format::Json {
         output::json("reload", &Frame::from(&answer), reloaded)?;
     } else {
@@ -54,27 +55,25 @@ pub(super) fn reload(context: &Context, request: Request) -> Outcome {
 }
 
 pub(super) fn confirm(context: &Context) -> Outcome {
-    done(context, "confirm", Request::Confirm, "kept")
+    done(context, "confirm", call::Confirm {}, "kept")
 }
 
 pub(super) fn stop(context: &Context) -> Outcome {
-    done(context, "stop", Request::Stop, "stopping")
+    done(context, "stop", call::Stop {}, "stopping")
 }
 
 pub(super) fn retry(context: &Context) -> Outcome {
     done(
         context,
         "retry",
-        Request::Retry,
+        call::Retry {},
         "dialling; `meshctl peers` shows the result",
     )
 }
 
-fn done(context: &Context, name: &str, request: Request, words: &str) -> Outcome {
-    let answer = context.ask(request)?;
-    let Response::Done(done) = answer.response else {
-        return Err(Failure::odd_answer());
-    };
+fn done(context: &Context, name: &str, call: impl Call<Answer = bool>, words: &str) -> Outcome {
+    let answer = context.ask(call)?;
+    let done = answer.response;
     if context.format == Format::Json {
         output::json(
             name,

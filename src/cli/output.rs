@@ -17,8 +17,8 @@ pub(super) struct Frame<'a> {
     pub(super) time: &'a str,
 }
 
-impl<'a> From<&'a Answer> for Frame<'a> {
-    fn from(answer: &'a Answer) -> Self {
+impl<'a, T> From<&'a Answer<T>> for Frame<'a> {
+    fn from(answer: &'a Answer<T>) -> Self {
         let (net, node, time) = (
             answer.net.as_deref(),
             Some(answer.node.as_str()),

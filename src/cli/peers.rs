@@ -1,7 +1,8 @@
 //! `meshctl peers`: shows every node, its path and its faults.
 
 use meshd_api::{
-    proto::{Request, Response, Status, SubnetRow},
+    call,
+    proto::{DaemonStatus, SubnetRow},
     rows::PeerRow,
 };
 use meshd_proto::{
@@ -10,7 +11,7 @@ use meshd_proto::{
 };
 
 use crate::{
-    Failure, Outcome,
+    Outcome,
     columns::SENTENCE,
     context::Context,
     output::{self, Frame, Show},
@@ -25,16 +26,10 @@ struct Peers {
 
 pub(super) fn run(context: &Context) -> Outcome {
     let mut client = context.connect()?;
-    let answer = client.ask(Request::Peers)?;
-    let Response::Peers(rows) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
-    let Response::Status(status) = client.ask(Request::Status)?.response else {
-        return Err(Failure::odd_answer());
-    };
-    let Response::Subnets(subnets) = client.ask(Request::Subnets)?.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = client.ask(call::Peers {})?;
+    let status = client.ask(call::Status {})?.response;
+    let subnets = client.ask(call::Subnets {})?.response;
+    let rows = &answer.response;
     let utf8 = context.utf8;
     let head = headline(
         answer.net.as_deref(),
@@ -56,7 +51,7 @@ pub(super) fn run(context: &Context) -> Outcome {
 fn headline(
     net: Option<&str>,
     node: &str,
-    status: &Status,
+    status: &DaemonStatus,
     subnets: &[SubnetRow],
     rows: &[PeerRow],
     utf8: bool,

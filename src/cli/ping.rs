@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use meshd_api::proto::{Pong, Request, Response};
+use meshd_api::{call, proto::Pong};
 
 use crate::{
-    Exit, Failure, Outcome,
+    Exit, Outcome,
     args::Format,
     context::Context,
     output::{self, Frame},
@@ -40,10 +40,8 @@ pub(super) fn run(context: &Context, node: &str, count: u32) -> Outcome {
             std::thread::park_timeout(PAUSE);
         }
         let node = node.to_owned();
-        let answer = client.ask(Request::Ping { node, timeout_ms })?;
-        let Response::Ping(pong) = &answer.response else {
-            return Err(Failure::odd_answer());
-        };
+        let answer = client.ask(call::Ping { node, timeout_ms })?;
+        let pong = &answer.response;
         if context.format != Format::Json {
             let (line, pong) = (line(context, pong), pong.clone());
             output::print(|out| match context.format {

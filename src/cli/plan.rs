@@ -1,9 +1,12 @@
 //! `meshctl plan`: shows the changes that a reload would make.
 
-use meshd_api::proto::{Change, Plan, Request, Response};
+use meshd_api::{
+    call,
+    proto::{Change, Planned},
+};
 
 use crate::{
-    Exit, Failure, Outcome,
+    Exit, Outcome,
     args::Format,
     context::Context,
     output::{self, Frame},
@@ -11,10 +14,8 @@ use crate::{
 
 /// Returns exit code 0 without changes, 10 with changes, 8 if the daemon would refuse the reload.
 pub(super) fn run(context: &Context) -> Outcome {
-    let answer = context.ask(Request::Plan)?;
-    let Response::Plan(plan) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = context.ask(call::Plan {})?;
+    let plan = &answer.response;
     if context.format == Format::Json {
         output::json("plan", &Frame::from(&answer), plan)?;
     } else {
@@ -52,7 +53,7 @@ fn note_on_allow(changed: &[Change]) -> Option<String> {
     keys.any(|key| key == "Allow").then(|| note.into())
 }
 
-fn lines(plan: &Plan) -> Vec<String> {
+fn lines(plan: &Planned) -> Vec<String> {
     let mut lines = changes(&plan.changed);
     let restart = match plan.restart_needed.as_slice() {
         [] => "no".into(),
@@ -62,7 +63,7 @@ fn lines(plan: &Plan) -> Vec<String> {
         [] => "none".into(),
         names => names.join(", "),
     };
-    let Plan { live, may_cut, .. } = plan;
+    let Planned { live, may_cut, .. } = plan;
     lines.push(format!(
         "= restart needed: {restart}; disconnected: {cut} (limit without --yes: {may_cut} of {live} nodes)"
     ));

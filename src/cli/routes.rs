@@ -1,7 +1,9 @@
 //! `meshctl routes`: shows the owner of each subnet and the route of an address.
 
-use meshd_api::proto::{Request, Response};
-use meshd_api::proto::{RouteRow, SubnetRow};
+use meshd_api::{
+    call,
+    proto::{RouteRow, SubnetRow},
+};
 
 use crate::{
     Exit, Failure, Outcome,
@@ -14,10 +16,8 @@ use crate::{
 struct Routes<'a>(&'a [SubnetRow]);
 
 pub(super) fn all(context: &Context) -> Outcome {
-    let answer = context.ask(Request::Routes)?;
-    let Response::Subnets(rows) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = context.ask(call::Routes {})?;
+    let rows = &answer.response;
     output::show(
         context,
         "routes",
@@ -30,10 +30,8 @@ pub(super) fn all(context: &Context) -> Outcome {
 /// Returns exit code 4 for an address in no subnet, 1 if all owners are unreachable.
 pub(super) fn get(context: &Context, get: RoutesCommand) -> Outcome {
     let RoutesCommand::Get { address } = get;
-    let answer = context.ask(Request::Route { address })?;
-    let Response::Route(route) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = context.ask(call::Route { address })?;
+    let route = &answer.response;
     let frame = Frame::from(&answer);
     match context.format {
         Format::Json => output::json("route", &frame, route)?,

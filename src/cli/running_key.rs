@@ -6,11 +6,7 @@ use std::{
     time::Duration,
 };
 
-use meshd_api::{
-    RUN_DIR,
-    client::Client,
-    proto::{Request, Response, Status},
-};
+use meshd_api::{RUN_DIR, call, client::Client, proto::DaemonStatus};
 use meshd_config::{Source, keys};
 use meshd_crypto::PublicKey;
 use meshd_proto::link::Dialect;
@@ -21,7 +17,7 @@ use crate::context::Context;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Returns the daemon that runs with this configuration directory, if it runs and we may ask it.
-pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
+pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<DaemonStatus> {
     let base = fs::canonicalize(base).ok()?;
     let mut sockets: Vec<PathBuf> = context.named_socket().into_iter().collect();
     if sockets.is_empty() {
@@ -31,9 +27,7 @@ pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
     }
     sockets.iter().find_map(|socket| {
         let mut client = Client::connect(socket, PATIENCE).ok()?;
-        let Response::Status(status) = client.ask(Request::Status).ok()?.response else {
-            return None;
-        };
+        let status = client.ask(call::Status {}).ok()?.response;
         let same = fs::canonicalize(&status.config).is_ok_and(|of| of == base);
         same.then_some(*status)
     })
@@ -41,7 +35,7 @@ pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<Status> {
 
 /// Returns the file and its key, if the running key is another one. If we cannot read the private key, the public key
 /// of our host file counts.
-pub(super) fn other_than_running(status: &Status) -> Option<(PathBuf, PublicKey)> {
+pub(super) fn other_than_running(status: &DaemonStatus) -> Option<(PathBuf, PublicKey)> {
     let source = Source {
         base: PathBuf::from(&status.config),
         ..Source::default()

@@ -2,26 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use meshd_api::proto::{Answer, Request, Response, Status, ThreadRow};
+use meshd_api::{
+    call,
+    proto::{Answer, DaemonStatus, ThreadRow},
+};
 use meshd_proto::link::Dialect;
 
 use crate::{
-    Failure, Outcome,
+    Outcome,
     context::Context,
     output::{self, Frame, Show},
     table::{Table, age, or_empty},
 };
 
 struct Screen<'a> {
-    answer: &'a Answer,
-    status: &'a Status,
+    answer: &'a Answer<Box<DaemonStatus>>,
+    status: &'a DaemonStatus,
 }
 
 pub(super) fn run(context: &Context) -> Outcome {
-    let answer = context.ask(Request::Status)?;
-    let Response::Status(status) = &answer.response else {
-        return Err(Failure::odd_answer());
-    };
+    let answer = context.ask(call::Status {})?;
+    let status = &answer.response;
     let screen = Screen {
         answer: &answer,
         status,
@@ -56,7 +57,7 @@ fn thread(row: &ThreadRow) -> String {
 
 impl Show for Screen<'_> {
     fn human(&self) -> (Vec<String>, Table) {
-        let Status { mesh, .. } = self.status;
+        let DaemonStatus { mesh, .. } = self.status;
         let status = self.status;
         let interface = match (&status.interface, status.mtu) {
             (Some(name), Some(mtu)) => format!("iface {name}  mtu {mtu}"),

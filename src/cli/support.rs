@@ -13,8 +13,8 @@ use std::{
 use serde::Serialize;
 
 use meshd_api::{
+    call::{self, Request},
     client::Client,
-    proto::{Request, Response},
 };
 use meshd_config::{Source, files};
 use meshd_os::{clock, files::write_given};
@@ -129,35 +129,28 @@ fn daemon(
     mut client: Client,
     bundle: &mut Vec<(String, String)>,
 ) -> Result<(Source, String), Failure> {
-    let mut place = None;
+    let status = client.ask(call::Status {})?;
+    let source = Source {
+        base: status.response.config.into(),
+        net: status.net,
+        ..Source::default()
+    };
     for (name, request) in [
-        ("status", Request::Status),
-        ("peers", Request::Peers),
-        ("routes", Request::Routes),
-        ("refused", Request::Refused),
-        ("nodes", Request::Nodes),
-        ("edges", Request::Edges),
-        ("connections", Request::Connections),
-        ("metrics", Request::Metrics),
+        ("status", Request::from(call::Status {})),
+        ("peers", call::Peers {}.into()),
+        ("routes", call::Routes {}.into()),
+        ("refused", call::Refused {}.into()),
+        ("nodes", call::Nodes {}.into()),
+        ("edges", call::Edges {}.into()),
+        ("connections", call::Connections {}.into()),
     ] {
-        let answer = client.ask(request)?;
-        if let Response::Status(status) = &answer.response {
-            let source = Source {
-                base: status.config.clone().into(),
-                net: answer.net.clone(),
-                ..Source::default()
-            };
-            place = Some((source, answer.node.clone()));
-        }
-        bundle.push(match &answer.response {
-            Response::Metrics(text) => (format!("daemon/{name}.txt"), text.clone()),
-            _ => {
-                let text = serde_json::to_string_pretty(&answer).unwrap_or_default();
-                (format!("daemon/{name}.json"), text)
-            }
-        });
+        let answer = client.ask_any(request)?;
+        let text = serde_json::to_string_pretty(&answer).unwrap_or_default();
+        bundle.push((format!("daemon/{name}.json"), text));
     }
-    place.ok_or_else(Failure::odd_answer)
+    let metrics = client.ask(call::Metrics {})?;
+    bundle.push(("daemon/metrics.txt".into(), metrics.response));
+    Ok((source, status.node))
 }
 
 /// Adds the configuration without its secrets, and the names of all other files there. Returns the secrets.

@@ -11,7 +11,10 @@ use std::{
 
 use data_encoding::BASE64;
 
-use meshd_api::proto::{Captured, Capturing, ErrorCode, MAX_SNAP, PacketRow, Response};
+use meshd_api::{
+    call,
+    proto::{Captured, Capturing, ErrorCode, MAX_SNAP, PacketRow, Response},
+};
 use meshd_dataplane::{
     fastpath::tap::{Filter, Seen, Tap},
     io::udp,
@@ -30,23 +33,24 @@ pub(super) const AT_ONCE: usize = 64;
 const MAX_ENDS: usize = 1024;
 
 /// Returns the filter of a request, or the error answer.
-pub(super) fn filter(
-    kinds: &[PacketKind],
-    peer: Option<&str>,
-    snap: usize,
-) -> Result<Filter, Response> {
+pub(super) fn filter(call: &call::Capture) -> Result<Filter, Response> {
+    let call::Capture { kinds, peer, snap } = call;
     let refuse = |code, text| Err(control::error(code, text));
-    let peer = match peer.map(NodeName::new).transpose() {
+    let peer = match peer.as_deref().map(NodeName::new).transpose() {
         Ok(peer) => peer,
         Err(error) => return refuse(ErrorCode::Unknown, error.to_string()),
     };
-    if kinds.is_empty() || !(1..=MAX_SNAP).contains(&snap) {
+    if kinds.is_empty() || !(1..=MAX_SNAP).contains(snap) {
         let text =
             format!("a capture needs a kind of packets, and 1 to {MAX_SNAP} bytes of each packet");
         return refuse(ErrorCode::Malformed, text);
     }
     let kinds = PacketKind::ALL.map(|kind| kinds.contains(&kind));
-    Ok(Filter { kinds, peer, snap })
+    Ok(Filter {
+        kinds,
+        peer,
+        snap: *snap,
+    })
 }
 
 impl Driver {
@@ -205,6 +209,13 @@ mod tests {
 
     #[test]
     fn bad_requests_are_refused() {
+        let filter = |kinds: &[PacketKind], peer: Option<&str>, snap| {
+            filter(&call::Capture {
+                kinds: kinds.to_vec(),
+                peer: peer.map(str::to_owned),
+                snap,
+            })
+        };
         let all = PacketKind::ALL;
         assert!(filter(&all, Some("db_01"), 65_535).is_ok());
         assert!(filter(&all, None, 0).is_err());

@@ -26,8 +26,9 @@ use tokio::{
 };
 
 use meshd_api::{
+    call::{self, Request, Rights},
     codec::{self, Lines},
-    proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Request, Response, VERSION},
+    proto::{Answer, ControlError, Envelope, ErrorCode, MAX_LINE, Response, VERSION},
 };
 use meshd_dataplane::{
     fastpath::tap::{Filter, Tap},
@@ -44,17 +45,6 @@ const KEPT_PLACES: usize = 4;
 /// Longest time of a client without a request, or without reading, so that idle clients do not hold places.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Rights of a caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
-    /// All requests: root, and the user of the daemon.
-    All,
-    /// Read-only requests: members of the socket's group.
-    Look,
-    /// No request.
-    None,
-}
-
 /// Returns the rights of a caller with these ids on a socket of group `group`, for a daemon of user `daemon`.
 #[must_use]
 pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
@@ -64,33 +54,6 @@ pub fn rights(uid: u32, groups: &[u32], daemon: u32, group: u32) -> Rights {
         Rights::Look
     } else {
         Rights::None
-    }
-}
-
-/// True if a request changes nothing and reveals nothing that only root may see.
-fn only_looks(request: &Request) -> bool {
-    match request {
-        Request::Log { .. }
-        | Request::Capture { .. }
-        | Request::Reload { .. }
-        | Request::Confirm
-        | Request::Undo
-        | Request::Stop
-        | Request::Retry => false,
-        Request::Peers
-        | Request::Status
-        | Request::Routes
-        | Request::Route { .. }
-        | Request::Nodes
-        | Request::Edges
-        | Request::Subnets
-        | Request::Connections
-        | Request::Metrics
-        | Request::Plan
-        | Request::Sight { .. }
-        | Request::Refused
-        | Request::AskNode { .. }
-        | Request::Ping { .. } => true,
     }
 }
 
@@ -241,20 +204,11 @@ impl Client {
                 }
             };
             let response = match understand(&line, self.rights) {
-                Ok(Request::Log {
-                    level,
-                    since_seconds,
-                    past,
-                }) => {
-                    let age = Duration::from_secs(since_seconds);
-                    return self.follow(age, level, past).await;
-                }
-                Ok(Request::Capture { kinds, peer, snap }) => {
-                    match capture::filter(&kinds, peer.as_deref(), snap) {
-                        Ok(filter) => return self.capture(filter).await,
-                        Err(refused) => refused,
-                    }
-                }
+                Ok(Request::Log(log)) => return self.follow(log).await,
+                Ok(Request::Capture(call)) => match capture::filter(&call) {
+                    Ok(filter) => return self.capture(filter).await,
+                    Err(refused) => refused,
+                },
                 Ok(request) => self.ask(request).await,
                 Err(refused) => refused,
             };
@@ -271,12 +225,13 @@ impl Client {
         }
     }
 
-    async fn follow(&mut self, age: Duration, level: Option<u8>, past: bool) -> io::Result<()> {
-        let (lines, mut follower) = self.log.follow(age, level);
+    async fn follow(&mut self, call: call::Log) -> io::Result<()> {
+        let age = Duration::from_secs(call.since_seconds);
+        let (lines, mut follower) = self.log.follow(age, call.level);
         for line in lines {
             self.answer(Response::Log(line)).await?;
         }
-        if past {
+        if call.past {
             return Ok(());
         }
         let mut byte = [0];
@@ -347,12 +302,7 @@ fn understand(line: &[u8], rights: Rights) -> Result<Request, Response> {
         return Err(error(ErrorCode::Version, text));
     }
     let Envelope { request, .. } = codec::decode(line).map_err(malformed)?;
-    let allowed = match rights {
-        Rights::All => true,
-        Rights::Look => only_looks(&request),
-        Rights::None => false,
-    };
-    if !allowed {
+    if rights < request.rights() {
         let text = "only root may do that".to_owned();
         return Err(error(ErrorCode::Permission, text));
     }

@@ -46,7 +46,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use meshd_api::proto::{Request, Response};
+use meshd_api::{call::Request, proto::Response};
 use meshd_config::{Config, Problem, Sandbox, Source};
 use meshd_dataplane::fastpath::tap::Tap;
 use meshd_proto::link::{DialFault, DialId, LinkId};

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_api::proto::{Change, ChangeKind, ErrorCode, Plan, Reloaded, Response, When};
+use meshd_api::proto::{Change, ChangeKind, ErrorCode, Planned, Reloaded, Response, When};
 use meshd_config::{Config, Problem, diff};
 use meshd_os::clock;
 use meshd_wire::NodeName;
@@ -156,10 +156,10 @@ impl Driver {
     }
 
     /// Returns the expected result of a reload.
-    fn plan(&self, new: &Config) -> Plan {
+    fn plan(&self, new: &Config) -> Planned {
         let changes = diff::diff(&self.config, new);
         let cut = self.cut_by(new);
-        Plan {
+        Planned {
             restart_needed: texts(&diff::restart_needed(&changes)),
             changed: changes.into_iter().map(change).collect(),
             problems: texts(&new.problems),

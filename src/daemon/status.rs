@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_api::proto::{Status, ThreadRow};
+use meshd_api::proto::{DaemonStatus, ThreadRow};
 use meshd_dataplane::{fastpath, io::udp::UdpSocket};
 use meshd_proto::route::{DropCounts, DropReason};
 
@@ -47,11 +47,11 @@ pub(super) struct Offloads {
 }
 
 impl Driver {
-    pub(super) fn status(&self, now: Instant) -> Status {
+    pub(super) fn status(&self, now: Instant) -> DaemonStatus {
         let config = &self.config;
         let mtu = self.net.tun.as_ref().and_then(|tun| tun.mtu().ok());
         let offloads = self.offloads();
-        Status {
+        DaemonStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_seconds: now

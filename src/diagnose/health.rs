@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use meshd_api::{proto::Status, report::RefusedRow, rows::PeerRow};
+use meshd_api::{proto::DaemonStatus, report::RefusedRow, rows::PeerRow};
 use meshd_proto::{
     dialect::Dialect,
     mesh::{
@@ -47,7 +47,7 @@ pub struct HealthFacts<'a> {
     /// All other nodes.
     pub peers: &'a [PeerRow],
     /// The daemon.
-    pub status: &'a Status,
+    pub status: &'a DaemonStatus,
     /// Announced subnets that are refused.
     pub refused: &'a [RefusedRow],
     /// The file with another key than the running one, and that key.
@@ -280,7 +280,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn judge(paths: &[PathKind], status: &Status, limits: &Limits) -> Vec<Finding> {
+    fn judge(paths: &[PathKind], status: &DaemonStatus, limits: &Limits) -> Vec<Finding> {
         diagnose(&Facts::Health(&HealthFacts {
             peers: &peers(paths),
             status,
@@ -296,7 +296,7 @@ pub(crate) mod tests {
 
     /// Findings of every code of `health`.
     pub(crate) fn all() -> Vec<Finding> {
-        let status = Status {
+        let status = DaemonStatus {
             threads: vec![ThreadRow {
                 beat_age_seconds: Some(11.0),
                 ..ThreadRow::default()
@@ -305,7 +305,7 @@ pub(crate) mod tests {
             not_listening: vec!["192.0.2.1:655 (no interface has this address)".into()],
             refused_calls: [("ptrace".into(), 1)].into(),
             problems: vec!["x".into()],
-            ..Status::default()
+            ..DaemonStatus::default()
         };
         diagnose(&Facts::Health(&HealthFacts {
             peers: &peers(&[PathKind::Udp, PathKind::Tcp, PathKind::Down]),
@@ -319,7 +319,7 @@ pub(crate) mod tests {
     #[test]
     fn each_limit_makes_its_severity() {
         use PathKind::{Down, Tcp, Udp, Via};
-        let fine = Status::default();
+        let fine = DaemonStatus::default();
         let strict = Limits {
             detour_warning: Some(1),
             detour_critical: Some(2),

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use meshd::api::proto::{Capturing, ErrorCode, PacketKind, Request, Response};
+use meshd::api::{
+    call::{self, Request},
+    proto::{Capturing, ErrorCode, PacketKind, Response},
+};
 
 use crate::{
     daemon::{Daemon, refuse},
@@ -11,7 +14,7 @@ use crate::{
 
 /// A daemon with a capture of nothing; what was asked for is told by what it refuses.
 fn quiet(request: Request) -> Option<Response> {
-    let Request::Capture { kinds, peer, snap } = request else {
+    let Request::Capture(call::Capture { kinds, peer, snap }) = request else {
         panic!("{request:?}");
     };
     Some(match peer.as_deref() {

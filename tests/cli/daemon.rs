@@ -9,11 +9,12 @@ use std::{
 
 use meshd::{
     api::{
+        call::Request,
         codec::{self, Lines},
         proto::{
-            Answer, Change, ChangeKind, ControlError, EdgeRow, Envelope, ErrorCode, MAX_LINE,
-            MeshStatus, NodeRow, Plan, Pong, Reloaded, Request, Response, RouteRow, Status,
-            SubnetRow, ThreadRow, VERSION, When,
+            Answer, Change, ChangeKind, ControlError, DaemonStatus, EdgeRow, Envelope, ErrorCode,
+            MAX_LINE, MeshStatus, NodeRow, Planned, Pong, Reloaded, Response, RouteRow, SubnetRow,
+            ThreadRow, VERSION, When,
         },
         report::{MtuReport, NodeReport, PathReport, RefusedRow, UdpReport},
         rows::{PeerRow, Reason},
@@ -213,14 +214,14 @@ pub(crate) fn refuse(code: ErrorCode, text: &str) -> Response {
 #[expect(clippy::unnecessary_wraps, reason = "some daemons do not answer")]
 pub(crate) fn healthy(request: Request) -> Option<Response> {
     Some(match request {
-        Request::Peers => Response::Peers(vec![
+        Request::Peers(_) => Response::Peers(vec![
             peer("db_01", PathKind::Udp),
             peer("cache_1", PathKind::Tcp),
             peer("web_09", PathKind::Via),
             peer("old_03", PathKind::Down),
         ]),
-        Request::Metrics => Response::Metrics("# HELP meshd_up Up.\nmeshd_up 1\n".into()),
-        Request::Status => Response::Status(Box::new(Status {
+        Request::Metrics(_) => Response::Metrics("# HELP meshd_up Up.\nmeshd_up 1\n".into()),
+        Request::Status(_) => Response::Status(Box::new(DaemonStatus {
             version: "1.0.0".into(),
             pid: 7,
             uptime_seconds: 1_051_200.0,
@@ -258,20 +259,20 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             problems: vec!["hosts/x:1: no value".into()],
             refused_calls: BTreeMap::new(),
         })),
-        Request::Routes | Request::Subnets => Response::Subnets(vec![
+        Request::Routes(_) | Request::Subnets(_) => Response::Subnets(vec![
             subnet("172.20.0.11", "web_01", 10, true),
             subnet("10.7.0.0/24", "db_01", 10, true),
             subnet("10.7.0.0/24", "cache_1", 20, false),
         ]),
-        Request::Route { address } => Response::Route(RouteRow {
-            address,
-            matches: match address.is_ipv4() {
+        Request::Route(call) => Response::Route(RouteRow {
+            address: call.address,
+            matches: match call.address.is_ipv4() {
                 true => vec![subnet("10.7.0.0/24", "db_01", 10, true)],
                 false => Vec::new(),
             },
             nexthop: Some("db_01".into()),
         }),
-        Request::Nodes => Response::Nodes(vec![
+        Request::Nodes(_) => Response::Nodes(vec![
             NodeRow {
                 status: 0x8,
                 ..node("gone", "unknown")
@@ -279,7 +280,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             node("pya", "127.0.0.1"),
             node("web_01", "MYSELF"),
         ]),
-        Request::Edges => Response::Edges(vec![EdgeRow {
+        Request::Edges(_) => Response::Edges(vec![EdgeRow {
             from: "web_01".into(),
             to: "pya".into(),
             host: "127.0.0.1".into(),
@@ -289,15 +290,15 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             options: 0x0700_000c,
             weight: 74,
         }]),
-        Request::Connections => Response::Connections(Vec::new()),
-        Request::Reload { .. } | Request::Undo => Response::Reloaded(Reloaded {
+        Request::Connections(_) => Response::Connections(Vec::new()),
+        Request::Reload(_) | Request::Undo(_) => Response::Reloaded(Reloaded {
             changed: vec![host_file(ChangeKind::Removed, "hosts/db_01")],
             restart_needed: vec!["Interface".into()],
             problems: Vec::new(),
             not_taken: Vec::new(),
         }),
-        Request::Stop => refuse(ErrorCode::Permission, "only root may stop meshd"),
-        Request::Plan => Response::Plan(Box::new(Plan {
+        Request::Stop(_) => refuse(ErrorCode::Permission, "only root may stop meshd"),
+        Request::Plan(_) => Response::Plan(Box::new(Planned {
             changed: vec![
                 Change {
                     kind: ChangeKind::Changed,
@@ -314,27 +315,27 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             cut: vec!["db_01".into()],
             live: 30,
             may_cut: 3,
-            ..Plan::default()
+            ..Planned::default()
         })),
-        Request::Confirm => refuse(ErrorCode::Refused, "no reload waits"),
-        Request::Retry => Response::Done(true),
-        Request::Ping { node, .. } if node == "nobody" => {
+        Request::Confirm(_) => refuse(ErrorCode::Refused, "no reload waits"),
+        Request::Retry(_) => Response::Done(true),
+        Request::Ping(call) if call.node == "nobody" => {
             refuse(ErrorCode::Unknown, "no node named \"nobody\"")
         }
-        Request::Ping { node, .. } => Response::Ping(Pong {
-            rtt_seconds: (node != "old_03").then_some(0.00051),
+        Request::Ping(call) => Response::Ping(Pong {
+            rtt_seconds: (call.node != "old_03").then_some(0.00051),
             path: PathKind::Udp,
             endpoint: Some("10.132.0.22:655".into()),
             pmtu_bytes: Some(1451),
         }),
-        Request::Sight { node } => Response::Sight(Box::new(sight(&node))),
-        Request::Refused => Response::Refused(vec![RefusedRow {
+        Request::Sight(call) => Response::Sight(Box::new(sight(&call.node))),
+        Request::Refused(_) => Response::Refused(vec![RefusedRow {
             owner: "cache_1".into(),
             subnet: "10.9.0.0/24".parse().unwrap(),
             why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
             rule: Rule::StrictSubnets,
         }]),
-        Request::AskNode { .. } => Response::Told(Some(Box::default())),
-        Request::Log { .. } | Request::Capture { .. } => Response::Done(false),
+        Request::AskNode(_) => Response::Told(Some(Box::default())),
+        Request::Log(_) | Request::Capture(_) => Response::Done(false),
     })
 }

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, process::Stdio, sync::Mutex};
 
 use meshd::{
-    api::proto::{Request, Response},
+    api::{call::Request, proto::Response},
     config::keys,
 };
 use serde_json::Value;

@@ -2,7 +2,10 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use meshd::api::proto::{Capturing, Request, Response};
+use meshd::api::{
+    call::Request,
+    proto::{Capturing, Response},
+};
 use serde_json::Value;
 
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
 const HOSTILE: &str = "x\x1b]0;OWNED\x07\x1b[31;1m\u{9b}2J\x7f\u{202e}\rend";
 
 fn hostile(request: Request) -> Option<Response> {
-    if matches!(request, Request::Capture { .. }) {
+    if matches!(request, Request::Capture(_)) {
         return Some(Response::Capturing(Capturing { frames: false }));
     }
     let mut response = healthy(request)?;

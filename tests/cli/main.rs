@@ -28,7 +28,7 @@ use std::{
 
 use meshd::{
     api::{
-        proto::{ChangeKind, ControlError, ErrorCode, Plan, Response},
+        proto::{ChangeKind, ControlError, ErrorCode, Planned, Response},
         rows::PeerRow,
     },
     config::keys,
@@ -360,10 +360,10 @@ fn plans_are_marked_and_tell_by_their_exit_code() {
     let none = Daemon::new(|_| Some(Response::Plan(Box::default())));
     assert_eq!(none.run(&["plan"]).0, 0);
     let refused = Daemon::new(|_| {
-        Some(Response::Plan(Box::new(Plan {
+        Some(Response::Plan(Box::new(Planned {
             changed: vec![daemon::host_file(ChangeKind::Removed, "hosts/b")],
             refused: Some("it would disconnect 9 of 9".into()),
-            ..Plan::default()
+            ..Planned::default()
         })))
     });
     let (code, out, err) = refused.run(&["plan"]);

@@ -14,7 +14,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use meshd::api::proto::{ErrorCode, Request, Response};
+use meshd::api::{
+    call::Request,
+    proto::{ErrorCode, Response},
+};
 
 use crate::{
     daemon::{Daemon, healthy, refuse},
@@ -109,7 +112,7 @@ fn without_a_terminal_it_is_text_and_says_so() {
 /// A daemon that answers once, is away, and comes back.
 fn away(request: Request) -> Option<Response> {
     static LOOKS: AtomicU64 = AtomicU64::new(0);
-    if matches!(request, Request::Peers) && LOOKS.fetch_add(1, Ordering::Relaxed) == 1 {
+    if matches!(request, Request::Peers(_)) && LOOKS.fetch_add(1, Ordering::Relaxed) == 1 {
         return Some(refuse(ErrorCode::Busy, "the daemon is stopping"));
     }
     healthy(request)

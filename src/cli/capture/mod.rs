@@ -22,10 +22,10 @@ use data_encoding::BASE64;
 use serde::Serialize;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use meshd_api::proto::PacketKind;
 use meshd_api::{
+    call,
     client::{Client, ClientError},
-    proto::{Captured, PacketRow, Request, Response},
+    proto::{Captured, PacketKind, PacketRow},
 };
 use meshd_os::{clock, files::open_given};
 use meshd_wire::ether;
@@ -97,14 +97,12 @@ pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let mut client = context.connect()?;
-    let answer = client.ask(Request::Capture {
+    let answer = client.ask(call::Capture {
         kinds: wanted.kinds.clone(),
         peer: wanted.peer.clone(),
         snap: wanted.snap,
     })?;
-    let Response::Capturing(capturing) = answer.response else {
-        return Err(Failure::odd_answer());
-    };
+    let capturing = answer.response;
     if wanted.kinds.contains(&PacketKind::Inner) {
         output::complain("inner packets are not encrypted: keep the capture private");
     }
@@ -156,10 +154,8 @@ impl Capture {
         Ok(Exit::Fine)
     }
 
-    fn take(&mut self, response: Response) -> Result<(), Failure> {
-        let Response::Captured(Captured { packets, dropped }) = response else {
-            return Err(Failure::odd_answer());
-        };
+    fn take(&mut self, captured: Captured) -> Result<(), Failure> {
+        let Captured { packets, dropped } = captured;
         self.dropped = dropped;
         for row in packets {
             if self.left == 0 {
@@ -169,7 +165,7 @@ impl Capture {
             *self.captured.entry(row.kind).or_default() += 1;
             let data = BASE64.decode(row.data.as_bytes());
             let packet = CapturedPacket {
-                data: data.map_err(|_| Failure::odd_answer())?,
+                data: data.map_err(|_| ClientError::Type)?,
                 row: &row,
                 frames: self.frames,
             };
@@ -278,7 +274,7 @@ impl File {
             false => [&ether::made_up(&packet)[..], &packet].concat(),
         };
         let index = self.kinds.iter().position(|kind| *kind == row.kind);
-        let index = index.ok_or_else(Failure::odd_answer)?;
+        let index = index.ok_or(ClientError::Type)?;
         let packet = Packet {
             time_ns: row.time_ns,
             comment: row.peer.as_deref().unwrap_or_default(),

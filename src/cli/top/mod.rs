@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use meshd_api::proto::{Request, Response};
+use meshd_api::call;
 use meshd_os::clock;
 
 use crate::{
@@ -78,19 +78,14 @@ pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
 /// Asks the daemon for one sample.
 fn ask(context: &Context) -> Result<Shot, Failure> {
     let mut client = context.connect()?;
-    let Response::Peers(peers) = client.ask(Request::Peers)?.response else {
-        return Err(Failure::odd_answer());
-    };
-    let answer = client.ask(Request::Status)?;
-    let Response::Status(status) = answer.response else {
-        return Err(Failure::odd_answer());
-    };
+    let peers = client.ask(call::Peers {})?.response;
+    let answer = client.ask(call::Status {})?;
     Ok(Shot {
         net: answer.net,
         node: answer.node,
         time: answer.time,
         peers,
-        status: *status,
+        status: *answer.response,
     })
 }
 

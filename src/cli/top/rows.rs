@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use meshd_api::proto::Status;
+use meshd_api::proto::DaemonStatus;
 use meshd_api::rows::PeerRow;
 use meshd_proto::mesh::reports::facts::PathKind;
 
@@ -19,7 +19,7 @@ pub(super) struct Shot {
     pub(super) node: String,
     pub(super) time: String,
     pub(super) peers: Vec<PeerRow>,
-    pub(super) status: Status,
+    pub(super) status: DaemonStatus,
 }
 
 /// A column: its name for people (`>` as in [`Table::new`]) and its stable name for scripts.
@@ -390,7 +390,7 @@ pub(super) mod tests {
                 peer("cache_1", PathKind::Tcp, 3),
                 peer("old_03", PathKind::Down, 0),
             ],
-            status: Status {
+            status: DaemonStatus {
                 pid: 7,
                 uptime_seconds: seconds,
                 threads: vec![ThreadRow {
@@ -414,7 +414,7 @@ pub(super) mod tests {
                     lines: n,
                     ..MeshStatus::default()
                 },
-                ..Status::default()
+                ..DaemonStatus::default()
             },
         }
     }

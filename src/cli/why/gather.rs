@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use meshd_api::{
+    call,
     client::{Client, ClientError},
-    proto::{Answer, EdgeRow, ErrorCode, Request, Response, Status},
+    proto::{Answer, DaemonStatus, EdgeRow, ErrorCode},
     report::{NodeReport, PathReport},
 };
 use meshd_config::{Source, vars::nearness};
@@ -34,8 +35,7 @@ const ASK_MS: u64 = 2_500;
 pub(crate) struct Live {
     client: Client,
     /// The first answer; it supplies the frame of our output.
-    pub(crate) answer: Answer,
-    status: Status,
+    pub(crate) answer: Answer<Box<DaemonStatus>>,
     source: Source,
     pub(crate) world: World,
 }
@@ -44,21 +44,12 @@ impl Live {
     pub(crate) fn open(context: &Context) -> Result<Self, Failure> {
         let mut client = context.connect()?;
         client.patience(Some(context.timeout()))?;
-        let answer = client.ask(Request::Status)?;
-        let Response::Status(status) = answer.response.clone() else {
-            return Err(Failure::odd_answer());
-        };
-        let Response::Peers(peers) = client.ask(Request::Peers)?.response else {
-            return Err(Failure::odd_answer());
-        };
-        let Response::Subnets(subnets) = client.ask(Request::Subnets)?.response else {
-            return Err(Failure::odd_answer());
-        };
-        let Response::Refused(refused) = client.ask(Request::Refused)?.response else {
-            return Err(Failure::odd_answer());
-        };
+        let answer = client.ask(call::Status {})?;
+        let peers = client.ask(call::Peers {})?.response;
+        let subnets = client.ask(call::Subnets {})?.response;
+        let refused = client.ask(call::Refused {})?.response;
         let source = Source {
-            base: status.config.clone().into(),
+            base: answer.response.config.clone().into(),
             ..Source::default()
         };
         let mut names: Vec<String> = peers.into_iter().map(|row| row.name).collect();
@@ -79,7 +70,6 @@ impl Live {
         Ok(Self {
             client,
             answer,
-            status: *status,
             source,
             world,
         })
@@ -90,7 +80,7 @@ impl Live {
         Here {
             node: self.answer.node.clone(),
             net: self.answer.net.clone(),
-            pid: Some(self.status.pid),
+            pid: Some(self.answer.response.pid),
             main: meshd_config::main_file(&self.source).display().to_string(),
         }
     }
@@ -108,8 +98,8 @@ impl Live {
         let from = report.pair.udp.address;
         Ok(PathFacts {
             here: self.here(),
-            not_listening: self.status.not_listening.clone(),
-            kernel: kernel(&target, self.status.interface.as_deref()),
+            not_listening: self.answer.response.not_listening.clone(),
+            kernel: kernel(&target, self.answer.response.interface.as_deref()),
             firewall: match firewall::inspect(from.map(|at| at.ip()), self.port()) {
                 firewall::Seen::Open(what) => Firewall::Open(what),
                 firewall::Seen::Closed(rule) => Firewall::Closed(rule),
@@ -125,7 +115,7 @@ impl Live {
     }
 
     fn port(&self) -> u16 {
-        let first = self.status.listen.first();
+        let first = self.answer.response.listen.first();
         let port = first.and_then(|listen| listen.rsplit_once(':'));
         port.and_then(|(_, port)| port.parse().ok()).unwrap_or(655)
     }
@@ -133,21 +123,16 @@ impl Live {
     /// Makes the daemon probe the path as traffic would.
     pub(crate) fn probe(&mut self, node: &NodeName) -> Result<(), Failure> {
         for _ in 0..PROBES {
-            let request = Request::Ping {
+            let call = call::Ping {
                 node: node.to_string(),
                 timeout_ms: PATIENCE_MS,
             };
-            match self.client.ask(request) {
-                Ok(answer) => match answer.response {
-                    Response::Ping(pong) if pong.path == PathKind::Down => return Ok(()),
-                    Response::Ping(pong)
-                        if pong.path == PathKind::Udp && pong.pmtu_bytes.is_some() =>
-                    {
-                        return Ok(());
-                    }
-                    Response::Ping(_) => std::thread::park_timeout(PAUSE),
-                    _ => return Err(Failure::odd_answer()),
-                },
+            match self.client.ask(call).map(|answer| answer.response) {
+                Ok(pong) if pong.path == PathKind::Down => return Ok(()),
+                Ok(pong) if pong.path == PathKind::Udp && pong.pmtu_bytes.is_some() => {
+                    return Ok(());
+                }
+                Ok(_) => std::thread::park_timeout(PAUSE),
                 Err(ClientError::Refused(refused)) if refused.code == ErrorCode::Unknown => {
                     return Ok(());
                 }
@@ -158,15 +143,11 @@ impl Live {
     }
 
     pub(crate) fn report(&mut self, node: &NodeName) -> Result<NodeReport, Failure> {
-        let request = Request::Sight {
+        let call = call::Sight {
             node: node.to_string(),
         };
-        match self.client.ask(request) {
-            Ok(Answer {
-                response: Response::Sight(report),
-                ..
-            }) => Ok(*report),
-            Ok(_) => Err(Failure::odd_answer()),
+        match self.client.ask(call) {
+            Ok(answer) => Ok(*answer.response),
             // The node has a host file, but no node has announced it yet.
             Err(ClientError::Refused(refused)) if refused.code == ErrorCode::Unknown => {
                 Ok(unheard(&self.source, node))
@@ -177,16 +158,13 @@ impl Live {
 
     /// Asks a node for its view of another node.
     fn ask(&mut self, node: &str, about: &str) -> Result<There, Failure> {
-        let request = Request::AskNode {
+        let call = call::AskNode {
             node: node.into(),
             about: about.into(),
             timeout_ms: ASK_MS,
         };
-        match self.client.ask(request)?.response {
-            Response::Told(Some(pair)) => Ok(There::Says(pair)),
-            Response::Told(None) => Ok(There::Silent),
-            _ => Err(Failure::odd_answer()),
-        }
+        let told = self.client.ask(call)?.response;
+        Ok(told.map_or(There::Silent, There::Says))
     }
 
     /// Returns a node's view of another one, or our own view if `node` is our node. `None` if the node cannot be asked.
@@ -195,7 +173,7 @@ impl Live {
         node: &str,
         about: &str,
     ) -> Result<Option<PathReport>, Failure> {
-        let name = |text: &str| NodeName::new(text).map_err(|_| Failure::odd_answer());
+        let name = |text: &str| NodeName::new(text).map_err(|_| ClientError::Type);
         if node == self.world.own {
             return Ok(Some(self.report(&name(about)?)?.pair));
         }
@@ -211,14 +189,11 @@ impl Live {
 
     /// Measures a round trip, if the node answers.
     pub(crate) fn ping(&mut self, node: &str) -> Result<Option<f64>, Failure> {
-        let request = Request::Ping {
+        let call = call::Ping {
             node: node.into(),
             timeout_ms: PATIENCE_MS,
         };
-        match self.client.ask(request)?.response {
-            Response::Ping(pong) => Ok(pong.rtt_seconds),
-            _ => Err(Failure::odd_answer()),
-        }
+        Ok(self.client.ask(call)?.response.rtt_seconds)
     }
 
     /// Returns another node with its view of the other end.
@@ -243,10 +218,7 @@ impl Live {
     }
 
     pub(crate) fn edges(&mut self) -> Result<Vec<EdgeRow>, Failure> {
-        match self.client.ask(Request::Edges)?.response {
-            Response::Edges(edges) => Ok(edges),
-            _ => Err(Failure::odd_answer()),
-        }
+        Ok(self.client.ask(call::Edges {})?.response)
     }
 }
 

@@ -4,7 +4,10 @@ pub(super) mod gather;
 mod local;
 use serde::Serialize;
 
-use meshd_api::report::{NodeReport, PathReport};
+use meshd_api::{
+    client::ClientError,
+    report::{NodeReport, PathReport},
+};
 use meshd_diagnose::{
     Finding, Severity,
     why::{self, Side, Step, Target, There, Verdict},
@@ -99,7 +102,7 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
         }
     }
     let (Some(b), Some(a)) = (targets.pop(), targets.pop()) else {
-        return Err(Failure::odd_answer());
+        return Err(ClientError::Type.into());
     };
     let is_own = |target: &Target| target.node.as_str() == own;
     let here = live.here();

@@ -6,7 +6,8 @@ use std::{
 };
 
 use meshd_api::{
-    proto::{ErrorCode, Pong, Request, Response},
+    call::{self, Call, Request},
+    proto::{ErrorCode, Pong, Response},
     report::{PathReport, RefusedRow},
     rows::PeerRow,
 };
@@ -49,68 +50,86 @@ impl Driver {
     /// Answers a request, now or when it is done.
     pub(crate) fn request(&mut self, request: Request, reply: Reply, now: Instant) {
         let response = match request {
-            Request::Peers => Response::Peers(self.peer_rows(now)),
-            Request::Status => Response::Status(Box::new(self.status(now))),
-            Request::Routes | Request::Subnets => Response::Subnets(self.mesh.subnets()),
-            Request::Route { address } => Response::Route(self.mesh.route(address)),
-            Request::Nodes => Response::Nodes(self.mesh.nodes(now)),
-            Request::Edges => Response::Edges(self.mesh.edges()),
-            Request::Connections => Response::Connections(self.mesh.connections()),
-            Request::Metrics => Response::Metrics(self.metrics(now)),
-            Request::Reload {
-                yes,
-                confirm_seconds,
-            } => {
-                let confirm =
-                    confirm_seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_CONFIRM)));
+            Request::Peers(call) => call.response(self.peer_rows(now)),
+            Request::Status(call) => call.response(Box::new(self.status(now))),
+            Request::Routes(call) => call.response(self.mesh.subnets()),
+            Request::Subnets(call) => call.response(self.mesh.subnets()),
+            Request::Route(call) => call.response(self.mesh.route(call.address)),
+            Request::Nodes(call) => call.response(self.mesh.nodes(now)),
+            Request::Edges(call) => call.response(self.mesh.edges()),
+            Request::Connections(call) => call.response(self.mesh.connections()),
+            Request::Metrics(call) => call.response(self.metrics(now)),
+            Request::Reload(call) => {
+                let confirm = call.confirm_seconds;
+                let confirm = confirm.map(|seconds| Duration::from_secs(seconds.min(MAX_CONFIRM)));
+                let yes = call.yes;
                 return self.reload(Purpose::Reload { yes, confirm }, Some(reply));
             }
-            Request::Plan => return self.reload(Purpose::Plan, Some(reply)),
-            Request::Confirm => self.confirm(),
-            Request::Undo => self.undo(),
-            Request::Stop => return self.ask_stop(Some(reply)),
-            Request::Retry => {
+            Request::Plan(_) => return self.reload(Purpose::Plan, Some(reply)),
+            Request::Confirm(_) => self.confirm(),
+            Request::Undo(_) => self.undo(),
+            Request::Stop(_) => return self.ask_stop(Some(reply)),
+            Request::Retry(call) => {
                 self.send_to_mesh(Input::Retry);
-                Response::Done(true)
+                call.response(true)
             }
-            Request::Ping { node, timeout_ms } => {
-                let ask = |node, token| Input::Ping { node, token };
-                return self.ask(&node, (false, ask), timeout_ms, reply, now);
-            }
-            Request::AskNode {
-                node,
-                about,
-                timeout_ms,
-            } => match self.known(&about) {
-                Ok(about) => {
-                    let ask = |node, token| Input::Ask {
-                        node,
-                        data: queries::question(token, &about),
-                    };
-                    return self.ask(&node, (true, ask), timeout_ms, reply, now);
-                }
+            Request::Ping(call) => return self.ping(call, reply, now),
+            Request::AskNode(call) => return self.ask_node(call, reply, now),
+            Request::Sight(call) => match self.known(&call.node) {
+                Ok(name) => match self.report(&name, now) {
+                    Some(report) => call.response(Box::new(report)),
+                    None => control::error(
+                        ErrorCode::Unknown,
+                        format!("{name} is this node; name another node"),
+                    ),
+                },
                 Err(refused) => refused,
             },
-            Request::Sight { node } => {
-                let known = self.known(&node);
-                match known.map(|name| self.report(&name, now)) {
-                    Ok(Some(sight)) => Response::Sight(Box::new(sight)),
-                    Ok(None) => control::error(
-                        ErrorCode::Unknown,
-                        format!("{node} is this node; name another node"),
-                    ),
-                    Err(refused) => refused,
-                }
-            }
-            Request::Refused => {
+            Request::Refused(call) => {
                 let refused = self.mesh.refused_subnets();
-                Response::Refused(refused.iter().map(RefusedRow::from).collect())
+                call.response(refused.iter().map(RefusedRow::from).collect())
             }
-            Request::Log { .. } | Request::Capture { .. } => {
+            Request::Log(_) | Request::Capture(_) => {
                 control::error(ErrorCode::Malformed, "streams are not the driver's".into())
             }
         };
         let _ = reply.send(response);
+    }
+
+    fn ping(&mut self, call: call::Ping, reply: Reply, now: Instant) {
+        let until = now + Duration::from_millis(call.timeout_ms).min(MAX_PING);
+        match self.known(&call.node) {
+            Ok(node) => {
+                let waiting = PendingQuestion {
+                    node: node.clone(),
+                    question: false,
+                    reply,
+                    until,
+                };
+                self.ask(waiting, |token| Input::Ping { node, token });
+            }
+            Err(refused) => drop(reply.send(refused)),
+        }
+    }
+
+    fn ask_node(&mut self, call: call::AskNode, reply: Reply, now: Instant) {
+        let until = now + Duration::from_millis(call.timeout_ms).min(MAX_PING);
+        let about = self.known(&call.about);
+        match about.and_then(|about| Ok((about, self.known(&call.node)?))) {
+            Ok((about, node)) => {
+                let waiting = PendingQuestion {
+                    node: node.clone(),
+                    question: true,
+                    reply,
+                    until,
+                };
+                self.ask(waiting, |token| Input::Ask {
+                    node,
+                    data: queries::question(token, &about),
+                });
+            }
+            Err(refused) => drop(reply.send(refused)),
+        }
     }
 
     /// Returns the rows of `meshctl peers`.
@@ -142,34 +161,16 @@ impl Driver {
     }
 
     /// Makes the mesh send a request to a node; the reply waits for the answer.
-    fn ask(
-        &mut self,
-        node: &str,
-        (question, input): (bool, impl FnOnce(NodeName, u64) -> Input),
-        timeout_ms: u64,
-        reply: Reply,
-        now: Instant,
-    ) {
-        let node = match self.known(node) {
-            Ok(node) => node,
-            Err(refused) => return drop(reply.send(refused)),
-        };
+    fn ask(&mut self, waiting: PendingQuestion, input: impl FnOnce(u64) -> Input) {
         if self.pings.waiting.len() >= MAX_PINGS {
             let text = "too many pings are pending".into();
-            let _ = reply.send(control::error(ErrorCode::Busy, text));
+            let _ = waiting.reply.send(control::error(ErrorCode::Busy, text));
             return;
         }
         self.pings.count += 1;
         let token = self.pings.count;
-        let until = now + Duration::from_millis(timeout_ms).min(MAX_PING);
-        let waiting = PendingQuestion {
-            node: node.clone(),
-            question,
-            reply,
-            until,
-        };
         self.pings.waiting.insert(token, waiting);
-        self.send_to_mesh(input(node, token));
+        self.send_to_mesh(input(token));
     }
 
     /// Handles the answer of a node to the question with this token.

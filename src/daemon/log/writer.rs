@@ -202,7 +202,7 @@ fn write_stderr(mut line: &[u8]) {
             Ok(count) => line = &line[count..],
             Err(Errno::INTR) => {}
             // Another process that shares the descriptor has made it non-blocking.
-            Err(Errno::AGAIN) => drop(poll_stderr(None)),
+            Err(Errno::WOULDBLOCK) => drop(poll_stderr(None)),
             Err(_) => return,
         }
     }

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use meshd_api::proto;
+use meshd_api::{call, proto};
 use meshd_config::MetricsListen;
 
 use crate::{Event, control::open_socket};
@@ -123,7 +123,7 @@ async fn answer(
         );
     }
     let (reply, metrics) = oneshot::channel();
-    let asked = Event::Control(proto::Request::Metrics, reply);
+    let asked = Event::Control(call::Metrics {}.into(), reply);
     match (events.send(asked).await, metrics.await) {
         (Ok(()), Ok(proto::Response::Metrics(text))) => response(StatusCode::OK, text),
         _ => response(
