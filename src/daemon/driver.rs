@@ -39,7 +39,10 @@ use crate::{
     routes::Follower,
     sandbox,
     signals::Ask,
-    startup::open::{self, Opened},
+    startup::{
+        device,
+        open::{self, Opened},
+    },
     status::Pulse,
     systemd::{self, Watchdog},
 };
@@ -99,7 +102,7 @@ impl Driver {
             base: config.source.base.clone(),
             net: config.source.net.clone(),
             name: settings.name.clone(),
-            device: open::device_names(device.queues.first()),
+            device: device::device_names(device.queues.first()),
             debug: log.level(),
             interpreter: config.shell.scripts_interpreter.clone(),
             extension: config.shell.scripts_extension.clone(),

@@ -327,7 +327,7 @@ async fn start_driver(
     let mut kept = fdstore::Kept::inherit();
     let mode = config.settings.route.mode;
     startup::open::release_unfit(&config.shell, mode, &mut kept);
-    let device = startup::open::open_device(&config.shell, mode, &mut kept).await?;
+    let device = startup::device::open_device(&config.shell, mode, &mut kept).await?;
     let sockets = startup::open::open_sockets(&config.shell, &device, &mut kept).await?;
     let note = kept.note();
     // Releases descriptors of threads that do not exist any more.

@@ -1,4 +1,4 @@
-//! Opens the resources that must exist before anything runs: listening sockets, device, pid file.
+//! Opens the resources that must exist before anything runs: listening sockets, directory and pid file.
 
 use meshd_os::users;
 use std::{
@@ -16,13 +16,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use rustix::net::netdevice;
 use socket2::Type;
 use tokio::{net::TcpListener, time::sleep};
 
-use meshd_config::{AddressFamily, DeviceType, Shell};
+use meshd_config::{AddressFamily, Shell};
 use meshd_dataplane::io::{
-    tun::{Layer, Tun, TunOffloads},
+    tun::Tun,
     udp::{SocketOptions, UdpSocket, is_as},
 };
 use meshd_os::files::write_atomic;
@@ -33,6 +32,7 @@ use crate::{
     fdstore::{self, Kept, Note},
     hooks::monitor::Prepared,
     sandbox::Files,
+    startup::device::{Device, layer},
 };
 
 /// Maximum number of packet threads.
@@ -42,8 +42,6 @@ const PORT_TRIES: usize = 16;
 /// Number of attempts to open a name or port that a released descriptor may still hold, and the pause between them.
 const RELEASE_TRIES: usize = 100;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
-/// The clone device of the kernel.
-const CLONE: &str = "/dev/net/tun";
 /// The group with read access to the daemon. Source: cli/meshctl.md section 4.2.
 const GROUP: &str = "meshd";
 
@@ -56,15 +54,6 @@ pub(crate) struct Opened {
     pub(crate) files: Files,
     /// The script process, if the daemon does not run scripts itself.
     pub(crate) prepared: Option<Prepared>,
-}
-
-/// The queues of the device.
-#[derive(Debug, Default)]
-pub(crate) struct Device {
-    /// One queue for each worker; empty if the configuration has no device.
-    pub(crate) queues: Vec<Tun>,
-    /// True if the device was kept over a restart.
-    pub(crate) kept: bool,
 }
 
 /// The listening sockets, all on one port.
@@ -94,7 +83,7 @@ pub(crate) fn socket_options(shell: &Shell) -> SocketOptions {
 
 /// Returns the number of packet threads: one for each processor, but no more than can share tinc's small replay windows
 /// (proto/design.md section 2.4).
-fn workers(shell: &Shell) -> usize {
+pub(super) fn workers(shell: &Shell) -> usize {
     // Asked once: the answer comes from a dozen files of the control group.
     static PROCESSORS: LazyLock<usize> =
         LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
@@ -103,16 +92,6 @@ fn workers(shell: &Shell) -> usize {
         wanted => wanted,
     };
     wanted.min(MAX_WORKERS)
-}
-
-/// Returns the device's layer; `None` without a device.
-fn layer(shell: &Shell, mode: Mode) -> Option<Layer> {
-    match shell.device_type {
-        DeviceType::Dummy => None,
-        DeviceType::Tap if mode == Mode::Router => Some(Layer::Routed),
-        DeviceType::Tap => Some(Layer::Ethernet),
-        DeviceType::Tun => Some(Layer::Ip),
-    }
 }
 
 /// Releases kept descriptors that this configuration does not need.
@@ -276,62 +255,11 @@ pub(crate) fn open_new(
     Ok((tcp, udp.collect::<io::Result<_>>()?))
 }
 
-/// Opens the device of this mode, with a queue for each worker. Returns none without a device, and one queue if the
-/// device was made for one. Takes over a device that was kept over a restart, with its settings.
-pub(crate) async fn open_device(
-    shell: &Shell,
-    mode: Mode,
-    kept: &mut Kept,
-) -> anyhow::Result<Device> {
-    let Some(layer) = layer(shell, mode) else {
-        return Ok(Device::default());
-    };
-    if let Some(device) = shell
-        .device
-        .as_deref()
-        .filter(|path| *path != Path::new(CLONE))
-    {
-        tracing::warn!(device = %device.display(), "meshd always uses {CLONE} as Device; remove the line");
-    }
-    let interface = shell.interface.as_deref();
-    let workers = workers(shell);
-    let mut device = adopt_device(layer, interface, workers, kept);
-    let old = device.queues.len();
-    if device.queues.is_empty() {
-        let gone = || match interface.is_some_and(exists) {
-            true => Err(io::ErrorKind::AddrInUse.into()),
-            false => Ok(()),
-        };
-        let _ = patiently(kept.has_released(fdstore::TUN), gone).await;
-        device
-            .queues
-            .push(make_device(layer, interface, workers > 1)?);
-    }
-    let first = &device.queues[0];
-    let missing = match first.has_several() {
-        true => workers.saturating_sub(device.queues.len()),
-        false => 0,
-    };
-    let more: Vec<Tun> = (0..missing).map_while(|_| first.add_queue().ok()).collect();
-    device.queues.extend(more);
-    for queue in &device.queues[old..] {
-        kept.keep(fdstore::TUN, queue);
-    }
-    let TunOffloads { tso, uso, .. } = device.queues[0].offloads();
-    let (name, queues, kept) = (device.queues[0].name(), device.queues.len(), device.kept);
-    tracing::info!(interface = name, queues, tso, uso, kept, "device is open");
-    Ok(device)
-}
-
-/// True if an interface of this name exists.
-fn exists(name: &str) -> bool {
-    let family = rustix::net::AddressFamily::INET;
-    let socket = rustix::net::socket(family, rustix::net::SocketType::DGRAM, None);
-    socket.is_ok_and(|socket| netdevice::name_to_index(&socket, name).is_ok())
-}
-
 /// Opens a resource. If a released descriptor may still hold it, waits and retries.
-async fn patiently<T>(released: bool, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) async fn patiently<T>(
+    released: bool,
+    mut open: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
     let mut tries = if released { RELEASE_TRIES } else { 0 };
     loop {
         match open() {
@@ -342,53 +270,11 @@ async fn patiently<T>(released: bool, mut open: impl FnMut() -> io::Result<T>) -
     }
 }
 
-/// Takes over the queues of a kept device, at most `most`; none if none fits.
-fn adopt_device(layer: Layer, interface: Option<&str>, most: usize, kept: &mut Kept) -> Device {
-    let mut queues: Vec<Tun> = Vec::new();
-    while queues.len() < most {
-        let name = queues.first().map(Tun::name).or(interface);
-        let Some(queue) = kept.take(fdstore::TUN, |fd| Tun::is_queue_of(fd, layer, name)) else {
-            break;
-        };
-        match Tun::adopt(queue, layer) {
-            Ok(queue) => queues.push(match queues.first() {
-                Some(first) => queue.beside(first),
-                None => queue,
-            }),
-            Err(error) => tracing::warn!(%error, "a queue of the device was lost"),
-        }
-    }
-    Device {
-        kept: !queues.is_empty(),
-        queues,
-    }
-}
-
-fn make_device(layer: Layer, interface: Option<&str>, several: bool) -> anyhow::Result<Tun> {
-    let open = |several| Tun::open_offload(layer, interface, several);
-    let several = several.then(|| open(true).ok()).flatten();
-    several.map_or_else(|| open(false), Ok).with_context(|| {
-        let name = interface.unwrap_or("of the kernel's choice");
-        format!(
-            "cannot open the device {name}; check that it is free and that meshd has CAP_NET_ADMIN"
-        )
-    })
-}
-
 /// Returns RunScripts as names of scripts.
 #[must_use]
 pub(crate) fn run_scripts(shell: &Shell) -> Option<Vec<String>> {
     let run = shell.run_scripts.as_ref()?;
     Some(run.iter().map(ToString::to_string).collect())
-}
-
-/// Returns DEVICE and INTERFACE of scripts. Source: config/tinc.md section 6.9.
-#[must_use]
-pub(crate) fn device_names(tun: Option<&Tun>) -> (String, String) {
-    match tun {
-        Some(tun) => (CLONE.into(), tun.name().into()),
-        None => ("dummy".into(), "dummy".into()),
-    }
 }
 
 /// Makes the directory of pid file and control socket if it is missing: root owns it, its group may read it.
