@@ -9,6 +9,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use meshd::{
     crypto::{PrivateKey, PublicKey, Rng, noise::StaticSecret, rsa::RsaPrivate},
     link::Dialect,
+    link::pool::admission::{KEPT_FOR_KNOWN, MAX_STRANGERS},
     mesh::{
         Settings,
         settings::{Host, MinProtocol},
@@ -124,6 +125,68 @@ fn strangers_that_misbehave_are_held_silently_and_delay_no_member() {
         world.run_for(seconds(3))?;
         let open = held.iter().any(|link| world.stranger(*link).open);
         expect(&world, !open, "a stranger is held for longer than 10 s")
+    });
+}
+
+/// Strangers hold all places, also those of known addresses. A member that connects then waits, and
+/// is not refused. The address of n3 is known by its host name only.
+#[test]
+fn a_member_that_comes_while_all_places_are_held_waits_and_is_served() {
+    hold(|seed| {
+        let plan = Plan {
+            dials: 3,
+            ..Plan::new(seed, 4, Fidelity::Bytes)
+        };
+        let mut world = world(plan);
+        let addr_of = |world: &World, node: usize| -> IpAddr {
+            let rows = world.connections(0).into_iter();
+            let mut rows = rows.filter(|row| row.name == name(node).as_str());
+            rows.next().unwrap().host.parse().unwrap()
+        };
+        world.run_until_rest(QUIET, LIMIT)?;
+        let [member, known, named] = [1, 2, 3].map(|node| addr_of(&world, node));
+        world.net.names.insert("three.example".into(), named);
+        world.edit(0, |settings| {
+            settings.connect_to.push(name(3));
+            edit_host(settings, 3, |host| {
+                host.addresses[0].host = "three.example".into();
+            });
+        });
+        // n0 loses n3, so it asks for the address of the name.
+        world.kill(3);
+        world.run_for(seconds(5))?;
+        let crowd = |world: &mut World, from: &dyn Fn(usize) -> IpAddr, count: usize| {
+            for number in 0..count {
+                let link = world.knock(0, from(number));
+                world.push(link, b"0 n1 17.7\n");
+                world.run_for(Duration::from_millis(10))?;
+                let open = world.stranger(link).open;
+                expect(world, open, &format!("number {number} is refused"))?;
+            }
+            // The last ones are answered.
+            world.run_for(Duration::from_millis(300))
+        };
+        crowd(&mut world, &stranger, MAX_STRANGERS - KEPT_FOR_KNOWN)?;
+        let refused = world.knock(0, stranger(99));
+        world.run_for(seconds(1))?;
+        let open = world.stranger(refused).open;
+        expect(&world, !open, "a stranger has a place of a member")?;
+        let members = |number: usize| [known, named][number % 2];
+        crowd(&mut world, &members, KEPT_FOR_KNOWN)?;
+        expect(&world, !world.listens(0), "it accepts without a place")?;
+
+        let waits = world.knock(0, member);
+        world.push(waits, b"0 n1 17.7\n");
+        world.run_for(seconds(1))?;
+        let state = world.stranger(waits);
+        let waiting = state.open && state.heard == 0;
+        expect(&world, waiting, "a member is refused")?;
+        world.start_again(3);
+        world.run_for(seconds(10))?;
+        expect(&world, world.listens(0), "it never accepts again")?;
+        let served = world.stranger(waits).heard > 0;
+        expect(&world, served, "a waiting connection was forgotten")?;
+        expect(&world, world.is_whole(), "a member was kept out")
     });
 }
 

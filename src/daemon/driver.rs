@@ -2,7 +2,6 @@
 //! carries out the mesh's outputs.
 
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,6 +35,7 @@ use crate::{
     parts::{Device, Inbox, Life, Net, Reloads, Vitals},
     privileges,
     reload::{Past, Purpose, queue},
+    resolve::Resolved,
     routes::Follower,
     sandbox,
     signals::Ask,
@@ -235,8 +235,7 @@ impl Driver {
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
         match event {
             Event::Accepted(stream, remote) => {
-                let known = self.is_known_addr(remote.ip());
-                self.links.accepted(stream, remote, known, now);
+                self.links.accepted(stream, remote, now);
             }
             Event::Dialled(dial, result) => {
                 self.links.dialled(dial, result, now);
@@ -249,13 +248,18 @@ impl Driver {
             Event::Written(link, count) => self.links.pool.written(link, count),
             Event::Closed(link, why) => self.links.pool.closed(link, &why),
             Event::Resolved(resolved) => {
-                let mut addrs = self.links.resolver.settle(&resolved);
+                let Resolved {
+                    node,
+                    host,
+                    port,
+                    addrs,
+                } = resolved;
+                let mut addrs = self.links.pool.resolved(&host, port, addrs);
                 addrs.retain(|addr| match self.config.shell.address_family {
                     AddressFamily::V4 => addr.is_ipv4(),
                     AddressFamily::V6 => addr.is_ipv6(),
                     AddressFamily::Any => true,
                 });
-                let (node, host) = (resolved.node, resolved.host);
                 self.inbox
                     .inputs
                     .push(Input::Resolved { node, host, addrs });
@@ -336,18 +340,6 @@ impl Driver {
         let in_force = self.links.configure(&settings);
         self.config.settings = settings;
         self.inbox.inputs.push(Input::Config(in_force));
-    }
-
-    /// True if a known node may come from this address.
-    fn is_known_addr(&self, ip: IpAddr) -> bool {
-        let text = ip.to_string();
-        let hosts = self.config.settings.hosts.values();
-        let mut all = hosts.flat_map(|host| {
-            let named = host.addresses.iter().any(|address| address.host == text);
-            let cached = host.cached.iter().any(|addr| addr.ip() == ip);
-            [named, cached]
-        });
-        all.any(|known| known) || self.links.resolver.is_known_addr(ip)
     }
 
     /// Handles deadlines of the shell's parts.

@@ -25,14 +25,12 @@ use crate::{
     conn::{self, Wire},
     driver::Driver,
     keyring::HostKeys,
-    resolve::Resolver,
 };
 
 /// All meta connections with their sockets.
 pub(super) struct Links {
     pub(super) pool: Pool,
     pub(super) keys: HostKeys,
-    pub(super) resolver: Resolver,
     wires: SecondaryMap<LinkId, Wire>,
     dialling: SecondaryMap<DialId, AbortHandle>,
     /// True if the listening sockets are read.
@@ -62,14 +60,8 @@ impl Links {
         now: Instant,
     ) -> Self {
         Self {
-            pool: Pool::new(
-                keys.in_force().identity(Aeads::of_this_machine()),
-                outward.limit,
-                rng,
-                now,
-            ),
+            pool: Pool::new(keys.in_force().of_pool(Aeads::of_this_machine()), rng, now),
             keys,
-            resolver: Resolver::default(),
             wires: SecondaryMap::new(),
             dialling: SecondaryMap::new(),
             open: watch::Sender::new(false),
@@ -89,25 +81,17 @@ impl Links {
         self.keys.replace(settings);
         let in_force = self.keys.in_force();
         self.outward.limit = in_force.ping_timeout;
-        self.pool.configure(
-            in_force.identity(Aeads::of_this_machine()),
-            self.outward.limit,
-        );
+        self.pool
+            .configure(in_force.of_pool(Aeads::of_this_machine()));
         in_force
     }
 
-    /// Handles an incoming connection. `known`: from an address of a known node.
-    pub(super) fn accepted(
-        &mut self,
-        stream: TcpStream,
-        remote: SocketAddr,
-        known: bool,
-        now: Instant,
-    ) {
+    /// Handles an incoming connection.
+    pub(super) fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, now: Instant) {
         let Ok(local) = stream.local_addr().map(canonical) else {
             return;
         };
-        if let Some(link) = self.pool.accept(remote, local, known, now) {
+        if let Some(link) = self.pool.accept(remote, local, now) {
             self.start(link, stream);
         }
     }
@@ -168,12 +152,6 @@ impl Links {
             wire.finish();
         }
     }
-
-    fn settle_open(&self) {
-        let open = self.pool.is_open();
-        self.open
-            .send_if_modified(|was| std::mem::replace(was, open) != open);
-    }
 }
 
 impl Driver {
@@ -195,6 +173,9 @@ impl Driver {
                         wire.write(bytes);
                     }
                 }
+                PoolOutput::Listen(open) => {
+                    self.links.open.send_replace(open);
+                }
                 PoolOutput::Mute { link } => {
                     if let Some(wire) = self.links.wires.get(link) {
                         wire.mute();
@@ -211,7 +192,6 @@ impl Driver {
                 PoolOutput::Log(event) => log(&event),
             }
         }
-        self.links.settle_open();
     }
 }
 

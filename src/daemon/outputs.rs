@@ -11,7 +11,7 @@ use meshd_proto::{
 };
 use meshd_wire::NodeName;
 
-use crate::{capture, driver::Driver, resolve::Resolver};
+use crate::{capture, driver::Driver, resolve};
 
 impl Driver {
     /// Carries out one output.
@@ -44,7 +44,7 @@ impl Driver {
                 self.count_unless(sent, DropReason::SendFailed);
             }
             Output::Resolve { node, host, port } => {
-                Resolver::ask(node, host, port, &self.inbox.events);
+                resolve::ask(node, host, port, &self.inbox.events);
             }
             Output::Dial { node, addr } => self.links.pool.dial(node, addr),
             Output::CancelDial { node } => self.links.pool.cancel_dial(&node),

@@ -42,6 +42,8 @@ pub(super) struct End {
     pub(super) stranger: Option<usize>,
     /// Chunks sent to this end while the network was cut.
     pub(super) stalled: Vec<Chunk>,
+    /// With bytes: chunks that arrived while the connection waits to be accepted.
+    pub(super) unread: Option<Vec<Chunk>>,
 }
 
 /// A connection; the end that dialled comes first.

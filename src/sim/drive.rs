@@ -157,8 +157,8 @@ impl World {
         let sim = &mut self.nodes[node];
         (sim.settings, sim.validity) = (settings, validity);
         sim.in_force = Arc::clone(&in_force);
-        let identity = in_force.identity(Aeads::of_this_machine());
-        sim.pool.configure(identity, in_force.ping_timeout);
+        sim.pool
+            .configure(in_force.of_pool(Aeads::of_this_machine()));
         self.input(node, Input::Config(in_force));
         self.serve(node);
         self.arm(node);
@@ -181,14 +181,20 @@ impl World {
             Output::Datagram { to, datagram } => self.datagram(node, to, datagram),
             Output::TunWrite(packet) => self.traffic.delivered(node, &packet),
             Output::Resolve {
-                node: name, host, ..
+                node: name,
+                host,
+                port,
             } => {
+                let answer = self.net.names.get(&host);
+                let addrs = answer.map(|ip| SocketAddr::new(*ip, port));
+                let pool = &mut self.nodes[node].pool;
+                let addrs = pool.resolved(&host, port, addrs.into_iter().collect());
                 self.input(
                     node,
                     Input::Resolved {
                         node: name,
                         host,
-                        addrs: Vec::new(),
+                        addrs,
                     },
                 );
             }
@@ -329,6 +335,7 @@ impl World {
             last_arrival: self.now,
             stranger: None,
             stalled: Vec::new(),
+            unread: None,
         };
         let far = end(node, self.nodes[node].life, self.own_socket(node), seen);
         let near = end(dial.from, dial.life, near, dial.addr);
@@ -338,7 +345,7 @@ impl World {
             side: 1,
         };
         match self.plan.fidelity {
-            Fidelity::Bytes => self.pool_accepts(far),
+            Fidelity::Bytes => self.arrives(far),
             Fidelity::Lines => {
                 let id = self.nodes[node].ids.insert(());
                 self.add_link(far, id, None);

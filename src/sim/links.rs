@@ -56,6 +56,10 @@ impl World {
         if self.stranger_hears(end, &chunk) {
             return;
         }
+        let conn = self.conns.get_mut(&end.conn);
+        if let Some(unread) = conn.and_then(|conn| conn.ends[end.side].unread.as_mut()) {
+            return unread.push(chunk);
+        }
         let Some((node, link)) = self.open_end(end) else {
             return self.unknown_segment(end, &chunk);
         };
@@ -148,7 +152,7 @@ impl World {
         else {
             return;
         };
-        place.open = false;
+        (place.open, place.unread) = (false, None);
         if let Some(id) = place.link.take() {
             let node = place.node;
             if let Some(link) = self.nodes[node].links.remove(id)

@@ -38,6 +38,8 @@ pub struct Net {
     /// Longest UDP payload of pairs where it is less than [`LONGEST`], lower number first.
     narrow: BTreeMap<(usize, usize), usize>,
     nats: Vec<Option<Nat>>,
+    /// Answers of the name server, by host name.
+    pub names: BTreeMap<String, IpAddr>,
 }
 
 /// A NAT in front of one node: one port per socket, and replies only from addresses that the socket
@@ -86,6 +88,7 @@ impl Net {
             no_udp: BTreeSet::new(),
             no_tcp: BTreeSet::new(),
             narrow: BTreeMap::new(),
+            names: BTreeMap::new(),
             nats: (0..plan.nodes).map(nat).collect(),
         }
     }

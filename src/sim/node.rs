@@ -1,8 +1,8 @@
 //! One simulated node: a mesh, its pool of links and its packet step, as in the daemon's driver and worker.
 
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
     time::Instant,
 };
@@ -39,6 +39,9 @@ pub(super) struct SimNode {
     /// With lines: the ids of links.
     pub(super) ids: SlotMap<LinkId, ()>,
     pub(super) links: SecondaryMap<LinkId, SimLink>,
+    /// True if the pool accepts connections; else they wait in the kernel's backlog.
+    pub(super) listens: bool,
+    pub(super) backlog: VecDeque<EndId>,
     /// With lines: dials in progress, by the dialled node.
     pub(super) dials: BTreeMap<NodeName, u64>,
     /// Number of restarts.
@@ -80,9 +83,12 @@ impl SimNode {
     ) -> Self {
         let (in_force, validity) = Validity::of(&settings, unix);
         let mesh = Mesh::new(Arc::clone(&in_force), seeds[0], now);
-        let identity = in_force.identity(Aeads::of_this_machine());
         Self {
-            pool: Pool::new(identity, in_force.ping_timeout, Rng::new(seeds[1]), now),
+            pool: Pool::new(
+                in_force.of_pool(Aeads::of_this_machine()),
+                Rng::new(seeds[1]),
+                now,
+            ),
             in_force,
             validity,
             snapshot: mesh.snapshot(),
@@ -91,6 +97,8 @@ impl SimNode {
             limiter: ErrorLimiter::default(),
             ids: SlotMap::with_key(),
             links: SecondaryMap::new(),
+            listens: false,
+            backlog: VecDeque::new(),
             dials: BTreeMap::new(),
             life,
             alive: true,
@@ -125,14 +133,6 @@ impl SimNode {
     /// Returns the credentials of a node in the host files.
     pub(super) fn credentials(&self, name: &NodeName) -> Option<Credentials> {
         self.in_force.credentials(self.in_force.hosts.get(name)?)
-    }
-
-    /// Returns true if a host file has this address.
-    pub(super) fn is_known_addr(&self, ip: IpAddr) -> bool {
-        let text = ip.to_string();
-        let hosts = self.settings.hosts.values();
-        let mut addresses = hosts.flat_map(|host| &host.addresses);
-        addresses.any(|address| address.host == text)
     }
 }
 

@@ -13,13 +13,37 @@ use crate::{
 };
 
 impl World {
+    /// Handles a new connection at the node that listens: it waits in the kernel until the pool
+    /// accepts connections.
+    pub(super) fn arrives(&mut self, end: EndId) {
+        let place = self.conns.get_mut(&end.conn).expect("a new connection");
+        let place = &mut place.ends[end.side];
+        place.unread = Some(Vec::new());
+        let node = place.node;
+        self.nodes[node].backlog.push_back(end);
+        self.accept_waiting(node);
+    }
+
+    /// Passes waiting connections to the pool of a node while it accepts them.
+    fn accept_waiting(&mut self, node: usize) {
+        while self.nodes[node].listens
+            && let Some(end) = self.nodes[node].backlog.pop_front()
+        {
+            self.pool_accepts(end);
+            let place = self.conns.get_mut(&end.conn);
+            let unread = place.and_then(|conn| conn.ends[end.side].unread.take());
+            for chunk in unread.into_iter().flatten() {
+                self.segment(end, chunk);
+            }
+        }
+    }
+
     /// Passes a new connection to the pool of the node that listens.
-    pub(super) fn pool_accepts(&mut self, end: EndId) {
+    fn pool_accepts(&mut self, end: EndId) {
         let place = &self.conns[&end.conn].ends[end.side];
         let (node, remote, local) = (place.node, place.remote, place.local);
         let sim = &mut self.nodes[node];
-        let known = sim.is_known_addr(remote.ip());
-        match sim.pool.accept(remote, local, known, self.now) {
+        match sim.pool.accept(remote, local, self.now) {
             Some(id) => self.add_link(end, id, None),
             None => self.close_end(end),
         }
@@ -100,6 +124,10 @@ impl World {
                 }),
                 PoolOutput::Report(report) => self.report(node, report),
                 PoolOutput::Log(event) if self.verbose => self.say(&format!("n{node}: {event:?}")),
+                PoolOutput::Listen(listens) => {
+                    self.nodes[node].listens = listens;
+                    self.accept_waiting(node);
+                }
                 // A connection that comes later is closed then; the pool ignores bytes of a held
                 // one.
                 PoolOutput::Abort { .. } | PoolOutput::Mute { .. } | PoolOutput::Log(_) => {}

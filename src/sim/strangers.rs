@@ -44,10 +44,11 @@ impl World {
             last_arrival: self.now,
             stranger,
             stalled: Vec::new(),
+            unread: None,
         };
         let ends = [end(Some(0), remote, local), end(None, local, remote)];
         self.conns.insert(conn, Conn { ends });
-        self.pool_accepts(EndId { conn, side: 1 });
+        self.arrives(EndId { conn, side: 1 });
         StrangerId(conn)
     }
 
@@ -84,6 +85,21 @@ impl World {
         true
     }
 
+    /// Returns true if a node accepts connections now.
+    #[must_use]
+    pub fn listens(&self, node: usize) -> bool {
+        self.nodes[node].listens
+    }
+
+    /// Returns true if a host file has this address, or a name of it.
+    fn is_known_addr(&self, node: usize, ip: IpAddr) -> bool {
+        let text = ip.to_string();
+        let hosts = self.nodes[node].in_force.hosts.values();
+        let mut addresses = hosts.flat_map(|host| &host.addresses);
+        addresses
+            .any(|address| address.host == text || self.net.names.get(&address.host) == Some(&ip))
+    }
+
     /// Checks the bounds of a node's unauthenticated connections, counted here.
     pub(super) fn check_admission(&mut self, node: usize) {
         let sim = &self.nodes[node];
@@ -94,7 +110,7 @@ impl World {
             let link = end.link.and_then(|link| sim.links.get(link));
             if end.node == node && end.open && link.is_some_and(|link| !link.up) {
                 *sources.entry(end.remote.ip()).or_default() += 1;
-                unknown += usize::from(!sim.is_known_addr(end.remote.ip()));
+                unknown += usize::from(!self.is_known_addr(node, end.remote.ip()));
             }
         }
         let all: usize = sources.values().sum();

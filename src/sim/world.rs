@@ -295,15 +295,13 @@ impl World {
 
     /// Ends a node's process; the kernel tells its neighbours.
     pub fn kill(&mut self, node: usize) {
-        let ends: Vec<EndId> = self.nodes[node]
-            .links
-            .values()
-            .map(|link| link.end)
-            .collect();
+        let sim = &mut self.nodes[node];
+        sim.alive = false;
+        let links = sim.links.values().map(|link| link.end);
+        let ends: Vec<EndId> = links.chain(sim.backlog.drain(..)).collect();
         for end in ends {
             self.close_end(end);
         }
-        self.nodes[node].alive = false;
     }
 
     /// Switches a node's power off; no other node is told.
@@ -312,7 +310,7 @@ impl World {
             conn.ends
                 .iter_mut()
                 .filter(|end| end.node == node)
-                .for_each(|end| end.open = false);
+                .for_each(|end| (end.open, end.unread) = (false, None));
         }
         self.nodes[node].alive = false;
     }

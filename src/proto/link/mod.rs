@@ -25,7 +25,7 @@ pub use budget::RsaBudget;
 pub use event::{Dialect, Hello, LinkError, LinkEvent, Upgraded};
 pub use identity::{Credentials, Identity, NativeIdentity, Upgrade};
 
-pub use pool::{DialFault, DialId, LinkLog, LinkReport, Pool, PoolOutput};
+pub use pool::{DialFault, DialId, LinkLog, LinkReport, Pool, PoolOutput, PoolSettings};
 
 use std::{
     collections::VecDeque,

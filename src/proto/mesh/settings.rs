@@ -1,6 +1,11 @@
 //! The configuration that the mesh needs, resolved and typed.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use zeroize::Zeroizing;
 
@@ -13,7 +18,7 @@ use meshd_crypto::{
 use meshd_wire::{NodeName, Options, Subnet};
 
 use crate::{
-    link::{Credentials, Dialect, Identity, NativeIdentity, Upgrade},
+    link::{Credentials, Dialect, Identity, NativeIdentity, PoolSettings, Upgrade},
     mesh::limits::LINE_RATE,
     route::{RouteSettings, SourceCheck},
     tunnel::legacy::Suite,
@@ -296,9 +301,24 @@ impl Settings {
         host.and_then(|host| host.psk.as_ref()).unwrap_or(&self.psk)
     }
 
-    /// Returns our identity for links. `aeads` are those that this machine has.
+    /// Returns the settings of the pool of links. `aeads` are those that this machine has.
     #[must_use]
-    pub fn identity(&self, aeads: Aeads) -> Arc<Identity> {
+    pub fn of_pool(&self, aeads: Aeads) -> PoolSettings {
+        let known = |host: &Arc<Host>| {
+            let named = host.addresses.iter();
+            let numeric = named.filter_map(|address| address.host.parse().ok());
+            let cached = host.cached.iter().map(SocketAddr::ip);
+            numeric.chain(cached).collect::<Vec<IpAddr>>()
+        };
+        PoolSettings {
+            identity: self.identity(aeads),
+            limit: self.ping_timeout,
+            known: self.hosts.values().flat_map(known).collect(),
+        }
+    }
+
+    /// Returns our identity for links.
+    fn identity(&self, aeads: Aeads) -> Arc<Identity> {
         Arc::new(Identity {
             name: self.name.clone(),
             key: Arc::clone(&self.key),

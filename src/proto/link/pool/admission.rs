@@ -113,7 +113,7 @@ impl Admission {
         self.strangers.retain(|_, stranger| stranger.link != link);
     }
 
-    /// True if the listening sockets are read: not while connections that cannot be evicted hold all places.
+    /// Returns true if connections are accepted: not while connections that cannot be evicted hold all places.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.strangers.len() < MAX_STRANGERS || self.strangers.values().any(|s| s.silent)

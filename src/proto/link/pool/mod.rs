@@ -6,6 +6,7 @@
 //! the mesh ([`LinkReport`]). Source: proto/threat-model.md sections 4 and 5.6.
 
 pub mod admission;
+mod known;
 mod output;
 mod rounds;
 mod settle;
@@ -17,7 +18,7 @@ pub use rounds::{DialId, UPGRADE_EVERY};
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,18 +32,33 @@ use crate::link::{
     Credentials, Identity, Link, LinkId, ROOM_LEFT, RsaBudget,
     pool::{
         admission::{Admission, Admitted},
+        known::KnownAddrs,
         rounds::{Dial, DialRound, Rounds},
     },
 };
 
+/// Settings of a pool.
+#[derive(Clone)]
+pub struct PoolSettings {
+    /// Our identity.
+    pub identity: Arc<Identity>,
+    /// Longest time of a handshake: PingTimeout, but at most [`MAX_AUTH`](crate::link::MAX_AUTH).
+    pub limit: Duration,
+    /// Numeric addresses of known nodes: those of host files, and those that worked before.
+    pub known: BTreeSet<IpAddr>,
+}
+
 /// All meta connections and dials of a node.
 pub struct Pool {
     identity: Arc<Identity>,
-    /// Longest time of a handshake: PingTimeout.
+    /// Longest time of a handshake.
     limit: Duration,
     links: SlotMap<LinkId, Conn>,
     rounds: Rounds,
     admission: Admission,
+    known: KnownAddrs,
+    /// Content of the last [`PoolOutput::Listen`]; at first the shell does not accept.
+    listens: bool,
     rsa: RsaBudget,
     /// Names in [`PoolOutput::NeedCredentials`] without an answer.
     asked: BTreeSet<NodeName>,
@@ -75,16 +91,19 @@ enum ConnStage {
 }
 
 impl Pool {
-    /// Makes a pool without connections. A handshake has `limit` (PingTimeout), at most
-    /// [`MAX_AUTH`](crate::link::MAX_AUTH).
+    /// Makes a pool without connections.
     #[must_use]
-    pub fn new(identity: Arc<Identity>, limit: Duration, rng: Rng, now: Instant) -> Self {
+    pub fn new(settings: PoolSettings, rng: Rng, now: Instant) -> Self {
+        let mut known = KnownAddrs::default();
+        known.configure(settings.known);
         Self {
-            identity,
-            limit,
+            identity: settings.identity,
+            limit: settings.limit,
             links: SlotMap::with_key(),
             rounds: Rounds::default(),
             admission: Admission::new(now),
+            known,
+            listens: false,
             rsa: RsaBudget::new(now),
             asked: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -93,10 +112,11 @@ impl Pool {
         }
     }
 
-    /// Changes our identity and the time limit of new connections. Asks again for the credentials of
-    /// every handshake, because a host file may have changed, expired or be revoked.
-    pub fn configure(&mut self, identity: Arc<Identity>, limit: Duration) {
-        (self.identity, self.limit) = (identity, limit);
+    /// Uses other settings for new connections. Asks again for the credentials of every handshake,
+    /// because a host file may have changed, expired or be revoked.
+    pub fn configure(&mut self, settings: PoolSettings) {
+        (self.identity, self.limit) = (settings.identity, settings.limit);
+        self.known.configure(settings.known);
         let conns = self.links.values().filter(|conn| conn.given.is_some());
         let shaking = conns.filter_map(|conn| conn.link.peer());
         let dials = self.rounds.dials.values();
@@ -112,15 +132,22 @@ impl Pool {
         self.rng.add_entropy(entropy);
     }
 
-    /// Handles an incoming connection; `None` if it is refused: the shell closes it. `known`: the
-    /// address is that of a known node.
+    /// Handles the answer of a name server for a host name of some host file: connections from its
+    /// addresses count as those of a known node. Returns the addresses to dial, with this port: those
+    /// of the answer, or of the last answer that had any.
+    #[must_use]
+    pub fn resolved(&mut self, host: &str, port: u16, addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        self.known.resolved(host, port, addrs)
+    }
+
+    /// Handles an incoming connection; `None` if it is refused: the shell closes it.
     pub fn accept(
         &mut self,
         remote: SocketAddr,
         local: SocketAddr,
-        known: bool,
         now: Instant,
     ) -> Option<LinkId> {
+        let known = self.known.contains(remote.ip());
         let identity = Arc::clone(&self.identity);
         let link = Link::accept(identity, self.limit, self.rng.fork(), now);
         let link = if known { link.from_known() } else { link };
@@ -147,13 +174,6 @@ impl Pool {
         let addr = remote;
         self.log(LinkLog::Accepted { addr, replaces });
         Some(id)
-    }
-
-    /// True if the shell accepts connections: not while connections that cannot be evicted hold all
-    /// places.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.admission.is_open()
     }
 
     /// Returns the number of unauthenticated accepted connections, held ones included.

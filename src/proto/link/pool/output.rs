@@ -35,6 +35,9 @@ pub enum PoolOutput {
         /// The bytes.
         bytes: Bytes,
     },
+    /// Accept connections, or leave them waiting: connections that cannot be evicted hold all
+    /// places. Before the first such output the shell leaves them waiting.
+    Listen(bool),
     /// Stop reading, but keep the socket open.
     Mute {
         /// The link.

@@ -91,7 +91,11 @@ impl Pool {
             if let Some(output) = self.outputs.pop_front() {
                 return Some(output);
             }
-            let link = self.touched.pop_first()?;
+            let Some(link) = self.touched.pop_first() else {
+                let open = self.admission.is_open();
+                let changed = std::mem::replace(&mut self.listens, open) != open;
+                return changed.then_some(PoolOutput::Listen(open));
+            };
             self.settle(link, now);
         }
     }

@@ -25,6 +25,7 @@ struct Node {
     open: BTreeSet<LinkId>,
     muted: BTreeSet<LinkId>,
     connects: Vec<(DialId, SocketAddr)>,
+    listens: bool,
     sent: Vec<(LinkId, Bytes)>,
     stored: usize,
 }
@@ -33,21 +34,20 @@ impl Node {
     fn new(identity: Arc<Identity>, hosts: &[(&str, Credentials)], now: Instant) -> Self {
         let seed = [identity.name.as_str().as_bytes()[0]; 32];
         Self {
-            pool: Pool::new(identity, LIMIT, Rng::new(seed), now),
+            pool: Pool::new(settings(identity, &[]), Rng::new(seed), now),
             hosts: hosts.iter().map(|(of, c)| (name(of), c.clone())).collect(),
             reports: Vec::new(),
             open: BTreeSet::new(),
             muted: BTreeSet::new(),
             connects: Vec::new(),
+            listens: false,
             sent: Vec::new(),
             stored: 0,
         }
     }
 
     fn accept(&mut self, from: &str, now: Instant) -> Option<LinkId> {
-        let link = self
-            .pool
-            .accept(from.parse().unwrap(), addr(), false, now)?;
+        let link = self.pool.accept(from.parse().unwrap(), addr(), now)?;
         self.open.insert(link);
         Some(link)
     }
@@ -61,6 +61,10 @@ impl Node {
                 PoolOutput::Send { link, bytes } => {
                     self.pool.written(link, bytes.len());
                     self.sent.push((link, bytes));
+                }
+                PoolOutput::Listen(listens) => {
+                    assert_ne!(self.listens, listens, "it is no change");
+                    self.listens = listens;
                 }
                 PoolOutput::Mute { link } => {
                     self.muted.insert(link);
@@ -100,6 +104,14 @@ impl Node {
         failures
             .map(|(fault, why)| (fault, &*Box::leak(why.into_boxed_str())))
             .collect()
+    }
+}
+
+fn settings(identity: Arc<Identity>, known: &[IpAddr]) -> PoolSettings {
+    PoolSettings {
+        identity,
+        limit: LIMIT,
+        known: known.iter().copied().collect(),
     }
 }
 
@@ -169,7 +181,13 @@ fn a_dial_needs_credentials_and_brings_a_link_up_at_both_ends() {
         a.pool.poll_output(now),
         Some(PoolOutput::NeedCredentials(name("bob")))
     );
-    assert_eq!(a.pool.poll_output(now), None, "no connection without a key");
+    let next = a.pool.poll_output(now);
+    assert_eq!(
+        next,
+        Some(PoolOutput::Listen(true)),
+        "no connection without a key"
+    );
+    a.listens = true;
     let theirs = credentials("bob");
     a.pool.handle_credentials(&name("bob"), Some(&theirs), now);
     Wires::default().carry([&mut a, &mut b], now);
@@ -199,7 +217,7 @@ fn a_key_that_is_withdrawn_during_the_handshake_brings_no_link_up() {
                 // A second key ends nothing.
                 host.next = Some(key("carol").public());
             }
-            b.pool.configure(identity("bob"), LIMIT);
+            b.pool.configure(settings(identity("bob"), &[]));
             b.serve(now);
         };
         let near = a.pool.connected(dial, addr(), now).unwrap();
@@ -225,7 +243,7 @@ fn a_key_that_is_withdrawn_during_the_handshake_brings_no_link_up() {
     a.serve(now);
     let (dial, _) = a.connects[0];
     a.hosts.clear();
-    a.pool.configure(identity("alice"), LIMIT);
+    a.pool.configure(settings(identity("alice"), &[]));
     a.serve(now);
     assert!(a.connects.is_empty(), "the attempt is given up");
     assert_eq!(a.pool.connected(dial, addr(), now), None);
@@ -249,6 +267,42 @@ fn a_stranger_that_misbehaves_is_held_silently_and_then_closed() {
     b.serve(due);
     assert!(b.open.is_empty() && b.pool.strangers() == 0);
     assert_eq!(b.reports.len(), 1);
+}
+
+/// Strangers that have named a node hold all places. Addresses of host files, and of host names, have
+/// places of their own.
+#[test]
+fn the_shell_stops_accepting_while_nobody_can_be_evicted() {
+    let start = now();
+    let mut b = Node::new(identity("bob"), &[("alice", credentials("alice"))], start);
+    let known: IpAddr = [203, 0, 113, 1].into();
+    b.pool.configure(settings(identity("bob"), &[known]));
+    let named = "203.0.113.2:655".parse().unwrap();
+    let addrs = b.pool.resolved("alice.example", 655, vec![named]);
+    assert_eq!(addrs, [named]);
+    b.serve(start);
+    assert!(b.listens);
+    let come = |b: &mut Node, from: &str| {
+        let link = b.accept(&format!("{from}:7"), start);
+        if let Some(link) = link {
+            b.pool.received(link, b"0 alice 17.7\n", start);
+        }
+        b.serve(start);
+        link.is_some()
+    };
+    for n in 0..admission::MAX_STRANGERS - admission::KEPT_FOR_KNOWN {
+        assert!(come(&mut b, &format!("198.51.100.{n}")));
+    }
+    assert!(!come(&mut b, "198.51.100.99") && b.listens);
+    for n in 0..admission::KEPT_FOR_KNOWN {
+        assert!(b.listens, "{n}");
+        assert!(come(&mut b, ["203.0.113.1", "203.0.113.2"][n % 2]), "{n}");
+    }
+    assert!(!b.listens);
+    let due = start + admission::MAX_AGE;
+    b.pool.handle_timeout(due);
+    b.serve(due);
+    assert!(b.listens && b.open.is_empty());
 }
 
 /// A node that has no Ed25519 key of ours and may store one is dialled twice: UPGRADE, then SPTPS.
