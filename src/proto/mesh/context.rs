@@ -9,7 +9,10 @@ use std::{
 use meshd_crypto::Rng;
 
 use crate::{
-    mesh::{Deadline, Output, Settings, Timer, reports::measure::Lines},
+    dialect::Dialect,
+    mesh::{
+        Deadline, Output, Settings, Timer, reports::measure::Lines, sessions::lifetime::Lifetime,
+    },
     route::NodeIdx,
 };
 
@@ -57,6 +60,11 @@ impl Context {
             timers: BTreeSet::new(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Returns the lifetimes of a dialect's packet keys.
+    pub(in crate::mesh) fn lifetime(&self, dialect: Dialect) -> Lifetime {
+        Lifetime::of(dialect, self.settings.key_expire)
     }
 
     /// Asks the driver for an action.

@@ -34,8 +34,6 @@ pub(in crate::mesh) const RETRY: Duration = Duration::from_secs(10);
 /// Time after which a handshake is started again when a message of the other side did not match
 /// ours.
 pub(in crate::mesh) const RETRY_BROKEN: Duration = Duration::from_secs(1);
-/// Time for which an old receiving key stays valid after the first packet under its successor.
-pub(in crate::mesh) const LINGER: Duration = Duration::from_secs(5);
 /// Handshakes, and renewals, that a node may start with us at once; then one in two seconds (T25,
 /// T38).
 const BURST: usize = 4;
@@ -423,17 +421,11 @@ impl Mesh {
         self.discover(idx, now);
     }
 
-    /// Returns the renewal time of keys that live for `expire`. The time is up to a tenth earlier
-    /// at random, so both ends rarely start at once.
-    pub(in crate::mesh) fn renewal_after(&mut self, expire: Duration, now: Instant) -> Instant {
-        let jitter = expire.mul_f64(f64::from(self.cx.rng.below(1000)) / 10_000.0);
-        now + expire - jitter
-    }
-
     /// Runs after an accepted handshake message: puts a completed session into use, or records a
     /// renewal.
     fn adopt(&mut self, idx: NodeIdx, fresh: bool, now: Instant) {
-        let renew_at = self.renewal_after(self.cx.settings.key_expire, now);
+        let lifetime = self.cx.lifetime(Dialect::Sptps);
+        let renew_at = lifetime.renew_at(&mut self.cx.rng, now);
         let keys = &mut self.sessions[idx];
         if fresh {
             if !keys
@@ -467,7 +459,7 @@ impl Mesh {
         } else if keys.sptps.renewing.is_none() {
             keys.sptps.renewing = Some(now);
         }
-        keys.sptps.expire_at = Some(now + LINGER);
+        keys.sptps.expire_at = Some(now + lifetime.linger);
         self.update_state(idx);
     }
 

@@ -26,7 +26,7 @@ use crate::{
         Mesh,
         gossip::law::{Ends, KEY_CHANGES},
         limits::Bucket,
-        sessions::keys::{LINGER, RETRY},
+        sessions::{keys::RETRY, lifetime::Lifetime},
         topology::{
             graph,
             node::{Nodes, Reachability},
@@ -104,9 +104,9 @@ pub(in crate::mesh) struct Common {
 }
 
 impl Common {
-    pub(in crate::mesh) fn new(expire: Duration, now: Instant) -> Self {
+    pub(in crate::mesh) fn new(key_expire: Duration, now: Instant) -> Self {
         Self {
-            expire_at: now + expire,
+            expire_at: now + Lifetime::of(Dialect::Legacy, key_expire).renew,
             near: Bucket::new(TRY_NEAR as usize, now),
             all: Bucket::new(TRY_ALL as usize, now),
             mend: Bucket::new(stale::TELL_RATE as usize, now),
@@ -223,7 +223,7 @@ impl Mesh {
         // Without a MAC one key cannot be told from another.
         let most = if suite.mac == 0 { 1 } else { MAX_RX };
         legacy.rx.truncate(most);
-        legacy.expire_at = Some(now + LINGER);
+        legacy.expire_at = Some(now + self.cx.lifetime(Dialect::Legacy).linger);
         legacy.failures.forgeries = None;
         self.update_state(idx);
         self.send_towards(idx, line.line(0).into());
@@ -378,7 +378,7 @@ impl Mesh {
     /// Renews all keys after KeyExpire or a change of the suite. A node that is no neighbour
     /// requests its new key when it needs it.
     pub(in crate::mesh) fn renew_legacy_keys(&mut self, now: Instant) {
-        self.sessions.legacy.expire_at = now + self.cx.settings.key_expire;
+        self.sessions.legacy.expire_at = now + self.cx.lifetime(Dialect::Legacy).renew;
         let keyed = |node: &crate::mesh::topology::node::Node| {
             node.reachability.legacy && !self.sessions[node.shared.idx].legacy.rx.is_empty()
         };

@@ -2,6 +2,7 @@
 
 pub(in crate::mesh) mod keys;
 pub(in crate::mesh) mod legacy;
+pub(in crate::mesh) mod lifetime;
 pub(in crate::mesh) mod native;
 pub(in crate::mesh) mod rekey;
 pub(in crate::mesh) mod sptps;

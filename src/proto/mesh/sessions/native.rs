@@ -18,6 +18,7 @@ use meshd_crypto::seal::Aeads;
 use meshd_wire::{KeyRequest, Options};
 
 use crate::{
+    dialect::Dialect,
     mesh::{Mesh, Timer, limits::Bucket, settings::MinProtocol, topology::node::Nodes},
     route::{NodeIdx, NodeSlot},
     tunnel::{
@@ -26,12 +27,6 @@ use crate::{
     },
 };
 
-/// Age at which a session is renewed, or KeyExpire if that is shorter.
-const RENEW: Duration = Duration::from_secs(120);
-/// Age at which a session expires.
-const REFUSE: Duration = Duration::from_secs(180);
-/// Time for which old keys still open packets that are on the way.
-const LINGER: Duration = Duration::from_secs(30);
 /// Longest time that our answer waits for its confirmation.
 const UNCONFIRMED: Duration = Duration::from_secs(10);
 /// Waits for an answer in seconds, first to last.
@@ -297,12 +292,12 @@ impl Mesh {
 
     /// Starts to send with a session.
     fn adopt_native(&mut self, idx: NodeIdx, session: Session, now: Instant) {
-        let expire = self.cx.settings.key_expire.min(RENEW);
-        let renew_at = self.renewal_after(expire, now);
+        let lifetime = self.cx.lifetime(Dialect::Native);
+        let renew_at = lifetime.renew_at(&mut self.cx.rng, now);
         let keys = &mut self.sessions[idx];
         let native = &mut keys.native;
         if let Some((old, _)) = native.current.take() {
-            native.previous = Some((old.rx, now + LINGER));
+            native.previous = Some((old.rx, now + lifetime.linger));
             tracing::debug!(node = %self.nodes[idx].shared.name, "native keys renewed");
         } else {
             let cipher = session.tx.cipher();
@@ -314,7 +309,7 @@ impl Mesh {
         keys.native.tries = 0;
         keys.native.due = Some(renew_at);
         keys.sptps.meshd = true;
-        keys.retire_sptps(now + LINGER);
+        keys.retire_sptps(now + lifetime.linger);
         self.note_spoken(idx, true);
         self.update_state(idx);
     }
@@ -351,6 +346,7 @@ impl Mesh {
     /// Once a second: renews sessions, expires old ones, and asks nodes again that may have native
     /// by now.
     pub(in crate::mesh) fn native_tick(&mut self, idx: NodeIdx, now: Instant) {
+        let lifetime = self.cx.lifetime(Dialect::Native);
         let native = &mut self.sessions[idx].native;
         let older = |at: Instant, than| now.saturating_duration_since(at) >= than;
         let mut changed = native
@@ -359,7 +355,7 @@ impl Mesh {
             .is_some();
         let over = native
             .current
-            .take_if(|(_, at)| older(*at, REFUSE))
+            .take_if(|(_, at)| lifetime.is_over(*at, now))
             .is_some();
         changed |= over;
         if native

@@ -5,10 +5,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
+    dialect::Dialect,
     mesh::{
         LinkId, Mesh, Timer,
         paths::probe::Number,
-        sessions::keys::{Keys, LINGER, RETRY, RETRY_BROKEN},
+        sessions::keys::{Keys, RETRY, RETRY_BROKEN},
     },
     route::NodeIdx,
     tunnel::sptps::Tunnel,
@@ -55,11 +56,12 @@ impl Mesh {
     /// Handles renewals, retries and old keys, once a second.
     pub(in crate::mesh) fn key_tick(&mut self, now: Instant) {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
+        let linger = self.cx.lifetime(Dialect::Sptps).linger;
         for idx in all {
             self.native_tick(idx, now);
             let sptps = &mut self.sessions[idx].sptps;
             let retired = sptps.end_retired(now);
-            if sptps.expire_old(now, LINGER) || retired {
+            if sptps.expire_old(now, linger) || retired {
                 self.update_state(idx);
             }
             let keys = &mut self.sessions[idx];
@@ -103,12 +105,12 @@ impl Mesh {
 
     /// Renews the keys of a session inside the session.
     pub(in crate::mesh) fn renew(&mut self, idx: NodeIdx, now: Instant) {
-        let expire = self.cx.settings.key_expire;
+        let lifetime = self.cx.lifetime(Dialect::Sptps);
         let node = &self.nodes[idx];
         if !node.reachability.reachable {
             return;
         }
-        self.sessions[idx].sptps.renew_at = Some(now + expire);
+        self.sessions[idx].sptps.renew_at = Some(now + lifetime.renew);
         let Some(kex) = self.sessions[idx]
             .sptps
             .current

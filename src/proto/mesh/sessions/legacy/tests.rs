@@ -350,7 +350,7 @@ fn keys_that_are_asked_for() {
     let made = announced(&net, 0).len();
     assert!((8..=10).contains(&made), "{made}");
     assert_eq!(keys_of(&mut net, 0, 1).rx.len(), MAX_RX);
-    net.run(LINGER + 2 * SECOND);
+    net.run(Lifetime::of(Dialect::Legacy, SECOND).linger + 2 * SECOND);
     assert_eq!(keys_of(&mut net, 0, 1).rx.len(), 1);
 }
 
