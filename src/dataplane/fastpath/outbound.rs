@@ -122,8 +122,7 @@ impl<'a, S: Sink> Step<'a, S> {
         }
         if matches!(verdict, Verdict::Broadcast)
             && mode != Mode::Router
-            && source != self.snapshot.me
-            && self.snapshot.spread_to(source).next().is_none()
+            && self.snapshot.ends_here(source)
         {
             // The packet ends here, so its checksum may be left to the kernel.
             return self.sink.deliver(packet, checksums);
@@ -149,13 +148,12 @@ impl<'a, S: Sink> Step<'a, S> {
         }
     }
 
-    /// Floods a broadcast: to our device unless it came from there, and to
-    /// [`meshd_proto::route::RouteSnapshot::spread_to`].
+    /// Floods a broadcast to the nodes and the device that [`meshd_proto::route::broadcast`] names.
     fn spread(&mut self, source: NodeSlot, packet: &mut [u8]) {
         let snapshot = self.snapshot;
         let others = snapshot.spread_to(source);
         others.for_each(|to| self.send(to, packet));
-        if source != snapshot.me {
+        if snapshot.spreads_here(source) {
             self.sink.deliver(packet, Checksums::Complete);
         }
     }

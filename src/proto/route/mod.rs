@@ -5,6 +5,7 @@
 //! [`verdict::decide`] and [`path::send_path`]. A packet is an IP packet or a frame, as the
 //! [`Mode`] carries it. Source: config/tinc.md section 6, wire/tinc-1.1.md section 4.
 
+pub mod broadcast;
 pub mod copies;
 pub mod local;
 pub mod lpm;
@@ -171,7 +172,7 @@ pub struct RouteSnapshot {
     pub by_id: HashMap<NodeId, NodeSlot>,
     /// Node by its confirmed UDP address.
     pub by_addr: HashMap<SocketAddr, NodeSlot>,
-    /// Neighbours to which a broadcast is sent (tree links, or all nodes in direct mode).
+    /// Nodes that broadcasts of our device are sent to, as [`broadcast::recipients`] says.
     pub broadcast: Vec<NodeSlot>,
     /// Packets forwarded lately; the same object in all snapshots of a mesh.
     pub recent: Arc<recent::Recent>,
@@ -320,17 +321,6 @@ impl RouteSnapshot {
             recent: Arc::default(),
             listed: Arc::default(),
         }
-    }
-
-    /// Returns the nodes to which a broadcast of `source` is sent. In direct mode only its origin
-    /// sends it, to all nodes. Along the tree every node forwards it to all tree neighbours but the
-    /// one that sent it (config/tinc.md section 6.6).
-    pub fn spread_to(&self, source: NodeSlot) -> impl Iterator<Item = NodeSlot> + '_ {
-        let ours = source == self.me;
-        let passed_on = self.settings.broadcast == Broadcast::Mst && !self.settings.tunnel_server;
-        let came_by = self.state(source).map(|state| state.nexthop);
-        let all = self.broadcast.iter().copied();
-        all.filter(move |to| ours || passed_on && *to != source && Some(*to) != came_by)
     }
 
     /// Returns the node at `slot`, if there is one.

@@ -17,7 +17,7 @@ use meshd_wire::{
 };
 
 use crate::route::{
-    Broadcast, DropReason, ETHER, Forwarding, MTU, NodeSlot, NodeState, RouteSnapshot,
+    DropReason, ETHER, Forwarding, MTU, NodeSlot, NodeState, RouteSnapshot,
     lpm::Owner,
     source::is_foreign,
     verdict::{Stop, Verdict},
@@ -135,16 +135,7 @@ fn broadcast(
         false if is_for_own_wire(&parse(bytes)?) => return Err(Stop::Drop(DropReason::OwnWire)),
         false => {}
     }
-    may_broadcast(snapshot, source)
-}
-
-/// A broadcast goes at least to our device, unless it came from there.
-pub(super) fn may_broadcast(snapshot: &RouteSnapshot, source: NodeSlot) -> Result<Verdict, Stop> {
-    let settings = &snapshot.settings;
-    match settings.broadcast == Broadcast::No || settings.tunnel_server {
-        true if source == snapshot.me => Err(Stop::Drop(DropReason::NoBroadcast)),
-        _ => Ok(Verdict::Broadcast),
-    }
+    snapshot.broadcast_of(source)
 }
 
 /// Applies DecrementTTL to a packet in transit.
@@ -216,6 +207,7 @@ mod tests {
 
     use super::*;
     use crate::route::{
+        Broadcast,
         testing::{B, C, D, ME, change, five, now},
         verdict::{ErrorLimiter, decide},
     };

@@ -14,7 +14,7 @@ use meshd_wire::{
 
 use crate::route::{
     DropReason, Forwarding, MTU, Mode, NodeSlot, RouteSnapshot,
-    router::{decrement_ttl, may_broadcast, mtu_of, next_mtu, next_of, parse, too_long},
+    router::{decrement_ttl, mtu_of, next_mtu, next_of, parse, too_long},
     verdict::{Stop, Verdict},
 };
 
@@ -165,7 +165,7 @@ fn broadcast(
     at: Option<usize>,
     source: NodeSlot,
 ) -> Result<Verdict, Stop> {
-    let verdict = may_broadcast(snapshot, source)?;
+    let verdict = snapshot.broadcast_of(source)?;
     if source != snapshot.me {
         age(snapshot, bytes, at)?;
     }

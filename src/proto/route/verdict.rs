@@ -21,8 +21,8 @@ pub enum Verdict {
     Send(NodeSlot),
     /// Write the packet to our own device.
     Local,
-    /// Flood the packet: to our device unless it came from there, and to
-    /// [`crate::route::RouteSnapshot::spread_to`].
+    /// Flood the packet: to [`crate::route::RouteSnapshot::spread_to`], and to our device if
+    /// [`crate::route::RouteSnapshot::spreads_here`].
     Broadcast,
     /// Reject the packet: route this answer back to its sender.
     Reply(Vec<u8>),

@@ -20,7 +20,11 @@ use crate::{
             per_node::PerNode,
         },
     },
-    route::{Broadcast, MTU, NodeIdx, NodeState, RouteSnapshot, source::Claims},
+    route::{
+        MTU, NodeIdx, NodeSlot, NodeState, RouteSnapshot,
+        broadcast::{Recipients, recipients},
+        source::Claims,
+    },
 };
 
 /// Mean time between two publications under constant change.
@@ -208,17 +212,6 @@ impl Mesh {
         }
         self.tell_collisions(losers);
         let by_id = by_id.into_iter().map(|(id, idx)| (id, idx.slot()));
-        let broadcast: Vec<NodeIdx> = match self.cx.settings.route.broadcast {
-            Broadcast::No => Vec::new(),
-            Broadcast::Mst => self
-                .graph
-                .tree()
-                .iter()
-                .copied()
-                .filter(|idx| self.nodes.get(*idx).is_some_and(|n| n.link.is_some()))
-                .collect(),
-            Broadcast::Direct => self.direct_nodes(),
-        };
         let snapshot = RouteSnapshot {
             generation: self.publisher.snapshot.generation + 1,
             settings: self.cx.settings.route.clone(),
@@ -229,7 +222,7 @@ impl Mesh {
             macs: self.mac_table(),
             by_id: by_id.collect(),
             by_addr,
-            broadcast: broadcast.into_iter().map(NodeIdx::slot).collect(),
+            broadcast: self.broadcast_nodes(),
             sources,
             recent: self.publisher.snapshot.recent.clone(),
             listed: self.subnets.listed_sources(),
@@ -247,7 +240,21 @@ impl Mesh {
         }
     }
 
-    /// Nodes that a direct broadcast is sent to.
+    /// Returns the nodes that broadcasts of our device are sent to.
+    fn broadcast_nodes(&self) -> Vec<NodeSlot> {
+        let linked = |idx: &NodeIdx| self.nodes.get(*idx).is_some_and(|node| node.link.is_some());
+        let nodes = match recipients(&self.cx.settings.route, true) {
+            Recipients::Nobody => Vec::new(),
+            Recipients::Tree => {
+                let tree = self.graph.tree().iter().copied();
+                tree.filter(linked).collect()
+            }
+            Recipients::Direct => self.direct_nodes(),
+        };
+        nodes.into_iter().map(NodeIdx::slot).collect()
+    }
+
+    /// Returns the nodes that we reach directly.
     fn direct_nodes(&self) -> Vec<NodeIdx> {
         let direct = |(idx, node): &(NodeIdx, &Node)| {
             let reachability = &node.reachability;

@@ -210,7 +210,7 @@ impl Mesh {
                 for to in all.filter_map(|to| snapshot.idx_of(to)) {
                     self.send_packet(to, packet.clone(), now);
                 }
-                if source != Nodes::ME {
+                if snapshot.spreads_here(slot) {
                     self.cx.emit(Output::TunWrite(packet));
                 }
             }
