@@ -38,13 +38,14 @@ use crate::{
     resolve::Resolved,
     routes::Follower,
     sandbox,
+    services::Services,
     signals::Ask,
     startup::{
         device,
         open::{self, Opened},
     },
     status::Pulse,
-    systemd::{self, Watchdog},
+    systemd::{Note, Watchdog},
 };
 
 /// Maximum number of events and punts before the mesh settles.
@@ -81,7 +82,7 @@ impl Driver {
             sockets,
             device,
             note,
-            files,
+            own,
             prepared,
         }: Opened,
         dropping: privileges::Drop,
@@ -142,13 +143,14 @@ impl Driver {
             },
             device: Device {
                 prepared,
+                keeper: None,
                 tinc_up: None,
                 is_down: false,
                 routes: None,
                 routes_settle: None,
                 note,
                 dropping,
-                files,
+                own,
             },
             life: Life {
                 started: now,
@@ -162,6 +164,7 @@ impl Driver {
             },
             inbox: Inbox::new(events, BATCH),
             vitals: Vitals {
+                services: Services::Here,
                 watchdog: Watchdog::from_env(now),
                 pulse: Pulse::default(),
                 busy: Busy::default(),
@@ -229,7 +232,8 @@ impl Driver {
     /// Reports readiness to the service manager.
     pub(super) fn report_ready(&self) {
         let name = &self.config.settings.name;
-        systemd::ready(&format!("{name} listens on port {}", self.net.port));
+        let status = format!("{name} listens on port {}", self.net.port);
+        self.vitals.services.notify(Note::Ready(status));
     }
 
     fn event(&mut self, event: Event, now: Instant) -> anyhow::Result<()> {
@@ -268,8 +272,9 @@ impl Driver {
             Event::DeviceRising => self.device_rising(now)?,
             Event::DeviceUp(ended) => self.device_up(ended, now)?,
             Event::DeviceDown => self.device.is_down = true,
-            Event::MonitorGone if self.life.leaving => {}
+            Event::MonitorGone | Event::ServicesGone if self.life.leaving => {}
             Event::MonitorGone => bail!("the script process has ended"),
+            Event::ServicesGone => bail!("the service process has ended"),
             Event::HookDone(lane) => self.hooks.finished(&lane),
             Event::Control(request, reply) => self.request(request, reply, now),
             Event::Capture(tap, reply) => self.capture(tap, reply),
@@ -285,9 +290,12 @@ impl Driver {
             Ask::Stop if self.life.leaving => bail!("stopped at once by a second signal"),
             Ask::Stop => self.ask_stop(None),
             Ask::Reload => {
-                if let Err(error) = self.log.reopen() {
-                    tracing::warn!(%error, "cannot reopen the log");
-                }
+                let (log, keeper) = (self.log.clone(), self.device.keeper.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = log.reopen(keeper).await {
+                        tracing::warn!(%error, "cannot reopen the log");
+                    }
+                });
                 let (yes, confirm) = (false, None);
                 self.reload(Purpose::Reload { yes, confirm }, None);
             }
@@ -376,7 +384,9 @@ impl Driver {
                 bail!("a packet thread has ended; check whether the device is gone");
             }
         }
-        self.vitals.watchdog.feed(beats, now);
+        if self.vitals.watchdog.is_due(beats, now) {
+            self.vitals.services.notify(Note::Watchdog);
+        }
         if now >= self.vitals.entropy {
             self.vitals.entropy = now + ENTROPY;
             let fresh = entropy()?;

@@ -24,6 +24,7 @@ mod reload;
 pub mod resolve;
 mod routes;
 pub mod sandbox;
+pub mod services;
 mod shutdown;
 pub mod signals;
 mod startup;
@@ -37,6 +38,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -44,6 +46,7 @@ use bytes::Bytes;
 use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
+    time::timeout,
 };
 
 use meshd_api::{call::Request, proto::Response};
@@ -51,7 +54,6 @@ use meshd_config::{Config, Problem, Sandbox, Source};
 use meshd_dataplane::fastpath::tap::Tap;
 use meshd_proto::link::{DialFault, DialId, LinkId};
 
-use hooks::monitor::Prepared;
 use log::{Log, Target};
 use meshd_config::options::{self, Called, Command, Options};
 
@@ -78,6 +80,8 @@ pub enum Event {
     DeviceDown,
     /// The script process has ended.
     MonitorGone,
+    /// The service process has ended.
+    ServicesGone,
     /// A script of this lane has ended.
     HookDone(String),
     /// A request of a client.
@@ -97,6 +101,9 @@ pub type Reply = oneshot::Sender<Response>;
 
 /// Ports below this one need CAP_NET_BIND_SERVICE.
 const PRIVILEGED: u16 = 1024;
+
+/// Longest wait for the removal of pid file and sockets.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// Capacity of the driver's queue; senders wait if it is full.
 const EVENTS: usize = 1024;
@@ -142,7 +149,7 @@ pub fn main() -> ExitCode {
         tincd::leave_session();
     }
     // The fork must come before anything is open or known that the process must not have.
-    let prepared = (!detaches).then(|| Prepared::start(options.detached));
+    let prepared = (!detaches).then(|| Prepared::start(&options));
     // The executable may have another name (meshctl): pidof, killall and tincd::refuse_second use this one.
     let _ = rustix::thread::set_name(match called {
         Called::Meshd => c"meshd",
@@ -160,7 +167,30 @@ pub fn main() -> ExitCode {
     code
 }
 
-/// `prepared`: the script process; `None` if this process only starts another one.
+/// The processes that work outside of our sandbox.
+struct Prepared {
+    scripts: hooks::monitor::Prepared,
+    services: services::Prepared,
+}
+
+impl Prepared {
+    fn start(options: &Options) -> io::Result<Self> {
+        let quiet = options.detached;
+        let ident = tincd::ident(options.net.as_deref());
+        Ok(Self {
+            scripts: hooks::monitor::Prepared::start(quiet)?,
+            services: services::Prepared::start(&ident, quiet)?,
+        })
+    }
+
+    /// Ends both without using them.
+    fn dismiss(self) {
+        self.scripts.dismiss();
+        self.services.dismiss();
+    }
+}
+
+/// `prepared`: the other processes; `None` if this process only starts another one.
 fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Result<ExitCode> {
     let log = match &prepared {
         // Problems of the configuration go to the terminal.
@@ -270,13 +300,12 @@ async fn serve(
     prepared: io::Result<Prepared>,
 ) -> anyhow::Result<()> {
     let prepared = match (config.shell.sandbox, prepared) {
-        (Sandbox::Normal, prepared) => {
-            Some(prepared.context("cannot start the process that runs scripts")?)
-        }
-        // No other process runs scripts.
-        (Sandbox::Off | Sandbox::High, prepared) => {
+        (Sandbox::Off, prepared) => {
             prepared.into_iter().for_each(Prepared::dismiss);
             None
+        }
+        (Sandbox::Normal | Sandbox::High, prepared) => {
+            Some(prepared.context("cannot start the processes outside of the sandbox")?)
         }
     };
     let net = config.source.net.as_deref();
@@ -308,7 +337,11 @@ async fn serve(
                 metrics::listen::serve(metrics, events.clone());
             }
             control::serve(control, &places.socket, sender, log, events);
-            driver.run(queue).await
+            let done = driver.run(queue).await;
+            if let Some(keeper) = driver.device.keeper.take() {
+                let _ = timeout(LEAVE, keeper.leave()).await;
+            }
+            done
         }
         Err(error) => Err(error),
     };
@@ -351,15 +384,13 @@ async fn start_driver(
             ..keep
         },
     };
-    let own = [places.pid.parent(), places.socket.parent()].into_iter();
+    let metrics = metrics::listen::path(&config.shell.metrics_listen, &places.socket);
+    let own = [places.pid.clone(), places.socket.clone()];
     let opened = startup::open::Opened {
         sockets,
         device,
         note,
-        files: sandbox::Files {
-            read: Vec::new(),
-            write: own.flatten().map(Path::to_owned).collect(),
-        },
+        own: own.into_iter().chain(metrics).collect(),
         prepared,
     };
     driver::Driver::new(config, log.clone(), opened, dropping, events.clone())

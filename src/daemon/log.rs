@@ -30,6 +30,11 @@ use tracing_subscriber::{
 use meshd_api::proto::LogLine;
 use meshd_os::clock;
 
+use crate::{
+    hooks::monitor::Monitor,
+    services::{Ask, Services},
+};
+
 use limit::{Limiter, Passes};
 use recorder::Recorder;
 use writer::Writer;
@@ -50,7 +55,7 @@ pub enum Target {
     Stderr,
     /// Standard error without time, with a syslog priority in front: the journal keeps the time.
     Journal,
-    /// A file, reopened by [`Log::reopen`].
+    /// A file, reopened after it was moved.
     File(PathBuf),
     /// syslog's socket, as facility daemon, under this name. Lines are lost without a listener.
     Syslog(String),
@@ -76,6 +81,10 @@ impl Target {
     fn whole(&self, level: Level, time: &str, text: &str) -> Vec<u8> {
         match self {
             Self::Journal => format!("<{}>{text}\n", priority(level)).into_bytes(),
+            Self::Syslog(_) => {
+                let ask = Ask::Log(DAEMON | priority(level), text.to_owned());
+                serde_json::to_vec(&ask).unwrap_or_default()
+            }
             _ => format!("{time} {level:<5} {text}\n").into_bytes(),
         }
     }
@@ -93,7 +102,8 @@ struct Inner {
     wanted: AtomicU8,
     followed: Mutex<Vec<u8>>,
     writer: Arc<Writer>,
-    syslog: Option<UnixDatagram>,
+    /// syslog's socket, until the service process writes to it.
+    syslog: Mutex<Option<UnixDatagram>>,
     limiter: Mutex<Limiter<&'static Metadata<'static>>>,
     lines: broadcast::Sender<(Level, LogLine)>,
     /// Locked while a line also goes to followers, so that a new follower with recorded lines misses none.
@@ -148,7 +158,7 @@ impl Log {
             wanted: AtomicU8::new(level.max(recorder::LEVEL)),
             followed: Mutex::default(),
             writer: Arc::new(Writer::new(file, Box::new(notice))),
-            syslog,
+            syslog: Mutex::new(syslog),
             limiter: Mutex::default(),
             lines: broadcast::channel(FOLLOW).0,
             recorder: Mutex::default(),
@@ -163,8 +173,17 @@ impl Log {
     }
 
     /// Starts a thread that writes from now on, so that a blocked reader delays no other thread. The thread has the
-    /// caller's rights.
-    pub fn start_writer(&self) {
+    /// caller's rights. Lines to syslog go through the service process, if there is one.
+    pub fn start_writer(&self, services: &Services) {
+        if let (Target::Syslog(_), Services::Process(remote)) = (&self.0.target, services) {
+            match remote.for_log() {
+                Ok(socket) => {
+                    self.0.writer.reopen(socket.into());
+                    *lock(&self.0.syslog) = None;
+                }
+                Err(error) => tracing::warn!(%error, "cannot pass the log on"),
+            }
+        }
         if let Err(error) = self.0.writer.start() {
             tracing::warn!(%error, "cannot start the log thread, so a blocked reader delays the daemon");
         }
@@ -197,10 +216,15 @@ impl Log {
         }
     }
 
-    /// Reopens the log file after it was moved. On an error the old file stays open.
-    pub fn reopen(&self) -> io::Result<()> {
+    /// Reopens the log file after it was moved, in this process or by the script process. On an error the old file
+    /// stays open.
+    pub(crate) async fn reopen(&self, monitor: Option<Monitor>) -> io::Result<()> {
         if let Target::File(path) = &self.0.target {
-            self.0.writer.reopen(open(path)?);
+            let file = match monitor {
+                Some(monitor) => monitor.open_log().await?,
+                None => open(path)?,
+            };
+            self.0.writer.reopen(file);
         }
         Ok(())
     }
@@ -312,7 +336,8 @@ impl Inner {
     /// Errors are ignored: a line that cannot be written has no other target.
     fn write(&self, level: Level, line: &LogLine) {
         let LogLine { time, text, .. } = line;
-        if let (Target::Syslog(name), Some(socket)) = (&self.target, &self.syslog) {
+        let syslog = lock(&self.syslog);
+        if let (Target::Syslog(name), Some(socket)) = (&self.target, &*syslog) {
             let (priority, pid) = (DAEMON | priority(level), std::process::id());
             let whole = format!("<{priority}>{name}[{pid}]: {text}");
             if socket.send(whole.as_bytes()).is_err() {
@@ -322,6 +347,7 @@ impl Inner {
             }
             return;
         }
+        drop(syslog);
         self.writer.push(self.target.whole(level, time, text));
     }
 }
@@ -348,7 +374,8 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a log file to append to it.
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(0o640).open(path)
 }
@@ -446,18 +473,17 @@ mod tests {
         assert!(lines.is_empty(), "{lines:?}");
     }
 
-    #[test]
-    fn reopening_starts_a_new_file() {
+    #[tokio::test]
+    async fn reopening_starts_a_new_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let log = Log::new(Target::File(path.clone()), 0).unwrap();
         let layer = LogLayer(Arc::clone(&log.0));
-        tracing::subscriber::with_default(registry().with(layer), || {
-            tracing::info!("one");
-            std::fs::rename(&path, dir.path().join("old")).unwrap();
-            log.reopen().unwrap();
-            tracing::info!("two");
-        });
+        let _guard = tracing::subscriber::set_default(registry().with(layer));
+        tracing::info!("one");
+        std::fs::rename(&path, dir.path().join("old")).unwrap();
+        log.reopen(None).await.unwrap();
+        tracing::info!("two");
         let new = std::fs::read_to_string(&path).unwrap();
         assert!(new.contains("two") && !new.contains("one"));
     }

@@ -44,7 +44,8 @@ impl Driver {
                 self.count_unless(sent, DropReason::SendFailed);
             }
             Output::Resolve { node, host, port } => {
-                resolve::ask(node, host, port, &self.inbox.events);
+                let (services, events) = (&self.vitals.services, &self.inbox.events);
+                resolve::ask(node, host, port, services, events);
             }
             Output::Dial { node, addr } => self.links.pool.dial(node, addr),
             Output::CancelDial { node } => self.links.pool.cancel_dial(&node),

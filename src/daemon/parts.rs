@@ -1,6 +1,6 @@
 //! Parts of the driver's state: what belongs together is in one of them.
 
-use std::{sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use tokio::sync::mpsc;
 
@@ -14,15 +14,16 @@ use meshd_dataplane::{
 use meshd_proto::{mesh::Input, route::DropCounts};
 
 use crate::{
-    Event, Reply,
+    Event, Prepared, Reply,
     fdstore::Note,
-    hooks::monitor::Prepared,
+    hooks::monitor::Monitor,
     listening::Listening,
     metrics::{Busy, drift::Drift},
     privileges,
     reload::{Past, queue},
     routes::Follower,
     sandbox,
+    services::Services,
     status::Pulse,
     systemd::Watchdog,
 };
@@ -47,8 +48,10 @@ pub(super) struct Net {
 
 /// The device outside of the packet threads: its scripts, its routes, and what a restart keeps.
 pub(super) struct Device {
-    /// The script process, before tinc-up starts.
+    /// The processes outside of our sandbox, before their first use.
     pub(super) prepared: Option<Prepared>,
+    /// The script process, as the keeper of files that we cannot write any more.
+    pub(super) keeper: Option<Monitor>,
     /// The process group of a running tinc-up.
     pub(super) tinc_up: Option<i32>,
     /// True after tinc-down has ended.
@@ -58,8 +61,8 @@ pub(super) struct Device {
     pub(super) routes_settle: Option<Instant>,
     pub(super) note: Note,
     pub(super) dropping: privileges::Drop,
-    /// Files beside the configuration.
-    pub(super) files: sandbox::Files,
+    /// Pid file and sockets.
+    pub(super) own: Vec<PathBuf>,
 }
 
 /// Start and stop of the daemon.
@@ -102,8 +105,10 @@ impl Inbox {
     }
 }
 
-/// The daemon's observation of itself, and its periodic work.
+/// The daemon's observation of itself, its reports to the service manager, and its periodic work.
 pub(super) struct Vitals {
+    /// Who talks to name services and the service manager.
+    pub(super) services: Services,
     pub(super) watchdog: Watchdog,
     pub(super) pulse: Pulse,
     pub(super) busy: Busy,

@@ -266,6 +266,19 @@ pub fn keep_bounded() -> Result<(), PrivilegeError> {
     Ok(())
 }
 
+/// Gives up all rights, and root's identity if we may and the user `nobody` exists. No other thread may run yet.
+pub fn become_nobody() {
+    let drop = Drop {
+        user: rustix::process::geteuid()
+            .is_root()
+            .then(|| "nobody".to_owned()),
+        ..Drop::default()
+    };
+    // What remains without that user is read access to root's files.
+    let _ = drop_to(&drop);
+    let _ = drop_capabilities(Keep::default());
+}
+
 /// Drops every capability of the calling thread, root's too: the packet threads need none.
 pub fn drop_thread_capabilities() {
     reduce_thread(Keep::default());

@@ -20,7 +20,7 @@ use crate::{
     Event, Reply, control,
     driver::{Driver, with_port},
     startup::open,
-    systemd,
+    systemd::Note,
 };
 
 /// Number of configurations kept for undo.
@@ -86,7 +86,7 @@ impl Driver {
 
     fn read_files(&self, purpose: Purpose) {
         if purpose != Purpose::Plan {
-            systemd::reloading();
+            self.vitals.services.notify(Note::reloading());
         }
         let (old, events) = (self.config.clone(), self.inbox.events.clone());
         tokio::spawn(async move {

@@ -2,17 +2,15 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::{net::lookup_host, sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, time::timeout};
 
 use meshd_dataplane::io::udp::canonical;
 use meshd_wire::NodeName;
 
-use crate::Event;
+use crate::{Event, services::Services};
 
 /// Longest wait for a name server.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Maximum number of addresses in an answer.
-const MAX_ADDRESSES: usize = 16;
 
 /// An answer for the driver.
 #[derive(Debug)]
@@ -27,14 +25,19 @@ pub struct Resolved {
     pub addrs: Vec<SocketAddr>,
 }
 
-/// Resolves a name on the blocking pool; [`Event::Resolved`] follows.
-pub fn ask(node: NodeName, host: String, port: u16, events: &mpsc::Sender<Event>) {
-    let events = events.clone();
+/// Resolves a name beside the driver; [`Event::Resolved`] follows.
+pub fn ask(
+    node: NodeName,
+    host: String,
+    port: u16,
+    services: &Services,
+    events: &mpsc::Sender<Event>,
+) {
+    let (services, events) = (services.clone(), events.clone());
     tokio::spawn(async move {
-        let addrs = match timeout(LIMIT, lookup_host((host.as_str(), port))).await {
-            Ok(Ok(found)) => found.map(canonical).take(MAX_ADDRESSES).collect(),
-            Ok(Err(_)) | Err(_) => Vec::new(),
-        };
+        let found = timeout(LIMIT, services.resolve(&host, port)).await;
+        let addrs = found.unwrap_or_default().into_iter().map(canonical);
+        let addrs = addrs.collect();
         let resolved = Resolved {
             node,
             host,

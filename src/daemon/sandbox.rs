@@ -1,6 +1,6 @@
 //! The sandbox: after everything is open, the daemon drops access to other files, unused system calls, and
-//! capabilities, in addition to the restrictions of its unit. A process that started earlier runs scripts
-//! ([`super::hooks::monitor`]). Source: proto/threat-model.md section 4.
+//! capabilities, in addition to the restrictions of its unit. Processes that started earlier run scripts
+//! ([`super::hooks::monitor`]) and talk to local services ([`super::services`]). Source: proto/threat-model.md section 4.
 //!
 //! Refusals of Landlock are not counted as refused system calls are: the kernel reports them only in its audit log.
 
@@ -9,7 +9,7 @@ mod calls;
 /// There is no list for this processor.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod calls {
-    pub fn forbid() -> Result<(), super::SandboxError> {
+    pub fn forbid(_: super::Who) -> Result<(), super::SandboxError> {
         Err(super::SandboxError::Processor)
     }
 
@@ -21,7 +21,7 @@ mod calls {
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use landlock::{
@@ -49,11 +49,31 @@ pub enum SandboxError {
     Processor,
 }
 
-/// Paths that name lookups and their libraries read, and state of the kernel. They are whole directories, because files
-/// there are replaced.
-const READ: [&str; 8] = [
-    "/etc", "/run", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev",
-];
+/// A process with a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The daemon.
+    Daemon,
+    /// The service process: it has Unix sockets, and no file to write.
+    Services,
+}
+
+impl Who {
+    /// Returns what it reads, in addition to the configuration. Name look-ups and their modules read whole directories,
+    /// because files there are replaced.
+    fn reads(self) -> Vec<PathBuf> {
+        let paths: &[&str] = match self {
+            Self::Daemon => &["/proc/self"],
+            Self::Services => &[
+                "/etc", "/run", "/usr", "/lib", "/lib64", "/proc", "/sys", "/dev",
+            ],
+        };
+        let paths = paths.iter().map(PathBuf::from);
+        // For the names of functions in a panic's trace.
+        paths.chain(env::current_exe()).collect()
+    }
+}
+
 /// Path for output that is discarded.
 const NULL: &str = "/dev/null";
 /// Requested version of Landlock; older kernels support less.
@@ -62,7 +82,7 @@ const ASKED: ABI = ABI::V6;
 /// Directories with everything below them.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
-    /// Directories to read, in addition to `READ`.
+    /// Directories to read, in addition to those of every daemon.
     pub read: Vec<PathBuf>,
     /// Directories to write and read.
     pub write: Vec<PathBuf>,
@@ -70,26 +90,30 @@ pub struct Files {
 
 /// Forbids all other files, signals to other processes, and abstract sockets, for this thread and its later threads.
 /// Returns true if the kernel enforces all of it. It cannot be undone.
-pub fn confine(files: &Files) -> Result<bool, SandboxError> {
+pub fn confine(who: Who, files: &Files) -> Result<bool, SandboxError> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let rules = Ruleset::default().handle_access(AccessFs::from_all(ASKED))?;
-    // A service manager may listen there.
-    let manager = env::var_os("NOTIFY_SOCKET");
-    let abstract_one = manager.is_some_and(|path| path.as_encoded_bytes().starts_with(b"@"));
-    let scope = match abstract_one {
-        true => Scope::Signal.into(),
-        false => Scope::from_all(ASKED),
+    let scope = match who {
+        Who::Daemon => Scope::from_all(ASKED),
+        // A service may listen there.
+        Who::Services => Scope::Signal.into(),
     };
-    let everybody = READ.iter().map(Path::new);
     let status: RestrictionStatus = rules
         .scope(scope)?
         .create()?
-        .add_rules(path_beneath_rules(everybody, read))?
+        .add_rules(path_beneath_rules(who.reads(), read))?
         .add_rules(path_beneath_rules(&files.read, read))?
         .add_rules(path_beneath_rules([NULL], AccessFs::from_file(ASKED)))?
         .add_rules(path_beneath_rules(&files.write, writing()))?
         .restrict_self()?;
     Ok(status.ruleset == RulesetStatus::FullyEnforced)
+}
+
+/// Does all of it: [`confine`], then [`forbid`].
+pub fn enter(who: Who, files: &Files) -> Result<bool, SandboxError> {
+    let confined = confine(who, files);
+    forbid(who)?;
+    confined
 }
 
 /// Returns all rights but execution of written files.
@@ -203,7 +227,7 @@ mod tests {
             .filter(|call| tried(*call) != Some(libc::EPERM))
             .collect();
         assert!(proven.len() > 20, "root may do these: {proven:?}");
-        forbid().unwrap();
+        forbid(Who::Daemon).unwrap();
         for call in NEVER {
             assert_eq!(
                 tried(call),
@@ -268,7 +292,7 @@ mod tests {
             .or_else(|_| UdpSocket::bind("127.0.0.1:0"))
             .unwrap();
         socket(AddressFamily::NETLINK, SocketType::RAW, None).unwrap();
-        fs::read("/etc/passwd").unwrap();
+        fs::read("/proc/self/status").unwrap();
         std::thread::spawn(probe_thread).join().unwrap();
     }
 
@@ -285,7 +309,7 @@ mod tests {
             read: vec![conf.clone()],
             write: vec![run.clone()],
         };
-        if !confine(&files).unwrap() {
+        if !confine(Who::Daemon, &files).unwrap() {
             return meshd_testing::skip("landlock", "Linux 6.12 has all that is asked");
         }
         let refused = |what: &str, tried: io::Result<()>| {
@@ -359,7 +383,7 @@ mod tests {
     #[test]
     fn in_tests_it_is_the_end() {
         if env::var_os(CHILD).is_some() {
-            forbid().unwrap();
+            forbid(Who::Services).unwrap();
             let name = std::thread::spawn(|| ("localhost", 1).to_socket_addrs().map(drop));
             name.join().unwrap().unwrap();
             let failed = std::thread::spawn(|| panic!("with all that it prints"));

@@ -11,7 +11,7 @@ use meshd_api::proto::Response;
 use meshd_os::clock;
 use meshd_proto::mesh::HookEvent;
 
-use crate::{Event, driver::Driver, hooks, systemd};
+use crate::{Event, driver::Driver, hooks, systemd::Note};
 
 /// Longest delay of the exit by scripts of nodes and subnets. The stop limit of tinc's systemd unit is 5 s.
 const SCRIPTS: Duration = Duration::from_secs(3);
@@ -20,7 +20,7 @@ impl Driver {
     /// Stops everything in order. A second signal stops at once, with an error.
     pub(super) async fn stop(&mut self, mut events: mpsc::Receiver<Event>) -> anyhow::Result<()> {
         tracing::info!("stopping");
-        systemd::stopping();
+        self.vitals.services.notify(Note::Stopping);
         self.life.leaving = true;
         let limit = clock::now() + SCRIPTS;
         if self.is_up() {

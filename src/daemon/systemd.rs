@@ -1,33 +1,71 @@
 //! Messages to the service manager. Without one they are dropped.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Write as _,
+    time::{Duration, Instant},
+};
 
 use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
 
-/// Reports readiness: the interface is up and packets flow.
-pub fn ready(status: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+/// One message. Source: sd_notify(3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Note {
+    /// The interface is up and packets flow; with the line of `systemctl status`.
+    Ready(String),
+    /// A reload starts, at this time of the monotonic clock in microseconds; [`Self::Ready`] ends it.
+    Reloading(i128),
+    /// The stop starts.
+    Stopping,
+    /// The line of `systemctl status`.
+    Status(String),
+    /// The daemon is alive.
+    Watchdog,
 }
 
-/// Reports the start of a reload; [`ready`] ends it.
-pub fn reloading() {
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        notify(&[NotifyState::Reloading, now]);
+impl Note {
+    /// Returns the message for a reload that starts now.
+    #[must_use]
+    pub fn reloading() -> Self {
+        match NotifyState::monotonic_usec_now() {
+            Ok(NotifyState::MonotonicUsec(now)) => Self::Reloading(now),
+            _ => Self::Reloading(0),
+        }
+    }
+
+    /// Returns the message as text.
+    pub(crate) fn text(&self) -> String {
+        // A line end would begin another assignment.
+        let line = |text: &str| text.replace('\n', " ");
+        match self {
+            Self::Ready(status) => format!("READY=1\nSTATUS={}\n", line(status)),
+            Self::Reloading(now) => format!("RELOADING=1\nMONOTONIC_USEC={now}\n"),
+            Self::Stopping => "STOPPING=1\n".to_owned(),
+            Self::Status(text) => format!("STATUS={}\n", line(text)),
+            Self::Watchdog => {
+                let mut text = "WATCHDOG=1\n".to_owned();
+                // The first message has switched it off.
+                if let Ok(limit) = std::env::var("WATCHDOG_USEC") {
+                    let _ = writeln!(text, "WATCHDOG_USEC={limit}");
+                }
+                text
+            }
+        }
+    }
+
+    /// Returns the message as text for a service manager that may take no later message, because these come from
+    /// another process: it waits for no sign of life until one comes.
+    pub(crate) fn first(&self) -> String {
+        let limited = std::env::var_os("WATCHDOG_USEC").is_some();
+        let off = if limited { "WATCHDOG_USEC=0\n" } else { "" };
+        format!("{}{off}", self.text())
     }
 }
 
-/// Reports the start of the stop.
-pub fn stopping() {
-    notify(&[NotifyState::Stopping]);
-}
-
-/// Sets the line of `systemctl status`.
-pub fn status(text: &str) {
-    notify(&[NotifyState::Status(text)]);
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+/// Sends a message from this process.
+pub(crate) fn notify(note: &Note) {
+    let text = note.text();
+    if let Err(error) = sd_notify::notify(&[NotifyState::Custom(text.trim_end())]) {
         tracing::debug!(%error, "cannot send a message to the service manager");
     }
 }
@@ -55,15 +93,9 @@ impl Watchdog {
         }
     }
 
-    /// Feeds when it is time, unless a worker has not moved since the last call. The driver's loop calls it with the
-    /// heartbeats of the workers.
-    pub fn feed(&mut self, beats: Vec<u64>, now: Instant) {
-        if self.is_due(beats, now) {
-            notify(&[NotifyState::Watchdog]);
-        }
-    }
-
-    fn is_due(&mut self, beats: Vec<u64>, now: Instant) -> bool {
+    /// True when it is time to send [`Note::Watchdog`], unless a worker has not moved since the last call. The driver's
+    /// loop calls it with the heartbeats of the workers.
+    pub fn is_due(&mut self, beats: Vec<u64>, now: Instant) -> bool {
         let Some(every) = self.every.filter(|_| now >= self.next) else {
             return false;
         };

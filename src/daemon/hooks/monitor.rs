@@ -7,37 +7,46 @@
 //! keeps its rights until tinc-up has ended, to kill it at its time limit. Then it keeps only the rights of scripts.
 //!
 //! Both directions use one JSON message per line. The first line, [`Begin`], is written before the daemon enters its
-//! sandbox. It fixes directory, interpreter, extension, RunScripts, names and user. An attacker in the daemon can later
-//! only send an `Ask`: a script from a fixed list, with typed values. All other messages are refused and logged.
+//! sandbox. It fixes directory, interpreter, extension, RunScripts, names, user, and the daemon's own files. An attacker
+//! in the daemon can later only send an `Ask`: a script from a fixed list, with typed values, or an order about these
+//! files. All other messages are refused and logged.
+//!
+//! The daemon cannot write where its log, pid file and sockets are, because others have files there too. So this process
+//! opens the log anew after a rotation, and removes the files at the end. With `Sandbox = high` it does nothing else, in
+//! a sandbox of its own.
 
 use std::{
-    collections::BTreeMap,
-    fs,
+    collections::{BTreeMap, VecDeque},
+    fs::{self, File},
     io::{self, Write},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
+    net::SocketType,
     process::{Pid, WaitOptions, getppid, waitpid},
     stdio,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::unix::OwnedWriteHalf,
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, mpsc, oneshot},
 };
 
 use meshd_dataplane::io::fork::fork;
 
-use crate::{Event, log, privileges};
+use crate::{Event, log, privileges, sandbox};
 
 use super::{
     Call, Outcome, Scripts,
     run::{self, EventSink, ScriptEvent},
 };
+
+mod passing;
 
 /// Name of the process. It differs from the daemon's, so that a search for daemons by name does not find it.
 const TITLE: &str = "meshd-scripts";
@@ -65,6 +74,19 @@ pub struct Begin {
     pub nice: Option<i32>,
     /// The process group of tinc-up, which the daemon started and cannot kill any more.
     pub rising: Option<i32>,
+    /// The daemon's own files.
+    pub own: Own,
+    /// True if no script runs any more: the process enters a sandbox too.
+    pub confined: bool,
+}
+
+/// The daemon's files in directories that it cannot write to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Own {
+    /// The log.
+    pub log: Option<PathBuf>,
+    /// Pid file and sockets, which disappear at the end.
+    pub running: Vec<PathBuf>,
 }
 
 /// Request to the script process.
@@ -77,6 +99,10 @@ enum Ask {
     Kill,
     /// Forget tinc-up, and switch to the user of later scripts.
     GiveUp,
+    /// Open the log anew.
+    OpenLog,
+    /// Remove pid file and sockets: the daemon ends.
+    Leave,
 }
 
 /// Answer of the script process.
@@ -84,6 +110,10 @@ enum Ask {
 enum Answer {
     Event(u64, String, ScriptEvent),
     Ended(u64, Outcome),
+    /// The log was opened: the descriptor comes with this message. Or the reason why not.
+    Log(Result<(), String>),
+    /// Pid file and sockets are gone.
+    Left,
     /// A message was invalid, for this reason.
     Refused(String),
 }
@@ -103,7 +133,7 @@ impl Prepared {
     ///
     /// Those of [`fork`]: no other thread may run.
     pub fn start(quiet: bool) -> io::Result<Self> {
-        let (socket, number) = fork(TITLE, |socket| main(socket, quiet))?;
+        let (socket, number) = fork(TITLE, SocketType::STREAM, |socket| main(socket, quiet))?;
         Ok(Self { socket, number })
     }
 
@@ -126,6 +156,8 @@ pub struct Monitor {
 struct Waiting {
     last: u64,
     scripts: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    logs: VecDeque<oneshot::Sender<io::Result<File>>>,
+    left: Option<oneshot::Sender<()>>,
 }
 
 impl Monitor {
@@ -141,13 +173,13 @@ impl Monitor {
     ) -> io::Result<Self> {
         // Written at once, not by a task: messages after this call are not trusted.
         prepared.socket.write_all(&line(begin)?)?;
-        let (lines, write) = split(prepared.socket)?;
+        let (answers, write) = passing::split(prepared.socket)?;
         let (asks, queue) = mpsc::unbounded_channel();
         let waiting = Arc::default();
         tokio::spawn(ask_all(queue, write, Arc::clone(&waiting)));
         let scripts = Arc::clone(&waiting);
         tokio::spawn(async move {
-            read_answers(lines, &scripts).await;
+            read_answers(answers, &scripts).await;
             let _ = events.send(Event::MonitorGone).await;
         });
         Ok(Self { asks, waiting })
@@ -167,6 +199,23 @@ impl Monitor {
             waiting.scripts.insert(id, done);
         }
         outcome
+    }
+
+    /// Makes it open the log anew.
+    pub async fn open_log(&self) -> io::Result<File> {
+        let (done, file) = oneshot::channel();
+        lock(&self.waiting).logs.push_back(done);
+        let _ = self.asks.send(Ask::OpenLog);
+        let gone = |_| Err(io::ErrorKind::BrokenPipe.into());
+        file.await.unwrap_or_else(gone)
+    }
+
+    /// Makes it remove pid file and sockets.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        lock(&self.waiting).left = Some(done);
+        let _ = self.asks.send(Ask::Leave);
+        let _ = left.await;
     }
 
     /// Makes it kill tinc-up.
@@ -189,14 +238,14 @@ async fn ask_all(
         if send(&mut write, &ask).await.is_err() {
             // From now on there are no requests and no waiters.
             drop(queue);
-            lock(&waiting).scripts.clear();
+            lock(&waiting).end();
             return;
         }
     }
 }
 
-async fn read_answers(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mutex<Waiting>) {
-    while let Some(answer) = next(&mut lines).await {
+async fn read_answers(mut answers: passing::Receiver, waiting: &Mutex<Waiting>) {
+    while let Some(answer) = answers.next().await {
         match answer {
             Answer::Event(_, script, event) => run::log(&script, event),
             Answer::Refused(why) => {
@@ -207,10 +256,32 @@ async fn read_answers(mut lines: Lines<BufReader<OwnedReadHalf>>, waiting: &Mute
                     let _ = done.send(outcome);
                 }
             }
+            Answer::Log(opened) => {
+                let file = opened.map_err(io::Error::other).and_then(|()| {
+                    let fd = answers.descriptor().ok_or(io::ErrorKind::InvalidData)?;
+                    Ok(File::from(fd))
+                });
+                if let Some(done) = lock(waiting).logs.pop_front() {
+                    let _ = done.send(file);
+                }
+            }
+            Answer::Left => {
+                if let Some(done) = lock(waiting).left.take() {
+                    let _ = done.send(());
+                }
+            }
         }
     }
-    // Waiting requests get no answer any more.
-    lock(waiting).scripts.clear();
+    lock(waiting).end();
+}
+
+impl Waiting {
+    /// Waiting requests get no answer any more.
+    fn end(&mut self) {
+        self.scripts.clear();
+        self.logs.clear();
+        self.left = None;
+    }
 }
 
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
@@ -261,8 +332,12 @@ async fn obey(socket: UnixStream, daemon: Option<Pid>) -> io::Result<()> {
     let mut read = BufReader::new(read);
     let (answers, mut queue) = mpsc::channel(MAX_ANSWERS);
     tokio::spawn(async move {
-        while let Some(answer) = queue.recv().await {
-            if send(&mut write, &answer).await.is_err() {
+        while let Some(Message { answer, file }) = queue.recv().await {
+            let sent = match file {
+                Some(file) => passing::send_with(&mut write, &answer, file).await,
+                None => send(&mut write, &answer).await,
+            };
+            if sent.is_err() {
                 return;
             }
         }
@@ -304,9 +379,21 @@ struct Helper {
     /// tinc-up, until it has ended.
     watched: Option<Watched>,
     room: Arc<Semaphore>,
-    answers: mpsc::Sender<Answer>,
+    answers: mpsc::Sender<Message>,
     /// Number of refused requests.
     refused: u64,
+}
+
+/// An answer with its descriptor.
+struct Message {
+    answer: Answer,
+    file: Option<OwnedFd>,
+}
+
+impl From<Answer> for Message {
+    fn from(answer: Answer) -> Self {
+        Self { answer, file: None }
+    }
 }
 
 impl Helper {
@@ -318,6 +405,24 @@ impl Helper {
             Ask::Run(id, call) => self.run(id, &call),
             Ask::Kill => self.kill(),
             Ask::GiveUp => self.give_up()?,
+            Ask::OpenLog => {
+                let opened = match &self.begin.own.log {
+                    Some(path) => log::open(path).map_err(|error| error.to_string()),
+                    None => Err("it has no file".to_owned()),
+                };
+                let (answer, file) = match opened {
+                    Ok(file) => (Ok(()), Some(file.into())),
+                    Err(why) => (Err(why), None),
+                };
+                let answer = Answer::Log(answer);
+                let _ = self.answers.try_send(Message { answer, file });
+            }
+            Ask::Leave => {
+                for path in &self.begin.own.running {
+                    let _ = fs::remove_file(path);
+                }
+                let _ = self.answers.try_send(Answer::Left.into());
+            }
         }
         Ok(())
     }
@@ -330,7 +435,9 @@ impl Helper {
                 call.script()
             );
             self.refuse(text);
-            let _ = self.answers.try_send(Answer::Ended(id, Outcome::Failed));
+            let _ = self
+                .answers
+                .try_send(Answer::Ended(id, Outcome::Failed).into());
             return;
         };
         let order = self.scripts.order(call);
@@ -339,10 +446,10 @@ impl Helper {
             let (reports, script) = (answers.clone(), order.script.clone());
             // A daemon that does not read loses script output, but never the end of a script.
             let events: EventSink = Arc::new(move |event| {
-                let _ = reports.try_send(Answer::Event(id, script.clone(), event));
+                let _ = reports.try_send(Answer::Event(id, script.clone(), event).into());
             });
             let outcome = run::run(&order, &events).await;
-            let _ = answers.send(Answer::Ended(id, outcome)).await;
+            let _ = answers.send(Answer::Ended(id, outcome).into()).await;
             drop(room);
         });
     }
@@ -368,6 +475,25 @@ impl Helper {
         if dropping.chroot.is_some() {
             self.scripts.base = "/".into();
         }
+        match self.begin.confined {
+            true => self.enter_sandbox(),
+            false => Ok(()),
+        }
+    }
+
+    /// Keeps only access to the daemon's own files.
+    fn enter_sandbox(&self) -> io::Result<()> {
+        let Own { log, running } = &self.begin.own;
+        let places = log.iter().chain(running).filter_map(|path| path.parent());
+        let files = sandbox::Files {
+            read: Vec::new(),
+            write: places.map(Into::into).collect(),
+        };
+        let keep = privileges::Keep::default().of_root(&files.write);
+        privileges::drop_capabilities(keep).map_err(io::Error::other)?;
+        if let Err(error) = sandbox::enter(sandbox::Who::Daemon, &files) {
+            log::try_stderr(&format!("{TITLE}: runs without its sandbox: {error}\n"));
+        }
         Ok(())
     }
 
@@ -383,7 +509,7 @@ impl Helper {
             self.refused,
             why.escape_debug()
         ));
-        let _ = self.answers.try_send(Answer::Refused(why));
+        let _ = self.answers.try_send(Answer::Refused(why).into());
     }
 }
 
@@ -453,18 +579,6 @@ async fn next_line(
             return Ok(Some(fits));
         }
     }
-}
-
-fn split(socket: UnixStream) -> io::Result<(Lines<BufReader<OwnedReadHalf>>, OwnedWriteHalf)> {
-    socket.set_nonblocking(true)?;
-    let (read, write) = tokio::net::UnixStream::from_std(socket)?.into_split();
-    Ok((BufReader::new(read).lines(), write))
-}
-
-/// Returns the next message; `None` at the end, or for an invalid message.
-async fn next<T: DeserializeOwned>(lines: &mut Lines<BufReader<OwnedReadHalf>>) -> Option<T> {
-    let line = lines.next_line().await.ok()??;
-    serde_json::from_str(&line).ok()
 }
 
 async fn send(write: &mut OwnedWriteHalf, message: &impl Serialize) -> io::Result<()> {

@@ -7,7 +7,8 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{self, Write},
+    io,
+    os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
@@ -189,20 +190,20 @@ impl Writer {
     fn write(&self, line: &[u8]) {
         let file = lock(&self.file).clone();
         match file {
-            Some(file) => drop((&*file).write_all(line)),
-            None => write_stderr(line),
+            Some(file) => write_all(file.as_fd(), line),
+            None => write_all(stdio::stderr(), line),
         }
     }
 }
 
 /// Avoids the lock of the standard library, because a panicking thread prints too.
-fn write_stderr(mut line: &[u8]) {
+fn write_all(to: BorrowedFd<'_>, mut line: &[u8]) {
     while !line.is_empty() {
-        match rustix::io::write(stdio::stderr(), line) {
+        match rustix::io::write(to, line) {
             Ok(count) => line = &line[count..],
             Err(Errno::INTR) => {}
-            // Another process that shares the descriptor has made it non-blocking.
-            Err(Errno::WOULDBLOCK) => drop(poll_stderr(None)),
+            // Another process that shares the descriptor, or another task, has made it non-blocking.
+            Err(Errno::WOULDBLOCK) => drop(poll_for(to, None)),
             Err(_) => return,
         }
     }
@@ -211,19 +212,18 @@ fn write_stderr(mut line: &[u8]) {
 /// Writes a short line to standard error unless its reader blocks.
 pub(super) fn try_stderr(line: &[u8]) {
     if is_ready(Duration::ZERO) {
-        write_stderr(line);
+        write_all(stdio::stderr(), line);
     }
 }
 
 /// True if standard error accepts a line within this time. A pipe that accepts anything accepts a short line whole.
 fn is_ready(limit: Duration) -> bool {
     let limit = Timespec::try_from(limit).unwrap_or_default();
-    !matches!(poll_stderr(Some(&limit)), Ok(0))
+    !matches!(poll_for(stdio::stderr(), Some(&limit)), Ok(0))
 }
 
-fn poll_stderr(limit: Option<&Timespec>) -> rustix::io::Result<usize> {
-    let stderr = stdio::stderr();
-    poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], limit)
+fn poll_for(to: BorrowedFd<'_>, limit: Option<&Timespec>) -> rustix::io::Result<usize> {
+    poll(&mut [PollFd::new(&to, PollFlags::OUT)], limit)
 }
 
 #[cfg(test)]

@@ -44,6 +44,15 @@ impl Drop for Listener {
     }
 }
 
+/// Returns the path of the socket of MetricsListen, if it has one; `socket` is the control socket.
+pub(crate) fn path(wanted: &MetricsListen, socket: &Path) -> Option<PathBuf> {
+    match wanted {
+        MetricsListen::Beside => Some(meshd_api::metrics_path(socket)),
+        MetricsListen::Unix(path) => Some(path.clone()),
+        MetricsListen::Nowhere | MetricsListen::Tcp(_) => None,
+    }
+}
+
 /// Opens the socket of MetricsListen; `socket` is the control socket. On an error the daemon runs without metrics.
 pub(crate) fn bind(wanted: &MetricsListen, socket: &Path) -> Option<Listener> {
     let unix = |path: PathBuf| Ok(Listener::Unix(open_socket(&path)?, path));

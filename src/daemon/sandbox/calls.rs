@@ -24,11 +24,11 @@ use seccompiler::{
 use meshd_dataplane::io::sigsys;
 pub(super) use meshd_dataplane::io::sigsys::counts;
 
-use super::SandboxError;
+use super::{SandboxError, Who};
 
 /// Allowed with all arguments.
 const ALLOWED: &[i64] = &[
-    // Files. Landlock limits the paths.
+    // Files. Landlock limits the paths. No file gets another mode or owner.
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_readv,
@@ -37,8 +37,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_pwrite64,
     libc::SYS_preadv,
     libc::SYS_pwritev,
-    libc::SYS_openat,
-    libc::SYS_openat2,
     libc::SYS_close,
     libc::SYS_close_range,
     libc::SYS_fstat,
@@ -54,14 +52,10 @@ const ALLOWED: &[i64] = &[
     libc::SYS_unlinkat,
     libc::SYS_renameat,
     libc::SYS_renameat2,
-    libc::SYS_mkdirat,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_ftruncate,
     libc::SYS_fadvise64,
-    libc::SYS_fcntl,
     libc::SYS_flock,
     libc::SYS_dup,
     libc::SYS_dup3,
@@ -163,16 +157,13 @@ const ALLOWED: &[i64] = &[
 /// The same calls under older names, which only this kind of processor has.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[i64] = &[
-    libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
     libc::SYS_readlink,
     libc::SYS_unlink,
     libc::SYS_rename,
-    libc::SYS_mkdir,
     libc::SYS_rmdir,
-    libc::SYS_chmod,
     libc::SYS_dup2,
     libc::SYS_pipe,
     libc::SYS_poll,
@@ -216,6 +207,28 @@ const IOCTLS: [u64; 12] = [
     0x8004_54d2,
 ];
 
+/// Allowed requests on a descriptor that `fcntl` handles.
+const FCNTLS: [i32; 8] = [
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GET_SEALS,
+    libc::F_ADD_SEALS,
+];
+
+/// Calls that make files, each with the number of its argument for the mode.
+const MAKING: &[(i64, u8)] = &[(libc::SYS_openat, 3), (libc::SYS_mkdirat, 2)];
+/// The same calls under older names.
+#[cfg(target_arch = "x86_64")]
+const OLD_MAKING: &[(i64, u8)] = &[(libc::SYS_open, 2), (libc::SYS_mkdir, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const OLD_MAKING: &[(i64, u8)] = &[];
+/// Set-user-ID and set-group-ID bits of a mode: another user who runs such a file gets our rights.
+const SUID: u64 = 0o6000;
+
 /// Allowed requests of a thread about itself: name, remaining capabilities, and names for memory (glibc, PR_SET_VMA).
 const PRCTLS: [i32; 7] = [
     libc::PR_SET_NAME,
@@ -235,7 +248,7 @@ const KIND: u64 = 0xf;
 const SWITCH: &str = "MESHD_SANDBOX";
 
 /// Forbids all other system calls for all present and later threads. It cannot be undone.
-pub fn forbid() -> Result<(), SandboxError> {
+pub fn forbid(who: Who) -> Result<(), SandboxError> {
     let arch = TargetArch::try_from(env::consts::ARCH).map_err(|_| SandboxError::Processor)?;
     let kill = env::var_os(SWITCH).is_some_and(|value| value == "kill");
     let action = |action| match kill {
@@ -251,15 +264,16 @@ pub fn forbid() -> Result<(), SandboxError> {
     if !kill {
         sigsys::catch().map_err(SandboxError::Handler)?;
     }
-    // Its flags are in memory, which a filter cannot read. C libraries fall back to clone, if the kernel lacks clone3.
-    let newer = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    // Their flags and modes are in memory, which a filter cannot read. C libraries fall back to older calls, if the
+    // kernel lacks these.
+    let newer = unconditional(&[libc::SYS_clone3, libc::SYS_openat2]).collect();
     let none = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     apply(newer, SeccompAction::Allow, none)?;
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     apply(starting()?, SeccompAction::Allow, action(refuse))?;
     // The order of filters does not matter: the most severe answer counts.
     apply(
-        allowed()?,
+        allowed(who)?,
         action(SeccompAction::Trap),
         SeccompAction::Allow,
     )
@@ -303,15 +317,14 @@ fn starting() -> Result<Rules, seccompiler::Error> {
     Ok(rules)
 }
 
-fn allowed() -> Result<Rules, seccompiler::Error> {
+fn allowed(who: Who) -> Result<Rules, seccompiler::Error> {
     // The other filters decide these.
-    let judged = [libc::SYS_clone, libc::SYS_clone3];
+    let judged = [libc::SYS_clone, libc::SYS_clone3, libc::SYS_openat2];
     let lists = [ALLOWED, OLD, STARTING, &judged];
     let mut rules: Rules = lists.into_iter().flat_map(unconditional).collect();
     let stream = |family, kind| rule(vec![is(0, word(family))?, masked(1, KIND, word(kind))?]);
     let local = || rule(vec![is(0, word(libc::AF_UNIX))?]);
-    let sockets = vec![
-        local()?,
+    let mut sockets = vec![
         stream(libc::AF_INET, libc::SOCK_STREAM)?,
         stream(libc::AF_INET, libc::SOCK_DGRAM)?,
         stream(libc::AF_INET6, libc::SOCK_STREAM)?,
@@ -321,15 +334,25 @@ fn allowed() -> Result<Rules, seccompiler::Error> {
             is(2, word(libc::NETLINK_ROUTE))?,
         ])?,
     ];
+    if who == Who::Services {
+        sockets.push(local()?);
+        rules.insert(libc::SYS_socketpair, vec![local()?]);
+    }
     let asked = |number: u8, values: &mut dyn Iterator<Item = u64>| {
         let rules = values.map(|value| rule(vec![is(number, value)?]));
         rules.collect::<Result<Vec<_>, _>>()
     };
+    for (call, mode) in MAKING.iter().chain(OLD_MAKING) {
+        rules.insert(*call, vec![rule(vec![masked(*mode, SUID, 0)?])?]);
+    }
     let own = u64::from(process::id());
     rules.extend([
         (libc::SYS_socket, sockets),
-        (libc::SYS_socketpair, vec![local()?]),
         (libc::SYS_ioctl, asked(1, &mut IOCTLS.into_iter())?),
+        (
+            libc::SYS_fcntl,
+            asked(1, &mut FCNTLS.into_iter().map(word))?,
+        ),
         (
             libc::SYS_prctl,
             asked(0, &mut PRCTLS.into_iter().map(word))?,

@@ -19,12 +19,13 @@ use crate::{
     driver::Driver,
     hooks::{
         DeviceUp, Runner,
-        monitor::{Begin, Monitor},
+        monitor::{Begin, Monitor, Own},
     },
     privileges,
     routes::{self, Follower},
-    sandbox,
+    sandbox::{self, Who},
     status::Offloads,
+    systemd::Note,
 };
 
 /// Time after a restart in which nodes may claim the kept routes.
@@ -56,20 +57,45 @@ impl Driver {
             };
             let _ = events.send(Event::DeviceUp(ended)).await;
         });
+        match self.config.shell.sandbox {
+            Sandbox::Normal => {
+                let monitor = self.begin_outside()?.context("no process runs scripts")?;
+                self.hooks.runner = Runner::Monitor(monitor);
+                self.give_up_rights(now)
+            }
+            Sandbox::Off | Sandbox::High => Ok(()),
+        }
+    }
+
+    /// Fixes the parameters of the processes outside of the sandbox, and uses them from now on. Returns the script
+    /// process.
+    fn begin_outside(&mut self) -> anyhow::Result<Option<Monitor>> {
         let Some(prepared) = self.device.prepared.take() else {
-            return Ok(());
+            return Ok(None);
         };
+        let confined = self.config.shell.sandbox == Sandbox::High;
+        let mut scripts = self.hooks.scripts.clone();
+        if confined {
+            scripts.run = Some(Vec::new());
+        }
         let begin = Begin {
-            scripts: self.hooks.scripts.clone(),
+            scripts,
             user: self.device.dropping.user.clone(),
             chroot: self.device.dropping.chroot.is_some(),
             nice: self.config.shell.nice,
             rising: self.device.tinc_up,
+            own: Own {
+                log: self.log.file().map(Path::to_owned),
+                running: self.device.own.clone(),
+            },
+            confined,
         };
-        let monitor = Monitor::over(prepared, &begin, self.inbox.events.clone());
+        let monitor = Monitor::over(prepared.scripts, &begin, self.inbox.events.clone());
         let monitor = monitor.context("cannot reach the script process")?;
-        self.hooks.runner = Runner::Monitor(monitor);
-        self.give_up_rights(now)
+        self.device.keeper = Some(monitor.clone());
+        let services = prepared.services.begin(self.inbox.events.clone());
+        self.vitals.services = services.context("cannot reach the service process")?;
+        Ok(Some(monitor))
     }
 
     /// The interface is up, or tinc-up reached its time limit: drops the remaining rights, starts the workers, and
@@ -83,10 +109,11 @@ impl Driver {
             // The daemon dropped its rights when tinc-up started; the script process kept its own to kill tinc-up.
             Runner::Monitor(monitor) => monitor.give_up(),
             Runner::Here | Runner::Nobody => {
-                self.give_up_rights(now)?;
-                if self.config.shell.sandbox == Sandbox::High {
+                if let Some(monitor) = self.begin_outside()? {
                     self.hooks.runner = Runner::Nobody;
+                    monitor.give_up();
                 }
+                self.give_up_rights(now)?;
             }
         }
         if self.device.dropping.chroot.is_some() {
@@ -100,7 +127,6 @@ impl Driver {
         for listener in std::mem::take(&mut self.net.listeners) {
             conn::accept(listener, self.links.open(), self.inbox.events.clone());
         }
-        self.vitals.watchdog.feed(Vec::new(), now);
         let neighbours = std::mem::take(&mut self.device.note.last.neighbours);
         if !neighbours.is_empty() {
             tracing::info!(
@@ -111,6 +137,9 @@ impl Driver {
         }
         tracing::info!("ready");
         self.report_ready();
+        if self.vitals.watchdog.is_due(Vec::new(), now) {
+            self.vitals.services.notify(Note::Watchdog);
+        }
         // Files may have changed since the start read them.
         self.begin_reload();
         Ok(())
@@ -145,7 +174,7 @@ impl Driver {
             self.links.keys.rebase(self.config.source.clone());
         }
         self.lock_in()?;
-        self.log.start_writer();
+        self.log.start_writer(&self.vitals.services);
         Ok(())
     }
 
@@ -155,10 +184,8 @@ impl Driver {
             return Ok(());
         }
         let files = self.files();
-        let log = self.log.file().map(Path::to_owned);
-        let written: Vec<PathBuf> = files.write.iter().cloned().chain(log).collect();
-        privileges::drop_capabilities(self.device.dropping.keep.of_root(&written))?;
-        match sandbox::confine(&files) {
+        privileges::drop_capabilities(self.device.dropping.keep.of_root(&files.write))?;
+        match sandbox::confine(Who::Daemon, &files) {
             Ok(true) => {}
             Ok(false) => tracing::info!(
                 "this kernel has no Landlock or an old version, so the sandbox does not protect all files"
@@ -167,7 +194,7 @@ impl Driver {
                 tracing::warn!(%error, "the daemon runs without this part of the sandbox; set Sandbox = off to silence this")
             }
         }
-        if let Err(error) = sandbox::forbid() {
+        if let Err(error) = sandbox::forbid(Who::Daemon) {
             tracing::warn!(%error, "the daemon runs without this part of the sandbox; set Sandbox = off to silence this");
         }
         Ok(())
@@ -176,15 +203,13 @@ impl Driver {
     /// Returns the files that we read and write from now on.
     fn files(&self) -> sandbox::Files {
         let base = &self.config.source.base;
-        let mut files = self.device.files.clone();
+        let mut files = sandbox::Files::default();
         files.read.push(base.clone());
         files.read.extend(meshd_config::files::places());
         match meshd_config::cache::make_dir(base) {
             Ok(cache) => files.write.push(cache),
             Err(error) => tracing::debug!(%error, "cannot make the directory of the address cache"),
         }
-        let log = self.log.file().and_then(Path::parent);
-        files.write.extend(log.map(Path::to_owned));
         if self.config.settings.learn_keys {
             files.write.push(base.join("hosts"));
         }

@@ -9,7 +9,7 @@ use std::{
         fd::BorrowedFd,
         unix::fs::{DirBuilderExt, chown},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock},
     thread,
     time::Duration,
@@ -28,10 +28,8 @@ use meshd_os::files::write_atomic;
 use meshd_proto::route::Mode;
 
 use crate::{
-    conn,
+    Prepared, conn,
     fdstore::{self, Kept, Note},
-    hooks::monitor::Prepared,
-    sandbox::Files,
     startup::device::{Device, layer},
 };
 
@@ -50,9 +48,9 @@ pub(crate) struct Opened {
     pub(crate) sockets: Sockets,
     pub(crate) device: Device,
     pub(crate) note: Note,
-    /// Paths of the daemon's files.
-    pub(crate) files: Files,
-    /// The script process, if the daemon does not run scripts itself.
+    /// Pid file and sockets.
+    pub(crate) own: Vec<PathBuf>,
+    /// The processes outside of the sandbox, if there is one.
     pub(crate) prepared: Option<Prepared>,
 }
 

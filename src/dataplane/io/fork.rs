@@ -16,6 +16,7 @@ use std::{
 };
 
 use rustix::{
+    net::{AddressFamily, SocketFlags, SocketType, socketpair},
     process::{Pid, setpgid},
     stdio,
 };
@@ -23,8 +24,8 @@ use rustix::{
 /// First descriptor behind the standard ones.
 const FIRST: libc::c_uint = 3;
 
-/// Starts a process that only runs `then` and exits with its result. Returns our end of a socket
-/// between both processes, and the process id.
+/// Starts a process that only runs `then` and exits with its result. Returns our end of a socket of
+/// this kind between both processes, and the process id.
 ///
 /// The new process is a copy of this one, with all its present knowledge. The copy keeps standard
 /// error but no other descriptor. The copy has a process group of its own, and shows `title` as its
@@ -33,7 +34,11 @@ const FIRST: libc::c_uint = 3;
 /// # Errors
 /// Those of `fork(2)` and `socketpair(2)`; [`io::ErrorKind::ResourceBusy`] if other threads run,
 /// which a copy would lack.
-pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(UnixStream, Pid)> {
+pub fn fork(
+    title: &str,
+    kind: SocketType,
+    then: impl FnOnce(UnixStream) -> u8,
+) -> io::Result<(UnixStream, Pid)> {
     let own = Own::read().ok_or(io::ErrorKind::InvalidData)?;
     if own.threads != 1 {
         return Err(io::ErrorKind::ResourceBusy.into());
@@ -41,7 +46,8 @@ pub fn fork(title: &str, then: impl FnOnce(UnixStream) -> u8) -> io::Result<(Uni
     // A device or port is free only when no process holds a descriptor of it from a service
     // manager.
     let given = env::var_os("LISTEN_FDS").is_some();
-    let (ours, theirs) = UnixStream::pair()?;
+    let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None)?;
+    let (ours, theirs): (UnixStream, UnixStream) = (pair.0.into(), pair.1.into());
     // SAFETY: this is the only thread, so the copy lacks nothing that other threads hold.
     match unsafe { libc::fork() } {
         0 => {
@@ -92,6 +98,23 @@ fn become_other(title: &str, own: &Own, socket: UnixStream, ack: bool) -> io::Re
     Ok(socket)
 }
 
+/// Makes this process ignore the signals that end or reload a daemon. Programs that it starts
+/// ignore them too.
+pub fn ignore_signals() {
+    for signal in [
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGALRM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+    ] {
+        // SAFETY: no handler runs, the kernel drops these signals.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
 /// Facts of the kernel about this process. Source: proc_pid_stat(5).
 struct Own {
     threads: usize,
@@ -136,7 +159,7 @@ mod tests {
     #[test]
     fn a_process_with_other_threads_is_not_copied() {
         let error = std::thread::scope(|scope| {
-            let other = scope.spawn(|| fork("none", |_| 0).map(drop));
+            let other = scope.spawn(|| fork("none", SocketType::STREAM, |_| 0).map(drop));
             other.join().unwrap().unwrap_err()
         });
         assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);

@@ -30,6 +30,8 @@ fn begin(dir: &Path) -> Begin {
         chroot: false,
         nice: None,
         rising: None,
+        own: Own::default(),
+        confined: false,
     }
 }
 
@@ -88,7 +90,7 @@ async fn tinc_up_is_killed(by_word: bool) {
 
 /// The other end of the script process, as an attacker in the daemon would use it.
 struct Wire {
-    read: BufReader<OwnedReadHalf>,
+    read: BufReader<tokio::net::unix::OwnedReadHalf>,
     write: OwnedWriteHalf,
 }
 
