@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use meshd_config::{Config, Problem, Source};
+use meshd_crypto::ed25519::KeyError;
 use meshd_os::clock;
+use meshd_wire::NodeName;
 
 use crate::{
     Exit, Outcome,
@@ -38,6 +40,21 @@ struct Row {
     text: String,
 }
 
+/// Returns an error for each key of a host file that has torsion: the daemon looks at that only when
+/// a node uses the key.
+fn unsound_keys(config: &Config) -> Vec<Problem> {
+    let hosts = config.settings.hosts.iter();
+    let unsound = hosts.filter(|(_, host)| {
+        let mut keys = host.key.iter().chain(&host.next);
+        keys.any(|key| !key.is_torsion_free())
+    });
+    let problem = |(name, _): (&NodeName, _)| {
+        let file = Path::new("hosts").join(name.as_str());
+        Problem::error(&file, 0, KeyError::Torsion.to_string())
+    };
+    unsound.map(problem).collect()
+}
+
 /// Returns exit code 7 for errors, and 1 for warnings under `strict`.
 pub(super) fn run(
     context: &Context,
@@ -57,6 +74,10 @@ pub(super) fn run(
         let relative = file.strip_prefix(&status.config).unwrap_or(&file);
         let text = meshd_diagnose::health::other_key(&key.to_string());
         config.problems.push(Problem::warning(relative, 0, text));
+    }
+    if let Ok(config) = &mut loaded {
+        let unsound = unsound_keys(config);
+        config.problems.extend(unsound);
     }
     if let Some((place, _)) = &source.instead {
         // Problems of other files are dropped: the author of this file does not write them.

@@ -64,40 +64,54 @@ pub enum KeyError {
     BadPem(&'static str, usize),
 }
 
-/// Public key of a node: 32 bytes, a canonical, torsion-free Edwards point, not of small order.
+/// Public key of a node: 32 bytes, a canonical Edwards point, not of small order.
+///
+/// [`Self::is_torsion_free`] takes ten times as long as the other checks, and a node reads a key of
+/// each host file at its start. So a key of a file is checked for torsion where it is used.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 32]);
 
 impl PublicKey {
     /// Checks that `bytes` are a valid public key. Errors: see [`KeyError`].
     pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
-        let point = decompress(&bytes).ok_or(KeyError::NotAPoint)?;
-        if point.compress().0 != bytes {
-            return Err(KeyError::NotAPoint);
+        let key = Self::of_file(bytes)?;
+        match key.is_torsion_free() {
+            true => Ok(key),
+            false => Err(KeyError::Torsion),
         }
-        if point.is_small_order() {
-            return Err(KeyError::SmallOrder);
-        }
-        if !point.is_torsion_free() {
-            return Err(KeyError::Torsion);
-        }
-        Ok(Self(bytes))
     }
 
-    /// Reads the key of a host file's `Ed25519PublicKey` or of a meta line: [`PUBLIC_TEXT`]
-    /// characters.
+    /// Checks all but torsion.
+    fn of_file(bytes: [u8; 32]) -> Result<Self, KeyError> {
+        let point = decompress(&bytes).filter(|_| is_canonical(&bytes));
+        let point = point.ok_or(KeyError::NotAPoint)?;
+        match point.is_small_order() {
+            true => Err(KeyError::SmallOrder),
+            false => Ok(Self(bytes)),
+        }
+    }
+
+    /// Returns true if the point is in the group of prime order. A key pair of any generator has
+    /// such a point. No signature is valid under another one.
+    #[must_use]
+    pub fn is_torsion_free(&self) -> bool {
+        decompress(&self.0).is_some_and(|point| point.is_torsion_free())
+    }
+
+    /// Reads the key of a host file's `Ed25519PublicKey`: [`PUBLIC_TEXT`] characters. The key is
+    /// not checked for torsion.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         if text.len() != PUBLIC_TEXT {
             return Err(KeyError::NotBase64);
         }
         let bytes = base64::decode(text).ok_or(KeyError::NotBase64)?;
-        Self::from_bytes(bytes.try_into().map_err(|_| KeyError::NotBase64)?)
+        Self::of_file(bytes.try_into().map_err(|_| KeyError::NotBase64)?)
     }
 
     /// Reads the key in a PEM block `ED25519 PUBLIC KEY`, as some host files have it. Text before
-    /// the block is skipped.
+    /// the block is skipped. The key is not checked for torsion.
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
-        Self::from_bytes(*pem_content(text, PUBLIC_LABEL)?)
+        Self::of_file(*pem_content(text, PUBLIC_LABEL)?)
     }
 
     /// Returns the 32 bytes.
@@ -109,10 +123,11 @@ impl PublicKey {
     /// Returns true if `signature` is this key's signature of `message`.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8; SIGNATURE]) -> bool {
-        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
+        let valid = VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
             key.verify_strict(message, &Signature::from_bytes(signature))
                 .is_ok()
-        })
+        });
+        valid && self.is_torsion_free()
     }
 
     /// Returns the same key for X25519: the Montgomery form of the point (proto/native-link.md
@@ -317,6 +332,13 @@ fn public_half(expanded: &[u8; 64]) -> EdwardsPoint {
     EdwardsPoint::mul_base_clamped(*scalar_of(expanded))
 }
 
+/// Returns true if the y coordinate is below 2^255 - 19. The other form that is not canonical, a
+/// sign of x = 0, is that of a point of small order.
+fn is_canonical(bytes: &[u8; 32]) -> bool {
+    let high = bytes[31] | 0x80 == 0xff && bytes[1..31].iter().all(|byte| *byte == 0xff);
+    !high || bytes[0] < 0xed
+}
+
 fn decompress(bytes: &[u8; 32]) -> Option<EdwardsPoint> {
     CompressedEdwardsY(*bytes).decompress()
 }
@@ -392,6 +414,9 @@ mod tests {
         let mixed = public_half(&expand(&[1; 32])) + curve25519_dalek::constants::EIGHT_TORSION[1];
         let mixed = mixed.compress().0;
         assert_eq!(PublicKey::from_bytes(mixed), Err(KeyError::Torsion));
+        let listed: PublicKey = base64::encode(&mixed).parse().unwrap();
+        assert!(!listed.is_torsion_free());
+        assert!(key(1).public().is_torsion_free());
         // y = p + 1: the identity again, in a form that is not canonical.
         let mut beyond = [0xff; 32];
         (beyond[0], beyond[31]) = (0xee, 0x7f);

@@ -289,7 +289,8 @@ impl Legacy {
     }
 
     fn their_key(&mut self, line: &[u8], output: &mut BytesMut) -> Result<Step, LinkError> {
-        let Ok(key) = PublicKey::from_base64(words(line, "4", 1)?[0]) else {
+        let key = PublicKey::from_base64(words(line, "4", 1)?[0]).ok();
+        let Some(key) = key.filter(PublicKey::is_torsion_free) else {
             return misbehaved(format!(
                 "what it calls its Ed25519 key is none: {}",
                 excerpt(line)
