@@ -87,7 +87,7 @@ impl Mesh {
         };
         let mut mesh = Self {
             nodes,
-            graph: Graph::default(),
+            graph: Graph::new(now),
             gossip: Gossip::new(&mut rng, now),
             peers: Peers::new(now),
             sessions: Sessions::new(settings.key_expire, now),

@@ -25,7 +25,7 @@ use crate::{
         topology::{
             edge::Edge,
             graph,
-            node::{Node, Nodes, Reachability},
+            node::{Node, Nodes},
         },
         total,
     },
@@ -201,17 +201,13 @@ impl Mesh {
     }
 
     /// Adds places via denied edges for nodes that would become unreachable without these edges.
-    pub(in crate::mesh) fn keep_doubted_nodes(
-        &mut self,
-        places: &mut BTreeMap<NodeIdx, Reachability>,
-        now: Instant,
-    ) {
+    pub(in crate::mesh) fn keep_doubted_nodes(&mut self, places: &mut graph::Places, now: Instant) {
         let mut lost = Vec::new();
         for idx in self.nodes.by_name().collect::<Vec<_>>() {
             let node = &mut self.nodes[idx];
-            if !places.contains_key(&idx) && node.reachability.reachable && idx != Nodes::ME {
+            if !places.contains_key(idx) && node.reachability.reachable && idx != Nodes::ME {
                 lost.push(idx);
-            } else if node.evidence.doubted.take().is_some() && places.contains_key(&idx) {
+            } else if node.evidence.doubted.take().is_some() && places.contains_key(idx) {
                 node.evidence.returned.get_or_insert((now, false));
             }
         }
@@ -224,12 +220,12 @@ impl Mesh {
         );
         let mut all = None;
         for idx in lost {
-            let mut kept = young.get(&idx).copied();
+            let mut kept = young.get(idx).copied();
             if kept.is_none() && self.is_tunnel_alive(idx, now) {
                 let all = all.get_or_insert_with(|| {
                     graph::places(&self.nodes, &self.gossip.denied.since(None))
                 });
-                kept = all.get(&idx).copied();
+                kept = all.get(idx).copied();
             }
             let Some(reachability) = kept else {
                 let evidence = &mut self.nodes[idx].evidence;

@@ -17,6 +17,7 @@ use crate::{
         Mesh, Output, Timer,
         topology::{
             node::{Node, Nodes},
+            pace::Pace,
             per_node::PerNode,
         },
     },
@@ -27,8 +28,12 @@ use crate::{
     },
 };
 
-/// Mean time between two publications under constant change.
+/// Mean time between two publications under constant change in a small mesh.
 const PUBLISH_EVERY: Duration = Duration::from_millis(10);
+/// Time that each node adds to [`PUBLISH_EVERY`].
+const PUBLISH_PER_NODE: Duration = Duration::from_micros(150);
+/// Longest mean time between two publications.
+const PUBLISH_LONGEST: Duration = Duration::from_millis(500);
 /// Time by which publications may run ahead of that mean. A node that comes up causes five changes
 /// within 3 ms, and none of them should wait.
 const PUBLISH_AHEAD: Duration = Duration::from_millis(80);
@@ -36,8 +41,8 @@ const PUBLISH_AHEAD: Duration = Duration::from_millis(80);
 /// The snapshot of the workers, and when the next one is due.
 pub(in crate::mesh) struct Publisher {
     snapshot: Arc<RouteSnapshot>,
-    /// Time up to which the budget of publications (one in [`PUBLISH_EVERY`]) is used up.
-    used_until: Instant,
+    /// Times of publications.
+    pace: Pace,
     /// True if the tables have changed since the last publication.
     dirty: bool,
     /// True for each node whose id another node keeps: the operator was told.
@@ -48,7 +53,7 @@ impl Publisher {
     pub(in crate::mesh) fn new(snapshot: RouteSnapshot, now: Instant) -> Self {
         Self {
             snapshot: Arc::new(snapshot),
-            used_until: now,
+            pace: Pace::new(PUBLISH_AHEAD, now),
             dirty: true,
             collides: PerNode::default(),
         }
@@ -67,14 +72,15 @@ impl Publisher {
     /// Returns the time of the next publication; `None` if nothing has changed. The time may be
     /// past.
     fn due(&self) -> Option<Instant> {
-        let due = self.used_until.checked_sub(PUBLISH_AHEAD);
-        self.dirty.then_some(due.unwrap_or(self.used_until))
+        self.dirty.then(|| self.pace.due())
     }
 
     /// Puts a snapshot in force, and counts it.
     fn replace(&mut self, snapshot: RouteSnapshot, now: Instant) -> Arc<RouteSnapshot> {
         self.dirty = false;
-        self.used_until = self.used_until.max(now) + PUBLISH_EVERY;
+        let slots = u32::try_from(snapshot.nodes.len()).unwrap_or(u32::MAX);
+        let interval = PUBLISH_EVERY + PUBLISH_PER_NODE.saturating_mul(slots);
+        self.pace.spend(interval.min(PUBLISH_LONGEST), now);
         self.snapshot = Arc::new(snapshot);
         Arc::clone(&self.snapshot)
     }
@@ -89,8 +95,10 @@ impl Mesh {
     /// Recomputes paths if edges changed, and publishes if the time has come.
     pub(in crate::mesh) fn settle(&mut self, now: Instant) {
         self.settle_graph(now);
-        for (link, line) in self.gossip.take_deferred() {
-            self.handle_line(link, &line, now);
+        if !self.graph.is_dirty() {
+            for (link, line) in self.gossip.take_deferred() {
+                self.handle_line(link, &line, now);
+            }
         }
         self.close_misbehaved(now);
         match self.publisher.due() {

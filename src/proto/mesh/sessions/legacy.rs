@@ -29,7 +29,7 @@ use crate::{
         sessions::{keys::RETRY, lifetime::Lifetime},
         topology::{
             graph,
-            node::{Nodes, Reachability},
+            node::{Node, Nodes, Reachability},
         },
     },
     route::NodeIdx,
@@ -148,10 +148,14 @@ impl Mesh {
 
     /// Finds, after a graph pass, the nodes that may hand us packets of each legacy node. Each node
     /// on the path opens and seals packets from or to a legacy node again, in the dialect of the
-    /// next hop.
-    pub(in crate::mesh) fn find_carriers(&mut self) {
-        let any = self.nodes.iter().any(|(_, node)| node.reachability.legacy);
-        let mut between = match any {
+    /// next hop. Returns false if there were none and are none.
+    pub(in crate::mesh) fn find_carriers(&mut self) -> bool {
+        let any = |is: fn(&Node) -> bool| self.nodes.iter().any(|(_, node)| is(node));
+        let legacy = any(|node| node.reachability.legacy);
+        if !legacy && !any(|node| !node.carriers.is_empty()) {
+            return false;
+        }
+        let mut between = match legacy {
             true => graph::between(&self.nodes),
             false => BTreeMap::new(),
         };
@@ -160,6 +164,7 @@ impl Mesh {
             let carriers = between.remove(&idx).unwrap_or_default();
             self.nodes[idx].carriers = carriers.into_iter().map(NodeIdx::slot).collect();
         }
+        true
     }
 
     /// Requests the key of a legacy node, if we have none.
@@ -379,7 +384,7 @@ impl Mesh {
     /// requests its new key when it needs it.
     pub(in crate::mesh) fn renew_legacy_keys(&mut self, now: Instant) {
         self.sessions.legacy.expire_at = now + self.cx.lifetime(Dialect::Legacy).renew;
-        let keyed = |node: &crate::mesh::topology::node::Node| {
+        let keyed = |node: &Node| {
             node.reachability.legacy && !self.sessions[node.shared.idx].legacy.rx.is_empty()
         };
         let all = self.nodes.iter().filter(|(_, node)| keyed(node));

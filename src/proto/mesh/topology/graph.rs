@@ -6,43 +6,99 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use meshd_wire::{NodeName, Options};
+use slotmap::SecondaryMap;
+
+use meshd_wire::Options;
 
 use crate::{
     mesh::{
         gossip::belief::Edges,
-        topology::node::{Nodes, Reachability},
+        topology::{
+            edge::Edge,
+            node::{Nodes, Reachability},
+        },
     },
     route::NodeIdx,
 };
 
-/// Reachability of a node, and the sum of weights on its path.
-type Found = BTreeMap<NodeIdx, (Reachability, i64)>;
+/// Reachability of each reachable node.
+pub(in crate::mesh) type Places = SecondaryMap<NodeIdx, Reachability>;
+
+/// The table of nodes as arrays for one pass. A node's rank is its place in the order of names.
+struct View<'a> {
+    nodes: Vec<NodeIdx>,
+    ranks: SecondaryMap<NodeIdx, usize>,
+    /// Edges of all nodes, in order of both ends.
+    edges: Vec<(usize, &'a Edge)>,
+    /// Start of the edges of each node, and their end.
+    starts: Vec<usize>,
+}
+
+impl<'a> View<'a> {
+    fn new(nodes: &'a Nodes) -> Self {
+        let order: Vec<NodeIdx> = nodes.by_name().collect();
+        let mut ranks = SecondaryMap::with_capacity(nodes.slot_count());
+        for (rank, idx) in order.iter().enumerate() {
+            ranks.insert(*idx, rank);
+        }
+        let mut edges = Vec::with_capacity(nodes.edge_count);
+        let mut starts = Vec::with_capacity(order.len() + 1);
+        for idx in &order {
+            starts.push(edges.len());
+            let ends = nodes[*idx].edges.values();
+            edges.extend(ends.map(|edge| (ranks[edge.to], edge)));
+        }
+        starts.push(edges.len());
+        Self {
+            nodes: order,
+            ranks,
+            edges,
+            starts,
+        }
+    }
+
+    /// Edges of a node, in order of the other ends.
+    fn edges(&self, rank: usize) -> &[(usize, &'a Edge)] {
+        &self.edges[self.starts[rank]..self.starts[rank + 1]]
+    }
+
+    fn edge(&self, from: usize, to: usize) -> Option<&'a Edge> {
+        let edges = self.edges(from);
+        let at = edges.binary_search_by_key(&to, |(to, _)| *to).ok()?;
+        Some(edges[at].1)
+    }
+}
 
 /// Computes the place of each reachable node. Only edges known in both directions count.
 ///
 /// A path of fewest hops wins. Among paths of equal length the smallest sum of weights decides the
 /// nexthop. A node that was first found over an IndirectData edge is updated when a path without
 /// such an edge is found; the nexthop stays. `more` are edges that count in addition to the table.
-pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, Reachability> {
+pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> Places {
+    let view = View::new(nodes);
     let me = Nodes::ME;
     let here = Reachability {
         reachable: true,
         distance: 0,
         ..Reachability::nowhere(me)
     };
-    let mut found = Found::from([(me, (here, 0))]);
-    let mut queue = VecDeque::from([me]);
-    while let Some(idx) = queue.pop_front() {
-        let node = &nodes[idx];
-        let (from, cost) = found[&idx];
+    // Reachability of a node, and the sum of weights on its path, by rank.
+    let mut found: Vec<Option<(Reachability, i64)>> = vec![None; view.nodes.len()];
+    found[view.ranks[me]] = Some((here, 0));
+    let mut queue = VecDeque::from([view.ranks[me]]);
+    while let Some(rank) = queue.pop_front() {
+        let idx = view.nodes[rank];
+        let Some((from, cost)) = found[rank] else {
+            continue;
+        };
+        let of_table = view.edges(rank).iter().copied();
         // No index is smaller than ours.
         let more_of_it = more.range((idx, me)..);
         let more_of_it = more_of_it.take_while(|((from, _), _)| *from == idx);
-        let more_of_it = more_of_it.map(|(_, edge)| edge);
-        for edge in node.edges.values().chain(more_of_it) {
+        let more_of_it = more_of_it.map(|((_, to), edge)| (view.ranks[*to], edge));
+        for (at, edge) in of_table.chain(more_of_it) {
             let to = edge.to;
-            let back = || nodes.edge(to, idx).is_some() || more.contains_key(&(to, idx));
+            let back = || view.edge(at, rank).is_some() || more.contains_key(&(to, idx));
             if to == me || !back() {
                 continue;
             }
@@ -60,9 +116,9 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
                 address: edge.address.target(),
             };
             let cost = cost + i64::from(edge.weight);
-            let Some((old, old_cost)) = found.get(&to).copied() else {
-                found.insert(to, (reachability, cost));
-                queue.push_back(to);
+            let Some((old, old_cost)) = found[at] else {
+                found[at] = Some((reachability, cost));
+                queue.push_back(at);
                 continue;
             };
             let shorter = old.distance == reachability.distance && cost < old_cost;
@@ -72,28 +128,25 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> BTreeMap<NodeIdx, 
                 } else {
                     (old.nexthop, old_cost)
                 };
-                let distance = old.distance;
-                found.insert(
-                    to,
-                    (
-                        Reachability {
-                            nexthop,
-                            distance,
-                            ..reachability
-                        },
-                        cost,
-                    ),
-                );
-                queue.push_back(to);
+                let kept = Reachability {
+                    nexthop,
+                    distance: old.distance,
+                    ..reachability
+                };
+                found[at] = Some((kept, cost));
+                queue.push_back(at);
             } else if shorter && old.indirect == indirect {
-                found.insert(to, (reachability, cost));
+                found[at] = Some((reachability, cost));
             }
         }
     }
-    found
-        .into_iter()
-        .map(|(idx, (reachability, _))| (idx, reachability))
-        .collect()
+    let mut places = Places::with_capacity(nodes.slot_count());
+    for (idx, found) in view.nodes.iter().zip(found) {
+        if let Some((reachability, _)) = found {
+            places.insert(*idx, reachability);
+        }
+    }
+    places
 }
 
 /// Number of hops from one node to another over usable edges that both ends announce.
@@ -145,58 +198,49 @@ pub(in crate::mesh) fn between(nodes: &Nodes) -> BTreeMap<NodeIdx, Vec<NodeIdx>>
     found
 }
 
-/// Returns our neighbours on the minimum spanning tree. All nodes compute the same tree. Edges in
-/// order of weight, then names, join the component of the first edge whose start is reachable.
+/// Returns our neighbours on the minimum spanning tree. All nodes compute the same tree: each edge
+/// in order of weight, then names, joins two parts that no earlier edge joins.
 pub(in crate::mesh) fn tree_neighbours(nodes: &Nodes) -> BTreeSet<NodeIdx> {
-    type Key = (i32, NodeName, NodeName);
-    let key = |from: NodeIdx, to: NodeIdx, weight: i32| -> Key {
-        (weight, nodes[from].name().clone(), nodes[to].name().clone())
-    };
-    // Edges that leave the tree. Either end may be inside: each direction has its own weight.
-    let mut border: BTreeMap<Key, (NodeIdx, NodeIdx)> = BTreeMap::new();
-    let mut visited = BTreeSet::new();
-    let mut neighbours = BTreeSet::new();
-    let first = nodes
-        .iter()
-        .filter(|(_, node)| node.reachability.reachable)
-        .flat_map(|(idx, node)| node.edges.values().map(move |edge| (idx, edge)))
-        .min_by_key(|(idx, edge)| key(*idx, edge.to, edge.weight));
-    let Some((start, _)) = first else {
-        return neighbours;
-    };
-    let mut next = Some(start);
-    while let Some(idx) = next {
-        visited.insert(idx);
-        for edge in nodes[idx].edges.values() {
-            let Some(back) = nodes.edge(edge.to, idx) else {
-                continue;
-            };
-            border.insert(key(idx, edge.to, edge.weight), (idx, edge.to));
-            border.insert(key(edge.to, idx, back.weight), (edge.to, idx));
-        }
-        next = None;
-        while let Some((_, (from, to))) = border.pop_first() {
-            let fresh = match (visited.contains(&from), visited.contains(&to)) {
-                (true, false) => to,
-                (false, true) => from,
-                _ => continue,
-            };
-            if from == Nodes::ME {
-                neighbours.insert(to);
-            } else if to == Nodes::ME {
-                neighbours.insert(from);
+    let view = View::new(nodes);
+    let mut sorted = Vec::with_capacity(view.edges.len() / 2);
+    for from in 0..view.nodes.len() {
+        let later = view.edges(from).iter().filter(|(to, _)| *to > from);
+        for (to, edge) in later {
+            // Each direction has its own weight.
+            if let Some(back) = view.edge(*to, from) {
+                sorted.push((edge.weight, from, *to).min((back.weight, *to, from)));
             }
-            next = Some(fresh);
-            break;
+        }
+    }
+    sorted.sort_unstable();
+    let me = view.ranks[Nodes::ME];
+    let mut parts: Vec<usize> = (0..view.nodes.len()).collect();
+    let mut neighbours = BTreeSet::new();
+    for (_, from, to) in sorted {
+        let (a, b) = (part(&mut parts, from), part(&mut parts, to));
+        parts[a] = b;
+        if a != b && from == me {
+            neighbours.insert(view.nodes[to]);
+        } else if a != b && to == me {
+            neighbours.insert(view.nodes[from]);
         }
     }
     neighbours
 }
 
+/// Returns the representative of a node's part, and shortens the way to it.
+fn part(parts: &mut [usize], mut of: usize) -> usize {
+    while parts[of] != of {
+        parts[of] = parts[parts[of]];
+        of = parts[of];
+    }
+    of
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::{testing, topology::edge::Edge};
+    use crate::mesh::testing;
     use meshd_wire::{EdgeAddress, Request};
 
     fn graph(edges: &[(&str, &str, i32, u32)]) -> (Nodes, impl Fn(&str) -> NodeIdx + use<>) {
@@ -235,9 +279,9 @@ mod tests {
             ("d", "z", 1, 0),
         ]);
         let places = places(&nodes, &Edges::new());
-        assert_eq!(places[&at("z")].nexthop, at("b"));
-        assert_eq!(places[&at("z")].distance, 2);
-        assert_eq!(places[&at("z")].via, at("z"));
+        assert_eq!(places[at("z")].nexthop, at("b"));
+        assert_eq!(places[at("z")].distance, 2);
+        assert_eq!(places[at("z")].via, at("z"));
     }
 
     /// Two paths of equal length to z; d hangs off one of them, e is on a longer path.
@@ -255,7 +299,7 @@ mod tests {
         ]);
         let places = places(&nodes, &Edges::new());
         for (idx, reachability) in &places {
-            nodes[*idx].reachability = *reachability;
+            nodes[idx].reachability = *reachability;
         }
         let between = between(&nodes);
         let expect = |of: &str, names: &[&str]| {
@@ -274,8 +318,8 @@ mod tests {
         let (mut nodes, at) = graph(&[("me", "a", 1, 0), ("a", "b", 1, 0)]);
         nodes.remove_edge(at("b"), at("a"));
         let places = places(&nodes, &Edges::new());
-        assert!(places.contains_key(&at("a")));
-        assert!(!places.contains_key(&at("b")));
+        assert!(places.contains_key(at("a")));
+        assert!(!places.contains_key(at("b")));
     }
 
     #[test]
@@ -286,10 +330,10 @@ mod tests {
             ("b", "c", 1, 0),
         ]);
         let places = places(&nodes, &Edges::new());
-        assert_eq!(places[&at("b")].via, at("a"));
-        assert_eq!(places[&at("c")].via, at("a"));
-        assert!(places[&at("c")].indirect);
-        assert_eq!(places[&at("c")].nexthop, at("a"));
+        assert_eq!(places[at("b")].via, at("a"));
+        assert_eq!(places[at("c")].via, at("a"));
+        assert!(places[at("c")].indirect);
+        assert_eq!(places[at("c")].nexthop, at("a"));
     }
 
     #[test]
@@ -347,7 +391,7 @@ mod tests {
             let name = |idx: NodeIdx| nodes[idx].name().to_string();
             for (node, expected) in case["expect_nodes"].as_object().unwrap() {
                 let idx = nodes.find(&node.parse().unwrap()).unwrap();
-                let reachability = found.get(&idx);
+                let reachability = found.get(idx);
                 assert_eq!(
                     reachability.is_some(),
                     expected["reachable"] == true,

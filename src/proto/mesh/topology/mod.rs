@@ -4,15 +4,22 @@ pub(in crate::mesh) mod edge;
 mod forget;
 pub(in crate::mesh) mod graph;
 pub(in crate::mesh) mod node;
+pub(in crate::mesh) mod pace;
 mod pass;
 pub(in crate::mesh) mod per_node;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use crate::route::NodeIdx;
 
+/// Time by which passes may run ahead of their mean: changes after a quiet time take effect at once.
+const AHEAD: Duration = Duration::from_millis(200);
+
 /// The pending work of the graph pass, and its results for the whole mesh.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::mesh) struct Graph {
     /// True if edges changed since the last pass.
     dirty: bool,
@@ -22,9 +29,21 @@ pub(in crate::mesh) struct Graph {
     orphans: BTreeSet<NodeIdx>,
     /// Neighbours on the minimum spanning tree.
     tree: BTreeSet<NodeIdx>,
+    /// Times of passes.
+    pace: pace::Pace,
 }
 
 impl Graph {
+    pub(in crate::mesh) fn new(now: Instant) -> Self {
+        Self {
+            dirty: false,
+            purge: false,
+            orphans: BTreeSet::new(),
+            tree: BTreeSet::new(),
+            pace: pace::Pace::new(AHEAD, now),
+        }
+    }
+
     /// Requests a graph pass.
     pub(in crate::mesh) fn mark_dirty(&mut self) {
         self.dirty = true;
@@ -65,10 +84,11 @@ impl Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::testing;
 
     #[test]
     fn a_purge_is_part_of_a_pass() {
-        let mut graph = Graph::default();
+        let mut graph = Graph::new(testing::start());
         assert!(!graph.is_dirty());
         graph.add_orphan(NodeIdx::FIRST);
         assert!(!graph.is_dirty(), "the line about the edge marks it");

@@ -1,10 +1,13 @@
 //! The graph pass: new paths, and what follows for the nodes whose reachability changed.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use crate::{
     mesh::{
-        HookEvent, Mesh, Output,
+        HookEvent, Mesh, Output, Timer,
         gossip::belief,
         topology::{
             graph,
@@ -14,10 +17,29 @@ use crate::{
     route::NodeIdx,
 };
 
+/// Share of the time between two passes that each node of the mesh adds under constant change. A
+/// pass takes about a thirtieth of it.
+const PER_NODE: Duration = Duration::from_micros(150);
+/// Longest mean time between two passes under constant change.
+const LONGEST: Duration = Duration::from_millis(500);
+
+/// Returns the mean time between two passes in a mesh of `nodes` nodes under constant change.
+fn pass_cost(nodes: usize) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    PER_NODE.saturating_mul(nodes).min(LONGEST)
+}
+
 impl Mesh {
-    /// Runs the graph pass until no edge changes any more.
+    /// Runs the graph pass until no edge changes any more, or schedules it. In a storm of changes
+    /// one pass serves many of them.
     pub(in crate::mesh) fn settle_graph(&mut self, now: Instant) {
-        while std::mem::take(&mut self.graph.dirty) {
+        while self.graph.dirty {
+            let due = self.graph.pace.due();
+            if due > now {
+                return self.cx.arm(due, Timer::Publish, Nodes::ME);
+            }
+            self.graph.dirty = false;
+            self.graph.pace.spend(pass_cost(self.nodes.len()), now);
             self.run_graph(now);
             self.withdraw_orphans();
             if std::mem::take(&mut self.graph.purge) {
@@ -34,8 +56,9 @@ impl Mesh {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         let mut flips = Vec::new();
         let mut changed = Vec::new();
+        let mut news = false;
         for idx in all {
-            let mut reachability = places.remove(&idx).unwrap_or(nowhere);
+            let mut reachability = places.remove(idx).unwrap_or(nowhere);
             if reachability.reachable && idx != Nodes::ME {
                 let anew = !self.nodes[idx].reachability.reachable;
                 reachability.legacy = self.speaks_only_legacy(idx, &reachability);
@@ -53,10 +76,11 @@ impl Mesh {
                 self.paths[idx].addr = reachability.address;
             }
             if old != reachability {
+                news = true;
                 self.update_state(idx);
             }
         }
-        self.find_carriers();
+        news |= self.find_carriers();
         // In order of names, after all places are known: a script may inspect other nodes.
         for idx in flips {
             self.flip(idx, now);
@@ -64,8 +88,12 @@ impl Mesh {
         for idx in changed {
             self.start_anew(idx, now);
         }
-        self.graph.tree = graph::tree_neighbours(&self.nodes);
-        self.publisher.mark_dirty();
+        let tree = graph::tree_neighbours(&self.nodes);
+        news |= tree != self.graph.tree;
+        self.graph.tree = tree;
+        if news {
+            self.publisher.mark_dirty();
+        }
     }
 
     /// Drops the sessions with a reachable node and starts new ones.
