@@ -15,7 +15,7 @@ use meshd_proto::mesh::settings::Host;
 use meshd_wire::NodeName;
 
 use crate::{
-    Problem, Source, cache, files, keys, legacy,
+    Problem, Source, cache, files, keys, legacy, load,
     merged::{self, CliOption, Tree},
     reader::Reader,
     tincconf::{self, Lines, Trouble},
@@ -162,12 +162,13 @@ fn open_block(lines: &Lines, bytes: &[u8]) -> Option<usize> {
     (!keys.any(|key| vars::find(&key).is_some())).then_some(open.number)
 }
 
-/// Returns the host file of a node, relative to the configuration directory: `hosts/NAME`, or `hosts/NAME.toml` if only
-/// that exists.
+/// Returns the host file of a node, relative to the configuration directory: `hosts/NAME` or `hosts/NAME.toml`, whichever
+/// exists. A file that is still to be written has the form of the main file.
 #[must_use]
 pub fn host_path(source: &Source, name: &NodeName) -> PathBuf {
     let [tincs, ours] = forms(name);
-    match !source.has(&tincs) && source.has(&ours) {
+    let is_main_ours = || load::main_file(source) == Path::new(toml::MAIN);
+    match !source.has(&tincs) && (source.has(&ours) || is_main_ours()) {
         true => ours,
         false => tincs,
     }

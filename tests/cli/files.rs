@@ -308,6 +308,23 @@ fn a_keygen_that_was_killed_is_completed_by_the_next_one() {
     assert_eq!(run(&["check", "--strict", dir]).0, 0);
 }
 
+/// A second file in the form of tinc would make the daemon refuse the directory.
+#[test]
+fn keygen_writes_a_host_file_in_the_form_of_the_main_file() {
+    let tree = tempfile::tempdir().unwrap();
+    let dir = tree.path().to_str().unwrap();
+    fs::create_dir(tree.path().join("hosts")).unwrap();
+    assert_eq!(run(&["keygen", "--out", dir]).0, 0);
+    fs::write(tree.path().join("meshd.toml"), "name = \"web_01\"\n").unwrap();
+    assert_eq!(run(&["keygen", "--keep", "--out", dir]).0, 0);
+    let names: Vec<_> = fs::read_dir(tree.path().join("hosts"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(names, ["web_01.toml"]);
+    assert_eq!(run(&["check", "--strict", dir]).0, 0);
+}
+
 #[test]
 fn a_keygen_killed_at_any_moment_leaves_a_pair_or_is_completed() {
     let tree = tree();
