@@ -11,6 +11,7 @@ use crate::{
     },
     report::{NodeReport, PathReport, RefusedRow},
     rows::PeerRow,
+    why::PathBetween,
 };
 
 /// Rights of a caller, and the rights that a request needs. Higher rights include lower ones.
@@ -148,6 +149,14 @@ calls! {
         /// The node.
         node: String,
     } -> Box<NodeReport>, Look;
+    /// The path between two nodes: the daemon probes the path and asks both ends, then takes all facts at one instant.
+    /// This takes at most [`crate::why::LONGEST`].
+    Why {
+        /// Name, address or subnet of the first end; `None`: the daemon's node.
+        from: Option<String>,
+        /// Name, address or subnet of the second end.
+        to: String,
+    } -> Box<PathBetween>, Look;
     /// All announced subnets that are refused.
     Refused {} -> Vec<RefusedRow>, Look;
     /// Ask a node for its view of another one. `None`: no answer in time, or the other node is unknown there.

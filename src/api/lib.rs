@@ -7,6 +7,7 @@ pub mod codec;
 pub mod proto;
 pub mod report;
 pub mod rows;
+pub mod why;
 
 use std::path::{Path, PathBuf};
 

@@ -8,6 +8,7 @@ use crate::{
     call::Request,
     report::{NodeReport, PathReport, RefusedRow},
     rows::PeerRow,
+    why::PathBetween,
 };
 
 pub use meshd_proto::mesh::reports::view::{
@@ -101,6 +102,7 @@ contents! {
     Reloaded(Reloaded),
     Plan(Box<Planned>),
     Sight(Box<NodeReport>),
+    Why(Box<PathBetween>),
     Refused(Vec<RefusedRow>),
     Told(Option<Box<PathReport>>),
     Ping(Pong),

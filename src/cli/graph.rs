@@ -16,6 +16,7 @@ use std::{
 use serde::Serialize;
 
 use meshd_api::{call, proto::EdgeRow, rows::PeerRow};
+use meshd_config::on_disk;
 use meshd_os::{clock, files::write_given};
 use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind};
 
@@ -23,7 +24,6 @@ use crate::{
     Exit, Failure, Outcome,
     args::{Format, Picture},
     context::{self, Context},
-    hosts,
     output::{self, Frame},
 };
 
@@ -256,7 +256,7 @@ fn from_files(context: &Context) -> Result<Drawn, Failure> {
     let own = config.settings.name.to_string();
     let to = config.settings.connect_to.iter().map(ToString::to_string);
     let to: BTreeSet<String> = to.collect();
-    let mut names: BTreeSet<String> = hosts::names(&source).into_iter().collect();
+    let mut names: BTreeSet<String> = on_disk::host_names(&source).into_iter().collect();
     names.extend(to.iter().cloned());
     names.insert(own.clone());
     let dot = |name: String| Dot {

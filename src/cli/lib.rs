@@ -14,7 +14,6 @@ mod firewall;
 mod generate;
 mod graph;
 mod health;
-mod hosts;
 mod keygen;
 pub mod lab;
 mod log;

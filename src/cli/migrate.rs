@@ -12,7 +12,7 @@ use meshd_api::{
     proto::{Answer, DaemonStatus, EdgeRow},
     rows::{PeerRow, Reason},
 };
-use meshd_config::Source;
+use meshd_config::{Source, on_disk};
 use meshd_diagnose::{
     Code, Here,
     migrate::{Line, Migration, Own, Progress, Runs, Todo},
@@ -23,7 +23,6 @@ use meshd_wire::NodeName;
 use crate::{
     Exit, Failure, Outcome,
     context::Context,
-    hosts,
     output::{self, Frame, Show},
     peers::tunnel,
     table::{Table, or_dash, or_empty},
@@ -188,14 +187,16 @@ fn of_file(source: &Source, name: &str) -> Progress {
         host_file: HostFile::Missing,
         why: None,
         local: None,
-        disk: node.as_ref().and_then(|node| hosts::file(source, node)),
+        disk: node
+            .as_ref()
+            .and_then(|node| on_disk::host_file(source, node)),
         min_line: node.and_then(|node| line(source, Some(&node), "MinProtocol")),
     }
 }
 
 /// Returns names of host files that no node of the mesh has.
 fn unheard(source: &Source, own: &str, peers: &[PeerRow]) -> Vec<String> {
-    let unheard = hosts::names(source)
+    let unheard = on_disk::host_names(source)
         .into_iter()
         .filter(|name| *name != own && peers.iter().all(|row| row.name != *name));
     unheard.collect()

@@ -1,9 +1,17 @@
 //! `meshctl trace`: shows each hop of packets for a node, with its round trip.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
-use meshd_api::proto::EdgeRow;
-use meshd_diagnose::why::{Target, chain};
+use meshd_api::{
+    call,
+    client::{Client, ClientError},
+    proto::{EdgeRow, ErrorCode},
+    report::{NodeReport, PathReport},
+    why::{End, Other, Target, Unknown},
+};
+use meshd_diagnose::why::chain;
 use meshd_os::clock;
 use meshd_proto::mesh::reports::facts::PathKind;
 
@@ -13,9 +21,13 @@ use crate::{
     context::Context,
     output::{self, Frame},
     table::{or_empty, round_trip},
-    why::gather::Live,
+    why,
 };
 
+/// Longest wait for one probe.
+const PING: Duration = Duration::from_millis(700);
+/// Longest wait for a node's view; it includes a handshake.
+const ASK: Duration = Duration::from_millis(2_500);
 /// Maximum number of hops; a longer path is a loop.
 const MAX: usize = 16;
 
@@ -39,15 +51,16 @@ struct Data<'a> {
 
 /// Returns exit code 1 if the node is unreachable, 4 if it does not exist.
 pub(super) fn run(context: &Context, typed: &str) -> Outcome {
-    let mut live = Live::open(context)?;
-    let target = match live.world.resolve(typed) {
-        Ok(target) => target,
-        Err((text, cure)) => return Err(Failure::new(Exit::Unknown, format!("{text}; {cure}"))),
-    };
-    let own = live.world.own.clone();
-    let (names, reached) = match target.node.as_str() == own {
-        true => (Vec::new(), true),
-        false => hops(&mut live, &target)?,
+    let answer = why::ask(context, None, typed)?;
+    let mut live = Live::open(context, answer.node.clone())?;
+    let own = live.own.clone();
+    let path = &answer.response;
+    let (target, (names, reached)) = match &path.to {
+        End::Unknown(Unknown { text, remedy }) => {
+            return Err(Failure::new(Exit::Unknown, format!("{text}; {remedy}")));
+        }
+        End::Own(target) => (target, (Vec::new(), true)),
+        End::Other(other) => (&other.target, hops(&mut live, other, &path.edges)?),
     };
     let mut all = vec![Hop {
         node: own,
@@ -58,7 +71,7 @@ pub(super) fn run(context: &Context, typed: &str) -> Outcome {
     for (node, kind) in names {
         let last = node == target.node.as_str();
         let role = match (last, reached) {
-            (true, true) => role(&target),
+            (true, true) => role(target),
             (true, false) => "not reachable".into(),
             (false, _) => "relay".into(),
         };
@@ -77,7 +90,7 @@ pub(super) fn run(context: &Context, typed: &str) -> Outcome {
                 reached,
                 hops: &all,
             };
-            output::json("trace", &Frame::from(&live.answer), &data)?;
+            output::json("trace", &Frame::from(&answer), &data)?;
         }
         Format::Tsv => output::print(|out| {
             all.iter().try_for_each(|hop| {
@@ -111,17 +124,14 @@ type Next = (String, Option<PathKind>);
 
 /// Returns the hops to the target and the target itself, and true if it is reached. Each node that answers reports its
 /// next hop; the graph supplies the other hops.
-fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> {
-    let node = target.node.as_str();
-    live.probe(&target.node)?;
-    let report = live.report(&target.node)?;
-    if !report.pair.up {
+fn hops(live: &mut Live, other: &Other, edges: &[EdgeRow]) -> Result<(Vec<Next>, bool), Failure> {
+    let node = other.target.node.as_str();
+    if !other.report.pair.up {
         return Ok((vec![(node.to_owned(), Some(PathKind::Down))], false));
     }
-    let edges = live.edges()?;
     let mut hops: Vec<Next> = Vec::new();
-    let mut report = Some(report.pair);
-    let mut at = live.world.own.clone();
+    let mut report = Some(other.report.pair.clone());
+    let mut at = live.own.clone();
     while at != node && hops.len() < MAX {
         let (next, kind) = match &report {
             Some(pair) => match (pair.path, &pair.via) {
@@ -130,7 +140,7 @@ fn hops(live: &mut Live, target: &Target) -> Result<(Vec<Next>, bool), Failure> 
                 }
                 (path, _) => (node.to_owned(), Some(path)),
             },
-            None => (next_by_links(&edges, &at, node), None),
+            None => (next_by_links(edges, &at, node), None),
         };
         let circle = hops.iter().any(|(seen, _)| *seen == next);
         let next = if circle { node.to_owned() } else { next };
@@ -174,7 +184,56 @@ fn lines(hops: &[Hop]) -> Vec<String> {
     hops.iter().enumerate().map(line).collect()
 }
 
+/// A connection to the daemon.
+struct Live {
+    client: Client,
+    /// The daemon's node.
+    own: String,
+}
+
 impl Live {
+    fn open(context: &Context, own: String) -> Result<Self, Failure> {
+        let client = context.connect()?;
+        client.patience(Some(context.timeout() + ASK))?;
+        Ok(Self { client, own })
+    }
+
+    /// Returns a node's view of another one, or our own view if `node` is our node. `None` if the node cannot be asked.
+    fn path_as_seen_by(&mut self, node: &str, about: &str) -> Result<Option<PathReport>, Failure> {
+        if node == self.own {
+            return Ok(self.report(about)?.map(|report| report.pair));
+        }
+        match self.report(node)? {
+            Some(report) if report.pair.up && report.may_ask => {}
+            _ => return Ok(None),
+        }
+        let call = call::AskNode {
+            node: node.into(),
+            about: about.into(),
+            timeout_ms: ASK.as_millis() as u64,
+        };
+        let report = self.client.ask(call)?.response;
+        Ok(report.map(|report| *report))
+    }
+
+    /// Returns the daemon's view of a node; `None` if it does not know the node.
+    fn report(&mut self, node: &str) -> Result<Option<NodeReport>, Failure> {
+        match self.client.ask(call::Sight { node: node.into() }) {
+            Ok(answer) => Ok(Some(*answer.response)),
+            Err(ClientError::Refused(refused)) if refused.code == ErrorCode::Unknown => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Measures a round trip, if the node answers.
+    fn ping(&mut self, node: &str) -> Result<Option<f64>, Failure> {
+        let call = call::Ping {
+            node: node.into(),
+            timeout_ms: PING.as_millis() as u64,
+        };
+        Ok(self.client.ask(call)?.response.rtt_seconds)
+    }
+
     /// Returns the path of one node to another, if it can be asked; for our own node, from our daemon.
     fn path_between(&mut self, from: &str, to: &str) -> Result<Option<PathKind>, Failure> {
         Ok(self.path_as_seen_by(from, to)?.map(|pair| pair.path))
@@ -185,7 +244,7 @@ impl Live {
         if let Some(rtt) = self.ping(node)? {
             return Ok(Some(rtt));
         }
-        let (own, start) = (self.world.own.clone(), clock::now());
+        let (own, start) = (self.own.clone(), clock::now());
         let answer = self.path_as_seen_by(node, &own)?;
         Ok(answer.map(|_| clock::now().saturating_duration_since(start).as_secs_f64()))
     }

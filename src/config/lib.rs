@@ -22,6 +22,7 @@ mod shell;
 #[doc = include_str!("tinc.md")]
 pub mod tinc {}
 mod merged;
+pub mod on_disk;
 pub mod tincconf;
 pub mod toml;
 mod values;

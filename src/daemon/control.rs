@@ -4,6 +4,7 @@
 
 pub(crate) mod handlers;
 mod queries;
+mod why;
 
 use std::{
     io,
@@ -209,6 +210,7 @@ impl Client {
                     Ok(filter) => return self.capture(filter).await,
                     Err(refused) => refused,
                 },
+                Ok(Request::Why(call)) => self.why(call).await.unwrap_or_else(|refused| refused),
                 Ok(request) => self.ask(request).await,
                 Err(refused) => refused,
             };

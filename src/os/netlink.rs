@@ -5,7 +5,10 @@ use std::{io, net::IpAddr, pin::pin};
 use futures_util::TryStreamExt;
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
-    packet_route::route::{RouteAddress, RouteAttribute, RouteType},
+    packet_route::{
+        link::LinkAttribute,
+        route::{RouteAddress, RouteAttribute, RouteType},
+    },
 };
 use rustix::net::{AddressFamily, SocketType};
 
@@ -58,10 +61,17 @@ pub async fn route_to(address: IpAddr) -> Result<RouteTo, NetlinkError> {
     if route.header.kind != RouteType::Unicast && route.header.kind != RouteType::Local {
         return Err(io::Error::from(io::ErrorKind::NetworkUnreachable).into());
     }
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)
-        .map_err(io::Error::from)?;
-    let interface =
-        rustix::net::netdevice::index_to_name(&socket, index).map_err(io::Error::from)?;
+    let mut links = pin!(handle.link().get().match_index(index).execute());
+    let link = links.try_next().await?;
+    let name = link.and_then(|link| {
+        link.attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            })
+    });
+    let interface = name.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     Ok(RouteTo { interface, source })
 }
 

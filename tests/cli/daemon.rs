@@ -9,7 +9,7 @@ use std::{
 
 use meshd::{
     api::{
-        call::Request,
+        call::{self, Request},
         codec::{self, Lines},
         proto::{
             Answer, Change, ChangeKind, ControlError, DaemonStatus, EdgeRow, Envelope, ErrorCode,
@@ -18,7 +18,10 @@ use meshd::{
         },
         report::{MtuReport, NodeReport, PathReport, RefusedRow, UdpReport},
         rows::{PeerRow, Reason},
+        why::{self, Disk, End, Kernel, Local, Other, PathBetween, There},
     },
+    config::vars::nearness,
+    diagnose::why::World,
     link::Dialect,
     mesh::reports::facts::{HostFile, PathKind, Rule},
 };
@@ -75,6 +78,14 @@ fn serve(mut stream: UnixStream, reply: fn(Request) -> Option<Response>) {
     }
 }
 
+/// The nodes of [`healthy`].
+const PEERS: [(&str, PathKind); 4] = [
+    ("db_01", PathKind::Udp),
+    ("cache_1", PathKind::Tcp),
+    ("web_09", PathKind::Via),
+    ("old_03", PathKind::Down),
+];
+
 pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
     PeerRow {
         name: name.into(),
@@ -117,12 +128,8 @@ pub(crate) fn peer(name: &str, path: PathKind) -> PeerRow {
 
 /// View of a node of [`healthy`].
 fn sight(name: &str) -> NodeReport {
-    let path = match name {
-        "db_01" => PathKind::Udp,
-        "cache_1" => PathKind::Tcp,
-        "web_09" => PathKind::Via,
-        _ => PathKind::Down,
-    };
+    let known = PEERS.iter().find(|(known, _)| *known == name);
+    let path = known.map_or(PathKind::Down, |(_, path)| *path);
     let row = peer(name, path);
     let direct = path == PathKind::Udp;
     NodeReport {
@@ -179,6 +186,83 @@ fn subnet(subnet: &str, owner: &str, weight: i32, active: bool) -> SubnetRow {
     }
 }
 
+fn subnets() -> Vec<SubnetRow> {
+    vec![
+        subnet("172.20.0.11", "web_01", 10, true),
+        subnet("10.7.0.0/24", "db_01", 10, true),
+        subnet("10.7.0.0/24", "cache_1", 20, false),
+    ]
+}
+
+fn refused() -> RefusedRow {
+    RefusedRow {
+        owner: "cache_1".into(),
+        subnet: "10.9.0.0/24".parse().unwrap(),
+        why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
+        rule: Rule::StrictSubnets,
+    }
+}
+
+fn edge() -> EdgeRow {
+    EdgeRow {
+        from: "web_01".into(),
+        to: "pya".into(),
+        host: "127.0.0.1".into(),
+        port: "33455".into(),
+        local_host: "127.0.0.1".into(),
+        local_port: "6582".into(),
+        options: 0x0700_000c,
+        weight: 74,
+    }
+}
+
+/// Answers a question about a path: only cache_1 reports its view.
+fn path_between(call: &call::Why) -> PathBetween {
+    let world = World {
+        own: "web_01".into(),
+        names: PEERS.map(|(name, _)| name.to_owned()).into(),
+        subnets: subnets(),
+        refused: vec![refused()],
+        nearness,
+    };
+    let end = |typed: &str| match world.resolve(typed) {
+        Err(unknown) => End::Unknown(unknown),
+        Ok(target) if target.node.as_str() == "web_01" => End::Own(target),
+        Ok(target) => {
+            let report = sight(target.node.as_str());
+            End::Other(Box::new(Other {
+                silent_since: Some("03:12:44".into()),
+                there: match (report.pair.up, report.may_ask) {
+                    (false, _) => There::NotAsked,
+                    (true, false) => There::CannotBeAsked,
+                    (true, true) => There::Says(Box::default()),
+                },
+                local: Some(Local {
+                    disk: Disk::default(),
+                    kernel: Kernel::No {
+                        address: "10.7.0.9".into(),
+                        ours: "mesh0".into(),
+                        why: "Network is unreachable".into(),
+                    },
+                }),
+                ..Other::new(target, report)
+            }))
+        }
+    };
+    PathBetween {
+        from: end(call.from.as_deref().unwrap_or("web_01")),
+        to: end(&call.to),
+        daemon: why::Daemon {
+            pid: 7,
+            config: "/etc/tinc/priv".into(),
+            interface: Some("mesh0".into()),
+            port: 655,
+            not_listening: Vec::new(),
+        },
+        edges: vec![edge()],
+    }
+}
+
 fn node(name: &str, host: &str) -> NodeRow {
     NodeRow {
         name: name.into(),
@@ -214,12 +298,7 @@ pub(crate) fn refuse(code: ErrorCode, text: &str) -> Response {
 #[expect(clippy::unnecessary_wraps, reason = "some daemons do not answer")]
 pub(crate) fn healthy(request: Request) -> Option<Response> {
     Some(match request {
-        Request::Peers(_) => Response::Peers(vec![
-            peer("db_01", PathKind::Udp),
-            peer("cache_1", PathKind::Tcp),
-            peer("web_09", PathKind::Via),
-            peer("old_03", PathKind::Down),
-        ]),
+        Request::Peers(_) => Response::Peers(PEERS.map(|(name, path)| peer(name, path)).into()),
         Request::Metrics(_) => Response::Metrics("# HELP meshd_up Up.\nmeshd_up 1\n".into()),
         Request::Status(_) => Response::Status(Box::new(DaemonStatus {
             version: "1.0.0".into(),
@@ -259,11 +338,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             problems: vec!["hosts/x:1: no value".into()],
             refused_calls: BTreeMap::new(),
         })),
-        Request::Routes(_) | Request::Subnets(_) => Response::Subnets(vec![
-            subnet("172.20.0.11", "web_01", 10, true),
-            subnet("10.7.0.0/24", "db_01", 10, true),
-            subnet("10.7.0.0/24", "cache_1", 20, false),
-        ]),
+        Request::Routes(_) | Request::Subnets(_) => Response::Subnets(subnets()),
         Request::Route(call) => Response::Route(RouteRow {
             address: call.address,
             matches: match call.address.is_ipv4() {
@@ -280,16 +355,7 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             node("pya", "127.0.0.1"),
             node("web_01", "MYSELF"),
         ]),
-        Request::Edges(_) => Response::Edges(vec![EdgeRow {
-            from: "web_01".into(),
-            to: "pya".into(),
-            host: "127.0.0.1".into(),
-            port: "33455".into(),
-            local_host: "127.0.0.1".into(),
-            local_port: "6582".into(),
-            options: 0x0700_000c,
-            weight: 74,
-        }]),
+        Request::Edges(_) => Response::Edges(vec![edge()]),
         Request::Connections(_) => Response::Connections(Vec::new()),
         Request::Reload(_) | Request::Undo(_) => Response::Reloaded(Reloaded {
             changed: vec![host_file(ChangeKind::Removed, "hosts/db_01")],
@@ -328,13 +394,9 @@ pub(crate) fn healthy(request: Request) -> Option<Response> {
             endpoint: Some("10.132.0.22:655".into()),
             pmtu_bytes: Some(1451),
         }),
+        Request::Why(call) => Response::Why(Box::new(path_between(&call))),
         Request::Sight(call) => Response::Sight(Box::new(sight(&call.node))),
-        Request::Refused(_) => Response::Refused(vec![RefusedRow {
-            owner: "cache_1".into(),
-            subnet: "10.9.0.0/24".parse().unwrap(),
-            why: "hosts/cache_1 does not list it (StrictSubnets)".into(),
-            rule: Rule::StrictSubnets,
-        }]),
+        Request::Refused(_) => Response::Refused(vec![refused()]),
         Request::AskNode(_) => Response::Told(Some(Box::default())),
         Request::Log(_) | Request::Capture(_) => Response::Done(false),
     })

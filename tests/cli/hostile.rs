@@ -2,9 +2,13 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use meshd::api::{
-    call::Request,
-    proto::{Capturing, Response},
+use meshd::{
+    api::{
+        call::Request,
+        proto::{Capturing, Response},
+        why::End,
+    },
+    mesh::reports::facts::PathKind,
 };
 use serde_json::Value;
 
@@ -31,6 +35,14 @@ fn hostile(request: Request) -> Option<Response> {
         Response::Peers(rows) => {
             rows[0].cipher = Some(HOSTILE.into());
             rows[1].reason.as_mut().unwrap().text = HOSTILE.into();
+        }
+        Response::Why(path) => {
+            if let End::Other(other) = &mut path.to {
+                other.report.addresses = vec![HOSTILE.into()];
+                other.report.pair.via = Some(HOSTILE.into());
+                other.report.pair.path = PathKind::Via;
+                other.target.subnets[0].owner = Some(HOSTILE.into());
+            }
         }
         Response::Status(status) => status.problems = vec![HOSTILE.into()],
         _ => {}

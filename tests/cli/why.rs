@@ -1,7 +1,11 @@
 //! `meshctl why`.
 
-use std::fs;
+use std::{fs, sync::Mutex};
 
+use meshd::api::{
+    call::{self, Request},
+    proto::Response,
+};
 use serde_json::Value;
 
 use crate::{
@@ -52,6 +56,30 @@ fn the_first_broken_step_is_named_for_people_and_programs() {
         out.lines().count() == 10 && out.contains("udp_probe\tbroken\t10.132.0.31:655"),
         "{out}"
     );
+}
+
+/// Requests that the daemon of the next test received.
+static REQUESTS: Mutex<Vec<Request>> = Mutex::new(Vec::new());
+
+fn noted(request: Request) -> Option<Response> {
+    REQUESTS.lock().unwrap().push(request.clone());
+    healthy(request)
+}
+
+/// The daemon takes all facts at one instant, so `why` asks once.
+#[test]
+fn why_is_one_request() {
+    let daemon = Daemon::new(noted);
+    for (typed, from, to) in [
+        (&["cache_1"][..], None, "cache_1"),
+        (&["10.7.0.9"], None, "10.7.0.9"),
+        (&["cache_1", "db_01"], Some("cache_1"), "db_01"),
+    ] {
+        daemon.run(&[&["why"], typed].concat());
+        let (from, to) = (from.map(str::to_owned), to.to_owned());
+        let requests = std::mem::take(&mut *REQUESTS.lock().unwrap());
+        assert_eq!(requests, [call::Why { from, to }.into()]);
+    }
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! `meshctl why`: finds the first broken step between a name and a delivered packet.
 
-pub(super) mod gather;
 mod local;
+
 use serde::Serialize;
 
 use meshd_api::{
-    client::ClientError,
+    call,
+    proto::Answer,
     report::{NodeReport, PathReport},
+    why::{End, LONGEST, PathBetween},
 };
+use meshd_config::Source;
 use meshd_diagnose::{
-    Finding, Severity,
-    why::{self, Side, Step, Target, There, Verdict},
+    Finding, Here, Severity,
+    why::{self, Asked, Explained, Firewall, Step, Verdict},
 };
 use meshd_os::clock;
 
@@ -19,10 +22,10 @@ use crate::{
     args::Format,
     context::Context,
     escape::paint,
+    firewall,
     output::{self, Frame},
 };
 
-use gather::Live;
 use local::Files;
 
 /// One step in JSON.
@@ -85,97 +88,64 @@ pub(super) fn run(context: &Context, first: &str, second: Option<&str>) -> Outco
     if context.offline() {
         return offline(context, first, second);
     }
-    let mut live = Live::open(context)?;
-    let own = live.world.own.clone();
-    let answer = live.answer.clone();
-    let frame = Frame::from(&answer);
     let (from, to) = match second {
-        None => (own.as_str(), first),
-        Some(second) => (first, second),
+        None => (None, first),
+        Some(second) => (Some(first), second),
     };
-    let ends = [from, to].map(|typed| (typed, live.world.resolve(typed)));
-    let mut targets = Vec::new();
-    for (typed, end) in ends {
-        match end {
-            Ok(target) => targets.push(target),
-            Err(unknown) => return nobody(context, &frame, (from, to), typed, unknown),
-        }
-    }
-    let (Some(b), Some(a)) = (targets.pop(), targets.pop()) else {
-        return Err(ClientError::Type.into());
+    let answer = ask(context, from, to)?;
+    let path = &answer.response;
+    let asked = Asked {
+        here: Here {
+            node: answer.node.clone(),
+            net: answer.net.clone(),
+            pid: Some(path.daemon.pid),
+            main: main_file(&path.daemon.config),
+        },
+        from,
+        to,
+        firewall: firewall(path),
     };
-    let is_own = |target: &Target| target.node.as_str() == own;
-    let here = live.here();
-    match (is_own(&a), is_own(&b)) {
-        (true, true) => {
-            let verdict = why::ourselves(&here, &b);
-            show(context, &frame, (&own, &own), &verdict, Views::default())
-        }
-        (false, false) => of_others(context, &mut live, [&a, &b]),
-        (own_first, _) => of_ours(context, &mut live, [&a, &b], own_first, second.is_some()),
-    }
+    show(context, &Frame::from(&answer), &why::explain(path, &asked))
 }
 
-/// Judges the path between two other nodes.
-fn of_others(context: &Context, live: &mut Live, [a, b]: [&Target; 2]) -> Outcome {
-    let answer = live.answer.clone();
-    let net = answer.net.as_deref();
-    let ends = [live.end(a, &b.node)?, live.end(b, &a.node)?];
-    let edges = live.edges()?;
-    let [one, two] = &ends;
-    let sides = [
-        Side::of(net, one, b, &two.there, &edges),
-        Side::of(net, two, a, &one.there, &edges),
-    ];
-    let verdict = why::judge_ends(net, &sides, [a, b]);
-    let views = Views {
-        ours: None,
-        from: view(&one.there),
-        to: view(&two.there),
-    };
-    let names = (a.node.as_str(), b.node.as_str());
-    show(context, &Frame::from(&answer), names, &verdict, views)
-}
-
-/// Judges the path between this node and another one. `both`: the request names both.
-fn of_ours(
+/// Asks the daemon about a path.
+pub(super) fn ask(
     context: &Context,
-    live: &mut Live,
-    [a, b]: [&Target; 2],
-    own_first: bool,
-    both: bool,
-) -> Outcome {
-    let answer = live.answer.clone();
-    let net = answer.net.as_deref();
-    let (target, ours) = if own_first { (b, a) } else { (a, b) };
-    let facts = live.facts(target.clone())?;
-    let report = facts.report.clone().unwrap_or_default();
-    let end = live.end_of(target, &report, facts.there.clone());
-    let back = There::Says(Box::new(report.pair.clone()));
-    let theirs = Side::of(net, &end, ours, &back, &live.edges()?);
-    let mut verdict = why::judge(&facts);
-    if both {
-        let mine = Side {
-            name: answer.node.clone(),
-            steps: verdict.steps,
-            told: true,
-        };
-        let sides = match own_first {
-            true => [mine, theirs],
-            false => [theirs, mine],
-        };
-        verdict = why::judge_ends(net, &sides, [a, b]);
-    } else if theirs.told {
-        why::add(&mut verdict, &theirs);
-    }
-    let (from, to) = match own_first {
-        true => (Some(&report.pair), view(&facts.there)),
-        false => (view(&facts.there), Some(&report.pair)),
+    from: Option<&str>,
+    to: &str,
+) -> Result<Answer<Box<PathBetween>>, Failure> {
+    let mut client = context.connect()?;
+    client.patience(Some(context.timeout() + LONGEST))?;
+    Ok(client.ask(call::Why {
+        from: from.map(str::to_owned),
+        to: to.to_owned(),
+    })?)
+}
+
+/// Returns the main file of a configuration directory.
+fn main_file(config: &str) -> String {
+    let source = Source {
+        base: config.into(),
+        ..Source::default()
     };
-    let ours = Some(&report);
-    let views = Views { ours, from, to };
-    let names = (a.node.as_str(), b.node.as_str());
-    show(context, &Frame::from(&answer), names, &verdict, views)
+    meshd_config::main_file(&source).display().to_string()
+}
+
+/// Returns the state of this machine's firewall for the other end. The daemon cannot read the rules: it starts no
+/// program.
+fn firewall(path: &PathBetween) -> Firewall {
+    let ((End::Own(_), End::Other(other)) | (End::Other(other), End::Own(_))) =
+        (&path.from, &path.to)
+    else {
+        return Firewall::Unchecked("it is not on the path".into());
+    };
+    let from = other.report.pair.udp.address;
+    match firewall::inspect(from.map(|at| at.ip()), path.daemon.port) {
+        firewall::Seen::Open(what) => Firewall::Open(what),
+        firewall::Seen::Closed(rule) => Firewall::Closed(rule),
+        firewall::Seen::Unsure(what) => Firewall::Unsure(what),
+        firewall::Seen::Nothing(why) => Firewall::Unchecked(why),
+    }
 }
 
 /// Judges from the files alone.
@@ -198,73 +168,43 @@ fn offline(context: &Context, first: &str, second: Option<&str>) -> Outcome {
             return Err(Failure::new(Exit::Usage, text));
         }
     };
-    let target = match files.world.resolve(to) {
-        Ok(target) => target,
-        Err(unknown) => return nobody(context, &frame, (&own, to), to, unknown),
+    let (to, verdict) = match files.world.resolve(to) {
+        Err(end) => (to.to_owned(), why::unknown(to, &end)),
+        Ok(target) if target.node.as_str() == own => {
+            (own.clone(), why::ourselves(&files.here(), &target))
+        }
+        Ok(target) => {
+            let facts = files.facts(target);
+            (facts.target.node.to_string(), why::judge(&facts))
+        }
     };
-    if target.node.as_str() == own {
-        let verdict = why::ourselves(&files.here(), &target);
-        return show(context, &frame, (&own, &own), &verdict, Views::default());
-    }
-    let facts = files.facts(target);
-    let verdict = why::judge(&facts);
-    show(
-        context,
-        &frame,
-        (&own, facts.target.node.as_str()),
-        &verdict,
-        Views::default(),
-    )
+    let explained = Explained {
+        from: &own,
+        to: &to,
+        verdict,
+        ours: None,
+        from_says: None,
+        to_says: None,
+    };
+    show(context, &frame, &explained)
 }
 
-fn view(there: &There) -> Option<&PathReport> {
-    match there {
-        There::Says(pair) => Some(pair),
-        There::NotAsked | There::CannotBeAsked | There::Silent => None,
-    }
-}
-
-/// The name or address belongs to no node.
-fn nobody(
-    context: &Context,
-    frame: &Frame<'_>,
-    ends: (&str, &str),
-    typed: &str,
-    (text, remedy): (String, String),
-) -> Outcome {
-    let verdict = why::unknown(typed, text, remedy);
-    show(context, frame, ends, &verdict, Views::default())
-}
-
-/// The result for programs.
-#[derive(Default)]
-struct Views<'a> {
-    ours: Option<&'a NodeReport>,
-    from: Option<&'a PathReport>,
-    to: Option<&'a PathReport>,
-}
-
-fn show(
-    context: &Context,
-    frame: &Frame<'_>,
-    (from, to): (&str, &str),
-    verdict: &Verdict,
-    views: Views<'_>,
-) -> Outcome {
+fn show(context: &Context, frame: &Frame<'_>, explained: &Explained<'_>) -> Outcome {
+    let verdict = &explained.verdict;
     let broken = verdict.broken();
     match context.format {
         Format::Json => {
             let data = Data {
-                from,
-                to,
+                from: explained.from,
+                to: explained.to,
                 fine: broken.is_none(),
                 broken: broken.and_then(Finding::step),
                 headline: &verdict.headline,
                 steps: verdict.steps.iter().map(StepRow::from).collect(),
                 advice: &verdict.advice,
-                sight: views.ours,
-                from_says: views.from,
-                to_says: views.to,
+                sight: explained.ours,
+                from_says: explained.from_says,
+                to_says: explained.to_says,
             };
             output::json("why", frame, &data)?;
         }

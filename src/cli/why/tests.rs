@@ -1,3 +1,4 @@
+use meshd_api::why::Unknown;
 use meshd_diagnose::Code;
 
 use super::*;
@@ -23,7 +24,13 @@ fn the_first_broken_step_decides_on_the_exit_code() {
     assert_eq!(exit(&broken("no reply")), Exit::Negative);
     let fine = verdict(Finding::new(Code::Idle, Step::UdpProbe, "not tried"));
     assert_eq!(exit(&fine), Exit::Fine);
-    let unknown = why::unknown("x", "there is no node".into(), "`meshctl peers`".into());
+    let unknown = why::unknown(
+        "x",
+        &Unknown {
+            text: "there is no node".into(),
+            remedy: "`meshctl peers`".into(),
+        },
+    );
     assert_eq!(exit(&unknown), Exit::Unknown);
 }
 

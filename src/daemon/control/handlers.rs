@@ -85,6 +85,10 @@ impl Driver {
                 },
                 Err(refused) => refused,
             },
+            Request::Why(call) => {
+                let path = self.path_between(&call, now);
+                call.response(Box::new(path))
+            }
             Request::Refused(call) => {
                 let refused = self.mesh.refused_subnets();
                 call.response(refused.iter().map(RefusedRow::from).collect())

@@ -4,56 +4,14 @@ use meshd_api::{
     proto::EdgeRow,
     report::{NodeReport, PathReport},
 };
-use meshd_proto::dialect::Dialect;
-use meshd_wire::NodeName;
 
 use crate::{
     Code, Facts, Finding, Here, diagnose,
     why::{
-        Disk, Firewall, Kernel, PathFacts, Step, Target, There, Verdict, graph::by_graph,
+        Disk, Firewall, Kernel, Other, PathFacts, Step, Target, There, Verdict, graph::by_graph,
         udp::hears,
     },
 };
-
-/// One end that is not our node.
-#[derive(Debug, Clone)]
-pub struct End {
-    /// The request and its owner.
-    pub target: Target,
-    /// True if this node reaches it.
-    pub up: bool,
-    /// The best protocol that the end has announced.
-    pub offers: Option<Dialect>,
-    /// The end's view of the other end.
-    pub there: There,
-    /// Start of its unanswered probes, as it reports it.
-    pub silent_since: Option<String>,
-}
-
-impl End {
-    /// Combines our view of the end with its own report.
-    #[must_use]
-    pub fn new(
-        target: &Target,
-        report: &NodeReport,
-        there: There,
-        silent_since: Option<String>,
-    ) -> Self {
-        Self {
-            target: target.clone(),
-            up: report.pair.up,
-            offers: report.peer.offers,
-            there,
-            silent_since,
-        }
-    }
-
-    /// Returns the name of the end.
-    #[must_use]
-    pub fn name(&self) -> &NodeName {
-        &self.target.node
-    }
-}
 
 /// The steps from one end to the other.
 #[derive(Debug, Clone)]
@@ -71,7 +29,7 @@ impl Side {
     #[must_use]
     pub fn of(
         net: Option<&str>,
-        end: &End,
+        end: &Other,
         other: &Target,
         back: &There,
         edges: &[EdgeRow],
@@ -88,7 +46,7 @@ impl Side {
             (told, _) => by_graph(net, end, other, edges, told.as_deref()),
         };
         Self {
-            name: end.name().to_string(),
+            name: end.target.node.to_string(),
             steps,
             told: whole,
         }
@@ -98,13 +56,13 @@ impl Side {
 /// Returns the facts that the end reported. Its files, kernel and firewall stay unknown.
 pub(super) fn facts(
     net: Option<&str>,
-    end: &End,
+    end: &Other,
     other: &Target,
     back: &There,
     pair: &PathReport,
 ) -> PathFacts {
     let here = Here {
-        node: end.name().to_string(),
+        node: end.target.node.to_string(),
         net: net.map(str::to_owned),
         pid: None,
         main: "its configuration".into(),
@@ -124,7 +82,7 @@ pub(super) fn facts(
         },
         disk: Disk::default(),
         there: back.clone(),
-        silent_since: end.silent_since.clone(),
+        silent_since: end.there_silent_since.clone(),
         kernel: Kernel::NotSeen(at_home.clone()),
         firewall: match hears(pair) {
             true => Firewall::ProbesArrive(node.to_string()),

@@ -10,21 +10,18 @@ use meshd_wire::Options;
 
 use crate::{
     Code, Finding, Severity,
-    why::{
-        Step, Target, There,
-        ends::{End, facts},
-    },
+    why::{Other, Step, Target, There, ends::facts},
 };
 
 /// Returns steps from the graph, for an end that reports nothing. If `told`, an older meshd reported the path only.
 pub(super) fn by_graph(
     net: Option<&str>,
-    end: &End,
+    end: &Other,
     other: &Target,
     edges: &[EdgeRow],
     told: Option<&[Finding]>,
 ) -> Vec<Finding> {
-    let (from, to) = (end.name().as_str(), other.node.as_str());
+    let (from, to) = (end.target.node.as_str(), other.node.as_str());
     let why = unseen(end);
     let unknown = |step| Finding::new(Code::NotSeen, step, format!("not known from here: {why}"));
     let of_pair = |step| {
@@ -69,9 +66,9 @@ pub(super) fn by_graph(
 }
 
 /// Returns the reason why an end reports nothing.
-fn unseen(end: &End) -> String {
-    let from = end.name();
-    match (&end.there, end.offers) {
+fn unseen(end: &Other) -> String {
+    let from = &end.target.node;
+    match (&end.there, end.report.peer.offers) {
         (There::Says(_), _) => format!("the meshd of {from} is too old to report it"),
         (There::Silent, _) => format!("{from} does not answer when asked"),
         (There::NotAsked, _) => format!("{from} is down, seen from here"),
@@ -93,10 +90,10 @@ fn address(edges: &[EdgeRow], from: &str, to: &str) -> Option<Finding> {
     Some(Finding::new(Code::AddressKnown, Step::Endpoint, text))
 }
 
-fn meta_path(net: Option<&str>, end: &End, to: &str, edges: &[EdgeRow]) -> Finding {
-    let from = end.name().as_str();
+fn meta_path(net: Option<&str>, end: &Other, to: &str, edges: &[EdgeRow]) -> Finding {
+    let from = end.target.node.as_str();
     let found = |code, text: String| Finding::new(code, Step::MetaPath, text);
-    if !end.up {
+    if !end.report.pair.up {
         let option = net.map_or_else(String::new, |net| format!("-n {net} "));
         let remedy = format!("Fix that first: `meshctl {option}why {from}`");
         let text = "down, seen from here";

@@ -3,6 +3,7 @@
 //! Source: cli/meshctl.md section 4.3.
 
 pub(crate) mod ends;
+mod explain;
 mod graph;
 mod key;
 mod local;
@@ -14,18 +15,16 @@ mod udp;
 
 use serde::Serialize;
 
-use meshd_api::{
-    proto::SubnetRow,
-    report::{NodeReport, PathReport},
-};
-use meshd_proto::mesh::reports::facts::{HostFile, PathKind};
-use meshd_wire::{NodeName, subnet::Prefix};
+use meshd_api::report::{NodeReport, PathReport};
+use meshd_proto::mesh::reports::facts::PathKind;
 
 use crate::{Code, Facts, Finding, Here, Subject, diagnose};
 
 pub(crate) use ends::between;
-pub use ends::{End, Side, add, judge_ends};
+pub use ends::{Side, add, judge_ends};
+pub use explain::{Asked, Explained, explain};
 pub use graph::chain;
+pub use meshd_api::why::{Disk, Kernel, Other, PathBetween, Target, There, Unknown};
 pub use resolve::World;
 pub use udp::PROBES;
 
@@ -85,19 +84,6 @@ impl Finding {
     }
 }
 
-/// The node that a request names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The node.
-    pub node: NodeName,
-    /// The typed text, if it is not a name.
-    pub asked: Option<String>,
-    /// Subnets that hold the request, best first. For a name: its subnets, and other owners of the same subnets.
-    pub subnets: Vec<SubnetRow>,
-    /// The subnet and the reason, if its only owner's announcement is refused.
-    pub refused: Option<(Prefix, String)>,
-}
-
 /// The facts about one path. The host file is read from disk; the rest is the daemon's state at one instant.
 #[derive(Debug, Clone)]
 pub struct PathFacts {
@@ -119,68 +105,6 @@ pub struct PathFacts {
     pub kernel: Kernel,
     /// The firewall of this machine.
     pub firewall: Firewall,
-}
-
-/// The present host file on disk.
-#[derive(Debug, Clone, Default)]
-pub struct Disk {
-    /// State of the host file, or its first mistake; `None` if this user may not read it.
-    pub file: Option<Result<HostFile, String>>,
-    /// Fingerprint of its Ed25519 key.
-    pub fingerprint: Option<String>,
-    /// The reason, if the node is expired or revoked.
-    pub shut_out: Option<String>,
-    /// Address lines.
-    pub addresses: Vec<String>,
-    /// Subnet lines.
-    pub subnets: Vec<Prefix>,
-    /// Place of the MinProtocol that applies to the node, as in `tinc.conf:3`.
-    pub min_place: Option<String>,
-    /// Place of TCPOnly.
-    pub tcp_only_place: Option<String>,
-}
-
-/// The other end's view of the path.
-#[derive(Debug, Clone, Default)]
-pub enum There {
-    /// The other end was not asked: there was no reason, or no path.
-    #[default]
-    NotAsked,
-    /// The other end does not run a meshd with native.
-    CannotBeAsked,
-    /// The other end did not answer.
-    Silent,
-    /// The other end's report.
-    Says(Box<PathReport>),
-}
-
-/// The interface that the kernel uses for an address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kernel {
-    /// Not checked, for this reason.
-    Unchecked(String),
-    /// Not known from here: only the other end knows it.
-    NotSeen(String),
-    /// This interface; `ours` is the mesh device.
-    To {
-        /// The address.
-        address: String,
-        /// The interface in use.
-        interface: String,
-        /// The mesh device.
-        ours: String,
-        /// The source address in use.
-        source: Option<String>,
-    },
-    /// None.
-    No {
-        /// The address.
-        address: String,
-        /// The mesh device.
-        ours: String,
-        /// The kernel's error.
-        why: String,
-    },
 }
 
 /// Tells whether this machine's firewall admits our port, as far as visible.
@@ -256,11 +180,13 @@ pub fn ourselves(here: &Here, target: &Target) -> Verdict {
 
 /// Judges a request that names no node.
 #[must_use]
-pub fn unknown(typed: &str, text: String, remedy: String) -> Verdict {
+pub fn unknown(typed: &str, end: &Unknown) -> Verdict {
+    let Unknown { text, remedy } = end;
+    let step = Finding::new(Code::NameUnknown, Step::Resolve, text.as_str());
     Verdict {
         headline: format!("{typed}: not known"),
         advice: remedy.clone(),
-        steps: vec![Finding::new(Code::NameUnknown, Step::Resolve, text).remedy(remedy)],
+        steps: vec![step.remedy(remedy.as_str())],
     }
 }
 

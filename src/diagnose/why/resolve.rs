@@ -6,7 +6,7 @@ use meshd_api::{proto::SubnetRow, report::RefusedRow};
 use meshd_proto::mesh::reports::facts::Rule;
 use meshd_wire::{NodeName, Subnet, subnet::Prefix};
 
-use crate::why::Target;
+use crate::why::{Target, Unknown};
 
 /// Maximum number of suggested names.
 const SUGGESTED: usize = 3;
@@ -30,8 +30,8 @@ impl World {
     /// Finds the node of a name, an address or a subnet.
     ///
     /// # Errors
-    /// If there is none: one sentence, and the remedy.
-    pub fn resolve(&self, typed: &str) -> Result<Target, (String, String)> {
+    /// If there is none.
+    pub fn resolve(&self, typed: &str) -> Result<Target, Unknown> {
         if let Ok(address) = typed.parse::<IpAddr>() {
             let all = "`meshctl routes` lists all";
             return self.owner_of(typed, all, |prefix| prefix.contains(address));
@@ -50,7 +50,7 @@ impl World {
         typed: &str,
         all: &str,
         holds: impl Fn(&Prefix) -> bool,
-    ) -> Result<Target, (String, String)> {
+    ) -> Result<Target, Unknown> {
         let mut subnets: Vec<SubnetRow> = self
             .subnets
             .iter()
@@ -74,21 +74,21 @@ impl World {
                 _,
             ) => (owner, None),
             (Some(row), _) => {
-                return Err((
-                    format!(
+                return Err(Unknown {
+                    text: format!(
                         "{typed} goes to all nodes: {} is a broadcast subnet",
                         row.subnet
                     ),
-                    format!("Name a node instead; {all}"),
-                ));
+                    remedy: format!("Name a node instead; {all}"),
+                });
             }
             (None, Some(row)) => (&row.owner, Some((row.subnet, row.why.clone()))),
             (None, None) => {
                 let text = format!("{typed} is in no subnet of any node");
                 let many = self.refused.iter().find(|row| row.rule == Rule::Bound);
-                return Err((
+                return Err(Unknown {
                     text,
-                    match many {
+                    remedy: match many {
                         None => format!(
                             "Its owner must announce it: write `Subnet = {typed}` into the owner's host file there; {all}"
                         ),
@@ -97,10 +97,13 @@ impl World {
                             row.owner
                         ),
                     },
-                ));
+                });
             }
         };
-        let node = NodeName::new(owner).map_err(|error| (error.to_string(), all.into()))?;
+        let node = NodeName::new(owner).map_err(|error| Unknown {
+            text: error.to_string(),
+            remedy: all.into(),
+        })?;
         let asked = Some(typed.to_owned());
         Ok(Target {
             node,
@@ -110,7 +113,7 @@ impl World {
         })
     }
 
-    fn named(&self, typed: &str) -> Result<Target, (String, String)> {
+    fn named(&self, typed: &str) -> Result<Target, Unknown> {
         let known = *typed == self.own || self.names.iter().any(|name| name == typed);
         let Some(node) = NodeName::new(typed).ok().filter(|_| known) else {
             let mut near: Vec<(usize, &String)> = self
@@ -129,13 +132,13 @@ impl World {
                 none if none.is_empty() => none,
                 near => format!("; did you mean {near}?"),
             };
-            return Err((
-                format!("there is no node {typed:?}{mean}"),
-                format!(
+            return Err(Unknown {
+                text: format!("there is no node {typed:?}{mean}"),
+                remedy: format!(
                     "`meshctl peers` lists all; a new node needs a host file here: hosts/{}",
                     typed.escape_debug()
                 ),
-            ));
+            });
         };
         let own: Vec<Prefix> = self
             .subnets

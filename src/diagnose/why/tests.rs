@@ -1,11 +1,14 @@
 use meshd_api::{
+    proto::SubnetRow,
     report::{DialFailureRow, DialReport, MtuReport, RefusedRow, UdpReport, UnprovenRow},
     rows::{PeerRow, Reason},
 };
 use meshd_proto::{
     dialect::Dialect::{self, Legacy, Native, Sptps},
-    mesh::reports::facts::{DialFault, Rule},
+    mesh::reports::facts::{DialFault, HostFile, Rule},
 };
+
+use meshd_wire::{NodeName, subnet::Prefix};
 
 use super::*;
 use crate::Severity;
@@ -224,7 +227,13 @@ pub(crate) fn all() -> Vec<Finding> {
     let cases = cases().into_iter();
     let mut all: Vec<Finding> = cases.flat_map(|(_, facts, _)| facts.steps()).collect();
     let ours = ourselves(&facts().here, &facts().target);
-    let unknown = unknown("x", "there is no node \"x\"".into(), String::new());
+    let unknown = unknown(
+        "x",
+        &Unknown {
+            text: "there is no node \"x\"".into(),
+            remedy: String::new(),
+        },
+    );
     all.extend(
         [ours, unknown]
             .into_iter()

@@ -2,8 +2,9 @@ use meshd_api::{
     proto::EdgeRow,
     report::{DialFailureRow, DialReport, MtuReport, RefusedRow, UnprovenRow},
 };
+use meshd_proto::dialect::Dialect;
 use meshd_proto::mesh::reports::facts::{DialFault, HostFile, PathKind, Rule};
-use meshd_wire::Options;
+use meshd_wire::{NodeName, Options};
 
 use super::*;
 use crate::why::tests::{lines, prefix, reason, report, subnet};
@@ -43,6 +44,14 @@ fn says(change: impl FnOnce(&mut NodeReport)) -> There {
     seen.nexthop = Some("web".into());
     change(&mut seen);
     There::Says(Box::new(seen.shared()))
+}
+
+fn end(target: &Target, report: NodeReport, there: There, silent: Option<String>) -> Other {
+    Other {
+        there,
+        there_silent_since: silent,
+        ..Other::new(target.clone(), report)
+    }
 }
 
 fn fine() -> There {
@@ -146,7 +155,7 @@ fn judged([one, two]: [There; 2], edges: &[EdgeRow]) -> Verdict {
             seen.peer.offers = Some(Dialect::Sptps);
         }
         let silent = matches!(there, There::Says(_)).then(|| "03:12:44".to_owned());
-        End::new(target, &seen, there, silent)
+        end(target, seen, there, silent)
     };
     let [a, b] = &targets;
     let sides = [
@@ -183,7 +192,7 @@ fn what_was_asked_for_is_named() {
     let mut asked = target("b", &["10.7.0.0/24"]);
     asked.asked = Some("10.7.0.9".into());
     let a = target("a", &[]);
-    let end = |target| End::new(target, &report(), fine(), None);
+    let end = |target| end(target, report(), fine(), None);
     let sides = [
         Side::of(None, &end(&a), &asked, &fine(), &star()),
         Side::of(None, &end(&asked), &a, &fine(), &star()),
@@ -212,7 +221,7 @@ fn what_the_other_end_finds_is_added_to_what_we_see() {
     });
     let (a, b) = (target("a", &["172.20.0.1"]), target("b", &["172.20.0.2"]));
     let side = |there: There| {
-        let end = End::new(&b, &report(), there, None);
+        let end = end(&b, report(), there, None);
         Side::of(None, &end, &a, &fine(), &star())
     };
     let ours = || Verdict {

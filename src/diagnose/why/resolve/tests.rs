@@ -100,12 +100,12 @@ fn what_means_no_node_is_told_with_what_is_near() {
         ("a\u{1b}b", &["a\\u{1b}b"]),
         ("", &["no node"]),
     ] {
-        let (text, cure) = world.resolve(typed).unwrap_err();
-        let said = format!("{text} {cure}");
+        let end = world.resolve(typed).unwrap_err();
+        let said = format!("{} {}", end.text, end.remedy);
         for part in parts {
             assert!(said.contains(part), "{typed}: {part:?} not in {said}");
         }
-        let verdict = unknown(typed, text, cure);
+        let verdict = unknown(typed, &end);
         assert_eq!(verdict.broken().unwrap().code, Code::NameUnknown);
     }
 }
