@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use meshd_api::change::{Change, ChangeKind, When};
 use meshd_proto::mesh::{Settings, settings::Host};
 use meshd_wire::NodeName;
 
@@ -17,51 +18,6 @@ use crate::{
     vars::{Field, Kind, Reload, VARS, Var},
     written::{Written, WrittenLines},
 };
-
-/// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Its kind.
-    pub kind: ChangeKind,
-    /// The file, relative to the configuration directory; `None` if no line has the value.
-    pub file: Option<PathBuf>,
-    /// The line, from 1: of the new file, or of the old one if the line is removed.
-    pub line: Option<usize>,
-    /// The variable; `None` if a whole file changed.
-    pub key: Option<&'static str>,
-    /// The old line, as it was written; `None` without one, and for secrets.
-    pub old: Option<String>,
-    /// The new line, as it is written; `None` without one, and for secrets.
-    pub new: Option<String>,
-    /// The time at which it applies.
-    pub when: When,
-}
-
-/// Kinds of changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// A line or host file is new.
-    Added,
-    /// A line or host file is gone.
-    Removed,
-    /// A line has another value.
-    Changed,
-    /// The lines of a list have another order.
-    Order,
-    /// The lines are the same, but their meaning changed: a key file, or a value that follows from another variable.
-    Content,
-}
-
-/// Time at which a change applies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// With the reload.
-    Now,
-    /// With the next link to a node.
-    Reconnect,
-    /// With the next start of the daemon.
-    Restart,
-}
 
 /// Returns the changes from `old` to `new`: our own first, then those of host files by name.
 #[must_use]
@@ -94,9 +50,9 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
 
 /// Returns the variables that wait for a restart, each once.
 #[must_use]
-pub fn restart_needed(changes: &[Change]) -> Vec<&'static str> {
+pub fn restart_needed(changes: &[Change]) -> Vec<String> {
     let waiting = changes.iter().filter(|change| change.when == When::Restart);
-    let mut names: Vec<&str> = waiting.filter_map(|change| change.key).collect();
+    let mut names: Vec<String> = waiting.filter_map(|change| change.key.clone()).collect();
     names.dedup();
     names
 }
@@ -142,7 +98,7 @@ pub fn drifted(running: &Config, read: &Result<Config, Vec<Problem>>) -> usize {
         .map_or_else(|_| Vec::new(), |new| diff(running, new));
     let changed = changes
         .into_iter()
-        .map(|change| change.file.unwrap_or_default());
+        .map(|change| PathBuf::from(change.file.unwrap_or_default()));
     // A partly applied file is in force.
     let broken: Vec<PathBuf> = match read {
         Ok(new) => new.not_taken.clone(),
@@ -251,9 +207,9 @@ impl Lines<'_> {
         let text = |line: &Written| line.text.to_string();
         Change {
             kind,
-            file: place.map(|line| line.file.to_path_buf()),
+            file: place.map(|line| text_of(&line.file)),
             line: place.map(|line| line.line),
-            key: Some(self.var.name),
+            key: Some(self.var.name.to_owned()),
             old: old.map(text),
             new: new.map(text),
             when: self.when,
@@ -280,9 +236,9 @@ impl Lines<'_> {
             _ => None,
         };
         let file = match (key_file, line) {
-            (Some(file), _) => Some(PathBuf::from(file)),
-            (None, Some(line)) => Some(line.file.to_path_buf()),
-            (None, None) => self.file.map(Path::to_path_buf),
+            (Some(file), _) => Some(file.to_owned()),
+            (None, Some(line)) => Some(text_of(&line.file)),
+            (None, None) => self.file.map(text_of),
         };
         let text = |value: &T| {
             let values = (field.print)(value);
@@ -294,7 +250,7 @@ impl Lines<'_> {
             kind: ChangeKind::Content,
             file,
             line: line.filter(|_| key_file.is_none()).map(|line| line.line),
-            key: Some(self.var.name),
+            key: Some(self.var.name.to_owned()),
             old: old.filter(|_| !hidden),
             new: new.filter(|_| !hidden),
             when: self.when,
@@ -302,12 +258,16 @@ impl Lines<'_> {
     }
 }
 
+fn text_of(file: &Path) -> String {
+    file.display().to_string()
+}
+
 type Hosts = BTreeMap<NodeName, Arc<Host>>;
 
 fn host_changes(old: &Config, new: &Config) -> Vec<Change> {
     let whole = |kind, name: &NodeName| Change {
         kind,
-        file: Some(Path::new("hosts").join(name.as_str())),
+        file: Some(format!("hosts/{name}")),
         line: None,
         key: None,
         old: None,
@@ -325,7 +285,7 @@ fn host_changes(old: &Config, new: &Config) -> Vec<Change> {
                 changes.extend(changes_of(name, (old, known), (new, host)));
                 if known.psk != host.psk {
                     changes.push(Change {
-                        file: Some(Path::new("psk.d").join(name.as_str())),
+                        file: Some(format!("psk.d/{name}")),
                         ..whole(ChangeKind::Content, name)
                     });
                 }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use meshd_api::proto::{Change, ChangeKind, ErrorCode, Planned, Reloaded, Response, When};
+use meshd_api::proto::{ErrorCode, Planned, Reloaded, Response};
 use meshd_config::{Config, Problem, diff};
 use meshd_os::clock;
 use meshd_wire::NodeName;
@@ -160,8 +160,8 @@ impl Driver {
         let changes = diff::diff(&self.config, new);
         let cut = self.cut_by(new);
         Planned {
-            restart_needed: texts(&diff::restart_needed(&changes)),
-            changed: changes.into_iter().map(change).collect(),
+            restart_needed: diff::restart_needed(&changes),
+            changed: changes,
             problems: texts(&new.problems),
             live: self.mesh.live_nodes(),
             may_cut: self.may_cut(),
@@ -242,9 +242,8 @@ impl Driver {
     /// Puts a new configuration in force, except for variables that wait for a restart: their old values stay, so that
     /// the next reload reports them again.
     fn take_over(&mut self, new: &Config) -> Reloaded {
-        let changes = diff::diff(&self.config, new);
-        let restart_needed = texts(&diff::restart_needed(&changes));
-        let changed: Vec<Change> = changes.into_iter().map(change).collect();
+        let changed = diff::diff(&self.config, new);
+        let restart_needed = diff::restart_needed(&changed);
         let in_force = diff::in_force(&self.config, new);
         let problems = texts(&new.problems);
         let settings = with_port(&in_force.settings, self.net.port);
@@ -284,29 +283,6 @@ impl Driver {
     /// `meshctl firewall` reads the files itself.
     fn apply_shell(&mut self) {
         self.hooks.scripts.run = open::run_scripts(&self.config.shell);
-    }
-}
-
-/// Returns a change in the form of the control socket.
-fn change(change: diff::Change) -> Change {
-    Change {
-        kind: match change.kind {
-            diff::ChangeKind::Added => ChangeKind::Added,
-            diff::ChangeKind::Removed => ChangeKind::Removed,
-            diff::ChangeKind::Changed => ChangeKind::Changed,
-            diff::ChangeKind::Order => ChangeKind::Order,
-            diff::ChangeKind::Content => ChangeKind::Content,
-        },
-        file: change.file.map(|file| file.display().to_string()),
-        line: change.line,
-        key: change.key.map(str::to_owned),
-        old: change.old,
-        new: change.new,
-        when: match change.when {
-            diff::When::Now => When::Now,
-            diff::When::Reconnect => When::Reconnect,
-            diff::When::Restart => When::Restart,
-        },
     }
 }
 

@@ -1,10 +1,11 @@
 //! A reload ends where a start would.
 
-use std::path::Path;
-
-use meshd::config::{
-    self,
-    diff::{Change, diff, drifted, restart_needed},
+use meshd::{
+    api::change::Change,
+    config::{
+        self,
+        diff::{diff, drifted, restart_needed},
+    },
 };
 use proptest::prelude::*;
 
@@ -176,7 +177,7 @@ fn line(change: &Change) -> String {
         new,
         when,
     } = change;
-    let file = file.as_deref().unwrap_or_else(|| Path::new("-")).display();
+    let file = file.as_deref().unwrap_or("-");
     let line = line.unwrap_or(0);
     format!("{kind:?} {file}:{line} {old:?} -> {new:?} {when:?}")
 }

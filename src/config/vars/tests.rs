@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration,
 };
 
+use meshd_api::change::{Change, ChangeKind, When};
 use meshd_crypto::{PrivateKey, Rng, noise::StaticSecret, rsa::RsaPrivate};
 use meshd_proto::{
     mesh::settings::{HostAddress, MinProtocol, SubnetPolicy},
@@ -16,7 +17,7 @@ use super::*;
 use crate::{
     AddressFamily, Config, DeviceType, MetricsListen, Problem, Routes, Sandbox, Source,
     allow::Allow,
-    diff::{Change, ChangeKind, When, diff, in_force},
+    diff::{diff, in_force},
     keys, load,
 };
 
@@ -169,7 +170,7 @@ fn every_row_is_read_compared_and_put_in_force_as_it_says() {
         }
         let of_row: Vec<&Change> = changes
             .iter()
-            .filter(|change| change.key == Some(name))
+            .filter(|change| change.key.as_deref() == Some(name))
             .collect();
         let [change] = of_row[..] else {
             panic!("{name}: {changes:?}")
@@ -181,9 +182,9 @@ fn every_row_is_read_compared_and_put_in_force_as_it_says() {
         };
         let wanted = Change {
             kind: ChangeKind::Added,
-            file: Some(file.into()),
+            file: Some(file.display().to_string()),
             line: Some(2),
-            key: Some(name),
+            key: Some(name.into()),
             old: None,
             new: Some(line.clone()),
             when,
