@@ -378,5 +378,7 @@ impl Progress {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+pub mod fixtures;
 #[cfg(test)]
 pub(crate) mod tests;

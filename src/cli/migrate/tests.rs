@@ -1,55 +1,9 @@
 use std::fs;
 
+use Dialect::Legacy;
+use meshd_diagnose::migrate::fixtures::{db, down, line, own};
+
 use super::*;
-use Dialect::{Legacy, Native, Sptps};
-
-fn own() -> Own {
-    Own {
-        here: Here {
-            node: "web".into(),
-            net: Some("priv".into()),
-            pid: Some(7),
-            main: "tinc.conf".into(),
-        },
-        config: "/etc/tinc/priv".into(),
-        offers: Native,
-        min: None,
-        key_file: true,
-        experimental: None,
-        native: None,
-        min_line: None,
-    }
-}
-
-/// A node in order: native, with a host file as it was read.
-fn db() -> Progress {
-    Progress {
-        name: "db".into(),
-        up: true,
-        speaks: Some(Native),
-        offers: Some(Native),
-        min: Some(Sptps),
-        host_file: HostFile::Key,
-        why: None,
-        local: Some(true),
-        disk: Some(Ok(HostFile::Key)),
-        min_line: None,
-    }
-}
-
-fn down() -> Progress {
-    Progress {
-        up: false,
-        speaks: None,
-        local: None,
-        ..db()
-    }
-}
-
-fn line(place: &str, value: &str) -> Option<Line> {
-    let (place, value) = (place.into(), value.into());
-    Some(Line { place, value })
-}
 
 /// A tinc 1.0 between leaves out what it does not know.
 #[test]
