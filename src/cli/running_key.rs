@@ -33,8 +33,8 @@ pub(super) fn daemon_of(context: &Context, base: &Path) -> Option<DaemonStatus> 
     })
 }
 
-/// Returns the file and its key, if the running key is another one. If we cannot read the private key, the public key
-/// of our host file counts.
+/// Returns the file with another key than the running one, and the running key. If we cannot read the private key, the
+/// public key of our host file counts.
 pub(super) fn other_than_running(status: &DaemonStatus) -> Option<(PathBuf, PublicKey)> {
     let source = Source {
         base: PathBuf::from(&status.config),
@@ -59,5 +59,5 @@ pub(super) fn other_than_running(status: &DaemonStatus) -> Option<(PathBuf, Publ
     if running == key || stands_in {
         return None;
     }
-    Some((file, key))
+    Some((file, running))
 }

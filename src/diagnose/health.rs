@@ -50,7 +50,7 @@ pub struct HealthFacts<'a> {
     pub status: &'a DaemonStatus,
     /// Announced subnets that are refused.
     pub refused: &'a [RefusedRow],
-    /// The file with another key than the running one, and that key.
+    /// The file with another key than the running one, and the running key.
     pub other_key: Option<(&'a str, &'a str)>,
     /// The limits.
     pub limits: &'a Limits,

@@ -363,7 +363,7 @@ fn check_and_health_see_that_the_running_key_is_not_the_files() {
     let daemon = Daemon::new(with_key);
     let text = format!(
         "meshd runs with another key, {}: copy this file's key to all nodes, then restart meshd",
-        key(1).public()
+        key(7).public()
     );
     for (of, seed, told) in [(dir, 1, false), (dir, 7, true), ("/nowhere", 7, false)] {
         *RUNS.lock().unwrap() = Some((of.into(), seed));
