@@ -20,6 +20,8 @@ impl Options {
     /// The node speaks native (wire/tinc-1.1.md section 8.8). Real daemons copy the bit into their
     /// edge to the node and never set it. So an edge to X has the bit only if X announced it.
     pub const NATIVE: u32 = 1 << 23;
+    /// Lowest protocol minor of a node that makes its tunnel keys in handshakes (SPTPS).
+    pub const HANDSHAKE_MINOR: u8 = 2;
     /// Protocol minor that we announce: 17.7.
     pub const OUR_MINOR: u8 = 7;
 
@@ -27,6 +29,13 @@ impl Options {
     #[must_use]
     pub const fn minor(self) -> u8 {
         (self.0 >> 24) as u8
+    }
+
+    /// Returns true if the node makes its tunnel keys in handshakes. Source: wire/tinc-1.1.md
+    /// section 3.1.
+    #[must_use]
+    pub const fn has_handshake(self) -> bool {
+        self.minor() >= Self::HANDSHAKE_MINOR
     }
 
     /// Returns true if the node understands the 12 bytes of ids in front of a datagram, and so can

@@ -179,7 +179,7 @@ impl Mesh {
         let forbidden = |node: &Node| {
             let name = node.name();
             let allowed = new.allows_legacy(name) || new.allows_hearsay(name);
-            node.reachability.legacy && (!allowed || other_rsa(name))
+            !node.reachability.dialect.caps().handshakes && (!allowed || other_rsa(name))
         };
         self.nodes
             .iter()

@@ -17,6 +17,9 @@ pub struct Caps {
     /// True if only the other end opens a packet, and relays forward it unopened. Else each node on
     /// the path opens the packet and seals it again.
     pub end_to_end: bool,
+    /// True if both ends agree on their keys in a handshake. Else each end makes the key of the
+    /// packets that it receives, and sends the key to the other end.
+    pub handshakes: bool,
     /// True if a packet that goes directly to the other end starts with ids, provided that the other
     /// end understands them.
     pub direct_ids: bool,
@@ -53,6 +56,7 @@ impl Dialect {
             Self::Legacy => Caps {
                 head: legacy::HEAD,
                 end_to_end: false,
+                handshakes: false,
                 direct_ids: false,
                 names_key: false,
                 vouches: false,
@@ -68,6 +72,7 @@ impl Dialect {
             Self::Sptps => Caps {
                 head: sptps::HEAD,
                 end_to_end: true,
+                handshakes: true,
                 direct_ids: true,
                 names_key: false,
                 vouches: false,
@@ -83,6 +88,7 @@ impl Dialect {
             Self::Native => Caps {
                 head: native::HEAD,
                 end_to_end: true,
+                handshakes: true,
                 direct_ids: false,
                 names_key: true,
                 vouches: true,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use meshd_wire::Options;
 
 use crate::{
+    dialect::Dialect,
     mesh::{
         Mesh,
         gossip::law::SETTLED,
@@ -34,8 +35,8 @@ pub(in crate::mesh) struct PendingPath {
     seen: (bool, bool),
 }
 
-/// Options, via, nexthop unless the path is direct, legacy dialect.
-type PathChoice = (Options, NodeIdx, NodeIdx, bool);
+/// Options, via, nexthop unless the path is direct, least dialect.
+type PathChoice = (Options, NodeIdx, NodeIdx, Dialect);
 
 fn choice(reachability: &Reachability, direct: bool) -> PathChoice {
     let nexthop = if direct {
@@ -47,7 +48,7 @@ fn choice(reachability: &Reachability, direct: bool) -> PathChoice {
         reachability.options,
         reachability.via,
         nexthop,
-        reachability.legacy,
+        reachability.dialect,
     )
 }
 
@@ -82,11 +83,11 @@ impl Mesh {
             seen: (settled, direct),
         });
         self.arm_doubt_timer(now);
-        if reported.legacy != old.legacy {
+        if reported.dialect != old.dialect {
             // A node changes its dialect only by a restart, and a restart ends its tunnel.
-            let (legacy, options) = (old.legacy, old.options);
+            let (dialect, options) = (old.dialect, old.options);
             return Reachability {
-                legacy,
+                dialect,
                 options,
                 ..reported
             };

@@ -69,7 +69,10 @@ impl Mesh {
     ) -> bool {
         let bare = request.ext().is_none_or(|ext| ext == 0);
         let (from, to) = (&self.nodes[from], &self.nodes[to]);
-        !bare || from.reachability.reachable && !(from.has_sptps() && to.has_sptps())
+        !bare
+            || from.reachability.reachable
+                && !(from.reachability.options.has_handshake()
+                    && to.reachability.options.has_handshake())
     }
 
     /// Returns true if an ANS_KEY is forwarded. A tinc 1.1 treats the ANS_KEY of a node without
@@ -82,10 +85,10 @@ impl Mesh {
         answer: &KeyAnswer,
     ) -> bool {
         let good = match answer.suite() {
-            None => self.nodes[from].has_sptps(),
+            None => self.nodes[from].reachability.options.has_handshake(),
             Some(suite) => takes(suite),
         };
-        good || !self.nodes[to].has_sptps()
+        good || !self.nodes[to].reachability.options.has_handshake()
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
     route::NodeIdx,
 };
 
-/// Lowest protocol minor that has SPTPS. Source: wire/tinc-1.1.md section 3.1.
-const SPTPS: u8 = 2;
+/// Lowest protocol minor that has SPTPS.
+const SPTPS: u8 = Options::HANDSHAKE_MINOR;
 /// Shortest time between two log lines about one node.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
@@ -47,7 +47,7 @@ impl SeenDialects {
     pub(in crate::mesh) fn offers(&self) -> Dialect {
         match self.reported {
             reported if reported.has(Options::NATIVE) => Dialect::Native,
-            reported if reported.minor() >= SPTPS => Dialect::Sptps,
+            reported if reported.has_handshake() => Dialect::Sptps,
             _ => Dialect::Legacy,
         }
     }
@@ -60,10 +60,10 @@ impl Mesh {
         &mut self,
         idx: NodeIdx,
         reported: Options,
-        (legacy, anew): (bool, bool),
+        (dialect, anew): (Dialect, bool),
         now: Instant,
     ) -> Options {
-        if legacy {
+        if !dialect.caps().handshakes {
             self.peers.of[idx].dialects.reported = reported;
             return Options(reported.with_minor(0).0 & !Options::NATIVE);
         }
@@ -74,7 +74,7 @@ impl Mesh {
                 let (keys, dialects) = (&self.sessions[idx], &self.peers.of[idx].dialects);
                 let live = keys.is_established() && !anew;
                 let mut believed = reported;
-                if live || reported.minor() < SPTPS {
+                if live || !reported.has_handshake() {
                     believed = reported.with_minor(reported.minor().max(dialects.minor));
                 }
                 if dialects.native || live && keys.native.is_established() {
@@ -109,7 +109,7 @@ impl Mesh {
             self.peers.of[idx].dialects = SeenDialects::default();
             return theirs;
         }
-        if theirs.minor() < SPTPS {
+        if !theirs.has_handshake() {
             self.refuse_downgrade(idx, theirs, now);
             return theirs.with_minor(hello.minor.max(SPTPS));
         }

@@ -30,7 +30,7 @@ impl Mesh {
         let own = self.nodes[from].link == Some(link);
         if let Ok(key) = PublicKey::from_bytes(key)
             && own
-            && self.nodes[from].reachability.legacy
+            && self.uses_legacy(from)
         {
             self.handle_received_key(from, key);
         }

@@ -12,7 +12,6 @@ use std::{
 };
 
 use crate::{
-    dialect::Dialect,
     mesh::{
         Mesh, Output, Timer,
         topology::{
@@ -136,10 +135,7 @@ impl Mesh {
         NodeState {
             reachable: reachability.reachable || node.shared.idx == Nodes::ME,
             neighbour: node.link.is_some(),
-            dialect: match reachability.legacy {
-                true => Dialect::Legacy,
-                false => keys.dialect().unwrap_or(Dialect::Sptps),
-            },
+            dialect: self.packet_dialect(node).unwrap_or(reachability.dialect),
             options: if node.shared.idx == Nodes::ME {
                 self.cx.settings.options
             } else {

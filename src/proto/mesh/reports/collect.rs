@@ -126,18 +126,11 @@ impl Mesh {
 
     fn tunnel_facts(&self, idx: NodeIdx, node: &Node, now: Instant) -> TunnelFacts {
         let keys = &self.sessions[idx];
-        let legacy = node.reachability.legacy;
         TunnelFacts {
-            protocol: if keys.native.is_established() {
-                Some(Dialect::Native)
-            } else if legacy {
-                Some(Dialect::Legacy)
-            } else {
-                keys.is_established().then_some(Dialect::Sptps)
-            },
+            protocol: self.packet_dialect(node),
             established: keys.is_established(),
             cipher: keys.tx().map(|tx| tx.cipher()),
-            legacy,
+            legacy: self.uses_legacy(idx),
             handshake: keys.is_waiting(),
             key_doubted: self.doubts_legacy_key(idx, now),
             suite_refused: keys.legacy.refused.clone(),

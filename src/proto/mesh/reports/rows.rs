@@ -89,7 +89,7 @@ impl Mesh {
             (3, reachable),
             (4, reachable),
             (5, node.reachability.indirect),
-            (6, node.has_sptps() || me),
+            (6, node.reachability.options.has_handshake() || me),
             (7, self.paths[node.shared.idx].confirmed),
             (
                 11,

@@ -114,6 +114,12 @@ impl Common {
     }
 }
 
+impl Reachability {
+    fn uses_legacy(&self) -> bool {
+        self.dialect == Dialect::Legacy
+    }
+}
+
 impl Mesh {
     /// Returns true if we speak legacy with a node at this place. The node's host file must allow
     /// legacy. Either the node's own link speaks legacy only, or the path does and the node has
@@ -146,16 +152,16 @@ impl Mesh {
         }
     }
 
-    /// Finds, after a graph pass, the nodes that may hand us packets of each legacy node. Each node
-    /// on the path opens and seals packets from or to a legacy node again, in the dialect of the
-    /// next hop. Returns false if there were none and are none.
+    /// Finds, after a graph pass, the nodes that may hand us packets of each node whose packets are
+    /// not sealed end to end. Each node on the path opens and seals such a packet again, in the
+    /// dialect of the next hop. Returns false if there were none and are none.
     pub(in crate::mesh) fn find_carriers(&mut self) -> bool {
         let any = |is: fn(&Node) -> bool| self.nodes.iter().any(|(_, node)| is(node));
-        let legacy = any(|node| node.reachability.legacy);
-        if !legacy && !any(|node| !node.carriers.is_empty()) {
+        let opened = any(|node| !node.reachability.dialect.caps().end_to_end);
+        if !opened && !any(|node| !node.carriers.is_empty()) {
             return false;
         }
-        let mut between = match legacy {
+        let mut between = match opened {
             true => graph::between(&self.nodes),
             false => BTreeMap::new(),
         };
@@ -165,6 +171,11 @@ impl Mesh {
             self.nodes[idx].carriers = carriers.into_iter().map(NodeIdx::slot).collect();
         }
         true
+    }
+
+    /// Returns true if we speak legacy with a node.
+    pub(in crate::mesh) fn uses_legacy(&self, idx: NodeIdx) -> bool {
+        self.nodes[idx].reachability.uses_legacy()
     }
 
     /// Requests the key of a legacy node, if we have none.
@@ -199,7 +210,7 @@ impl Mesh {
     /// Handles the key request of a legacy node.
     pub(in crate::mesh) fn legacy_asked(&mut self, from: NodeIdx, now: Instant) {
         let node = &self.nodes[from];
-        if !node.reachability.legacy || !node.reachability.reachable {
+        if !node.reachability.uses_legacy() || !node.reachability.reachable {
             tracing::debug!(node = %node.name(), "ignored a request for a legacy key");
             return;
         }
@@ -318,7 +329,7 @@ impl Mesh {
         now: Instant,
     ) {
         let node = &self.nodes[origin];
-        if !node.reachability.legacy {
+        if !node.reachability.uses_legacy() {
             return;
         }
         let legacy = &mut self.sessions[origin].legacy;
@@ -385,7 +396,7 @@ impl Mesh {
     pub(in crate::mesh) fn renew_legacy_keys(&mut self, now: Instant) {
         self.sessions.legacy.expire_at = now + self.cx.lifetime(Dialect::Legacy).renew;
         let keyed = |node: &Node| {
-            node.reachability.legacy && !self.sessions[node.shared.idx].legacy.rx.is_empty()
+            node.reachability.uses_legacy() && !self.sessions[node.shared.idx].legacy.rx.is_empty()
         };
         let all = self.nodes.iter().filter(|(_, node)| keyed(node));
         let all: Vec<NodeIdx> = all.map(|(idx, _)| idx).collect();
@@ -413,7 +424,7 @@ impl Mesh {
         let keyed = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.reachability.legacy);
+            .filter(|(_, node)| node.reachability.uses_legacy());
         let (near, far): (Vec<_>, Vec<_>) = keyed
             .map(|(idx, _)| idx)
             .partition(|idx| self.is_at(*idx, from));

@@ -1,10 +1,12 @@
 //! Packet keys of each node: native, SPTPS and legacy, and their renewal.
 
+mod choice;
 pub(in crate::mesh) mod keys;
 pub(in crate::mesh) mod legacy;
 pub(in crate::mesh) mod lifetime;
 pub(in crate::mesh) mod native;
 pub(in crate::mesh) mod rekey;
+mod requests;
 pub(in crate::mesh) mod sptps;
 
 use std::{

@@ -55,12 +55,8 @@ impl Mesh {
             Punt::NewMac { mac } => self.learn(mac, now),
             Punt::BadTag { node } => self.handle_bad_tag(node, now),
             Punt::Exhausted { node } => {
-                // Sequence numbers continue over renewals: only a new session starts from zero
-                // (T10).
-                match self.nodes.get(node).map(|node| node.reachability.legacy) {
-                    Some(true) => self.ask_legacy_key(node, now),
-                    Some(false) => self.start_handshake(node, now),
-                    None => {}
+                if self.nodes.get(node).is_some() {
+                    self.replace_session(node, now);
                 }
             }
         }

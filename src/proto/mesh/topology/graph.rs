@@ -11,6 +11,7 @@ use slotmap::SecondaryMap;
 use meshd_wire::Options;
 
 use crate::{
+    dialect::Dialect,
     mesh::{
         gossip::belief::Edges,
         topology::{
@@ -106,7 +107,7 @@ pub(in crate::mesh) fn places(nodes: &Nodes, more: &Edges) -> Places {
             let known = from.nexthop == me || nodes[to].introduced_by.is_none();
             let reachability = Reachability {
                 vouched: if known { to } else { from.vouched },
-                legacy: false,
+                dialect: Dialect::Sptps,
                 reachable: true,
                 indirect,
                 distance: from.distance + 1,

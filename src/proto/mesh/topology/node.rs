@@ -61,8 +61,8 @@ pub(in crate::mesh) struct Reachability {
     pub via: NodeIdx,
     /// The last node on the path, the target included, that we know by a link or a host file.
     pub vouched: NodeIdx,
-    /// True if we speak legacy with the node.
-    pub legacy: bool,
+    /// The least dialect that the node may be sent packets in.
+    pub dialect: Dialect,
     /// Options of the last edge of the path, as far as they are accepted.
     pub options: Options,
     /// Address in the last edge of the path.
@@ -78,7 +78,7 @@ impl Reachability {
             nexthop: me,
             via: me,
             vouched: me,
-            legacy: false,
+            dialect: Dialect::Sptps,
             options: Options(0),
             address: None,
         }
@@ -125,11 +125,6 @@ impl Node {
     /// Protocol minor of the node in its last edge; 0 if the node has no SPTPS or is unreachable.
     pub(in crate::mesh) fn minor(&self) -> u8 {
         self.reachability.options.minor()
-    }
-
-    /// Returns true if the node has SPTPS, by its last edge.
-    pub(in crate::mesh) fn has_sptps(&self) -> bool {
-        self.minor() >= 2
     }
 }
 

@@ -61,16 +61,16 @@ impl Mesh {
             let mut reachability = places.remove(idx).unwrap_or(nowhere);
             if reachability.reachable && idx != Nodes::ME {
                 let anew = !self.nodes[idx].reachability.reachable;
-                reachability.legacy = self.speaks_only_legacy(idx, &reachability);
+                reachability.dialect = self.least_dialect(idx, &reachability);
                 reachability.options =
-                    self.believed(idx, reachability.options, (reachability.legacy, anew), now);
+                    self.believed(idx, reachability.options, (reachability.dialect, anew), now);
                 reachability = self.hold_path(idx, reachability, now);
             }
             let node = &mut self.nodes[idx];
             let old = std::mem::replace(&mut node.reachability, reachability);
             if idx != Nodes::ME && old.reachable != reachability.reachable {
                 flips.push(idx);
-            } else if reachability.reachable && old.legacy != reachability.legacy {
+            } else if reachability.reachable && old.dialect != reachability.dialect {
                 changed.push(idx);
             } else if reachability.reachable && self.paths[idx].addr.is_none() {
                 self.paths[idx].addr = reachability.address;
@@ -162,14 +162,5 @@ impl Mesh {
             |idx: &NodeIdx| *idx != Nodes::ME && self.nodes[*idx].reachability.reachable;
         let nodes = self.nodes.by_name().filter(reachable);
         nodes.flat_map(|idx| self.hooks_of(idx, false, self.own_address(idx).known()))
-    }
-
-    /// Makes the tunnel keys of a neighbour before the first packet needs them.
-    fn make_keys(&mut self, idx: NodeIdx, now: Instant) {
-        match (self.nodes[idx].link, self.nodes[idx].reachability.legacy) {
-            (Some(_), true) => self.send_legacy_key(idx, now),
-            (Some(_), false) => self.ensure_session(idx, now),
-            (None, _) => {}
-        }
     }
 }

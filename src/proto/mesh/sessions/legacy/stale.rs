@@ -44,7 +44,7 @@ impl Mesh {
         let legacy = &self.sessions[idx].legacy;
         let recent = |at: Instant| now.saturating_duration_since(at) < TELL_EVERY;
         let has_newest = legacy.rx.front().is_some_and(|key| key.is_used());
-        if !reachability.legacy
+        if !reachability.uses_legacy()
             || !reachability.reachable
             || has_newest
             || legacy.failures.mended.is_some_and(recent)
@@ -75,7 +75,7 @@ impl Mesh {
         let legacy = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.reachability.legacy);
+            .filter(|(_, node)| node.reachability.uses_legacy());
         let here = legacy
             .map(|(idx, _)| idx)
             .filter(|idx| self.is_at(*idx, from));
@@ -92,7 +92,7 @@ impl Mesh {
         let within = |at: Option<Instant>, time: Duration| {
             at.is_some_and(|at| now.saturating_duration_since(at) < time)
         };
-        if !node.reachability.legacy
+        if !node.reachability.uses_legacy()
             || legacy.tx.is_none()
             || self.paths[idx].probes.unanswered < DOUBT_AFTER
             || within(legacy.got, YOUNG)
@@ -114,7 +114,7 @@ impl Mesh {
             .failures
             .doubted
             .filter(|at| legacy.got.is_none_or(|got| got < *at));
-        node.reachability.legacy
+        node.reachability.uses_legacy()
             && asked.is_some_and(|at| now.saturating_duration_since(at) < ANSWER_WITHIN)
     }
 }
