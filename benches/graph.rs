@@ -1,5 +1,5 @@
-//! Paths over a mesh of 300 nodes, seen from outside: one line of a neighbour that changes an edge, and
-//! the graph pass that follows it: `cargo bench --bench graph`.
+//! Times one line of a neighbour that changes an edge, and the graph pass that follows, in a mesh of 300
+//! nodes. Run `cargo bench --bench graph`.
 
 mod common;
 

@@ -1,11 +1,10 @@
 //! The gate of the packet path: instructions of one packet each way, counted by callgrind. More than the
 //! committed ceiling is a failure; `./tests/run gate` runs it. Arguments: parts of the names of benches.
 //!
-//! The ciphers are left out of the count: which of their forms runs, and so how many instructions that
-//! are, depends on what valgrind shows of the machine. All else is code of ours, and the same everywhere
-//! on x86-64 with one compiler; `memcpy` alone may differ between C libraries, which the ceilings allow
-//! for. A ceiling is what was counted and a tenth more. Whoever makes the path dearer on purpose raises
-//! it, and says why; whoever makes it cheaper lowers it.
+//! The ciphers are not counted: valgrind's view of the processor decides which of their forms runs. The
+//! other code is ours, and the same on every x86-64 with one compiler. Only `memcpy` may differ between C
+//! libraries, and the ceilings allow for that. A ceiling is the count and a tenth more. A change that makes
+//! the path dearer on purpose raises the ceiling, and its commit says why. A cheaper path lowers it.
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Throughput beside tinc 1.1, and beside wireguard-go where it is installed: two hosts, one wire, the same
-//! traffic; programs take turns, so that whatever else the machine does falls on all. Quote ratios of one
+//! traffic. Programs take turns, so other load of the machine affects all of them. Quote ratios of one
 //! run only.
 //!
 //! `./tests/run bench [--rounds N] [--seconds S] [--mode MODE] [--json] [--readme[=FILE]]`; needs what
@@ -156,9 +156,9 @@ fn tcp_of(pair: &Pair, options: &[&str]) -> (f64, f64) {
     (value("bits_per_second") / 1e6, value("bytes"))
 }
 
-/// UDP in packets of so many bytes, offered at so many bit/s for two seconds: packets that arrive in a
-/// second, and what part of them all is lost. A transfer that iperf3 could not bring to its end counts as
-/// lost, with its reason on standard error.
+/// Measures UDP in packets of `length` bytes, offered at `bits` bit/s for two seconds. Returns the packets
+/// that arrive in a second, and the lost part. A transfer that iperf3 could not complete counts as lost,
+/// with its reason on standard error.
 fn udp(pair: &Pair, length: u32, bits: u32) -> (f64, f64) {
     let (length, bits) = (length.to_string(), bits.to_string());
     let report = iperf(

@@ -9,9 +9,9 @@
 //! Each layer is a crate of the workspace, so an import against their order does not compile. This crate joins
 //! them under one name for the programs, the tests and the benchmarks.
 //!
-//! Five invariants: no clock, randomness, IO or hash order in [`wire`], [`crypto`] and [`proto`]; only the
-//! driver of [`daemon`] changes control state; a published snapshot never changes; a (key, sequence number)
-//! pair is used once; `unsafe` only in [`dataplane`].
+//! Five invariants hold. [`wire`], [`crypto`] and [`proto`] use no clock, randomness, IO or hash order. Only the
+//! driver of [`daemon`] changes control state. A published snapshot never changes. A (key, sequence number)
+//! pair is used once. `unsafe` is only in [`dataplane`].
 
 pub use meshd_api as api;
 #[cfg(feature = "cli")]

@@ -199,8 +199,8 @@ pub(crate) fn carried_super(mode: Mode) -> (Header, Vec<u8>) {
     (header, carried(mode, false, &packet))
 }
 
-/// The [`Sink`] of a worker without sockets and device: runs and super-packets gather, and are let go
-/// of where a worker would hand them to the kernel.
+/// The [`Sink`] of a worker without sockets and device. Runs and super-packets gather, and are dropped
+/// where a worker would pass them to the kernel.
 pub(crate) struct Gathering {
     mode: Mode,
     runs: Runs,

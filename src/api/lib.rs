@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 /// Directory of control sockets and pid files.
 pub const RUN_DIR: &str = "/run/meshd";
 
-/// The control socket of the daemon of `net`, or of the one that was started with `--pidfile`:
-/// `NET.sock` or `meshd.sock` in [`RUN_DIR`]; beside a pid file, its name with a final `.pid`
-/// replaced by `.meshd.sock`, else with `.meshd.sock` appended. tinc's own socket there is `.socket`.
+/// Returns the control socket of the daemon of `net`, or of the one that was started with `--pidfile`.
+/// Without a pid file it is `NET.sock` or `meshd.sock` in [`RUN_DIR`]. Beside a pid file, `.meshd.sock`
+/// replaces a final `.pid`, or is appended. tinc's own socket there is `.socket`.
 #[must_use]
 pub fn socket_path(net: Option<&str>, pidfile: Option<&Path>) -> PathBuf {
     let Some(pidfile) = pidfile else {

@@ -1,5 +1,5 @@
-//! The command line. Built with the feature `daemon`, it is the daemon under the name `meshd` or `tincd`, so that one
-//! file on disk is enough to run both.
+//! The command line. With the feature `daemon`, the program is the daemon if its name is `meshd` or `tincd`. So one
+//! file on disk is enough for both.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! The daemon: the tokio shell on one thread, around links, mesh and packet threads.
 //!
-//! Start: script process, configuration, sockets, device, pid file and control socket; then netlink settings and
-//! tinc-up (awaited, while control requests and signals are served), subnet-up of own subnets, priority, privileges,
-//! packet threads, READY, dials. Stop: host-down and subnet-down of other nodes, subnet-down of own subnets, tinc-down,
+//! Start: script process, configuration, sockets, device, pid file and control socket. Then netlink settings and
+//! tinc-up: the daemon waits for it, and serves control requests and signals meanwhile. Then subnet-up of own subnets,
+//! priority, privileges, packet threads, READY, dials. Stop: host-down and subnet-down of other nodes, subnet-down of own subnets, tinc-down,
 //! then links, pid file and socket.
 
 mod capture;

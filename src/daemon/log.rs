@@ -117,8 +117,8 @@ pub struct Follower {
     lines: broadcast::Receiver<(Level, LogLine)>,
 }
 
-/// Returns the least severe lines that a debug level of tinc admits: 0 to 2 changes, 3 and 4 decisions, 5 and above
-/// each packet (in debug builds).
+/// Returns the least severe level that a debug level of tinc admits. 0 to 2: changes. 3 and 4: decisions. 5 and above:
+/// each packet, in debug builds.
 #[must_use]
 pub fn severity(level: u8) -> Level {
     match level {

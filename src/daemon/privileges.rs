@@ -3,7 +3,7 @@
 //! Source: config/tinc.md section 4.4. There are two deliberate departures. Of root's rights CAP_NET_ADMIN stays, for
 //! the daemon and not for scripts, while a later task needs it (see [`Keep`]). Users come from /etc/passwd only, not
 //! from a directory service. If no service manager has set them, scripts get no_new_privs and the bounding set of the
-//! unit ([`bound_scripts`]): under tinc they could use sudo as the user of -U.
+//! unit ([`bound_scripts`]). Under tinc, scripts could use sudo as the user of -U.
 
 use meshd_os::users::{self, User};
 use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};

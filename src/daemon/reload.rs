@@ -239,7 +239,7 @@ impl Driver {
         }
     }
 
-    /// Puts a new configuration in force, except for variables that wait for a restart: their old values stay, so that
+    /// Puts a new configuration in force, except for variables that wait for a restart. Those keep their old values, so
     /// the next reload reports them again.
     fn take_over(&mut self, new: &Config) -> Reloaded {
         let changed = diff::diff(&self.config, new);

@@ -1,8 +1,8 @@
 //! ICMP and ICMPv6 errors in answer to a packet that cannot be delivered.
 //!
 //! Sources: config/tinc.md section 6.5, RFC 792, RFC 4443. Every builder returns `None` for a
-//! packet that must not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4):
-//! an ICMP error, a later fragment, a group address at either end. tinc answers those too. meshd
+//! packet that must not be answered with an error (RFC 1122 section 3.2.2, RFC 4443 section 2.4).
+//! Such a packet is an ICMP error, a later fragment, or has a group address at either end. tinc answers those too. meshd
 //! does not, because two nodes might answer each other forever.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,7 +1,7 @@
 //! `meshctl lab`: a whole mesh in one process tree, for demonstration.
 //!
-//! Droplets and one hostile tenant stand in network namespaces on one shared wire, inside a private
-//! network, mount and process-id namespace (as an ordinary user also a user namespace). [`run`] checks
+//! Droplets and one hostile tenant stand in network namespaces on one shared wire. All of them are
+//! inside a private network, mount and process-id namespace, and for an ordinary user also a user namespace. [`run`] checks
 //! the machine, moves into the namespaces and starts meshctl again as process 1 of the namespace.
 //! Process 1 (`steps`) builds the world, starts the daemons and checks them.
 //!

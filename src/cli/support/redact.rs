@@ -68,8 +68,8 @@ fn without_value(line: &str) -> String {
     }
 }
 
-/// Finds secrets in a configuration file by their shape, at any place: 32 bytes as base64 or hex other than public
-/// keys, service tokens, passwords in URLs, and values of names that mark a secret.
+/// Finds secrets in a configuration file by their shape, at any place. Secrets are 32 bytes as base64 or hex other than
+/// public keys, service tokens, passwords in URLs, and values of names that mark a secret.
 pub(super) fn by_shape(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;

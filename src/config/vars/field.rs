@@ -1,5 +1,5 @@
-//! The field of a variable in the settings: reads the value of the lines into it, prints it as a file has it, and
-//! compares and copies it for a reload.
+//! The field of a variable in the settings. Reads the value of the lines into the field and prints it in the form of
+//! a file. Compares and copies the field for a reload.
 
 use super::print::Print;
 use crate::reader::Reader;

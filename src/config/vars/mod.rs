@@ -1,5 +1,5 @@
-//! One row for each variable of tinc 1.0.36 and 1.1, and of meshd: its name, type, default, files, reload behaviour,
-//! TOML keys, help, and the field that it is read into. Readers, both forms of files, `meshctl check`, `plan`, the man
+//! One row for each variable of tinc 1.0.36 and 1.1, and of meshd. Its columns are name, type, default, files, reload
+//! behaviour, TOML keys, help, and the field that it is read into. Readers, both forms of files, `meshctl check`, `plan`, the man
 //! pages and the tests use these rows.
 //!
 //! Source: config/tinc.md section 2.

@@ -48,8 +48,9 @@ impl SendPath {
 }
 
 /// Returns the node whose tunnel carries our packet of `length` bytes for `to`: `to` itself in most
-/// cases. If each node on the path opens the packets (legacy), it is the last node on the path that UDP reaches directly, else the
-/// next one. That node opens the packet and forwards it. Source: wire/tinc-1.0.md section 3.7.
+/// cases. If the dialect is not end to end (legacy), each node on the path opens the packet and
+/// forwards it. The carrier is then `via`, the last node that UDP reaches directly, if the packet
+/// can go there; else it is the next hop. Source: wire/tinc-1.0.md section 3.7.
 #[must_use]
 pub fn carrier(snapshot: &RouteSnapshot, to: NodeSlot, length: usize) -> NodeSlot {
     let Some(target) = snapshot

@@ -192,7 +192,7 @@ fn owner_of(snapshot: &RouteSnapshot, addr: IpAddr) -> Option<(NodeSlot, bool)> 
 }
 
 /// Returns true if `carrier` may send packets of `owner` because it has opened and sealed them
-/// again: the dialect of one of the ends is not end to end.
+/// again. That happens if the dialect of one of the ends is not end to end.
 fn carries(snapshot: &RouteSnapshot, carrier: NodeSlot, owner: NodeSlot, to: IpAddr) -> bool {
     let claims = snapshot.sources.get(owner.0 as usize);
     let resealed = |node| {

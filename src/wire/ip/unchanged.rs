@@ -9,8 +9,8 @@ use crate::ip::{
 /// IPv4 headers and a TCP header, each with all options.
 pub const FRONT: usize = 3 * 60;
 
-/// Clears the fields that nodes on the path may change: TTL or hop limit, IPv4 header checksum, TCP
-/// or UDP checksum (it may be computed late), and MSS. `front` is a copy of the packet or of its
+/// Clears the fields that nodes on the path may change: TTL or hop limit, IPv4 header checksum, MSS,
+/// and the TCP or UDP checksum, which may be computed late. `front` is a copy of the packet or of its
 /// first [`FRONT`] bytes.
 pub fn blank_changeable(front: &mut [u8]) {
     let Some(packet) = Packet::parse(front) else {

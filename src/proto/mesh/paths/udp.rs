@@ -1,8 +1,8 @@
 //! UDP to one node: its address, its liveness and its path MTU.
 //!
-//! States: no key -> unconfirmed (short probes to every address that the node may have) ->
-//! confirmed (a probe was answered; MTU search, then keepalive) -> unconfirmed again when probes
-//! stay unanswered. Source: wire/tinc-1.1.md sections 4.4 to 4.6.
+//! States: no key -> unconfirmed -> confirmed -> unconfirmed again when probes stay unanswered.
+//! Unconfirmed: short probes go to every address that the node may have. Confirmed: a probe was
+//! answered; an MTU search runs, then keepalive. Source: wire/tinc-1.1.md sections 4.4 to 4.6.
 //!
 //! Traffic moves to a new address only after that address has answered a probe (T27 of
 //! proto/threat-model.md).

@@ -1,5 +1,5 @@
-//! Index of the subnets that host files and our own configuration list: one pass over the files
-//! after each reload, and a few look-ups for each announced subnet.
+//! Index of the subnets that host files and our own configuration list. Each reload costs one pass
+//! over the files, and each announced subnet a few look-ups.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
