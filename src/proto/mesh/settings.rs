@@ -335,12 +335,7 @@ impl Settings {
     #[must_use]
     pub fn credentials(&self, host: &Host) -> Option<Credentials> {
         let min = self.min_protocol(host);
-        let legacy = self.rsa.is_some() && min == MinProtocol::Legacy;
-        // A node whose MinProtocol is SPTPS can be upgraded only if its host file has an Ed25519
-        // key, or LearnKeys may store one.
-        let upgrade = self.rsa.is_some()
-            && self.sptps
-            && (legacy || min == MinProtocol::Sptps && (host.key.is_some() || self.learn_keys));
+        let (legacy, upgrade) = self.uses_rsa_of(host);
         let credentials = Credentials {
             key: host.key,
             rsa: host.rsa.clone().filter(|_| legacy || upgrade),
@@ -356,6 +351,26 @@ impl Settings {
             psk: host.psk.as_ref().unwrap_or(&self.psk).clone(),
         };
         (credentials.key.is_some() || credentials.rsa.is_some()).then_some(credentials)
+    }
+
+    /// Returns true if [`Self::credentials`] finds a usable key, without any work on keys.
+    #[must_use]
+    pub fn has_credentials(&self, host: &Host) -> bool {
+        let (legacy, upgrade) = self.uses_rsa_of(host);
+        host.key.is_some() || host.rsa.is_some() && (legacy || upgrade)
+    }
+
+    /// Returns whether the RSA key of a host file is used for a legacy link, and whether it is used
+    /// for an upgrade to SPTPS.
+    fn uses_rsa_of(&self, host: &Host) -> (bool, bool) {
+        let min = self.min_protocol(host);
+        let legacy = self.rsa.is_some() && min == MinProtocol::Legacy;
+        // A node whose MinProtocol is SPTPS can be upgraded only if its host file has an Ed25519
+        // key, or LearnKeys may store one.
+        let upgrade = self.rsa.is_some()
+            && self.sptps
+            && (legacy || min == MinProtocol::Sptps && (host.key.is_some() || self.learn_keys));
+        (legacy, upgrade)
     }
 }
 

@@ -277,7 +277,7 @@ impl Mesh {
             let addressed = !host.addresses.is_empty();
             let candidate = node.is_none_or(|node| node.link.is_none())
                 && (addressed || reachable)
-                && self.cx.settings.credentials(host).is_some()
+                && self.cx.settings.has_credentials(host)
                 && !self.peers.outgoing.contains_key(name);
             candidate.then(|| Candidate {
                 name: name.clone(),

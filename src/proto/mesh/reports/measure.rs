@@ -97,8 +97,9 @@ impl Mesh {
         for idx in all {
             let node = &self.nodes[idx];
             let packets = total(&node.shared.counters.rx_packets);
-            if std::mem::replace(&mut self.reports.of[idx].measured.packets, packets) != packets {
-                self.reports.of[idx].measured.heard = Some(now);
+            if self.reports.of[idx].measured.packets != packets {
+                let measured = &mut self.reports.of[idx].measured;
+                (measured.packets, measured.heard) = (packets, Some(now));
             }
         }
     }

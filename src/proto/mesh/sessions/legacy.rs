@@ -355,6 +355,9 @@ impl Mesh {
         }
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
+            if !self.sessions.has_keys(idx) {
+                continue;
+            }
             if self.sessions[idx].legacy.changed {
                 let (burst, every) = KEY_CHANGES;
                 self.legacy_key_changed(idx, Ends::Paced(burst, every), now);

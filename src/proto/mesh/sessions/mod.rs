@@ -64,7 +64,7 @@ impl Sessions {
 
     /// Takes the packets that waited for a key, oldest first.
     pub(in crate::mesh) fn take_waiting(&mut self, idx: NodeIdx) -> VecDeque<Bytes> {
-        let waiting = std::mem::take(&mut self.waiting[idx]);
+        let waiting = self.waiting.take(idx).unwrap_or_default();
         self.waiting_bytes -= waiting.iter().map(Bytes::len).sum::<usize>();
         waiting
     }
@@ -72,8 +72,12 @@ impl Sessions {
     /// Forgets the keys of a node, and the packets that wait for one.
     pub(in crate::mesh) fn drop_keys(&mut self, idx: NodeIdx) {
         self.take_waiting(idx);
-        self.waiting.remove(idx);
         self.keys.remove(idx);
+    }
+
+    /// Returns false if the node has no keys and no handshake.
+    pub(in crate::mesh) fn has_keys(&self, idx: NodeIdx) -> bool {
+        self.keys.has(idx)
     }
 }
 

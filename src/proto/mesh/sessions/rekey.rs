@@ -58,6 +58,9 @@ impl Mesh {
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         let linger = self.cx.lifetime(Dialect::Sptps).linger;
         for idx in all {
+            if !self.sessions.has_keys(idx) {
+                continue;
+            }
             self.native_tick(idx, now);
             let sptps = &mut self.sessions[idx].sptps;
             let retired = sptps.end_retired(now);

@@ -18,8 +18,8 @@ use crate::{
 };
 
 /// Share of the time between two passes that each node of the mesh adds under constant change. A
-/// pass takes about a thirtieth of it.
-const PER_NODE: Duration = Duration::from_micros(150);
+/// pass takes about a fiftieth of it.
+const PER_NODE: Duration = Duration::from_micros(250);
 /// Longest mean time between two passes under constant change.
 const LONGEST: Duration = Duration::from_millis(500);
 

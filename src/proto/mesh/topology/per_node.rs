@@ -6,9 +6,10 @@ use slotmap::SecondaryMap;
 
 use crate::route::NodeIdx;
 
-/// One `T` for each node. A node without an entry has the default, which takes no memory.
+/// One `T` for each node. A node without an entry has the default, which takes no more memory than a
+/// pointer.
 pub(in crate::mesh) struct PerNode<T> {
-    of: SecondaryMap<NodeIdx, T>,
+    of: SecondaryMap<NodeIdx, Box<T>>,
     default: T,
 }
 
@@ -18,9 +19,19 @@ impl<T: Default> PerNode<T> {
         self.of.remove(idx);
     }
 
+    /// Takes what is known of a node, if it is not the default.
+    pub(in crate::mesh) fn take(&mut self, idx: NodeIdx) -> Option<T> {
+        self.of.remove(idx).map(|value| *value)
+    }
+
+    /// Returns false if the node has the default. An access for a change makes an entry.
+    pub(in crate::mesh) fn has(&self, idx: NodeIdx) -> bool {
+        self.of.contains_key(idx)
+    }
+
     /// Returns the entries that are not the default, or were not once.
     pub(in crate::mesh) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.of.values_mut()
+        self.of.values_mut().map(Box::as_mut)
     }
 }
 
@@ -37,7 +48,7 @@ impl<T> Index<NodeIdx> for PerNode<T> {
     type Output = T;
 
     fn index(&self, idx: NodeIdx) -> &T {
-        self.of.get(idx).unwrap_or(&self.default)
+        self.of.get(idx).map_or(&self.default, Box::as_ref)
     }
 }
 
