@@ -9,6 +9,7 @@
 //! - `MESHD_BIN`: folder with `meshd` and `meshctl` (default: those built beside the test, unoptimised).
 //! - `MESHD_NET_BYTES`: size of the large transfers in bytes (default 1 GiB).
 //! - `MESHD_NET_REKEY_SECONDS`: how long traffic runs while keys are renewed (default 12, 25 for native sessions).
+//! - `MESHD_CHAOS_SEED`, `MESHD_CHAOS_MINUTES`: seed and length of the ignored runs of `chaos` (default 1, 10).
 //! - `MESHD_NET_KEEP=1`: leaves configuration and logs of each world in place.
 #![cfg(target_os = "linux")]
 #![expect(
@@ -20,6 +21,7 @@
 mod broadcasts;
 mod capture;
 mod chains;
+mod chaos;
 mod dialling;
 mod dump;
 mod dumps;

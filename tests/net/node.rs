@@ -262,6 +262,11 @@ impl Node {
         }
     }
 
+    /// True if it was started and not ended by this test.
+    pub(crate) fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// How the daemon has ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().unwrap();

@@ -195,6 +195,21 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// A counter of the packets that all hosts have sent so far, on this wire and all others of its world.
+    pub(crate) fn counter(&self) -> impl Fn() -> u64 + Send + 'static {
+        let read = format!(
+            "ip netns exec {} cat /proc/net/dev",
+            self.world.namespace("wire")
+        );
+        move || {
+            let table = output(&read);
+            let ports = table.lines().map(str::trim_start);
+            let ports = ports.filter(|line| line.starts_with('p'));
+            let sent = ports.filter_map(|line| line.split_whitespace().nth(2)?.parse::<u64>().ok());
+            sent.sum()
+        }
+    }
+
     /// IPv4 address of the host of this index.
     pub(crate) fn v4(&self, index: u8) -> String {
         format!("10.77.{}.{index}", self.number)
@@ -205,11 +220,13 @@ impl Wire {
         format!("fd77:{}::{index}", self.number)
     }
 
-    fn port(&self, host: &str) -> String {
+    /// Name of a host's port of this wire.
+    pub(crate) fn port(&self, host: &str) -> String {
         format!("p{}-{host}", self.number)
     }
 
-    fn rule(&self, comment: &str, rule: &str) {
+    /// Loses what matches this rule of nft.
+    pub(crate) fn rule(&self, comment: &str, rule: &str) {
         let number = self.number;
         nft(
             &self.world.namespace("wire"),
@@ -220,7 +237,7 @@ impl Wire {
     }
 
     /// Takes back every rule of this comment; panics if there is none.
-    fn unrule(&self, comment: &str) {
+    pub(crate) fn unrule(&self, comment: &str) {
         let ns = self.world.namespace("wire");
         let chain = format!("bridge w{} forward", self.number);
         let listing = output(&format!("ip netns exec {ns} nft -a list chain {chain}"));
