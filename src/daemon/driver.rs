@@ -272,6 +272,7 @@ impl Driver {
             Event::DeviceRising => self.device_rising(now)?,
             Event::DeviceUp(ended) => self.device_up(ended, now)?,
             Event::DeviceDown => self.device.is_down = true,
+            Event::AddressesChanged => self.addresses_changed(),
             Event::MonitorGone | Event::ServicesGone if self.life.leaving => {}
             Event::MonitorGone => bail!("the script process has ended"),
             Event::ServicesGone => bail!("the service process has ended"),

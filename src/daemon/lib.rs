@@ -5,6 +5,7 @@
 //! priority, privileges, packet threads, READY, dials. Stop: host-down and subnet-down of other nodes, subnet-down of own subnets, tinc-down,
 //! then links, pid file and socket.
 
+mod addresses;
 mod capture;
 pub mod conn;
 pub mod control;
@@ -72,6 +73,8 @@ pub enum Event {
     Closed(LinkId, String),
     /// A name was resolved.
     Resolved(resolve::Resolved),
+    /// Addresses of this machine have changed.
+    AddressesChanged,
     /// The netlink settings are done: tinc-up may start.
     DeviceRising,
     /// tinc-up has ended (true) or reached its time limit (false).
@@ -319,6 +322,9 @@ async fn serve(
     };
     let (events, queue) = mpsc::channel(EVENTS);
     signals::catch(&events).context("cannot catch signals")?;
+    if let Err(error) = addresses::watch(&events) {
+        tracing::warn!(%error, "cannot watch the addresses of this machine");
+    }
     // The socket comes first: it shows whether another daemon runs, before any of its files is touched.
     let control = control::bind(&places.socket)?;
     let started = start_driver(options, config, &log, (&places, prepared), &events).await;

@@ -1,10 +1,14 @@
 //! Settings of our device by rtnetlink, in the tokio runtime.
 
-use std::{io, net::IpAddr, pin::pin};
+use std::{
+    io,
+    net::IpAddr,
+    pin::{Pin, pin},
+};
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt as _, TryStreamExt};
 use rtnetlink::{
-    Handle, LinkUnspec, RouteMessageBuilder,
+    Handle, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         link::LinkAttribute,
         route::{RouteAddress, RouteAttribute, RouteType},
@@ -33,6 +37,28 @@ pub struct RouteTo {
     pub interface: String,
     /// Source address of the packets, if the kernel gives one.
     pub source: Option<IpAddr>,
+}
+
+/// Changes of the addresses of all interfaces.
+pub struct AddressChanges(Pin<Box<dyn Stream<Item = ()> + Send>>);
+
+impl AddressChanges {
+    /// Watches from now on. Must be called within the runtime, which then serves the netlink
+    /// connection.
+    pub fn watch() -> io::Result<Self> {
+        let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+        let (connection, handle, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        tokio::spawn(connection);
+        Ok(Self(Box::pin(messages.ready_chunks(64).map(move |_| {
+            // The connection lives as long as its handle.
+            let _ = &handle;
+        }))))
+    }
+
+    /// Waits for the next change. Returns `None` if no more will be seen.
+    pub async fn next(&mut self) -> Option<()> {
+        self.0.next().await
+    }
 }
 
 /// Asks the kernel for the route to an address, as `ip route get` does. Must be called within a

@@ -299,6 +299,25 @@ impl Pool {
         self.down(link, why, false);
     }
 
+    /// Returns our address of every connection.
+    #[must_use]
+    pub fn locals(&self) -> BTreeSet<SocketAddr> {
+        let conns = self.links.values();
+        conns
+            .map(|conn| SocketAddr::new(conn.local.ip(), 0))
+            .collect()
+    }
+
+    /// Ends all connections from an address that this machine no longer has: nothing comes back on
+    /// them.
+    pub fn address_gone(&mut self, ip: IpAddr) {
+        let conns = self.links.iter();
+        let gone = conns.filter(|(_, conn)| conn.local.ip() == ip);
+        for link in gone.map(|(link, _)| link).collect::<Vec<_>>() {
+            self.down(link, "the local address is gone", false);
+        }
+    }
+
     /// Returns the node of a connection, and both ends' addresses, ours first.
     #[must_use]
     pub fn ends(&self, link: LinkId) -> Option<(&NodeName, [SocketAddr; 2])> {
