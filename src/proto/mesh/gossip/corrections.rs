@@ -22,6 +22,8 @@ use crate::{
 const SOON: Duration = Duration::from_millis(250);
 /// Time for the neighbour's own line before its first exchange is over.
 const WAIT: Duration = Duration::from_secs(3);
+/// Time for the answer to PING if others say that the neighbour has no edge to us.
+const SILENT: Duration = Duration::from_secs(3);
 
 /// Lines that wait for comparison, oldest first.
 #[derive(Debug, Default)]
@@ -54,14 +56,52 @@ impl Mesh {
             && self.gossip.corrections.0.len() < MAX_DOUBTS
             && self.truth(&doubt).is_some()
         {
+            if let Some(own) = self.withdrawn_to_us(&doubt) {
+                self.ping_link(own, now);
+            }
             self.gossip.corrections.0.push_back(doubt);
             self.arm_doubt_timer(now);
         }
     }
 
+    /// Returns the neighbour's own link if a line says that the neighbour has no edge to us: then
+    /// the link may be dead, and only its other end knows. So it must answer before we correct the
+    /// line.
+    fn withdrawn_to_us(&self, doubt: &Doubt) -> Option<LinkId> {
+        match &doubt.request {
+            Request::DelEdge { to, .. } if *to == self.cx.settings.name => {
+                self.nodes.get(doubt.about)?.link
+            }
+            _ => None,
+        }
+    }
+
+    /// Decides on a doubt if it is about an edge to us and the neighbour's link has not answered to
+    /// PING. Returns true if there is nothing more to decide now.
+    fn settle_silence(&mut self, doubt: &Doubt, now: Instant) -> bool {
+        let link = self.withdrawn_to_us(doubt);
+        let peer = link.and_then(|link| self.active(link));
+        let (Some(link), Some(peer)) = (link, peer.filter(|peer| peer.liveness.awaiting_pong))
+        else {
+            return false;
+        };
+        let patience = peer.liveness.rtt.map_or(SILENT, |rtt| SILENT.max(4 * rtt));
+        if now.saturating_duration_since(peer.liveness.pinged) >= patience {
+            let why = "the other end has withdrawn its edge and does not answer to PING";
+            self.close(link, why, now);
+        }
+        true
+    }
+
     /// Corrects the lines that the neighbour has not confirmed. Returns true if others still wait.
     pub(in crate::mesh) fn settle_doubts(&mut self, now: Instant) -> bool {
         for doubt in std::mem::take(&mut self.gossip.corrections.0) {
+            if self.settle_silence(&doubt, now) {
+                if self.withdrawn_to_us(&doubt).is_some() {
+                    self.gossip.corrections.0.push_back(doubt);
+                }
+                continue;
+            }
             let first_hand = self.nodes.get(doubt.about).and_then(|node| node.link);
             let peer = first_hand.and_then(|link| self.active(link));
             let waited = now.saturating_duration_since(doubt.since);
