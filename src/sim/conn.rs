@@ -51,6 +51,8 @@ pub(super) struct End {
 pub(super) struct Conn {
     /// Both ends.
     pub(super) ends: [End; 2],
+    /// Addresses that both nodes had had when it was made. With another one it carries nothing.
+    pub(super) moves: [u8; 2],
 }
 
 /// Id of one end of one connection.

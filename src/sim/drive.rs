@@ -19,7 +19,7 @@ use crate::{
     conn::{Chunk, Conn, End, EndId},
     net::{LONGEST, Target},
     node::Gathered,
-    plan::{self, Fidelity},
+    plan::{self, Fidelity, PORT},
     world::{Dial, Event, World},
 };
 
@@ -105,7 +105,7 @@ impl World {
         }
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         self.nodes[node].pool.handle_timeout(now);
-        if self.nodes[node].validity.is_due(self.unix()) {
+        if self.nodes[node].validity.is_due(self.unix_of(node)) {
             let settings = Arc::clone(&self.nodes[node].settings);
             self.use_settings(node, settings);
         }
@@ -126,7 +126,7 @@ impl World {
     /// Queues a wake-up for the node's next deadline, unless an earlier one is queued.
     pub(super) fn arm(&mut self, node: usize) {
         let sim = &self.nodes[node];
-        let change = sim.validity.next_change().map(|at| self.at_unix(at));
+        let change = sim.validity.next_change().map(|at| self.at_unix(node, at));
         let mesh = sim.mesh.poll_timeout().map(|(at, _)| at);
         let due = [sim.pool.poll_timeout(), mesh, change];
         let Some(at) = due.into_iter().flatten().min() else {
@@ -153,7 +153,7 @@ impl World {
 
     /// Puts settings in force at a node.
     pub(super) fn use_settings(&mut self, node: usize, settings: Arc<Settings>) {
-        let (in_force, validity) = Validity::of(&settings, self.unix());
+        let (in_force, validity) = Validity::of(&settings, self.unix_of(node));
         let sim = &mut self.nodes[node];
         (sim.settings, sim.validity) = (settings, validity);
         sim.in_force = Arc::clone(&in_force);
@@ -313,7 +313,8 @@ impl World {
 
     fn accept(&mut self, node: usize, dial: Dial) {
         let back = self.net.latency(dial.from, node);
-        if !self.nodes[node].alive || self.net.is_tcp_cut(dial.from, node) {
+        let cut = self.net.is_way_cut(node, dial.from) || !self.net.is_bound(node);
+        if !self.nodes[node].alive || cut {
             return self.at(
                 self.now + back,
                 Event::Refused {
@@ -324,7 +325,7 @@ impl World {
         }
         let port = u16::try_from(EPHEMERAL + dial.conn % EPHEMERAL).expect("32,768 to 65,535");
         let near = SocketAddr::new(self.own_socket(dial.from).ip(), port);
-        let seen = SocketAddr::new(plan::public_ip(dial.from), port);
+        let seen = SocketAddr::new(self.net.public_ip(dial.from), port);
         let end = |node: usize, life, local, remote| End {
             node,
             life,
@@ -339,7 +340,9 @@ impl World {
         };
         let far = end(node, self.nodes[node].life, self.own_socket(node), seen);
         let near = end(dial.from, dial.life, near, dial.addr);
-        self.conns.insert(dial.conn, Conn { ends: [near, far] });
+        let moves = self.net.moves([dial.from, node]);
+        let ends = [near, far];
+        self.conns.insert(dial.conn, Conn { ends, moves });
         let far = EndId {
             conn: dial.conn,
             side: 1,
@@ -379,6 +382,10 @@ impl World {
     }
 
     pub(super) fn own_socket(&self, node: usize) -> SocketAddr {
-        plan::own_socket(node, self.plan.is_behind_nat(node))
+        let ip = match self.plan.is_behind_nat(node) {
+            true => plan::private_ip(node),
+            false => self.net.public_ip(node),
+        };
+        SocketAddr::new(ip, PORT)
     }
 }

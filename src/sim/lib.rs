@@ -8,11 +8,14 @@
 //!
 //! [`World`] is the event queue. [`net`] decides the destination and time of each arrival. `model`
 //! computes the expected state of every node from the list of live links. `traffic` checks packets
-//! and sequence numbers. No module reads a clock or a global generator: the same seed gives the
+//! and sequence numbers. `judge` compares honest nodes with each other while `hostile` ones send
+//! generated lines. No module reads a clock or a global generator: the same seed gives the
 //! same run, event for event.
 
 mod conn;
 mod drive;
+mod hostile;
+mod judge;
 mod lines;
 mod links;
 mod model;
@@ -24,6 +27,7 @@ mod strangers;
 mod traffic;
 mod world;
 
+pub use judge::Said;
 pub use plan::{Fidelity, Plan};
 pub use strangers::{StrangerId, StrangerState};
 pub use world::{Failure, World};

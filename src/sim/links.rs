@@ -92,6 +92,9 @@ impl World {
 
     /// Sends a line, frame or relayed datagram: with bytes through the pool, with lines as it is.
     pub(super) fn send_on(&mut self, node: usize, id: LinkId, chunk: Chunk) {
+        if let Chunk::Line(line) = &chunk {
+            self.said[node].add(line.len());
+        }
         let sim = &mut self.nodes[node];
         match (self.plan.fidelity, &chunk) {
             (Fidelity::Bytes, Chunk::Line(line)) => sim.pool.send_line(id, line),
@@ -115,8 +118,19 @@ impl World {
             return;
         };
         let to = end.other();
+        let moves = self.net.moves([conn.ends[0].node, conn.ends[1].node]);
+        if moves != conn.moves {
+            // Behind a NAT the old connection comes from an address that the other end does not
+            // know: it is reset.
+            if moves[end.side] != conn.moves[end.side] && !matches!(chunk, Chunk::Fin) {
+                let at = self.now + 2 * self.net.latency(conn.ends[0].node, conn.ends[1].node);
+                let chunk = Chunk::Fin;
+                self.at(at, Event::Segment { end, chunk });
+            }
+            return;
+        }
         let (from, there) = (conn.ends[end.side].node, &mut conn.ends[to.side]);
-        if self.net.is_tcp_cut(from, there.node) {
+        if self.net.is_way_cut(from, there.node) {
             return there.stalled.push(chunk);
         }
         let at = (self.now + self.net.segment(from, there.node)).max(there.last_arrival);

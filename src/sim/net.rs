@@ -31,6 +31,12 @@ pub struct Net {
     pub jitter: Duration,
     /// Side of each node: nodes of different sides exchange nothing.
     sides: Vec<usize>,
+    /// Sender and receiver, where nothing passes from the first to the second.
+    one_way: BTreeSet<(usize, usize)>,
+    /// Nodes whose daemon could not bind its sockets.
+    unbound: BTreeSet<usize>,
+    /// How often each node got a new public address.
+    moves: Vec<u8>,
     /// Pairs without UDP, lower number first.
     no_udp: BTreeSet<(usize, usize)>,
     /// Pairs without TCP, lower number first.
@@ -85,6 +91,9 @@ impl Net {
             copies_ppm: 0,
             jitter: Duration::ZERO,
             sides: vec![0; plan.nodes],
+            one_way: BTreeSet::new(),
+            unbound: BTreeSet::new(),
+            moves: vec![0; plan.nodes],
             no_udp: BTreeSet::new(),
             no_tcp: BTreeSet::new(),
             narrow: BTreeMap::new(),
@@ -103,7 +112,45 @@ impl Net {
 
     pub(super) fn join_all(&mut self) {
         self.no_tcp.clear();
+        self.one_way.clear();
+        self.narrow.clear();
         self.sides.fill(0);
+    }
+
+    /// Drops everything from one node to another; the other direction passes.
+    pub fn cut_one_way(&mut self, from: usize, to: usize) {
+        self.one_way.insert((from, to));
+    }
+
+    /// Sets whether a node has its sockets. Without them it can only dial.
+    pub fn set_bound(&mut self, node: usize, bound: bool) {
+        if bound {
+            self.unbound.remove(&node);
+        } else {
+            self.unbound.insert(node);
+        }
+    }
+
+    /// Gives a node another public address: its own one, or that of its NAT. Connections over the
+    /// old address carry nothing any more.
+    pub fn change_address(&mut self, node: usize) {
+        self.moves[node] += 1;
+        self.rebind(node);
+    }
+
+    /// Public address of a node: its own, or that of its NAT.
+    pub(super) fn public_ip(&self, node: usize) -> IpAddr {
+        plan::public_ip_after(node, self.moves[node])
+    }
+
+    /// Returns how often these nodes got a new public address.
+    pub(super) fn moves(&self, nodes: [usize; 2]) -> [u8; 2] {
+        nodes.map(|node| self.moves[node])
+    }
+
+    /// Returns true if a node accepts connections.
+    pub(super) fn is_bound(&self, node: usize) -> bool {
+        !self.unbound.contains(&node)
     }
 
     /// Blocks or unblocks UDP between two nodes.
@@ -140,6 +187,11 @@ impl Net {
         self.sides[a] != self.sides[b]
     }
 
+    /// Returns true if nothing passes from one node to another, of TCP at least.
+    pub(super) fn is_way_cut(&self, from: usize, to: usize) -> bool {
+        self.is_tcp_cut(from, to) || self.one_way.contains(&(from, to))
+    }
+
     /// Returns true if two nodes exchange no TCP.
     pub(super) fn is_tcp_cut(&self, a: usize, b: usize) -> bool {
         self.is_cut(a, b) || self.no_tcp.contains(&pair(a, b))
@@ -156,7 +208,9 @@ impl Net {
             .narrow
             .get(&path)
             .is_some_and(|longest| length > *longest);
-        if self.is_cut(from, node) || self.no_udp.contains(&path) || too_long {
+        let bound = self.is_bound(from) && self.is_bound(node);
+        let cut = self.is_cut(from, node) || self.one_way.contains(&(from, node));
+        if cut || !bound || self.no_udp.contains(&path) || too_long {
             return Vec::new();
         }
         let copies = 1 + usize::from(self.chance(self.copies_ppm));
@@ -179,7 +233,7 @@ impl Net {
             Some(nat) => nat.send(PORT, to),
             None => PORT,
         };
-        SocketAddr::new(plan::public_ip(from), port)
+        SocketAddr::new(self.public_ip(from), port)
     }
 
     fn translate_in(&self, from: SocketAddr, to: SocketAddr) -> Option<usize> {
@@ -196,14 +250,17 @@ impl Net {
         let IpAddr::V4(v4) = ip else { return None };
         let [_, _, high, low] = v4.octets();
         let node = usize::from(u16::from_be_bytes([high, low])).checked_sub(1)?;
-        (node < self.sides.len() && plan::public_ip(node) == ip).then_some(node)
+        (node < self.sides.len() && self.public_ip(node) == ip).then_some(node)
     }
 
     /// Returns the result of a TCP connection attempt from `from`.
     pub(super) fn connect(&self, from: usize, to: SocketAddr) -> Target {
         match self.owner(to.ip()) {
             None => Target::Nowhere,
-            Some(node) if self.is_tcp_cut(from, node) => Target::Nowhere,
+            Some(node) if self.is_way_cut(from, node) || self.is_way_cut(node, from) => {
+                Target::Nowhere
+            }
+            Some(node) if !self.is_bound(node) => Target::Refused,
             Some(node) if self.nats[node].is_some() || to.port() != PORT => Target::Refused,
             Some(node) => Target::Node(node),
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
@@ -181,20 +181,21 @@ fn low(node: usize) -> [u8; 2] {
         .to_be_bytes()
 }
 
-/// Public address of a node: its own, or that of its NAT.
+/// First public address of a node: its own, or that of its NAT.
 pub(super) fn public_ip(node: usize) -> IpAddr {
-    let [high, low] = low(node);
-    Ipv4Addr::new(198, 18, high, low).into()
+    public_ip_after(node, 0)
 }
 
-/// Address that a node binds to: its public address, or a private one behind its NAT.
-pub(super) fn own_ip(node: usize, behind_nat: bool) -> IpAddr {
+/// Public address of a node that got a new one so often.
+pub(super) fn public_ip_after(node: usize, moves: u8) -> IpAddr {
     let [high, low] = low(node);
-    if behind_nat {
-        Ipv4Addr::new(192, 168, high, low).into()
-    } else {
-        public_ip(node)
-    }
+    Ipv4Addr::new(198 - moves, 18, high, low).into()
+}
+
+/// Address that a node behind a NAT binds to.
+pub(super) fn private_ip(node: usize) -> IpAddr {
+    let [high, low] = low(node);
+    Ipv4Addr::new(192, 168, high, low).into()
 }
 
 /// Address of a node in the mesh.
@@ -208,9 +209,4 @@ fn subnet(node: usize) -> Subnet {
         prefix: Prefix::V4(mesh_ip(node), 32),
         weight: DEFAULT_WEIGHT,
     }
-}
-
-/// Listening address of a node's daemon, in the view of the node.
-pub(super) fn own_socket(node: usize, behind_nat: bool) -> SocketAddr {
-    SocketAddr::new(own_ip(node, behind_nat), PORT)
 }

@@ -47,7 +47,8 @@ impl World {
             unread: None,
         };
         let ends = [end(Some(0), remote, local), end(None, local, remote)];
-        self.conns.insert(conn, Conn { ends });
+        let moves = self.net.moves([node; 2]);
+        self.conns.insert(conn, Conn { ends, moves });
         self.arrives(EndId { conn, side: 1 });
         StrangerId(conn)
     }

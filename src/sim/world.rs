@@ -1,7 +1,7 @@
 //! The event queue, and the actions of tests on nodes and network.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     sync::Arc,
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use meshd_proto::{
     link::DialId,
     mesh::{
-        Settings,
+        Input, Settings,
         reports::{facts::NodeFacts, view::ConnectionRow},
     },
 };
@@ -21,10 +21,11 @@ use meshd_wire::NodeName;
 
 use crate::{
     conn::{Chunk, Conn, EndId},
+    judge::Said,
     model,
     net::Net,
     node::SimNode,
-    plan::Plan,
+    plan::{Fidelity, Plan},
     traffic::Traffic,
 };
 
@@ -52,6 +53,12 @@ pub struct World {
     /// Number of links that came up, and of links that ended after they were up.
     pub(super) made: u64,
     pub(super) cut: u64,
+    /// Seconds by which the clock of each node is off.
+    clocks: Vec<i64>,
+    /// Nodes that send generated lines.
+    pub(super) hostile: BTreeSet<usize>,
+    /// Lines that each node sent to its neighbours.
+    pub(super) said: Vec<Said>,
     pub(super) failure: Option<String>,
     trace: u64,
     /// True to print each event to stderr.
@@ -138,6 +145,9 @@ impl World {
             lines: 0,
             made: 0,
             cut: 0,
+            clocks: vec![0; plan.nodes],
+            hostile: BTreeSet::new(),
+            said: vec![Said::default(); plan.nodes],
             failure: None,
             trace: 0xcbf2_9ce4_8422_2325,
             verbose: false,
@@ -149,15 +159,31 @@ impl World {
         world
     }
 
-    /// Returns the wall time of all nodes, in seconds since 1970.
+    /// Returns the true wall time, in seconds since 1970.
     #[must_use]
     pub fn unix(&self) -> u64 {
         EPOCH + self.elapsed().as_secs()
     }
 
-    /// Returns the time of the first instant at this wall time, which is not before the start.
-    pub(super) fn at_unix(&self, unix: u64) -> Instant {
-        self.start + Duration::from_secs(unix.saturating_sub(EPOCH))
+    /// Returns the wall time of a node's clock.
+    pub(super) fn unix_of(&self, node: usize) -> u64 {
+        self.unix().saturating_add_signed(self.clocks[node])
+    }
+
+    /// Returns the time of the first instant at this wall time of a node's clock, which is not
+    /// before the start.
+    pub(super) fn at_unix(&self, node: usize, unix: u64) -> Instant {
+        let true_time = unix.saturating_add_signed(-self.clocks[node]);
+        self.start + Duration::from_secs(true_time.saturating_sub(EPOCH))
+    }
+
+    /// Sets a node's clock so many seconds off the true time.
+    pub fn set_clock(&mut self, node: usize, off: i64) {
+        self.clocks[node] = off;
+        let settings = Arc::clone(&self.nodes[node].settings);
+        if self.nodes[node].alive {
+            self.use_settings(node, settings);
+        }
     }
 
     /// Changes the configuration of a node, and puts it in force if the node runs. Like a daemon, a
@@ -321,8 +347,29 @@ impl World {
         let purposes = [format!("node {life}"), format!("links {life}")];
         let seeds = purposes.map(|purpose| self.plan.seed_for(&purpose, node));
         let settings = self.settings[node].clone();
-        self.nodes[node] = SimNode::start(settings, life, seeds, self.now, self.unix());
+        self.nodes[node] = SimNode::start(settings, life, seeds, self.now, self.unix_of(node));
         self.settle_soon(node);
+    }
+
+    /// Gives a node another public address. The node itself sees it unless it is behind a NAT.
+    pub fn change_address(&mut self, node: usize) {
+        let old = self.own_socket(node).ip();
+        self.net.change_address(node);
+        if !self.nodes[node].alive || self.own_socket(node).ip() == old {
+            return;
+        }
+        match self.plan.fidelity {
+            Fidelity::Bytes => self.nodes[node].pool.address_gone(old),
+            Fidelity::Lines => {
+                let links = self.nodes[node].links.values();
+                for end in links.map(|link| link.end).collect::<Vec<_>>() {
+                    self.hang_up(end, "the local address is gone");
+                }
+            }
+        }
+        self.input(node, Input::Retry);
+        self.serve(node);
+        self.arm(node);
     }
 
     /// Joins all parts of the network again.
