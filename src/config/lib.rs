@@ -265,6 +265,8 @@ pub struct Shell {
     pub key_made: Option<SystemTime>,
     /// Workers; 0 = one for each processor.
     pub workers: usize,
+    /// Simd: our own AVX-512 code of ciphers, if the processor has AVX-512.
+    pub simd: bool,
     /// UDPRcvBuf in bytes; 0 = the system's.
     pub udp_rcvbuf: usize,
     /// UDPSndBuf in bytes; 0 = the system's.

@@ -389,6 +389,7 @@ mod tests {
 
     /// Prepares a key, or reports that this processor has no vectors for it.
     fn key(bytes: &[u8; 32]) -> Option<Box<Key>> {
+        let _on = crate::simd::tests::keep_on();
         let key = Key::new(bytes);
         if key.is_none() {
             meshd_testing::skip("vaes", "our AES-GCM needs VAES and AVX-512");

@@ -17,6 +17,7 @@ pub mod replay;
 pub mod rng;
 pub mod rsa;
 pub mod seal;
+pub mod simd;
 pub mod sptps;
 pub mod stream;
 pub mod suite;

@@ -237,6 +237,7 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn vectors_do_what_the_library_does() {
+        let _on = crate::simd::tests::keep_on();
         let mut rng = crate::Rng::new([3; 32]);
         for length in 0..1_700 {
             let secret = rng.bytes();

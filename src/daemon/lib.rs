@@ -311,6 +311,9 @@ async fn serve(
             Some(prepared.context("cannot start the processes outside of the sandbox")?)
         }
     };
+    if !config.shell.simd {
+        meshd_crypto::simd::disable().context("cannot obey Simd = no; remove the line")?;
+    }
     let net = config.source.net.as_deref();
     let pidfile = options.pidfile.as_deref();
     let places = Places {

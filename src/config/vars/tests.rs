@@ -408,6 +408,7 @@ fn every_field_of_the_shell_has_a_row() {
         metrics_listen: MetricsListen::Nowhere,
         key_made: Some(std::time::SystemTime::UNIX_EPOCH),
         workers: 2,
+        simd: true,
         udp_rcvbuf: 7,
         udp_sndbuf: 7,
         scripts_interpreter: Some("/bin/sh".into()),

@@ -3,7 +3,7 @@
 use super::prelude::*;
 
 #[rustfmt::skip]
-pub(super) const PACKETS: [Var; 21] = [
+pub(super) const PACKETS: [Var; 22] = [
     Var { name: "Broadcast", kind: Word(&["no", "mst", "yes", "direct"]), default: "mst", example: "no", reload: Live, safe: true,
           toml: key("switch", "broadcast", Form::Text), mesh: field!(route.broadcast: word),
           help: "Send broadcast and multicast packets to no node (no), along the spanning tree (mst), or to each node directly (direct).", ..ROW },
@@ -37,6 +37,9 @@ pub(super) const PACKETS: [Var; 21] = [
     Var { name: "Workers", version: Meshd, kind: Int, default: "0", example: "1", reload: Restart,
           toml: key("transport", "workers", Form::Number), shell: field!(workers: number, 0, 4),
           help: "Number of packet threads, 1 to 4; 0 is one for each processor.", ..ROW },
+    Var { name: "Simd", version: Meshd, kind: Bool, default: "yes", example: "no", reload: Restart,
+          toml: key("transport", "simd", Form::Flag), shell: field!(simd: flag),
+          help: "Use meshd's own AVX-512 code for ciphers on processors that have it; `no` uses the code of the libraries.", ..ROW },
     Var { name: "KeyExpire", kind: Seconds, default: "3600", example: "600", reload: Live, safe: true,
           toml: key("transport", "key_expire", Form::Duration), mesh: field!(key_expire: seconds),
           help: "Renew packet keys at this age.", ..ROW },
