@@ -208,6 +208,14 @@ fn silence(world: &mut World, from: usize, to: usize, time: Duration) -> Result<
 
 const PACE: Duration = Duration::from_millis(50);
 
+/// Fails if a silence is longer than its bound.
+fn expect_short(world: &World, what: &str, took: Duration, limit: Duration) -> Result<(), Failure> {
+    if took <= limit {
+        return Ok(());
+    }
+    Err(world.failure(format!("{what}: {took:?}, at most {limit:?}")))
+}
+
 /// X1, X6: the bounds of proto/threat-model.md section 5.5. tests/net/five.rs shows on real systems that it happens.
 #[test]
 fn traffic_goes_on_within_its_bounds() {
@@ -218,10 +226,7 @@ fn traffic_goes_on_within_its_bounds() {
             ..Plan::new(seed, 2, Fidelity::Bytes)
         })?;
         let expect = |world: &World, what: &str, took: Duration, limit: u64| {
-            if took <= seconds(limit) {
-                return Ok(());
-            }
-            Err(world.failure(format!("{what}: {took:?}, at most {limit} s")))
+            expect_short(world, what, took, seconds(limit))
         };
         chat(&mut world, 0, 1, 10)?;
         world.net.block_udp(0, 1, true);
@@ -241,6 +246,73 @@ fn traffic_goes_on_within_its_bounds() {
         world.heal();
         let took = silence(&mut world, 0, 1, seconds(30))?;
         expect(&world, "the wire is mended", took, 5)
+    });
+}
+
+/// X3, X4: a node ends and starts again, or loses its wire and its power and starts again while the others still
+/// believe in its links. The node dials, or is dialled. tests/net/restart.rs and chains.rs show on real systems that
+/// traffic goes on.
+#[test]
+fn traffic_goes_on_after_a_restart_within_its_bounds() {
+    hold(|seed| {
+        for (who, other) in [(0, 1), (1, 0)] {
+            let mut world = at_rest(Plan {
+                dials: 1,
+                ..Plan {
+                    nodes: 2,
+                    ..in_both_dialects(seed)
+                }
+            })?;
+            chat(&mut world, 0, 1, 10)?;
+            world.kill(who);
+            world.start_again(who);
+            let took = silence(&mut world, other, who, seconds(30))?;
+            expect_short(&world, "a restart", took, seconds(1))?;
+
+            world.kill(who);
+            world.run_for(seconds(1))?;
+            world.start_again(who);
+            let took = silence(&mut world, other, who, seconds(30))?;
+            // The dialling node meets a closed port first, and waits.
+            expect_short(&world, "a restart a second later", took, seconds(6))?;
+
+            world.net.put_apart(&[who]);
+            world.power_off(who);
+            world.heal();
+            world.start_again(who);
+            let took = silence(&mut world, other, who, seconds(60))?;
+            expect_short(&world, "a restart unseen", took, seconds(6))?;
+        }
+        Ok(())
+    });
+}
+
+/// X5, X7: a tunnel loses what a lossy path loses, also while keys are renewed; and without TCP between the two nodes
+/// datagrams go on.
+#[test]
+fn a_tunnel_loses_only_what_its_path_loses() {
+    hold(|seed| {
+        let mut world = at_rest(Plan {
+            dials: 1,
+            key_expire: seconds(5),
+            ..Plan {
+                nodes: 2,
+                ..in_both_dialects(seed)
+            }
+        })?;
+        chat(&mut world, 0, 1, 10)?;
+        world.net.loss_ppm = 100_000;
+        // Four standard deviations of the 4,000 draws are 2 %.
+        let took = silence(&mut world, 0, 1, seconds(200))?;
+        expect_short(&world, "a tenth of 200 s is lost", took, seconds(24))?;
+        world.net.loss_ppm = 0;
+        chat(&mut world, 0, 1, 10)?;
+
+        world.net.block_tcp(0, 1);
+        let took = silence(&mut world, 0, 1, seconds(15))?;
+        expect_short(&world, "TCP is blocked", took, Duration::from_millis(150))?;
+        world.heal();
+        is_well(&mut world, 2)
     });
 }
 

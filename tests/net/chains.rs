@@ -1,11 +1,7 @@
 //! Lines of four nodes, each with a wire to the next one only: packets of a tinc 1.0 are opened and sealed again at every
 //! hop, by UDP and over links (TCPOnly). B16 and B17 of the faults of November 2026, and whose addresses count on the way.
 
-use std::{
-    net::UdpSocket,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{net::UdpSocket, thread, time::Duration};
 
 use crate::{
     hostile::Member,
@@ -70,7 +66,7 @@ fn control_chain_of_tinc_1_0_over_tcp() {
 }
 
 /// The one between is a meshd, so both ends hear of a restart by it alone; and it hears of none: the machine of `who` loses its
-/// wire, its daemon ends meanwhile, and the new link takes the place of the old one.
+/// wire, its daemon ends meanwhile, and the new link takes the place of the old one. tests/sim_faults.rs has the bound.
 fn restarted_unseen(kinds: [Kind; 3], who: usize) {
     let world = World::new();
     let wire = world.wire();
@@ -89,7 +85,7 @@ fn restarted_unseen(kinds: [Kind; 3], who: usize) {
     let by_udp = |nodes: &[Node; 3]| {
         let meshd = usize::from(nodes[0].kind != Meshd) * 2;
         let (node, other) = (&nodes[meshd], &nodes[2 - meshd]);
-        wait_until("UDP works", Duration::from_secs(20), || {
+        wait_until("UDP works", Duration::from_secs(60), || {
             match node.peer(&other.name)["path"] == "udp" {
                 true => Ok(()),
                 false => Err(node.log()),
@@ -101,12 +97,8 @@ fn restarted_unseen(kinds: [Kind; 3], who: usize) {
     nodes[who].kill();
     wire.mend(&nodes[who].host);
     nodes[who].start();
-    let since = Instant::now();
     ping_both(&nodes);
     by_udp(&nodes);
-    let took = since.elapsed();
-    eprintln!("healed after {took:?}");
-    assert!(took < Duration::from_secs(15), "{took:?}");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn pair(kinds: [Kind; 2]) -> (World, Wire, [Node; 2]) {
 }
 
 /// X5: the wire loses a tenth of everything. The tunnel loses what the wire loses, keys are renewed
-/// all the same, and the link stays.
+/// all the same, and the link stays. tests/sim_faults.rs bounds the silence.
 fn lossy(kinds: [Kind; 2]) {
     let (_world, wire, [mut a, mut b]) = pair(kinds);
     wire.lose(10);
@@ -39,7 +39,6 @@ fn lossy(kinds: [Kind; 2]) {
         [Meshd, Meshd] => (0, 0.115),
         _ => (stream.longest_gap.as_millis() as u64, 0.13),
     };
-    assert!(silence < 1500, "{stream:?}");
     // A packet a millisecond.
     let lost = stream.lost().saturating_sub(silence) as f64 / stream.sent as f64;
     assert!((0.08..most).contains(&lost), "{stream:?}");
@@ -49,7 +48,7 @@ fn lossy(kinds: [Kind; 2]) {
     wait_ping(&a, &b.v4(), 1400);
 }
 
-/// X7: no TCP between the two for a while, UDP is open: data goes on without a break.
+/// X7: no TCP between the two for a while, UDP is open: data goes on. tests/sim_faults.rs bounds the break.
 fn udp_only(kinds: [Kind; 2]) {
     let (_world, wire, [a, b]) = pair(kinds);
     wire.block_tcp(&a.host, &b.host);
@@ -57,7 +56,6 @@ fn udp_only(kinds: [Kind; 2]) {
     thread::sleep(Duration::from_secs(15));
     let stream = flow.finish();
     assert!(stream.lost() <= stream.sent / 100, "{stream:?}");
-    assert!(stream.longest_gap < Duration::from_secs(2), "{stream:?}");
     wire.unblock_tcp(&a.host, &b.host);
     wait_agree(&[&a, &b]);
 }

@@ -18,11 +18,6 @@ use crate::{
 
 /// RestartSec of the units.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Bound for a planned restart, and the looser bound here: these machines are shared and the programs not optimised.
-const PLANNED: Duration = Duration::from_millis(300);
-const MARGIN: Duration = Duration::from_millis(500);
-/// Bound for kill -9.
-const KILLED: Duration = Duration::from_millis(2500);
 
 /// How a daemon ends before it is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +67,8 @@ impl Watch {
         watch
     }
 
-    /// The longest silence either way; panics unless all goes on.
-    fn finish(self, what: &str) -> Duration {
+    /// Prints the silence each way; panics unless all goes on. tests/sim_faults.rs bounds the silence.
+    fn finish(self, what: &str) {
         for flow in [&self.there, &self.back] {
             flow.wait_arrival(self.since, Duration::from_secs(30));
         }
@@ -89,12 +84,11 @@ impl Watch {
             back.lost(),
             there.sent
         );
-        there.longest_gap.max(back.longest_gap)
     }
 }
 
 /// The dialling node restarts, then the dialled one: the device stays, stream and packets go on.
-fn pair(kinds: [Kind; 2], bars: [Duration; 2]) {
+fn pair(kinds: [Kind; 2]) {
     let world = World::new();
     let wire = world.wire();
     let [mut a, mut b] = on_one_wire(&world, &wire, kinds);
@@ -104,7 +98,7 @@ fn pair(kinds: [Kind; 2], bars: [Duration; 2]) {
         }
     }
     legacy::bring_up(&mut a, &mut b);
-    for (end, bar) in [End::Planned, End::Killed].into_iter().zip(bars) {
+    for end in [End::Planned, End::Killed] {
         for who in ["dialler", "listener"] {
             let (node, other) = match who {
                 "dialler" => (&mut a, &b),
@@ -118,8 +112,7 @@ fn pair(kinds: [Kind; 2], bars: [Duration; 2]) {
             let before = interface(&node.host);
             let watch = Watch::start(node, other);
             restart(node, end);
-            let took = watch.finish(&format!("{kinds:?}, {end:?}, the {who}"));
-            assert!(took <= bar, "{end:?}, the {who}: silent for {took:?}");
+            watch.finish(&format!("{kinds:?}, {end:?}, the {who}"));
             assert_eq!(interface(&node.host), before, "another interface");
             wait_ping(other, &node.v4(), 56);
             node.wait_udp(other);
@@ -129,24 +122,24 @@ fn pair(kinds: [Kind; 2], bars: [Duration; 2]) {
 
 #[test]
 fn x4_between_meshds() {
-    pair([Meshd, Meshd], [PLANNED + MARGIN, KILLED]);
+    pair([Meshd, Meshd]);
 }
 
 #[test]
 fn x4_beside_tinc11_that_is_dialled() {
-    pair([Meshd, Tinc11], [PLANNED + MARGIN, KILLED]);
+    pair([Meshd, Tinc11]);
 }
 
 #[test]
 fn x4_beside_tinc11_that_dials() {
-    pair([Tinc11, Meshd], [PLANNED + MARGIN, KILLED]);
+    pair([Tinc11, Meshd]);
 }
 
-/// The test prints the cost beside that of a tinc 1.0, and bounds it by that daemon's timers.
+/// The test prints the cost beside that of a tinc 1.0, whose timers decide.
 #[test]
 fn x4_beside_tinc10() {
-    pair([Meshd, Tinc10], [Duration::from_secs(10); 2]);
-    pair([Tinc10, Meshd], [Duration::from_secs(10); 2]);
+    pair([Meshd, Tinc10]);
+    pair([Tinc10, Meshd]);
 }
 
 /// a and c reach each other through b alone, which restarts.
@@ -167,12 +160,11 @@ fn x4_of_a_relay() {
     for node in [&a, &c] {
         node.wait_udp(&b);
     }
-    for (end, bar) in [(End::Planned, PLANNED + MARGIN), (End::Killed, KILLED)] {
+    for end in [End::Planned, End::Killed] {
         thread::sleep(Duration::from_millis(1500));
         let watch = Watch::start(&a, &c);
         restart(&mut b, end);
-        let took = watch.finish(&format!("{end:?}, a relay"));
-        assert!(took <= bar, "{end:?}: silent for {took:?}");
+        watch.finish(&format!("{end:?}, a relay"));
     }
 }
 
