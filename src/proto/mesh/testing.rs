@@ -183,6 +183,11 @@ impl Net {
         }
     }
 
+    /// Makes the index of a link that leads to no node.
+    pub(super) fn new_link(&mut self) -> LinkId {
+        self.links.insert(())
+    }
+
     /// Joins two nodes by a link that `a` dialled.
     pub(super) fn join(&mut self, a: u8, b: u8) {
         let (la, lb) = (self.links.insert(()), self.links.insert(()));

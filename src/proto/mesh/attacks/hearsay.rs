@@ -306,7 +306,7 @@ fn a_subnet_that_host_files_give_to_two_nodes_fails_over() {
         let owners = |net: &Net| -> Vec<String> {
             let rows = net.meshes[0].subnets().into_iter();
             rows.filter(|row| row.subnet.to_string() == "10.9.0.0/16")
-                .filter_map(|row| row.owner.map(|owner| owner.to_string()))
+                .filter_map(|row| row.owner)
                 .collect()
         };
         net.run(SECOND);

@@ -22,7 +22,7 @@ use crate::mesh::limits::{
 pub(in crate::mesh) const GRACE: Duration = Duration::from_secs(1);
 /// Time for which new options, or a new path via relays, must stay the same before they take effect
 /// on a live tunnel.
-pub(in crate::mesh) const SETTLED: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_secs(5);
 /// Time after which a withdrawn subnet is removed if no line has announced it again.
 pub(in crate::mesh) const UNCLAIMED: Duration = Duration::from_millis(600);
 /// KEY_CHANGED lines by hearsay that take effect at once, and the seconds for each later one.

@@ -1,7 +1,7 @@
 //! Keeps the path, options and dialect of a node with a live tunnel against single lines of others.
 //! See the table in `law.rs`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use meshd_wire::Options;
 
@@ -9,7 +9,7 @@ use crate::{
     dialect::Dialect,
     mesh::{
         Mesh,
-        gossip::law::SETTLED,
+        gossip::law::{self, Ends, Speaker, Statement},
         topology::{
             graph,
             node::{Nodes, Reachability},
@@ -37,6 +37,19 @@ pub(in crate::mesh) struct PendingPath {
 
 /// Options, via, nexthop unless the path is direct, least dialect.
 type PathChoice = (Options, NodeIdx, NodeIdx, Dialect);
+
+/// Returns the time for which a change must stay the same: of options for a direct path, of edges
+/// for a path via relays.
+fn settling(direct: bool) -> Duration {
+    let statement = match direct {
+        true => Statement::Options,
+        false => Statement::Edge,
+    };
+    match law::ruling(statement, Speaker::Anybody).ends {
+        Ends::OnceAgreed(after) | Ends::OncePathSettled(after) => after,
+        _ => Duration::ZERO,
+    }
+}
 
 fn choice(reachability: &Reachability, direct: bool) -> PathChoice {
     let nexthop = if direct {
@@ -76,7 +89,7 @@ impl Mesh {
         let before = self.nodes[idx].evidence.pending_path;
         let before = before.filter(|before| before.choice == new);
         let since = before.map_or(now, |before| before.since);
-        let settled = now.saturating_duration_since(since) >= SETTLED;
+        let settled = now.saturating_duration_since(since) >= settling(direct);
         self.nodes[idx].evidence.pending_path = Some(PendingPath {
             choice: new,
             since,
@@ -146,8 +159,9 @@ impl Mesh {
         let Some(reported) = self.nodes[idx].evidence.pending_path else {
             return false;
         };
-        let settled = now.saturating_duration_since(reported.since) >= SETTLED;
-        let changed = (settled, self.is_direct(idx)) != reported.seen;
+        let direct = self.is_direct(idx);
+        let settled = now.saturating_duration_since(reported.since) >= settling(direct);
+        let changed = (settled, direct) != reported.seen;
         if changed || !self.is_tunnel_alive(idx, now) {
             self.graph.mark_dirty();
         }

@@ -1,3 +1,4 @@
+mod cells;
 mod page;
 
 use super::{Place, Speaker, Statement};
