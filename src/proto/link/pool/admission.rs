@@ -3,6 +3,7 @@
 //! Source: proto/threat-model.md section 5.6 and T36.
 
 use std::{
+    cmp::Reverse,
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
@@ -30,7 +31,7 @@ const _: () = assert!(KEPT_FOR_KNOWN < MAX_STRANGERS && MAX_A_SOURCE <= KEPT_FOR
 pub enum Admitted {
     /// Admitted.
     Yes,
-    /// Admitted after closing this silent connection.
+    /// Admitted after closing this connection.
     InsteadOf(LinkId),
     /// Refused: close it.
     No,
@@ -78,11 +79,10 @@ impl Admission {
         } else {
             MAX_STRANGERS - KEPT_FOR_KNOWN
         };
-        let from_source = self.strangers.values().filter(|s| s.source == source);
-        let admitted = if from_source.count() >= MAX_A_SOURCE {
-            self.evict(Some(source), known)
+        let admitted = if self.of_source(source) >= self.share(known, limit) {
+            self.evict_own(source, known)
         } else if self.strangers.len() >= limit {
-            self.evict(None, known)
+            self.evict_busiest(source, known)
         } else {
             Admitted::Yes
         };
@@ -100,7 +100,20 @@ impl Admission {
         admitted
     }
 
-    /// Marks a connection that has named a known node: it is not evicted for others any more.
+    /// Returns the number of connections that a source may have. The number for unknown sources
+    /// shrinks while places become few.
+    fn share(&self, known: bool, limit: usize) -> usize {
+        let left = limit.saturating_sub(self.strangers.len());
+        match (4 * left).checked_div(limit) {
+            _ if known => MAX_A_SOURCE,
+            Some(2..) => MAX_A_SOURCE,
+            Some(1) => MAX_A_SOURCE / 2,
+            _ => MAX_A_SOURCE / 4,
+        }
+    }
+
+    /// Marks a connection that has named a known node: it is evicted only while its source has
+    /// others.
     pub fn spoke(&mut self, link: LinkId) {
         let mut strangers = self.strangers.values_mut();
         if let Some(stranger) = strangers.find(|stranger| stranger.link == link) {
@@ -116,7 +129,7 @@ impl Admission {
     /// Returns true if connections are accepted: not while connections that cannot be evicted hold all places.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.strangers.len() < MAX_STRANGERS || self.strangers.values().any(|s| s.silent)
+        self.strangers.len() < MAX_STRANGERS || self.strangers.values().any(|s| self.may_go(s))
     }
 
     /// Returns the connections whose time has expired.
@@ -134,31 +147,43 @@ impl Admission {
         Some(oldest.since + MAX_AGE)
     }
 
-    /// Evicts the oldest silent connection of a source, or of the source with the most connections.
-    /// Only a connection from a known address (`known`) may take the place of such a one.
-    fn evict(&mut self, from: Option<IpAddr>, known: bool) -> Admitted {
-        let mut sources: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        let may_go = |s: &Stranger| s.silent && (known || !s.known);
-        let silent = || self.strangers.iter().filter(|(_, s)| may_go(s));
-        for (_, stranger) in silent() {
-            *sources.entry(stranger.source).or_default() += 1;
+    /// Returns true if a connection may be evicted: a silent one, or one of several of an unknown
+    /// source.
+    fn may_go(&self, stranger: &Stranger) -> bool {
+        stranger.silent || !stranger.known && self.of_source(stranger.source) > 1
+    }
+
+    fn of_source(&self, source: IpAddr) -> usize {
+        let strangers = self.strangers.values();
+        strangers.filter(|s| s.source == source).count()
+    }
+
+    /// Evicts the oldest silent connection of a source.
+    fn evict_own(&mut self, source: IpAddr, known: bool) -> Admitted {
+        let mut own = self.strangers.iter();
+        let oldest = own.find(|(_, s)| s.source == source && s.silent && (known || !s.known));
+        self.evict(oldest.map(|(number, _)| *number))
+    }
+
+    /// Evicts a connection of the source with the most connections, if `source` has fewer: the
+    /// oldest silent one, else the oldest. Only a connection from a known address (`known`) may take
+    /// the place of such a one.
+    fn evict_busiest(&mut self, source: IpAddr, known: bool) -> Admitted {
+        let own = self.of_source(source);
+        let strangers = self.strangers.iter();
+        let may_go = strangers.filter(|(_, s)| self.may_go(s) && (known || !s.known));
+        let victim = may_go
+            .map(|(number, s)| (self.of_source(s.source), s.silent, Reverse(*number)))
+            .filter(|(count, silent, _)| *count > own || *silent && *count == own)
+            .max();
+        self.evict(victim.map(|(_, _, Reverse(number))| number))
+    }
+
+    fn evict(&mut self, number: Option<u64>) -> Admitted {
+        match number.and_then(|number| self.strangers.remove(&number)) {
+            Some(stranger) => Admitted::InsteadOf(stranger.link),
+            None => Admitted::No,
         }
-        let busiest = || {
-            sources
-                .iter()
-                .max_by_key(|(_, count)| **count)
-                .map(|(s, _)| *s)
-        };
-        let Some(source) = from.or_else(busiest) else {
-            return Admitted::No;
-        };
-        let oldest = silent().find(|(_, stranger)| stranger.source == source);
-        let Some((&number, stranger)) = oldest else {
-            return Admitted::No;
-        };
-        let link = stranger.link;
-        self.strangers.remove(&number);
-        Admitted::InsteadOf(link)
     }
 
     fn take_token(&mut self, now: Instant) -> bool {
@@ -183,6 +208,8 @@ fn source(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use slotmap::SlotMap;
 
     use super::*;
@@ -230,6 +257,43 @@ mod tests {
         assert_eq!(door.knock("192.0.2.1", false).1, Admitted::No);
         door.admission.remove(links[3]);
         assert_eq!(door.knock("192.0.2.1", false).1, Admitted::Yes);
+    }
+
+    /// A few addresses name a node on as many connections as they may, and come again all the time.
+    /// A member from an unknown address gets in, and keeps its connection for the time of a
+    /// handshake.
+    #[test]
+    fn a_few_addresses_do_not_hold_the_door_shut_whatever_they_say() {
+        for addresses in [7, 24, 40] {
+            hold_the_door(addresses);
+        }
+    }
+
+    fn hold_the_door(addresses: usize) {
+        let mut door = Door::new();
+        let mut open = BTreeSet::new();
+        let mut knock = |door: &mut Door, ip: &str| {
+            let (link, admitted) = door.knock(ip, false);
+            if let Admitted::InsteadOf(old) = admitted {
+                open.remove(&old);
+            }
+            if admitted != Admitted::No {
+                door.admission.spoke(link);
+                open.insert(link);
+            }
+            (link, admitted, open.clone())
+        };
+        // More at once would use up the rate of new connections.
+        for round in 0..(8 * addresses).min(150) {
+            knock(&mut door, &format!("198.51.100.{}", round % addresses));
+        }
+        let (member, admitted, _) = knock(&mut door, "203.0.113.9");
+        assert_ne!(admitted, Admitted::No, "{addresses} addresses");
+        for round in 0..1_000 {
+            door.now += Duration::from_millis(5);
+            let (_, _, open) = knock(&mut door, &format!("198.51.100.{}", round % addresses));
+            assert!(open.contains(&member), "{round} of {addresses} addresses");
+        }
     }
 
     #[test]
