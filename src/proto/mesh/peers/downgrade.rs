@@ -94,35 +94,36 @@ impl Mesh {
     }
 
     /// Checks the options that a new neighbour sends in its ACK. Only the dialect of the link
-    /// itself overrides them.
+    /// itself overrides them. Returns `None` if the link must end: both ends speak native, so
+    /// somebody on the path has removed an offer from the ID lines.
     pub(in crate::mesh) fn checked_options(
         &mut self,
         hello: &Hello,
         idx: NodeIdx,
         theirs: Options,
         now: Instant,
-    ) -> Options {
+    ) -> Option<Options> {
         self.peers.of[idx].dialects.linked = hello.minor;
         if hello.dialect == Dialect::Legacy {
             // The node can speak only legacy now: a tinc may have replaced another daemon
             // (proto/native-link.md section 8).
             self.peers.of[idx].dialects = SeenDialects::default();
-            return theirs;
+            return Some(theirs);
         }
         if !theirs.has_handshake() {
             self.refuse_downgrade(idx, theirs, now);
-            return theirs.with_minor(hello.minor.max(SPTPS));
+            return Some(theirs.with_minor(hello.minor.max(SPTPS)));
         }
         let offers = theirs.has(Options::NATIVE);
         if offers && self.cx.settings.native && hello.dialect == Dialect::Sptps {
             self.cx.counters.downgrades += 1;
-            tracing::warn!(node = %hello.name, "both ends offer native, but the link speaks SPTPS: somebody between us may have changed its first line; \
-                 MinProtocol = native in the host file refuses such links");
+            tracing::warn!(node = %hello.name, "both ends offer native, but the link speaks SPTPS: somebody between us has changed its first line; the link ends");
+            return None;
         }
         if !offers {
             self.speaks_native_no_more(idx);
         }
-        theirs
+        Some(theirs)
     }
 
     /// Records that a session was made: the dialect of its end is in force from now on.

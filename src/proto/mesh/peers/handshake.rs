@@ -182,7 +182,9 @@ impl Mesh {
             return;
         }
         let (node, hello) = (peer.node, peer.hello.clone());
-        let theirs = self.checked_options(&hello, node, theirs, now);
+        let Some(theirs) = self.checked_options(&hello, node, theirs, now) else {
+            return self.misbehaved(link, "an offer of native was removed from its ID lines");
+        };
         let Some(peer) = self.peers.get_mut(&link) else {
             return;
         };
