@@ -7,14 +7,20 @@ use std::sync::Arc;
 
 use crate::mesh::settings::{Host, MinProtocol, Settings};
 
+/// Time before which a clock is wrong, in seconds since 1970: 30 November 2026. A machine without a
+/// battery starts in 1970.
+pub const EARLIEST: u64 = 1_795_996_800;
+
 impl Host {
     /// Returns the host file in force at a time, in seconds since 1970; `None` if the file is in
     /// force unchanged. A node that is shut out has no key, no address and no subnet, so lines of
-    /// other nodes cannot help it.
+    /// other nodes cannot help it. While the clock is wrong, a node that is to be revoked at any time
+    /// is shut out: the operator gave it up.
     #[must_use]
     pub fn at(&self, unix: u64) -> Option<Self> {
         let past = |from: Option<u64>| from.is_some_and(|from| from <= unix);
-        let shut_out = if past(self.revoked) {
+        let revoked = past(self.revoked) || self.revoked.is_some() && unix < EARLIEST;
+        let shut_out = if revoked {
             Some(match &self.revoked_reason {
                 Some(reason) => format!("revoked: {reason}"),
                 None => "revoked".to_owned(),
@@ -40,7 +46,8 @@ impl Host {
     /// Time of the next change of [`Self::at`] after this time.
     #[must_use]
     pub fn turn(&self, unix: u64) -> Option<u64> {
-        let turns = [self.expires, self.revoked, self.next_from];
+        let right = self.revoked.map(|_| EARLIEST);
+        let turns = [self.expires, self.revoked, self.next_from, right];
         turns.into_iter().flatten().filter(|at| *at > unix).min()
     }
 }
@@ -77,6 +84,11 @@ impl Validity {
     /// Returns the settings in force at a time.
     #[must_use]
     pub fn of(settings: &Arc<Settings>, unix: u64) -> (Arc<Settings>, Self) {
+        if unix < EARLIEST {
+            tracing::warn!(
+                "the clock of this machine is wrong: Expires and Ed25519PublicKeyNextFrom may not hold; nodes with Revoked are shut out"
+            );
+        }
         let validity = Self {
             evaluated: unix,
             next_change: settings.turn(unix),
@@ -109,14 +121,14 @@ mod tests {
         let host = Host {
             key: Some(key(1)),
             next: Some(key(2)),
-            next_from: Some(100),
-            expires: Some(200),
-            revoked: Some(300),
+            next_from: Some(EARLIEST + 100),
+            expires: Some(EARLIEST + 200),
+            revoked: Some(EARLIEST + 300),
             revoked_reason: Some("sold".into()),
             subnets: vec!["10.1.0.0/16".parse().unwrap()],
             ..Host::default()
         };
-        let at = |unix| host.at(unix).unwrap_or_else(|| host.clone());
+        let at = |unix| host.at(EARLIEST + unix).unwrap_or_else(|| host.clone());
         let seen = |unix| {
             let host = at(unix);
             (
@@ -132,7 +144,27 @@ mod tests {
         assert_eq!(seen(200), (false, false, 0, Some("expired".into())));
         assert_eq!(seen(300), (false, false, 0, Some("revoked: sold".into())));
         assert_eq!(at(200).min, Some(MinProtocol::Native), "nor in legacy");
-        let turns = [0, 100, 200, 300].map(|unix| host.turn(unix));
-        assert_eq!(turns, [Some(100), Some(200), Some(300), None]);
+        let turns = [0, 100, 200, 300].map(|unix| host.turn(EARLIEST + unix));
+        let next = [100, 200, 300].map(|unix| Some(EARLIEST + unix));
+        assert_eq!(turns, [next[0], next[1], next[2], None]);
+    }
+
+    /// A clock that starts in 1970 lets nobody in that was revoked, and nobody in that is to be
+    /// revoked, until it is right.
+    #[test]
+    fn a_clock_before_the_program_lets_no_revoked_node_in() {
+        for revoked in [EARLIEST - 1, EARLIEST + 300] {
+            let host = Host {
+                key: Some(PrivateKey::generate(&mut Rng::new([1; 32])).public()),
+                revoked: Some(revoked),
+                ..Host::default()
+            };
+            for unix in [0, 60, EARLIEST - 2] {
+                assert!(host.at(unix).is_some_and(|host| host.shut_out.is_some()));
+            }
+            assert_eq!(host.turn(60), Some(revoked.min(EARLIEST)));
+            let in_time = host.at(EARLIEST).is_none();
+            assert_eq!(in_time, revoked > EARLIEST);
+        }
     }
 }
