@@ -26,9 +26,9 @@ pub(super) fn check_broadcast(
     let repeats = match trusts(snapshot, source) {
         true => Repeats::Any,
         false if is_numbered(ip_of(snapshot, packet)) || is_for_many(snapshot, packet) => {
-            Repeats::Few(0)
+            Repeats::Slowly(0)
         }
-        false => Repeats::Few(FEW),
+        false => Repeats::Slowly(FEW),
     };
     admit(snapshot, packet, source, repeats, now)
 }

@@ -36,6 +36,9 @@ const ELSEWHERE: Duration = Duration::from_secs(2);
 /// Time after a packet within which an equal packet from the same tincd may be a copy that went in
 /// a circle. Applications and kernels repeat packets more slowly.
 const SOON: Duration = Duration::from_millis(256);
+/// Time after a broadcast within which the same tincd sends an equal one only if it went in a circle.
+/// Each such copy extends the time, so a circle that is faster than this passes once.
+const AT_ONCE: Duration = Duration::from_millis(64);
 /// Unit of the times in [`Seen`], in milliseconds. Half of the 16-bit range counts as past: 17
 /// minutes.
 const TICK: u128 = 32;
@@ -51,6 +54,8 @@ pub enum Repeats {
     /// At most this number, at most 7, each within `SOON` of the one before: a tincd, which
     /// forwards every copy.
     Few(u8),
+    /// As `Few`, for packets that are forwarded to several nodes: none within `AT_ONCE`.
+    Slowly(u8),
 }
 
 /// Fingerprints of what was forwarded lately.
@@ -139,13 +144,15 @@ impl Recent {
         };
         let mut word = slot.load(Ordering::Relaxed);
         loop {
-            let Some(next) = after(Seen::of(word), new, repeats) else {
-                return false;
+            let (next, passes) = match after(Seen::of(word), new, repeats) {
+                After::Passes(next) => (next, true),
+                After::Circles(next) => (next, false),
+                After::Dropped => return false,
             };
             // If two threads have the same packet at once, the second one sees the entry of the
             // first.
             match slot.compare_exchange(word, next.word(), Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return true,
+                Ok(_) => return passes,
                 Err(other) => word = other,
             }
         }
@@ -186,24 +193,44 @@ impl Recent {
     }
 }
 
-/// Returns the new slot entry after `new` passes over `old`; `None` if `new` may not pass.
-fn after(old: Seen, new: Seen, repeats: Repeats) -> Option<Seen> {
+/// Result of a comparison of a packet with the entry of its slot.
+enum After {
+    /// The packet passes; the new entry.
+    Passes(Seen),
+    /// The packet is a copy that circles; the new entry.
+    Circles(Seen),
+    /// The packet is a copy.
+    Dropped,
+}
+
+/// Compares a packet with the entry of its slot.
+fn after(old: Seen, new: Seen, repeats: Repeats) -> After {
     // Another thread may have read the clock a little later.
     let age = new.at.wrapping_sub(old.at);
     let age = if age > u16::MAX / 2 { 0 } else { age };
     let within = |time: Duration| u128::from(age) * TICK < time.as_millis();
     if old.tag != new.tag {
-        return Some(new);
+        return After::Passes(new);
     }
     if old.from != new.from {
-        return (!within(ELSEWHERE)).then_some(new);
+        return match within(ELSEWHERE) {
+            true => After::Dropped,
+            false => After::Passes(new),
+        };
     }
-    match repeats {
-        Repeats::Few(most) if within(SOON) => (old.repeats < most.min(7)).then(|| Seen {
+    let most = match repeats {
+        Repeats::Slowly(_) if within(AT_ONCE) => {
+            return After::Circles(Seen { repeats: 7, ..new });
+        }
+        Repeats::Few(most) | Repeats::Slowly(most) if within(SOON) => most.min(7),
+        _ => return After::Passes(new),
+    };
+    match old.repeats < most {
+        true => After::Passes(Seen {
             repeats: old.repeats + 1,
             ..new
         }),
-        _ => Some(new),
+        false => After::Dropped,
     }
 }
 
@@ -291,6 +318,26 @@ mod tests {
             // Repetitions once a second are no circle.
             assert!((2..40).all(|second| admits(second * 1000)));
         }
+    }
+
+    /// A circle that is faster than `AT_ONCE` passes once, as long as it goes on. An application
+    /// that repeats a packet more slowly passes.
+    #[test]
+    fn a_fast_circle_passes_once_however_long_it_lasts() {
+        let (recent, start) = (Recent::new(7), now());
+        for (fingerprint, most) in [(1, 0), (2, 7)] {
+            let admits = |ms| {
+                let at = start + ms * MS;
+                recent.admits(fingerprint, B, Repeats::Slowly(most), at)
+            };
+            let passed = (0..10_000).step_by(20).filter(|ms| admits(*ms)).count();
+            assert_eq!(passed, 1, "{most} repeats");
+            let mut slow = (10_300..60_000).step_by(300);
+            assert!(slow.all(admits), "once in 300 ms");
+        }
+        let admits = |ms| recent.admits(3, B, Repeats::Slowly(7), start + ms * MS);
+        let passed = (0..2_000).step_by(100).filter(|ms| admits(*ms)).count();
+        assert!((8..=17).contains(&passed), "ten a second: {passed} of 20");
     }
 
     #[test]
