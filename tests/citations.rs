@@ -376,3 +376,108 @@ fn t36_loris() {}
         ["tests/run:1: tests/vectors/NOTES.md has no section 7"]
     );
 }
+
+/// Lists the faults of 30 November 2026 with their tests.
+const FAULTS: &str = "tests/faults.md";
+
+/// Cells of the table rows of a document.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| "));
+    rows.map(|row| row.split(" |").map(str::trim).collect())
+        .collect()
+}
+
+/// What is wrong with the row of a fault: a test that is not in its file, or no test and no word about it.
+fn faults_of_row(row: &[&str], read: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    let [fault, _, tests, seen, ..] = row else {
+        return vec![format!("{row:?} has too few cells")];
+    };
+    let cited: Vec<_> = tests.split('`').skip(1).step_by(2).collect();
+    let mut wrong = Vec::new();
+    match (cited.is_empty(), *tests == "open") {
+        (true, false) => wrong.push(format!("{fault} has no test")),
+        (false, _)
+            if !["80ebb4a", "8f831ca", "broken"]
+                .iter()
+                .any(|word| seen.contains(word)) =>
+        {
+            wrong.push(format!("{fault} was seen to fail nowhere"));
+        }
+        _ => {}
+    }
+    for test in cited {
+        let Some((file, name)) = test.split_once(' ') else {
+            wrong.push(format!("{fault}: {test} is not FILE NAME"));
+            continue;
+        };
+        let Some(text) = read(file) else {
+            wrong.push(format!("{fault}: there is no {file}"));
+            continue;
+        };
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        let function = [format!("fn {name}("), format!("async fn {name}(")];
+        let at = lines
+            .iter()
+            .position(|line| function.iter().any(|f| line.starts_with(f.as_str())));
+        let is_test = at.is_some_and(|at| {
+            let above = lines[..at]
+                .iter()
+                .rev()
+                .take_while(|line| line.starts_with("#["));
+            above.into_iter().any(|line| line.contains("test"))
+        });
+        if !is_test {
+            wrong.push(format!("{fault}: {file} has no test {name}"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn every_fault_names_tests_of_the_tree() {
+    let text = fs::read_to_string(FAULTS).unwrap();
+    let rows: Vec<_> = rows(&text)
+        .into_iter()
+        .filter(|row| is_fault(row[0]))
+        .collect();
+    let named: Vec<_> = rows.iter().map(|row| row[0].to_owned()).collect();
+    let a = (1..=15).map(|n| format!("A{n}"));
+    let all: Vec<_> = a.chain((1..=18).map(|n| format!("B{n}"))).collect();
+    assert_eq!(named, all);
+    let read = |file: &str| fs::read_to_string(file).ok();
+    let wrong: Vec<_> = rows
+        .iter()
+        .flat_map(|row| faults_of_row(row, read))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn is_fault(word: &str) -> bool {
+    let number = word.strip_prefix(['A', 'B']).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+#[test]
+fn a_renamed_test_of_a_fault_is_found() {
+    let read = |file: &str| {
+        let text = "#[test]\n#[ignore]\nfn holds() {}\nfn helper() {}\n#[tokio::test]\nasync fn waits() {}\n";
+        (file == "a.rs").then(|| text.to_owned())
+    };
+    let row = |tests| ["A1", "it holds", tests, "80ebb4a test"];
+    assert!(faults_of_row(&row("`a.rs holds`, `a.rs waits`"), read).is_empty());
+    assert!(faults_of_row(&["B5", "it holds", "open", "-"], read).is_empty());
+    for (tests, wrong) in [
+        ("", "A1 has no test"),
+        ("`a.rs held`", "A1: a.rs has no test held"),
+        ("`a.rs helper`", "A1: a.rs has no test helper"),
+        ("`b.rs holds`", "A1: there is no b.rs"),
+        ("`a.rs`", "A1: a.rs is not FILE NAME"),
+    ] {
+        assert_eq!(faults_of_row(&row(tests), read), [wrong]);
+    }
+    let unseen = ["A1", "it holds", "`a.rs holds`", "-"];
+    assert_eq!(
+        faults_of_row(&unseen, read),
+        ["A1 was seen to fail nowhere"]
+    );
+}
