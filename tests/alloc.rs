@@ -11,10 +11,19 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     hint::black_box,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
 };
 
 use common::{Keys, Path, carried_packets, carried_super};
-use meshd::route::Mode;
+use meshd::{
+    crypto::{PrivateKey, Rng},
+    link::{Dialect, Hello},
+    mesh::{Input, LinkId, LinkReport, Mesh, Settings, settings::Host},
+    os::clock,
+    route::Mode,
+};
 
 /// Packets each way; the super-packets stand for 48 each.
 const PACKETS: usize = 4_000;
@@ -24,6 +33,8 @@ const BATCH: usize = 100;
 thread_local! {
     /// Allocations of this thread, those that grow included.
     static COUNT: Cell<usize> = const { Cell::new(0) };
+    /// Bytes that this thread has allocated and not freed.
+    static HELD: Cell<isize> = const { Cell::new(0) };
 }
 
 struct Counting;
@@ -33,27 +44,35 @@ fn count() {
     let _ = COUNT.try_with(|count| count.set(count.get() + 1));
 }
 
+fn hold(bytes: isize) {
+    let _ = HELD.try_with(|held| held.set(held.get() + bytes));
+}
+
 // SAFETY: every call is the system allocator's, unchanged; counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
+        hold(layout.size() as isize);
         // SAFETY: the caller keeps the contract of this very function.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(-(layout.size() as isize));
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
+        hold(layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
+        hold(size as isize - layout.size() as isize);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
@@ -147,4 +166,85 @@ fn datagrams_allocate_nothing() {
         assert_eq!(path.sink.counts, [0, PACKETS, 0], "{keys:?} {mode:?}");
         assert_eq!(allocated, 0, "{keys:?} {mode:?}");
     }
+}
+
+/// Nodes of a large mesh, each with a subnet and edges to three others.
+const NODES: u32 = 10_000;
+
+fn node(n: u32) -> String {
+    format!("n{}", n % NODES)
+}
+
+fn edge(from: u32, to: u32) -> String {
+    let (nonce, weight) = (from * NODES + to, 10 + (from + to) % 90);
+    let (from, to) = (node(from), node(to));
+    format!("12 {nonce:x} {from} {to} 203.0.113.7 655 700000c {weight}")
+}
+
+/// Node 0 knows the mesh over one link. The memory is that of nodes, edges, subnets, host files' entries, lines seen,
+/// and tables of the packet threads.
+#[test]
+fn a_mesh_of_ten_thousand_nodes_takes_at_most_64_megabytes() {
+    let now = clock::now();
+    let hosts = || (1..NODES).map(|n| (node(n).parse().unwrap(), Arc::new(Host::default())));
+    let before = HELD.get();
+    let key = Arc::new(PrivateKey::generate(&mut Rng::new([1; 32])));
+    let settings = Settings {
+        hosts: hosts().collect(),
+        ..Settings::new(node(0).parse().unwrap(), key)
+    };
+    let mut mesh = Mesh::new(Arc::new(settings), [1; 32], now);
+    let link = LinkId::default();
+    let hello = Hello {
+        name: node(1).parse().unwrap(),
+        minor: 7,
+        outgoing: true,
+        dialect: Dialect::Sptps,
+        started: now,
+    };
+    let addr = |host: u8| SocketAddr::from(([192, 0, 2, host], 655));
+    mesh.handle(
+        Input::Link(LinkReport::Up {
+            link,
+            hello,
+            remote: addr(2),
+            local: addr(1),
+        }),
+        now,
+    );
+    let ack = ["4 655 10 700000c".to_owned(), edge(1, 0)].into_iter();
+    let ends = (1..NODES).flat_map(|a| [1, 7, 50].map(|step| (a, (a + step) % NODES)));
+    let edges = ends
+        .filter(|(_, b)| *b != 0)
+        .flat_map(|(a, b)| [edge(a, b), edge(b, a)]);
+    let subnets =
+        (1..NODES).map(|n| format!("10 {n:x} {} 10.{}.{}.0/24", node(n), n >> 8, n & 255));
+    let mut took = Duration::ZERO;
+    let mut lines = 0;
+    for (n, line) in ack.chain(edges).chain(subnets).enumerate() {
+        let line = line.into();
+        let started = clock::now();
+        mesh.handle(Input::Link(LinkReport::Line { link, line }), now);
+        took += clock::now().saturating_duration_since(started);
+        lines += 1;
+        if n % 256 == 0 {
+            mesh.settle_all(now);
+            while mesh.poll_output().is_some() {}
+        }
+    }
+    let later = now + Duration::from_secs(2);
+    for at in [later, later + Duration::from_secs(2)] {
+        mesh.handle(Input::Timeout, at);
+        mesh.settle_all(at);
+        while mesh.poll_output().is_some() {}
+    }
+    assert!(mesh.peers(later).iter().filter(|peer| peer.up).count() as u32 == NODES - 1);
+    let held = HELD.get() - before;
+    let each = held / NODES as isize;
+    println!(
+        "{each} bytes a node, {} MB in all; {:.2} us a line of {lines}",
+        held >> 20,
+        took.as_secs_f64() * 1e6 / f64::from(lines)
+    );
+    assert!(held <= 64_000_000, "{held} bytes in all");
 }
