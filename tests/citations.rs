@@ -387,7 +387,7 @@ fn rows(text: &str) -> Vec<Vec<&str>> {
         .collect()
 }
 
-/// What is wrong with the row of a fault: a test that is not in its file, or no test and no word about it.
+/// Returns the error in the row of a fault: a test that is not in its file, or no test and no word about it.
 fn faults_of_row(row: &[&str], read: impl Fn(&str) -> Option<String>) -> Vec<String> {
     let [fault, _, tests, seen, ..] = row else {
         return vec![format!("{row:?} has too few cells")];

@@ -107,7 +107,7 @@ impl Inbox {
 
 /// The daemon's observation of itself, its reports to the service manager, and its periodic work.
 pub(super) struct Vitals {
-    /// Who talks to name services and the service manager.
+    /// The part that talks to name services and the service manager.
     pub(super) services: Services,
     pub(super) watchdog: Watchdog,
     pub(super) pulse: Pulse,

@@ -74,7 +74,7 @@ pub(crate) enum Ask {
 #[derive(Debug, Serialize, Deserialize)]
 struct Answer(u64, Vec<SocketAddr>);
 
-/// Who talks to local services.
+/// The part that talks to local services.
 #[derive(Debug, Clone)]
 pub enum Services {
     /// This process.

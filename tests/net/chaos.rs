@@ -66,7 +66,7 @@ impl Drop for Shouting {
     }
 }
 
-/// What one kind of fault did.
+/// Effect of one kind of fault.
 #[derive(Default)]
 struct Row {
     times: Vec<Duration>,

@@ -112,7 +112,7 @@ pub(in crate::mesh) enum Adds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::mesh) enum Ends {
     Nothing,
-    /// What the statement contradicts.
+    /// The fact that the statement contradicts.
     AtOnce,
     /// The edge; but a node that has no other path stays reachable for this time, and as long as
     /// its tunnel is alive.
