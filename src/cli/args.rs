@@ -7,6 +7,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use meshd_api::proto::MAX_SNAP;
+use meshd_diagnose::health;
 
 use crate::{lab::LabArgs, top::state::View};
 
@@ -365,7 +366,7 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Limits {
     /// Report a warning when at least N peers are down
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = health::Limits::default().down_warning)]
     pub down_warning: usize,
     /// Report critical when at least N peers are down; default: all peers
     #[arg(long, value_name = "N")]

@@ -253,10 +253,7 @@ mod tests {
             status: &DaemonStatus::default(),
             refused: &[],
             other_key: None,
-            limits: &health::Limits {
-                down_warning: 1,
-                ..health::Limits::default()
-            },
+            limits: &health::Limits::default(),
         });
         let text = line(&answer, &health);
         assert!(

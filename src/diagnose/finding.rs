@@ -1,5 +1,7 @@
 //! One finding: a code, a severity, a subject, a text, a remedy.
 
+use std::collections::BTreeMap;
+
 use crate::{Code, why::Step};
 
 /// Severity of a finding, lowest first.
@@ -16,6 +18,17 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// Returns the word of the severity, for programs.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
     /// True if an operator should act.
     #[must_use]
     pub fn is_fault(self) -> bool {
@@ -86,5 +99,46 @@ impl Finding {
     pub fn severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
+    }
+}
+
+/// Counts findings by code and severity. Findings of things in order are left out.
+#[must_use]
+pub fn counts(findings: impl IntoIterator<Item = Finding>) -> BTreeMap<(Code, Severity), usize> {
+    let mut counts = BTreeMap::new();
+    for finding in findings {
+        if finding.severity > Severity::Fine {
+            *counts.entry((finding.code, finding.severity)).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_are_counted_by_code_and_severity_and_fine_ones_are_not() {
+        let found = |code, subject: &str| Finding::new(code, subject, "text");
+        let raised = Finding {
+            severity: Severity::Critical,
+            ..found(Code::UdpNoReply, "c")
+        };
+        let all = [
+            found(Code::UdpNoReply, "a"),
+            found(Code::UdpNoReply, "b"),
+            raised,
+            found(Code::NameKnown, "d"),
+        ];
+        let counts: Vec<_> = counts(all).into_iter().collect();
+        assert_eq!(
+            counts,
+            [
+                ((Code::UdpNoReply, Severity::Warning), 2),
+                ((Code::UdpNoReply, Severity::Critical), 1),
+            ]
+        );
+        assert_eq!(Severity::Warning.word(), "warning");
     }
 }

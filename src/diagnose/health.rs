@@ -24,8 +24,8 @@ const DEAD_SECONDS: f64 = 10.0;
 /// Maximum number of named nodes.
 const NAMED: usize = 5;
 
-/// The limits of an operator; `None`: no limit.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// The limits of an operator; `None`: no limit. By default, one peer that is down is a warning.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Warn when at least this many peers are down.
     pub down_warning: usize,
@@ -39,6 +39,19 @@ pub struct Limits {
     pub rtt_warning: Option<f64>,
     /// Critical when a round trip takes at least this many milliseconds.
     pub rtt_critical: Option<f64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            down_warning: 1,
+            down_critical: None,
+            detour_warning: None,
+            detour_critical: None,
+            rtt_warning: None,
+            rtt_critical: None,
+        }
+    }
 }
 
 /// The facts.

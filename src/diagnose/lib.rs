@@ -18,7 +18,7 @@ pub mod why;
 use meshd_proto::mesh::reports::facts::NodeFacts;
 
 pub use code::Code;
-pub use finding::{Finding, Severity, Subject};
+pub use finding::{Finding, Severity, Subject, counts};
 pub use here::Here;
 
 /// Facts to judge.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The names that cli/meshctl.md section 4.4 freezes and that this mesh has something to tell of.
-const NAMES: &str = "meshd_build_info meshd_peer_up meshd_peer_path meshd_peer_rtt_seconds_bucket \
+const NAMES: &str = "meshd_build_info meshd_finding meshd_peer_up meshd_peer_path meshd_peer_rtt_seconds_bucket \
     meshd_peer_loss_ratio meshd_peer_pmtu_bytes meshd_peer_rx_bytes_total meshd_peer_tx_bytes_total \
     meshd_peer_rx_packets_total meshd_peer_tx_packets_total meshd_peer_last_seen_timestamp_seconds \
     meshd_peer_legacy meshd_drops_total meshd_meta_messages_total meshd_meta_queue_bytes \

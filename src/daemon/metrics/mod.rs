@@ -14,7 +14,12 @@ use std::{
 
 use families::Families;
 
+use meshd_api::report::RefusedRow;
 use meshd_dataplane::fastpath;
+use meshd_diagnose::{
+    Facts, diagnose,
+    health::{HealthFacts, Limits},
+};
 use meshd_os::clock;
 use meshd_proto::{dialect::Dialect, mesh::reports::facts::PathKind, route::DropReason};
 
@@ -96,6 +101,7 @@ impl Driver {
             "Version and node of this daemon; always 1.",
             [(&build[..], 1.0)],
         );
+        self.findings(&mut out, now);
         self.peer_metrics(&mut out, now);
         self.measured(&mut out, now);
         self.mesh_metrics(&mut out);
@@ -143,6 +149,35 @@ impl Driver {
             resident_memory().map(|bytes| (&[][..], bytes as f64)),
         );
         out.text()
+    }
+
+    /// Adds the findings of `meshctl peers`, and of `meshctl health` without limits of an operator.
+    fn findings(&self, out: &mut Families, now: Instant) {
+        let refused = self.mesh.refused_subnets();
+        let refused: Vec<RefusedRow> = refused.iter().map(RefusedRow::from).collect();
+        let nodes = self.mesh.peers(now);
+        let rows = self.peer_rows(now);
+        let health = diagnose(&Facts::Health(&HealthFacts {
+            peers: &rows,
+            status: &self.status(now),
+            refused: &refused,
+            other_key: None,
+            limits: &Limits::default(),
+        }));
+        let nodes = nodes.iter().flat_map(|node| diagnose(&Facts::Node(node)));
+        let counts = meshd_diagnose::counts(nodes.chain(health)).into_iter();
+        let counts = counts.map(|((code, severity), count)| {
+            let labels = [
+                ("code", code.word()),
+                ("severity", severity.word().to_owned()),
+            ];
+            (labels, count as f64)
+        });
+        out.gauge(
+            "meshd_finding",
+            "Findings of peers and health: nodes with the finding, or 1 for one about the daemon.",
+            counts,
+        );
     }
 
     /// Adds metrics of each peer that `meshctl peers` shows too.
