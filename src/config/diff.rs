@@ -11,7 +11,7 @@ use std::{
 
 use meshd_api::change::{Change, ChangeKind, When};
 use meshd_proto::mesh::{Settings, settings::Host};
-use meshd_wire::NodeName;
+use meshd_wire::{NodeName, Options};
 
 use crate::{
     Config, Problem, Shell,
@@ -71,6 +71,11 @@ pub fn in_force(old: &Config, new: &Config) -> Config {
         if let Some(field) = var.shell {
             (field.copy)(&old.shell, &mut shell);
         }
+    }
+    // The sockets keep their DF, so other nodes are told the same.
+    settings.options.0 &= !Options::PMTU_DISCOVERY;
+    if shell.pmtu_discovery {
+        settings.options.0 |= Options::PMTU_DISCOVERY;
     }
     shell.scripts_at_start = old.shell.scripts_at_start.clone();
     shell.key_made = old.shell.key_made;

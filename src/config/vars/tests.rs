@@ -21,6 +21,8 @@ use crate::{
     keys, load,
 };
 
+mod effect;
+
 /// Rows that a reload cannot change by a line of their own, each with the reason.
 const APART: [(&str, &str); 5] = [
     ("Name", "a reload refuses another name"),

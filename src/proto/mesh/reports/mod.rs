@@ -60,3 +60,34 @@ impl Reports {
         self.of.remove(idx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{mesh::testing::start, route::NodeSlot};
+
+    /// The next node in the slot of a forgotten one inherits no measurement.
+    #[test]
+    fn measurements_belong_to_one_node_and_go_with_it() {
+        let [a, b] = [1, 2].map(|n| NodeIdx::of_slot(NodeSlot(n)));
+        let (mut reports, now) = (Reports::default(), start());
+        let fresh = format!("{:?}", reports.measured(a));
+        for node in [a, b] {
+            reports.measured(node).asked();
+            reports
+                .measured(node)
+                .answered(Duration::from_millis(5), now);
+        }
+        let measured = format!("{:?}", reports.measured(b));
+        assert_ne!(fresh, measured);
+        reports.forget_node(a);
+        assert_eq!(format!("{:?}", reports.measured(a)), fresh);
+        assert_eq!(format!("{:?}", reports.measured(b)), measured);
+        assert!(!reports.is_capturing());
+        reports.set_capturing(true);
+        reports.forget(now + Duration::from_secs(3600));
+        assert!(reports.is_capturing(), "time ends no capture");
+    }
+}

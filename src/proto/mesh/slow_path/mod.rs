@@ -36,6 +36,12 @@ impl SlowPath {
             unproven: Bucket::new(UNPROVEN as usize, now),
         }
     }
+
+    /// Returns true if one more datagram from an address that is not confirmed any more may be
+    /// forwarded now, and counts it.
+    fn takes_unproven(&mut self, now: Instant) -> bool {
+        self.unproven.take(UNPROVEN, UNPROVEN as usize, now)
+    }
 }
 
 impl Mesh {
@@ -122,5 +128,34 @@ impl Mesh {
             }
             SendPath::NoKey | SendPath::Unreachable => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mesh::testing::start;
+
+    /// Somebody who can send from the last address of a relay makes us forward no more than this,
+    /// and does not use up the errors of others.
+    #[test]
+    fn datagrams_from_unproven_addresses_have_a_rate_of_their_own() {
+        let now = start();
+        let mut slow_path = SlowPath::new(now);
+        let taken = |slow_path: &mut SlowPath, at: Instant| {
+            (0..10 * UNPROVEN)
+                .filter(|_| slow_path.takes_unproven(at))
+                .count()
+        };
+        assert_eq!(taken(&mut slow_path, now), UNPROVEN as usize);
+        let half = now + Duration::from_millis(500);
+        assert_eq!(taken(&mut slow_path, half), UNPROVEN as usize / 2);
+        // A pause saves up no more than one second's worth.
+        let late = now + Duration::from_secs(60);
+        assert_eq!(taken(&mut slow_path, late), UNPROVEN as usize);
+        let errors = (0..10).filter(|_| slow_path.errors.allow(late)).count();
+        assert_eq!(errors, ErrorLimiter::PER_SECOND as usize);
     }
 }

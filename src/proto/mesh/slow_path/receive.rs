@@ -11,7 +11,7 @@ use meshd_wire::{
 };
 
 use crate::{
-    mesh::{LinkId, Mesh, Output, slow_path::UNPROVEN, topology::node::Nodes},
+    mesh::{LinkId, Mesh, Output, topology::node::Nodes},
     route::{
         ETHER, MTU, Mode, NodeIdx, NodeSlot,
         verdict::{self, Verdict},
@@ -114,10 +114,7 @@ impl Mesh {
             let to = find(header.to);
             // The address is not confirmed, so the number of such datagrams is bounded.
             if let (Some(relay), Some(to)) = (relay, to)
-                && self
-                    .slow_path
-                    .unproven
-                    .take(UNPROVEN, UNPROVEN as usize, now)
+                && self.slow_path.takes_unproven(now)
             {
                 self.moved(relay, from, now);
                 self.relay((idx, to), relay, datagram.slice(12..), now);
