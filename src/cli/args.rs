@@ -11,7 +11,7 @@ use meshd_diagnose::health;
 
 use crate::{lab::LabArgs, top::state::View};
 
-pub use values::{Color, Form, Format, Generate, Picture, Place, Tool};
+pub use values::{CheckedPlace, Color, Form, Format, Generate, Picture, Tool};
 use values::{interval, snap};
 
 /// Inspect and control meshd, the mesh VPN daemon.
@@ -231,7 +231,7 @@ pub enum Command {
         path: Option<PathBuf>,
         /// Check FILE as if it stood in the directory: as `host:NAME`, as `daemon`, or as a path such as `hosts/web_01.toml`
         #[arg(long = "as", value_name = "PLACE", requires = "path")]
-        place: Option<Place>,
+        place: Option<CheckedPlace>,
         /// Exit with 1 if the configuration has warnings
         #[arg(long)]
         strict: bool,
@@ -347,7 +347,7 @@ pub enum Command {
         nagios: bool,
         /// The limits.
         #[command(flatten)]
-        limits: Limits,
+        limits: LimitOptions,
     },
     /// Print man pages or shell completions
     Generate {
@@ -362,9 +362,9 @@ pub enum Command {
     },
 }
 
-/// Limits of `health`.
+/// LimitOptions of `health`.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Limits {
+pub struct LimitOptions {
     /// Report a warning when at least N peers are down
     #[arg(long, value_name = "N", default_value_t = health::Limits::default().down_warning)]
     pub down_warning: usize,

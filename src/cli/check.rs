@@ -11,7 +11,7 @@ use meshd_wire::NodeName;
 
 use crate::{
     Exit, Outcome,
-    args::{Format, Place},
+    args::{CheckedPlace, Format},
     context::Context,
     output::{self, Frame},
     running_key,
@@ -59,7 +59,7 @@ fn unsound_keys(config: &Config) -> Vec<Problem> {
 pub(super) fn run(
     context: &Context,
     path: Option<PathBuf>,
-    place: Option<Place>,
+    place: Option<CheckedPlace>,
     strict: bool,
 ) -> Outcome {
     let source = match (place, path) {
@@ -169,7 +169,7 @@ fn level(problem: &Problem) -> &'static str {
 }
 
 /// Returns the source of a directory in which `file` stands at `place`.
-fn judged(source: Source, place: Place, file: PathBuf) -> Source {
+fn judged(source: Source, place: CheckedPlace, file: PathBuf) -> Source {
     let toml = |now: &Path| {
         let is_toml = |file: &Path| {
             file.extension()
@@ -178,12 +178,12 @@ fn judged(source: Source, place: Place, file: PathBuf) -> Source {
         is_toml(&file) || is_toml(now)
     };
     let within = match place {
-        Place::Path(within) => within,
-        Place::Daemon => match toml(meshd_config::main_file(&source)) {
+        CheckedPlace::Path(within) => within,
+        CheckedPlace::Daemon => match toml(meshd_config::main_file(&source)) {
             true => meshd_config::toml::MAIN.into(),
             false => "tinc.conf".into(),
         },
-        Place::Host(name) => match toml(&meshd_config::host_path(&source, &name)) {
+        CheckedPlace::Host(name) => match toml(&meshd_config::host_path(&source, &name)) {
             true => format!("hosts/{name}.toml").into(),
             false => format!("hosts/{name}").into(),
         },

@@ -13,7 +13,7 @@ use meshd_api::{
 };
 use meshd_config::{
     Config, Source,
-    find::{self, Found},
+    find::{self, FoundDirectory},
 };
 
 use crate::{
@@ -132,7 +132,7 @@ impl Context {
         } else {
             self.net.as_deref()
         };
-        let Found { base, .. } = find::find(dir.as_deref(), net, None)?;
+        let FoundDirectory { base, .. } = find::find(dir.as_deref(), net, None)?;
         Ok(Source {
             base,
             net: self.net.clone(),

@@ -27,7 +27,7 @@ use rules::Plan;
 
 /// Result of a check of the firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum FirewallVerdict {
     /// The port is open, for all or for the given peer.
     Open(String),
     /// The port is closed by this rule.
@@ -39,14 +39,14 @@ pub(super) enum Seen {
 }
 
 /// Checks whether UDP and TCP to our port are admitted, from an address if one is known.
-pub(super) fn inspect(from: Option<IpAddr>, port: u16) -> Seen {
+pub(super) fn inspect(from: Option<IpAddr>, port: u16) -> FirewallVerdict {
     match ruleset() {
         Ok(ruleset) => seen(&ruleset, from, port),
-        Err(why) => Seen::Nothing(why),
+        Err(why) => FirewallVerdict::Nothing(why),
     }
 }
 
-fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
+fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> FirewallVerdict {
     let sources = from.map_or_else(String::new, |from| format!(" from {from}"));
     // A packet usually arrives at the interface that its answer leaves by.
     let route = from.and_then(|from| netlink::route_now(from).ok());
@@ -61,16 +61,18 @@ fn seen(ruleset: &Value, from: Option<IpAddr>, port: u16) -> Seen {
         match nft::fate(ruleset, packet) {
             Fate::Accepted => {}
             Fate::Dropped(rule) => {
-                return Seen::Closed(format!("{port}/{protocol}{sources} is closed here: {rule}"));
+                return FirewallVerdict::Closed(format!(
+                    "{port}/{protocol}{sources} is closed here: {rule}"
+                ));
             }
             Fate::Unknown(rule) => {
-                return Seen::Unsure(format!(
+                return FirewallVerdict::Unsure(format!(
                     "{port}/{protocol}{sources}: not known, {rule} decides"
                 ));
             }
         }
     }
-    Seen::Open(format!(
+    FirewallVerdict::Open(format!(
         "{port}/udp and {port}/tcp{sources} are open here (nft)"
     ))
 }
@@ -253,9 +255,9 @@ fn check(
         .iter()
         .map(|(node, address)| {
             let (open, text) = match seen(&ruleset, Some(*address), plan.port) {
-                Seen::Open(text) => (Some(true), text),
-                Seen::Closed(text) => (Some(false), text),
-                Seen::Unsure(text) | Seen::Nothing(text) => (None, text),
+                FirewallVerdict::Open(text) => (Some(true), text),
+                FirewallVerdict::Closed(text) => (Some(false), text),
+                FirewallVerdict::Unsure(text) | FirewallVerdict::Nothing(text) => (None, text),
             };
             Row {
                 node: node.clone(),

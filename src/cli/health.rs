@@ -14,7 +14,7 @@ use meshd_diagnose::{
 
 use crate::{
     Exit, Failure, Outcome,
-    args::{Format, Global, Limits},
+    args::{Format, Global, LimitOptions},
     context::Context,
     output::{self, Frame},
     running_key,
@@ -89,7 +89,7 @@ impl Health {
 }
 
 /// Returns exit code 1 if a finding is not OK.
-pub(super) fn run(context: &Context, limits: &Limits) -> Outcome {
+pub(super) fn run(context: &Context, limits: &LimitOptions) -> Outcome {
     let (answer, health) = inspect(context, limits)?;
     match context.format {
         Format::Json => {
@@ -121,7 +121,7 @@ pub(super) fn run(context: &Context, limits: &Limits) -> Outcome {
 }
 
 /// Runs as a Nagios plugin: prints one line on standard output, also on failure.
-pub(super) fn plugin(global: Global, limits: &Limits) -> ExitCode {
+pub(super) fn plugin(global: Global, limits: &LimitOptions) -> ExitCode {
     let health = Context::new(global).and_then(|context| inspect(&context, limits));
     let (code, line) = match health {
         Ok((answer, health)) => (health.level as u8, line(&answer, &health)),
@@ -144,7 +144,7 @@ pub(super) fn plugin(global: Global, limits: &Limits) -> ExitCode {
 /// The answer that supplies the frame of the output.
 type PeersAnswer = Answer<Vec<PeerRow>>;
 
-fn inspect(context: &Context, limits: &Limits) -> Result<(PeersAnswer, Health), Failure> {
+fn inspect(context: &Context, limits: &LimitOptions) -> Result<(PeersAnswer, Health), Failure> {
     let mut client = context.connect()?;
     let answer = client.ask(call::Peers {})?;
     let status = client.ask(call::Status {})?.response;

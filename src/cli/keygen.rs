@@ -49,7 +49,7 @@ enum Done {
 
 /// Treatment of an existing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum There {
+pub(super) enum ExistingKey {
     /// Refuse with an error.
     Refuse,
     /// Print the public key, and write only missing parts.
@@ -71,7 +71,7 @@ pub(super) fn run(
     context: &Context,
     out: Option<PathBuf>,
     print_host: bool,
-    there: There,
+    existing: ExistingKey,
 ) -> Outcome {
     if let Some(out) = &out {
         fs::create_dir_all(out).map_err(|e| write_error(out, &e))?;
@@ -88,7 +88,7 @@ pub(super) fn run(
     let published = name
         .as_ref()
         .and_then(|_| meshd_config::own_public(&source));
-    let (key, done) = pair(&files, there, published)?;
+    let (key, done) = pair(&files, existing, published)?;
     let Files { private, public } = &files;
     match done {
         Done::Kept | Done::Made => {}
@@ -129,7 +129,7 @@ pub(super) fn run(
 /// Makes or completes the pair, and returns the step that was done. `published` is the public key in our files.
 fn pair(
     files: &Files,
-    there: There,
+    existing: ExistingKey,
     published: Option<PublicKey>,
 ) -> Result<(PrivateKey, Done), Failure> {
     let Files { private, public } = files;
@@ -150,17 +150,19 @@ fn pair(
         Err(error) => return Err(read_error(&draft, &error)),
     }
     let key = match keys::read_private_file(private) {
-        Err(error) if there != There::Replace => return Err(read_error(private, &error)),
+        Err(error) if existing != ExistingKey::Replace => return Err(read_error(private, &error)),
         Err(_) | Ok(None) => None,
         Ok(Some(key)) => Some(key),
     };
-    match (key, there) {
-        (Some(key), There::Keep | There::Refuse) if published.is_none() && !shows(public, &key) => {
+    match (key, existing) {
+        (Some(key), ExistingKey::Keep | ExistingKey::Refuse)
+            if published.is_none() && !shows(public, &key) =>
+        {
             finish(files, |_, public| keys::write_public(public, &key.public()))?;
             Ok((key, Done::Completed))
         }
-        (Some(key), There::Keep) => Ok((key, Done::Kept)),
-        (Some(_), There::Refuse) => {
+        (Some(key), ExistingKey::Keep) => Ok((key, Done::Kept)),
+        (Some(_), ExistingKey::Refuse) => {
             let text = format!(
                 "{} holds a key already, so nothing was written; `meshctl keygen --keep` prints the public key, \
                  `meshctl keygen --replace` makes another one",

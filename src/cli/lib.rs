@@ -158,9 +158,9 @@ fn run(context: &Context, command: Command) -> Outcome {
             replace,
         } => {
             let there = match (keep, replace) {
-                (true, _) => keygen::There::Keep,
-                (_, true) => keygen::There::Replace,
-                _ => keygen::There::Refuse,
+                (true, _) => keygen::ExistingKey::Keep,
+                (_, true) => keygen::ExistingKey::Replace,
+                _ => keygen::ExistingKey::Refuse,
             };
             keygen::run(context, out, print_host, there)
         }
@@ -181,7 +181,7 @@ fn run(context: &Context, command: Command) -> Outcome {
             interval,
             view,
         } => {
-            let wanted = top::Wanted {
+            let wanted = top::TopOptions {
                 batch,
                 count,
                 interval,
@@ -202,7 +202,7 @@ fn run(context: &Context, command: Command) -> Outcome {
             // The default is inner packets.
             let asked = [inner || !(outer || meta), outer, meta];
             let kinds = PacketKind::ALL.into_iter().zip(asked);
-            let wanted = capture::Wanted {
+            let wanted = capture::CaptureOptions {
                 peer,
                 kinds: kinds
                     .filter(|(_, asked)| *asked)

@@ -11,7 +11,7 @@ pub const ROOTS: [&str; 2] = ["/etc/meshd", "/etc/tinc"];
 
 /// A configuration directory that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundDirectory {
     /// Absolute path.
     pub base: PathBuf,
     /// The net name, if there is one.
@@ -57,7 +57,7 @@ pub fn find(
     directory: Option<&Path>,
     net: Option<&str>,
     netname: Option<&str>,
-) -> Result<Found, FindError> {
+) -> Result<FoundDirectory, FindError> {
     find_in(ROOTS.map(Path::new), directory, net, netname)
 }
 
@@ -67,7 +67,7 @@ pub fn find_in(
     directory: Option<&Path>,
     net: Option<&str>,
     netname: Option<&str>,
-) -> Result<Found, FindError> {
+) -> Result<FoundDirectory, FindError> {
     let (net, note) = net_name(net.or(netname).unwrap_or_default())?;
     let mut notes: Vec<String> = note.into_iter().collect();
     let base = match (directory, &net) {
@@ -93,7 +93,7 @@ pub fn find_in(
             if here { first } else { second }.into()
         }
     };
-    Ok(Found { base, net, notes })
+    Ok(FoundDirectory { base, net, notes })
 }
 
 #[cfg(test)]

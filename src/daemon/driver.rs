@@ -36,10 +36,10 @@ use crate::{
     privileges,
     reload::{Past, Purpose, queue},
     resolve::Resolved,
-    routes::Follower,
+    routes::RouteFollower,
     sandbox,
     services::Services,
-    signals::Ask,
+    signals::SignalRequest,
     startup::{
         device,
         open::{self, Opened},
@@ -286,11 +286,11 @@ impl Driver {
         Ok(())
     }
 
-    fn signal(&mut self, ask: Ask, now: Instant) -> anyhow::Result<()> {
+    fn signal(&mut self, ask: SignalRequest, now: Instant) -> anyhow::Result<()> {
         match ask {
-            Ask::Stop if self.life.leaving => bail!("stopped at once by a second signal"),
-            Ask::Stop => self.ask_stop(None),
-            Ask::Reload => {
+            SignalRequest::Stop if self.life.leaving => bail!("stopped at once by a second signal"),
+            SignalRequest::Stop => self.ask_stop(None),
+            SignalRequest::Reload => {
                 let (log, keeper) = (self.log.clone(), self.device.keeper.clone());
                 tokio::spawn(async move {
                     if let Err(error) = log.reopen(keeper).await {
@@ -300,9 +300,9 @@ impl Driver {
                 let (yes, confirm) = (false, None);
                 self.reload(Purpose::Reload { yes, confirm }, None);
             }
-            Ask::Retry => self.inbox.inputs.push(Input::Retry),
-            Ask::LogConnections => self.log_connections(),
-            Ask::LogGraph => self.log_graph(now),
+            SignalRequest::Retry => self.inbox.inputs.push(Input::Retry),
+            SignalRequest::LogConnections => self.log_connections(),
+            SignalRequest::LogGraph => self.log_graph(now),
         }
         Ok(())
     }
@@ -400,7 +400,7 @@ impl Driver {
     /// Writes the note for the daemon after a restart.
     pub(super) fn write_note(&mut self) {
         if self.device.note.is_kept() {
-            let routes = self.device.routes.iter().flat_map(Follower::routes);
+            let routes = self.device.routes.iter().flat_map(RouteFollower::routes);
             self.device.note.write(&Last {
                 neighbours: self.mesh.neighbours().collect(),
                 routes: routes.collect(),

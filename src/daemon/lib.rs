@@ -55,7 +55,7 @@ use meshd_config::{Config, Problem, Sandbox, Source};
 use meshd_dataplane::fastpath::tap::Tap;
 use meshd_proto::link::{DialFault, DialId, LinkId};
 
-use log::{Log, Target};
+use log::{Log, LogTarget};
 use meshd_config::options::{self, Called, Command, Options};
 
 /// Events for the driver from its tasks.
@@ -92,7 +92,7 @@ pub enum Event {
     /// A client starts a capture.
     Capture(Arc<Tap>, Reply),
     /// A signal arrived.
-    Signal(signals::Ask),
+    Signal(signals::SignalRequest),
     /// Number of files that differ from the configuration in force.
     Drifted(usize),
     /// A reload has read the files.
@@ -197,7 +197,7 @@ impl Prepared {
 fn run(options: &Options, prepared: Option<io::Result<Prepared>>) -> anyhow::Result<ExitCode> {
     let log = match &prepared {
         // Problems of the configuration go to the terminal.
-        None => Log::new(Target::Stderr, options.debug.unwrap_or(0))?,
+        None => Log::new(LogTarget::Stderr, options.debug.unwrap_or(0))?,
         Some(_) => open_log(options, options.net.as_deref()),
     };
     log.install();
@@ -248,20 +248,22 @@ fn source(options: &Options) -> Result<(Source, Vec<String>), meshd_config::find
 fn open_log(options: &Options, net: Option<&str>) -> Log {
     let tincd = options.called == Called::Tincd;
     let target = match &options.logfile {
-        _ if options.syslog && !tincd => Target::Journal,
-        None if options.detached || options.syslog => Target::Syslog(tincd::ident(net)),
-        None => Target::stderr(),
-        Some(Some(file)) => Target::File(file.clone()),
-        Some(None) if tincd => Target::File(format!("/var/log/{}.log", tincd::ident(net)).into()),
+        _ if options.syslog && !tincd => LogTarget::Journal,
+        None if options.detached || options.syslog => LogTarget::Syslog(tincd::ident(net)),
+        None => LogTarget::stderr(),
+        Some(Some(file)) => LogTarget::File(file.clone()),
+        Some(None) if tincd => {
+            LogTarget::File(format!("/var/log/{}.log", tincd::ident(net)).into())
+        }
         Some(None) => {
             let net = net.map_or(String::new(), |net| format!(".{net}"));
-            Target::File(format!("/var/log/meshd{net}.log").into())
+            LogTarget::File(format!("/var/log/meshd{net}.log").into())
         }
     };
     let level = options.debug.unwrap_or(0);
     Log::new(target.clone(), level).unwrap_or_else(|error| {
         eprintln!("meshd: cannot open the log {target:?}: {error}; logging here");
-        Log::new(Target::stderr(), level).expect("standard error needs no opening")
+        Log::new(LogTarget::stderr(), level).expect("standard error needs no opening")
     })
 }
 

@@ -36,7 +36,7 @@ use crate::{
 };
 
 use limit::{Limiter, Passes};
-use recorder::Recorder;
+use recorder::LogRecorder;
 use writer::Writer;
 
 /// Maximum number of lines that a slow follower may lag before it loses some. Memory: at most 1 MiB.
@@ -48,9 +48,9 @@ static INSTALLED: OnceLock<Log> = OnceLock::new();
 /// Highest debug level of tinc.
 const MAX_LEVEL: u8 = 10;
 
-/// Target of lines, besides followers.
+/// LogTarget of lines, besides followers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub enum LogTarget {
     /// Standard error, each line with its time.
     Stderr,
     /// Standard error without time, with a syslog priority in front: the journal keeps the time.
@@ -66,7 +66,7 @@ const SYSLOG: &str = "/dev/log";
 /// syslog's facility for daemons. Source: RFC 3164 section 4.1.1.
 const DAEMON: u8 = 3 << 3;
 
-impl Target {
+impl LogTarget {
     /// Returns standard error in the form for its reader: systemd names the journal's stream.
     #[must_use]
     pub fn stderr() -> Self {
@@ -95,7 +95,7 @@ impl Target {
 pub struct Log(Arc<Inner>);
 
 struct Inner {
-    target: Target,
+    target: LogTarget,
     /// tinc's debug level for the target.
     level: AtomicU8,
     /// The level raised to the highest level of a follower.
@@ -107,11 +107,11 @@ struct Inner {
     limiter: Mutex<Limiter<&'static Metadata<'static>>>,
     lines: broadcast::Sender<(Level, LogLine)>,
     /// Locked while a line also goes to followers, so that a new follower with recorded lines misses none.
-    recorder: Mutex<Recorder>,
+    recorder: Mutex<LogRecorder>,
 }
 
 /// A follower; dropping it lowers the level again.
-pub struct Follower {
+pub struct LogFollower {
     inner: Arc<Inner>,
     level: u8,
     lines: broadcast::Receiver<(Level, LogLine)>,
@@ -130,14 +130,14 @@ pub fn severity(level: u8) -> Level {
 
 impl Log {
     /// Makes a log that is not installed yet. A file that cannot be opened is an error.
-    pub fn new(target: Target, level: u8) -> io::Result<Self> {
+    pub fn new(target: LogTarget, level: u8) -> io::Result<Self> {
         let file = match &target {
-            Target::File(path) => Some(open(path)?),
-            Target::Stderr | Target::Journal | Target::Syslog(_) => None,
+            LogTarget::File(path) => Some(open(path)?),
+            LogTarget::Stderr | LogTarget::Journal | LogTarget::Syslog(_) => None,
         };
         // Not bound to a name; connected now, because a chroot may hide its path.
         let syslog = match &target {
-            Target::Syslog(_) => UnixDatagram::unbound().ok(),
+            LogTarget::Syslog(_) => UnixDatagram::unbound().ok(),
             _ => None,
         };
         if let Some(socket) = &syslog {
@@ -175,7 +175,7 @@ impl Log {
     /// Starts a thread that writes from now on, so that a blocked reader delays no other thread. The thread has the
     /// caller's rights. Lines to syslog go through the service process, if there is one.
     pub fn start_writer(&self, services: &Services) {
-        if let (Target::Syslog(_), Services::Process(remote)) = (&self.0.target, services) {
+        if let (LogTarget::Syslog(_), Services::Process(remote)) = (&self.0.target, services) {
             match remote.for_log() {
                 Ok(socket) => {
                     self.0.writer.reopen(socket.into());
@@ -211,15 +211,15 @@ impl Log {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match &self.0.target {
-            Target::File(path) => Some(path),
-            Target::Stderr | Target::Journal | Target::Syslog(_) => None,
+            LogTarget::File(path) => Some(path),
+            LogTarget::Stderr | LogTarget::Journal | LogTarget::Syslog(_) => None,
         }
     }
 
     /// Reopens the log file after it was moved, in this process or by the script process. On an error the old file
     /// stays open.
     pub(crate) async fn reopen(&self, monitor: Option<Monitor>) -> io::Result<()> {
-        if let Target::File(path) = &self.0.target {
+        if let LogTarget::File(path) = &self.0.target {
             let file = match monitor {
                 Some(monitor) => monitor.open_log().await?,
                 None => open(path)?,
@@ -232,7 +232,7 @@ impl Log {
     /// Returns the recorded lines not older than `age`, and a follower of later lines, at debug level `level` (default:
     /// the daemon's).
     #[must_use]
-    pub fn follow(&self, age: Duration, level: Option<u8>) -> (Vec<LogLine>, Follower) {
+    pub fn follow(&self, age: Duration, level: Option<u8>) -> (Vec<LogLine>, LogFollower) {
         let level = level.unwrap_or_else(|| self.level()).min(MAX_LEVEL);
         lock(&self.0.followed).push(level);
         self.0.reckon();
@@ -241,7 +241,7 @@ impl Log {
             Duration::ZERO => Vec::new(),
             age => recorder.since(age, severity(level), clock::now()),
         };
-        let follower = Follower {
+        let follower = LogFollower {
             inner: Arc::clone(&self.0),
             level,
             lines: self.0.lines.subscribe(),
@@ -266,7 +266,7 @@ impl Log {
     }
 }
 
-impl Follower {
+impl LogFollower {
     /// Returns the next line; `None` when the daemon ends. Lines that came too fast are skipped.
     pub async fn next(&mut self) -> Option<LogLine> {
         loop {
@@ -279,7 +279,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for LogFollower {
     fn drop(&mut self) {
         let mut followed = lock(&self.inner.followed);
         if let Some(at) = followed.iter().position(|level| *level == self.level) {
@@ -337,7 +337,7 @@ impl Inner {
     fn write(&self, level: Level, line: &LogLine) {
         let LogLine { time, text, .. } = line;
         let syslog = lock(&self.syslog);
-        if let (Target::Syslog(name), Some(socket)) = (&self.target, &*syslog) {
+        if let (LogTarget::Syslog(name), Some(socket)) = (&self.target, &*syslog) {
             let (priority, pid) = (DAEMON | priority(level), std::process::id());
             let whole = format!("<{priority}>{name}[{pid}]: {text}");
             if socket.send(whole.as_bytes()).is_err() {
@@ -408,7 +408,7 @@ mod tests {
     fn lines(level: u8, act: impl FnOnce(&Log)) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let log = Log::new(Target::File(path.clone()), level).unwrap();
+        let log = Log::new(LogTarget::File(path.clone()), level).unwrap();
         let layer = LogLayer(Arc::clone(&log.0));
         tracing::subscriber::with_default(registry().with(layer), || act(&log));
         let text = std::fs::read_to_string(path).unwrap();
@@ -477,7 +477,7 @@ mod tests {
     async fn reopening_starts_a_new_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let log = Log::new(Target::File(path.clone()), 0).unwrap();
+        let log = Log::new(LogTarget::File(path.clone()), 0).unwrap();
         let layer = LogLayer(Arc::clone(&log.0));
         let _guard = tracing::subscriber::set_default(registry().with(layer));
         tracing::info!("one");

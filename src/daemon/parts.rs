@@ -21,7 +21,7 @@ use crate::{
     metrics::{Busy, drift::Drift},
     privileges,
     reload::{Past, queue},
-    routes::Follower,
+    routes::RouteFollower,
     sandbox,
     services::Services,
     status::Pulse,
@@ -56,7 +56,7 @@ pub(super) struct Device {
     pub(super) tinc_up: Option<i32>,
     /// True after tinc-down has ended.
     pub(super) is_down: bool,
-    pub(super) routes: Option<Follower>,
+    pub(super) routes: Option<RouteFollower>,
     /// Time at which kept routes without an owner are removed after a restart.
     pub(super) routes_settle: Option<Instant>,
     pub(super) note: Note,

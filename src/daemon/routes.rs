@@ -41,12 +41,12 @@ pub(super) async fn configure(shell: &Shell, interface: &str) {
 
 /// Keeps a route into the device for every prefix of a reachable node.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct RouteFollower {
     changes: mpsc::UnboundedSender<(bool, IpAddr, u8)>,
     owners: BTreeMap<Prefix, Vec<NodeName>>,
 }
 
-impl Follower {
+impl RouteFollower {
     /// Follows subnets on this device; its task works in order. Existing routes from before a restart count as ours
     /// (`me`) until [`Self::settle`].
     pub(super) fn start(

@@ -11,7 +11,7 @@ use crate::Event;
 
 /// Requests by signals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
+pub enum SignalRequest {
     /// HUP: reload the configuration and reopen the log.
     Reload,
     /// ALRM: dial missing links now.
@@ -27,13 +27,13 @@ pub enum Ask {
 /// Catches the signals while the runtime lives.
 pub fn catch(events: &mpsc::Sender<Event>) -> io::Result<()> {
     for (kind, ask) in [
-        (SignalKind::hangup(), Ask::Reload),
-        (SignalKind::alarm(), Ask::Retry),
-        (SignalKind::interrupt(), Ask::Stop),
-        (SignalKind::terminate(), Ask::Stop),
-        (SignalKind::quit(), Ask::Stop),
-        (SignalKind::user_defined1(), Ask::LogConnections),
-        (SignalKind::user_defined2(), Ask::LogGraph),
+        (SignalKind::hangup(), SignalRequest::Reload),
+        (SignalKind::alarm(), SignalRequest::Retry),
+        (SignalKind::interrupt(), SignalRequest::Stop),
+        (SignalKind::terminate(), SignalRequest::Stop),
+        (SignalKind::quit(), SignalRequest::Stop),
+        (SignalKind::user_defined1(), SignalRequest::LogConnections),
+        (SignalKind::user_defined2(), SignalRequest::LogGraph),
     ] {
         let mut signals = signal(kind)?;
         let events = events.clone();

@@ -65,7 +65,7 @@ pub enum Tool {
 
 /// The place of a file that `check --as` checks before it stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum CheckedPlace {
     /// The main file, in the form of the directory.
     Daemon,
     /// The host file of a node, in the form of the directory.
@@ -74,7 +74,7 @@ pub enum Place {
     Path(PathBuf),
 }
 
-impl FromStr for Place {
+impl FromStr for CheckedPlace {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

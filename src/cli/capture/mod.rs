@@ -39,7 +39,7 @@ use pcapng::{Interface, LINKTYPE_ETHERNET, LINKTYPE_RAW, Packet, Writer};
 const TURN: Duration = Duration::from_millis(200);
 
 /// Options of the command line.
-pub(super) struct Wanted {
+pub(super) struct CaptureOptions {
     pub(super) peer: Option<String>,
     /// At least one kind.
     pub(super) kinds: Vec<PacketKind>,
@@ -86,7 +86,7 @@ struct File {
     streams: Streams,
 }
 
-pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
+pub(super) fn run(context: &Context, wanted: &CaptureOptions) -> Outcome {
     if wanted.write.as_deref() == Some(Path::new("-")) && output::to_terminal() {
         let text = "cannot write pcapng to a terminal; omit `-w -` for text, or use a pipe: \
                     `meshctl capture -w - | tcpdump -r -`";
@@ -197,7 +197,7 @@ impl Capture {
 }
 
 impl Sink {
-    fn open(wanted: &Wanted, frames: bool) -> Result<Self, Failure> {
+    fn open(wanted: &CaptureOptions, frames: bool) -> Result<Self, Failure> {
         let out: Box<dyn Write> = match wanted.write.as_deref() {
             None => return Ok(Self::Text),
             Some(path) if path == Path::new("-") => Box::new(io::stdout()),
@@ -379,7 +379,7 @@ mod tests {
     fn written(kinds: &[PacketKind], frames: bool) -> Vec<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        let wanted = Wanted {
+        let wanted = CaptureOptions {
             peer: None,
             kinds: kinds.to_vec(),
             write: Some(path.clone()),

@@ -14,11 +14,11 @@ const GRAVITY: f64 = 0.06;
 const GOLDEN: f64 = 2.399_963_229_728_653;
 
 /// A place, in pixels.
-pub(super) type Place = [f64; 2];
+pub(super) type Point = [f64; 2];
 
 /// Places `sizes.len()` boxes (width and height in pixels, around the place) without overlap, and linked boxes near
 /// each other.
-pub(super) fn places(sizes: &[[f64; 2]], links: &[(usize, usize)]) -> Vec<Place> {
+pub(super) fn places(sizes: &[[f64; 2]], links: &[(usize, usize)]) -> Vec<Point> {
     let count = sizes.len();
     if count < 2 {
         return vec![[0.0; 2]; count];
@@ -33,7 +33,7 @@ pub(super) fn places(sizes: &[[f64; 2]], links: &[(usize, usize)]) -> Vec<Place>
 }
 
 /// Returns start places: the node with the most links in the middle, then its neighbours.
-fn spiral(count: usize, links: &[(usize, usize)], ideal: f64) -> Vec<Place> {
+fn spiral(count: usize, links: &[(usize, usize)], ideal: f64) -> Vec<Point> {
     let mut next = vec![Vec::new(); count];
     for (a, b) in links {
         next[*a].push(*b);
@@ -66,7 +66,7 @@ fn spiral(count: usize, links: &[(usize, usize)], ideal: f64) -> Vec<Place> {
 }
 
 /// Moves nodes: they repel each other, links attract, and the temperature falls.
-fn settle(at: &mut [Place], links: &[(usize, usize)], ideal: f64) {
+fn settle(at: &mut [Point], links: &[(usize, usize)], ideal: f64) {
     let count = at.len();
     let [most, least] = STEPS;
     let steps = (WORK / (count * count)).clamp(least, most);
@@ -111,14 +111,14 @@ fn settle(at: &mut [Place], links: &[(usize, usize)], ideal: f64) {
 }
 
 /// Returns the direction from `b` to `a`, and the distance.
-fn between(a: Place, b: Place) -> (Place, f64) {
+fn between(a: Point, b: Point) -> (Point, f64) {
     let way = [a[0] - b[0], a[1] - b[1]];
     let far = way[0].hypot(way[1]).max(0.01);
     ([way[0] / far, way[1] / far], far)
 }
 
 /// Moves overlapping boxes apart, along the shorter axis.
-fn make_room(at: &mut [Place], sizes: &[[f64; 2]]) {
+fn make_room(at: &mut [Point], sizes: &[[f64; 2]]) {
     for _ in 0..ROUNDS {
         let mut quiet = true;
         for a in 0..at.len() {

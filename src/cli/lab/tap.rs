@@ -34,12 +34,12 @@ pub(super) struct Tap {
     stop: Arc<AtomicBool>,
     /// Signals a waiting thread when a read found the buffer empty.
     idle: Receiver<()>,
-    thread: JoinHandle<anyhow::Result<Seen>>,
+    thread: JoinHandle<anyhow::Result<TappedFrames>>,
 }
 
 /// Frames that the tap read.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct TappedFrames {
     /// Frames read.
     pub(super) frames: u64,
     /// Bytes in them.
@@ -83,7 +83,7 @@ impl Tap {
     }
 
     /// Reads the rest of the buffer and returns the counts.
-    pub(super) fn finish(self) -> anyhow::Result<Seen> {
+    pub(super) fn finish(self) -> anyhow::Result<TappedFrames> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
             .join()
@@ -96,11 +96,11 @@ fn listen(
     needles: &[Vec<u8>],
     stop: &AtomicBool,
     idle: &SyncSender<()>,
-) -> anyhow::Result<Seen> {
+) -> anyhow::Result<TappedFrames> {
     let needles: Vec<Finder<'_>> = needles.iter().map(Finder::new).collect();
-    let mut seen = Seen {
+    let mut seen = TappedFrames {
         hits: vec![0; needles.len()],
-        ..Seen::default()
+        ..TappedFrames::default()
     };
     let mut frame = vec![0; LONGEST];
     loop {

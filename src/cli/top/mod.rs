@@ -49,7 +49,7 @@ use state::{State, View};
 const TURN: Duration = Duration::from_millis(100);
 
 /// Options of the command line.
-pub(super) struct Wanted {
+pub(super) struct TopOptions {
     /// Print text, one frame after another.
     pub(super) batch: bool,
     /// Number of frames of text.
@@ -60,7 +60,7 @@ pub(super) struct Wanted {
     pub(super) view: Option<View>,
 }
 
-pub(super) fn run(context: &Context, wanted: &Wanted) -> Outcome {
+pub(super) fn run(context: &Context, wanted: &TopOptions) -> Outcome {
     // A missing daemon, or a missing permission, is reported as for every other command.
     let first = ask(context)?;
     let text = wanted.batch || wanted.count.is_some() || context.format != Format::Table;
@@ -103,7 +103,7 @@ struct Data<'a> {
     rows: Vec<Map<String, Value>>,
 }
 
-fn batch(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
+fn batch(context: &Context, wanted: &TopOptions, first: Shot) -> Outcome {
     let one = wanted.view.map(|view| [view]);
     let views = one.as_ref().map_or(&View::ALL[..], |one| one);
     let mut last = first;
@@ -225,7 +225,7 @@ fn hung_up() -> bool {
     poll(&mut polled, Some(&Timespec::default())).is_ok() && polled[0].revents().intersects(closed)
 }
 
-fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
+fn interactive(context: &Context, wanted: &TopOptions, first: Shot) -> Outcome {
     let ended = Arc::new(AtomicBool::new(false));
     for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
         // A second signal ends the process if the terminal blocks.
@@ -240,7 +240,7 @@ fn interactive(context: &Context, wanted: &Wanted, first: Shot) -> Outcome {
 
 fn turn(
     context: &Context,
-    wanted: &Wanted,
+    wanted: &TopOptions,
     (terminal, first): (DefaultTerminal, Shot),
     answers: &mpsc::Receiver<Result<Shot, Failure>>,
     ended: &AtomicBool,

@@ -141,10 +141,10 @@ fn firewall(path: &PathBetween) -> Firewall {
     };
     let from = other.report.pair.udp.address;
     match firewall::inspect(from.map(|at| at.ip()), path.daemon.port) {
-        firewall::Seen::Open(what) => Firewall::Open(what),
-        firewall::Seen::Closed(rule) => Firewall::Closed(rule),
-        firewall::Seen::Unsure(what) => Firewall::Unsure(what),
-        firewall::Seen::Nothing(why) => Firewall::Unchecked(why),
+        firewall::FirewallVerdict::Open(what) => Firewall::Open(what),
+        firewall::FirewallVerdict::Closed(rule) => Firewall::Closed(rule),
+        firewall::FirewallVerdict::Unsure(what) => Firewall::Unsure(what),
+        firewall::FirewallVerdict::Nothing(why) => Firewall::Unchecked(why),
     }
 }
 

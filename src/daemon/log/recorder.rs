@@ -20,12 +20,12 @@ const BYTES: usize = 512 << 10;
 
 /// The last lines, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Recorder {
+pub(super) struct LogRecorder {
     lines: VecDeque<(Instant, Level, LogLine)>,
     bytes: usize,
 }
 
-impl Recorder {
+impl LogRecorder {
     pub(super) fn push(&mut self, now: Instant, level: Level, line: &LogLine) {
         self.bytes += line.text.len();
         self.lines.push_back((now, level, line.clone()));
@@ -60,7 +60,7 @@ mod tests {
             level: "info".into(),
             text,
         };
-        let mut recorder = Recorder::default();
+        let mut recorder = LogRecorder::default();
         for second in 0..10_000 {
             let at = start + Duration::from_secs(second);
             let level = if second % 2 == 0 {

@@ -22,7 +22,7 @@ use crate::{
         monitor::{Begin, Monitor, Own},
     },
     privileges,
-    routes::{self, Follower},
+    routes::{self, RouteFollower},
     sandbox::{self, Who},
     status::Offloads,
     systemd::Note,
@@ -161,7 +161,7 @@ impl Driver {
             .filter(|_| self.config.shell.interface_routes.auto)
         {
             let me = &self.config.settings.name;
-            let follower = Follower::start(tun.name(), &self.device.note.last.routes, me);
+            let follower = RouteFollower::start(tun.name(), &self.device.note.last.routes, me);
             self.device.routes = Some(follower.context("cannot follow subnets with routes")?);
             self.device.routes_settle = Some(now + ROUTES_SETTLE);
         }

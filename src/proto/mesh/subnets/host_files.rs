@@ -12,7 +12,7 @@ use meshd_wire::{NodeName, Subnet, subnet::Prefix};
 use crate::{mesh::Settings, route::source::Listed};
 
 /// Subnets in host files. Memory in proportion to the files.
-pub(super) struct HostFiles {
+pub(super) struct ListedSubnets {
     /// Subnets of each node, and of this one.
     of: BTreeMap<NodeName, Lines>,
     /// Nodes that a prefix is listed for, by the prefix without host bits.
@@ -32,7 +32,7 @@ struct Lines {
     sources: Arc<[Prefix]>,
 }
 
-impl HostFiles {
+impl ListedSubnets {
     pub(super) fn new(settings: &Settings) -> Self {
         let hosts = settings.hosts.iter();
         let lines = hosts.map(|(name, host)| (name, &host.subnets));
@@ -157,13 +157,13 @@ mod tests {
     use crate::mesh::testing::{name, settings};
 
     /// Node 0 with 10.0.0.0, and files of nodes 1 and 2 with these lines.
-    fn files(lines: [&[&str]; 2]) -> HostFiles {
+    fn files(lines: [&[&str]; 2]) -> ListedSubnets {
         let mut settings = settings(3).remove(0);
         for (n, lines) in (1..).zip(lines) {
             let host = Arc::make_mut(settings.hosts.get_mut(&name(n)).unwrap());
             host.subnets = lines.iter().map(|line| line.parse().unwrap()).collect();
         }
-        HostFiles::new(&settings)
+        ListedSubnets::new(&settings)
     }
 
     fn prefix(text: &str) -> Prefix {

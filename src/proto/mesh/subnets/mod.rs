@@ -22,7 +22,7 @@ pub(in crate::mesh) struct Subnets {
     /// Number of subnets in the table that no host file lists.
     unlisted: usize,
     /// Subnets that host files list.
-    files: host_files::HostFiles,
+    files: host_files::ListedSubnets,
     /// Number of subnets kept aside (announced, not accepted), over all nodes.
     aside: usize,
     /// Ethernet addresses learned behind our device.
@@ -46,7 +46,7 @@ impl Subnets {
         Self {
             count: 0,
             unlisted: 0,
-            files: host_files::HostFiles::new(settings),
+            files: host_files::ListedSubnets::new(settings),
             aside: 0,
             learned: mac_learning::Learned::new(now),
             of: PerNode::default(),

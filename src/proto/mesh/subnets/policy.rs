@@ -22,7 +22,7 @@ use crate::{
         },
         reports::facts::Refusal,
         settings::SubnetPolicy,
-        subnets::host_files::HostFiles,
+        subnets::host_files::ListedSubnets,
         topology::node::Nodes,
     },
     route::NodeIdx,
@@ -63,7 +63,7 @@ impl Mesh {
 
     /// Reads the host files of a new configuration, and counts the unlisted subnets again.
     pub(in crate::mesh) fn reload_host_files(&mut self) {
-        self.subnets.files = HostFiles::new(&self.cx.settings);
+        self.subnets.files = ListedSubnets::new(&self.cx.settings);
         self.subnets.unlisted = 0;
         let all: Vec<NodeIdx> = self.nodes.by_name().collect();
         for idx in all {
