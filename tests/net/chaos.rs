@@ -294,6 +294,9 @@ fn run(kinds: &[Kind]) {
     assert!(wrong.is_empty(), "seed {seed}:\n{}", wrong.join("\n"));
 }
 
+/// A pair of nodes, and the time until it was healed; `None` if it never was.
+type Healing = ((usize, usize), Option<Duration>);
+
 impl Chaos {
     /// Lets faults begin, last and end, and waits until all pairs are healed. Returns their times, and the packets of
     /// the busiest second.
@@ -303,7 +306,7 @@ impl Chaos {
         number: usize,
         faults: &[Fault],
         lasts: Duration,
-    ) -> (Vec<((usize, usize), Option<Duration>)>, u64) {
+    ) -> (Vec<Healing>, u64) {
         let watch = Watch::start(self);
         let tags: Vec<String> = (0..faults.len())
             .map(|at| format!("c{number}-{at}"))
