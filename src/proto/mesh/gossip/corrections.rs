@@ -24,6 +24,8 @@ const SOON: Duration = Duration::from_millis(250);
 const WAIT: Duration = Duration::from_secs(3);
 /// Time for the answer to PING if others say that the neighbour has no edge to us.
 const SILENT: Duration = Duration::from_secs(3);
+/// Time from one PING to the next on a link that others contradict, so that their lines cost no more.
+const PACE: Duration = Duration::from_secs(1);
 
 /// Lines that wait for comparison, oldest first.
 #[derive(Debug, Default)]
@@ -56,8 +58,12 @@ impl Mesh {
             && self.gossip.corrections.0.len() < MAX_DOUBTS
             && self.truth(&doubt).is_some()
         {
-            if let Some(own) = self.withdrawn_to_us(&doubt) {
-                self.ping_link(own, now);
+            let own = self.withdrawn_to_us(&doubt);
+            let pinged = own.and_then(|link| Some(self.active(link)?.liveness.pinged));
+            if let (Some(link), Some(pinged)) = (own, pinged)
+                && now.saturating_duration_since(pinged) >= PACE
+            {
+                self.ping_link(link, now);
             }
             self.gossip.corrections.0.push_back(doubt);
             self.arm_doubt_timer(now);
