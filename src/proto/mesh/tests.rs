@@ -489,3 +489,18 @@ fn many_changes_share_a_publication() {
     let newest = Ipv4Addr::new(10, 1, 99, 1).to_bits();
     assert!(published.pop().unwrap().v4.lookup(newest).is_some());
 }
+
+/// Keys of all pairs would cost a large mesh a handshake for each pair, though nobody sends.
+#[test]
+fn an_idle_mesh_has_keys_of_neighbours_only() {
+    let mut net = Net::new(settings(3));
+    net.join(0, 1);
+    net.join(1, 2);
+    net.run(5 * SECOND);
+    assert!(net.all_reach_all());
+    for (node, other, neighbour) in [(0, 1, true), (0, 2, false), (2, 0, false), (2, 1, true)] {
+        let mesh = &net.meshes[node];
+        let idx = mesh.nodes.find(&name(other)).unwrap();
+        assert_eq!(mesh.sessions[idx].is_established(), neighbour, "{node}");
+    }
+}

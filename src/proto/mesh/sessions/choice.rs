@@ -51,8 +51,12 @@ impl Mesh {
         }
     }
 
-    /// Makes the keys of a new neighbour before the first packet needs them.
+    /// Makes the keys of a neighbour before the first packet needs them. Other nodes get keys when
+    /// packets need them.
     pub(in crate::mesh) fn make_keys(&mut self, idx: NodeIdx, now: Instant) {
+        if self.nodes[idx].link.is_none() {
+            return;
+        }
         match self.nodes[idx].reachability.dialect.caps().handshakes {
             true => self.ensure_session(idx, now),
             false => self.send_legacy_key(idx, now),
